@@ -1,0 +1,74 @@
+"""Runs the migrations, online on an asyncio engine or offline as SQL (`alembic upgrade head --sql`)."""
+
+import asyncio
+from typing import Literal
+
+from alembic import context
+from alembic.autogenerate.api import AutogenContext
+from sqlalchemy import Connection, text
+from sqlalchemy.dialects.postgresql.base import ischema_names
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from service.config import DatabaseSettings, load
+from service.db.engine import async_url
+from service.db.errors import sqlstate_of
+from service.db.tables import EnumText, Xid8, metadata
+
+# So that `alembic check` can compare columns of this type.
+ischema_names["xid8"] = Xid8
+
+# A migration that waits for a lock makes every later query of the table wait behind it: give up soon, and try again.
+LOCK_TIMEOUT = "SET lock_timeout = '200ms'"
+LOCK_ATTEMPTS = 100
+LOCK_PAUSE_SECONDS = 0.3
+LOCK_NOT_AVAILABLE = "55P03"
+
+
+def render_item(kind: str, item: object, _context: AutogenContext) -> str | Literal[False]:
+    """Write a column of EnumText into new revisions as the TEXT that it is: members belong to the code of the day."""
+    return "sa.Text()" if kind == "type" and isinstance(item, EnumText) else False
+
+
+def run_offline() -> None:
+    """Write the SQL to standard output."""
+    context.configure(
+        dialect_name="postgresql", target_metadata=metadata, literal_binds=True, transaction_per_migration=True
+    )
+    with context.begin_transaction():
+        context.execute(LOCK_TIMEOUT)
+        context.run_migrations()
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations, each in a transaction of its own, so that a retry goes on where it stopped."""
+    connection.execute(text(LOCK_TIMEOUT))
+    connection.commit()
+    context.configure(
+        connection=connection, target_metadata=metadata, transaction_per_migration=True, render_item=render_item
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def run_online() -> None:
+    """Run the migrations on the database of the settings, or of the caller."""
+    url = context.config.attributes.get("url") or async_url(load(DatabaseSettings).database_url.get_secret_value())
+    engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
+    for attempt in range(1, LOCK_ATTEMPTS + 1):
+        try:
+            async with engine.connect() as connection:
+                await connection.run_sync(migrate)
+        except DBAPIError as error:
+            if sqlstate_of(error) != LOCK_NOT_AVAILABLE or attempt == LOCK_ATTEMPTS:
+                raise
+            await asyncio.sleep(LOCK_PAUSE_SECONDS)
+        else:
+            return
+
+
+if context.is_offline_mode():
+    run_offline()
+else:
+    asyncio.run(run_online())

@@ -1,0 +1,1 @@
+"""The user and order backend: `commerce.users.v1.UserService` and `commerce.orders.v1.OrderService`."""

@@ -1,0 +1,11 @@
+"""Optimistic concurrency (AIP-154)."""
+
+from service.domain.errors import EtagMismatch
+from service.domain.events import Entity
+
+
+def check_etag(entity: Entity, etag: str) -> None:
+    """Raise EtagMismatch if the caller named an etag that is not the current one."""
+    if etag and etag != entity.etag:
+        message = f"the {entity.aggregate_type} changed since this etag was read"
+        raise EtagMismatch(message, {"current_etag": entity.etag})

@@ -1,0 +1,65 @@
+"""Decisions about users."""
+
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+from service.application.etags import check_etag
+from service.application.ports import Passwords, Row, UnitOfWork, UserQueries
+from service.domain.errors import InvalidCredentials
+from service.domain.users import User, UserFields, UserState
+
+
+async def create_user(uow: UnitOfWork, passwords: Passwords, fields: UserFields, password: str, now: datetime) -> User:
+    """Create an ACTIVE user; raises InvalidField, Overloaded and, with the flush, UserAlreadyExists."""
+    user = User.create(fields, now)
+    # Hashed before the unit of work is used, so that no connection waits for it.
+    password_hash = await passwords.hash(password)
+    await uow.users.add(user, password_hash)
+    return user
+
+
+async def change_user(uow: UnitOfWork, user_id: UUID, etag: str, change: Callable[[User], None]) -> User:
+    """Apply a method of the user; raises UserNotFound, EtagMismatch and what the method raises."""
+    user = await uow.users.get_for_update(user_id)
+    check_etag(user, etag)
+    change(user)
+    return user
+
+
+async def set_password(
+    uow: UnitOfWork, passwords: Passwords, user_id: UUID, password: str, now: datetime, *, etag: str
+) -> User:
+    """Replace a user's password; raises UserNotFound, EtagMismatch, UserDeleted and Overloaded."""
+    password_hash = await passwords.hash(password)
+    user = await change_user(uow, user_id, etag, lambda user: user.password_changed(now))
+    await uow.users.set_password_hash(user_id, password_hash, now)
+    return user
+
+
+async def verify_password(  # noqa: PLR0913 - the read side too, and a name in one of two forms
+    uow: UnitOfWork,
+    queries: UserQueries,
+    passwords: Passwords,
+    password: str,
+    now: datetime,
+    *,
+    email: str | None,
+    username: str | None,
+) -> Row:
+    """Return the active user with this name and password.
+
+    Raises:
+        InvalidCredentials: after the same time whatever is wrong.
+        Overloaded: too many passwords wait to be checked.
+    """
+    # Read outside the unit of work, so that no connection waits while the password is hashed.
+    credentials = await queries.credentials(email=email, username=username)
+    matches = await passwords.verify(password, credentials.password_hash if credentials else None)
+    if credentials is None or not matches or credentials.user.state != UserState.ACTIVE:
+        message = "no active user has this name and password"
+        raise InvalidCredentials(message)
+    if passwords.needs_rehash(credentials.password_hash):
+        new_hash = await passwords.hash(password)
+        await uow.users.replace_password_hash(credentials.user.id, credentials.password_hash, new_hash, now)
+    return credentials.user

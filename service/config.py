@@ -1,0 +1,110 @@
+"""The settings: the only reader of the environment."""
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the message names it and holds no value."""
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="COMMERCE_", extra="ignore", frozen=True, populate_by_name=True)
+
+
+class DatabaseSettings(_Settings):
+    """How to reach PostgreSQL, and how long things may take."""
+
+    database_url: SecretStr = Field(
+        alias="DATABASE_URL",
+        description="PostgreSQL to store everything in, `postgresql://user:password@host/database`",
+    )
+    db_pool_size: Count = Field(10, description="connections at most")
+    db_pool_timeout: Seconds = Field(5, description="seconds to wait for a free connection")
+    db_connect_timeout: Seconds = Field(2, description="seconds to wait for a new connection")
+    db_statement_timeout: Seconds = Field(30, description="seconds that any statement may take")
+
+
+class LogSettings(_Settings):
+    """What to log, and how."""
+
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto`: console on a terminal, else JSON"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level to log")
+
+
+class PasswordSettings(_Settings):
+    """How passwords are hashed."""
+
+    argon2_time_cost: Count = Field(2, description="argon2id passes")
+    argon2_memory_kib: int = Field(19456, ge=8, description="argon2id memory in KiB")
+    argon2_parallelism: Count = Field(1, description="argon2id lanes")
+    password_threads: Count = Field(2, description="passwords hashed at once")
+    password_queue: Count = Field(64, description="passwords that may wait before callers are told to come back")
+
+
+class ServerSettings(DatabaseSettings, PasswordSettings, LogSettings):
+    """Everything that `commerce serve` can be told."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; there is no TLS yet")
+    port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    default_deadline: Seconds = Field(
+        30, description="seconds for a call whose caller set no deadline, and at most for any"
+    )
+    max_request_bytes: Count = Field(4 * 1024 * 1024, description="largest request to accept")
+    max_response_bytes: Count = Field(
+        4 * 1024 * 1024, description="largest response to send; callers accept 4 MiB by default"
+    )
+    max_concurrent_streams: Count = Field(100, description="calls at once on one connection")
+    max_connection_age: float = Field(
+        15, ge=0, description="seconds until callers are asked to reconnect, so that they spread over servers; 0: never"
+    )
+    shutdown_grace: float = Field(10, ge=0, description="seconds that running calls get to end on shutdown")
+    signing_key: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="secret for page tokens and digests of requests; by default one is kept in the database",
+    )
+
+
+class DevelopmentSettings(_Settings):
+    """The embedded PostgreSQL of `commerce serve --dev`."""
+
+    data_dir: Path = Field(Path(".data"), description="folder of the embedded PostgreSQL")
+    postgres_bin: Path | None = Field(
+        None, description="folder of the PostgreSQL programs, instead of the installed ones"
+    )
+
+
+SettingsT = TypeVar("SettingsT", bound=_Settings)
+
+
+def load(kind: type[SettingsT], **values: object) -> SettingsT:
+    """Return the settings from the environment; `values` that are not None come before it.
+
+    Raises:
+        SettingsError: a setting is missing or wrong.
+    """
+    try:
+        return kind(**{name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = environment_name(kind, str(first["loc"][0]))
+        what = "is not set" if first["type"] == "missing" else f"is wrong: {first['msg']}"
+        message = f"{name} {what}"
+        raise SettingsError(message) from error
+
+
+def environment_name(kind: type[BaseSettings], field: str) -> str:
+    """Return the environment variable of a field, also where the field is named by its alias."""
+    info = kind.model_fields.get(field)
+    if info is None or info.alias:
+        return info.alias if info and info.alias else field
+    return f"{kind.model_config['env_prefix']}{field}".upper()

@@ -1,0 +1,1 @@
+"""PostgreSQL: tables, the write side (unit of work and repositories) and the read side (queries)."""

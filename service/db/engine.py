@@ -1,0 +1,62 @@
+"""The connection pool."""
+
+from sqlalchemy import make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from service.config import DatabaseSettings
+
+
+def async_url(database_url: str) -> URL:
+    """Return the URL for asyncpg, also from the forms that other programs take (`postgres://…?sslmode=require`).
+
+    Raises:
+        ValueError: it is not a URL of a PostgreSQL database; the message does not repeat it, as it may hold a password.
+    """
+    try:
+        url = make_url(database_url)
+    except (ArgumentError, ValueError) as error:
+        message = "is not a database URL"
+        raise ValueError(message) from error
+    if url.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
+        message = f"has scheme {url.drivername}, not postgresql"
+        raise ValueError(message)
+    url = url.set(drivername="postgresql+asyncpg")
+    if sslmode := url.query.get("sslmode"):
+        url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": sslmode})
+    return url
+
+
+def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -> AsyncEngine:
+    """Return an engine; it connects with its first use.
+
+    Args:
+        settings: where the database is, and how long things may take.
+        pool_size: connections at most, instead of what the settings say.
+    """
+    seconds = settings.db_statement_timeout
+    return create_async_engine(
+        async_url(settings.database_url.get_secret_value()),
+        pool_size=pool_size or settings.db_pool_size,
+        max_overflow=0,
+        pool_timeout=settings.db_pool_timeout,
+        # Connections used last are used first, so the others can age out on the server's side.
+        pool_use_lifo=True,
+        # A ping before each use costs more than a call's retry after the rare broken connection.
+        pool_pre_ping=False,
+        # Statements' values never reach a message of SQLAlchemy.
+        hide_parameters=True,
+        connect_args={
+            "timeout": settings.db_connect_timeout,
+            # For a network that swallows packets; the server's own limits come first.
+            "command_timeout": seconds + 5,
+            "server_settings": {
+                "application_name": "commerce",
+                "timezone": "UTC",
+                "statement_timeout": str(int(seconds * 1000)),
+                # A process that stops in the middle of a transaction must not keep its locks.
+                "idle_in_transaction_session_timeout": str(int(seconds * 1000)),
+            },
+        },
+    )

@@ -1,0 +1,77 @@
+"""What a failure of the database means, by SQLSTATE and constraint name, never by the text of a message.
+
+Of eleven kinds of outage none arrives as SQLAlchemy's OperationalError, so the exception's class says little.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from service.application.ports import Contention, DatabaseUnavailable, DeadlineExceeded
+from service.domain.errors import OrderAlreadyExists, UserAlreadyExists
+
+_SQLSTATES: Mapping[str, Callable[[], Exception]] = MappingProxyType(
+    {
+        "40001": Contention,  # serialization failure
+        "40P01": Contention,  # deadlock
+        "55P03": Contention,  # lock not available
+        "0A000": Contention,  # a cached statement outlived a change of the schema; another try prepares it anew
+        "57014": DeadlineExceeded,  # statement_timeout
+    }
+)
+_READ_ONLY = "25006"
+# Connection exceptions, operator intervention (shutdown, failover), insufficient resources, and a primary turned
+# replica.
+_UNAVAILABLE_CLASSES = ("08", "57P", "53")
+# While connecting also: a wrong user, password or database.
+_CONNECTING_CLASSES = (*_UNAVAILABLE_CLASSES, "28", "3D")
+
+_CONSTRAINTS: Mapping[str, Callable[[], Exception]] = MappingProxyType(
+    {
+        "uq_users_email": lambda: UserAlreadyExists("email"),
+        "uq_users_username": lambda: UserAlreadyExists("username"),
+        "uq_orders_user_id_external_ref": lambda: OrderAlreadyExists("external_ref"),
+    }
+)
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return the SQLSTATE that PostgreSQL gave, if the error came from it."""
+    sqlstate = getattr(getattr(error, "orig", error), "sqlstate", None)
+    return sqlstate if isinstance(sqlstate, str) else None
+
+
+def constraint_of(error: DBAPIError) -> str | None:
+    """Return the name of the constraint that was violated, if one was."""
+    name = getattr(getattr(error.orig, "__cause__", None), "constraint_name", None)
+    return name if isinstance(name, str) else None
+
+
+def meaning_of(error: Exception) -> Exception | None:
+    """Return the error that the application knows, or None for one that is nobody's fault but ours."""
+    if isinstance(error, PoolTimeoutError | OSError):
+        # OSError: connection refused, reset, or (TimeoutError) not answered in time.
+        return DatabaseUnavailable()
+    sqlstate = sqlstate_of(error)
+    if not isinstance(error, DBAPIError):
+        # While connecting, errors of PostgreSQL arrive as the driver raises them.
+        return DatabaseUnavailable() if (sqlstate or "").startswith(_CONNECTING_CLASSES) else None
+    if error.connection_invalidated or sqlstate == _READ_ONLY or (sqlstate or "").startswith(_UNAVAILABLE_CLASSES):
+        return DatabaseUnavailable()
+    by_sqlstate = _SQLSTATES.get(sqlstate or "")
+    known = by_sqlstate or _CONSTRAINTS.get(constraint_of(error) or "")
+    return known() if known else None
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise the meaning of an error of the database instead of the error, where it has one."""
+    try:
+        yield
+    except Exception as error:
+        if meaning := meaning_of(error):
+            raise meaning from error
+        raise

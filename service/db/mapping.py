@@ -1,0 +1,28 @@
+"""Maps the domain's entities to their tables, without the entities knowing (SQLAlchemy imperative mapping)."""
+
+from sqlalchemy.orm import registry, relationship
+
+from service.db.tables import metadata, order_items, orders, users
+from service.domain.orders import Order, OrderItem
+from service.domain.users import User
+
+_registry = registry(metadata=metadata)
+
+
+def map_entities() -> None:
+    """Map the entities; once in a process."""
+    _registry.map_imperatively(User, users)
+    _registry.map_imperatively(OrderItem, order_items)
+    _registry.map_imperatively(
+        Order,
+        orders,
+        properties={
+            # What a repository did not load is never loaded behind its back.
+            "items": relationship(
+                OrderItem, lazy="raise", order_by=order_items.c.id, cascade="all, delete-orphan", passive_deletes=True
+            )
+        },
+    )
+
+
+map_entities()

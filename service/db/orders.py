@@ -1,0 +1,61 @@
+"""The write side of orders."""
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
+
+from service.db.tables import ORDER_NUMBER_BLOCK, order_number_sequence, orders
+from service.domain.errors import OrderNotFound
+from service.domain.orders import Order
+
+
+class OrderNumbers:
+    """Order numbers for one process, taken from the database's sequence in blocks.
+
+    So most orders know their number without asking. What is left of a block when the process ends is never used.
+    """
+
+    def __init__(self) -> None:
+        self._block = iter(range(0))
+
+    async def next(self, session: AsyncSession) -> str:
+        """Return a number that nobody else gets."""
+        number = next(self._block, None)
+        while number is None:
+            # A sequence does not roll back, so the block stays ours whatever becomes of the transaction.
+            start = await session.scalar(select(order_number_sequence.next_value()))
+            # Two calls can get here at once: the later block wins, and the rest of the other is lost.
+            self._block = iter(range(start or 0, (start or 0) + ORDER_NUMBER_BLOCK))
+            number = next(self._block, None)
+        return f"ORD-{number:08d}"
+
+
+class Orders:
+    """Implements `service.application.ports.OrderRepository` in the transaction that `begin` gives."""
+
+    def __init__(self, begin: Callable[[], Awaitable[AsyncSession]], numbers: OrderNumbers) -> None:
+        self._begin = begin
+        self._numbers = numbers
+
+    async def next_number(self) -> str:
+        """Return an order number that no order has or will have."""
+        return await self._numbers.next(await self._begin())
+
+    async def add(self, order: Order) -> None:
+        """Keep a new order; OrderAlreadyExists comes with the flush."""
+        (await self._begin()).add(order)
+
+    async def get_for_update(self, order_id: UUID) -> Order:
+        """Return the order with its items, locked against other changes; raises OrderNotFound."""
+        session = await self._begin()
+        # The items come with a second statement, after the lock is had: joined to the first, they would be those from
+        # before the change that it waited for.
+        items = selectinload(Order.items)  # type: ignore[arg-type] # mapped imperatively
+        statement = select(Order).where(orders.c.id == order_id).options(items)
+        order = await session.scalar(statement.with_for_update(key_share=True))
+        if order is None:
+            raise OrderNotFound(str(order_id))
+        return order

@@ -1,0 +1,64 @@
+"""How a query reads: AUTOCOMMIT, one statement, one snapshot; and keyset pages."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, FromClause, Row, Select, func, select, true, tuple_
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.application.ports import Page, PageOfRows
+from service.db.errors import translated
+
+
+class Reader:
+    """Runs the read side's statements; every method raises StoreError."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        # A single statement is its own snapshot; BEGIN and ROLLBACK around it would be two more round trips.
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def all(self, statement: Select[Any], values: Mapping[str, object] | None = None) -> Sequence[Row[Any]]:
+        """Return all rows of a statement; `values` are those of its bind parameters."""
+        with translated():
+            async with self._engine.connect() as connection:
+                rows: Sequence[Row[Any]] = (await connection.execute(statement, values)).all()
+                return rows
+
+    async def first(self, statement: Select[Any], values: Mapping[str, object] | None = None) -> Row[Any] | None:
+        """Return the only row of a statement, or None."""
+        rows = await self.all(statement, values)
+        return rows[0] if rows else None
+
+    async def page(
+        self, statement: Select[Any], keys: Sequence[ColumnElement[Any]], page: Page, *, descending: bool
+    ) -> PageOfRows:
+        """Return one page of a statement without order.
+
+        Args:
+            statement: its filters are applied; it selects from one table.
+            keys: the columns of the order, unique together, as in an index.
+            page: which part; `after` holds the values of `keys` in the last row before.
+            descending: whether the order is descending.
+        """
+        position = tuple_(*keys)
+        rows = statement.order_by(*(key.desc() if descending else key for key in keys)).limit(page.size + 1)
+        if page.after is not None:
+            after = tuple_(*page.after, types=[key.type for key in keys])
+            rows = rows.where(position < after if descending else position > after)
+        if not page.include_total_size:
+            found = await self.all(rows)
+            return PageOfRows(found[: page.size], len(found) > page.size, 0)
+        # The count and the page see one snapshot; an empty page still has one row, with the count.
+        part = rows.add_columns(true().label("is_row")).subquery("part")
+        count = select(func.count().label("total_size")).select_from(statement.subquery("counted")).subquery("count")
+        both = select(part, count.c.total_size).select_from(count.outerjoin(part, true()))
+        both = both.order_by(*(_ordered(part, key, descending=descending) for key in keys))
+        found = await self.all(both)
+        total_size = found[0].total_size
+        found = [row for row in found if row.is_row]
+        return PageOfRows(found[: page.size], len(found) > page.size, total_size)
+
+
+def _ordered(part: FromClause, key: ColumnElement[Any], *, descending: bool) -> ColumnElement[Any]:
+    column = part.c[str(key.key)]
+    return column.desc() if descending else column

@@ -1,0 +1,63 @@
+"""The read side of users; what each method answers is written at `service.application.ports.UserQueries`."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Row, any_, bindparam, func, select
+from sqlalchemy.dialects.postgresql import UUID as PG_UUID
+
+from service.application.ports import Credentials, Page, PageOfRows, UserFilter
+from service.db.queries.reader import Reader
+from service.db.tables import user_passwords, users
+
+_BY_IDS = select(users).where(users.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True)))))
+_EMAIL = func.lower(users.c.email) == func.lower(bindparam("email"))
+_USERNAME = users.c.username == bindparam("username")
+_WITH_PASSWORD = select(users, user_passwords.c.password_hash).join_from(users, user_passwords)
+
+_KEYS = {
+    "NEWEST": (users.c.create_time, users.c.id),
+    "OLDEST": (users.c.create_time, users.c.id),
+    "USERNAME": (users.c.username,),
+}
+
+
+class UserQueries:
+    """Implements `service.application.ports.UserQueries`."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def by_ids(self, user_ids: Sequence[UUID]) -> Sequence[Row[Any]]:
+        """Return the users with these ids, in any order."""
+        return await self._reader.all(_BY_IDS, {"ids": user_ids})
+
+    async def by_email(self, email: str) -> Row[Any] | None:
+        """Return the user with this e-mail, whatever its case."""
+        return await self._reader.first(select(users).where(_EMAIL), {"email": email})
+
+    async def by_username(self, username: str) -> Row[Any] | None:
+        """Return the user with this username."""
+        return await self._reader.first(select(users).where(_USERNAME), {"username": username})
+
+    async def page(self, where: UserFilter, order_by: str, page: Page) -> PageOfRows:
+        """Return a page of users."""
+        statement = select(users)
+        if where.states is not None:
+            statement = statement.where(users.c.state.in_(where.states))
+        if where.created_from is not None:
+            statement = statement.where(users.c.create_time >= where.created_from)
+        if where.created_before is not None:
+            statement = statement.where(users.c.create_time < where.created_before)
+        if where.superuser is not None:
+            statement = statement.where(users.c.superuser if where.superuser else ~users.c.superuser)
+        return await self._reader.page(statement, _KEYS[order_by], page, descending=order_by == "NEWEST")
+
+    async def credentials(self, *, email: str | None = None, username: str | None = None) -> Credentials | None:
+        """Return the password hash of the user with this e-mail or username."""
+        if email is not None:
+            row = await self._reader.first(_WITH_PASSWORD.where(_EMAIL), {"email": email})
+        else:
+            row = await self._reader.first(_WITH_PASSWORD.where(_USERNAME), {"username": username})
+        return Credentials(row, row.password_hash) if row else None

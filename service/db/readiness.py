@@ -1,0 +1,39 @@
+"""Whether the database can be used by this build."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.application.ports import DatabaseUnavailable, StoreError
+from service.db import migrate
+from service.db.errors import sqlstate_of, translated
+
+_UNREACHABLE = "the database cannot be reached: is it running where DATABASE_URL says?"
+# By the class of the SQLSTATE.
+_REFUSALS = {
+    "28": "the database refuses the user or the password in DATABASE_URL",
+    "3D": "there is no database of the name in DATABASE_URL",
+    "53": "the database has no connection left",
+}
+
+
+async def problem_with(engine: AsyncEngine) -> str | None:
+    """Return what is wrong with the database, in words for an operator, or None."""
+    try:
+        with translated():
+            async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+                revision = await migrate.current(connection)
+    except StoreError as error:
+        return words_for(error)
+    if migrate.is_behind(revision):
+        return (
+            f"the schema is at revision {revision or 'none'}, and this build needs {migrate.head()}:"
+            " run `commerce migrate`"
+        )
+    return None
+
+
+def words_for(error: StoreError) -> str:
+    """Return what failed, in words for an operator."""
+    sqlstate = sqlstate_of(error.__cause__ or error) or ""
+    if isinstance(error, DatabaseUnavailable):
+        return next((words for start, words in _REFUSALS.items() if sqlstate.startswith(start)), _UNREACHABLE)
+    return f"the database was too busy or too slow (SQLSTATE {sqlstate or 'unknown'}); try again"

@@ -1,0 +1,67 @@
+"""Everything of the database that the rest of a process uses, on one pool."""
+
+from contextlib import AbstractAsyncContextManager
+
+import structlog
+from sqlalchemy import event, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.application.ports import RequestKey, TimeLeft
+from service.application.ports import UnitOfWork as UnitOfWorkPort
+from service.config import DatabaseSettings
+from service.db.engine import create_engine
+from service.db.errors import translated
+from service.db.orders import OrderNumbers
+from service.db.queries.orders import OrderQueries
+from service.db.queries.reader import Reader
+from service.db.queries.users import UserQueries
+from service.db.readiness import problem_with
+from service.db.tables import signing_keys
+from service.db.unit_of_work import UnitOfWork
+
+log = structlog.get_logger()
+
+
+class Store:
+    """The write side (`unit_of_work`) and the read side (`user_queries`, `order_queries`) of one database."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self.engine = create_engine(settings)
+        # Apart, so that a busy pool does not look like a lost database.
+        self._probe_engine = create_engine(settings, pool_size=1)
+        self._numbers = OrderNumbers()
+        reader = Reader(self.engine)
+        self.user_queries = UserQueries(reader)
+        self.order_queries = OrderQueries(reader)
+        _log_pool_events(self.engine)
+
+    def unit_of_work(
+        self, *, actor: str, request: RequestKey | None, time_left: TimeLeft
+    ) -> AbstractAsyncContextManager[UnitOfWorkPort]:
+        """Return a unit of work, as `service.application.ports.UnitOfWorkFactory` says."""
+        return UnitOfWork(self.engine, self._numbers, actor=actor, request=request, time_left=time_left)
+
+    async def problem(self) -> str | None:
+        """Return what is wrong with the database, in words for an operator, or None."""
+        return await problem_with(self._probe_engine)
+
+    async def signing_key(self) -> bytes:
+        """Return the key that all processes on this database share; raises StoreError."""
+        with translated():
+            async with self.engine.connect() as connection:
+                key: bytes = (await connection.scalars(select(signing_keys.c.key))).one()
+        return key
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.engine.dispose()
+        await self._probe_engine.dispose()
+
+
+def _log_pool_events(engine: AsyncEngine) -> None:
+    for name in ("connect", "checkout", "checkin", "invalidate", "close"):
+
+        def log_event(*_arguments: object, name: str = name) -> None:
+            log.debug("pool", event_name=name, status=engine.pool.status())
+
+        event.listen(engine.sync_engine, name, log_event)

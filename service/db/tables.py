@@ -1,0 +1,244 @@
+"""The tables. What must never be is refused here too, whatever program writes: CHECKs, keys and triggers.
+
+The triggers and the rows that come with the schema are in the migrations, which are the only way it is made.
+"""
+
+from enum import StrEnum
+
+from sqlalchemy import (
+    TIMESTAMP,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Dialect,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    Sequence,
+    SmallInteger,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.types import UserDefinedType
+
+from service.domain.orders import OrderStatus
+from service.domain.users import UserState
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# Whole units up to 10^15 and up to four decimals: every amount that `service.domain.money` lets through.
+_Amount = Numeric(19, 4)
+_Time = TIMESTAMP(timezone=True)
+
+
+class EnumText(TypeDecorator[StrEnum]):
+    """TEXT in the database, a member of a StrEnum in Python."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, enum: type[StrEnum]) -> None:
+        super().__init__()
+        self.enum = enum
+
+    def process_bind_param(self, value: StrEnum | None, _dialect: Dialect) -> str | None:
+        """Return the member's text."""
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: str | None, _dialect: Dialect) -> StrEnum | None:
+        """Return the text's member."""
+        return None if value is None else self.enum(value)
+
+
+class Xid8(UserDefinedType[int]):
+    """PostgreSQL's 64-bit transaction id."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_options: object) -> str:
+        """Return the type's name in DDL."""
+        return "xid8"
+
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("email", Text, nullable=False),
+    # Byte order, so that pages by username do not depend on the database's locale.
+    Column("username", Text(collation="C"), nullable=False),
+    Column("full_name", Text, nullable=False),
+    Column("superuser", Boolean, nullable=False),
+    Column("state", EnumText(UserState), nullable=False),
+    Column("undelete_state", EnumText(UserState)),
+    Column("version", BigInteger, nullable=False),
+    Column("create_time", _Time, nullable=False),
+    Column("update_time", _Time, nullable=False),
+    Column("delete_time", _Time),
+    Column("purge_time", _Time),
+    UniqueConstraint("username"),
+    CheckConstraint("length(email) BETWEEN 3 AND 254", name="email"),
+    CheckConstraint("username ~ '^[a-z0-9_.-]{3,50}$'", name="username"),
+    CheckConstraint("length(full_name) <= 200", name="full_name"),
+    CheckConstraint("state IN ('ACTIVE', 'INACTIVE', 'DELETED')", name="state"),
+    CheckConstraint(
+        "CASE WHEN state = 'DELETED'"
+        " THEN undelete_state IN ('ACTIVE', 'INACTIVE') AND num_nulls(undelete_state, delete_time, purge_time) = 0"
+        " ELSE num_nonnulls(undelete_state, delete_time, purge_time) = 0 END",
+        name="deleted",
+    ),
+    CheckConstraint("version >= 1", name="version"),
+    CheckConstraint("update_time >= create_time", name="update_time"),
+    Index("uq_users_email", func.lower(text("email")), unique=True),
+    Index(None, "create_time", "id"),
+    Index(None, "state", "create_time", "id"),
+    Index("ix_users_superuser", "create_time", "id", postgresql_where=text("superuser")),
+)
+
+# Apart from `users`, so that no query of users can carry a hash by accident.
+user_passwords = Table(
+    "user_passwords",
+    metadata,
+    Column("user_id", ForeignKey(users.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("password_hash", Text, nullable=False),
+    Column("update_time", _Time, nullable=False),
+    CheckConstraint("password_hash LIKE '$argon2id$%'", name="password_hash"),
+)
+
+# One `nextval` gives this many order numbers to one process (see `service.db.orders.OrderNumbers`).
+ORDER_NUMBER_BLOCK = 32
+order_number_sequence = Sequence("order_number_seq", start=1, increment=ORDER_NUMBER_BLOCK, metadata=metadata)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("order_number", Text(collation="C"), nullable=False),
+    Column("user_id", ForeignKey(users.c.id), nullable=False),
+    Column("status", EnumText(OrderStatus), nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("total_amount", _Amount, nullable=False),
+    Column("external_ref", Text),
+    Column("metadata", JSONB, nullable=False),
+    Column("tracking_number", Text),
+    Column("cancel_reason", Text),
+    Column("version", BigInteger, nullable=False),
+    Column("create_time", _Time, nullable=False),
+    Column("update_time", _Time, nullable=False),
+    UniqueConstraint("order_number"),
+    CheckConstraint(
+        "status IN ('PENDING', 'CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED', 'CANCELLED')", name="status"
+    ),
+    CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
+    # That it is the sum of the items is checked at commit, by the trigger order_total.
+    CheckConstraint("total_amount >= 0", name="total_amount"),
+    CheckConstraint("length(external_ref) BETWEEN 1 AND 100", name="external_ref"),
+    CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
+    CheckConstraint("(status IN ('SHIPPED', 'DELIVERED')) = (tracking_number IS NOT NULL)", name="tracking_number"),
+    CheckConstraint("(status = 'CANCELLED') = (cancel_reason IS NOT NULL)", name="cancel_reason"),
+    CheckConstraint("version >= 1", name="version"),
+    CheckConstraint("update_time >= create_time", name="update_time"),
+    Index(
+        "uq_orders_user_id_external_ref",
+        "user_id",
+        "external_ref",
+        unique=True,
+        postgresql_where=text("external_ref IS NOT NULL"),
+    ),
+    Index(None, "create_time", "id"),
+    Index(None, "user_id", "create_time", "id"),
+    Index(None, "status", "create_time", "id"),
+    Index(
+        "ix_orders_open",
+        "user_id",
+        "create_time",
+        "id",
+        postgresql_where=text("status IN ('PENDING', 'CONFIRMED', 'PROCESSING')"),
+    ),
+)
+
+order_items = Table(
+    "order_items",
+    metadata,
+    Column("order_id", ForeignKey(orders.c.id, ondelete="CASCADE"), nullable=False),
+    # Grows with time (UUIDv7), so the primary key also gives the items of an order in their order.
+    Column("id", UUID(as_uuid=True), nullable=False),
+    Column("product_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("quantity", Integer, nullable=False),
+    Column("unit_price", _Amount, nullable=False),
+    Column("subtotal", _Amount, nullable=False),
+    PrimaryKeyConstraint("order_id", "id"),
+    CheckConstraint("length(product_id) BETWEEN 1 AND 100", name="product_id"),
+    CheckConstraint("length(name) BETWEEN 1 AND 200", name="name"),
+    CheckConstraint("quantity BETWEEN 1 AND 10000", name="quantity"),
+    CheckConstraint("unit_price >= 0", name="unit_price"),
+    CheckConstraint("subtotal = quantity * unit_price", name="subtotal"),
+)
+
+# Append-only (trigger events_append_only): the timeline of every order and user.
+events = Table(
+    "events",
+    metadata,
+    # Grows in commit order for one aggregate, whose row is locked while its events are written.
+    Column("position", BigInteger, Identity(always=True), primary_key=True),
+    Column("id", UUID(as_uuid=True), nullable=False),
+    # The transaction that wrote the event. Readers of the whole log must stop below the oldest one still running:
+    # positions alone become visible out of order.
+    Column("xid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
+    Column("aggregate_type", Text, nullable=False),
+    Column("aggregate_id", UUID(as_uuid=True), nullable=False),
+    Column("type", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("create_time", _Time, nullable=False),
+    Column("changes", JSONB, nullable=False),
+    UniqueConstraint("id"),
+    CheckConstraint("aggregate_type IN ('user', 'order')", name="aggregate_type"),
+    CheckConstraint("jsonb_typeof(changes) = 'array'", name="changes"),
+    Index(None, "aggregate_id", "position"),
+    Index(None, "xid", "position"),
+)
+
+# Answers to repeat for calls that come again with the same request id (AIP-155).
+request_ids = Table(
+    "request_ids",
+    metadata,
+    Column("caller", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("request_id", UUID(as_uuid=True), nullable=False),
+    Column("body_digest", LargeBinary, nullable=False),
+    # Null only inside the transaction that does the work.
+    Column("response", LargeBinary),
+    Column("create_time", _Time, nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("caller", "method", "request_id"),
+    Index(None, "create_time"),
+)
+
+# The key that signs page tokens and digests request bodies, where the settings name none. One row.
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("key", LargeBinary, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+    CheckConstraint("length(key) >= 32", name="key"),
+)

@@ -1,0 +1,158 @@
+"""The unit of work: one call's transaction."""
+
+from dataclasses import asdict
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import ColumnElement, event, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session, UOWTransaction
+
+from service.application.ports import (
+    AlreadyAnswered,
+    Contention,
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    OutcomeUnknown,
+    RequestKey,
+    TimeLeft,
+)
+from service.db import mapping as mapping  # noqa: PLC0414 - maps the entities before the first session
+from service.db.errors import meaning_of
+from service.db.orders import OrderNumbers, Orders
+from service.db.tables import events, request_ids
+from service.db.users import Users
+from service.domain.errors import RequestIdReused
+from service.domain.events import Entity, Event
+
+# How long an answer can be repeated (AIP-155).
+KEEP_REQUEST_IDS = timedelta(hours=24)
+
+
+class UnitOfWork:
+    """Implements `service.application.ports.UnitOfWork`, where the behaviour of each method is written.
+
+    The transaction begins with the first use of a repository: with the statements' time limit and, if the call has a
+    request id, its claim. A second call with the same id waits on the claim's unique key until the first has committed
+    or rolled back.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        numbers: OrderNumbers,
+        *,
+        actor: str,
+        request: RequestKey | None,
+        time_left: TimeLeft,
+    ) -> None:
+        # Entities stay readable after the commit; what a repository loads is locked, so nothing needs a refresh.
+        self._session = AsyncSession(engine, expire_on_commit=False, autoflush=False)
+        event.listen(self._session.sync_session, "before_flush", self._collect_events)
+        self._begun = False
+        self._events: list[Event] = []
+        self._actor = actor
+        self._request = request
+        self._time_left = time_left
+        self.users = Users(self._begin)
+        self.orders = Orders(self._begin, numbers)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # Rolls back what was not committed.
+        await self._session.close()
+        if isinstance(exc, Exception) and (meaning := meaning_of(exc)):
+            raise meaning from exc
+
+    async def flush(self) -> None:
+        """Write what changed, and its events, without committing."""
+        await self._session.flush()
+        if self._events:
+            self._events.sort(key=lambda event: event.id)
+            await self._session.execute(insert(events), [self._row(event) for event in self._events])
+            self._events.clear()
+
+    async def commit(self, response: bytes) -> None:
+        """Flush, store the response under the request id if there is one, and commit."""
+        if not self._begun:
+            return
+        await self.flush()
+        if self._request:
+            await self._session.execute(
+                update(request_ids).where(*self._is_request(self._request)).values(response=response)
+            )
+        if self._time_left() <= 0:
+            raise DeadlineExceeded
+        try:
+            await self._session.commit()
+        except Exception as error:
+            # An error that PostgreSQL reports has rolled back; a connection that broke leaves it open.
+            if isinstance(meaning_of(error), DatabaseUnavailable):
+                raise OutcomeUnknown from error
+            raise
+
+    async def _begin(self) -> AsyncSession:
+        if not self._begun:
+            self._begun = True
+            milliseconds = int(self._time_left() * 1000)
+            if milliseconds <= 0:
+                raise DeadlineExceeded
+            # Also bounds the wait for locks, and for another call's claim.
+            await self._session.execute(select(func.set_config("statement_timeout", str(milliseconds), True)))  # noqa: FBT003
+            if self._request:
+                await self._claim(self._request)
+        return self._session
+
+    async def _claim(self, request: RequestKey) -> None:
+        claimed = await self._session.execute(
+            pg_insert(request_ids)
+            .values(
+                caller=request.caller,
+                method=request.method,
+                request_id=request.request_id,
+                body_digest=request.body_digest,
+            )
+            .on_conflict_do_nothing()
+            .returning(request_ids.c.request_id)
+        )
+        if claimed.first():
+            return
+        columns = select(request_ids.c.body_digest, request_ids.c.response)
+        answered = (await self._session.execute(columns.where(*self._is_request(request)))).first()
+        if answered is None:
+            # Swept between the two statements: free again.
+            raise Contention
+        if answered.body_digest != request.body_digest:
+            raise RequestIdReused.at("request_id", "was used with another request body")
+        raise AlreadyAnswered(answered.response)
+
+    def _is_request(self, request: RequestKey) -> tuple[ColumnElement[bool], ...]:
+        columns = request_ids.c
+        return (
+            columns.caller == request.caller,
+            columns.method == request.method,
+            columns.request_id == request.request_id,
+        )
+
+    def _collect_events(self, session: Session, _context: UOWTransaction, _instances: object) -> None:
+        # Here, because after the flush the session only holds entities weakly.
+        for entity in (*session.new, *session.dirty):
+            if isinstance(entity, Entity):
+                self._events.extend(entity.take_events())
+
+    def _row(self, event: Event) -> dict[str, object]:
+        return {
+            "id": event.id,
+            "aggregate_type": event.aggregate_type,
+            "aggregate_id": event.aggregate_id,
+            "type": event.type,
+            "actor": self._actor,
+            "create_time": event.create_time,
+            "changes": [asdict(change) for change in event.changes],
+        }

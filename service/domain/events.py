@@ -1,0 +1,77 @@
+"""What happened to an entity, recorded by the entity itself and stored in the transaction that changes it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import ClassVar
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """A field that changed, with its values as text where they are short and not personal, else empty."""
+
+    field: str
+    old_value: str = ""
+    new_value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One fact about one entity. `type` is upper case, for example `SHIPPED`."""
+
+    aggregate_type: str
+    aggregate_id: UUID
+    type: str
+    create_time: datetime
+    changes: tuple[FieldChange, ...] = ()
+    id: UUID = field(default_factory=uuid7)
+
+
+class Entity:
+    """Base of entities: an identity, a version that grows with every change, and the events not yet stored."""
+
+    aggregate_type: ClassVar[str]
+    id: UUID
+    version: int
+    update_time: datetime
+
+    @property
+    def etag(self) -> str:
+        """The version as callers see it (AIP-154): opaque, equal only while nothing changed."""
+        return etag_of(self.version)
+
+    @property
+    def subject(self) -> str:
+        """The entity's name in error details, for example `orders/<id>`."""
+        return f"{self.aggregate_type}s/{self.id}"
+
+    def changed(self, event_type: str, now: datetime, changes: Iterable[FieldChange] = ()) -> None:
+        """Count a change and record its event."""
+        self.version += 1
+        # Clocks of servers differ; time never runs backwards for one entity.
+        self.update_time = max(now, self.update_time)
+        self.record(event_type, self.update_time, changes)
+
+    def record(self, event_type: str, now: datetime, changes: Iterable[FieldChange] = ()) -> None:
+        """Record an event without counting a change."""
+        event = Event(self.aggregate_type, self.id, event_type, now, tuple(changes))
+        self._events().append(event)
+
+    def take_events(self) -> list[Event]:
+        """Return the events recorded since the last call, oldest first."""
+        events = list(self._events())
+        self._events().clear()
+        return events
+
+    def _events(self) -> list[Event]:
+        # Not a dataclass field: an entity loaded from the database is made without calling __init__.
+        events: list[Event] = self.__dict__.setdefault("_pending_events", [])
+        return events
+
+
+def etag_of(version: int) -> str:
+    """Return the etag of an entity at this version."""
+    return f"v{version}"

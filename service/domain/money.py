@@ -1,0 +1,71 @@
+"""Exact money: a decimal amount in an ISO 4217 currency."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from types import MappingProxyType
+
+from iso4217 import Currency
+
+from service.domain.errors import AmountOutOfRange, MixedCurrencies, TooManyDecimals, UnknownCurrency
+
+# How many decimals each currency has. Currencies without a minor unit (gold, test codes) are no money here.
+CURRENCY_DECIMALS: Mapping[str, int] = MappingProxyType(
+    {currency.code: currency.exponent for currency in Currency if currency.exponent is not None}
+)
+# Amounts stay below this. With at most four decimals they fit NUMERIC(19, 4), and any sum of an order's items is exact
+# in Python's default decimal context (28 digits).
+AMOUNT_LIMIT = Decimal(10) ** 15
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """An amount of zero or more in one currency."""
+
+    currency: str
+    amount: Decimal
+
+    @classmethod
+    def checked(cls, currency: str, amount: Decimal, field: str) -> "Money":
+        """Return the money, or raise for `field`, the path of the value in the request.
+
+        Raises:
+            UnknownCurrency: the code is not in `CURRENCY_DECIMALS`.
+            TooManyDecimals: the amount is not a whole number of the currency's minor units.
+            AmountOutOfRange: the amount is negative, or `AMOUNT_LIMIT` or more.
+        """
+        decimals = CURRENCY_DECIMALS.get(currency)
+        if decimals is None:
+            raise UnknownCurrency.at(f"{field}.currency_code", "must be an ISO 4217 currency code such as EUR")
+        if not 0 <= amount < AMOUNT_LIMIT:
+            raise AmountOutOfRange.at(field, "must be zero or more and less than 10^15")
+        if amount != amount.quantize(Decimal(1).scaleb(-decimals)):
+            raise TooManyDecimals.at(field, f"must have at most {decimals} decimals, as {currency} has")
+        return cls(currency, amount)
+
+    def times(self, quantity: int, field: str) -> "Money":
+        """Return `quantity` times this; raises AmountOutOfRange for `field`."""
+        return _in_range(Money(self.currency, self.amount * quantity), field)
+
+    def __str__(self) -> str:
+        return f"{self.amount:.{CURRENCY_DECIMALS[self.currency]}f} {self.currency}"
+
+
+def total(amounts: Iterable[Money], field: str) -> Money:
+    """Return the sum of one or more amounts.
+
+    Raises:
+        MixedCurrencies: they are not all in one currency.
+        AmountOutOfRange: the sum is `AMOUNT_LIMIT` or more.
+    """
+    amounts = list(amounts)
+    currency = amounts[0].currency
+    if any(money.currency != currency for money in amounts):
+        raise MixedCurrencies.at(field, "must all have the same currency")
+    return _in_range(Money(currency, sum((money.amount for money in amounts), Decimal(0))), field)
+
+
+def _in_range(money: Money, field: str) -> Money:
+    if money.amount >= AMOUNT_LIMIT:
+        raise AmountOutOfRange.at(field, "must add up to less than 10^15")
+    return money

@@ -1,0 +1,209 @@
+"""Orders: what a user ordered, and how far it has come."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TypedDict
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from service.domain.errors import IllegalTransition, InvalidField, OrderNotPending
+from service.domain.events import Entity, FieldChange
+from service.domain.money import Money, total
+
+MAX_ITEMS = 500
+MAX_QUANTITY = 10_000
+
+
+class OrderStatus(StrEnum):
+    """Where an order is in its life."""
+
+    PENDING = "PENDING"
+    CONFIRMED = "CONFIRMED"
+    PROCESSING = "PROCESSING"
+    SHIPPED = "SHIPPED"
+    DELIVERED = "DELIVERED"
+    CANCELLED = "CANCELLED"
+
+
+TRANSITIONS: Mapping[OrderStatus, tuple[OrderStatus, ...]] = MappingProxyType(
+    {
+        OrderStatus.PENDING: (OrderStatus.CONFIRMED, OrderStatus.CANCELLED),
+        OrderStatus.CONFIRMED: (OrderStatus.PROCESSING, OrderStatus.CANCELLED),
+        OrderStatus.PROCESSING: (OrderStatus.SHIPPED, OrderStatus.CANCELLED),
+        OrderStatus.SHIPPED: (OrderStatus.DELIVERED,),
+        OrderStatus.DELIVERED: (),
+        OrderStatus.CANCELLED: (),
+    }
+)
+# Statuses in which an order still waits for us.
+OPEN_STATUSES = (OrderStatus.PENDING, OrderStatus.CONFIRMED, OrderStatus.PROCESSING)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFields:
+    """What a caller says of an item."""
+
+    product_id: str
+    name: str
+    quantity: int
+    unit_price: Money
+
+
+class OrderFields(TypedDict, total=False):
+    """What a caller can set in an order."""
+
+    items: Sequence[ItemFields]
+    external_ref: str | None
+    metadata: Mapping[str, str]
+
+
+@dataclass(eq=False, kw_only=True)
+class OrderItem:
+    """Some quantity of one product. Its amounts are in the currency of the order."""
+
+    id: UUID
+    product_id: str
+    name: str
+    quantity: int
+    unit_price: Decimal
+    subtotal: Decimal
+
+
+@dataclass(eq=False, kw_only=True)
+class Order(Entity):
+    """An order with its items. Only its methods change `status`, the items and the total."""
+
+    aggregate_type = "order"
+
+    id: UUID
+    order_number: str
+    user_id: UUID
+    status: OrderStatus
+    currency: str
+    total_amount: Decimal
+    external_ref: str | None
+    metadata: dict[str, str]
+    tracking_number: str | None = None
+    cancel_reason: str | None = None
+    version: int
+    create_time: datetime
+    update_time: datetime
+    # Ordered by id, which is the order in which the caller named them.
+    items: list[OrderItem] = field(default_factory=list)
+
+    @classmethod
+    def place(cls, user_id: UUID, order_number: str, fields: OrderFields, now: datetime) -> "Order":
+        """Return a new PENDING order.
+
+        Raises:
+            InvalidField: there are no items or too many, or a quantity is out of range.
+            MixedCurrencies, AmountOutOfRange: as in `service.domain.money.total`.
+        """
+        items, sum_of_items = _priced(fields.get("items", ()))
+        order = cls(
+            id=uuid7(),
+            order_number=order_number,
+            user_id=user_id,
+            status=OrderStatus.PENDING,
+            currency=sum_of_items.currency,
+            total_amount=sum_of_items.amount,
+            external_ref=fields.get("external_ref"),
+            metadata=dict(fields.get("metadata", {})),
+            version=1,
+            create_time=now,
+            update_time=now,
+            items=items,
+        )
+        order.record("CREATED", now)
+        return order
+
+    @property
+    def total(self) -> Money:
+        """The sum of the items' subtotals."""
+        return Money(self.currency, self.total_amount)
+
+    def update(self, fields: OrderFields, now: datetime) -> None:
+        """Set these fields, each as a whole, and compute the total anew.
+
+        Raises:
+            OrderNotPending: the order has been confirmed or cancelled.
+            InvalidField, MixedCurrencies, AmountOutOfRange: as in `place`.
+        """
+        if self.status is not OrderStatus.PENDING:
+            message = f"the order is {self.status}; only a PENDING order can be changed"
+            raise OrderNotPending(self.subject, message, {"status": self.status})
+        changes: list[FieldChange] = []
+        if "items" in fields:
+            old_total = self.total
+            items, sum_of_items = _priced(fields["items"])
+            self.items[:] = items
+            self.currency, self.total_amount = sum_of_items.currency, sum_of_items.amount
+            changes.append(FieldChange("items"))
+            if sum_of_items != old_total:
+                changes.append(FieldChange("total_amount", str(old_total), str(sum_of_items)))
+        if "external_ref" in fields and fields["external_ref"] != self.external_ref:
+            changes.append(FieldChange("external_ref", self.external_ref or "", fields["external_ref"] or ""))
+            self.external_ref = fields["external_ref"]
+        if "metadata" in fields and fields["metadata"] != self.metadata:
+            changes.append(FieldChange("metadata"))
+            self.metadata = dict(fields["metadata"])
+        if changes:
+            self.changed("UPDATED", now, changes)
+
+    def confirm(self, now: datetime) -> None:
+        """Go from PENDING to CONFIRMED; raises IllegalTransition."""
+        self._go(OrderStatus.CONFIRMED, now)
+
+    def process(self, now: datetime) -> None:
+        """Go from CONFIRMED to PROCESSING; raises IllegalTransition."""
+        self._go(OrderStatus.PROCESSING, now)
+
+    def ship(self, tracking_number: str, now: datetime) -> None:
+        """Go from PROCESSING to SHIPPED; raises IllegalTransition."""
+        self._go(OrderStatus.SHIPPED, now, FieldChange("tracking_number", "", tracking_number))
+        self.tracking_number = tracking_number
+
+    def deliver(self, now: datetime) -> None:
+        """Go from SHIPPED to DELIVERED; raises IllegalTransition."""
+        self._go(OrderStatus.DELIVERED, now)
+
+    def cancel(self, reason: str, now: datetime) -> None:
+        """Go from an open status to CANCELLED; raises IllegalTransition."""
+        self._go(OrderStatus.CANCELLED, now, FieldChange("cancel_reason", "", reason))
+        self.cancel_reason = reason
+
+    def _go(self, status: OrderStatus, now: datetime, *changes: FieldChange) -> None:
+        allowed = TRANSITIONS[self.status]
+        if status not in allowed:
+            raise IllegalTransition(self.subject, self.status, status, allowed)
+        change = FieldChange("status", self.status, status)
+        self.status = status
+        self.changed(status, now, [change, *changes])
+
+
+def _priced(items: Sequence[ItemFields]) -> tuple[list[OrderItem], Money]:
+    """Return the items with their subtotals, and the sum of these."""
+    if not 1 <= len(items) <= MAX_ITEMS:
+        raise InvalidField.at("order.items", f"must have 1 to {MAX_ITEMS} items")
+    subtotals: list[Money] = []
+    for index, item in enumerate(items):
+        if not 1 <= item.quantity <= MAX_QUANTITY:
+            raise InvalidField.at(f"order.items[{index}].quantity", f"must be 1 to {MAX_QUANTITY}")
+        subtotals.append(item.unit_price.times(item.quantity, f"order.items[{index}]"))
+    priced = [
+        OrderItem(
+            id=uuid7(),
+            product_id=item.product_id,
+            name=item.name,
+            quantity=item.quantity,
+            unit_price=item.unit_price.amount,
+            subtotal=subtotal.amount,
+        )
+        for item, subtotal in zip(items, subtotals, strict=True)
+    ]
+    return priced, total(subtotals, "order.items")

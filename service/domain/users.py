@@ -1,0 +1,161 @@
+"""Users: who can sign in and place orders."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TypedDict
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from service.domain.errors import IllegalTransition, InvalidField, UserDeleted, UserNotActive
+from service.domain.events import Entity, FieldChange
+
+# How long a deleted user can be brought back.
+PURGE_AFTER = timedelta(days=30)
+
+
+class UserState(StrEnum):
+    """Whether a user can sign in and place orders."""
+
+    ACTIVE = "ACTIVE"
+    INACTIVE = "INACTIVE"
+    DELETED = "DELETED"
+
+
+TRANSITIONS: Mapping[UserState, tuple[UserState, ...]] = MappingProxyType(
+    {
+        UserState.ACTIVE: (UserState.INACTIVE, UserState.DELETED),
+        UserState.INACTIVE: (UserState.ACTIVE, UserState.DELETED),
+        # Only the one that it had before.
+        UserState.DELETED: (UserState.ACTIVE, UserState.INACTIVE),
+    }
+)
+
+
+class UserFields(TypedDict, total=False):
+    """What a caller can set in a user."""
+
+    email: str
+    username: str
+    full_name: str
+    superuser: bool
+
+
+@dataclass(eq=False, kw_only=True)
+class User(Entity):
+    """A person or system. Its password is kept apart, in the database layer only."""
+
+    aggregate_type = "user"
+
+    id: UUID
+    email: str
+    username: str
+    full_name: str
+    superuser: bool
+    state: UserState
+    # The state that Undelete goes back to; set while deleted.
+    undelete_state: UserState | None = None
+    version: int
+    create_time: datetime
+    update_time: datetime
+    delete_time: datetime | None = None
+    purge_time: datetime | None = None
+
+    @classmethod
+    def create(cls, fields: UserFields, now: datetime) -> "User":
+        """Return a new ACTIVE user; raises InvalidField when its e-mail or username is empty."""
+        _require_names(fields.get("email", ""), fields.get("username", ""))
+        user = cls(
+            id=uuid7(),
+            email=fields["email"],
+            username=fields["username"],
+            full_name=fields.get("full_name", ""),
+            superuser=fields.get("superuser", False),
+            state=UserState.ACTIVE,
+            version=1,
+            create_time=now,
+            update_time=now,
+        )
+        user.record("CREATED", now)
+        return user
+
+    def update(self, fields: UserFields, now: datetime) -> None:
+        """Set these fields; nothing happens where they already have these values.
+
+        Raises:
+            UserDeleted: a deleted user does not change.
+            InvalidField: the e-mail or username would be empty.
+        """
+        self.require_not_deleted()
+        _require_names(fields.get("email", self.email), fields.get("username", self.username))
+        # Only the names of the fields: their values are personal, and an event outlives the user.
+        changes = [FieldChange(name) for name, value in fields.items() if getattr(self, name) != value]
+        for name, value in fields.items():
+            setattr(self, name, value)
+        if changes:
+            self.changed("UPDATED", now, changes)
+
+    def deactivate(self, now: datetime) -> None:
+        """Go from ACTIVE to INACTIVE; raises IllegalTransition."""
+        self._require_state(UserState.ACTIVE, UserState.INACTIVE)
+        self._go(UserState.INACTIVE, "DEACTIVATED", now)
+
+    def reactivate(self, now: datetime) -> None:
+        """Go from INACTIVE to ACTIVE; raises IllegalTransition."""
+        self._require_state(UserState.INACTIVE, UserState.ACTIVE)
+        self._go(UserState.ACTIVE, "REACTIVATED", now)
+
+    def delete(self, now: datetime) -> None:
+        """Go to DELETED, remembering the state; raises IllegalTransition (AIP-164)."""
+        if UserState.DELETED not in TRANSITIONS[self.state]:
+            raise self._illegal(UserState.DELETED)
+        self.undelete_state = self.state
+        self._go(UserState.DELETED, "DELETED", now)
+        self.delete_time = self.update_time
+        self.purge_time = self.delete_time + PURGE_AFTER
+
+    def undelete(self, now: datetime) -> None:
+        """Go back to the state before the deletion; raises IllegalTransition (AIP-164)."""
+        if self.undelete_state is None:
+            raise self._illegal(UserState.ACTIVE)
+        state, self.undelete_state = self.undelete_state, None
+        self.delete_time = self.purge_time = None
+        self._go(state, "UNDELETED", now)
+
+    def password_changed(self, now: datetime) -> None:
+        """Record that the password was replaced; raises UserDeleted."""
+        self.require_not_deleted()
+        self.changed("PASSWORD_CHANGED", now)
+
+    def require_not_deleted(self) -> None:
+        """Raise UserDeleted if the user is."""
+        if self.state is UserState.DELETED:
+            raise UserDeleted(self.subject, "the user is deleted; undelete it first", {"state": self.state})
+
+    def require_active(self) -> None:
+        """Raise UserNotActive unless the user can place orders."""
+        if self.state is not UserState.ACTIVE:
+            message = f"the user is {self.state}; only an ACTIVE user can place orders"
+            raise UserNotActive(self.subject, message, {"state": self.state})
+
+    def _require_state(self, state: UserState, wanted: UserState) -> None:
+        if self.state is not state:
+            raise self._illegal(wanted)
+
+    def _go(self, state: UserState, event_type: str, now: datetime) -> None:
+        change = FieldChange("state", self.state, state)
+        self.state = state
+        self.changed(event_type, now, [change])
+
+    def _illegal(self, wanted: UserState) -> IllegalTransition:
+        allowed = TRANSITIONS[self.state] if self.undelete_state is None else (self.undelete_state,)
+        return IllegalTransition(self.subject, self.state, wanted, allowed)
+
+
+def _require_names(email: str, username: str) -> None:
+    for field, value in (("email", email), ("username", username)):
+        if not value:
+            raise InvalidField.at(f"user.{field}", "must be set")

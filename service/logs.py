@@ -1,0 +1,77 @@
+"""What is logged, and how: structlog for this service's lines and for those of libraries, as JSON or for a terminal.
+
+A line never holds the text of an exception: drivers put SQL, values and e-mails there. It says where the exception was
+raised.
+"""
+
+import logging
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+from service.config import LogSettings
+
+_ROOT = Path(__file__).resolve().parent.parent
+_MAX_FRAMES = 12
+
+
+def configure_logging(settings: LogSettings) -> None:
+    """Send all logging to standard error in the format of the settings."""
+    console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _replace_exception,
+    ]
+    renderer: Processor = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    # Libraries at debug print statements and their values.
+    root.setLevel(logging.WARNING)
+    logging.getLogger("service").setLevel(settings.log_level.upper())
+
+
+def where_raised(error: BaseException) -> dict[str, Any]:
+    """Return where an exception was raised, innermost frame last, and the SQLSTATE if PostgreSQL raised it."""
+    frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
+    where: dict[str, Any] = {"raised": [f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames]}
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(sqlstate := getattr(cause, "sqlstate", None), str):
+            where["sqlstate"] = sqlstate
+            break
+        cause = cause.__cause__ or cause.__context__
+    return where
+
+
+def _replace_exception(_logger: object, _name: str, line: EventDict) -> EventDict:
+    info = line.pop("exc_info", None)
+    error = sys.exc_info()[1] if info is True else info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        line.update(where_raised(error))
+    return line
+
+
+def _short(filename: str) -> str:
+    path = Path(filename)
+    if path.is_relative_to(_ROOT):
+        return str(path.relative_to(_ROOT)).rpartition("site-packages/")[2]
+    return "/".join(path.parts[-2:])

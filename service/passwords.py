@@ -1,0 +1,67 @@
+"""Passwords as argon2id hashes, made and checked in a few threads of their own with a bounded queue.
+
+On the event loop a hash would hold up every other call for its whole time; more threads only cost memory
+(parameters: OWASP Password Storage Cheat Sheet).
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from argon2 import PasswordHasher
+from argon2.exceptions import VerifyMismatchError
+
+from service.application.ports import Overloaded
+from service.config import PasswordSettings
+
+T = TypeVar("T")
+
+
+class Argon2Passwords:
+    """Implements `service.application.ports.Passwords`; made once, for the life of the process."""
+
+    def __init__(self, settings: PasswordSettings) -> None:
+        self._hasher = PasswordHasher(
+            time_cost=settings.argon2_time_cost,
+            memory_cost=settings.argon2_memory_kib,
+            parallelism=settings.argon2_parallelism,
+        )
+        self._executor = ThreadPoolExecutor(settings.password_threads, thread_name_prefix="password")
+        self._limit = settings.password_threads + settings.password_queue
+        self._waiting = 0
+        # Checked where there is no user, so that the answer takes as long as for a wrong password.
+        self._dummy_hash = self._hasher.hash("no user has this password")
+
+    async def hash(self, password: str) -> str:
+        """Return a salted hash; raises Overloaded."""
+        return await self._run(lambda: self._hasher.hash(password))
+
+    async def verify(self, password: str, password_hash: str | None) -> bool:
+        """Return whether the password has this hash; None takes as long and is False. Raises Overloaded."""
+
+        def verify() -> bool:
+            try:
+                self._hasher.verify(password_hash or self._dummy_hash, password)
+            except VerifyMismatchError:
+                return False
+            return password_hash is not None
+
+        return await self._run(verify)
+
+    def needs_rehash(self, password_hash: str) -> bool:
+        """Return whether the hash was made with other parameters than are set now."""
+        return self._hasher.check_needs_rehash(password_hash)
+
+    def close(self) -> None:
+        """Let the threads end once they have nothing to do."""
+        self._executor.shutdown(wait=False)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._waiting >= self._limit:
+            raise Overloaded
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        finally:
+            self._waiting -= 1

@@ -1,0 +1,1 @@
+"""gRPC: servicers, interceptors, and the conversion between messages and entities."""

@@ -1,0 +1,1 @@
+"""The interceptors, one file each; `service.server` lists them in their order."""

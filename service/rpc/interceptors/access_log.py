@@ -1,0 +1,57 @@
+"""Logs each call in one line, under an id that the caller can choose."""
+
+import re
+import time
+from uuid import uuid4
+
+import grpc
+import structlog
+from google.protobuf.message import Message
+
+from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
+
+HEADER = "x-request-id"
+_USABLE = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+# Answered too often to be news.
+_QUIET = ("/grpc.health.", "/grpc.reflection.")
+
+log = structlog.get_logger()
+
+
+class AccessLogInterceptor(Interceptor):
+    """Logs method, code and duration, and ties all lines of a call together by its `x-request-id`.
+
+    The id is the caller's if it sent a usable one, else made here, and goes back in the trailers. It has nothing to do
+    with the `request_id` of a mutation.
+    """
+
+    def wrap(self, method: Method, call: Call) -> Call:
+        """Return the method, logged."""
+        level = "debug" if method.path.startswith(_QUIET) else "info"
+
+        async def log_call(request: Request, context: Context) -> Message | bytes | None:
+            started = time.perf_counter()
+            call_id = _id_of(context)
+            context.set_trailing_metadata(((HEADER, call_id),))
+            code = grpc.StatusCode.CANCELLED
+            with structlog.contextvars.bound_contextvars(x_request_id=call_id):
+                try:
+                    response = await call(request, context)
+                except grpc.aio.AbortError:
+                    code = context.code()
+                    raise
+                else:
+                    code = grpc.StatusCode.OK
+                    return response
+                finally:
+                    milliseconds = round((time.perf_counter() - started) * 1000, 2)
+                    getattr(log, level)("call", method=method.path, code=code.name, duration_ms=milliseconds)
+
+        return log_call
+
+
+def _id_of(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == HEADER and isinstance(value, str) and _USABLE.fullmatch(value):
+            return value
+    return str(uuid4())

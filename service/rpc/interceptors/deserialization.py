@@ -1,0 +1,52 @@
+"""Answers bytes that are no request message with a status of ours, not with the decoder's words."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+from service.domain.errors import FieldViolation, MalformedRequest
+from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
+
+
+class _Malformed:
+    """Stands for a message that could not be read, until there is a handler to refuse it in."""
+
+
+_MALFORMED = _Malformed()
+
+
+class DeserializationInterceptor(Interceptor):
+    """Refuses a malformed message inside the method: gRPC calls the deserializer before any interceptor's code."""
+
+    def deserializer(self, deserialize: Callable[[bytes], Request]) -> Callable[[bytes], Request]:
+        """Return a deserializer that never fails."""
+
+        def deserialize_or_mark(data: bytes) -> Request:
+            try:
+                return deserialize(data)
+            except (DecodeError, ValueError):
+                return _MALFORMED
+
+        return deserialize_or_mark
+
+    def wrap(self, method: Method, call: Call) -> Call:
+        """Return the method with marked messages refused."""
+
+        async def refuse_malformed(request: Request, context: Context) -> Message | bytes | None:
+            request = _each_checked(request) if method.request_streaming else _checked(request)
+            return await call(request, context)
+
+        return refuse_malformed
+
+
+def _checked(request: Request) -> Request:
+    if request is _MALFORMED:
+        what = "is not the request message of this method, or holds a string that is not UTF-8"
+        raise MalformedRequest([FieldViolation("", what)], f"the request {what}")
+    return request
+
+
+async def _each_checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _checked(request)

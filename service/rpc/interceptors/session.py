@@ -1,0 +1,213 @@
+"""Gives each call its time, its transaction, its retries and, under a request id, its one effect.
+
+A method that declares NO_SIDE_EFFECTS reads by itself, each question a statement of its own. Any other runs in a unit
+of work, which is committed before the caller gets its answer. Either is run anew, as a whole, when the database asks
+for it.
+
+The work is a task that the caller's cancellation does not reach: cancelling a statement costs a connection, and a
+cancelled COMMIT has usually happened. It ends by itself, because PostgreSQL limits each of its statements to the time
+that is left.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, cast
+from uuid import UUID
+
+import structlog
+from google.protobuf.descriptor_pb2 import MethodOptions
+from google.protobuf.message import Message
+
+from service.application.ports import (
+    AlreadyAnswered,
+    Contention,
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    OutcomeUnknown,
+    RequestKey,
+    StoreError,
+    UnitOfWorkFactory,
+)
+from service.logs import where_raised
+from service.rpc.current import using
+from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
+from service.rpc.status import ResponseTooLarge, status_of
+
+# Who calls, until callers are authenticated.
+ANONYMOUS = "anonymous"
+MAX_ATTEMPTS = 3
+# The work's own limits end it in time; whoever still waits after this much more is told so.
+_GRACE_SECONDS = 2.0
+
+log = structlog.get_logger()
+
+
+class _Deadline:
+    """Seconds left until a point in time (`service.application.ports.TimeLeft`)."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def __call__(self) -> float:
+        return self._end - time.monotonic()
+
+
+class SessionInterceptor(Interceptor):
+    """Runs each call of ours in its session.
+
+    Args:
+        unit_of_work: opens units of work.
+        signing_key: secret for the digests of request bodies, which may hold passwords.
+        default_deadline: seconds for a call whose caller set none, and at most for any.
+        max_response_bytes: largest response to send.
+    """
+
+    def __init__(
+        self,
+        unit_of_work: UnitOfWorkFactory,
+        *,
+        signing_key: bytes,
+        default_deadline: float,
+        max_response_bytes: int,
+    ) -> None:
+        super().__init__()
+        self._unit_of_work = unit_of_work
+        self._signing_key = signing_key
+        self._default_deadline = default_deadline
+        self._max_response_bytes = max_response_bytes
+        self._running: set[asyncio.Task[bytes]] = set()
+
+    def wrap(self, method: Method, call: Call) -> Call:
+        """Return the method with its session.
+
+        A method with a stream on either side is left as it is: a stream cannot be run anew, and nothing of the database
+        may be held while a slow reader makes it wait.
+        """
+        if not method.is_ours or method.request_streaming or method.response_streaming:
+            return call
+        run = self._read if _reads(method) else self._write
+
+        async def in_session(request: Request, context: Context) -> bytes:
+            remaining = context.time_remaining()
+            # gRPC's stub promises a float; without a deadline it is None.
+            allowed = self._default_deadline if cast("float | None", remaining) is None else remaining
+            deadline = _Deadline(min(allowed, self._default_deadline))
+            return await self._outlive_caller(run(method, call, request, context, deadline), deadline)
+
+        return in_session
+
+    async def drain(self) -> None:
+        """Wait until all work has ended, also that whose caller has gone; then the database may be left."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def _outlive_caller(self, work: Coroutine[Any, Any, bytes], deadline: _Deadline) -> bytes:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        try:
+            await asyncio.wait({task}, timeout=max(0.0, deadline()) + _GRACE_SECONDS)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_unseen_failure)
+            raise
+        if not task.done():
+            task.add_done_callback(_log_unseen_failure)
+            raise OutcomeUnknown
+        return task.result()
+
+    async def _read(
+        self, _method: Method, call: Call, request: Request, context: Context, deadline: _Deadline
+    ) -> bytes:
+        async def attempt() -> bytes:
+            return self._serialized(await call(request, context))
+
+        return await _retried(attempt, deadline, outcome_known_by_repeating=True)
+
+    async def _write(
+        self, method: Method, call: Call, request: Request, context: Context, deadline: _Deadline
+    ) -> bytes:
+        dry_run = getattr(request, "validate_only", False)
+        key = None if dry_run else self._request_key(method, request)
+
+        async def attempt() -> bytes:
+            async with self._unit_of_work(actor=ANONYMOUS, request=key, time_left=deadline) as uow:
+                with using(uow):
+                    response = self._serialized(await call(request, context))
+                if dry_run:
+                    # All checks of the database too; leaving without a commit rolls back.
+                    await uow.flush()
+                else:
+                    await uow.commit(response)
+                return response
+
+        try:
+            return await _retried(attempt, deadline, outcome_known_by_repeating=key is not None)
+        except AlreadyAnswered as answer:
+            return answer.response
+
+    def _serialized(self, response: Message | bytes | None) -> bytes:
+        # Here, so that a response too large for the caller is known before the commit.
+        data = response.SerializeToString() if isinstance(response, Message) else b""
+        if len(data) > self._max_response_bytes:
+            raise ResponseTooLarge
+        return data
+
+    def _request_key(self, method: Method, request: Message) -> RequestKey | None:
+        request_id = getattr(request, "request_id", "")
+        if not request_id:
+            return None
+        # Deterministic: the order of a map's entries is not part of the body. Keyed: a password cannot be guessed from
+        # it.
+        body = request.SerializeToString(deterministic=True)
+        digest = hmac.digest(self._signing_key, method.path.encode() + b"\0" + body, hashlib.sha256)
+        return RequestKey(ANONYMOUS, method.path, UUID(request_id), digest)
+
+
+def _reads(method: Method) -> bool:
+    if method.descriptor is None:
+        return False
+    level = method.descriptor.GetOptions().idempotency_level
+    return bool(level == MethodOptions.NO_SIDE_EFFECTS)
+
+
+async def _retried(
+    attempt: Callable[[], Awaitable[bytes]], deadline: _Deadline, *, outcome_known_by_repeating: bool
+) -> bytes:
+    """Return the result of the first attempt that the database lets through.
+
+    Raises:
+        StoreError: the last attempt's; OutcomeUnknown once an earlier one may have been committed.
+    """
+    may_have_happened = False
+    for number in range(1, MAX_ATTEMPTS + 1):
+        try:
+            return await attempt()
+        except StoreError as error:
+            may_have_happened |= isinstance(error, OutcomeUnknown)
+            worth_another = isinstance(error, Contention | DatabaseUnavailable) or (
+                isinstance(error, OutcomeUnknown) and outcome_known_by_repeating
+            )
+            pause = random.uniform(0.5, 1) * 0.02 * 4**number  # noqa: S311 - only spreads retries
+            if not worth_another or number == MAX_ATTEMPTS or deadline() <= pause:
+                if may_have_happened:
+                    raise OutcomeUnknown from error
+                raise
+            log.info("attempt failed", attempt=number, reason=_reason(error), pause_seconds=round(pause, 3))
+            await asyncio.sleep(pause)
+    raise DeadlineExceeded
+
+
+def _reason(error: StoreError) -> str:
+    status = status_of(error)
+    return status.message if status else ""
+
+
+def _log_unseen_failure(task: asyncio.Task[bytes]) -> None:
+    """Log what nobody waits for any more, unless it is an answer that a caller could have been given."""
+    error = task.exception()
+    if error is not None and status_of(error) is None:
+        log.error("internal error after the caller had gone", **where_raised(error))

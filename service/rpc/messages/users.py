@@ -1,0 +1,71 @@
+"""Users as messages."""
+
+from commerce.users.v1.user_pb2 import User as UserMessage
+from commerce.users.v1.user_pb2 import UserState as UserStateMessage
+from commerce.users.v1.user_service_pb2 import ListUsersOrderBy, ListUsersRequest
+
+from service.application.ports import Row, UserFilter
+from service.domain.events import etag_of
+from service.domain.users import User, UserFields, UserState
+from service.rpc.messages.values import parse_interval, timestamp
+
+_STATES = {state: UserStateMessage.Value(f"USER_STATE_{state}") for state in UserState}
+_STATES_BACK = {number: state for state, number in _STATES.items()}
+_ORDER_BY = {
+    ListUsersOrderBy.LIST_USERS_ORDER_BY_UNSPECIFIED: "NEWEST",
+    ListUsersOrderBy.LIST_USERS_ORDER_BY_NEWEST: "NEWEST",
+    ListUsersOrderBy.LIST_USERS_ORDER_BY_OLDEST: "OLDEST",
+    ListUsersOrderBy.LIST_USERS_ORDER_BY_USERNAME: "USERNAME",
+}
+# The attributes that make a position in each order.
+POSITION = {"NEWEST": ("create_time", "id"), "OLDEST": ("create_time", "id"), "USERNAME": ("username",)}
+
+
+def user_message(user: User | Row) -> UserMessage:
+    """Return a user, an entity or a row, as a message."""
+    return UserMessage(
+        id=str(user.id),
+        email=user.email,
+        username=user.username,
+        full_name=user.full_name,
+        state=_STATES[user.state],
+        superuser=user.superuser,
+        etag=etag_of(user.version),
+        create_time=timestamp(user.create_time),
+        update_time=timestamp(user.update_time),
+        delete_time=timestamp(user.delete_time),
+        purge_time=timestamp(user.purge_time),
+    )
+
+
+def parse_user_fields(message: UserMessage, names: frozenset[str]) -> UserFields:
+    """Return the fields of a user that have these names."""
+    fields = UserFields()
+    if "email" in names:
+        fields["email"] = message.email
+    if "username" in names:
+        fields["username"] = message.username
+    if "full_name" in names:
+        fields["full_name"] = message.full_name
+    if "superuser" in names:
+        fields["superuser"] = message.superuser
+    return fields
+
+
+def parse_user_filter(request: ListUsersRequest) -> UserFilter:
+    """Return which users a request lists; raises InvalidField."""
+    start, end = parse_interval(request.create_time, "create_time")
+    states: list[UserState] | None = [_STATES_BACK[state] for state in request.states]
+    if not states:
+        states = None if request.show_deleted else [UserState.ACTIVE, UserState.INACTIVE]
+    return UserFilter(
+        states=states,
+        created_from=start,
+        created_before=end,
+        superuser=request.superuser if request.HasField("superuser") else None,
+    )
+
+
+def parse_order_by(request: ListUsersRequest) -> str:
+    """Return the order that a request lists in."""
+    return _ORDER_BY[request.order_by]

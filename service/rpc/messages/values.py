@@ -1,0 +1,105 @@
+"""Values that messages share: times, money, ids, etags."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.interval_pb2 import Interval
+from google.type.money_pb2 import Money as MoneyMessage
+
+from service.application.ports import Row
+from service.domain.errors import AmountOutOfRange, InvalidField, NotFound
+from service.domain.money import Money
+
+_NANOS = Decimal(1).scaleb(-9)
+_MAX_NANOS = 999_999_999
+# How many missing ids a status names in full.
+_MISSING_IDS = 10
+
+
+def timestamp(time: datetime | None) -> Timestamp | None:
+    """Return the time as a message, None as None."""
+    if time is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+def money(currency: str, amount: Decimal) -> MoneyMessage:
+    """Return an exact amount as a message."""
+    units = int(amount)
+    return MoneyMessage(currency_code=currency, units=units, nanos=int((amount - units) / _NANOS))
+
+
+def parse_money(message: MoneyMessage, field: str) -> Money:
+    """Return the money that a message says.
+
+    Raises:
+        AmountOutOfRange, UnknownCurrency, TooManyDecimals: for `field`, the message's path in the request.
+    """
+    if not -_MAX_NANOS <= message.nanos <= _MAX_NANOS or message.units * message.nanos < 0:
+        raise AmountOutOfRange.at(f"{field}.nanos", "must be within +-999999999 and have the sign of units")
+    return Money.checked(message.currency_code, message.units + message.nanos * _NANOS, field)
+
+
+def parse_interval(message: Interval, field: str) -> tuple[datetime | None, datetime | None]:
+    """Return the start, which is included, and the end, which is not; None where it is open.
+
+    Raises:
+        InvalidField: a time is not one, or the end is before the start.
+    """
+    start = _parse_time(message.start_time, f"{field}.start_time") if message.HasField("start_time") else None
+    end = _parse_time(message.end_time, f"{field}.end_time") if message.HasField("end_time") else None
+    if start and end and end < start:
+        raise InvalidField.at(field, "must not end before it starts")
+    return start, end
+
+
+def _parse_time(message: Timestamp, field: str) -> datetime:
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidField.at(field, "must be a time between the years 1 and 9999") from error
+
+
+def require_id(value: str, field: str) -> UUID:
+    """Return the id of a resource named inside a request; raises InvalidField where it is empty."""
+    if not value:
+        raise InvalidField.at(field, "must be set")
+    return UUID(value)
+
+
+def in_order(ids: Sequence[UUID], rows: Sequence[Row], missing: type[NotFound]) -> list[Row]:
+    """Return one row for each id, in the order of the ids.
+
+    Raises:
+        NotFound: of the class `missing`; its metadata names every missing id by its index, as ranges, which fit into a
+        status
+            however many they are, and the first ones themselves.
+    """
+    by_id = {row.id: row for row in rows}
+    absent = [index for index, key in enumerate(ids) if key not in by_id]
+    if absent:
+        raise missing(
+            str(ids[absent[0]]),
+            {
+                "missing_count": str(len(absent)),
+                "missing_indexes": _ranges(absent),
+                "missing_ids": ",".join(str(ids[index]) for index in absent[:_MISSING_IDS]),
+            },
+        )
+    return [by_id[key] for key in ids]
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return ascending numbers as ranges: 0-2,7."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [number]
+        else:
+            ranges.append([number])
+    return ",".join("-".join(map(str, ends)) for ends in ranges)

@@ -1,0 +1,130 @@
+"""OrderService."""
+
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+import commerce.orders.v1.order_service_pb2 as pb
+from commerce.orders.v1.order_pb2 import Order as OrderMessage
+from commerce.orders.v1.order_service_pb2_grpc import OrderServiceServicer
+
+from service.application.orders import change_order, create_order
+from service.application.ports import OrderQueries, Row, UnitOfWork
+from service.domain.errors import OrderNotFound
+from service.domain.orders import Order
+from service.rpc.interceptors.base import Context
+from service.rpc.messages.orders import (
+    EVENT_POSITION,
+    POSITION,
+    order_event_message,
+    order_message,
+    parse_order_by,
+    parse_order_fields,
+    parse_order_filter,
+)
+from service.rpc.messages.values import in_order, require_id
+from service.rpc.page_tokens import PageTokens
+from service.rpc.update_masks import fields_to_update, settable_fields
+
+# Requests of the verbs, all with an id and an etag.
+_ChangeRequest = (
+    pb.ConfirmOrderRequest
+    | pb.ProcessOrderRequest
+    | pb.ShipOrderRequest
+    | pb.DeliverOrderRequest
+    | pb.CancelOrderRequest
+)
+
+
+class OrderServicer(OrderServiceServicer):
+    """Answers `commerce.orders.v1.OrderService`; what each method does and refuses is written in its proto.
+
+    Args:
+        unit_of_work: gives the unit of work of the current call.
+        queries: the read side.
+        page_tokens: makes and reads page tokens.
+        clock: gives the time, in UTC.
+    """
+
+    def __init__(
+        self,
+        unit_of_work: Callable[[], UnitOfWork],
+        queries: OrderQueries,
+        page_tokens: PageTokens,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._uow = unit_of_work
+        self._queries = queries
+        self._page_tokens = page_tokens
+        self._now = clock
+
+    async def CreateOrder(self, request: pb.CreateOrderRequest, context: Context) -> pb.CreateOrderResponse:
+        user_id = require_id(request.order.user_id, "order.user_id")
+        fields = parse_order_fields(request.order, settable_fields(request.order))
+        order = await create_order(self._uow(), user_id, fields, self._now())
+        return pb.CreateOrderResponse(order=order_message(order))
+
+    async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
+        order: Row | None
+        if request.HasField("id"):
+            rows = await self._queries.by_ids([UUID(request.id)])
+            order = rows[0] if rows else None
+        else:
+            order = await self._queries.by_number(request.order_number)
+        if order is None:
+            raise OrderNotFound(request.id or request.order_number)
+        return pb.GetOrderResponse(order=order_message(order))
+
+    async def BatchGetOrders(self, request: pb.BatchGetOrdersRequest, context: Context) -> pb.BatchGetOrdersResponse:
+        ids = [UUID(order_id) for order_id in request.ids]
+        orders = in_order(ids, await self._queries.by_ids(ids), OrderNotFound)
+        return pb.BatchGetOrdersResponse(orders=map(order_message, orders))
+
+    async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
+        page = self._page_tokens.page(request)
+        found = await self._queries.page(parse_order_filter(request), parse_order_by(request), page)
+        return pb.ListOrdersResponse(
+            orders=map(order_message, found.rows),
+            next_page_token=self._page_tokens.next(request, found, POSITION),
+            total_size=found.total_size,
+        )
+
+    async def UpdateOrder(self, request: pb.UpdateOrderRequest, context: Context) -> pb.UpdateOrderResponse:
+        order_id = require_id(request.order.id, "order.id")
+        mask = request.update_mask if request.HasField("update_mask") else None
+        fields = parse_order_fields(request.order, fields_to_update(request.order, mask))
+        now = self._now()
+        order = await change_order(self._uow(), order_id, request.order.etag, lambda order: order.update(fields, now))
+        return pb.UpdateOrderResponse(order=order_message(order))
+
+    async def ConfirmOrder(self, request: pb.ConfirmOrderRequest, context: Context) -> pb.ConfirmOrderResponse:
+        return pb.ConfirmOrderResponse(order=await self._change(request, Order.confirm))
+
+    async def ProcessOrder(self, request: pb.ProcessOrderRequest, context: Context) -> pb.ProcessOrderResponse:
+        return pb.ProcessOrderResponse(order=await self._change(request, Order.process))
+
+    async def ShipOrder(self, request: pb.ShipOrderRequest, context: Context) -> pb.ShipOrderResponse:
+        number = request.tracking_number
+        return pb.ShipOrderResponse(order=await self._change(request, lambda order, now: order.ship(number, now)))
+
+    async def DeliverOrder(self, request: pb.DeliverOrderRequest, context: Context) -> pb.DeliverOrderResponse:
+        return pb.DeliverOrderResponse(order=await self._change(request, Order.deliver))
+
+    async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.CancelOrderResponse:
+        reason = request.reason
+        return pb.CancelOrderResponse(order=await self._change(request, lambda order, now: order.cancel(reason, now)))
+
+    async def ListOrderEvents(self, request: pb.ListOrderEventsRequest, context: Context) -> pb.ListOrderEventsResponse:
+        found = await self._queries.events(UUID(request.order_id), self._page_tokens.page(request))
+        if found is None:
+            raise OrderNotFound(request.order_id)
+        return pb.ListOrderEventsResponse(
+            events=map(order_event_message, found.rows),
+            next_page_token=self._page_tokens.next(request, found, EVENT_POSITION),
+            total_size=found.total_size,
+        )
+
+    async def _change(self, request: _ChangeRequest, change: Callable[[Order, datetime], None]) -> OrderMessage:
+        now = self._now()
+        order = await change_order(self._uow(), UUID(request.id), request.etag, lambda order: change(order, now))
+        return order_message(order)

@@ -1,0 +1,37 @@
+"""Server reflection, v1alpha and v1: newer tools ask for v1 first, and grpcio-reflection only has v1alpha.
+
+The two differ in nothing but the package's name, so v1 is answered by the same servicer with the same messages.
+"""
+
+from collections.abc import Sequence
+
+import grpc
+from google.protobuf import descriptor_pool, text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.reflection import SERVICE_NAME as V1ALPHA
+from grpc_reflection.v1alpha.reflection import aio
+from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
+
+V1 = V1ALPHA.replace(".v1alpha.", ".v1.")
+
+
+def add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
+    """Let tools list and describe these services, and reflection itself."""
+    _describe_v1()
+    servicer = aio.ReflectionServicer([*services, V1ALPHA, V1])
+    add_ServerReflectionServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    v1 = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(V1, {"ServerReflectionInfo": v1}),))
+
+
+def _describe_v1() -> None:
+    """Add v1's description, which is that of v1alpha under another name, to those that reflection looks in."""
+    v1alpha = FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(v1alpha)
+    words = text_format.MessageToString(v1alpha).replace("v1alpha", "v1")
+    descriptor_pool.Default().Add(text_format.Parse(words, FileDescriptorProto()))

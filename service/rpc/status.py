@@ -1,0 +1,137 @@
+"""Errors as statuses: one table from the error to its code, and its details in the words of google.rpc (AIP-193).
+
+Sizes are bounded: beyond about 8 KB of trailers clients fail a call at random with an error of their own.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.code_pb2 import Code
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, ResourceInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from service.application.ports import Contention, DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown, Overloaded
+from service.domain.errors import (
+    AlreadyExists,
+    DomainError,
+    EtagMismatch,
+    FailedPrecondition,
+    InvalidArgument,
+    InvalidCredentials,
+    NotFound,
+)
+
+DOMAIN = "commerce"
+MAX_MESSAGE_BYTES = 1000
+# For all violations together; the rest of the details is small.
+_MAX_VIOLATIONS_BYTES = 2500
+_MAX_TEXT = 200
+
+
+class ResponseTooLarge(Exception):
+    """The response is larger than callers accept; nothing was written."""
+
+
+_CODES: Mapping[type[DomainError], int] = MappingProxyType(
+    {
+        InvalidArgument: Code.INVALID_ARGUMENT,
+        NotFound: Code.NOT_FOUND,
+        AlreadyExists: Code.ALREADY_EXISTS,
+        FailedPrecondition: Code.FAILED_PRECONDITION,
+        EtagMismatch: Code.ABORTED,
+        InvalidCredentials: Code.UNAUTHENTICATED,
+    }
+)
+# Code, reason, message, and the seconds after which another try may help (0: it does not).
+_OTHERS: Mapping[type[Exception], tuple[int, str, str, float]] = MappingProxyType(
+    {
+        Contention: (Code.ABORTED, "CONTENTION", "other calls kept changing the same data; nothing was written", 0.2),
+        DatabaseUnavailable: (
+            Code.UNAVAILABLE,
+            "DATABASE_UNAVAILABLE",
+            "the database cannot be reached; nothing was written",
+            1,
+        ),
+        OutcomeUnknown: (
+            Code.UNKNOWN,
+            "OUTCOME_UNKNOWN",
+            "the call was cut off while its work was committed; repeat it with the same request_id to learn the outcome",
+            0,
+        ),
+        DeadlineExceeded: (
+            Code.DEADLINE_EXCEEDED,
+            "DEADLINE_EXCEEDED",
+            "the time of the call ran out; nothing was written",
+            0,
+        ),
+        Overloaded: (
+            Code.RESOURCE_EXHAUSTED,
+            "OVERLOADED",
+            "too much of this work is waiting; nothing was written",
+            0.5,
+        ),
+        ResponseTooLarge: (
+            Code.RESOURCE_EXHAUSTED,
+            "RESPONSE_TOO_LARGE",
+            "the response is larger than callers accept; ask for less at once, for example with a smaller page_size",
+            0,
+        ),
+    }
+)
+
+
+def status_of(error: BaseException) -> Status | None:
+    """Return the status of an error, or None for one that callers must learn nothing of."""
+    if isinstance(error, DomainError):
+        code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
+        return _status(code, error.message, error.reason, error.metadata, *_details(error))
+    for kind, (code, reason, message, retry_seconds) in _OTHERS.items():
+        if not isinstance(error, kind):
+            continue
+        delay = Duration(nanos=int(retry_seconds % 1 * 1e9), seconds=int(retry_seconds))
+        return _status(code, message, reason, {}, *([RetryInfo(retry_delay=delay)] if retry_seconds else []))
+    return None
+
+
+def internal_error(error_id: str) -> Status:
+    """Return the status for a defect of ours; the id finds it in the log."""
+    return _status(Code.INTERNAL, "internal error", "INTERNAL", {"error_id": error_id})
+
+
+def _status(code: int, message: str, reason: str, metadata: Mapping[str, str], *details: Message) -> Status:
+    text = message.encode("ascii", "replace")[:MAX_MESSAGE_BYTES].decode()
+    status = Status(code=code, message=text)
+    for detail in (ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata), *details):
+        status.details.add().Pack(detail)
+    return status
+
+
+def _details(error: DomainError) -> list[Message]:
+    if isinstance(error, InvalidArgument):
+        return [_bad_request(error)]
+    if isinstance(error, FailedPrecondition):
+        violation = PreconditionFailure.Violation(type=error.reason, subject=error.subject, description=error.message)
+        return [PreconditionFailure(violations=[violation])]
+    if isinstance(error, NotFound):
+        return [ResourceInfo(resource_type=error.resource_type, resource_name=error.name, description=error.message)]
+    if isinstance(error, AlreadyExists):
+        return [ResourceInfo(resource_type=error.resource_type, description=error.message)]
+    return []
+
+
+def _bad_request(error: InvalidArgument) -> BadRequest:
+    bad_request = BadRequest()
+    for violation in error.violations:
+        if bad_request.ByteSize() > _MAX_VIOLATIONS_BYTES:
+            break
+        bad_request.field_violations.add(
+            field=_short(violation.field), description=_short(violation.description), reason=violation.rule[:63]
+        )
+    return bad_request
+
+
+def _short(text: str) -> str:
+    """Return text that may hold what a caller wrote (a map's key, a mask's path) as short ASCII."""
+    return text.encode("ascii", "backslashreplace")[:_MAX_TEXT].decode()

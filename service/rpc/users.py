@@ -1,0 +1,127 @@
+"""UserService."""
+
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+import commerce.users.v1.user_service_pb2 as pb
+from commerce.users.v1.user_pb2 import User as UserMessage
+from commerce.users.v1.user_service_pb2_grpc import UserServiceServicer
+
+from service.application.ports import Passwords, Row, UnitOfWork, UserQueries
+from service.application.users import change_user, create_user, set_password, verify_password
+from service.domain.errors import UserNotFound
+from service.domain.users import User
+from service.rpc.interceptors.base import Context
+from service.rpc.messages.users import POSITION, parse_order_by, parse_user_fields, parse_user_filter, user_message
+from service.rpc.messages.values import in_order, require_id
+from service.rpc.page_tokens import PageTokens
+from service.rpc.update_masks import fields_to_update, settable_fields
+
+# Requests of the verbs, all with an id and an etag.
+_ChangeRequest = pb.DeactivateUserRequest | pb.ReactivateUserRequest | pb.DeleteUserRequest | pb.UndeleteUserRequest
+
+
+class UserServicer(UserServiceServicer):
+    """Answers `commerce.users.v1.UserService`; what each method does and refuses is written in its proto.
+
+    Args:
+        unit_of_work: gives the unit of work of the current call.
+        queries: the read side.
+        passwords: hashes and checks passwords.
+        page_tokens: makes and reads page tokens.
+        clock: gives the time, in UTC.
+    """
+
+    def __init__(
+        self,
+        unit_of_work: Callable[[], UnitOfWork],
+        queries: UserQueries,
+        passwords: Passwords,
+        page_tokens: PageTokens,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._uow = unit_of_work
+        self._queries = queries
+        self._passwords = passwords
+        self._page_tokens = page_tokens
+        self._now = clock
+
+    async def CreateUser(self, request: pb.CreateUserRequest, context: Context) -> pb.CreateUserResponse:
+        fields = parse_user_fields(request.user, settable_fields(request.user))
+        user = await create_user(self._uow(), self._passwords, fields, request.password, self._now())
+        return pb.CreateUserResponse(user=user_message(user))
+
+    async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.GetUserResponse:
+        name = ""
+        match request.WhichOneof("key"):
+            case "id":
+                name = request.id
+                rows = await self._queries.by_ids([UUID(request.id)])
+                user: Row | None = rows[0] if rows else None
+            case "email":
+                # The name stays out of the error: an e-mail never gets into a status.
+                user = await self._queries.by_email(request.email)
+            case _:
+                name = request.username
+                user = await self._queries.by_username(request.username)
+        if user is None:
+            raise UserNotFound(name)
+        return pb.GetUserResponse(user=user_message(user))
+
+    async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, context: Context) -> pb.BatchGetUsersResponse:
+        ids = [UUID(user_id) for user_id in request.ids]
+        users = in_order(ids, await self._queries.by_ids(ids), UserNotFound)
+        return pb.BatchGetUsersResponse(users=map(user_message, users))
+
+    async def ListUsers(self, request: pb.ListUsersRequest, context: Context) -> pb.ListUsersResponse:
+        order_by = parse_order_by(request)
+        found = await self._queries.page(parse_user_filter(request), order_by, self._page_tokens.page(request))
+        return pb.ListUsersResponse(
+            users=map(user_message, found.rows),
+            next_page_token=self._page_tokens.next(request, found, POSITION[order_by]),
+            total_size=found.total_size,
+        )
+
+    async def UpdateUser(self, request: pb.UpdateUserRequest, context: Context) -> pb.UpdateUserResponse:
+        user_id = require_id(request.user.id, "user.id")
+        mask = request.update_mask if request.HasField("update_mask") else None
+        fields = parse_user_fields(request.user, fields_to_update(request.user, mask))
+        now = self._now()
+        user = await change_user(self._uow(), user_id, request.user.etag, lambda user: user.update(fields, now))
+        return pb.UpdateUserResponse(user=user_message(user))
+
+    async def DeactivateUser(self, request: pb.DeactivateUserRequest, context: Context) -> pb.DeactivateUserResponse:
+        return pb.DeactivateUserResponse(user=await self._change(request, User.deactivate))
+
+    async def ReactivateUser(self, request: pb.ReactivateUserRequest, context: Context) -> pb.ReactivateUserResponse:
+        return pb.ReactivateUserResponse(user=await self._change(request, User.reactivate))
+
+    async def DeleteUser(self, request: pb.DeleteUserRequest, context: Context) -> pb.DeleteUserResponse:
+        return pb.DeleteUserResponse(user=await self._change(request, User.delete))
+
+    async def UndeleteUser(self, request: pb.UndeleteUserRequest, context: Context) -> pb.UndeleteUserResponse:
+        return pb.UndeleteUserResponse(user=await self._change(request, User.undelete))
+
+    async def SetPassword(self, request: pb.SetPasswordRequest, context: Context) -> pb.SetPasswordResponse:
+        user = await set_password(
+            self._uow(), self._passwords, UUID(request.id), request.password, self._now(), etag=request.etag
+        )
+        return pb.SetPasswordResponse(user=user_message(user))
+
+    async def VerifyPassword(self, request: pb.VerifyPasswordRequest, context: Context) -> pb.VerifyPasswordResponse:
+        user = await verify_password(
+            self._uow(),
+            self._queries,
+            self._passwords,
+            request.password,
+            self._now(),
+            email=request.email if request.HasField("email") else None,
+            username=request.username if request.HasField("username") else None,
+        )
+        return pb.VerifyPasswordResponse(user=user_message(user))
+
+    async def _change(self, request: _ChangeRequest, change: Callable[[User, datetime], None]) -> UserMessage:
+        now = self._now()
+        user = await change_user(self._uow(), UUID(request.id), request.etag, lambda user: change(user, now))
+        return user_message(user)

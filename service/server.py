@@ -1,0 +1,200 @@
+"""The server: builds everything, serves, and drains on SIGTERM. Reads top to bottom."""
+
+import asyncio
+import signal
+from contextlib import suppress
+from datetime import UTC, datetime
+from ipaddress import ip_address
+
+import grpc
+import structlog
+from commerce.orders.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
+from commerce.users.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
+from google.protobuf.internal import api_implementation
+from grpc_health.v1.health import SERVICE_NAME as HEALTH
+from grpc_health.v1.health import aio
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+
+from service.config import ServerSettings
+from service.db.store import Store
+from service.passwords import Argon2Passwords
+from service.rpc.current import current_unit_of_work
+from service.rpc.health import Readiness
+from service.rpc.interceptors.access_log import AccessLogInterceptor
+from service.rpc.interceptors.deserialization import DeserializationInterceptor
+from service.rpc.interceptors.errors import ErrorInterceptor
+from service.rpc.interceptors.session import SessionInterceptor
+from service.rpc.interceptors.validation import ValidationInterceptor
+from service.rpc.orders import OrderServicer
+from service.rpc.page_tokens import PageTokens
+from service.rpc.reflection import add_reflection
+from service.rpc.users import UserServicer
+
+SERVICES = ("commerce.users.v1.UserService", "commerce.orders.v1.OrderService")
+
+log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """The server cannot start; the message is one line for an operator."""
+
+
+class Server:
+    """One serving process: `start`, then `wait_until_signalled`, or `stop` at any time."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.port = 0
+
+    async def start(self) -> None:
+        """Build everything and listen.
+
+        Raises:
+            StartError: the database cannot be used, or the port cannot be had.
+        """
+        if api_implementation.Type() == "python":
+            raise StartError("protobuf runs on its pure-Python backend, which is many times slower; install its wheel")
+        settings = self.settings
+
+        # The database.
+        self._store = Store(settings)
+        if problem := await self._store.problem():
+            await self._store.close()
+            raise StartError(problem)
+        configured_key = settings.signing_key
+        key = configured_key.get_secret_value().encode() if configured_key else await self._store.signing_key()
+
+        # The chain: the first is the outermost.
+        self._passwords = Argon2Passwords(settings)
+        self._session = SessionInterceptor(
+            self._store.unit_of_work,
+            signing_key=key,
+            default_deadline=settings.default_deadline,
+            max_response_bytes=settings.max_response_bytes,
+        )
+        interceptors = (
+            AccessLogInterceptor(),  # sees every call, and the code that it ends with
+            ErrorInterceptor(),  # answers whatever fails below it, after the unit of work has ended
+            DeserializationInterceptor(),  # below the errors, which answer what it refuses
+            ValidationInterceptor(),  # only valid messages get further, so bad ones cost no connection
+            self._session,  # innermost: runs the method, anew if it must
+        )
+        self._server = grpc.aio.server(interceptors=interceptors, options=_options(settings))
+
+        # The services.
+        page_tokens = PageTokens(key)
+        users = UserServicer(current_unit_of_work, self._store.user_queries, self._passwords, page_tokens, _now)
+        orders = OrderServicer(current_unit_of_work, self._store.order_queries, page_tokens, _now)
+        health = aio.HealthServicer()
+        add_UserServiceServicer_to_server(users, self._server)
+        add_OrderServiceServicer_to_server(orders, self._server)
+        add_HealthServicer_to_server(health, self._server)
+        add_reflection(self._server, [*SERVICES, HEALTH])
+
+        # The port.
+        await self._listen()
+        self._readiness = Readiness(health, SERVICES, self._store.problem)
+        await self._readiness.start()
+        self._watch = asyncio.create_task(self._readiness.watch())
+        await self._server.start()
+        log.info("serving", host=settings.host, port=self.port)
+
+    async def _listen(self) -> None:
+        host, port = self.settings.host, self.settings.port
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            self.port = 0
+        if self.port == 0:
+            await self._close()
+            raise StartError(f"cannot listen on {address}: the port is in use, or the address is not of this machine")
+        if not _is_loopback(host):
+            log.warning(
+                "listening beyond this machine without TLS: anyone who reaches the port can do everything", host=host
+            )
+
+    async def wait_until_signalled(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain; a second signal cuts that short."""
+        loop = asyncio.get_running_loop()
+        first, second = asyncio.Event(), asyncio.Event()
+
+        def on_signal() -> None:
+            (second if first.is_set() else first).set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        await first.wait()
+        draining = asyncio.create_task(self.drain())
+        waiting = asyncio.create_task(second.wait())
+        await asyncio.wait({draining, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not draining.done():
+            log.warning("second signal: stopping at once")
+            draining.cancel()
+            with suppress(asyncio.CancelledError):
+                await draining
+            await self.stop(grace=0)
+
+    async def drain(self) -> None:
+        """Stop without failing a call.
+
+        Callers that watch our health leave on NOT_SERVING. The others are led away by the end of their connection's
+        age, which gRPC spreads by a tenth: only after that does nothing new arrive, and `stop` has nothing to refuse.
+        """
+        log.info("draining")
+        self._watch.cancel()
+        await self._readiness.stop()
+        await asyncio.sleep(1.1 * self.settings.max_connection_age)
+        await self.stop(grace=self.settings.shutdown_grace)
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, give running ones `grace` seconds, and close everything."""
+        self._watch.cancel()
+        await self._server.stop(grace)
+        # Work whose caller has gone still ends before its connection is closed.
+        await self._session.drain()
+        await self._close()
+        log.info("stopped")
+
+    async def _close(self) -> None:
+        self._passwords.close()
+        await self._store.close()
+
+
+def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    options = [
+        # Two servers would share the port silently.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", settings.max_request_bytes),
+        ("grpc.max_send_message_length", settings.max_response_bytes),
+        # Without a limit one connection can start more calls than the memory holds.
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        # A caller that vanished is noticed after about 13 s; only with both time-outs.
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 3_000),
+        ("grpc.http2.ping_timeout_ms", 3_000),
+        # Callers may ping every 10 s, also while they have no call.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]
+    if settings.max_connection_age:
+        options += [
+            ("grpc.max_connection_age_ms", int(settings.max_connection_age * 1000)),
+            # A call may take as long as any call.
+            ("grpc.max_connection_age_grace_ms", int(settings.default_deadline * 1000)),
+        ]
+    return options
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
