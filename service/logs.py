@@ -4,6 +4,7 @@ A line never holds the text of an exception: drivers put SQL, values and e-mails
 raised.
 """
 
+import asyncio
 import logging
 import sys
 import traceback
@@ -60,6 +61,13 @@ def where_raised(error: BaseException) -> dict[str, Any]:
             break
         cause = cause.__cause__ or cause.__context__
     return where
+
+
+def log_loop_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what an event loop could not give to anybody; asyncio's own line would hold the exception's text."""
+    error = context.get("exception")
+    where = where_raised(error) if isinstance(error, BaseException) else {}
+    structlog.get_logger().error("failure outside any call", what=str(context.get("message", "")), **where)
 
 
 def _replace_exception(_logger: object, _name: str, line: EventDict) -> EventDict:

@@ -17,6 +17,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from service.config import ServerSettings
 from service.db.store import Store
+from service.logs import log_loop_failure
 from service.passwords import Argon2Passwords
 from service.rpc.current import current_unit_of_work
 from service.rpc.health import Readiness
@@ -55,6 +56,7 @@ class Server:
         if api_implementation.Type() == "python":
             raise StartError("protobuf runs on its pure-Python backend, which is many times slower; install its wheel")
         settings = self.settings
+        asyncio.get_running_loop().set_exception_handler(log_loop_failure)
 
         # The database.
         self._store = Store(settings)

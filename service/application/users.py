@@ -37,7 +37,7 @@ async def set_password(
     return user
 
 
-async def verify_password(  # noqa: PLR0913 - the read side too, and a name in one of two forms
+async def verify_password(
     uow: UnitOfWork,
     queries: UserQueries,
     passwords: Passwords,

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from service.application.ports import Contention, DatabaseUnavailable, DeadlineExceeded
+from service.application.ports import Contention, DatabaseUnavailable, DeadlineExceeded, Overloaded
 from service.domain.errors import OrderAlreadyExists, UserAlreadyExists
 
 _SQLSTATES: Mapping[str, Callable[[], Exception]] = MappingProxyType(
@@ -52,7 +52,10 @@ def constraint_of(error: DBAPIError) -> str | None:
 
 def meaning_of(error: Exception) -> Exception | None:
     """Return the error that the application knows, or None for one that is nobody's fault but ours."""
-    if isinstance(error, PoolTimeoutError | OSError):
+    if isinstance(error, PoolTimeoutError):
+        # All connections are at work for others; trying again at once would only make the queue longer.
+        return Overloaded()
+    if isinstance(error, OSError):
         # OSError: connection refused, reset, or (TimeoutError) not answered in time.
         return DatabaseUnavailable()
     sqlstate = sqlstate_of(error)

@@ -57,7 +57,7 @@ _OTHERS: Mapping[type[Exception], tuple[int, str, str, float]] = MappingProxyTyp
         OutcomeUnknown: (
             Code.UNKNOWN,
             "OUTCOME_UNKNOWN",
-            "the call was cut off while its work was committed; repeat it with the same request_id to learn the outcome",
+            "the call was cut off during its commit; repeat it with the same request_id to learn the outcome",
             0,
         ),
         DeadlineExceeded: (

@@ -5,8 +5,8 @@ of work, which is committed before the caller gets its answer. Either is run ane
 for it.
 
 The work is a task that the caller's cancellation does not reach: cancelling a statement costs a connection, and a
-cancelled COMMIT has usually happened. It ends by itself, because PostgreSQL limits each of its statements to the time
-that is left.
+cancelled COMMIT has usually happened. It ends by itself: PostgreSQL limits each statement of a unit of work to the time
+that is left, and any other to `db_statement_timeout`.
 """
 
 import asyncio
@@ -89,14 +89,14 @@ class SessionInterceptor(Interceptor):
         """
         if not method.is_ours or method.request_streaming or method.response_streaming:
             return call
-        run = self._read if _reads(method) else self._write
+        run, late = (self._read, DeadlineExceeded) if _reads(method) else (self._write, OutcomeUnknown)
 
         async def in_session(request: Request, context: Context) -> bytes:
             remaining = context.time_remaining()
             # gRPC's stub promises a float; without a deadline it is None.
             allowed = self._default_deadline if cast("float | None", remaining) is None else remaining
             deadline = _Deadline(min(allowed, self._default_deadline))
-            return await self._outlive_caller(run(method, call, request, context, deadline), deadline)
+            return await self._outlive_caller(run(method, call, request, context, deadline), deadline, late)
 
         return in_session
 
@@ -105,7 +105,9 @@ class SessionInterceptor(Interceptor):
         while self._running:
             await asyncio.wait(self._running)
 
-    async def _outlive_caller(self, work: Coroutine[Any, Any, bytes], deadline: _Deadline) -> bytes:
+    async def _outlive_caller(
+        self, work: Coroutine[Any, Any, bytes], deadline: _Deadline, late: type[StoreError]
+    ) -> bytes:
         task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -116,7 +118,7 @@ class SessionInterceptor(Interceptor):
             raise
         if not task.done():
             task.add_done_callback(_log_unseen_failure)
-            raise OutcomeUnknown
+            raise late
         return task.result()
 
     async def _read(
@@ -183,7 +185,9 @@ async def _retried(
         StoreError: the last attempt's; OutcomeUnknown once an earlier one may have been committed.
     """
     may_have_happened = False
-    for number in range(1, MAX_ATTEMPTS + 1):
+    number = 0
+    while True:
+        number += 1
         try:
             return await attempt()
         except StoreError as error:
@@ -198,7 +202,6 @@ async def _retried(
                 raise
             log.info("attempt failed", attempt=number, reason=_reason(error), pause_seconds=round(pause, 3))
             await asyncio.sleep(pause)
-    raise DeadlineExceeded
 
 
 def _reason(error: StoreError) -> str:

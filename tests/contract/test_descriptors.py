@@ -1,0 +1,168 @@
+"""Every RPC declares what the machinery reads from it. What a method lacks here, it would lack in production."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import commerce.orders.v1.order_service_pb2 as orders_pb
+import commerce.users.v1.user_service_pb2 as users_pb
+import pytest
+from buf.validate import validate_pb2
+from commerce.common.v1.error_reason_pb2 import ErrorReason
+from google.api.field_behavior_pb2 import OUTPUT_ONLY, field_behavior
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodOptions
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = (
+    users_pb.DESCRIPTOR.services_by_name["UserService"],
+    orders_pb.DESCRIPTOR.services_by_name["OrderService"],
+)
+METHODS = [method for service in SERVICES for method in service.methods]
+# What the rules of buf.validate say of them is said in code: they are Google's messages.
+CHECKED_IN_CODE = {"google.protobuf.Timestamp", "google.type.Interval", "google.type.Money"}
+# Never stored, so a NUL in them does no harm.
+NOT_STORED = {"password", "etag", "page_token"}
+# It changes no resource, and a stored answer would outlive a change of password.
+WITHOUT_REQUEST_ID = {"VerifyPassword"}
+
+
+def name_of(method: MethodDescriptor) -> str:
+    return method.name
+
+
+def level_of(method: MethodDescriptor) -> int:
+    return method.GetOptions().idempotency_level
+
+
+MUTATIONS = [method for method in METHODS if level_of(method) != MethodOptions.NO_SIDE_EFFECTS]
+LISTS = [method for method in METHODS if "page_size" in method.input_type.fields_by_name]
+
+
+@cache
+def comments() -> dict[str, str]:
+    """Comments of methods by full name: generated code has none, so the sources are compiled with theirs."""
+    protoc = [sys.executable, "-m", "grpc_tools.protoc", "-Iprotos", "-Iprotos/third_party"]
+    sources = [str(path.relative_to(ROOT / "protos")) for path in (ROOT / "protos/commerce").rglob("*_service.proto")]
+    command = [*protoc, "--include_source_info", "--descriptor_set_out=/dev/stdout", *sources]
+    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
+    found = {}
+    for file in FileDescriptorSet.FromString(output).file:
+        for location in file.source_code_info.location:
+            # 6: service, 2: method (descriptor.proto).
+            if len(location.path) == 4 and (location.path[0], location.path[2]) == (6, 2):
+                service = file.service[location.path[1]]
+                method = service.method[location.path[3]]
+                found[f"{file.package}.{service.name}.{method.name}"] = location.leading_comments
+    return found
+
+
+def input_fields(message: Descriptor, seen: frozenset[str] = frozenset()) -> Iterator[FieldDescriptor]:
+    """Fields that a caller can set, also in messages inside."""
+    for field in message.fields:
+        if OUTPUT_ONLY in field.GetOptions().Extensions[field_behavior]:  # type: ignore[index] # stub of an older protobuf
+            continue
+        yield field
+        inner = field.message_type
+        if inner and not inner.GetOptions().map_entry and inner.full_name.startswith("commerce."):
+            assert inner.full_name not in seen, "a message inside itself has no bound"
+            yield from input_fields(inner, seen | {inner.full_name})
+
+
+INPUT_FIELDS = {field.full_name: field for method in METHODS for field in input_fields(method.input_type)}
+
+
+def rules_of(field: FieldDescriptor) -> validate_pb2.FieldRules:
+    return field.GetOptions().Extensions[validate_pb2.field]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=name_of)
+def test_a_method_says_what_it_does_and_how_it_fails(method: MethodDescriptor) -> None:
+    comment = comments()[method.full_name]
+    what, _, errors = comment.partition("Errors:")
+    assert what.strip()
+    reasons = re.findall(r"[A-Z]+(?:_[A-Z]+)+", errors)
+    assert reasons
+    codes = {"NOT_FOUND", "ALREADY_EXISTS", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"}
+    known = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()}  # noqa: SIM118 - an enum is no dict
+    assert set(reasons) - codes <= known
+
+
+@pytest.mark.parametrize("method", METHODS, ids=name_of)
+def test_a_method_declares_its_idempotency_level(method: MethodDescriptor) -> None:
+    assert level_of(method) in {MethodOptions.NO_SIDE_EFFECTS, MethodOptions.IDEMPOTENT}
+
+
+@pytest.mark.parametrize("method", MUTATIONS, ids=name_of)
+def test_a_mutation_takes_a_request_id_and_can_be_tried_without_effect(method: MethodDescriptor) -> None:
+    fields = method.input_type.fields_by_name
+    assert ("request_id" in fields, "validate_only" in fields) == (method.name not in WITHOUT_REQUEST_ID,) * 2
+    if "request_id" in fields:
+        assert rules_of(fields["request_id"]).string.uuid
+        assert fields["validate_only"].type == FieldDescriptor.TYPE_BOOL
+
+
+@pytest.mark.parametrize("method", MUTATIONS, ids=name_of)
+def test_a_change_of_what_exists_takes_an_etag(method: MethodDescriptor) -> None:
+    fields = method.input_type.fields_by_name
+    if "id" in fields:
+        assert "etag" in fields
+    elif "update_mask" in fields:
+        resource = next(field for field in method.input_type.fields if field.number == 1)
+        assert resource.message_type
+        assert "etag" in resource.message_type.fields_by_name
+    else:
+        assert method.name in {"CreateUser", "CreateOrder", "VerifyPassword"}
+
+
+@pytest.mark.parametrize("method", METHODS, ids=name_of)
+def test_request_and_response_are_the_method_s_own(method: MethodDescriptor) -> None:
+    assert (method.input_type.name, method.output_type.name) == (f"{method.name}Request", f"{method.name}Response")
+
+
+@pytest.mark.parametrize("method", LISTS, ids=name_of)
+def test_a_list_pages_as_all_lists_do(method: MethodDescriptor) -> None:
+    assert {"page_token", "include_total_size"} <= set(method.input_type.fields_by_name)
+    assert {"next_page_token", "total_size"} <= set(method.output_type.fields_by_name)
+    assert level_of(method) == MethodOptions.NO_SIDE_EFFECTS
+
+
+@pytest.mark.parametrize("field", INPUT_FIELDS.values(), ids=INPUT_FIELDS)
+def test_what_a_caller_can_send_is_bounded(field: FieldDescriptor) -> None:
+    rules = rules_of(field)
+    if field.message_type and field.message_type.GetOptions().map_entry:
+        assert rules.map.max_pairs
+        assert_bounded_text(rules.map.keys.string, field)
+        assert_bounded_text(rules.map.values.string, field)
+        return
+    if field.is_repeated:
+        assert rules.repeated.max_items
+        rules = rules.repeated.items
+    if field.type == FieldDescriptor.TYPE_STRING:
+        assert_bounded_text(rules.string, field)
+    elif field.type == FieldDescriptor.TYPE_ENUM:
+        assert rules.enum.defined_only
+    elif field.type == FieldDescriptor.TYPE_INT32:
+        assert rules.int32.HasField("gte")
+    elif field.type == FieldDescriptor.TYPE_MESSAGE:
+        assert_bounded_message(field, rules)
+    else:
+        assert field.type == FieldDescriptor.TYPE_BOOL
+
+
+def assert_bounded_text(rules: validate_pb2.StringRules, field: FieldDescriptor) -> None:
+    assert rules.uuid or rules.max_len
+    # PostgreSQL stores no NUL in text.
+    assert rules.uuid or rules.email or rules.pattern or field.name in NOT_STORED
+
+
+def assert_bounded_message(field: FieldDescriptor, rules: validate_pb2.FieldRules) -> None:
+    assert field.message_type
+    name = field.message_type.full_name
+    if name == "google.protobuf.FieldMask":
+        assert rules.cel
+    else:
+        assert name in CHECKED_IN_CODE or name.startswith("commerce.")
