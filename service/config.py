@@ -10,7 +10,7 @@ Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class SettingsError(Exception):
+class SettingsError(ValueError):
     """A setting is missing or wrong; the message names it and holds no value."""
 
 

@@ -8,4 +8,4 @@ def check_etag(entity: Entity, etag: str) -> None:
     """Raise EtagMismatch if the caller named an etag that is not the current one."""
     if etag and etag != entity.etag:
         message = f"the {entity.aggregate_type} changed since this etag was read"
-        raise EtagMismatch(message, {"current_etag": entity.etag})
+        raise EtagMismatch(message)

@@ -5,23 +5,24 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from service.config import DatabaseSettings
+from service.config import DatabaseSettings, SettingsError
 
 
 def async_url(database_url: str) -> URL:
     """Return the URL for asyncpg, also from the forms that other programs take (`postgres://…?sslmode=require`).
 
     Raises:
-        ValueError: it is not a URL of a PostgreSQL database; the message does not repeat it, as it may hold a password.
+        SettingsError: it is not a URL of a PostgreSQL database; the message does not repeat it, as it may hold a
+        password.
     """
     try:
         url = make_url(database_url)
     except (ArgumentError, ValueError) as error:
-        message = "is not a database URL"
-        raise ValueError(message) from error
+        raise SettingsError(
+            "DATABASE_URL is wrong: it is not a URL such as postgresql://user:password@host/database"
+        ) from error
     if url.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
-        message = f"has scheme {url.drivername}, not postgresql"
-        raise ValueError(message)
+        raise SettingsError("DATABASE_URL is wrong: it must begin with postgresql://")
     url = url.set(drivername="postgresql+asyncpg")
     if sslmode := url.query.get("sslmode"):
         url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": sslmode})

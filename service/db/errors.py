@@ -22,12 +22,9 @@ _SQLSTATES: Mapping[str, Callable[[], Exception]] = MappingProxyType(
         "57014": DeadlineExceeded,  # statement_timeout
     }
 )
-_READ_ONLY = "25006"
-# Connection exceptions, operator intervention (shutdown, failover), insufficient resources, and a primary turned
-# replica.
-_UNAVAILABLE_CLASSES = ("08", "57P", "53")
-# While connecting also: a wrong user, password or database.
-_CONNECTING_CLASSES = (*_UNAVAILABLE_CLASSES, "28", "3D")
+# Connection exceptions, operator intervention (shutdown, failover), no connection left, a primary turned replica, and
+# while connecting a wrong user, password or database.
+_UNAVAILABLE = ("08", "57P", "53", "25006", "28", "3D")
 
 _CONSTRAINTS: Mapping[str, Callable[[], Exception]] = MappingProxyType(
     {
@@ -58,13 +55,12 @@ def meaning_of(error: Exception) -> Exception | None:
     if isinstance(error, OSError):
         # OSError: connection refused, reset, or (TimeoutError) not answered in time.
         return DatabaseUnavailable()
-    sqlstate = sqlstate_of(error)
     if not isinstance(error, DBAPIError):
-        # While connecting, errors of PostgreSQL arrive as the driver raises them.
-        return DatabaseUnavailable() if (sqlstate or "").startswith(_CONNECTING_CLASSES) else None
-    if error.connection_invalidated or sqlstate == _READ_ONLY or (sqlstate or "").startswith(_UNAVAILABLE_CLASSES):
+        return None
+    sqlstate = sqlstate_of(error) or ""
+    if error.connection_invalidated or sqlstate.startswith(_UNAVAILABLE):
         return DatabaseUnavailable()
-    by_sqlstate = _SQLSTATES.get(sqlstate or "")
+    by_sqlstate = _SQLSTATES.get(sqlstate)
     known = by_sqlstate or _CONSTRAINTS.get(constraint_of(error) or "")
     return known() if known else None
 
