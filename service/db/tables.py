@@ -124,6 +124,17 @@ user_passwords = Table(
     CheckConstraint("password_hash LIKE '$argon2id$%'", name="password_hash"),
 )
 
+# One to one. Users made before there were profiles have no row.
+user_profiles = Table(
+    "user_profiles",
+    metadata,
+    Column("user_id", ForeignKey(users.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("bio", Text, nullable=False),
+    Column("avatar_url", Text, nullable=False),
+    CheckConstraint("length(bio) <= 1000", name="bio"),
+    CheckConstraint("length(avatar_url) <= 2000", name="avatar_url"),
+)
+
 # One `nextval` gives this many order numbers to one process (see `service.db.orders.OrderNumbers`).
 ORDER_NUMBER_BLOCK = 32
 order_number_sequence = Sequence("order_number_seq", start=1, increment=ORDER_NUMBER_BLOCK, metadata=metadata)

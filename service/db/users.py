@@ -6,6 +6,8 @@ from uuid import UUID
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
+from sqlalchemy.sql.base import ExecutableOption
 
 from service.db.tables import user_passwords, users
 from service.domain.errors import UserNotFound
@@ -29,7 +31,7 @@ class Users:
     async def get_for_update(self, user_id: UUID) -> User:
         """Return the user, locked against other changes; raises UserNotFound."""
         # FOR NO KEY UPDATE: new orders of the user only need its key, and go on.
-        return await self._get(user_id, key_share=True)
+        return await self._get(user_id, selectinload(User.profile), key_share=True)  # type: ignore[arg-type] # mapped imperatively
 
     async def get_for_share(self, user_id: UUID) -> User:
         """Return the user, locked so that it stays as it is; raises UserNotFound."""
@@ -49,9 +51,13 @@ class Users:
         )
         await session.execute(statement.values(password_hash=new, update_time=now))
 
-    async def _get(self, user_id: UUID, *, read: bool = False, key_share: bool = False) -> User:
+    async def _get(
+        self, user_id: UUID, *options: ExecutableOption, read: bool = False, key_share: bool = False
+    ) -> User:
         session = await self._begin()
-        statement = select(User).where(users.c.id == user_id).with_for_update(read=read, key_share=key_share)
+        statement = (
+            select(User).options(*options).where(users.c.id == user_id).with_for_update(read=read, key_share=key_share)
+        )
         user = await session.scalar(statement)
         if user is None:
             raise UserNotFound(str(user_id))

@@ -42,6 +42,20 @@ class UserFields(TypedDict, total=False):
     username: str
     full_name: str
     superuser: bool
+    bio: str
+    avatar_url: str
+
+
+# Fields of the profile, whose paths callers know as `profile.bio` and so on.
+_PROFILE_FIELDS = frozenset({"bio", "avatar_url"})
+
+
+@dataclass(eq=False, kw_only=True)
+class Profile:
+    """What a user says about itself."""
+
+    bio: str = ""
+    avatar_url: str = ""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -63,6 +77,8 @@ class User(Entity):
     update_time: datetime
     delete_time: datetime | None = None
     purge_time: datetime | None = None
+    # None for a user made before there were profiles.
+    profile: Profile | None = None
 
     @classmethod
     def create(cls, fields: UserFields, now: datetime) -> "User":
@@ -78,9 +94,20 @@ class User(Entity):
             version=1,
             create_time=now,
             update_time=now,
+            profile=Profile(bio=fields.get("bio", ""), avatar_url=fields.get("avatar_url", "")),
         )
         user.record("CREATED", now)
         return user
+
+    @property
+    def bio(self) -> str:
+        """The profile's."""
+        return self.profile.bio if self.profile else ""
+
+    @property
+    def avatar_url(self) -> str:
+        """The profile's."""
+        return self.profile.avatar_url if self.profile else ""
 
     def update(self, fields: UserFields, now: datetime) -> None:
         """Set these fields; nothing happens where they already have these values.
@@ -92,9 +119,17 @@ class User(Entity):
         self.require_not_deleted()
         _require_names(fields.get("email", self.email), fields.get("username", self.username))
         # Only the names of the fields: their values are personal, and an event outlives the user.
-        changes = [FieldChange(name) for name, value in fields.items() if getattr(self, name) != value]
+        changes: list[FieldChange] = []
         for name, value in fields.items():
-            setattr(self, name, value)
+            if getattr(self, name) == value:
+                continue
+            if name in _PROFILE_FIELDS:
+                self.profile = self.profile or Profile()
+                setattr(self.profile, name, value)
+                changes.append(FieldChange(f"profile.{name}"))
+            else:
+                setattr(self, name, value)
+                changes.append(FieldChange(name))
         if changes:
             self.changed("UPDATED", now, changes)
 

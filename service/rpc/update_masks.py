@@ -1,5 +1,6 @@
 """Update masks (AIP-134, AIP-161): which fields an update sets, checked against what the message declares."""
 
+from collections.abc import Mapping
 from functools import cache
 
 from google.api.field_behavior_pb2 import IDENTIFIER, IMMUTABLE, OUTPUT_ONLY, field_behavior
@@ -13,18 +14,20 @@ _NOT_SETTABLE = frozenset({IDENTIFIER, IMMUTABLE, OUTPUT_ONLY})
 
 
 def fields_to_update(resource: Message, mask: FieldMask | None) -> frozenset[str]:
-    """Return the names of the fields to set: those of the mask, all for `*`, those that are set if there is no mask.
+    """Return the paths of the fields to set: those of the mask, all for `*`, those that are set if there is no mask.
+
+    A message of ours inside the resource stands for its fields: `profile` for `profile.bio` and `profile.avatar_url`.
 
     Raises:
         InvalidUpdateMask: the mask names a field that does not exist or that callers cannot set.
     """
-    settable = settable_fields(resource)
-    if mask is None:
-        return settable & {field.name for field, _ in resource.ListFields()}
-    paths = frozenset(mask.paths)
+    paths = frozenset(mask.paths) if mask else frozenset()
+    if not paths:
+        return frozenset(path for path in settable_fields(resource) if _is_set(resource, path))
     if paths == {"*"}:
-        return settable
-    if wrong := sorted(paths - settable):
+        return settable_fields(resource)
+    settable = _settable(resource.DESCRIPTOR)
+    if wrong := sorted(paths - settable.keys()):
         allowed = ", ".join(sorted(settable))
         raise InvalidUpdateMask(
             [
@@ -32,19 +35,34 @@ def fields_to_update(resource: Message, mask: FieldMask | None) -> frozenset[str
                 for path in wrong
             ]
         )
-    return paths
+    return frozenset().union(*(settable[path] for path in paths))
 
 
 def settable_fields(resource: Message) -> frozenset[str]:
-    """Return the names of the fields that callers can set in a resource."""
-    return _settable(resource.DESCRIPTOR)
+    """Return the paths of all fields that callers can set in a resource."""
+    return frozenset().union(*_settable(resource.DESCRIPTOR).values())
+
+
+def _is_set(resource: Message, path: str) -> bool:
+    outer, _, inner = path.partition(".")
+    if inner:
+        return _is_set(getattr(resource, outer), inner)
+    return any(field.name == outer for field, _ in resource.ListFields())
 
 
 @cache
-def _settable(resource: Descriptor) -> frozenset[str]:
-    # The etag is a condition of the update, not a part of it.
-    return frozenset(
-        field.name
-        for field in resource.fields
-        if field.name != "etag" and _NOT_SETTABLE.isdisjoint(field.GetOptions().Extensions[field_behavior])  # type: ignore[index] # stub of an older protobuf
-    )
+def _settable(resource: Descriptor) -> Mapping[str, frozenset[str]]:
+    """Return each path that a mask may name, with the paths that it stands for."""
+    settable: dict[str, frozenset[str]] = {}
+    for field in resource.fields:
+        behaviors: list[int] = field.GetOptions().Extensions[field_behavior]  # type: ignore[index] # stub of an older protobuf
+        # The etag is a condition of the update, not a part of it.
+        if field.name == "etag" or not _NOT_SETTABLE.isdisjoint(behaviors):
+            continue
+        if field.message_type and not field.is_repeated and field.message_type.full_name.startswith("commerce."):
+            inner = [f"{field.name}.{path}" for path in _settable(field.message_type)]
+            settable |= {path: frozenset({path}) for path in inner}
+            settable[field.name] = frozenset(inner)
+        else:
+            settable[field.name] = frozenset({field.name})
+    return settable

@@ -9,12 +9,13 @@ from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
 from service.application.ports import Credentials, Page, PageOfRows, UserFilter
 from service.db.queries.reader import Reader
-from service.db.tables import user_passwords, users
+from service.db.tables import user_passwords, user_profiles, users
 
-_BY_IDS = select(users).where(users.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True)))))
+_USERS = select(users, user_profiles.c.bio, user_profiles.c.avatar_url).select_from(users.outerjoin(user_profiles))
+_BY_IDS = _USERS.where(users.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True)))))
 _EMAIL = func.lower(users.c.email) == func.lower(bindparam("email"))
 _USERNAME = users.c.username == bindparam("username")
-_WITH_PASSWORD = select(users, user_passwords.c.password_hash).join_from(users, user_passwords)
+_WITH_PASSWORD = _USERS.add_columns(user_passwords.c.password_hash).join(user_passwords)
 
 _KEYS = {
     "NEWEST": (users.c.create_time, users.c.id),
@@ -35,15 +36,15 @@ class UserQueries:
 
     async def by_email(self, email: str) -> Row[Any] | None:
         """Return the user with this e-mail, whatever its case."""
-        return await self._reader.first(select(users).where(_EMAIL), {"email": email})
+        return await self._reader.first(_USERS.where(_EMAIL), {"email": email})
 
     async def by_username(self, username: str) -> Row[Any] | None:
         """Return the user with this username."""
-        return await self._reader.first(select(users).where(_USERNAME), {"username": username})
+        return await self._reader.first(_USERS.where(_USERNAME), {"username": username})
 
     async def page(self, where: UserFilter, order_by: str, page: Page) -> PageOfRows:
         """Return a page of users."""
-        statement = select(users)
+        statement = _USERS
         if where.states is not None:
             statement = statement.where(users.c.state.in_(where.states))
         if where.created_from is not None:

@@ -1,6 +1,7 @@
 """Users as messages."""
 
 from commerce.users.v1.user_pb2 import User as UserMessage
+from commerce.users.v1.user_pb2 import UserProfile as UserProfileMessage
 from commerce.users.v1.user_pb2 import UserState as UserStateMessage
 from commerce.users.v1.user_service_pb2 import ListUsersOrderBy, ListUsersRequest
 
@@ -28,6 +29,7 @@ def user_message(user: User | Row) -> UserMessage:
         email=user.email,
         username=user.username,
         full_name=user.full_name,
+        profile=UserProfileMessage(bio=user.bio or "", avatar_url=user.avatar_url or ""),
         state=_STATES[user.state],
         superuser=user.superuser,
         etag=etag_of(user.version),
@@ -49,6 +51,10 @@ def parse_user_fields(message: UserMessage, names: frozenset[str]) -> UserFields
         fields["full_name"] = message.full_name
     if "superuser" in names:
         fields["superuser"] = message.superuser
+    if "profile.bio" in names:
+        fields["bio"] = message.profile.bio
+    if "profile.avatar_url" in names:
+        fields["avatar_url"] = message.profile.avatar_url
     return fields
 
 

@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ommerce/users/v1/user.proto\x12\x11\x63ommerce.users.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x03\n\x04User\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12 \n\x05\x65mail\x18\x02 \x01(\tB\x11\xe2\x41\x01\x02\xbaH\nr\x05\x18\xfe\x01`\x01\xd8\x01\x01\x12\x35\n\x08username\x18\x03 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x17\x18\x32\x32\x13^[a-z0-9_.-]{3,50}$\xd8\x01\x01\x12*\n\tfull_name\x18\x04 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\xc8\x01\x32\t^\\P{Cc}*$\x12\x31\n\x05state\x18\x06 \x01(\x0e\x32\x1c.commerce.users.v1.UserStateB\x04\xe2\x41\x01\x03\x12\x17\n\tsuperuser\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x19\n\x04\x65tag\x18\x08 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\npurge_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03*o\n\tUserState\x12\x1a\n\x16USER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11USER_STATE_ACTIVE\x10\x01\x12\x17\n\x13USER_STATE_INACTIVE\x10\x02\x12\x16\n\x12USER_STATE_DELETED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ommerce/users/v1/user.proto\x12\x11\x63ommerce.users.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x04\n\x04User\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12 \n\x05\x65mail\x18\x02 \x01(\tB\x11\xe2\x41\x01\x02\xbaH\nr\x05\x18\xfe\x01`\x01\xd8\x01\x01\x12\x35\n\x08username\x18\x03 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x17\x18\x32\x32\x13^[a-z0-9_.-]{3,50}$\xd8\x01\x01\x12*\n\tfull_name\x18\x04 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\xc8\x01\x32\t^\\P{Cc}*$\x12\x35\n\x07profile\x18\x05 \x01(\x0b\x32\x1e.commerce.users.v1.UserProfileB\x04\xe2\x41\x01\x01\x12\x31\n\x05state\x18\x06 \x01(\x0e\x32\x1c.commerce.users.v1.UserStateB\x04\xe2\x41\x01\x03\x12\x17\n\tsuperuser\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x19\n\x04\x65tag\x18\x08 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\npurge_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"w\n\x0bUserProfile\x12*\n\x03\x62io\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x01\xbaH\x16r\x14\x18\xe8\x07\x32\x0f^[\\n\\t\\P{Cc}]*$\x12<\n\navatar_url\x18\x02 \x01(\tB(\xe2\x41\x01\x01\xbaH!r\x1c\x18\xd0\x0f\x32\x17^https?://[^\\s\\p{Cc}]+$\xd8\x01\x01*o\n\tUserState\x12\x1a\n\x16USER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11USER_STATE_ACTIVE\x10\x01\x12\x17\n\x13USER_STATE_INACTIVE\x10\x02\x12\x16\n\x12USER_STATE_DELETED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +42,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USER'].fields_by_name['username']._serialized_options = b'\342A\001\002\272H\034r\027\03022\023^[a-z0-9_.-]{3,50}$\330\001\001'
   _globals['_USER'].fields_by_name['full_name']._loaded_options = None
   _globals['_USER'].fields_by_name['full_name']._serialized_options = b'\342A\001\001\272H\020r\016\030\310\0012\t^\\P{Cc}*$'
+  _globals['_USER'].fields_by_name['profile']._loaded_options = None
+  _globals['_USER'].fields_by_name['profile']._serialized_options = b'\342A\001\001'
   _globals['_USER'].fields_by_name['state']._loaded_options = None
   _globals['_USER'].fields_by_name['state']._serialized_options = b'\342A\001\003'
   _globals['_USER'].fields_by_name['superuser']._loaded_options = None
@@ -56,8 +58,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USER'].fields_by_name['delete_time']._serialized_options = b'\342A\001\003'
   _globals['_USER'].fields_by_name['purge_time']._loaded_options = None
   _globals['_USER'].fields_by_name['purge_time']._serialized_options = b'\342A\001\003'
-  _globals['_USERSTATE']._serialized_start=639
-  _globals['_USERSTATE']._serialized_end=750
+  _globals['_USERPROFILE'].fields_by_name['bio']._loaded_options = None
+  _globals['_USERPROFILE'].fields_by_name['bio']._serialized_options = b'\342A\001\001\272H\026r\024\030\350\0072\017^[\\n\\t\\P{Cc}]*$'
+  _globals['_USERPROFILE'].fields_by_name['avatar_url']._loaded_options = None
+  _globals['_USERPROFILE'].fields_by_name['avatar_url']._serialized_options = b'\342A\001\001\272H!r\034\030\320\0172\027^https?://[^\\s\\p{Cc}]+$\330\001\001'
+  _globals['_USERSTATE']._serialized_start=815
+  _globals['_USERSTATE']._serialized_end=926
   _globals['_USER']._serialized_start=147
-  _globals['_USER']._serialized_end=637
+  _globals['_USER']._serialized_end=692
+  _globals['_USERPROFILE']._serialized_start=694
+  _globals['_USERPROFILE']._serialized_end=813
 # @@protoc_insertion_point(module_scope)

@@ -59,6 +59,7 @@ class User(_message.Message):
     EMAIL_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
     FULL_NAME_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     SUPERUSER_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
@@ -80,6 +81,10 @@ class User(_message.Message):
     """Whether the user may do everything. These services only keep it; callers decide what it allows."""
     etag: _builtins.str
     """Changes with every change of the user. In UpdateUser: refuse the update if the user has changed since."""
+    @_builtins.property
+    def profile(self) -> Global___UserProfile:
+        """What the user says about itself."""
+
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the user was created."""
@@ -103,6 +108,7 @@ class User(_message.Message):
         email: _builtins.str = ...,
         username: _builtins.str = ...,
         full_name: _builtins.str = ...,
+        profile: Global___UserProfile | None = ...,
         state: Global___UserState.ValueType = ...,
         superuser: _builtins.bool = ...,
         etag: _builtins.str = ...,
@@ -111,10 +117,36 @@ class User(_message.Message):
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         purge_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "purge_time", b"purge_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "profile", b"profile", "purge_time", b"purge_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "email", b"email", "etag", b"etag", "full_name", b"full_name", "id", b"id", "purge_time", b"purge_time", "state", b"state", "superuser", b"superuser", "update_time", b"update_time", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "email", b"email", "etag", b"etag", "full_name", b"full_name", "id", b"id", "profile", b"profile", "purge_time", b"purge_time", "state", b"state", "superuser", b"superuser", "update_time", b"update_time", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___User: _TypeAlias = User  # noqa: Y015
+
+@_typing.final
+class UserProfile(_message.Message):
+    """What a user says about itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BIO_FIELD_NUMBER: _builtins.int
+    AVATAR_URL_FIELD_NUMBER: _builtins.int
+    bio: _builtins.str
+    """At most 1000 characters; may have several lines."""
+    avatar_url: _builtins.str
+    """URL of a picture."""
+    def __init__(
+        self,
+        *,
+        bio: _builtins.str = ...,
+        avatar_url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_url", b"avatar_url", "bio", b"bio"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserProfile: _TypeAlias = UserProfile  # noqa: Y015

@@ -322,7 +322,7 @@ class UpdateUserRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to change: email, username, full_name, superuser. Absent means those that are set in `user`, and `*` means all
+        """Which fields to change: email, username, full_name, superuser, profile, profile.bio, profile.avatar_url. Absent means those that are set in `user`, and `*` means all
         of them: a field that is not set is emptied.
         """
 
