@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -17,6 +17,7 @@ from service.db import migrate as migrations
 from service.db.embedded import EmbeddedPostgresError, embedded_postgres
 from service.db.engine import create_engine
 from service.db.gc import sweep_request_ids
+from service.db.ledger import ledger_differences
 from service.db.readiness import problem_with, words_for
 from service.logs import configure_logging
 from service.server import Server, StartError
@@ -129,6 +130,26 @@ async def _gc(settings: DatabaseSettings) -> int:
     engine = create_engine(settings, pool_size=1)
     try:
         return await sweep_request_ids(engine)
+    finally:
+        await engine.dispose()
+
+
+@main.command("verify-ledger")
+def verify_ledger() -> None:
+    """Recompute every credit balance from its entries; fail and name each difference if there is one."""
+    with _one_line_errors():
+        differences = _run(_verify_ledger(load(DatabaseSettings)))
+        for difference in differences:
+            click.echo(difference, err=True)
+        if differences:
+            raise click.ClickException(f"the ledger has {len(differences)} differences")
+        click.echo("every balance is the sum of its entries")
+
+
+async def _verify_ledger(settings: DatabaseSettings) -> Sequence[str]:
+    engine = create_engine(settings, pool_size=1)
+    try:
+        return await ledger_differences(engine)
     finally:
         await engine.dispose()
 

@@ -85,7 +85,14 @@ class Server:
 
         # The services.
         page_tokens = PageTokens(key)
-        users = UserServicer(current_unit_of_work, self._store.user_queries, self._passwords, page_tokens, _now)
+        users = UserServicer(
+            current_unit_of_work,
+            self._store.user_queries,
+            self._store.credit_queries,
+            self._passwords,
+            page_tokens,
+            _now,
+        )
         orders = OrderServicer(current_unit_of_work, self._store.order_queries, page_tokens, _now)
         health = aio.HealthServicer()
         add_UserServiceServicer_to_server(users, self._server)

@@ -4,16 +4,20 @@ from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
+from service.application.credit import follow_total, give_back_for_order, hold_for_order, spend_for_order
 from service.application.etags import check_etag
 from service.application.ports import UnitOfWork
 from service.domain.orders import Order, OrderFields
 
 
-async def create_order(uow: UnitOfWork, user_id: UUID, fields: OrderFields, now: datetime) -> Order:
-    """Place an order.
+async def create_order(
+    uow: UnitOfWork, user_id: UUID, fields: OrderFields, now: datetime, *, pay_with_credit: bool
+) -> Order:
+    """Place an order, and set its total aside if the user's credit is to pay for it.
 
     Raises:
         UserNotFound, UserNotActive: the user cannot order.
+        InsufficientCredit: the user has less than the total.
         OrderAlreadyExists: with the flush, for a used external reference.
         InvalidArgument: as `Order.place`.
     """
@@ -21,13 +25,51 @@ async def create_order(uow: UnitOfWork, user_id: UUID, fields: OrderFields, now:
     user = await uow.users.get_for_share(user_id)
     user.require_active()
     order = Order.place(user_id, await uow.orders.next_number(), fields, now)
+    if pay_with_credit:
+        await hold_for_order(uow, order, now)
     await uow.orders.add(order)
+    return order
+
+
+async def update_order(uow: UnitOfWork, order_id: UUID, etag: str, fields: OrderFields, now: datetime) -> Order:
+    """Change a PENDING order, and the credit that is set aside for it.
+
+    Raises:
+        OrderNotFound, EtagMismatch, InsufficientCredit
+        OrderAlreadyExists: with the flush, for a used external reference.
+        OrderNotPending, InvalidArgument: as `Order.update`.
+    """
+    order = await _for_update(uow, order_id, etag)
+    old_total = order.total
+    order.update(fields, now)
+    await follow_total(uow, order, old_total, now)
+    return order
+
+
+async def confirm_order(uow: UnitOfWork, order_id: UUID, etag: str, now: datetime) -> Order:
+    """Confirm an order, and spend its credit; raises as `change_order`, and InsufficientCredit."""
+    order = await _for_update(uow, order_id, etag)
+    order.confirm(now)
+    await spend_for_order(uow, order, now)
+    return order
+
+
+async def cancel_order(uow: UnitOfWork, order_id: UUID, etag: str, reason: str, now: datetime) -> Order:
+    """Cancel an order, and give its credit back; raises as `change_order`."""
+    order = await _for_update(uow, order_id, etag)
+    order.cancel(reason, now)
+    await give_back_for_order(uow, order, now)
     return order
 
 
 async def change_order(uow: UnitOfWork, order_id: UUID, etag: str, change: Callable[[Order], None]) -> Order:
     """Apply a method of the order; raises OrderNotFound, EtagMismatch and what the method raises."""
+    order = await _for_update(uow, order_id, etag)
+    change(order)
+    return order
+
+
+async def _for_update(uow: UnitOfWork, order_id: UUID, etag: str) -> Order:
     order = await uow.orders.get_for_update(order_id)
     check_etag(order, etag)
-    change(order)
     return order

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from service.domain.credit import CreditAccount, Transaction
 from service.domain.orders import Order, OrderStatus
 from service.domain.users import User, UserState
 
@@ -94,6 +95,16 @@ class OrderRepository(Protocol):
         """Return the order with its items, locked against other changes; raises OrderNotFound."""
 
 
+class CreditRepository(Protocol):
+    """The ledger that this unit of work adds to."""
+
+    async def lock(self, accounts: Sequence[tuple[UUID, str]]) -> list[CreditAccount]:
+        """Return the credit of users in currencies as asked for, locked in one order and made where missing."""
+
+    def record(self, transaction: Transaction) -> None:
+        """Add the entries to the ledger with the flush."""
+
+
 class UnitOfWork(Protocol):
     """One transaction. It begins with the first use of a repository, and leaving it without `commit` rolls back."""
 
@@ -104,6 +115,10 @@ class UnitOfWork(Protocol):
     @property
     def orders(self) -> OrderRepository:
         """The orders."""
+
+    @property
+    def credit(self) -> CreditRepository:
+        """The ledger."""
 
     async def flush(self) -> None:
         """Write what changed, and its events, without committing; raises AlreadyExists and StoreError."""
@@ -221,6 +236,16 @@ class OrderQueries(Protocol):
 
     async def events(self, order_id: UUID, page: Page) -> PageOfRows | None:
         """Return a page of the order's events, oldest first; None if there is no such order."""
+
+
+class CreditQueries(Protocol):
+    """The read side of credit. Every method is one statement, None if there is no such user, and raises StoreError."""
+
+    async def balances(self, user_id: UUID) -> Sequence[Row] | None:
+        """Return the user's credit, a row for each currency, by currency."""
+
+    async def entries(self, user_id: UUID, currency: str | None, page: Page) -> PageOfRows | None:
+        """Return a page of the user's ledger, last made first."""
 
 
 class Passwords(Protocol):

@@ -4,18 +4,30 @@ from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
+from service.application.credit import grant_welcome_credit
 from service.application.etags import check_etag
 from service.application.ports import Passwords, Row, UnitOfWork, UserQueries
 from service.domain.errors import InvalidCredentials
+from service.domain.money import Money
 from service.domain.users import User, UserFields, UserState
 
 
-async def create_user(uow: UnitOfWork, passwords: Passwords, fields: UserFields, password: str, now: datetime) -> User:
+async def create_user(
+    uow: UnitOfWork,
+    passwords: Passwords,
+    fields: UserFields,
+    password: str,
+    now: datetime,
+    *,
+    welcome_credit: Money | None,
+) -> User:
     """Create an ACTIVE user; raises InvalidField, Overloaded and, with the flush, UserAlreadyExists."""
     user = User.create(fields, now)
     # Hashed before the unit of work is used, so that no connection waits for it.
     password_hash = await passwords.hash(password)
     await uow.users.add(user, password_hash)
+    if welcome_credit:
+        await grant_welcome_credit(uow, user.id, welcome_credit, now)
     return user
 
 

@@ -2,7 +2,8 @@
 
 from sqlalchemy.orm import registry, relationship
 
-from service.db.tables import metadata, order_items, orders, user_profiles, users
+from service.db.tables import credit_accounts, metadata, order_items, orders, user_profiles, users
+from service.domain.credit import CreditAccount
 from service.domain.orders import Order, OrderItem
 from service.domain.users import Profile, User
 
@@ -18,6 +19,7 @@ def map_entities() -> None:
         # What a repository did not load is never loaded behind its back.
         properties={"profile": relationship(Profile, lazy="raise", uselist=False, cascade="all, delete-orphan")},
     )
+    _registry.map_imperatively(CreditAccount, credit_accounts)
     _registry.map_imperatively(OrderItem, order_items)
     _registry.map_imperatively(
         Order,

@@ -12,6 +12,7 @@ from service.config import DatabaseSettings
 from service.db.engine import create_engine
 from service.db.errors import translated
 from service.db.orders import OrderNumbers
+from service.db.queries.credit import CreditQueries
 from service.db.queries.orders import OrderQueries
 from service.db.queries.reader import Reader
 from service.db.queries.users import UserQueries
@@ -23,7 +24,7 @@ log = structlog.get_logger()
 
 
 class Store:
-    """The write side (`unit_of_work`) and the read side (`user_queries`, `order_queries`) of one database."""
+    """The write side (`unit_of_work`) and the read side (`…_queries`) of one database."""
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self.engine = create_engine(settings)
@@ -33,6 +34,7 @@ class Store:
         reader = Reader(self.engine)
         self.user_queries = UserQueries(reader)
         self.order_queries = OrderQueries(reader)
+        self.credit_queries = CreditQueries(reader)
         _log_pool_events(self.engine)
 
     def unit_of_work(

@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.types import UserDefinedType
 
-from service.domain.orders import OrderStatus
+from service.domain.orders import CreditState, OrderStatus
 from service.domain.users import UserState
 
 metadata = MetaData(
@@ -152,6 +152,8 @@ orders = Table(
     Column("metadata", JSONB, nullable=False),
     Column("tracking_number", Text),
     Column("cancel_reason", Text),
+    Column("credit_state", EnumText(CreditState)),
+    Column("credit_expire_time", _Time),
     Column("version", BigInteger, nullable=False),
     Column("create_time", _Time, nullable=False),
     Column("update_time", _Time, nullable=False),
@@ -166,8 +168,15 @@ orders = Table(
     CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
     CheckConstraint("(status IN ('SHIPPED', 'DELIVERED')) = (tracking_number IS NOT NULL)", name="tracking_number"),
     CheckConstraint("(status = 'CANCELLED') = (cancel_reason IS NOT NULL)", name="cancel_reason"),
+    CheckConstraint(
+        "CASE WHEN credit_state IS NULL THEN credit_expire_time IS NULL"
+        " ELSE credit_state IN ('HELD', 'POSTED', 'VOIDED', 'REVERSED', 'EXPIRED')"
+        " AND (credit_state = 'HELD') = (credit_expire_time IS NOT NULL) END",
+        name="credit",
+    ),
     CheckConstraint("version >= 1", name="version"),
     CheckConstraint("update_time >= create_time", name="update_time"),
+    Index("ix_orders_held", "credit_expire_time", postgresql_where=text("credit_state = 'HELD'")),
     Index(
         "uq_orders_user_id_external_ref",
         "user_id",
@@ -204,6 +213,55 @@ order_items = Table(
     CheckConstraint("quantity BETWEEN 1 AND 10000", name="quantity"),
     CheckConstraint("unit_price >= 0", name="unit_price"),
     CheckConstraint("subtotal = quantity * unit_price", name="subtotal"),
+)
+
+# What each user has, as the sum of its entries in `credit_entries`; `commerce verify-ledger` recomputes it.
+credit_accounts = Table(
+    "credit_accounts",
+    metadata,
+    Column("user_id", ForeignKey(users.c.id), nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("available", _Amount, nullable=False),
+    Column("held", _Amount, nullable=False),
+    PrimaryKeyConstraint("user_id", "currency"),
+    CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
+    CheckConstraint("available >= 0", name="available"),
+    CheckConstraint("held >= 0", name="held"),
+)
+
+# Append-only (trigger credit_entries_append_only). The entries of a transaction add up to zero (trigger
+# credit_balanced).
+credit_entries = Table(
+    "credit_entries",
+    metadata,
+    # Grows in commit order for one user, whose account is locked while its entries are written.
+    Column("position", BigInteger, Identity(always=True), primary_key=True),
+    Column("id", UUID(as_uuid=True), nullable=False),
+    Column("transaction_id", UUID(as_uuid=True), nullable=False),
+    # Null for the accounts that are no user's.
+    Column("user_id", ForeignKey(users.c.id)),
+    Column("account", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("amount", _Amount, nullable=False),
+    Column("balance_after", _Amount),
+    Column("order_id", ForeignKey(orders.c.id)),
+    Column("description", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("create_time", _Time, nullable=False),
+    UniqueConstraint("id"),
+    CheckConstraint("type IN ('GRANT', 'TRANSFER', 'HOLD', 'VOID', 'POST', 'REVERSAL')", name="type"),
+    CheckConstraint("amount <> 0", name="amount"),
+    CheckConstraint("balance_after >= 0", name="balance_after"),
+    CheckConstraint(
+        "CASE WHEN user_id IS NULL THEN account IN ('ISSUED', 'SPENT') AND balance_after IS NULL"
+        " ELSE account IN ('AVAILABLE', 'HELD') AND balance_after IS NOT NULL END",
+        name="account",
+    ),
+    CheckConstraint("length(description) <= 200", name="description"),
+    Index(None, "user_id", "position"),
+    Index(None, "transaction_id"),
+    Index("ix_credit_entries_order_id", "order_id", postgresql_where=text("order_id IS NOT NULL")),
 )
 
 # Append-only (trigger events_append_only): the timeline of every order and user.

@@ -20,9 +20,10 @@ from service.application.ports import (
     TimeLeft,
 )
 from service.db import mapping as mapping  # noqa: PLC0414 - maps the entities before the first session
+from service.db.credit import Credit
 from service.db.errors import meaning_of
 from service.db.orders import OrderNumbers, Orders
-from service.db.tables import events, request_ids
+from service.db.tables import credit_entries, events, request_ids
 from service.db.users import Users
 from service.domain.errors import RequestIdReused
 from service.domain.events import Entity, Event
@@ -58,6 +59,7 @@ class UnitOfWork:
         self._time_left = time_left
         self.users = Users(self._begin)
         self.orders = Orders(self._begin, numbers)
+        self.credit = Credit(self._begin)
 
     async def __aenter__(self) -> Self:
         return self
@@ -71,12 +73,14 @@ class UnitOfWork:
             raise meaning from exc
 
     async def flush(self) -> None:
-        """Write what changed, and its events, without committing."""
+        """Write what changed, its events and its entries, without committing."""
         await self._session.flush()
         if self._events:
             self._events.sort(key=lambda event: event.id)
             await self._session.execute(insert(events), [self._row(event) for event in self._events])
             self._events.clear()
+        if entries := self.credit.take_recorded(self._actor):
+            await self._session.execute(insert(credit_entries), entries)
 
     async def commit(self, response: bytes) -> None:
         """Flush, store the response under the request id if there is one, and commit."""

@@ -6,7 +6,7 @@
     │   └── UnknownCurrency, MixedCurrencies, TooManyDecimals, AmountOutOfRange
     ├── NotFound                  UserNotFound, OrderNotFound
     ├── AlreadyExists             UserAlreadyExists, OrderAlreadyExists
-    ├── FailedPrecondition        IllegalTransition, UserNotActive, UserDeleted, OrderNotPending
+    ├── FailedPrecondition        IllegalTransition, UserNotActive, UserDeleted, OrderNotPending, InsufficientCredit
     ├── EtagMismatch
     └── InvalidCredentials
 
@@ -193,6 +193,12 @@ class OrderNotPending(FailedPrecondition):
     """The order can no longer be changed."""
 
     reason = "ORDER_NOT_PENDING"
+
+
+class InsufficientCredit(FailedPrecondition):
+    """The user has less credit than is needed."""
+
+    reason = "INSUFFICIENT_CREDIT"
 
 
 class EtagMismatch(DomainError):

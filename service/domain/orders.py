@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
@@ -29,6 +29,19 @@ class OrderStatus(StrEnum):
     DELIVERED = "DELIVERED"
     CANCELLED = "CANCELLED"
 
+
+class CreditState(StrEnum):
+    """What became of the credit that pays for an order."""
+
+    HELD = "HELD"
+    POSTED = "POSTED"
+    VOIDED = "VOIDED"
+    REVERSED = "REVERSED"
+    EXPIRED = "EXPIRED"
+
+
+# How long credit is set aside for an order that is not confirmed.
+HOLD_FOR = timedelta(days=7)
 
 TRANSITIONS: Mapping[OrderStatus, tuple[OrderStatus, ...]] = MappingProxyType(
     {
@@ -90,6 +103,10 @@ class Order(Entity):
     metadata: dict[str, str]
     tracking_number: str | None = None
     cancel_reason: str | None = None
+    # Set if the user's credit pays for the order: always its total.
+    credit_state: CreditState | None = None
+    # Set while HELD.
+    credit_expire_time: datetime | None = None
     version: int
     create_time: datetime
     update_time: datetime
@@ -176,6 +193,39 @@ class Order(Entity):
         """Go from an open status to CANCELLED; raises IllegalTransition."""
         self._go(OrderStatus.CANCELLED, now, FieldChange("cancel_reason", "", reason))
         self.cancel_reason = reason
+
+    def hold_credit(self, now: datetime) -> None:
+        """Say that credit is set aside for the new order."""
+        self.credit_state, self.credit_expire_time = CreditState.HELD, now + HOLD_FOR
+
+    def post_credit(self) -> bool:
+        """Say that credit is spent, and return whether the order is paid with it."""
+        if self.credit_state not in {CreditState.HELD, CreditState.EXPIRED}:
+            return False
+        self.credit_state, self.credit_expire_time = CreditState.POSTED, None
+        return True
+
+    def release_credit(self) -> CreditState | None:
+        """Say that credit is given back, and return how: VOIDED, REVERSED, or None where there is none to give."""
+        released = {CreditState.HELD: CreditState.VOIDED, CreditState.POSTED: CreditState.REVERSED}.get(
+            self.credit_state  # type: ignore[arg-type] # None is not among them
+        )
+        if released:
+            self.credit_state, self.credit_expire_time = released, None
+        return released
+
+    def expire_credit(self, now: datetime) -> bool:
+        """Say that credit was set aside for too long, and return whether it was."""
+        if (
+            self.credit_state is not CreditState.HELD
+            or self.credit_expire_time is None
+            or self.credit_expire_time > now
+        ):
+            return False
+        change = FieldChange("credit.state", self.credit_state, CreditState.EXPIRED)
+        self.credit_state, self.credit_expire_time = CreditState.EXPIRED, None
+        self.changed("CREDIT_EXPIRED", now, [change])
+        return True
 
     def _go(self, status: OrderStatus, now: datetime, *changes: FieldChange) -> None:
         allowed = TRANSITIONS[self.status]

@@ -8,7 +8,7 @@ import commerce.orders.v1.order_service_pb2 as pb
 from commerce.orders.v1.order_pb2 import Order as OrderMessage
 from commerce.orders.v1.order_service_pb2_grpc import OrderServiceServicer
 
-from service.application.orders import change_order, create_order
+from service.application.orders import cancel_order, change_order, confirm_order, create_order, update_order
 from service.application.ports import OrderQueries, Row, UnitOfWork
 from service.domain.errors import OrderNotFound
 from service.domain.orders import Order
@@ -61,7 +61,7 @@ class OrderServicer(OrderServiceServicer):
     async def CreateOrder(self, request: pb.CreateOrderRequest, context: Context) -> pb.CreateOrderResponse:
         user_id = require_id(request.order.user_id, "order.user_id")
         fields = parse_order_fields(request.order, settable_fields(request.order))
-        order = await create_order(self._uow(), user_id, fields, self._now())
+        order = await create_order(self._uow(), user_id, fields, self._now(), pay_with_credit=request.pay_with_credit)
         return pb.CreateOrderResponse(order=order_message(order))
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
@@ -93,12 +93,12 @@ class OrderServicer(OrderServiceServicer):
         order_id = require_id(request.order.id, "order.id")
         mask = request.update_mask if request.HasField("update_mask") else None
         fields = parse_order_fields(request.order, fields_to_update(request.order, mask))
-        now = self._now()
-        order = await change_order(self._uow(), order_id, request.order.etag, lambda order: order.update(fields, now))
+        order = await update_order(self._uow(), order_id, request.order.etag, fields, self._now())
         return pb.UpdateOrderResponse(order=order_message(order))
 
     async def ConfirmOrder(self, request: pb.ConfirmOrderRequest, context: Context) -> pb.ConfirmOrderResponse:
-        return pb.ConfirmOrderResponse(order=await self._change(request, Order.confirm))
+        order = await confirm_order(self._uow(), UUID(request.id), request.etag, self._now())
+        return pb.ConfirmOrderResponse(order=order_message(order))
 
     async def ProcessOrder(self, request: pb.ProcessOrderRequest, context: Context) -> pb.ProcessOrderResponse:
         return pb.ProcessOrderResponse(order=await self._change(request, Order.process))
@@ -111,8 +111,8 @@ class OrderServicer(OrderServiceServicer):
         return pb.DeliverOrderResponse(order=await self._change(request, Order.deliver))
 
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.CancelOrderResponse:
-        reason = request.reason
-        return pb.CancelOrderResponse(order=await self._change(request, lambda order, now: order.cancel(reason, now)))
+        order = await cancel_order(self._uow(), UUID(request.id), request.etag, request.reason, self._now())
+        return pb.CancelOrderResponse(order=order_message(order))
 
     async def ListOrderEvents(self, request: pb.ListOrderEventsRequest, context: Context) -> pb.ListOrderEventsResponse:
         found = await self._queries.events(UUID(request.order_id), self._page_tokens.page(request))

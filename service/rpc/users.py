@@ -8,13 +8,16 @@ import commerce.users.v1.user_service_pb2 as pb
 from commerce.users.v1.user_pb2 import User as UserMessage
 from commerce.users.v1.user_service_pb2_grpc import UserServiceServicer
 
-from service.application.ports import Passwords, Row, UnitOfWork, UserQueries
+from service.application.credit import grant_credit, transfer_credit
+from service.application.ports import CreditQueries, Passwords, Row, UnitOfWork, UserQueries
 from service.application.users import change_user, create_user, set_password, verify_password
 from service.domain.errors import UserNotFound
 from service.domain.users import User
 from service.rpc.interceptors.base import Context
+from service.rpc.messages.credit import POSITION as CREDIT_POSITION
+from service.rpc.messages.credit import credit_balance_message, credit_entry_message
 from service.rpc.messages.users import POSITION, parse_order_by, parse_user_fields, parse_user_filter, user_message
-from service.rpc.messages.values import in_order, require_id
+from service.rpc.messages.values import in_order, parse_positive_money, require_id
 from service.rpc.page_tokens import PageTokens
 from service.rpc.update_masks import fields_to_update, settable_fields
 
@@ -27,7 +30,8 @@ class UserServicer(UserServiceServicer):
 
     Args:
         unit_of_work: gives the unit of work of the current call.
-        queries: the read side.
+        queries: the read side of users.
+        credit_queries: the read side of their credit.
         passwords: hashes and checks passwords.
         page_tokens: makes and reads page tokens.
         clock: gives the time, in UTC.
@@ -37,19 +41,28 @@ class UserServicer(UserServiceServicer):
         self,
         unit_of_work: Callable[[], UnitOfWork],
         queries: UserQueries,
+        credit_queries: CreditQueries,
         passwords: Passwords,
         page_tokens: PageTokens,
         clock: Callable[[], datetime],
     ) -> None:
         self._uow = unit_of_work
         self._queries = queries
+        self._credit_queries = credit_queries
         self._passwords = passwords
         self._page_tokens = page_tokens
         self._now = clock
 
     async def CreateUser(self, request: pb.CreateUserRequest, context: Context) -> pb.CreateUserResponse:
         fields = parse_user_fields(request.user, settable_fields(request.user))
-        user = await create_user(self._uow(), self._passwords, fields, request.password, self._now())
+        credit = (
+            parse_positive_money(request.welcome_credit, "welcome_credit")
+            if request.HasField("welcome_credit")
+            else None
+        )
+        user = await create_user(
+            self._uow(), self._passwords, fields, request.password, self._now(), welcome_credit=credit
+        )
         return pb.CreateUserResponse(user=user_message(user))
 
     async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.GetUserResponse:
@@ -120,6 +133,49 @@ class UserServicer(UserServiceServicer):
             username=request.username if request.HasField("username") else None,
         )
         return pb.VerifyPasswordResponse(user=user_message(user))
+
+    async def GetCreditBalance(
+        self, request: pb.GetCreditBalanceRequest, context: Context
+    ) -> pb.GetCreditBalanceResponse:
+        balances = await self._credit_queries.balances(UUID(request.user_id))
+        if balances is None:
+            raise UserNotFound(request.user_id)
+        return pb.GetCreditBalanceResponse(balances=map(credit_balance_message, balances))
+
+    async def GrantCredit(self, request: pb.GrantCreditRequest, context: Context) -> pb.GrantCreditResponse:
+        amount = parse_positive_money(request.amount, "amount")
+        transaction, account = await grant_credit(
+            self._uow(), UUID(request.user_id), amount, request.description, self._now()
+        )
+        return pb.GrantCreditResponse(balance=credit_balance_message(account), transaction_id=str(transaction.id))
+
+    async def TransferCredit(self, request: pb.TransferCreditRequest, context: Context) -> pb.TransferCreditResponse:
+        transaction, source, target = await transfer_credit(
+            self._uow(),
+            UUID(request.from_user_id),
+            UUID(request.to_user_id),
+            parse_positive_money(request.amount, "amount"),
+            request.description,
+            self._now(),
+        )
+        return pb.TransferCreditResponse(
+            from_balance=credit_balance_message(source),
+            to_balance=credit_balance_message(target),
+            transaction_id=str(transaction.id),
+        )
+
+    async def ListCreditEntries(
+        self, request: pb.ListCreditEntriesRequest, context: Context
+    ) -> pb.ListCreditEntriesResponse:
+        page = self._page_tokens.page(request)
+        found = await self._credit_queries.entries(UUID(request.user_id), request.currency_code or None, page)
+        if found is None:
+            raise UserNotFound(request.user_id)
+        return pb.ListCreditEntriesResponse(
+            entries=map(credit_entry_message, found.rows),
+            next_page_token=self._page_tokens.next(request, found, CREDIT_POSITION),
+            total_size=found.total_size,
+        )
 
     async def _change(self, request: _ChangeRequest, change: Callable[[User, datetime], None]) -> UserMessage:
         now = self._now()

@@ -19,8 +19,6 @@ from sqlalchemy import (
     func,
     select,
     text,
-    true,
-    tuple_,
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
@@ -103,19 +101,5 @@ class OrderQueries:
 
     async def events(self, order_id: UUID, page: Page) -> PageOfRows | None:
         """Return a page of the order's events, oldest first."""
-        of_order = select(events).where(events.c.aggregate_id == orders.c.id).correlate(orders)
-        rows = of_order.order_by(events.c.position).limit(page.size + 1)
-        if page.after is not None:
-            rows = rows.where(tuple_(events.c.position) > tuple_(*page.after))
-        part = rows.lateral("part")
-        statement = select(part, orders.c.id.label("order_id")).select_from(orders.outerjoin(part, true()))
-        if page.include_total_size:
-            count = select(func.count()).select_from(events).where(events.c.aggregate_id == orders.c.id)
-            statement = statement.add_columns(count.scalar_subquery().label("total_size"))
-        # An order without events on this page still gives one row, which says that the order exists.
-        found = await self._reader.all(statement.where(orders.c.id == order_id).order_by(part.c.position))
-        if not found:
-            return None
-        total_size = found[0].total_size if page.include_total_size else 0
-        rows_found = [row for row in found if row.position is not None]
-        return PageOfRows(rows_found[: page.size], len(rows_found) > page.size, total_size)
+        statement = select(events).where(events.c.aggregate_id == orders.c.id)
+        return await self._reader.page_of(orders, order_id, statement, events.c.position, page, descending=False)

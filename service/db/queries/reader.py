@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, FromClause, Row, Select, func, select, true, tuple_
+from sqlalchemy import ColumnElement, FromClause, Row, Select, Table, func, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.application.ports import Page, PageOfRows
@@ -35,7 +36,7 @@ class Reader:
         """Return one page of a statement without order.
 
         Args:
-            statement: its filters are applied; it selects from one table.
+            statement: its filters are applied, and it has one row for each row of the table of `keys`.
             keys: the columns of the order, unique together, as in an index.
             page: which part; `after` holds the values of `keys` in the last row before.
             descending: whether the order is descending.
@@ -56,6 +57,44 @@ class Reader:
         found = await self.all(both)
         total_size = found[0].total_size
         found = [row for row in found if row.is_row]
+        return PageOfRows(found[: page.size], len(found) > page.size, total_size)
+
+    async def page_of(
+        self,
+        parent: Table,
+        parent_id: UUID,
+        children: Select[Any],
+        key: ColumnElement[Any],
+        page: Page,
+        *,
+        descending: bool,
+    ) -> PageOfRows | None:
+        """Return one page of what belongs to one row of `parent`, None if there is no such row.
+
+        Args:
+            parent: the table that the row is in, by its column `id`.
+            parent_id: the row.
+            children: selects from one table what belongs to the row, which it names as `parent`.
+            key: the unique column of `children` that they are ordered by.
+            page: which part; `after` holds the value of `key` in the last row before.
+            descending: whether the order is descending.
+        """
+        children = children.correlate(parent)
+        rows = children.order_by(key.desc() if descending else key).limit(page.size + 1)
+        if page.after is not None:
+            (after,) = page.after
+            rows = rows.where(key < after if descending else key > after)
+        part = rows.lateral("part")
+        statement = select(part).select_from(parent.outerjoin(part, true())).where(parent.c.id == parent_id)
+        if page.include_total_size:
+            count = children.with_only_columns(func.count())
+            statement = statement.add_columns(count.scalar_subquery().label("total_size"))
+        # A parent without children on this page still gives one row, which says that the parent exists.
+        found = await self.all(statement.order_by(_ordered(part, key, descending=descending)))
+        if not found:
+            return None
+        total_size = found[0].total_size if page.include_total_size else 0
+        found = [row for row in found if getattr(row, str(key.key)) is not None]
         return PageOfRows(found[: page.size], len(found) > page.size, total_size)
 
 

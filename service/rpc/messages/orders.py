@@ -4,8 +4,9 @@ from uuid import UUID
 
 from commerce.orders.v1.order_pb2 import FieldChange as FieldChangeMessage
 from commerce.orders.v1.order_pb2 import Order as OrderMessage
+from commerce.orders.v1.order_pb2 import OrderCredit as OrderCreditMessage
+from commerce.orders.v1.order_pb2 import OrderCreditState, OrderEventType
 from commerce.orders.v1.order_pb2 import OrderEvent as OrderEventMessage
-from commerce.orders.v1.order_pb2 import OrderEventType
 from commerce.orders.v1.order_pb2 import OrderItem as OrderItemMessage
 from commerce.orders.v1.order_pb2 import OrderStatus as OrderStatusMessage
 from commerce.orders.v1.order_service_pb2 import ListOrdersOrderBy, ListOrdersRequest
@@ -40,9 +41,17 @@ def order_message(order: Order | Row) -> OrderMessage:
         metadata=order.metadata,
         tracking_number=order.tracking_number or "",
         cancel_reason=order.cancel_reason or "",
+        credit=_credit_message(order) if order.credit_state else None,
         etag=etag_of(order.version),
         create_time=timestamp(order.create_time),
         update_time=timestamp(order.update_time),
+    )
+
+
+def _credit_message(order: Order | Row) -> OrderCreditMessage:
+    return OrderCreditMessage(
+        state=OrderCreditState.Value(f"ORDER_CREDIT_STATE_{order.credit_state}"),
+        expire_time=timestamp(order.credit_expire_time),
     )
 
 

@@ -45,6 +45,14 @@ def parse_money(message: MoneyMessage, field: str) -> Money:
     return Money.checked(message.currency_code, message.units + message.nanos * _NANOS, field)
 
 
+def parse_positive_money(message: MoneyMessage, field: str) -> Money:
+    """Return the money that a message says; raises as `parse_money`, and AmountOutOfRange for zero."""
+    parsed = parse_money(message, field)
+    if not parsed.amount:
+        raise AmountOutOfRange.at(field, "must be more than zero")
+    return parsed
+
+
 def parse_interval(message: Interval, field: str) -> tuple[datetime | None, datetime | None]:
     """Return the start, which is included, and the end, which is not; None where it is open.
 

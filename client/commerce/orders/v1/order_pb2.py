@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ommerce/orders/v1/order.proto\x12\x12\x63ommerce.orders.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\x99\x05\n\x05Order\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1a\n\x0corder_number\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12!\n\x07user_id\x18\x03 \x01(\tB\x10\xe2\x41\x02\x02\x05\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x35\n\x06status\x18\x04 \x01(\x0e\x32\x1f.commerce.orders.v1.OrderStatusB\x04\xe2\x41\x01\x03\x12;\n\x05items\x18\x05 \x03(\x0b\x32\x1d.commerce.orders.v1.OrderItemB\r\xe2\x41\x01\x02\xbaH\x06\x92\x01\x03\x10\xf4\x03\x12.\n\x0ctotal_amount\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03\x12,\n\x0c\x65xternal_ref\x18\x07 \x01(\tB\x16\xe2\x41\x01\x01\xbaH\x0fr\r\x18\x64\x32\t^\\P{Cc}*$\x12l\n\x08metadata\x18\x08 \x03(\x0b\x32\'.commerce.orders.v1.Order.MetadataEntryB1\xe2\x41\x01\x01\xbaH*\x9a\x01\'\x10@\"\x11r\x0f\x10\x01\x18@2\t^\\P{Cc}*$*\x10r\x0e\x18\xf4\x03\x32\t^\\P{Cc}*$\x12\x1d\n\x0ftracking_number\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rcancel_reason\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x04\x65tag\x18\x0c \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x35\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf6\x01\n\tOrderItem\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12,\n\nproduct_id\x18\x02 \x01(\tB\x18\xe2\x41\x01\x02\xbaH\x11r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\x12\'\n\x04name\x18\x03 \x01(\tB\x19\xe2\x41\x01\x02\xbaH\x12r\x10\x10\x01\x18\xc8\x01\x32\t^\\P{Cc}*$\x12 \n\x08quantity\x18\x04 \x01(\x05\x42\x0e\xe2\x41\x01\x02\xbaH\x07\x1a\x05\x18\x90N(\x01\x12\x32\n\nunit_price\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12*\n\x08subtotal\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03\"\xce\x01\n\nOrderEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x30\n\x04type\x18\x03 \x01(\x0e\x32\".commerce.orders.v1.OrderEventType\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x07\x63hanges\x18\x06 \x03(\x0b\x32\x1f.commerce.orders.v1.FieldChange\"B\n\x0b\x46ieldChange\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x11\n\told_value\x18\x02 \x01(\t\x12\x11\n\tnew_value\x18\x03 \x01(\t*\xd0\x01\n\x0bOrderStatus\x12\x1c\n\x18ORDER_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14ORDER_STATUS_PENDING\x10\x01\x12\x1a\n\x16ORDER_STATUS_CONFIRMED\x10\x02\x12\x1b\n\x17ORDER_STATUS_PROCESSING\x10\x03\x12\x18\n\x14ORDER_STATUS_SHIPPED\x10\x04\x12\x1a\n\x16ORDER_STATUS_DELIVERED\x10\x05\x12\x1a\n\x16ORDER_STATUS_CANCELLED\x10\x06*\x8d\x02\n\x0eOrderEventType\x12 \n\x1cORDER_EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18ORDER_EVENT_TYPE_CREATED\x10\x01\x12\x1c\n\x18ORDER_EVENT_TYPE_UPDATED\x10\x02\x12\x1e\n\x1aORDER_EVENT_TYPE_CONFIRMED\x10\x03\x12\x1f\n\x1bORDER_EVENT_TYPE_PROCESSING\x10\x04\x12\x1c\n\x18ORDER_EVENT_TYPE_SHIPPED\x10\x05\x12\x1e\n\x1aORDER_EVENT_TYPE_DELIVERED\x10\x06\x12\x1e\n\x1aORDER_EVENT_TYPE_CANCELLED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ommerce/orders/v1/order.proto\x12\x12\x63ommerce.orders.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xd0\x05\n\x05Order\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1a\n\x0corder_number\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12!\n\x07user_id\x18\x03 \x01(\tB\x10\xe2\x41\x02\x02\x05\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x35\n\x06status\x18\x04 \x01(\x0e\x32\x1f.commerce.orders.v1.OrderStatusB\x04\xe2\x41\x01\x03\x12;\n\x05items\x18\x05 \x03(\x0b\x32\x1d.commerce.orders.v1.OrderItemB\r\xe2\x41\x01\x02\xbaH\x06\x92\x01\x03\x10\xf4\x03\x12.\n\x0ctotal_amount\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03\x12,\n\x0c\x65xternal_ref\x18\x07 \x01(\tB\x16\xe2\x41\x01\x01\xbaH\x0fr\r\x18\x64\x32\t^\\P{Cc}*$\x12l\n\x08metadata\x18\x08 \x03(\x0b\x32\'.commerce.orders.v1.Order.MetadataEntryB1\xe2\x41\x01\x01\xbaH*\x9a\x01\'\x10@\"\x11r\x0f\x10\x01\x18@2\t^\\P{Cc}*$*\x10r\x0e\x18\xf4\x03\x32\t^\\P{Cc}*$\x12\x1d\n\x0ftracking_number\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rcancel_reason\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x04\x65tag\x18\x0c \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x35\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x06\x63redit\x18\x0f \x01(\x0b\x32\x1f.commerce.orders.v1.OrderCreditB\x04\xe2\x41\x01\x03\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"s\n\x0bOrderCredit\x12\x33\n\x05state\x18\x01 \x01(\x0e\x32$.commerce.orders.v1.OrderCreditState\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf6\x01\n\tOrderItem\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12,\n\nproduct_id\x18\x02 \x01(\tB\x18\xe2\x41\x01\x02\xbaH\x11r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\x12\'\n\x04name\x18\x03 \x01(\tB\x19\xe2\x41\x01\x02\xbaH\x12r\x10\x10\x01\x18\xc8\x01\x32\t^\\P{Cc}*$\x12 \n\x08quantity\x18\x04 \x01(\x05\x42\x0e\xe2\x41\x01\x02\xbaH\x07\x1a\x05\x18\x90N(\x01\x12\x32\n\nunit_price\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12*\n\x08subtotal\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03\"\xce\x01\n\nOrderEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x30\n\x04type\x18\x03 \x01(\x0e\x32\".commerce.orders.v1.OrderEventType\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x07\x63hanges\x18\x06 \x03(\x0b\x32\x1f.commerce.orders.v1.FieldChange\"B\n\x0b\x46ieldChange\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x11\n\told_value\x18\x02 \x01(\t\x12\x11\n\tnew_value\x18\x03 \x01(\t*\xd2\x01\n\x10OrderCreditState\x12\"\n\x1eORDER_CREDIT_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17ORDER_CREDIT_STATE_HELD\x10\x01\x12\x1d\n\x19ORDER_CREDIT_STATE_POSTED\x10\x02\x12\x1d\n\x19ORDER_CREDIT_STATE_VOIDED\x10\x03\x12\x1f\n\x1bORDER_CREDIT_STATE_REVERSED\x10\x04\x12\x1e\n\x1aORDER_CREDIT_STATE_EXPIRED\x10\x05*\xd0\x01\n\x0bOrderStatus\x12\x1c\n\x18ORDER_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14ORDER_STATUS_PENDING\x10\x01\x12\x1a\n\x16ORDER_STATUS_CONFIRMED\x10\x02\x12\x1b\n\x17ORDER_STATUS_PROCESSING\x10\x03\x12\x18\n\x14ORDER_STATUS_SHIPPED\x10\x04\x12\x1a\n\x16ORDER_STATUS_DELIVERED\x10\x05\x12\x1a\n\x16ORDER_STATUS_CANCELLED\x10\x06*\x8d\x02\n\x0eOrderEventType\x12 \n\x1cORDER_EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18ORDER_EVENT_TYPE_CREATED\x10\x01\x12\x1c\n\x18ORDER_EVENT_TYPE_UPDATED\x10\x02\x12\x1e\n\x1aORDER_EVENT_TYPE_CONFIRMED\x10\x03\x12\x1f\n\x1bORDER_EVENT_TYPE_PROCESSING\x10\x04\x12\x1c\n\x18ORDER_EVENT_TYPE_SHIPPED\x10\x05\x12\x1e\n\x1aORDER_EVENT_TYPE_DELIVERED\x10\x06\x12\x1e\n\x1aORDER_EVENT_TYPE_CANCELLED\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,6 +63,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDER'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_ORDER'].fields_by_name['update_time']._loaded_options = None
   _globals['_ORDER'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_ORDER'].fields_by_name['credit']._loaded_options = None
+  _globals['_ORDER'].fields_by_name['credit']._serialized_options = b'\342A\001\003'
   _globals['_ORDERITEM'].fields_by_name['id']._loaded_options = None
   _globals['_ORDERITEM'].fields_by_name['id']._serialized_options = b'\342A\001\003'
   _globals['_ORDERITEM'].fields_by_name['product_id']._loaded_options = None
@@ -75,18 +77,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERITEM'].fields_by_name['unit_price']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_ORDERITEM'].fields_by_name['subtotal']._loaded_options = None
   _globals['_ORDERITEM'].fields_by_name['subtotal']._serialized_options = b'\342A\001\003'
-  _globals['_ORDERSTATUS']._serialized_start=1369
-  _globals['_ORDERSTATUS']._serialized_end=1577
-  _globals['_ORDEREVENTTYPE']._serialized_start=1580
-  _globals['_ORDEREVENTTYPE']._serialized_end=1849
+  _globals['_ORDERCREDITSTATE']._serialized_start=1541
+  _globals['_ORDERCREDITSTATE']._serialized_end=1751
+  _globals['_ORDERSTATUS']._serialized_start=1754
+  _globals['_ORDERSTATUS']._serialized_end=1962
+  _globals['_ORDEREVENTTYPE']._serialized_start=1965
+  _globals['_ORDEREVENTTYPE']._serialized_end=2234
   _globals['_ORDER']._serialized_start=175
-  _globals['_ORDER']._serialized_end=840
-  _globals['_ORDER_METADATAENTRY']._serialized_start=793
-  _globals['_ORDER_METADATAENTRY']._serialized_end=840
-  _globals['_ORDERITEM']._serialized_start=843
-  _globals['_ORDERITEM']._serialized_end=1089
-  _globals['_ORDEREVENT']._serialized_start=1092
-  _globals['_ORDEREVENT']._serialized_end=1298
-  _globals['_FIELDCHANGE']._serialized_start=1300
-  _globals['_FIELDCHANGE']._serialized_end=1366
+  _globals['_ORDER']._serialized_end=895
+  _globals['_ORDER_METADATAENTRY']._serialized_start=848
+  _globals['_ORDER_METADATAENTRY']._serialized_end=895
+  _globals['_ORDERCREDIT']._serialized_start=897
+  _globals['_ORDERCREDIT']._serialized_end=1012
+  _globals['_ORDERITEM']._serialized_start=1015
+  _globals['_ORDERITEM']._serialized_end=1261
+  _globals['_ORDEREVENT']._serialized_start=1264
+  _globals['_ORDEREVENT']._serialized_end=1470
+  _globals['_FIELDCHANGE']._serialized_start=1472
+  _globals['_FIELDCHANGE']._serialized_end=1538
 # @@protoc_insertion_point(module_scope)

@@ -21,6 +21,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _OrderCreditState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OrderCreditStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderCreditState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ORDER_CREDIT_STATE_UNSPECIFIED: _OrderCreditState.ValueType  # 0
+    """Never sent."""
+    ORDER_CREDIT_STATE_HELD: _OrderCreditState.ValueType  # 1
+    """Set aside."""
+    ORDER_CREDIT_STATE_POSTED: _OrderCreditState.ValueType  # 2
+    """Spent, as the order was confirmed."""
+    ORDER_CREDIT_STATE_VOIDED: _OrderCreditState.ValueType  # 3
+    """Given back, as the order was cancelled before it was confirmed."""
+    ORDER_CREDIT_STATE_REVERSED: _OrderCreditState.ValueType  # 4
+    """Given back, as the order was cancelled after it was confirmed."""
+    ORDER_CREDIT_STATE_EXPIRED: _OrderCreditState.ValueType  # 5
+    """Given back, as the order was not confirmed in time. Confirming it takes the credit that is available then."""
+
+class OrderCreditState(_OrderCreditState, metaclass=_OrderCreditStateEnumTypeWrapper):
+    """What became of the credit for an order."""
+
+ORDER_CREDIT_STATE_UNSPECIFIED: OrderCreditState.ValueType  # 0
+"""Never sent."""
+ORDER_CREDIT_STATE_HELD: OrderCreditState.ValueType  # 1
+"""Set aside."""
+ORDER_CREDIT_STATE_POSTED: OrderCreditState.ValueType  # 2
+"""Spent, as the order was confirmed."""
+ORDER_CREDIT_STATE_VOIDED: OrderCreditState.ValueType  # 3
+"""Given back, as the order was cancelled before it was confirmed."""
+ORDER_CREDIT_STATE_REVERSED: OrderCreditState.ValueType  # 4
+"""Given back, as the order was cancelled after it was confirmed."""
+ORDER_CREDIT_STATE_EXPIRED: OrderCreditState.ValueType  # 5
+"""Given back, as the order was not confirmed in time. Confirming it takes the credit that is available then."""
+Global___OrderCreditState: _TypeAlias = OrderCreditState  # noqa: Y015
+
 class _OrderStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -147,6 +183,7 @@ class Order(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    CREDIT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID (version 7), made by the server."""
     order_number: _builtins.str
@@ -183,6 +220,10 @@ class Order(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When the order last changed."""
 
+    @_builtins.property
+    def credit(self) -> Global___OrderCredit:
+        """How the user's credit pays for the order; not set unless it does."""
+
     def __init__(
         self,
         *,
@@ -199,14 +240,43 @@ class Order(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        credit: Global___OrderCredit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "total_amount", b"total_amount", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "credit", b"credit", "total_amount", b"total_amount", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_reason", b"cancel_reason", "create_time", b"create_time", "etag", b"etag", "external_ref", b"external_ref", "id", b"id", "items", b"items", "metadata", b"metadata", "order_number", b"order_number", "status", b"status", "total_amount", b"total_amount", "tracking_number", b"tracking_number", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_reason", b"cancel_reason", "create_time", b"create_time", "credit", b"credit", "etag", b"etag", "external_ref", b"external_ref", "id", b"id", "items", b"items", "metadata", b"metadata", "order_number", b"order_number", "status", b"status", "total_amount", b"total_amount", "tracking_number", b"tracking_number", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Order: _TypeAlias = Order  # noqa: Y015
+
+@_typing.final
+class OrderCredit(_message.Message):
+    """The user's credit that pays for an order: always the order's total."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    state: Global___OrderCreditState.ValueType
+    """What became of it."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is given back if the order is still not confirmed; only set while HELD."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___OrderCreditState.ValueType = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderCredit: _TypeAlias = OrderCredit  # noqa: Y015
 
 @_typing.final
 class OrderItem(_message.Message):

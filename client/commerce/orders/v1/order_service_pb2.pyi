@@ -55,10 +55,13 @@ class CreateOrderRequest(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    PAY_WITH_CREDIT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
     validate_only: _builtins.bool
     """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    pay_with_credit: _builtins.bool
+    """Pay with the user's credit: the total is set aside now and spent when the order is confirmed."""
     @_builtins.property
     def order(self) -> _order_pb2.Order:
         """The order to place: `user_id` and 1 to 500 `items` must be set."""
@@ -69,10 +72,11 @@ class CreateOrderRequest(_message.Message):
         order: _order_pb2.Order | None = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        pay_with_credit: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order", "pay_with_credit", b"pay_with_credit", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

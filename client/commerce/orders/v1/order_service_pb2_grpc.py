@@ -112,6 +112,7 @@ class OrderServiceServicer:
         """Places a PENDING order for an ACTIVE user. The server computes every total.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE),
+        FAILED_PRECONDITION (INSUFFICIENT_CREDIT) with `pay_with_credit`,
         ALREADY_EXISTS (ORDER_ALREADY_EXISTS) for a used `external_ref`,
         INVALID_ARGUMENT (UNKNOWN_CURRENCY, MIXED_CURRENCIES, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
         """
@@ -147,9 +148,11 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateOrder(self, request, context):
-        """Changes the fields of a PENDING order that `update_mask` names, and computes its totals anew.
+        """Changes the fields of a PENDING order that `update_mask` names, and computes its totals anew. Credit that is held for
+        the order follows its total.
 
-        Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ORDER_NOT_PENDING), ABORTED (ETAG_MISMATCH),
+        Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ORDER_NOT_PENDING, INSUFFICIENT_CREDIT),
+        ABORTED (ETAG_MISMATCH),
         ALREADY_EXISTS (ORDER_ALREADY_EXISTS), INVALID_ARGUMENT (INVALID_UPDATE_MASK),
         INVALID_ARGUMENT (UNKNOWN_CURRENCY, MIXED_CURRENCIES, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
         """
@@ -158,9 +161,10 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmOrder(self, request, context):
-        """Takes a PENDING order to CONFIRMED.
+        """Takes a PENDING order to CONFIRMED, and spends the credit that is held for it.
 
-        Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+        Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
+        FAILED_PRECONDITION (INSUFFICIENT_CREDIT) where the hold had expired and the credit is gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,7 +198,7 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelOrder(self, request, context):
-        """Takes a PENDING, CONFIRMED or PROCESSING order to CANCELLED.
+        """Takes a PENDING, CONFIRMED or PROCESSING order to CANCELLED, and gives back the credit that paid for it.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """

@@ -44,6 +44,7 @@ class OrderServiceStub:
     """Places a PENDING order for an ACTIVE user. The server computes every total.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE),
+      FAILED_PRECONDITION (INSUFFICIENT_CREDIT) with `pay_with_credit`,
       ALREADY_EXISTS (ORDER_ALREADY_EXISTS) for a used `external_ref`,
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, MIXED_CURRENCIES, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
@@ -63,16 +64,19 @@ class OrderServiceStub:
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     UpdateOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.UpdateOrderRequest, _order_service_pb2.UpdateOrderResponse]
-    """Changes the fields of a PENDING order that `update_mask` names, and computes its totals anew.
+    """Changes the fields of a PENDING order that `update_mask` names, and computes its totals anew. Credit that is held for
+    the order follows its total.
 
-    Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ORDER_NOT_PENDING), ABORTED (ETAG_MISMATCH),
+    Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ORDER_NOT_PENDING, INSUFFICIENT_CREDIT),
+      ABORTED (ETAG_MISMATCH),
       ALREADY_EXISTS (ORDER_ALREADY_EXISTS), INVALID_ARGUMENT (INVALID_UPDATE_MASK),
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, MIXED_CURRENCIES, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
     ConfirmOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ConfirmOrderRequest, _order_service_pb2.ConfirmOrderResponse]
-    """Takes a PENDING order to CONFIRMED.
+    """Takes a PENDING order to CONFIRMED, and spends the credit that is held for it.
 
-    Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+    Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
+      FAILED_PRECONDITION (INSUFFICIENT_CREDIT) where the hold had expired and the credit is gone.
     """
     ProcessOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ProcessOrderRequest, _order_service_pb2.ProcessOrderResponse]
     """Takes a CONFIRMED order to PROCESSING.
@@ -90,7 +94,7 @@ class OrderServiceStub:
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.CancelOrderRequest, _order_service_pb2.CancelOrderResponse]
-    """Takes a PENDING, CONFIRMED or PROCESSING order to CANCELLED.
+    """Takes a PENDING, CONFIRMED or PROCESSING order to CANCELLED, and gives back the credit that paid for it.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
@@ -116,6 +120,7 @@ class OrderServiceAsyncStub(OrderServiceStub):
     """Places a PENDING order for an ACTIVE user. The server computes every total.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE),
+      FAILED_PRECONDITION (INSUFFICIENT_CREDIT) with `pay_with_credit`,
       ALREADY_EXISTS (ORDER_ALREADY_EXISTS) for a used `external_ref`,
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, MIXED_CURRENCIES, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
@@ -135,16 +140,19 @@ class OrderServiceAsyncStub(OrderServiceStub):
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     UpdateOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.UpdateOrderRequest, _order_service_pb2.UpdateOrderResponse]  # type: ignore[assignment]
-    """Changes the fields of a PENDING order that `update_mask` names, and computes its totals anew.
+    """Changes the fields of a PENDING order that `update_mask` names, and computes its totals anew. Credit that is held for
+    the order follows its total.
 
-    Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ORDER_NOT_PENDING), ABORTED (ETAG_MISMATCH),
+    Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ORDER_NOT_PENDING, INSUFFICIENT_CREDIT),
+      ABORTED (ETAG_MISMATCH),
       ALREADY_EXISTS (ORDER_ALREADY_EXISTS), INVALID_ARGUMENT (INVALID_UPDATE_MASK),
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, MIXED_CURRENCIES, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
     ConfirmOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ConfirmOrderRequest, _order_service_pb2.ConfirmOrderResponse]  # type: ignore[assignment]
-    """Takes a PENDING order to CONFIRMED.
+    """Takes a PENDING order to CONFIRMED, and spends the credit that is held for it.
 
-    Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+    Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
+      FAILED_PRECONDITION (INSUFFICIENT_CREDIT) where the hold had expired and the credit is gone.
     """
     ProcessOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ProcessOrderRequest, _order_service_pb2.ProcessOrderResponse]  # type: ignore[assignment]
     """Takes a CONFIRMED order to PROCESSING.
@@ -162,7 +170,7 @@ class OrderServiceAsyncStub(OrderServiceStub):
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     CancelOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.CancelOrderRequest, _order_service_pb2.CancelOrderResponse]  # type: ignore[assignment]
-    """Takes a PENDING, CONFIRMED or PROCESSING order to CANCELLED.
+    """Takes a PENDING, CONFIRMED or PROCESSING order to CANCELLED, and gives back the credit that paid for it.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
@@ -191,6 +199,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Places a PENDING order for an ACTIVE user. The server computes every total.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE),
+          FAILED_PRECONDITION (INSUFFICIENT_CREDIT) with `pay_with_credit`,
           ALREADY_EXISTS (ORDER_ALREADY_EXISTS) for a used `external_ref`,
           INVALID_ARGUMENT (UNKNOWN_CURRENCY, MIXED_CURRENCIES, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
         """
@@ -234,9 +243,11 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.UpdateOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.UpdateOrderResponse, _abc.Awaitable[_order_service_pb2.UpdateOrderResponse]]:
-        """Changes the fields of a PENDING order that `update_mask` names, and computes its totals anew.
+        """Changes the fields of a PENDING order that `update_mask` names, and computes its totals anew. Credit that is held for
+        the order follows its total.
 
-        Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ORDER_NOT_PENDING), ABORTED (ETAG_MISMATCH),
+        Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ORDER_NOT_PENDING, INSUFFICIENT_CREDIT),
+          ABORTED (ETAG_MISMATCH),
           ALREADY_EXISTS (ORDER_ALREADY_EXISTS), INVALID_ARGUMENT (INVALID_UPDATE_MASK),
           INVALID_ARGUMENT (UNKNOWN_CURRENCY, MIXED_CURRENCIES, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
         """
@@ -247,9 +258,10 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.ConfirmOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.ConfirmOrderResponse, _abc.Awaitable[_order_service_pb2.ConfirmOrderResponse]]:
-        """Takes a PENDING order to CONFIRMED.
+        """Takes a PENDING order to CONFIRMED, and spends the credit that is held for it.
 
-        Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+        Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
+          FAILED_PRECONDITION (INSUFFICIENT_CREDIT) where the hold had expired and the credit is gone.
         """
 
     @_abc_1.abstractmethod
@@ -291,7 +303,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.CancelOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.CancelOrderResponse, _abc.Awaitable[_order_service_pb2.CancelOrderResponse]]:
-        """Takes a PENDING, CONFIRMED or PROCESSING order to CANCELLED.
+        """Takes a PENDING, CONFIRMED or PROCESSING order to CANCELLED, and gives back the credit that paid for it.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """

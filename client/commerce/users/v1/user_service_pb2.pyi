@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from commerce.users.v1 import credit_pb2 as _credit_pb2
 from commerce.users.v1 import user_pb2 as _user_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
@@ -11,6 +12,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import interval_pb2 as _interval_pb2
+from google.type import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -60,6 +62,7 @@ class CreateUserRequest(_message.Message):
     PASSWORD_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    WELCOME_CREDIT_FIELD_NUMBER: _builtins.int
     password: _builtins.str
     """The user's password. 8 to 128 characters. Kept only as an argon2id hash."""
     request_id: _builtins.str
@@ -70,6 +73,10 @@ class CreateUserRequest(_message.Message):
     def user(self) -> _user_pb2.User:
         """The user to create: `email` and `username` must be set."""
 
+    @_builtins.property
+    def welcome_credit(self) -> _money_pb2.Money:
+        """Credit to grant to the user in the same transaction."""
+
     def __init__(
         self,
         *,
@@ -77,10 +84,11 @@ class CreateUserRequest(_message.Message):
         password: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        welcome_credit: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user", "welcome_credit", b"welcome_credit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["password", b"password", "request_id", b"request_id", "user", b"user", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["password", b"password", "request_id", b"request_id", "user", b"user", "validate_only", b"validate_only", "welcome_credit", b"welcome_credit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -715,3 +723,265 @@ class VerifyPasswordResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VerifyPasswordResponse: _TypeAlias = VerifyPasswordResponse  # noqa: Y015
+
+@_typing.final
+class GetCreditBalanceRequest(_message.Message):
+    """Request of GetCreditBalance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The user's id."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCreditBalanceRequest: _TypeAlias = GetCreditBalanceRequest  # noqa: Y015
+
+@_typing.final
+class GetCreditBalanceResponse(_message.Message):
+    """Response of GetCreditBalance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def balances(self) -> _containers.RepeatedCompositeFieldContainer[_credit_pb2.CreditBalance]:
+        """By currency code."""
+
+    def __init__(
+        self,
+        *,
+        balances: _abc.Iterable[_credit_pb2.CreditBalance] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCreditBalanceResponse: _TypeAlias = GetCreditBalanceResponse  # noqa: Y015
+
+@_typing.final
+class GrantCreditRequest(_message.Message):
+    """Request of GrantCredit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The user's id."""
+    description: _builtins.str
+    """What for, in at most 200 characters on one line."""
+    request_id: _builtins.str
+    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    validate_only: _builtins.bool
+    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """How much; more than zero."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        description: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "description", b"description", "request_id", b"request_id", "user_id", b"user_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantCreditRequest: _TypeAlias = GrantCreditRequest  # noqa: Y015
+
+@_typing.final
+class GrantCreditResponse(_message.Message):
+    """Response of GrantCredit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_FIELD_NUMBER: _builtins.int
+    TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    transaction_id: _builtins.str
+    """What the new entries have in common."""
+    @_builtins.property
+    def balance(self) -> _credit_pb2.CreditBalance:
+        """The user's credit in this currency as it is now."""
+
+    def __init__(
+        self,
+        *,
+        balance: _credit_pb2.CreditBalance | None = ...,
+        transaction_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "transaction_id", b"transaction_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantCreditResponse: _TypeAlias = GrantCreditResponse  # noqa: Y015
+
+@_typing.final
+class TransferCreditRequest(_message.Message):
+    """Request of TransferCredit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_USER_ID_FIELD_NUMBER: _builtins.int
+    TO_USER_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    from_user_id: _builtins.str
+    """The giving user's id."""
+    to_user_id: _builtins.str
+    """The receiving user's id."""
+    description: _builtins.str
+    """What for, in at most 200 characters on one line."""
+    request_id: _builtins.str
+    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    validate_only: _builtins.bool
+    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """How much; more than zero."""
+
+    def __init__(
+        self,
+        *,
+        from_user_id: _builtins.str = ...,
+        to_user_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        description: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "description", b"description", "from_user_id", b"from_user_id", "request_id", b"request_id", "to_user_id", b"to_user_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferCreditRequest: _TypeAlias = TransferCreditRequest  # noqa: Y015
+
+@_typing.final
+class TransferCreditResponse(_message.Message):
+    """Response of TransferCredit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_BALANCE_FIELD_NUMBER: _builtins.int
+    TO_BALANCE_FIELD_NUMBER: _builtins.int
+    TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    transaction_id: _builtins.str
+    """What the new entries have in common."""
+    @_builtins.property
+    def from_balance(self) -> _credit_pb2.CreditBalance:
+        """The giving user's credit in this currency as it is now."""
+
+    @_builtins.property
+    def to_balance(self) -> _credit_pb2.CreditBalance:
+        """The receiving user's."""
+
+    def __init__(
+        self,
+        *,
+        from_balance: _credit_pb2.CreditBalance | None = ...,
+        to_balance: _credit_pb2.CreditBalance | None = ...,
+        transaction_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from_balance", b"from_balance", "to_balance", b"to_balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_balance", b"from_balance", "to_balance", b"to_balance", "transaction_id", b"transaction_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferCreditResponse: _TypeAlias = TransferCreditResponse  # noqa: Y015
+
+@_typing.final
+class ListCreditEntriesRequest(_message.Message):
+    """Request of ListCreditEntries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The user's id."""
+    currency_code: _builtins.str
+    """Only entries in this currency."""
+    page_size: _builtins.int
+    """At most this many entries; 0 means 50, and more than 1000 means 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the response before; every other argument but `page_size` must be the same as there."""
+    include_total_size: _builtins.bool
+    """Fill `total_size`, which costs a count."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        currency_code: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        include_total_size: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCreditEntriesRequest: _TypeAlias = ListCreditEntriesRequest  # noqa: Y015
+
+@_typing.final
+class ListCreditEntriesResponse(_message.Message):
+    """Response of ListCreditEntries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Opaque; empty on the last page, and only there."""
+    total_size: _builtins.int
+    """How many entries match in all; filled only when `include_total_size` was set."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_credit_pb2.CreditEntry]:
+        """The page, last made first."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[_credit_pb2.CreditEntry] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCreditEntriesResponse: _TypeAlias = ListCreditEntriesResponse  # noqa: Y015

@@ -96,6 +96,26 @@ class UserServiceStub:
                 request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordRequest.SerializeToString,
                 response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordResponse.FromString,
                 _registered_method=True)
+        self.GetCreditBalance = channel.unary_unary(
+                '/commerce.users.v1.UserService/GetCreditBalance',
+                request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.GetCreditBalanceRequest.SerializeToString,
+                response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.GetCreditBalanceResponse.FromString,
+                _registered_method=True)
+        self.GrantCredit = channel.unary_unary(
+                '/commerce.users.v1.UserService/GrantCredit',
+                request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.GrantCreditRequest.SerializeToString,
+                response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.GrantCreditResponse.FromString,
+                _registered_method=True)
+        self.TransferCredit = channel.unary_unary(
+                '/commerce.users.v1.UserService/TransferCredit',
+                request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.TransferCreditRequest.SerializeToString,
+                response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.TransferCreditResponse.FromString,
+                _registered_method=True)
+        self.ListCreditEntries = channel.unary_unary(
+                '/commerce.users.v1.UserService/ListCreditEntries',
+                request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ListCreditEntriesRequest.SerializeToString,
+                response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ListCreditEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class UserServiceServicer:
@@ -112,6 +132,7 @@ class UserServiceServicer:
         """Creates an ACTIVE user.
 
         Errors: ALREADY_EXISTS (USER_ALREADY_EXISTS) naming the field;
+        INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE) for the credit;
         RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be hashed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -213,6 +234,44 @@ class UserServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCreditBalance(self, request, context):
+        """Returns a user's credit, one balance for each currency in which it ever had some.
+
+        Errors: NOT_FOUND (USER_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GrantCredit(self, request, context):
+        """Gives a user credit out of nothing.
+
+        Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED),
+        INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferCredit(self, request, context):
+        """Moves available credit from one user to another: both see it, or neither.
+
+        Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
+        INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCreditEntries(self, request, context):
+        """Lists the entries of a user's ledger, last made first.
+
+        Errors: NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UserServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -270,6 +329,26 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.VerifyPassword,
                     request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordRequest.FromString,
                     response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordResponse.SerializeToString,
+            ),
+            'GetCreditBalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCreditBalance,
+                    request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.GetCreditBalanceRequest.FromString,
+                    response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.GetCreditBalanceResponse.SerializeToString,
+            ),
+            'GrantCredit': grpc.unary_unary_rpc_method_handler(
+                    servicer.GrantCredit,
+                    request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.GrantCreditRequest.FromString,
+                    response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.GrantCreditResponse.SerializeToString,
+            ),
+            'TransferCredit': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferCredit,
+                    request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.TransferCreditRequest.FromString,
+                    response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.TransferCreditResponse.SerializeToString,
+            ),
+            'ListCreditEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCreditEntries,
+                    request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ListCreditEntriesRequest.FromString,
+                    response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ListCreditEntriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -576,6 +655,114 @@ class UserService:
             '/commerce.users.v1.UserService/VerifyPassword',
             commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordRequest.SerializeToString,
             commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCreditBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.users.v1.UserService/GetCreditBalance',
+            commerce_dot_users_dot_v1_dot_user__service__pb2.GetCreditBalanceRequest.SerializeToString,
+            commerce_dot_users_dot_v1_dot_user__service__pb2.GetCreditBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GrantCredit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.users.v1.UserService/GrantCredit',
+            commerce_dot_users_dot_v1_dot_user__service__pb2.GrantCreditRequest.SerializeToString,
+            commerce_dot_users_dot_v1_dot_user__service__pb2.GrantCreditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferCredit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.users.v1.UserService/TransferCredit',
+            commerce_dot_users_dot_v1_dot_user__service__pb2.TransferCreditRequest.SerializeToString,
+            commerce_dot_users_dot_v1_dot_user__service__pb2.TransferCreditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCreditEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.users.v1.UserService/ListCreditEntries',
+            commerce_dot_users_dot_v1_dot_user__service__pb2.ListCreditEntriesRequest.SerializeToString,
+            commerce_dot_users_dot_v1_dot_user__service__pb2.ListCreditEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

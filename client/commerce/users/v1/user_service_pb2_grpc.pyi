@@ -44,6 +44,7 @@ class UserServiceStub:
     """Creates an ACTIVE user.
 
     Errors: ALREADY_EXISTS (USER_ALREADY_EXISTS) naming the field;
+      INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE) for the credit;
       RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be hashed.
     """
     GetUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.GetUserRequest, _user_service_pb2.GetUserResponse]
@@ -101,6 +102,28 @@ class UserServiceStub:
     Errors: UNAUTHENTICATED (INVALID_CREDENTIALS);
       RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be checked.
     """
+    GetCreditBalance: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.GetCreditBalanceRequest, _user_service_pb2.GetCreditBalanceResponse]
+    """Returns a user's credit, one balance for each currency in which it ever had some.
+
+    Errors: NOT_FOUND (USER_NOT_FOUND).
+    """
+    GrantCredit: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.GrantCreditRequest, _user_service_pb2.GrantCreditResponse]
+    """Gives a user credit out of nothing.
+
+    Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED),
+      INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
+    """
+    TransferCredit: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.TransferCreditRequest, _user_service_pb2.TransferCreditResponse]
+    """Moves available credit from one user to another: both see it, or neither.
+
+    Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
+      INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
+    """
+    ListCreditEntries: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ListCreditEntriesRequest, _user_service_pb2.ListCreditEntriesResponse]
+    """Lists the entries of a user's ledger, last made first.
+
+    Errors: NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """
 
 @_typing.type_check_only
 class UserServiceAsyncStub(UserServiceStub):
@@ -118,6 +141,7 @@ class UserServiceAsyncStub(UserServiceStub):
     """Creates an ACTIVE user.
 
     Errors: ALREADY_EXISTS (USER_ALREADY_EXISTS) naming the field;
+      INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE) for the credit;
       RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be hashed.
     """
     GetUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetUserRequest, _user_service_pb2.GetUserResponse]  # type: ignore[assignment]
@@ -175,6 +199,28 @@ class UserServiceAsyncStub(UserServiceStub):
     Errors: UNAUTHENTICATED (INVALID_CREDENTIALS);
       RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be checked.
     """
+    GetCreditBalance: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetCreditBalanceRequest, _user_service_pb2.GetCreditBalanceResponse]  # type: ignore[assignment]
+    """Returns a user's credit, one balance for each currency in which it ever had some.
+
+    Errors: NOT_FOUND (USER_NOT_FOUND).
+    """
+    GrantCredit: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GrantCreditRequest, _user_service_pb2.GrantCreditResponse]  # type: ignore[assignment]
+    """Gives a user credit out of nothing.
+
+    Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED),
+      INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
+    """
+    TransferCredit: _aio.UnaryUnaryMultiCallable[_user_service_pb2.TransferCreditRequest, _user_service_pb2.TransferCreditResponse]  # type: ignore[assignment]
+    """Moves available credit from one user to another: both see it, or neither.
+
+    Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
+      INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
+    """
+    ListCreditEntries: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ListCreditEntriesRequest, _user_service_pb2.ListCreditEntriesResponse]  # type: ignore[assignment]
+    """Lists the entries of a user's ledger, last made first.
+
+    Errors: NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     """Creates, finds and changes users, and checks their passwords.
@@ -195,6 +241,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates an ACTIVE user.
 
         Errors: ALREADY_EXISTS (USER_ALREADY_EXISTS) naming the field;
+          INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE) for the credit;
           RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be hashed.
         """
 
@@ -311,6 +358,52 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: UNAUTHENTICATED (INVALID_CREDENTIALS);
           RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be checked.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCreditBalance(
+        self,
+        request: _user_service_pb2.GetCreditBalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.GetCreditBalanceResponse, _abc.Awaitable[_user_service_pb2.GetCreditBalanceResponse]]:
+        """Returns a user's credit, one balance for each currency in which it ever had some.
+
+        Errors: NOT_FOUND (USER_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def GrantCredit(
+        self,
+        request: _user_service_pb2.GrantCreditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.GrantCreditResponse, _abc.Awaitable[_user_service_pb2.GrantCreditResponse]]:
+        """Gives a user credit out of nothing.
+
+        Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED),
+          INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
+        """
+
+    @_abc_1.abstractmethod
+    def TransferCredit(
+        self,
+        request: _user_service_pb2.TransferCreditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.TransferCreditResponse, _abc.Awaitable[_user_service_pb2.TransferCreditResponse]]:
+        """Moves available credit from one user to another: both see it, or neither.
+
+        Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
+          INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
+        """
+
+    @_abc_1.abstractmethod
+    def ListCreditEntries(
+        self,
+        request: _user_service_pb2.ListCreditEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.ListCreditEntriesResponse, _abc.Awaitable[_user_service_pb2.ListCreditEntriesResponse]]:
+        """Lists the entries of a user's ledger, last made first.
+
+        Errors: NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
 
 def add_UserServiceServicer_to_server(servicer: UserServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,119 @@
+"""Decisions about credit.
+
+Locks are taken in one order by every call: users by id, then the order, then credit accounts by user and currency. So
+no two calls wait for each other.
+"""
+
+from datetime import datetime
+from uuid import UUID
+
+from service.application.ports import UnitOfWork
+from service.domain.credit import Account, CreditAccount, EntryType, Transaction, move
+from service.domain.errors import InvalidField
+from service.domain.money import Money
+from service.domain.orders import CreditState, Order
+
+_AVAILABLE, _HELD, _ISSUED, _SPENT = Account.AVAILABLE, Account.HELD, Account.ISSUED, Account.SPENT
+
+
+async def grant_credit(
+    uow: UnitOfWork, user_id: UUID, amount: Money, description: str, now: datetime
+) -> tuple[Transaction, CreditAccount]:
+    """Give a user credit out of nothing; raises UserNotFound, UserDeleted and AmountOutOfRange."""
+    user = await uow.users.get_for_share(user_id)
+    user.require_not_deleted()
+    return await _grant(uow, user_id, amount, description, now)
+
+
+async def grant_welcome_credit(uow: UnitOfWork, user_id: UUID, amount: Money, now: datetime) -> None:
+    """Give credit to a user who was added in this unit of work."""
+    await _grant(uow, user_id, amount, "welcome credit", now)
+
+
+async def _grant(
+    uow: UnitOfWork, user_id: UUID, amount: Money, description: str, now: datetime
+) -> tuple[Transaction, CreditAccount]:
+    (account,) = await uow.credit.lock([(user_id, amount.currency)])
+    entries = move(amount, (None, _ISSUED), (account, _AVAILABLE))
+    transaction = Transaction(EntryType.GRANT, entries, now, description=description)
+    uow.credit.record(transaction)
+    return transaction, account
+
+
+async def transfer_credit(
+    uow: UnitOfWork, from_user_id: UUID, to_user_id: UUID, amount: Money, description: str, now: datetime
+) -> tuple[Transaction, CreditAccount, CreditAccount]:
+    """Move available credit from one user to another.
+
+    Raises:
+        UserNotFound, UserDeleted: one of the users cannot have credit.
+        InvalidField: the two are one.
+        InsufficientCredit, AmountOutOfRange: as `service.domain.credit.move`.
+    """
+    if from_user_id == to_user_id:
+        raise InvalidField.at("to_user_id", "must be another user than from_user_id")
+    for user_id in sorted((from_user_id, to_user_id)):
+        (await uow.users.get_for_share(user_id)).require_not_deleted()
+    source, target = await uow.credit.lock([(from_user_id, amount.currency), (to_user_id, amount.currency)])
+    entries = move(amount, (source, _AVAILABLE), (target, _AVAILABLE))
+    transaction = Transaction(EntryType.TRANSFER, entries, now, description=description)
+    uow.credit.record(transaction)
+    return transaction, source, target
+
+
+async def hold_for_order(uow: UnitOfWork, order: Order, now: datetime) -> None:
+    """Set the order's total aside; raises InsufficientCredit."""
+    order.hold_credit(now)
+    await _move_for_order(uow, order, EntryType.HOLD, order.total, now, _AVAILABLE, _HELD)
+
+
+async def follow_total(uow: UnitOfWork, order: Order, old_total: Money, now: datetime) -> None:
+    """Set more aside or give some back, after the order's total changed; raises InsufficientCredit."""
+    new_total = order.total
+    if order.credit_state is not CreditState.HELD or new_total == old_total:
+        return
+    if new_total.currency != old_total.currency:
+        await _move_for_order(uow, order, EntryType.VOID, old_total, now, _HELD, _AVAILABLE)
+        await _move_for_order(uow, order, EntryType.HOLD, new_total, now, _AVAILABLE, _HELD)
+        return
+    more = new_total.amount - old_total.amount
+    if more > 0:
+        amount = Money(new_total.currency, more)
+        await _move_for_order(uow, order, EntryType.HOLD, amount, now, _AVAILABLE, _HELD)
+    else:
+        amount = Money(new_total.currency, -more)
+        await _move_for_order(uow, order, EntryType.VOID, amount, now, _HELD, _AVAILABLE)
+
+
+async def spend_for_order(uow: UnitOfWork, order: Order, now: datetime) -> None:
+    """Spend what pays for a confirmed order; raises InsufficientCredit if the hold expired and the credit is gone."""
+    held = order.credit_state is CreditState.HELD
+    if order.post_credit():
+        source = _HELD if held else _AVAILABLE
+        await _move_for_order(uow, order, EntryType.POST, order.total, now, source, _SPENT)
+
+
+async def give_back_for_order(uow: UnitOfWork, order: Order, now: datetime) -> None:
+    """Give back what paid for a cancelled order."""
+    match order.release_credit():
+        case CreditState.VOIDED:
+            await _move_for_order(uow, order, EntryType.VOID, order.total, now, _HELD, _AVAILABLE)
+        case CreditState.REVERSED:
+            await _move_for_order(uow, order, EntryType.REVERSAL, order.total, now, _SPENT, _AVAILABLE)
+
+
+async def expire_hold(uow: UnitOfWork, order: Order, now: datetime) -> None:
+    """Give back what waited too long for an order's confirmation; nothing happens unless it did."""
+    if order.expire_credit(now):
+        await _move_for_order(uow, order, EntryType.VOID, order.total, now, _HELD, _AVAILABLE)
+
+
+async def _move_for_order(
+    uow: UnitOfWork, order: Order, kind: EntryType, amount: Money, now: datetime, source: Account, target: Account
+) -> None:
+    if not amount.amount:
+        return
+    (account,) = await uow.credit.lock([(order.user_id, amount.currency)])
+    ours = {_ISSUED, _SPENT}
+    entries = move(amount, (None if source in ours else account, source), (None if target in ours else account, target))
+    uow.credit.record(Transaction(kind, entries, now, order_id=order.id))

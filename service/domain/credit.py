@@ -1,0 +1,109 @@
+"""Store credit: what a user can spend, kept in a double-entry ledger.
+
+Credit moves between accounts, and a move makes two entries that add up to zero. A user has two accounts in each
+currency: what is available, and what is held for orders. Where credit comes from (ISSUED) and where it goes to (SPENT)
+are accounts of ours; they have entries only and no balance, so that no row is locked by every call.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from service.domain.errors import AmountOutOfRange, InsufficientCredit
+from service.domain.money import AMOUNT_LIMIT, Money
+
+
+class Account(StrEnum):
+    """Where credit can be."""
+
+    AVAILABLE = "AVAILABLE"
+    HELD = "HELD"
+    ISSUED = "ISSUED"
+    SPENT = "SPENT"
+
+
+class EntryType(StrEnum):
+    """Why credit moved."""
+
+    GRANT = "GRANT"
+    TRANSFER = "TRANSFER"
+    HOLD = "HOLD"
+    VOID = "VOID"
+    POST = "POST"
+    REVERSAL = "REVERSAL"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One change of one account; `user_id` and `balance_after` are None for the accounts that are ours."""
+
+    id: UUID
+    user_id: UUID | None
+    account: Account
+    currency: str
+    amount: Decimal
+    balance_after: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Entries made at once, whose amounts add up to zero."""
+
+    type: EntryType
+    entries: tuple[Entry, ...]
+    create_time: datetime
+    order_id: UUID | None = None
+    description: str = ""
+    id: UUID = field(default_factory=uuid7)
+
+
+@dataclass(eq=False, kw_only=True)
+class CreditAccount:
+    """A user's credit in one currency. Only `move` changes it."""
+
+    user_id: UUID
+    currency: str
+    available: Decimal = Decimal(0)
+    held: Decimal = Decimal(0)
+
+    def change(self, account: Account, amount: Decimal) -> Entry:
+        """Change one of the two accounts and return the entry.
+
+        Raises:
+            InsufficientCredit: it would be less than zero.
+            AmountOutOfRange: it would be more than can be stored.
+        """
+        balance = (self.available if account is Account.AVAILABLE else self.held) + amount
+        if balance < 0:
+            raise InsufficientCredit(f"users/{self.user_id}", "the user has less credit than this needs")
+        if balance >= AMOUNT_LIMIT:
+            raise AmountOutOfRange.at("amount", "must leave the user with less than 10^15")
+        if account is Account.AVAILABLE:
+            self.available = balance
+        else:
+            self.held = balance
+        return Entry(uuid7(), self.user_id, account, self.currency, amount, balance)
+
+
+def move(
+    amount: Money,
+    source: tuple[CreditAccount | None, Account],
+    target: tuple[CreditAccount | None, Account],
+) -> tuple[Entry, Entry]:
+    """Move an amount from one account to another and return the two entries.
+
+    The accounts are given as the user's credit in the amount's currency, None for ours, and which part of it.
+
+    Raises:
+        InsufficientCredit: the source has less.
+        AmountOutOfRange: the target would have more than can be stored.
+    """
+    return _change(amount.currency, -amount.amount, *source), _change(amount.currency, amount.amount, *target)
+
+
+def _change(currency: str, amount: Decimal, owner: CreditAccount | None, account: Account) -> Entry:
+    return owner.change(account, amount) if owner else Entry(uuid7(), None, account, currency, amount, None)
