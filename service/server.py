@@ -188,11 +188,8 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
     if settings.max_connection_age:
-        options += [
-            ("grpc.max_connection_age_ms", int(settings.max_connection_age * 1000)),
-            # A call may take as long as any call.
-            ("grpc.max_connection_age_grace_ms", int(settings.default_deadline * 1000)),
-        ]
+        # No grace with it: a call that is under way ends on the old connection, however long it takes.
+        options.append(("grpc.max_connection_age_ms", int(settings.max_connection_age * 1000)))
     return options
 
 
