@@ -59,17 +59,17 @@ class Server:
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
 
         # The database.
-        self._store = Store(settings)
-        if problem := await self._store.problem():
-            await self._store.close()
+        self.store = Store(settings)
+        if problem := await self.store.problem():
+            await self.store.close()
             raise StartError(problem)
         configured_key = settings.signing_key
-        key = configured_key.get_secret_value().encode() if configured_key else await self._store.signing_key()
+        key = configured_key.get_secret_value().encode() if configured_key else await self.store.signing_key()
 
         # The chain: the first is the outermost.
         self._passwords = Argon2Passwords(settings)
         self._session = SessionInterceptor(
-            self._store.unit_of_work,
+            self.store.unit_of_work,
             signing_key=key,
             default_deadline=settings.default_deadline,
             max_response_bytes=settings.max_response_bytes,
@@ -87,13 +87,13 @@ class Server:
         page_tokens = PageTokens(key)
         users = UserServicer(
             current_unit_of_work,
-            self._store.user_queries,
-            self._store.credit_queries,
+            self.store.user_queries,
+            self.store.credit_queries,
             self._passwords,
             page_tokens,
             _now,
         )
-        orders = OrderServicer(current_unit_of_work, self._store.order_queries, page_tokens, _now)
+        orders = OrderServicer(current_unit_of_work, self.store.order_queries, page_tokens, _now)
         health = aio.HealthServicer()
         add_UserServiceServicer_to_server(users, self._server)
         add_OrderServiceServicer_to_server(orders, self._server)
@@ -102,7 +102,7 @@ class Server:
 
         # The port.
         await self._listen()
-        self._readiness = Readiness(health, SERVICES, self._store.problem)
+        self._readiness = Readiness(health, SERVICES, self.store.problem)
         await self._readiness.start()
         self._watch = asyncio.create_task(self._readiness.watch())
         await self._server.start()
@@ -168,7 +168,7 @@ class Server:
 
     async def _close(self) -> None:
         self._passwords.close()
-        await self._store.close()
+        await self.store.close()
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:

@@ -33,11 +33,15 @@ APPEND_ONLY_TRIGGER = """
 CREATE TRIGGER credit_entries_append_only BEFORE UPDATE ON credit_entries
 FOR EACH STATEMENT EXECUTE FUNCTION refuse_update()
 """
-# Not validated here: reading the whole table would hold the lock meanwhile.
+# Neither is validated here: reading the whole table would hold the lock meanwhile.
+ORDER_CREDIT_USER = """
+ALTER TABLE orders ADD CONSTRAINT fk_orders_credit_user_id_users
+FOREIGN KEY (credit_user_id) REFERENCES users (id) NOT VALID
+"""
 ORDER_CREDIT_CHECK = """
 ALTER TABLE orders ADD CONSTRAINT ck_orders_credit CHECK (
-    CASE WHEN credit_state IS NULL THEN credit_expire_time IS NULL
-    ELSE credit_state IN ('HELD', 'POSTED', 'VOIDED', 'REVERSED', 'EXPIRED')
+    CASE WHEN credit_state IS NULL THEN num_nonnulls(credit_user_id, credit_expire_time) = 0
+    ELSE credit_user_id IS NOT NULL AND credit_state IN ('HELD', 'POSTED', 'VOIDED', 'REVERSED', 'EXPIRED')
     AND (credit_state = 'HELD') = (credit_expire_time IS NOT NULL) END
 ) NOT VALID
 """
@@ -73,7 +77,7 @@ def upgrade() -> None:
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("create_time", sa.TIMESTAMP(timezone=True), nullable=False),
         sa.CheckConstraint(
-            "CASE WHEN user_id IS NULL THEN account IN ('ISSUED', 'SPENT') AND balance_after IS NULL"
+            "CASE WHEN user_id IS NULL THEN account IN ('ISSUED', 'SPENT', 'PURGED') AND balance_after IS NULL"
             " ELSE account IN ('AVAILABLE', 'HELD') AND balance_after IS NOT NULL END",
             name=op.f("ck_credit_entries_account"),
         ),
@@ -83,22 +87,16 @@ def upgrade() -> None:
         sa.CheckConstraint("amount <> 0", name=op.f("ck_credit_entries_amount")),
         sa.CheckConstraint("balance_after >= 0", name=op.f("ck_credit_entries_balance_after")),
         sa.CheckConstraint("length(description) <= 200", name=op.f("ck_credit_entries_description")),
-        sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_credit_entries_order_id_orders")),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_credit_entries_user_id_users")),
         sa.PrimaryKeyConstraint("position", name=op.f("pk_credit_entries")),
         sa.UniqueConstraint("id", name=op.f("uq_credit_entries_id")),
     )
-    op.create_index(
-        "ix_credit_entries_order_id",
-        "credit_entries",
-        ["order_id"],
-        unique=False,
-        postgresql_where=sa.text("order_id IS NOT NULL"),
-    )
     op.create_index(op.f("ix_credit_entries_transaction_id"), "credit_entries", ["transaction_id"], unique=False)
     op.create_index(op.f("ix_credit_entries_user_id_position"), "credit_entries", ["user_id", "position"], unique=False)
     op.add_column("orders", sa.Column("credit_state", sa.Text(), nullable=True))
+    op.add_column("orders", sa.Column("credit_user_id", sa.UUID(), nullable=True))
     op.add_column("orders", sa.Column("credit_expire_time", sa.TIMESTAMP(timezone=True), nullable=True))
+    op.execute(ORDER_CREDIT_USER)
     op.execute(ORDER_CREDIT_CHECK)
     for statement in (BALANCED_FUNCTION, BALANCED_TRIGGER, APPEND_ONLY_TRIGGER):
         op.execute(statement)
@@ -107,6 +105,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Go back."""
     op.drop_constraint(op.f("ck_orders_credit"), "orders")
+    op.drop_column("orders", "credit_user_id")
     op.drop_column("orders", "credit_expire_time")
     op.drop_column("orders", "credit_state")
     op.drop_table("credit_entries")

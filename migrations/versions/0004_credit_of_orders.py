@@ -1,4 +1,4 @@
-"""What the credit of orders needs and cannot be had under one lock: a validated CHECK and an index."""
+"""What the credit of orders needs and cannot be had under one short lock: validated constraints, and indexes."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,25 @@ down_revision: str | None = "0003"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
+INDEXES = {
+    "ix_orders_held": "orders (credit_expire_time) WHERE credit_state = 'HELD'",
+    "ix_orders_credit_user_id": "orders (credit_user_id) WHERE credit_user_id IS NOT NULL",
+}
+
 
 def upgrade() -> None:
     """Go from the revision before to this one."""
+    op.execute("ALTER TABLE orders VALIDATE CONSTRAINT fk_orders_credit_user_id_users")
     op.execute("ALTER TABLE orders VALIDATE CONSTRAINT ck_orders_credit")
     with op.get_context().autocommit_block():
-        # A killed run leaves an index that is not valid; the next one makes it anew.
-        op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_orders_held")
-        op.execute(
-            "CREATE INDEX CONCURRENTLY ix_orders_held ON orders (credit_expire_time) WHERE credit_state = 'HELD'"
-        )
+        for name, columns in INDEXES.items():
+            # A killed run leaves an index that is not valid; the next one makes it anew.
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+            op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {columns}")
 
 
 def downgrade() -> None:
     """Go back."""
     with op.get_context().autocommit_block():
-        op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_orders_held")
+        for name in INDEXES:
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")

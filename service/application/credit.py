@@ -102,18 +102,20 @@ async def give_back_for_order(uow: UnitOfWork, order: Order, now: datetime) -> N
             await _move_for_order(uow, order, EntryType.REVERSAL, order.total, now, _SPENT, _AVAILABLE)
 
 
-async def expire_hold(uow: UnitOfWork, order: Order, now: datetime) -> None:
-    """Give back what waited too long for an order's confirmation; nothing happens unless it did."""
-    if order.expire_credit(now):
+async def expire_hold(uow: UnitOfWork, order: Order, now: datetime) -> bool:
+    """Give back what waited too long for an order's confirmation, and return whether it did."""
+    expired = order.expire_credit(now)
+    if expired:
         await _move_for_order(uow, order, EntryType.VOID, order.total, now, _HELD, _AVAILABLE)
+    return expired
 
 
 async def _move_for_order(
     uow: UnitOfWork, order: Order, kind: EntryType, amount: Money, now: datetime, source: Account, target: Account
 ) -> None:
-    if not amount.amount:
+    if not amount.amount or order.credit_user_id is None:
         return
-    (account,) = await uow.credit.lock([(order.user_id, amount.currency)])
+    (account,) = await uow.credit.lock([(order.credit_user_id, amount.currency)])
     ours = {_ISSUED, _SPENT}
     entries = move(amount, (None if source in ours else account, source), (None if target in ours else account, target))
     uow.credit.record(Transaction(kind, entries, now, order_id=order.id))

@@ -7,6 +7,8 @@ from uuid import UUID
 from service.application.credit import follow_total, give_back_for_order, hold_for_order, spend_for_order
 from service.application.etags import check_etag
 from service.application.ports import UnitOfWork
+from service.domain.errors import InvalidField
+from service.domain.events import Event, FieldChange
 from service.domain.orders import Order, OrderFields
 
 
@@ -60,6 +62,28 @@ async def cancel_order(uow: UnitOfWork, order_id: UUID, etag: str, reason: str, 
     order.cancel(reason, now)
     await give_back_for_order(uow, order, now)
     return order
+
+
+async def transfer_orders(uow: UnitOfWork, from_user_id: UUID, to_user_id: UUID, now: datetime) -> int:
+    """Give all orders of one user to another, and return how many there were.
+
+    Raises:
+        InvalidField: the two users are one.
+        UserNotFound, UserNotActive: the receiver cannot order, or there is no such giver.
+        OrderAlreadyExists: both have an order with the same external reference.
+    """
+    if from_user_id == to_user_id:
+        raise InvalidField.at("to_user_id", "must be another user than from_user_id")
+    for user_id in sorted((from_user_id, to_user_id)):
+        if user_id == from_user_id:
+            # Against new orders, so that none is left behind.
+            await uow.users.get_for_update(user_id)
+        else:
+            (await uow.users.get_for_share(user_id)).require_active()
+    changes = (FieldChange("user_id", str(from_user_id), str(to_user_id)),)
+    order_ids = await uow.orders.transfer(from_user_id, to_user_id, now)
+    uow.record(Event(Order.aggregate_type, order_id, "TRANSFERRED", now, changes) for order_id in order_ids)
+    return len(order_ids)
 
 
 async def change_order(uow: UnitOfWork, order_id: UUID, etag: str, change: Callable[[Order], None]) -> Order:

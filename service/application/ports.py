@@ -9,7 +9,7 @@ Overloaded                  too much work of this kind is waiting already
 AlreadyAnswered             the request id has a stored response: not a failure
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from service.domain.credit import CreditAccount, Transaction
+from service.domain.events import Event
 from service.domain.orders import Order, OrderStatus
 from service.domain.users import User, UserState
 
@@ -75,6 +76,12 @@ class UserRepository(Protocol):
     async def get_for_share(self, user_id: UUID) -> User:
         """Return the user, locked so that it stays as it is; raises UserNotFound."""
 
+    async def has_open_orders_or_credit(self, user_id: UUID) -> bool:
+        """Return whether there is something that a purge needs `force` for."""
+
+    async def purge(self, user: User) -> int:
+        """Erase the user and everything that is its own, and return the number of its orders."""
+
     async def set_password_hash(self, user_id: UUID, password_hash: str, now: datetime) -> None:
         """Replace the hash of a user that exists."""
 
@@ -93,6 +100,12 @@ class OrderRepository(Protocol):
 
     async def get_for_update(self, order_id: UUID) -> Order:
         """Return the order with its items, locked against other changes; raises OrderNotFound."""
+
+    async def held_by_others(self, user_id: UUID) -> Sequence[Order]:
+        """Return the user's orders for which another user's credit is held, locked against other changes."""
+
+    async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[UUID]:
+        """Give all orders of a user, who is locked, to another, and return their ids; raises OrderAlreadyExists."""
 
 
 class CreditRepository(Protocol):
@@ -119,6 +132,9 @@ class UnitOfWork(Protocol):
     @property
     def credit(self) -> CreditRepository:
         """The ledger."""
+
+    def record(self, events: Iterable[Event]) -> None:
+        """Add events that no entity holds."""
 
     async def flush(self) -> None:
         """Write what changed, and its events, without committing; raises AlreadyExists and StoreError."""
@@ -194,6 +210,14 @@ class UserFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class TopUsers:
+    """Which users a statistic names: at most `limit` of those with more than `more_than` orders."""
+
+    more_than: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class OrderFilter:
     """Which orders to list; None means any. The times include the start and exclude the end."""
 
@@ -234,6 +258,13 @@ class OrderQueries(Protocol):
     async def page(self, where: OrderFilter, order_by: str, page: Page) -> PageOfRows:
         """Return a page of orders; `order_by` is NEWEST or OLDEST."""
 
+    async def statistics(self, where: OrderFilter, top_users: TopUsers) -> Sequence[Row]:
+        """Return sums over orders.
+
+        Rows with a `day` are for a day, status and currency. Rows with a `user_id` are for a top user and a currency,
+        with the user's number of orders in all currencies, most first.
+        """
+
     async def events(self, order_id: UUID, page: Page) -> PageOfRows | None:
         """Return a page of the order's events, oldest first; None if there is no such order."""
 
@@ -246,6 +277,16 @@ class CreditQueries(Protocol):
 
     async def entries(self, user_id: UUID, currency: str | None, page: Page) -> PageOfRows | None:
         """Return a page of the user's ledger, last made first."""
+
+
+class MaintenanceQueries(Protocol):
+    """What time alone decides. Every method is one statement, and raises StoreError."""
+
+    async def orders_with_expired_holds(self, now: datetime) -> Sequence[UUID]:
+        """Return orders whose credit was set aside for too long."""
+
+    async def users_to_purge(self, now: datetime) -> Sequence[UUID]:
+        """Return deleted users whose time to be brought back is over."""
 
 
 class Passwords(Protocol):

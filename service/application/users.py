@@ -4,10 +4,11 @@ from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
-from service.application.credit import grant_welcome_credit
+from service.application.credit import give_back_for_order, grant_welcome_credit
 from service.application.etags import check_etag
 from service.application.ports import Passwords, Row, UnitOfWork, UserQueries
-from service.domain.errors import InvalidCredentials
+from service.domain.errors import InvalidCredentials, UserInUse
+from service.domain.events import Event
 from service.domain.money import Money
 from service.domain.users import User, UserFields, UserState
 
@@ -37,6 +38,24 @@ async def change_user(uow: UnitOfWork, user_id: UUID, etag: str, change: Callabl
     check_etag(user, etag)
     change(user)
     return user
+
+
+async def purge_user(uow: UnitOfWork, user_id: UUID, etag: str, now: datetime, *, force: bool) -> int:
+    """Erase a user with everything that is its own, and return the number of its orders.
+
+    Raises:
+        UserNotFound, EtagMismatch
+        UserInUse: without `force` while the user has open orders or credit.
+    """
+    user = await uow.users.get_for_update(user_id)
+    check_etag(user, etag)
+    if not force and await uow.users.has_open_orders_or_credit(user_id):
+        raise UserInUse(user.subject, "the user has open orders or credit; force erases them too")
+    for order in await uow.orders.held_by_others(user_id):
+        await give_back_for_order(uow, order, now)
+    purged_orders = await uow.users.purge(user)
+    uow.record([Event(User.aggregate_type, user_id, "PURGED", now)])
+    return purged_orders
 
 
 async def set_password(

@@ -18,7 +18,8 @@ WITH summed AS (
     SELECT DISTINCT ON (user_id, currency, account) user_id, currency, account, balance_after
     FROM credit_entries WHERE user_id IS NOT NULL ORDER BY user_id, currency, account, position DESC
 ), ordered AS (
-    SELECT user_id, currency, sum(total_amount) AS held FROM orders WHERE credit_state = 'HELD' GROUP BY user_id, currency
+    SELECT credit_user_id AS user_id, currency, sum(total_amount) AS held
+    FROM orders WHERE credit_state = 'HELD' GROUP BY credit_user_id, currency
 )
 SELECT format('user %s, %s: %s available by the entries, %s stored', user_id, currency, s.available, a.available)
 FROM summed s FULL JOIN credit_accounts a USING (user_id, currency)

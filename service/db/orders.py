@@ -1,15 +1,16 @@
 """The write side of orders."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from service.db.tables import ORDER_NUMBER_BLOCK, order_number_sequence, orders
 from service.domain.errors import OrderNotFound
-from service.domain.orders import Order
+from service.domain.orders import CreditState, Order
 
 
 class OrderNumbers:
@@ -47,6 +48,25 @@ class Orders:
     async def add(self, order: Order) -> None:
         """Keep a new order; OrderAlreadyExists comes with the flush."""
         (await self._begin()).add(order)
+
+    async def held_by_others(self, user_id: UUID) -> Sequence[Order]:
+        """Return the user's orders for which another user's credit is held, locked against other changes."""
+        session = await self._begin()
+        statement = select(Order).where(
+            orders.c.user_id == user_id, orders.c.credit_user_id != user_id, orders.c.credit_state == CreditState.HELD
+        )
+        return (await session.scalars(statement.order_by(orders.c.id).with_for_update(key_share=True))).all()
+
+    async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[UUID]:
+        """Give all orders of a user, who is locked, to another, and return their ids; raises OrderAlreadyExists."""
+        session = await self._begin()
+        statement = update(orders).where(orders.c.user_id == from_user_id).returning(orders.c.id)
+        changed = {
+            "user_id": to_user_id,
+            "version": orders.c.version + 1,
+            "update_time": func.greatest(orders.c.update_time, now),
+        }
+        return (await session.scalars(statement.values(changed))).all()
 
     async def get_for_update(self, order_id: UUID) -> Order:
         """Return the order with its items, locked against other changes; raises OrderNotFound."""

@@ -1,5 +1,6 @@
 """The unit of work: one call's transaction."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import timedelta
 from types import TracebackType
@@ -71,6 +72,10 @@ class UnitOfWork:
         await self._session.close()
         if isinstance(exc, Exception) and (meaning := meaning_of(exc)):
             raise meaning from exc
+
+    def record(self, events: Iterable[Event]) -> None:
+        """Add events that no entity holds."""
+        self._events.extend(events)
 
     async def flush(self) -> None:
         """Write what changed, its events and its entries, without committing."""

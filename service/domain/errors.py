@@ -6,7 +6,8 @@
     │   └── UnknownCurrency, MixedCurrencies, TooManyDecimals, AmountOutOfRange
     ├── NotFound                  UserNotFound, OrderNotFound
     ├── AlreadyExists             UserAlreadyExists, OrderAlreadyExists
-    ├── FailedPrecondition        IllegalTransition, UserNotActive, UserDeleted, OrderNotPending, InsufficientCredit
+    ├── FailedPrecondition        IllegalTransition, UserNotActive, UserDeleted, UserInUse, OrderNotPending,
+    │                             InsufficientCredit
     ├── EtagMismatch
     └── InvalidCredentials
 
@@ -193,6 +194,12 @@ class OrderNotPending(FailedPrecondition):
     """The order can no longer be changed."""
 
     reason = "ORDER_NOT_PENDING"
+
+
+class UserInUse(FailedPrecondition):
+    """The user has open orders or credit."""
+
+    reason = "USER_IN_USE"
 
 
 class InsufficientCredit(FailedPrecondition):

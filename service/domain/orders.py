@@ -105,6 +105,8 @@ class Order(Entity):
     cancel_reason: str | None = None
     # Set if the user's credit pays for the order: always its total.
     credit_state: CreditState | None = None
+    # Whose credit: the user who placed the order, also when the order goes to another.
+    credit_user_id: UUID | None = None
     # Set while HELD.
     credit_expire_time: datetime | None = None
     version: int
@@ -197,6 +199,7 @@ class Order(Entity):
     def hold_credit(self, now: datetime) -> None:
         """Say that credit is set aside for the new order."""
         self.credit_state, self.credit_expire_time = CreditState.HELD, now + HOLD_FOR
+        self.credit_user_id = self.user_id
 
     def post_credit(self) -> bool:
         """Say that credit is spent, and return whether the order is paid with it."""

@@ -8,7 +8,14 @@ import commerce.orders.v1.order_service_pb2 as pb
 from commerce.orders.v1.order_pb2 import Order as OrderMessage
 from commerce.orders.v1.order_service_pb2_grpc import OrderServiceServicer
 
-from service.application.orders import cancel_order, change_order, confirm_order, create_order, update_order
+from service.application.orders import (
+    cancel_order,
+    change_order,
+    confirm_order,
+    create_order,
+    transfer_orders,
+    update_order,
+)
 from service.application.ports import OrderQueries, Row, UnitOfWork
 from service.domain.errors import OrderNotFound
 from service.domain.orders import Order
@@ -22,6 +29,7 @@ from service.rpc.messages.orders import (
     parse_order_fields,
     parse_order_filter,
 )
+from service.rpc.messages.statistics import parse_statistics_filter, statistics_message
 from service.rpc.messages.values import in_order, require_id
 from service.rpc.page_tokens import PageTokens
 from service.rpc.update_masks import fields_to_update, settable_fields
@@ -123,6 +131,15 @@ class OrderServicer(OrderServiceServicer):
             next_page_token=self._page_tokens.next(request, found, EVENT_POSITION),
             total_size=found.total_size,
         )
+
+    async def TransferOrders(self, request: pb.TransferOrdersRequest, context: Context) -> pb.TransferOrdersResponse:
+        count = await transfer_orders(self._uow(), UUID(request.from_user_id), UUID(request.to_user_id), self._now())
+        return pb.TransferOrdersResponse(transferred_count=count)
+
+    async def GetOrderStatistics(
+        self, request: pb.GetOrderStatisticsRequest, context: Context
+    ) -> pb.GetOrderStatisticsResponse:
+        return statistics_message(await self._queries.statistics(*parse_statistics_filter(request)))
 
     async def _change(self, request: _ChangeRequest, change: Callable[[Order, datetime], None]) -> OrderMessage:
         now = self._now()

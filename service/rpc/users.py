@@ -10,7 +10,7 @@ from commerce.users.v1.user_service_pb2_grpc import UserServiceServicer
 
 from service.application.credit import grant_credit, transfer_credit
 from service.application.ports import CreditQueries, Passwords, Row, UnitOfWork, UserQueries
-from service.application.users import change_user, create_user, set_password, verify_password
+from service.application.users import change_user, create_user, purge_user, set_password, verify_password
 from service.domain.errors import UserNotFound
 from service.domain.users import User
 from service.rpc.interceptors.base import Context
@@ -115,6 +115,10 @@ class UserServicer(UserServiceServicer):
 
     async def UndeleteUser(self, request: pb.UndeleteUserRequest, context: Context) -> pb.UndeleteUserResponse:
         return pb.UndeleteUserResponse(user=await self._change(request, User.undelete))
+
+    async def PurgeUser(self, request: pb.PurgeUserRequest, context: Context) -> pb.PurgeUserResponse:
+        count = await purge_user(self._uow(), UUID(request.id), request.etag, self._now(), force=request.force)
+        return pb.PurgeUserResponse(purged_order_count=count)
 
     async def SetPassword(self, request: pb.SetPasswordRequest, context: Context) -> pb.SetPasswordResponse:
         user = await set_password(

@@ -6,10 +6,10 @@ import commerce.users.v1.user_service_pb2 as pb
 import grpc
 import pytest
 from commerce.orders.v1.order_pb2 import Order, OrderCreditState
-from commerce.users.v1.credit_pb2 import CreditAccount, CreditEntryType
+from commerce.users.v1.credit_pb2 import CreditEntryType
 from google.type.money_pb2 import Money
 
-from tests.support import Clients, fails, item, new_order
+from tests.support import PASSWORD, Clients, fails, item, new_order
 
 
 def euros(units: int, nanos: int = 0) -> Money:
@@ -64,7 +64,7 @@ async def test_a_user_without_credit_has_no_balance_and_an_unknown_one_is_not_fo
 
 async def test_welcome_credit_comes_with_the_user(clients: Clients) -> None:
     user = await clients.create_user()
-    request = pb.CreateUserRequest(user=user, password="correct horse", welcome_credit=euros(5))
+    request = pb.CreateUserRequest(user=user, password=PASSWORD, welcome_credit=euros(5))
     request.user.username, request.user.email = f"w{uuid4().hex[:12]}", f"{uuid4().hex}@example.com"
     created = (await clients.users.CreateUser(request)).user
     assert await balance(clients, created.id) == (euros(5), euros(0))

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    Date,
     Dialect,
     Row,
     Select,
@@ -17,16 +18,17 @@ from sqlalchemy import (
     bindparam,
     cast,
     func,
+    null,
     select,
-    text,
     type_coerce,
+    union_all,
 )
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from service.application.ports import OrderFilter, Page, PageOfRows
+from service.application.ports import OrderFilter, Page, PageOfRows, TopUsers
 from service.db.queries.reader import Reader
-from service.db.tables import events, order_items, orders
+from service.db.tables import OPEN, events, order_items, orders
 from service.domain.orders import OPEN_STATUSES
 
 
@@ -65,8 +67,6 @@ def _select_orders() -> Select[Any]:
 _ORDERS = _select_orders()
 _BY_IDS = _ORDERS.where(orders.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True)))))
 _BY_NUMBER = _ORDERS.where(orders.c.order_number == bindparam("order_number"))
-# In the words of the partial index ix_orders_open: bound values would not tell the planner that it applies.
-_OPEN = text("orders.status IN ('PENDING', 'CONFIRMED', 'PROCESSING')")
 
 
 class OrderQueries:
@@ -85,21 +85,45 @@ class OrderQueries:
 
     async def page(self, where: OrderFilter, order_by: str, page: Page) -> PageOfRows:
         """Return a page of orders."""
-        statement = _ORDERS
-        if where.user_id is not None:
-            statement = statement.where(orders.c.user_id == where.user_id)
-        if where.statuses is not None:
-            statement = statement.where(orders.c.status.in_(where.statuses))
-            if set(where.statuses) <= set(OPEN_STATUSES):
-                statement = statement.where(_OPEN)
-        if where.created_from is not None:
-            statement = statement.where(orders.c.create_time >= where.created_from)
-        if where.created_before is not None:
-            statement = statement.where(orders.c.create_time < where.created_before)
         keys = (orders.c.create_time, orders.c.id)
-        return await self._reader.page(statement, keys, page, descending=order_by == "NEWEST")
+        return await self._reader.page(_filtered(_ORDERS, where), keys, page, descending=order_by == "NEWEST")
+
+    async def statistics(self, where: OrderFilter, top_users: TopUsers) -> Sequence[Row[Any]]:
+        """Return sums by day, status and currency, and for the users with the most orders, by currency."""
+        day = cast(func.timezone("UTC", orders.c.create_time), Date).label("day")
+        columns = (day, orders.c.status, orders.c.currency, orders.c.user_id, orders.c.total_amount)
+        selected = _filtered(select(*columns), where).cte("selected")
+        count, total = func.count().label("order_count"), func.sum(selected.c.total_amount).label("total_amount")
+        group = (selected.c.day, selected.c.status, selected.c.currency)
+        by_day = select(*group, null().label("user_id"), count, total).group_by(*group)
+        most = select(selected.c.user_id, count).group_by(selected.c.user_id).having(func.count() > top_users.more_than)
+        top = most.order_by(count.desc(), selected.c.user_id).limit(top_users.limit).cte("top")
+        nothing = (null().label("day"), null().label("status"))
+        by_user = (
+            select(*nothing, selected.c.currency, top.c.user_id, top.c.order_count, total)
+            .join_from(top, selected, top.c.user_id == selected.c.user_id)
+            .group_by(top.c.user_id, top.c.order_count, selected.c.currency)
+        )
+        both = union_all(by_day, by_user).subquery("statistics")
+        # Days, or within users their number of orders, then the rest to make the order the same every time.
+        keys = (both.c.day, both.c.status, both.c.order_count.desc(), both.c.user_id, both.c.currency)
+        return await self._reader.all(select(both).order_by(*keys))
 
     async def events(self, order_id: UUID, page: Page) -> PageOfRows | None:
         """Return a page of the order's events, oldest first."""
         statement = select(events).where(events.c.aggregate_id == orders.c.id)
         return await self._reader.page_of(orders, order_id, statement, events.c.position, page, descending=False)
+
+
+def _filtered(statement: Select[Any], where: OrderFilter) -> Select[Any]:
+    if where.user_id is not None:
+        statement = statement.where(orders.c.user_id == where.user_id)
+    if where.statuses is not None:
+        statement = statement.where(orders.c.status.in_(where.statuses))
+        if set(where.statuses) <= set(OPEN_STATUSES):
+            statement = statement.where(OPEN)
+    if where.created_from is not None:
+        statement = statement.where(orders.c.create_time >= where.created_from)
+    if where.created_before is not None:
+        statement = statement.where(orders.c.create_time < where.created_before)
+    return statement

@@ -64,6 +64,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAUTHENTICATED: no active user has this name and password. It does not say which of the two is wrong."""
     ERROR_REASON_INSUFFICIENT_CREDIT: _ErrorReason.ValueType  # 36
     """FAILED_PRECONDITION: the user has less credit available than the call needs."""
+    ERROR_REASON_USER_IN_USE: _ErrorReason.ValueType  # 37
+    """FAILED_PRECONDITION: the user has open orders or credit; `force` erases them too."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 50
     """RESOURCE_EXHAUSTED: too much of this work is waiting already; `RetryInfo` says when to try again."""
     ERROR_REASON_RESPONSE_TOO_LARGE: _ErrorReason.ValueType  # 51
@@ -130,6 +132,8 @@ ERROR_REASON_INVALID_CREDENTIALS: ErrorReason.ValueType  # 35
 """UNAUTHENTICATED: no active user has this name and password. It does not say which of the two is wrong."""
 ERROR_REASON_INSUFFICIENT_CREDIT: ErrorReason.ValueType  # 36
 """FAILED_PRECONDITION: the user has less credit available than the call needs."""
+ERROR_REASON_USER_IN_USE: ErrorReason.ValueType  # 37
+"""FAILED_PRECONDITION: the user has open orders or credit; `force` erases them too."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 50
 """RESOURCE_EXHAUSTED: too much of this work is waiting already; `RetryInfo` says when to try again."""
 ERROR_REASON_RESPONSE_TOO_LARGE: ErrorReason.ValueType  # 51

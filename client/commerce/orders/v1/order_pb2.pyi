@@ -119,6 +119,10 @@ class _OrderEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderE
     """By DeliverOrder."""
     ORDER_EVENT_TYPE_CANCELLED: _OrderEventType.ValueType  # 7
     """By CancelOrder."""
+    ORDER_EVENT_TYPE_TRANSFERRED: _OrderEventType.ValueType  # 20
+    """By TransferOrders."""
+    ORDER_EVENT_TYPE_CREDIT_EXPIRED: _OrderEventType.ValueType  # 21
+    """The order was not confirmed in time, and the credit set aside for it was given back."""
 
 class OrderEventType(_OrderEventType, metaclass=_OrderEventTypeEnumTypeWrapper):
     """What happened to an order."""
@@ -139,6 +143,10 @@ ORDER_EVENT_TYPE_DELIVERED: OrderEventType.ValueType  # 6
 """By DeliverOrder."""
 ORDER_EVENT_TYPE_CANCELLED: OrderEventType.ValueType  # 7
 """By CancelOrder."""
+ORDER_EVENT_TYPE_TRANSFERRED: OrderEventType.ValueType  # 20
+"""By TransferOrders."""
+ORDER_EVENT_TYPE_CREDIT_EXPIRED: OrderEventType.ValueType  # 21
+"""The order was not confirmed in time, and the credit set aside for it was given back."""
 Global___OrderEventType: _TypeAlias = OrderEventType  # noqa: Y015
 
 @_typing.final

@@ -26,10 +26,12 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from commerce.orders.v1 import order_pb2 as commerce_dot_orders_dot_v1_dot_order__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.type import date_pb2 as google_dot_type_dot_date__pb2
 from google.type import interval_pb2 as google_dot_type_dot_interval__pb2
+from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&commerce/orders/v1/order_service.proto\x12\x12\x63ommerce.orders.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x63ommerce/orders/v1/order.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1agoogle/type/interval.proto\"\xab\x01\n\x12\x43reateOrderRequest\x12\x34\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.OrderB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12#\n\nrequest_id\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0fpay_with_credit\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"?\n\x13\x43reateOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"e\n\x0fGetOrderRequest\x12\x16\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12,\n\x0corder_number\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18 2\t^\\P{Cc}*$H\x00\x42\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"<\n\x10GetOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"<\n\x15\x42\x61tchGetOrdersRequest\x12#\n\x03ids\x18\x01 \x03(\tB\x16\xe2\x41\x01\x02\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\"C\n\x16\x42\x61tchGetOrdersResponse\x12)\n\x06orders\x18\x01 \x03(\x0b\x32\x19.commerce.orders.v1.Order\"\xdc\x02\n\x11ListOrdersRequest\x12 \n\x07user_id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12H\n\x08statuses\x18\x02 \x03(\x0e\x32\x1f.commerce.orders.v1.OrderStatusB\x15\xe2\x41\x01\x01\xbaH\x0e\x92\x01\x0b\x10\x06\"\x07\x82\x01\x04\x10\x01 \x00\x12\x30\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x15.google.type.IntervalB\x04\xe2\x41\x01\x01\x12\x45\n\x08order_by\x18\x04 \x01(\x0e\x32%.commerce.orders.v1.ListOrdersOrderByB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x1e\n\tpage_size\x18\x05 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12 \n\x12include_total_size\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\"l\n\x12ListOrdersResponse\x12)\n\x06orders\x18\x01 \x03(\x0b\x32\x19.commerce.orders.v1.Order\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x03\"\x95\x02\n\x12UpdateOrderRequest\x12\x34\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.OrderB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x86\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskBU\xe2\x41\x01\x01\xbaHN\xba\x01K\n\x15update_mask.max_paths\x12\x1amust name at most 32 paths\x1a\x16size(this.paths) <= 32\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"?\n\x13UpdateOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\x8c\x01\n\x13\x43onfirmOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"@\n\x14\x43onfirmOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\x8c\x01\n\x13ProcessOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"@\n\x14ProcessOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\xbc\x01\n\x10ShipOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x31\n\x0ftracking_number\x18\x02 \x01(\tB\x18\xe2\x41\x01\x02\xbaH\x11r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\x12\x19\n\x04\x65tag\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x04 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"=\n\x11ShipOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\x8c\x01\n\x13\x44\x65liverOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"@\n\x14\x44\x65liverOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\xb6\x01\n\x12\x43\x61ncelOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12)\n\x06reason\x18\x02 \x01(\tB\x19\xe2\x41\x01\x02\xbaH\x12r\x10\x10\x01\x18\xf4\x03\x32\t^\\P{Cc}*$\x12\x19\n\x04\x65tag\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x04 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"?\n\x13\x43\x61ncelOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\x9c\x01\n\x16ListOrderEventsRequest\x12\x1e\n\x08order_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12 \n\x12include_total_size\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"v\n\x17ListOrderEventsResponse\x12.\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.commerce.orders.v1.OrderEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x03*{\n\x11ListOrdersOrderBy\x12$\n LIST_ORDERS_ORDER_BY_UNSPECIFIED\x10\x00\x12\x1f\n\x1bLIST_ORDERS_ORDER_BY_NEWEST\x10\x01\x12\x1f\n\x1bLIST_ORDERS_ORDER_BY_OLDEST\x10\x02\x32\xf1\x08\n\x0cOrderService\x12\x63\n\x0b\x43reateOrder\x12&.commerce.orders.v1.CreateOrderRequest\x1a\'.commerce.orders.v1.CreateOrderResponse\"\x03\x90\x02\x02\x12Z\n\x08GetOrder\x12#.commerce.orders.v1.GetOrderRequest\x1a$.commerce.orders.v1.GetOrderResponse\"\x03\x90\x02\x01\x12l\n\x0e\x42\x61tchGetOrders\x12).commerce.orders.v1.BatchGetOrdersRequest\x1a*.commerce.orders.v1.BatchGetOrdersResponse\"\x03\x90\x02\x01\x12`\n\nListOrders\x12%.commerce.orders.v1.ListOrdersRequest\x1a&.commerce.orders.v1.ListOrdersResponse\"\x03\x90\x02\x01\x12\x63\n\x0bUpdateOrder\x12&.commerce.orders.v1.UpdateOrderRequest\x1a\'.commerce.orders.v1.UpdateOrderResponse\"\x03\x90\x02\x02\x12\x66\n\x0c\x43onfirmOrder\x12\'.commerce.orders.v1.ConfirmOrderRequest\x1a(.commerce.orders.v1.ConfirmOrderResponse\"\x03\x90\x02\x02\x12\x66\n\x0cProcessOrder\x12\'.commerce.orders.v1.ProcessOrderRequest\x1a(.commerce.orders.v1.ProcessOrderResponse\"\x03\x90\x02\x02\x12]\n\tShipOrder\x12$.commerce.orders.v1.ShipOrderRequest\x1a%.commerce.orders.v1.ShipOrderResponse\"\x03\x90\x02\x02\x12\x66\n\x0c\x44\x65liverOrder\x12\'.commerce.orders.v1.DeliverOrderRequest\x1a(.commerce.orders.v1.DeliverOrderResponse\"\x03\x90\x02\x02\x12\x63\n\x0b\x43\x61ncelOrder\x12&.commerce.orders.v1.CancelOrderRequest\x1a\'.commerce.orders.v1.CancelOrderResponse\"\x03\x90\x02\x02\x12o\n\x0fListOrderEvents\x12*.commerce.orders.v1.ListOrderEventsRequest\x1a+.commerce.orders.v1.ListOrderEventsResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&commerce/orders/v1/order_service.proto\x12\x12\x63ommerce.orders.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x63ommerce/orders/v1/order.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x16google/type/date.proto\x1a\x1agoogle/type/interval.proto\x1a\x17google/type/money.proto\"\xab\x01\n\x12\x43reateOrderRequest\x12\x34\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.OrderB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12#\n\nrequest_id\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0fpay_with_credit\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"?\n\x13\x43reateOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"e\n\x0fGetOrderRequest\x12\x16\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12,\n\x0corder_number\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18 2\t^\\P{Cc}*$H\x00\x42\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"<\n\x10GetOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"<\n\x15\x42\x61tchGetOrdersRequest\x12#\n\x03ids\x18\x01 \x03(\tB\x16\xe2\x41\x01\x02\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\"C\n\x16\x42\x61tchGetOrdersResponse\x12)\n\x06orders\x18\x01 \x03(\x0b\x32\x19.commerce.orders.v1.Order\"\xdc\x02\n\x11ListOrdersRequest\x12 \n\x07user_id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12H\n\x08statuses\x18\x02 \x03(\x0e\x32\x1f.commerce.orders.v1.OrderStatusB\x15\xe2\x41\x01\x01\xbaH\x0e\x92\x01\x0b\x10\x06\"\x07\x82\x01\x04\x10\x01 \x00\x12\x30\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x15.google.type.IntervalB\x04\xe2\x41\x01\x01\x12\x45\n\x08order_by\x18\x04 \x01(\x0e\x32%.commerce.orders.v1.ListOrdersOrderByB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x1e\n\tpage_size\x18\x05 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12 \n\x12include_total_size\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\"l\n\x12ListOrdersResponse\x12)\n\x06orders\x18\x01 \x03(\x0b\x32\x19.commerce.orders.v1.Order\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x03\"\x95\x02\n\x12UpdateOrderRequest\x12\x34\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.OrderB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x86\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskBU\xe2\x41\x01\x01\xbaHN\xba\x01K\n\x15update_mask.max_paths\x12\x1amust name at most 32 paths\x1a\x16size(this.paths) <= 32\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"?\n\x13UpdateOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\x8c\x01\n\x13\x43onfirmOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"@\n\x14\x43onfirmOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\x8c\x01\n\x13ProcessOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"@\n\x14ProcessOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\xbc\x01\n\x10ShipOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x31\n\x0ftracking_number\x18\x02 \x01(\tB\x18\xe2\x41\x01\x02\xbaH\x11r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\x12\x19\n\x04\x65tag\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x04 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"=\n\x11ShipOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\x8c\x01\n\x13\x44\x65liverOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"@\n\x14\x44\x65liverOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\xb6\x01\n\x12\x43\x61ncelOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12)\n\x06reason\x18\x02 \x01(\tB\x19\xe2\x41\x01\x02\xbaH\x12r\x10\x10\x01\x18\xf4\x03\x32\t^\\P{Cc}*$\x12\x19\n\x04\x65tag\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x04 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"?\n\x13\x43\x61ncelOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\x9c\x01\n\x16ListOrderEventsRequest\x12\x1e\n\x08order_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12 \n\x12include_total_size\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"v\n\x17ListOrderEventsResponse\x12.\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.commerce.orders.v1.OrderEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x03\"\x9f\x01\n\x15TransferOrdersRequest\x12\"\n\x0c\x66rom_user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12 \n\nto_user_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"3\n\x16TransferOrdersResponse\x12\x19\n\x11transferred_count\x18\x01 \x01(\x03\"\xbd\x01\n\x19GetOrderStatisticsRequest\x12\x30\n\x0b\x63reate_time\x18\x01 \x01(\x0b\x32\x15.google.type.IntervalB\x04\xe2\x41\x01\x01\x12 \n\x07user_id\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12%\n\x10more_than_orders\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12%\n\rmax_top_users\x18\x04 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\"\x85\x01\n\x1aGetOrderStatisticsResponse\x12\x37\n\nstatistics\x18\x01 \x03(\x0b\x32#.commerce.orders.v1.OrderStatistics\x12.\n\ttop_users\x18\x02 \x03(\x0b\x32\x1b.commerce.orders.v1.TopUser\"\xa1\x01\n\x0fOrderStatistics\x12\x1e\n\x03\x64\x61y\x18\x01 \x01(\x0b\x32\x11.google.type.Date\x12/\n\x06status\x18\x02 \x01(\x0e\x32\x1f.commerce.orders.v1.OrderStatus\x12\x13\n\x0border_count\x18\x03 \x01(\x03\x12(\n\x0ctotal_amount\x18\x04 \x01(\x0b\x32\x12.google.type.Money\"Z\n\x07TopUser\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x13\n\x0border_count\x18\x02 \x01(\x03\x12)\n\rtotal_amounts\x18\x03 \x03(\x0b\x32\x12.google.type.Money*{\n\x11ListOrdersOrderBy\x12$\n LIST_ORDERS_ORDER_BY_UNSPECIFIED\x10\x00\x12\x1f\n\x1bLIST_ORDERS_ORDER_BY_NEWEST\x10\x01\x12\x1f\n\x1bLIST_ORDERS_ORDER_BY_OLDEST\x10\x02\x32\xd9\n\n\x0cOrderService\x12\x63\n\x0b\x43reateOrder\x12&.commerce.orders.v1.CreateOrderRequest\x1a\'.commerce.orders.v1.CreateOrderResponse\"\x03\x90\x02\x02\x12Z\n\x08GetOrder\x12#.commerce.orders.v1.GetOrderRequest\x1a$.commerce.orders.v1.GetOrderResponse\"\x03\x90\x02\x01\x12l\n\x0e\x42\x61tchGetOrders\x12).commerce.orders.v1.BatchGetOrdersRequest\x1a*.commerce.orders.v1.BatchGetOrdersResponse\"\x03\x90\x02\x01\x12`\n\nListOrders\x12%.commerce.orders.v1.ListOrdersRequest\x1a&.commerce.orders.v1.ListOrdersResponse\"\x03\x90\x02\x01\x12\x63\n\x0bUpdateOrder\x12&.commerce.orders.v1.UpdateOrderRequest\x1a\'.commerce.orders.v1.UpdateOrderResponse\"\x03\x90\x02\x02\x12\x66\n\x0c\x43onfirmOrder\x12\'.commerce.orders.v1.ConfirmOrderRequest\x1a(.commerce.orders.v1.ConfirmOrderResponse\"\x03\x90\x02\x02\x12\x66\n\x0cProcessOrder\x12\'.commerce.orders.v1.ProcessOrderRequest\x1a(.commerce.orders.v1.ProcessOrderResponse\"\x03\x90\x02\x02\x12]\n\tShipOrder\x12$.commerce.orders.v1.ShipOrderRequest\x1a%.commerce.orders.v1.ShipOrderResponse\"\x03\x90\x02\x02\x12\x66\n\x0c\x44\x65liverOrder\x12\'.commerce.orders.v1.DeliverOrderRequest\x1a(.commerce.orders.v1.DeliverOrderResponse\"\x03\x90\x02\x02\x12\x63\n\x0b\x43\x61ncelOrder\x12&.commerce.orders.v1.CancelOrderRequest\x1a\'.commerce.orders.v1.CancelOrderResponse\"\x03\x90\x02\x02\x12o\n\x0fListOrderEvents\x12*.commerce.orders.v1.ListOrderEventsRequest\x1a+.commerce.orders.v1.ListOrderEventsResponse\"\x03\x90\x02\x01\x12l\n\x0eTransferOrders\x12).commerce.orders.v1.TransferOrdersRequest\x1a*.commerce.orders.v1.TransferOrdersResponse\"\x03\x90\x02\x02\x12x\n\x12GetOrderStatistics\x12-.commerce.orders.v1.GetOrderStatisticsRequest\x1a..commerce.orders.v1.GetOrderStatisticsResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -126,6 +128,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTORDEREVENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\010'
   _globals['_LISTORDEREVENTSREQUEST'].fields_by_name['include_total_size']._loaded_options = None
   _globals['_LISTORDEREVENTSREQUEST'].fields_by_name['include_total_size']._serialized_options = b'\342A\001\001'
+  _globals['_TRANSFERORDERSREQUEST'].fields_by_name['from_user_id']._loaded_options = None
+  _globals['_TRANSFERORDERSREQUEST'].fields_by_name['from_user_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
+  _globals['_TRANSFERORDERSREQUEST'].fields_by_name['to_user_id']._loaded_options = None
+  _globals['_TRANSFERORDERSREQUEST'].fields_by_name['to_user_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
+  _globals['_TRANSFERORDERSREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_TRANSFERORDERSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\010r\003\260\001\001\330\001\001'
+  _globals['_TRANSFERORDERSREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_TRANSFERORDERSREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_GETORDERSTATISTICSREQUEST'].fields_by_name['create_time']._loaded_options = None
+  _globals['_GETORDERSTATISTICSREQUEST'].fields_by_name['create_time']._serialized_options = b'\342A\001\001'
+  _globals['_GETORDERSTATISTICSREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_GETORDERSTATISTICSREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\001\272H\010r\003\260\001\001\330\001\001'
+  _globals['_GETORDERSTATISTICSREQUEST'].fields_by_name['more_than_orders']._loaded_options = None
+  _globals['_GETORDERSTATISTICSREQUEST'].fields_by_name['more_than_orders']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_GETORDERSTATISTICSREQUEST'].fields_by_name['max_top_users']._loaded_options = None
+  _globals['_GETORDERSTATISTICSREQUEST'].fields_by_name['max_top_users']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
   _globals['_ORDERSERVICE'].methods_by_name['CreateOrder']._loaded_options = None
   _globals['_ORDERSERVICE'].methods_by_name['CreateOrder']._serialized_options = b'\220\002\002'
   _globals['_ORDERSERVICE'].methods_by_name['GetOrder']._loaded_options = None
@@ -148,52 +166,68 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERSERVICE'].methods_by_name['CancelOrder']._serialized_options = b'\220\002\002'
   _globals['_ORDERSERVICE'].methods_by_name['ListOrderEvents']._loaded_options = None
   _globals['_ORDERSERVICE'].methods_by_name['ListOrderEvents']._serialized_options = b'\220\002\001'
-  _globals['_LISTORDERSORDERBY']._serialized_start=2969
-  _globals['_LISTORDERSORDERBY']._serialized_end=3092
-  _globals['_CREATEORDERREQUEST']._serialized_start=219
-  _globals['_CREATEORDERREQUEST']._serialized_end=390
-  _globals['_CREATEORDERRESPONSE']._serialized_start=392
-  _globals['_CREATEORDERRESPONSE']._serialized_end=455
-  _globals['_GETORDERREQUEST']._serialized_start=457
-  _globals['_GETORDERREQUEST']._serialized_end=558
-  _globals['_GETORDERRESPONSE']._serialized_start=560
-  _globals['_GETORDERRESPONSE']._serialized_end=620
-  _globals['_BATCHGETORDERSREQUEST']._serialized_start=622
-  _globals['_BATCHGETORDERSREQUEST']._serialized_end=682
-  _globals['_BATCHGETORDERSRESPONSE']._serialized_start=684
-  _globals['_BATCHGETORDERSRESPONSE']._serialized_end=751
-  _globals['_LISTORDERSREQUEST']._serialized_start=754
-  _globals['_LISTORDERSREQUEST']._serialized_end=1102
-  _globals['_LISTORDERSRESPONSE']._serialized_start=1104
-  _globals['_LISTORDERSRESPONSE']._serialized_end=1212
-  _globals['_UPDATEORDERREQUEST']._serialized_start=1215
-  _globals['_UPDATEORDERREQUEST']._serialized_end=1492
-  _globals['_UPDATEORDERRESPONSE']._serialized_start=1494
-  _globals['_UPDATEORDERRESPONSE']._serialized_end=1557
-  _globals['_CONFIRMORDERREQUEST']._serialized_start=1560
-  _globals['_CONFIRMORDERREQUEST']._serialized_end=1700
-  _globals['_CONFIRMORDERRESPONSE']._serialized_start=1702
-  _globals['_CONFIRMORDERRESPONSE']._serialized_end=1766
-  _globals['_PROCESSORDERREQUEST']._serialized_start=1769
-  _globals['_PROCESSORDERREQUEST']._serialized_end=1909
-  _globals['_PROCESSORDERRESPONSE']._serialized_start=1911
-  _globals['_PROCESSORDERRESPONSE']._serialized_end=1975
-  _globals['_SHIPORDERREQUEST']._serialized_start=1978
-  _globals['_SHIPORDERREQUEST']._serialized_end=2166
-  _globals['_SHIPORDERRESPONSE']._serialized_start=2168
-  _globals['_SHIPORDERRESPONSE']._serialized_end=2229
-  _globals['_DELIVERORDERREQUEST']._serialized_start=2232
-  _globals['_DELIVERORDERREQUEST']._serialized_end=2372
-  _globals['_DELIVERORDERRESPONSE']._serialized_start=2374
-  _globals['_DELIVERORDERRESPONSE']._serialized_end=2438
-  _globals['_CANCELORDERREQUEST']._serialized_start=2441
-  _globals['_CANCELORDERREQUEST']._serialized_end=2623
-  _globals['_CANCELORDERRESPONSE']._serialized_start=2625
-  _globals['_CANCELORDERRESPONSE']._serialized_end=2688
-  _globals['_LISTORDEREVENTSREQUEST']._serialized_start=2691
-  _globals['_LISTORDEREVENTSREQUEST']._serialized_end=2847
-  _globals['_LISTORDEREVENTSRESPONSE']._serialized_start=2849
-  _globals['_LISTORDEREVENTSRESPONSE']._serialized_end=2967
-  _globals['_ORDERSERVICE']._serialized_start=3095
-  _globals['_ORDERSERVICE']._serialized_end=4232
+  _globals['_ORDERSERVICE'].methods_by_name['TransferOrders']._loaded_options = None
+  _globals['_ORDERSERVICE'].methods_by_name['TransferOrders']._serialized_options = b'\220\002\002'
+  _globals['_ORDERSERVICE'].methods_by_name['GetOrderStatistics']._loaded_options = None
+  _globals['_ORDERSERVICE'].methods_by_name['GetOrderStatistics']._serialized_options = b'\220\002\001'
+  _globals['_LISTORDERSORDERBY']._serialized_start=3817
+  _globals['_LISTORDERSORDERBY']._serialized_end=3940
+  _globals['_CREATEORDERREQUEST']._serialized_start=268
+  _globals['_CREATEORDERREQUEST']._serialized_end=439
+  _globals['_CREATEORDERRESPONSE']._serialized_start=441
+  _globals['_CREATEORDERRESPONSE']._serialized_end=504
+  _globals['_GETORDERREQUEST']._serialized_start=506
+  _globals['_GETORDERREQUEST']._serialized_end=607
+  _globals['_GETORDERRESPONSE']._serialized_start=609
+  _globals['_GETORDERRESPONSE']._serialized_end=669
+  _globals['_BATCHGETORDERSREQUEST']._serialized_start=671
+  _globals['_BATCHGETORDERSREQUEST']._serialized_end=731
+  _globals['_BATCHGETORDERSRESPONSE']._serialized_start=733
+  _globals['_BATCHGETORDERSRESPONSE']._serialized_end=800
+  _globals['_LISTORDERSREQUEST']._serialized_start=803
+  _globals['_LISTORDERSREQUEST']._serialized_end=1151
+  _globals['_LISTORDERSRESPONSE']._serialized_start=1153
+  _globals['_LISTORDERSRESPONSE']._serialized_end=1261
+  _globals['_UPDATEORDERREQUEST']._serialized_start=1264
+  _globals['_UPDATEORDERREQUEST']._serialized_end=1541
+  _globals['_UPDATEORDERRESPONSE']._serialized_start=1543
+  _globals['_UPDATEORDERRESPONSE']._serialized_end=1606
+  _globals['_CONFIRMORDERREQUEST']._serialized_start=1609
+  _globals['_CONFIRMORDERREQUEST']._serialized_end=1749
+  _globals['_CONFIRMORDERRESPONSE']._serialized_start=1751
+  _globals['_CONFIRMORDERRESPONSE']._serialized_end=1815
+  _globals['_PROCESSORDERREQUEST']._serialized_start=1818
+  _globals['_PROCESSORDERREQUEST']._serialized_end=1958
+  _globals['_PROCESSORDERRESPONSE']._serialized_start=1960
+  _globals['_PROCESSORDERRESPONSE']._serialized_end=2024
+  _globals['_SHIPORDERREQUEST']._serialized_start=2027
+  _globals['_SHIPORDERREQUEST']._serialized_end=2215
+  _globals['_SHIPORDERRESPONSE']._serialized_start=2217
+  _globals['_SHIPORDERRESPONSE']._serialized_end=2278
+  _globals['_DELIVERORDERREQUEST']._serialized_start=2281
+  _globals['_DELIVERORDERREQUEST']._serialized_end=2421
+  _globals['_DELIVERORDERRESPONSE']._serialized_start=2423
+  _globals['_DELIVERORDERRESPONSE']._serialized_end=2487
+  _globals['_CANCELORDERREQUEST']._serialized_start=2490
+  _globals['_CANCELORDERREQUEST']._serialized_end=2672
+  _globals['_CANCELORDERRESPONSE']._serialized_start=2674
+  _globals['_CANCELORDERRESPONSE']._serialized_end=2737
+  _globals['_LISTORDEREVENTSREQUEST']._serialized_start=2740
+  _globals['_LISTORDEREVENTSREQUEST']._serialized_end=2896
+  _globals['_LISTORDEREVENTSRESPONSE']._serialized_start=2898
+  _globals['_LISTORDEREVENTSRESPONSE']._serialized_end=3016
+  _globals['_TRANSFERORDERSREQUEST']._serialized_start=3019
+  _globals['_TRANSFERORDERSREQUEST']._serialized_end=3178
+  _globals['_TRANSFERORDERSRESPONSE']._serialized_start=3180
+  _globals['_TRANSFERORDERSRESPONSE']._serialized_end=3231
+  _globals['_GETORDERSTATISTICSREQUEST']._serialized_start=3234
+  _globals['_GETORDERSTATISTICSREQUEST']._serialized_end=3423
+  _globals['_GETORDERSTATISTICSRESPONSE']._serialized_start=3426
+  _globals['_GETORDERSTATISTICSRESPONSE']._serialized_end=3559
+  _globals['_ORDERSTATISTICS']._serialized_start=3562
+  _globals['_ORDERSTATISTICS']._serialized_end=3723
+  _globals['_TOPUSER']._serialized_start=3725
+  _globals['_TOPUSER']._serialized_end=3815
+  _globals['_ORDERSERVICE']._serialized_start=3943
+  _globals['_ORDERSERVICE']._serialized_end=5312
 # @@protoc_insertion_point(module_scope)

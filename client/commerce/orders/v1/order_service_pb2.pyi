@@ -10,7 +10,9 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.type import date_pb2 as _date_pb2
 from google.type import interval_pb2 as _interval_pb2
+from google.type import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -715,3 +717,195 @@ class ListOrderEventsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListOrderEventsResponse: _TypeAlias = ListOrderEventsResponse  # noqa: Y015
+
+@_typing.final
+class TransferOrdersRequest(_message.Message):
+    """Request of TransferOrders."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_USER_ID_FIELD_NUMBER: _builtins.int
+    TO_USER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    from_user_id: _builtins.str
+    """The giving user's id."""
+    to_user_id: _builtins.str
+    """The receiving user's id."""
+    request_id: _builtins.str
+    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    validate_only: _builtins.bool
+    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    def __init__(
+        self,
+        *,
+        from_user_id: _builtins.str = ...,
+        to_user_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_user_id", b"from_user_id", "request_id", b"request_id", "to_user_id", b"to_user_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferOrdersRequest: _TypeAlias = TransferOrdersRequest  # noqa: Y015
+
+@_typing.final
+class TransferOrdersResponse(_message.Message):
+    """Response of TransferOrders."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFERRED_COUNT_FIELD_NUMBER: _builtins.int
+    transferred_count: _builtins.int
+    """How many orders changed their user."""
+    def __init__(
+        self,
+        *,
+        transferred_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["transferred_count", b"transferred_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferOrdersResponse: _TypeAlias = TransferOrdersResponse  # noqa: Y015
+
+@_typing.final
+class GetOrderStatisticsRequest(_message.Message):
+    """Request of GetOrderStatistics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    MORE_THAN_ORDERS_FIELD_NUMBER: _builtins.int
+    MAX_TOP_USERS_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Only orders of this user."""
+    more_than_orders: _builtins.int
+    """Name users with more than this many orders."""
+    max_top_users: _builtins.int
+    """At most this many users, those with the most orders; 0 means 10."""
+    @_builtins.property
+    def create_time(self) -> _interval_pb2.Interval:
+        """Only orders created at or after the start and before the end; either may be left out."""
+
+    def __init__(
+        self,
+        *,
+        create_time: _interval_pb2.Interval | None = ...,
+        user_id: _builtins.str = ...,
+        more_than_orders: _builtins.int = ...,
+        max_top_users: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "max_top_users", b"max_top_users", "more_than_orders", b"more_than_orders", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOrderStatisticsRequest: _TypeAlias = GetOrderStatisticsRequest  # noqa: Y015
+
+@_typing.final
+class GetOrderStatisticsResponse(_message.Message):
+    """Response of GetOrderStatistics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATISTICS_FIELD_NUMBER: _builtins.int
+    TOP_USERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def statistics(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderStatistics]:
+        """By day, status and currency; none where there are no orders."""
+
+    @_builtins.property
+    def top_users(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopUser]:
+        """Most orders first."""
+
+    def __init__(
+        self,
+        *,
+        statistics: _abc.Iterable[Global___OrderStatistics] | None = ...,
+        top_users: _abc.Iterable[Global___TopUser] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["statistics", b"statistics", "top_users", b"top_users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOrderStatisticsResponse: _TypeAlias = GetOrderStatisticsResponse  # noqa: Y015
+
+@_typing.final
+class OrderStatistics(_message.Message):
+    """The orders that were created on one day, are in one status now, and are in one currency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ORDER_COUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_AMOUNT_FIELD_NUMBER: _builtins.int
+    status: _order_pb2.OrderStatus.ValueType
+    """Their status."""
+    order_count: _builtins.int
+    """How many they are."""
+    @_builtins.property
+    def day(self) -> _date_pb2.Date:
+        """In UTC."""
+
+    @_builtins.property
+    def total_amount(self) -> _money_pb2.Money:
+        """The sum of their totals."""
+
+    def __init__(
+        self,
+        *,
+        day: _date_pb2.Date | None = ...,
+        status: _order_pb2.OrderStatus.ValueType = ...,
+        order_count: _builtins.int = ...,
+        total_amount: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "total_amount", b"total_amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "order_count", b"order_count", "status", b"status", "total_amount", b"total_amount"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderStatistics: _TypeAlias = OrderStatistics  # noqa: Y015
+
+@_typing.final
+class TopUser(_message.Message):
+    """A user with many orders."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    ORDER_COUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_AMOUNTS_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The user."""
+    order_count: _builtins.int
+    """How many orders it has."""
+    @_builtins.property
+    def total_amounts(self) -> _containers.RepeatedCompositeFieldContainer[_money_pb2.Money]:
+        """The sums of their totals, by currency code."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        order_count: _builtins.int = ...,
+        total_amounts: _abc.Iterable[_money_pb2.Money] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_count", b"order_count", "total_amounts", b"total_amounts", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopUser: _TypeAlias = TopUser  # noqa: Y015

@@ -96,6 +96,16 @@ class OrderServiceStub:
                 request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderEventsRequest.SerializeToString,
                 response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderEventsResponse.FromString,
                 _registered_method=True)
+        self.TransferOrders = channel.unary_unary(
+                '/commerce.orders.v1.OrderService/TransferOrders',
+                request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.TransferOrdersRequest.SerializeToString,
+                response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.TransferOrdersResponse.FromString,
+                _registered_method=True)
+        self.GetOrderStatistics = channel.unary_unary(
+                '/commerce.orders.v1.OrderService/GetOrderStatistics',
+                request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.GetOrderStatisticsRequest.SerializeToString,
+                response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.GetOrderStatisticsResponse.FromString,
+                _registered_method=True)
 
 
 class OrderServiceServicer:
@@ -215,6 +225,25 @@ class OrderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TransferOrders(self, request, context):
+        """Gives all orders of one user to another, in one transaction. Credit that pays for them stays the giver's.
+
+        Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE) for the receiver,
+        ALREADY_EXISTS (ORDER_ALREADY_EXISTS) where both users have an order with the same `external_ref`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOrderStatistics(self, request, context):
+        """Counts orders and adds up their totals by day (UTC), status and currency, and names the users with the most orders.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OrderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -272,6 +301,16 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     servicer.ListOrderEvents,
                     request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderEventsRequest.FromString,
                     response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderEventsResponse.SerializeToString,
+            ),
+            'TransferOrders': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferOrders,
+                    request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.TransferOrdersRequest.FromString,
+                    response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.TransferOrdersResponse.SerializeToString,
+            ),
+            'GetOrderStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOrderStatistics,
+                    request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.GetOrderStatisticsRequest.FromString,
+                    response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.GetOrderStatisticsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -578,6 +617,60 @@ class OrderService:
             '/commerce.orders.v1.OrderService/ListOrderEvents',
             commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderEventsRequest.SerializeToString,
             commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferOrders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.orders.v1.OrderService/TransferOrders',
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.TransferOrdersRequest.SerializeToString,
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.TransferOrdersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOrderStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.orders.v1.OrderService/GetOrderStatistics',
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.GetOrderStatisticsRequest.SerializeToString,
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.GetOrderStatisticsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -103,6 +103,17 @@ class OrderServiceStub:
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
+    TransferOrders: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.TransferOrdersRequest, _order_service_pb2.TransferOrdersResponse]
+    """Gives all orders of one user to another, in one transaction. Credit that pays for them stays the giver's.
+
+    Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE) for the receiver,
+      ALREADY_EXISTS (ORDER_ALREADY_EXISTS) where both users have an order with the same `external_ref`.
+    """
+    GetOrderStatistics: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderStatisticsRequest, _order_service_pb2.GetOrderStatisticsResponse]
+    """Counts orders and adds up their totals by day (UTC), status and currency, and names the users with the most orders.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD).
+    """
 
 @_typing.type_check_only
 class OrderServiceAsyncStub(OrderServiceStub):
@@ -178,6 +189,17 @@ class OrderServiceAsyncStub(OrderServiceStub):
     """Lists what happened to one order, oldest first.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """
+    TransferOrders: _aio.UnaryUnaryMultiCallable[_order_service_pb2.TransferOrdersRequest, _order_service_pb2.TransferOrdersResponse]  # type: ignore[assignment]
+    """Gives all orders of one user to another, in one transaction. Credit that pays for them stays the giver's.
+
+    Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE) for the receiver,
+      ALREADY_EXISTS (ORDER_ALREADY_EXISTS) where both users have an order with the same `external_ref`.
+    """
+    GetOrderStatistics: _aio.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderStatisticsRequest, _order_service_pb2.GetOrderStatisticsResponse]  # type: ignore[assignment]
+    """Counts orders and adds up their totals by day (UTC), status and currency, and names the users with the most orders.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD).
     """
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -317,6 +339,29 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists what happened to one order, oldest first.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+
+    @_abc_1.abstractmethod
+    def TransferOrders(
+        self,
+        request: _order_service_pb2.TransferOrdersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_service_pb2.TransferOrdersResponse, _abc.Awaitable[_order_service_pb2.TransferOrdersResponse]]:
+        """Gives all orders of one user to another, in one transaction. Credit that pays for them stays the giver's.
+
+        Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE) for the receiver,
+          ALREADY_EXISTS (ORDER_ALREADY_EXISTS) where both users have an order with the same `external_ref`.
+        """
+
+    @_abc_1.abstractmethod
+    def GetOrderStatistics(
+        self,
+        request: _order_service_pb2.GetOrderStatisticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_service_pb2.GetOrderStatisticsResponse, _abc.Awaitable[_order_service_pb2.GetOrderStatisticsResponse]]:
+        """Counts orders and adds up their totals by day (UTC), status and currency, and names the users with the most orders.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD).
         """
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

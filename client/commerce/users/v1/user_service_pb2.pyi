@@ -985,3 +985,63 @@ class ListCreditEntriesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCreditEntriesResponse: _TypeAlias = ListCreditEntriesResponse  # noqa: Y015
+
+@_typing.final
+class PurgeUserRequest(_message.Message):
+    """Request of PurgeUser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The user's id."""
+    force: _builtins.bool
+    """Also with open orders and credit."""
+    etag: _builtins.str
+    """If set, the call fails unless the user's etag is still this one."""
+    request_id: _builtins.str
+    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    validate_only: _builtins.bool
+    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        force: _builtins.bool = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "id", b"id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeUserRequest: _TypeAlias = PurgeUserRequest  # noqa: Y015
+
+@_typing.final
+class PurgeUserResponse(_message.Message):
+    """Response of PurgeUser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURGED_ORDER_COUNT_FIELD_NUMBER: _builtins.int
+    purged_order_count: _builtins.int
+    """How many orders were erased with the user."""
+    def __init__(
+        self,
+        *,
+        purged_order_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purged_order_count", b"purged_order_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeUserResponse: _TypeAlias = PurgeUserResponse  # noqa: Y015

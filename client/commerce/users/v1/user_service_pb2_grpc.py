@@ -86,6 +86,11 @@ class UserServiceStub:
                 request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.UndeleteUserRequest.SerializeToString,
                 response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.UndeleteUserResponse.FromString,
                 _registered_method=True)
+        self.PurgeUser = channel.unary_unary(
+                '/commerce.users.v1.UserService/PurgeUser',
+                request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.PurgeUserRequest.SerializeToString,
+                response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.PurgeUserResponse.FromString,
+                _registered_method=True)
         self.SetPassword = channel.unary_unary(
                 '/commerce.users.v1.UserService/SetPassword',
                 request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.SetPasswordRequest.SerializeToString,
@@ -213,6 +218,17 @@ class UserServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PurgeUser(self, request, context):
+        """Erases a user for good, in whatever state it is, with its orders, their timelines and its ledger. Other users' ledgers keep
+        their entries. Answers stored for request ids are swept within 24 hours.
+
+        Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
+        FAILED_PRECONDITION (USER_IN_USE) without `force` while the user has open orders or credit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetPassword(self, request, context):
         """Replaces a user's password.
 
@@ -319,6 +335,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.UndeleteUser,
                     request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.UndeleteUserRequest.FromString,
                     response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.UndeleteUserResponse.SerializeToString,
+            ),
+            'PurgeUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeUser,
+                    request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.PurgeUserRequest.FromString,
+                    response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.PurgeUserResponse.SerializeToString,
             ),
             'SetPassword': grpc.unary_unary_rpc_method_handler(
                     servicer.SetPassword,
@@ -601,6 +622,33 @@ class UserService:
             '/commerce.users.v1.UserService/UndeleteUser',
             commerce_dot_users_dot_v1_dot_user__service__pb2.UndeleteUserRequest.SerializeToString,
             commerce_dot_users_dot_v1_dot_user__service__pb2.UndeleteUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.users.v1.UserService/PurgeUser',
+            commerce_dot_users_dot_v1_dot_user__service__pb2.PurgeUserRequest.SerializeToString,
+            commerce_dot_users_dot_v1_dot_user__service__pb2.PurgeUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -89,6 +89,13 @@ class UserServiceStub:
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
+    PurgeUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.PurgeUserRequest, _user_service_pb2.PurgeUserResponse]
+    """Erases a user for good, in whatever state it is, with its orders, their timelines and its ledger. Other users' ledgers keep
+    their entries. Answers stored for request ids are swept within 24 hours.
+
+    Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
+      FAILED_PRECONDITION (USER_IN_USE) without `force` while the user has open orders or credit.
+    """
     SetPassword: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.SetPasswordRequest, _user_service_pb2.SetPasswordResponse]
     """Replaces a user's password.
 
@@ -185,6 +192,13 @@ class UserServiceAsyncStub(UserServiceStub):
     """Brings a deleted user back to the state that it had before.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+    """
+    PurgeUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.PurgeUserRequest, _user_service_pb2.PurgeUserResponse]  # type: ignore[assignment]
+    """Erases a user for good, in whatever state it is, with its orders, their timelines and its ledger. Other users' ledgers keep
+    their entries. Answers stored for request ids are swept within 24 hours.
+
+    Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
+      FAILED_PRECONDITION (USER_IN_USE) without `force` while the user has open orders or credit.
     """
     SetPassword: _aio.UnaryUnaryMultiCallable[_user_service_pb2.SetPasswordRequest, _user_service_pb2.SetPasswordResponse]  # type: ignore[assignment]
     """Replaces a user's password.
@@ -333,6 +347,19 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         """Brings a deleted user back to the state that it had before.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+        """
+
+    @_abc_1.abstractmethod
+    def PurgeUser(
+        self,
+        request: _user_service_pb2.PurgeUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.PurgeUserResponse, _abc.Awaitable[_user_service_pb2.PurgeUserResponse]]:
+        """Erases a user for good, in whatever state it is, with its orders, their timelines and its ledger. Other users' ledgers keep
+        their entries. Answers stored for request ids are swept within 24 hours.
+
+        Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
+          FAILED_PRECONDITION (USER_IN_USE) without `force` while the user has open orders or credit.
         """
 
     @_abc_1.abstractmethod

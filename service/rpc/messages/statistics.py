@@ -1,0 +1,53 @@
+"""Statistics of orders as messages."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from uuid import UUID
+
+from commerce.orders.v1.order_pb2 import OrderStatus as OrderStatusMessage
+from commerce.orders.v1.order_service_pb2 import (
+    GetOrderStatisticsRequest,
+    GetOrderStatisticsResponse,
+    OrderStatistics,
+    TopUser,
+)
+from google.type.date_pb2 import Date
+
+from service.application.ports import OrderFilter, Row, TopUsers
+from service.rpc.messages.values import money, parse_interval
+
+DEFAULT_TOP_USERS = 10
+
+
+def parse_statistics_filter(request: GetOrderStatisticsRequest) -> tuple[OrderFilter, TopUsers]:
+    """Return which orders a request counts, and which users it names; raises InvalidField."""
+    start, end = parse_interval(request.create_time, "create_time")
+    user_id = UUID(request.user_id) if request.user_id else None
+    where = OrderFilter(user_id=user_id, statuses=None, created_from=start, created_before=end)
+    return where, TopUsers(request.more_than_orders, request.max_top_users or DEFAULT_TOP_USERS)
+
+
+def statistics_message(rows: Sequence[Row]) -> GetOrderStatisticsResponse:
+    """Return the sums over orders as a message."""
+    by_user = groupby((row for row in rows if row.user_id is not None), key=lambda row: row.user_id)
+    return GetOrderStatisticsResponse(
+        statistics=[_statistics(row) for row in rows if row.day is not None],
+        top_users=[_top_user(list(sums)) for _, sums in by_user],
+    )
+
+
+def _statistics(row: Row) -> OrderStatistics:
+    return OrderStatistics(
+        day=Date(year=row.day.year, month=row.day.month, day=row.day.day),
+        status=OrderStatusMessage.Value(f"ORDER_STATUS_{row.status}"),
+        order_count=row.order_count,
+        total_amount=money(row.currency, row.total_amount),
+    )
+
+
+def _top_user(sums: Sequence[Row]) -> TopUser:
+    return TopUser(
+        user_id=str(sums[0].user_id),
+        order_count=sums[0].order_count,
+        total_amounts=[money(row.currency, row.total_amount) for row in sums],
+    )
