@@ -37,9 +37,10 @@ def configure_logging(settings: LogSettings) -> None:
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_leave_out_exceptions)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[_leave_out_exceptions, *shared],
+            foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
@@ -84,16 +85,14 @@ def _replace_exception(_logger: object, _name: str, line: EventDict) -> EventDic
     return line
 
 
-def _leave_out_exceptions(_logger: object, _name: str, line: EventDict) -> EventDict:
-    """Leave the text of exceptions out of what a library says."""
-    record: logging.LogRecord = line["_record"]
-    arguments = record.args if isinstance(record.args, tuple) else (record.args,)
-    if any(isinstance(argument, BaseException) for argument in arguments):
-        line["event"] = record.msg
-    elif record.name == "asyncio":
+def _leave_out_exceptions(record: logging.LogRecord) -> bool:
+    """Leave the text of exceptions out of what a library says (a filter that lets every record through)."""
+    if isinstance(record.args, tuple):
+        record.args = tuple("..." if isinstance(value, BaseException) else value for value in record.args)
+    if record.name == "asyncio":
         # After its first line it shows tasks, and these their exceptions.
-        line["event"] = record.getMessage().partition("\n")[0]
-    return line
+        record.msg = str(record.msg).partition("\n")[0]
+    return True
 
 
 def _is_ours(filename: str) -> bool:
