@@ -2,6 +2,8 @@
 
 import os
 
-# gRPC's C core writes lines of its own to standard error, in no format of ours; what matters comes as an exception too.
-# It reads this when it is first imported.
+# gRPC reads these when it is first imported.
+# Its C core writes lines of its own to standard error, in no format of ours; what matters comes as an exception too.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+# Its fork handlers start threads in every child. Ours only execute other programs, and are to be left alone until then.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

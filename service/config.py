@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-Seconds = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SecondsOrNone = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Also the largest number that gRPC takes.
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class SettingsError(ValueError):
@@ -44,10 +47,18 @@ class PasswordSettings(_Settings):
     """How passwords are hashed."""
 
     argon2_time_cost: Count = Field(2, description="argon2id passes")
-    argon2_memory_kib: int = Field(19456, ge=8, description="argon2id memory in KiB")
     argon2_parallelism: Count = Field(1, description="argon2id lanes")
+    argon2_memory_kib: Count = Field(19456, description="argon2id memory in KiB, at least 8 for each lane")
     password_threads: Count = Field(2, description="passwords hashed at once")
     password_queue: Count = Field(64, description="passwords that may wait before callers are told to come back")
+
+    @field_validator("argon2_memory_kib")
+    @classmethod
+    def _enough_for_each_lane(cls, memory: int, info: ValidationInfo) -> int:
+        lanes = info.data.get("argon2_parallelism", 1)
+        if memory < 8 * lanes:
+            raise PydanticCustomError("argon2_memory", "Input should be at least 8 for each lane")
+        return memory
 
 
 class ServerSettings(DatabaseSettings, PasswordSettings, LogSettings):
@@ -63,10 +74,10 @@ class ServerSettings(DatabaseSettings, PasswordSettings, LogSettings):
         4 * 1024 * 1024, description="largest response to send; callers accept 4 MiB by default"
     )
     max_concurrent_streams: Count = Field(100, description="calls at once on one connection")
-    max_connection_age: float = Field(
-        15, ge=0, description="seconds until callers are asked to reconnect, so that they spread over servers; 0: never"
+    max_connection_age: SecondsOrNone = Field(
+        15, description="seconds until callers are asked to reconnect, so that they spread over servers; 0: never"
     )
-    shutdown_grace: float = Field(10, ge=0, description="seconds that running calls get to end on shutdown")
+    shutdown_grace: SecondsOrNone = Field(10, description="seconds that running calls get to end on shutdown")
     signing_key: SecretStr | None = Field(
         None,
         min_length=32,

@@ -37,6 +37,7 @@ def configure_logging(settings: LogSettings) -> None:
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_leave_out_exceptions)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -52,10 +53,16 @@ def configure_logging(settings: LogSettings) -> None:
 
 def where_raised(error: BaseException) -> dict[str, Any]:
     """Return where an exception was raised, innermost frame last, and the SQLSTATE if PostgreSQL raised it."""
-    frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
-    where: dict[str, Any] = {"raised": [f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames]}
+    frames = traceback.extract_tb(error.__traceback__)
+    if len(frames) > _MAX_FRAMES:
+        # Libraries go deep: of theirs only the innermost says anything.
+        frames[:-1] = [frame for frame in frames[:-1] if _is_ours(frame.filename)]
+    named = [f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames[-_MAX_FRAMES:]]
+    where: dict[str, Any] = {"raised": named}
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
         if isinstance(sqlstate := getattr(cause, "sqlstate", None), str):
             where["sqlstate"] = sqlstate
             break
@@ -78,8 +85,21 @@ def _replace_exception(_logger: object, _name: str, line: EventDict) -> EventDic
     return line
 
 
+def _leave_out_exceptions(record: logging.LogRecord) -> bool:
+    """Leave the text of exceptions out of what a library says (a filter that lets every record through)."""
+    if isinstance(record.args, tuple):
+        record.args = tuple("..." if isinstance(value, BaseException) else value for value in record.args)
+    if record.name == "asyncio":
+        # After its first line it shows tasks, and these their exceptions.
+        record.msg = str(record.msg).partition("\n")[0]
+    return True
+
+
+def _is_ours(filename: str) -> bool:
+    path = Path(filename)
+    return path.is_relative_to(_ROOT) and "site-packages" not in path.parts
+
+
 def _short(filename: str) -> str:
     path = Path(filename)
-    if path.is_relative_to(_ROOT):
-        return str(path.relative_to(_ROOT)).rpartition("site-packages/")[2]
-    return "/".join(path.parts[-2:])
+    return str(path.relative_to(_ROOT)) if _is_ours(filename) else "/".join(path.parts[-2:])

@@ -23,8 +23,8 @@ _SQLSTATES: Mapping[str, Callable[[], Exception]] = MappingProxyType(
     }
 )
 # Connection exceptions, operator intervention (shutdown, failover), no connection left, a primary turned replica, and
-# while connecting a wrong user, password or database.
-_UNAVAILABLE = ("08", "57P", "53", "25006", "28", "3D")
+# while connecting a database that takes no connections, or a wrong user, password or database.
+_UNAVAILABLE = ("08", "57P", "53", "25006", "55000", "28", "3D")
 
 _CONSTRAINTS: Mapping[str, Callable[[], Exception]] = MappingProxyType(
     {
@@ -37,8 +37,12 @@ _CONSTRAINTS: Mapping[str, Callable[[], Exception]] = MappingProxyType(
 
 def sqlstate_of(error: BaseException) -> str | None:
     """Return the SQLSTATE that PostgreSQL gave, if the error came from it."""
-    sqlstate = getattr(getattr(error, "orig", error), "sqlstate", None)
-    return sqlstate if isinstance(sqlstate, str) else None
+    original = getattr(error, "orig", error)
+    # SQLAlchemy's own InvalidCachedStatementError has lost it; the driver's, its cause, has it.
+    for source in (original, getattr(original, "__cause__", None)):
+        if isinstance(sqlstate := getattr(source, "sqlstate", None), str):
+            return sqlstate
+    return None
 
 
 def constraint_of(error: DBAPIError) -> str | None:

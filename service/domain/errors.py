@@ -169,13 +169,10 @@ class IllegalTransition(FailedPrecondition):
 
     reason = "ILLEGAL_TRANSITION"
 
-    def __init__(self, subject: str, current: str, wanted: str, allowed: Iterable[str]) -> None:
+    def __init__(self, subject: str, verb: str, current: str, allowed: Iterable[str]) -> None:
         names = ", ".join(allowed)
-        super().__init__(
-            subject,
-            f"cannot go from {current} to {wanted}; allowed next: {names or 'none'}",
-            {"state": current, "allowed": names},
-        )
+        message = f"cannot {verb} what is {current}; allowed next: {names or 'none'}"
+        super().__init__(subject, message, {"state": current, "allowed": names})
 
 
 class UserNotActive(FailedPrecondition):

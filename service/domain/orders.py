@@ -176,24 +176,24 @@ class Order(Entity):
 
     def confirm(self, now: datetime) -> None:
         """Go from PENDING to CONFIRMED; raises IllegalTransition."""
-        self._go(OrderStatus.CONFIRMED, now)
+        self._go("confirm", OrderStatus.CONFIRMED, now)
 
     def process(self, now: datetime) -> None:
         """Go from CONFIRMED to PROCESSING; raises IllegalTransition."""
-        self._go(OrderStatus.PROCESSING, now)
+        self._go("process", OrderStatus.PROCESSING, now)
 
     def ship(self, tracking_number: str, now: datetime) -> None:
         """Go from PROCESSING to SHIPPED; raises IllegalTransition."""
-        self._go(OrderStatus.SHIPPED, now, FieldChange("tracking_number", "", tracking_number))
+        self._go("ship", OrderStatus.SHIPPED, now, FieldChange("tracking_number", "", tracking_number))
         self.tracking_number = tracking_number
 
     def deliver(self, now: datetime) -> None:
         """Go from SHIPPED to DELIVERED; raises IllegalTransition."""
-        self._go(OrderStatus.DELIVERED, now)
+        self._go("deliver", OrderStatus.DELIVERED, now)
 
     def cancel(self, reason: str, now: datetime) -> None:
         """Go from an open status to CANCELLED; raises IllegalTransition."""
-        self._go(OrderStatus.CANCELLED, now, FieldChange("cancel_reason", "", reason))
+        self._go("cancel", OrderStatus.CANCELLED, now, FieldChange("cancel_reason", "", reason))
         self.cancel_reason = reason
 
     def hold_credit(self, now: datetime) -> None:
@@ -230,10 +230,10 @@ class Order(Entity):
         self.changed("CREDIT_EXPIRED", now, [change])
         return True
 
-    def _go(self, status: OrderStatus, now: datetime, *changes: FieldChange) -> None:
+    def _go(self, verb: str, status: OrderStatus, now: datetime, *changes: FieldChange) -> None:
         allowed = TRANSITIONS[self.status]
         if status not in allowed:
-            raise IllegalTransition(self.subject, self.status, status, allowed)
+            raise IllegalTransition(self.subject, verb, self.status, allowed)
         change = FieldChange("status", self.status, status)
         self.status = status
         self.changed(status, now, [change, *changes])

@@ -135,18 +135,18 @@ class User(Entity):
 
     def deactivate(self, now: datetime) -> None:
         """Go from ACTIVE to INACTIVE; raises IllegalTransition."""
-        self._require_state(UserState.ACTIVE, UserState.INACTIVE)
+        self._require_state(UserState.ACTIVE, "deactivate")
         self._go(UserState.INACTIVE, "DEACTIVATED", now)
 
     def reactivate(self, now: datetime) -> None:
         """Go from INACTIVE to ACTIVE; raises IllegalTransition."""
-        self._require_state(UserState.INACTIVE, UserState.ACTIVE)
+        self._require_state(UserState.INACTIVE, "reactivate")
         self._go(UserState.ACTIVE, "REACTIVATED", now)
 
     def delete(self, now: datetime) -> None:
         """Go to DELETED, remembering the state; raises IllegalTransition (AIP-164)."""
         if UserState.DELETED not in TRANSITIONS[self.state]:
-            raise self._illegal(UserState.DELETED)
+            raise self._illegal("delete")
         self.undelete_state = self.state
         self._go(UserState.DELETED, "DELETED", now)
         self.delete_time = self.update_time
@@ -155,7 +155,7 @@ class User(Entity):
     def undelete(self, now: datetime) -> None:
         """Go back to the state before the deletion; raises IllegalTransition (AIP-164)."""
         if self.undelete_state is None:
-            raise self._illegal(UserState.ACTIVE)
+            raise self._illegal("undelete")
         state, self.undelete_state = self.undelete_state, None
         self.delete_time = self.purge_time = None
         self._go(state, "UNDELETED", now)
@@ -176,18 +176,18 @@ class User(Entity):
             message = f"the user is {self.state}; only an ACTIVE user can place orders"
             raise UserNotActive(self.subject, message, {"state": self.state})
 
-    def _require_state(self, state: UserState, wanted: UserState) -> None:
+    def _require_state(self, state: UserState, verb: str) -> None:
         if self.state is not state:
-            raise self._illegal(wanted)
+            raise self._illegal(verb)
 
     def _go(self, state: UserState, event_type: str, now: datetime) -> None:
         change = FieldChange("state", self.state, state)
         self.state = state
         self.changed(event_type, now, [change])
 
-    def _illegal(self, wanted: UserState) -> IllegalTransition:
+    def _illegal(self, verb: str) -> IllegalTransition:
         allowed = TRANSITIONS[self.state] if self.undelete_state is None else (self.undelete_state,)
-        return IllegalTransition(self.subject, self.state, wanted, allowed)
+        return IllegalTransition(self.subject, verb, self.state, allowed)
 
 
 def _require_names(email: str, username: str) -> None:

@@ -26,7 +26,7 @@ from service.domain.errors import (
 DOMAIN = "commerce"
 MAX_MESSAGE_BYTES = 1000
 # For all violations together; the rest of the details is small.
-_MAX_VIOLATIONS_BYTES = 2500
+_MAX_VIOLATIONS_BYTES = 2000
 _MAX_TEXT = 200
 
 

@@ -29,8 +29,10 @@ class ErrorInterceptor(Interceptor):
                 # A library's servicer (health, reflection) has answered already.
                 raise
             except asyncio.CancelledError as error:
-                if context.cancelled():
-                    # The caller has gone, or its deadline passed; nobody waits for a status.
+                task = asyncio.current_task()
+                if task and task.cancelling():
+                    # The call itself was cancelled: its caller has gone, or its deadline passed. Nobody waits for a
+                    # status.
                     raise
                 # Cancelled from inside: without a status the caller would wait until its deadline.
                 failure: BaseException = error

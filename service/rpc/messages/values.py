@@ -1,7 +1,7 @@
 """Values that messages share: times, money, ids, etags."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from service.application.ports import Row
 from service.domain.errors import AmountOutOfRange, InvalidField, NotFound
 from service.domain.money import Money
 
+_MICROSECOND = timedelta(microseconds=1)
 _NANOS = Decimal(1).scaleb(-9)
 _MAX_NANOS = 999_999_999
 # How many missing ids a status names in full.
@@ -68,7 +69,9 @@ def parse_interval(message: Interval, field: str) -> tuple[datetime | None, date
 
 def _parse_time(message: Timestamp, field: str) -> datetime:
     try:
-        return message.ToDatetime(tzinfo=UTC)
+        time = message.ToDatetime(tzinfo=UTC)
+        # Stored times are whole microseconds: what is at or after a time between two of them is at or after the later.
+        return time + _MICROSECOND if message.nanos % 1000 else time
     except (ValueError, OverflowError) as error:
         raise InvalidField.at(field, "must be a time between the years 1 and 9999") from error
 

@@ -119,9 +119,9 @@ class _OrderEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderE
     """By DeliverOrder."""
     ORDER_EVENT_TYPE_CANCELLED: _OrderEventType.ValueType  # 7
     """By CancelOrder."""
-    ORDER_EVENT_TYPE_TRANSFERRED: _OrderEventType.ValueType  # 20
+    ORDER_EVENT_TYPE_TRANSFERRED: _OrderEventType.ValueType  # 8
     """By TransferOrders."""
-    ORDER_EVENT_TYPE_CREDIT_EXPIRED: _OrderEventType.ValueType  # 21
+    ORDER_EVENT_TYPE_CREDIT_EXPIRED: _OrderEventType.ValueType  # 9
     """The order was not confirmed in time, and the credit set aside for it was given back."""
 
 class OrderEventType(_OrderEventType, metaclass=_OrderEventTypeEnumTypeWrapper):
@@ -143,9 +143,9 @@ ORDER_EVENT_TYPE_DELIVERED: OrderEventType.ValueType  # 6
 """By DeliverOrder."""
 ORDER_EVENT_TYPE_CANCELLED: OrderEventType.ValueType  # 7
 """By CancelOrder."""
-ORDER_EVENT_TYPE_TRANSFERRED: OrderEventType.ValueType  # 20
+ORDER_EVENT_TYPE_TRANSFERRED: OrderEventType.ValueType  # 8
 """By TransferOrders."""
-ORDER_EVENT_TYPE_CREDIT_EXPIRED: OrderEventType.ValueType  # 21
+ORDER_EVENT_TYPE_CREDIT_EXPIRED: OrderEventType.ValueType  # 9
 """The order was not confirmed in time, and the credit set aside for it was given back."""
 Global___OrderEventType: _TypeAlias = OrderEventType  # noqa: Y015
 

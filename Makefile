@@ -1,0 +1,124 @@
+# Everything runs in .venv, which is filled from the hashed locks in requirements/ and again whenever they change.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# In the order written, so that the quick checks come first, whatever -j says.
+.NOTPARALLEL:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: run
+run: $(READY) ## Serve on 127.0.0.1:50051 with an embedded PostgreSQL (data in .data)
+	@exec $(BIN)/commerce serve --dev
+
+.PHONY: test
+test: lint types layers protos breaking migrations dockerfile tests ## Check everything, as CI does: all of the following
+
+.PHONY: lint
+lint: $(READY) ## Style of the code (ruff)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+.PHONY: types
+types: $(READY) ## Types (mypy --strict)
+	$(BIN)/mypy
+
+.PHONY: layers
+layers: $(READY) ## Which layer imports which (import-linter)
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: protos
+protos: $(READY) ## Style of the protos (buf)
+	$(BIN)/buf lint
+	$(BIN)/buf format --path protos/commerce --diff --exit-code
+
+.PHONY: breaking
+breaking: $(READY) ## That the protos break no caller (buf), compared with BREAKING_AGAINST=<commit>
+	@base=$${BREAKING_AGAINST:-$$($(EARLIER_PROTOS))}; \
+	protos=; [ -z "$$base" ] || protos=$$(git ls-tree "$$base" protos/commerce); \
+	if [ -z "$$protos" ]; then echo "no earlier protos to compare with"; exit; fi; \
+	echo "buf breaking against $$(git log -1 --format='%h %s' "$$base")"; \
+	earlier=$$(mktemp -d); trap 'rm -rf "$$earlier"' EXIT; \
+	git archive "$$base" buf.yaml protos | tar -x -C "$$earlier"; \
+	$(BIN)/buf breaking --against "$$earlier"
+
+# The commit at which this branch left main. On main itself, HEAD for protos that are changed but not committed, else
+# the commit before the one that changed them last.
+EARLIER_PROTOS = git rev-parse --verify --quiet HEAD >/dev/null 2>&1 || exit 0; \
+	for main in origin/main main; do \
+	    fork=$$(git merge-base HEAD $$main 2>/dev/null) || continue; \
+	    if [ "$$fork" != "$$(git rev-parse HEAD)" ]; then echo "$$fork"; exit; fi; \
+	done; \
+	git diff --quiet HEAD -- protos/commerce || { echo HEAD; exit; }; \
+	git log -2 --format=%H -- protos/commerce | sed -n 2p
+
+.PHONY: migrations
+migrations: $(READY) ## That no migration keeps others waiting (squawk)
+	$(BIN)/alembic upgrade head --sql | $(BIN)/squawk --stdin-filepath upgrade.sql
+
+.PHONY: dockerfile
+dockerfile: $(READY) ## Style of the Dockerfile (hadolint)
+	$(BIN)/hadolint Dockerfile
+
+.PHONY: tests
+tests: $(READY) ## The tests, with branch coverage; some of them: make tests ARGS="--no-cov tests/rpc -k order"
+	$(BIN)/pytest --cov=service $(ARGS)
+
+.PHONY: format
+format: $(READY) ## Format code and protos, and correct what can be corrected
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+	$(BIN)/buf format --path protos/commerce --write
+
+.PHONY: generate
+generate: $(READY) ## Generate the client's stubs from the protos
+	$(BIN)/python client/generate.py
+
+COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
+	--no-emit-package commerce-client --python-version 3.11 $(LOCK_FLAGS)
+
+.PHONY: lock
+lock: $(READY) ## Lock what pyproject.toml asks for; to newer versions with LOCK_FLAGS=--upgrade
+	$(COMPILE) pyproject.toml -o requirements/run.txt
+	$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
+	echo hatchling | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/build.txt
+	echo uv | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/uv.txt
+
+.PHONY: clean
+clean: ## Remove what make made, except the data in .data
+	rm -rf $(VENV) dist htmlcov .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+VERSION := import sys; print("%d.%d" % sys.version_info[:2])
+NAME_ONE := name one, as in: make PYTHON=/path/to/python3.13 $(or $(MAKECMDGOALS),run)
+
+# Asked for with another Python than it has, .venv is made anew.
+ifneq ($(origin PYTHON), file)
+ifneq ($(shell $(PYTHON) -c '$(VERSION)' 2>/dev/null || true), $(shell $(BIN)/python -c '$(VERSION)' 2>/dev/null || true))
+.PHONY: $(READY)
+endif
+endif
+
+# Where only pip's configuration says where packages are, which uv does not read, pip gets them.
+$(READY): requirements/uv.txt requirements/dev.txt pyproject.toml client/pyproject.toml
+	@version=$$($(PYTHON) -c '$(VERSION)' 2>/dev/null) || \
+	    { echo "$(PYTHON) does not run: install Python 3.11, 3.12 or 3.13, or $(NAME_ONE)" >&2; exit 1; }; \
+	case $$version in 3.11 | 3.12 | 3.13) ;; *) \
+	    echo "$(PYTHON) is Python $$version, and this needs 3.11, 3.12 or 3.13: $(NAME_ONE)" >&2; exit 1; esac; \
+	echo "Filling $(VENV) with Python $$version"; \
+	[ "$$($(BIN)/python -c '$(VERSION)' 2>/dev/null)" = "$$version" ] || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(UV) sync --require-hashes requirements/dev.txt || \
+	    $(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(UV) install --no-cache --no-deps --no-build-isolation -e . -e client
+	@touch $@
+
+# For .venv, whatever environment is active, and with the Python that is there.
+UV = UV_PYTHON=$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv --quiet pip

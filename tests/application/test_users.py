@@ -1,0 +1,197 @@
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from service.application.ports import Overloaded, UnitOfWork
+from service.application.users import change_user, create_user, set_password, verify_password
+from service.config import PasswordSettings, load
+from service.db.store import Store
+from service.domain.errors import DomainError, EtagMismatch, InvalidCredentials, InvalidField, UserDeleted, UserNotFound
+from service.domain.users import User, UserFields
+from service.passwords import Argon2Passwords
+from tests.support import FAST_PASSWORDS, PASSWORD, counted_statements
+
+# Far longer than a statement takes.
+SLOW_PASSWORDS = {"argon2_time_cost": 20, "argon2_memory_kib": 8192}
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def unit_of_work(store: Store) -> AbstractAsyncContextManager[UnitOfWork]:
+    return store.unit_of_work(actor="tests", request=None, time_left=lambda: 30.0)
+
+
+def somebody() -> UserFields:
+    name = f"u{uuid4().hex[:20]}"
+    return {"email": f"{name}@example.com", "username": name}
+
+
+async def created(store: Store, passwords: Argon2Passwords) -> User:
+    async with unit_of_work(store) as uow:
+        user = await create_user(uow, passwords, somebody(), PASSWORD, NOW)
+        await uow.commit(b"")
+    return user
+
+
+async def hash_of(store: Store, user: User) -> str:
+    credentials = await store.user_queries.credentials(username=user.username)
+    assert credentials is not None
+    return credentials.password_hash
+
+
+async def signs_in(store: Store, passwords: Argon2Passwords, user: User, password: str = PASSWORD) -> bool:
+    async with unit_of_work(store) as uow:
+        try:
+            row = await verify_password(
+                uow, store.user_queries, passwords, password, NOW, email=None, username=user.username
+            )
+        except InvalidCredentials:
+            return False
+        await uow.commit(b"")
+    assert row.id == user.id
+    return True
+
+
+@contextmanager
+def stronger() -> Iterator[Argon2Passwords]:
+    """Passwords with another parameter than those that users were created with."""
+    passwords = Argon2Passwords(load(PasswordSettings, **{**FAST_PASSWORDS, "argon2_time_cost": 2}))
+    try:
+        yield passwords
+    finally:
+        passwords.close()
+
+
+async def test_a_created_user_signs_in(store: Store, passwords: Argon2Passwords) -> None:
+    user = await created(store, passwords)
+    assert await signs_in(store, passwords, user)
+    assert not await signs_in(store, passwords, user, "another password")
+
+
+async def test_a_user_without_a_name_costs_no_statement(store: Store, passwords: Argon2Passwords) -> None:
+    with counted_statements() as statements, pytest.raises(InvalidField):
+        async with unit_of_work(store) as uow:
+            await create_user(uow, passwords, {"email": "", "username": "ada"}, PASSWORD, NOW)
+    assert statements == []
+
+
+async def test_no_connection_waits_while_passwords_do(store: Store, passwords: Argon2Passwords) -> None:
+    user = await created(store, passwords)
+    busy = Argon2Passwords(load(PasswordSettings, **SLOW_PASSWORDS, password_threads=1, password_queue=1))
+    hashing = [asyncio.create_task(busy.hash(PASSWORD)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with counted_statements() as statements:
+        async with unit_of_work(store) as uow:
+            with pytest.raises(Overloaded):
+                await create_user(uow, busy, somebody(), PASSWORD, NOW)
+            with pytest.raises(Overloaded):
+                await set_password(uow, busy, user.id, "another password", NOW, etag="")
+        assert statements == []
+    await asyncio.gather(*hashing)
+    busy.close()
+
+
+async def test_a_change_that_nobody_commits_is_not_kept(store: Store, passwords: Argon2Passwords) -> None:
+    user = await created(store, passwords)
+    async with unit_of_work(store) as uow:
+        await change_user(uow, user.id, "", lambda user: user.deactivate(NOW))
+        await uow.flush()
+    assert await signs_in(store, passwords, user)
+
+
+async def test_a_stale_etag_keeps_a_change_from_being_tried(store: Store, passwords: Argon2Passwords) -> None:
+    user = await created(store, passwords)
+    tried: list[User] = []
+    async with unit_of_work(store) as uow:
+        with pytest.raises(EtagMismatch):
+            await change_user(uow, user.id, "v2", tried.append)
+        await change_user(uow, user.id, "v1", tried.append)
+    assert [found.id for found in tried] == [user.id]
+
+
+async def test_a_missing_user_cannot_be_changed(store: Store, passwords: Argon2Passwords) -> None:
+    async with unit_of_work(store) as uow:
+        with pytest.raises(UserNotFound):
+            await change_user(uow, uuid4(), "", lambda user: user.deactivate(NOW))
+        with pytest.raises(UserNotFound):
+            await set_password(uow, passwords, uuid4(), "another password", NOW, etag="")
+
+
+async def test_a_new_password_replaces_the_old_one_and_changes_the_etag(
+    store: Store, passwords: Argon2Passwords
+) -> None:
+    user = await created(store, passwords)
+    async with unit_of_work(store) as uow:
+        changed = await set_password(uow, passwords, user.id, "another password", NOW, etag=user.etag)
+        await uow.commit(b"")
+    assert changed.etag != user.etag
+    assert await signs_in(store, passwords, user, "another password")
+    assert not await signs_in(store, passwords, user)
+
+
+@pytest.mark.parametrize(("state", "etag", "error"), [("ACTIVE", "v7", EtagMismatch), ("DELETED", "", UserDeleted)])
+async def test_a_refused_new_password_leaves_the_old_hash(
+    store: Store, passwords: Argon2Passwords, state: str, etag: str, error: type[DomainError]
+) -> None:
+    user = await created(store, passwords)
+    if state == "DELETED":
+        async with unit_of_work(store) as uow:
+            await change_user(uow, user.id, "", lambda user: user.delete(NOW))
+            await uow.commit(b"")
+    before = await hash_of(store, user)
+    async with unit_of_work(store) as uow:
+        with pytest.raises(error):
+            await set_password(uow, passwords, user.id, "another password", NOW, etag=etag)
+        await uow.commit(b"")
+    assert await hash_of(store, user) == before
+
+
+@pytest.mark.parametrize("verb", [User.deactivate, User.delete], ids=["inactive", "deleted"])
+async def test_only_an_active_user_signs_in(
+    store: Store, passwords: Argon2Passwords, verb: Callable[[User, datetime], None]
+) -> None:
+    user = await created(store, passwords)
+    async with unit_of_work(store) as uow:
+        await change_user(uow, user.id, "", lambda user: verb(user, NOW))
+        await uow.commit(b"")
+    assert not await signs_in(store, passwords, user)
+
+
+async def test_signing_in_reads_once_and_writes_nothing(store: Store, passwords: Argon2Passwords) -> None:
+    user = await created(store, passwords)
+    with counted_statements() as statements:
+        assert await signs_in(store, passwords, user)
+    assert len(statements) == 1
+
+
+async def test_a_password_is_hashed_anew_when_the_parameters_changed(store: Store, passwords: Argon2Passwords) -> None:
+    user = await created(store, passwords)
+    before = await hash_of(store, user)
+    with stronger() as others:
+        assert not await signs_in(store, others, user, "another password")
+        assert await hash_of(store, user) == before
+        assert await signs_in(store, others, user)
+        after = await hash_of(store, user)
+        assert (after != before, others.needs_rehash(after)) == (True, False)
+        assert await signs_in(store, others, user)
+        assert await hash_of(store, user) == after
+    # Nothing of the user itself has changed.
+    row = (await store.user_queries.by_ids([user.id]))[0]
+    assert (row.version, row.update_time) == (1, NOW)
+
+
+async def test_hashing_anew_does_not_undo_a_new_password(store: Store, passwords: Argon2Passwords) -> None:
+    user = await created(store, passwords)
+    old = await hash_of(store, user)
+    async with unit_of_work(store) as uow:
+        await set_password(uow, passwords, user.id, "another password", NOW, etag="")
+        await uow.commit(b"")
+    # The other call verified the old password before the new one was set.
+    async with unit_of_work(store) as uow:
+        await uow.users.replace_password_hash(user.id, old, await passwords.hash(PASSWORD), NOW)
+        await uow.commit(b"")
+    assert await signs_in(store, passwords, user, "another password")
+    assert not await signs_in(store, passwords, user)

@@ -1,0 +1,39 @@
+"""Documents that repeat what the code says agree with it."""
+
+import re
+from pathlib import Path
+
+from commerce.common.v1.error_reason_pb2 import ErrorReason
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from service.config import DevelopmentSettings, ServerSettings, environment_name
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_setting_is_documented_as_it_is() -> None:
+    table = (ROOT / "docs" / "settings.md").read_text()
+    documented = re.findall(r"^\| `(\w+)` \| (?:`(.+?)`|-) \| (.+) \|$", table, re.MULTILINE)
+    assert sorted(documented) == sorted(
+        (environment_name(kind, name), default(field), str(field.description))
+        for kind in (ServerSettings, DevelopmentSettings)
+        for name, field in kind.model_fields.items()
+    )
+
+
+def default(field: FieldInfo) -> str:
+    return "" if field.default in (PydanticUndefined, None) else str(field.default)
+
+
+def test_the_readme_names_only_reasons_that_exist() -> None:
+    rows = re.findall(r"^\| [A-Z_]+ \| (.+?) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    named = {reason for row in rows for reason in re.findall(r"`(\w+)`", row)}
+    assert named
+    assert {f"ERROR_REASON_{reason}" for reason in named} <= set(ErrorReason.keys())
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "client" / "README.md"):
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"

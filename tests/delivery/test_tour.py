@@ -1,0 +1,85 @@
+"""What README.md tells its readers to type is typed here, at a real server, and answered as it shows."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+ADDRESS = "127.0.0.1:50051"
+# Language and text of every fenced block.
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+END_OF_STEP = "end of step, status"
+
+
+@dataclass
+class Step:
+    commands: str
+    answer: str = ""
+
+
+def steps() -> list[Step]:
+    """Return the blocks of commands, each with the block of output that follows it."""
+    found: list[Step] = []
+    for language, text in BLOCKS:
+        if language == "python":
+            break
+        if language == "sh":
+            found.append(Step(text))
+        else:
+            found[-1].answer = text
+    # The first defines `call` with grpcurl, the second with buf: one of them is enough, and buf is installed.
+    assert "grpcurl" in found[0].commands
+    assert "buf curl" in found[1].commands
+    return found[1:]
+
+
+def is_shown(shown: str, output: str) -> bool:
+    """Return whether this is the output shown, in which `…` stands for anything."""
+    return re.fullmatch(re.escape(shown).replace("…", ".+?"), output, re.DOTALL) is not None
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server that is started as `make run` starts it, on a free port and without data."""
+    environment = {**os.environ, "COMMERCE_DATA_DIR": str(tmp_path_factory.mktemp("data"))}
+    command = [str(BIN / "commerce"), "serve", "--dev", "--port", "0"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        welcome = next(line for line in server.stdout if "listens on" in line)
+        try:
+            yield welcome.split("listens on ")[1].split()[0]
+        finally:
+            server.terminate()
+
+
+@pytest.fixture(scope="module")
+def outcomes(address: str) -> list[tuple[str, int]]:
+    """The output and the last exit status of each step, all typed into one shell."""
+    script = "".join(f"{step.commands}echo {END_OF_STEP} $?\n" for step in steps())
+    script = script.replace(ADDRESS, address).replace(".venv/bin", str(BIN))
+    shell = ["bash", "-u", "-c", f"exec 2>&1\n{script}"]
+    typed = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=True)
+    pieces = re.split(rf"{END_OF_STEP} (\d+)\n", typed.stdout)
+    return [(output, int(status)) for output, status in zip(pieces[:-1:2], pieces[1::2], strict=True)]
+
+
+def test_the_tour_goes_as_the_readme_shows(outcomes: list[tuple[str, int]]) -> None:
+    for step, (output, status) in zip(steps(), outcomes, strict=True):
+        assert is_shown(step.answer, output), f"{step.commands}\n{output}"
+        assert (status != 0) == ('"code"' in step.answer), step.commands
+
+
+@pytest.mark.usefixtures("outcomes")
+def test_the_python_example_prints_what_the_readme_shows(address: str) -> None:
+    languages = [language for language, _ in BLOCKS]
+    example, shown = (text for _, text in BLOCKS[languages.index("python") :][:2])
+    command = [sys.executable, "-c", example.replace(ADDRESS, address)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert is_shown(shown, printed.stdout), printed.stdout

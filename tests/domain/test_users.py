@@ -1,0 +1,259 @@
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+
+import pytest
+
+from service.domain.errors import IllegalTransition, InvalidField, UserDeleted, UserNotActive
+from service.domain.events import Event, FieldChange
+from service.domain.users import PURGE_AFTER, TRANSITIONS, User, UserFields, UserState
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+LATER = NOW + timedelta(seconds=1)
+
+ACTIVE, INACTIVE, DELETED = UserState.ACTIVE, UserState.INACTIVE, UserState.DELETED
+# A deleted user remembers its state, so there are four places to be in.
+WAYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "active": (),
+        "inactive": ("deactivate",),
+        "deleted from active": ("delete",),
+        "deleted from inactive": ("deactivate", "delete"),
+    }
+)
+VERBS: Mapping[str, Callable[[User, datetime], None]] = MappingProxyType(
+    {"deactivate": User.deactivate, "reactivate": User.reactivate, "delete": User.delete, "undelete": User.undelete}
+)
+
+
+def user_in(place: str) -> User:
+    """Return a user there, its events taken."""
+    user = User.create({"email": "Ada@example.com", "username": "ada"}, NOW)
+    for verb in WAYS[place]:
+        VERBS[verb](user, NOW)
+    user.take_events()
+    return user
+
+
+def only_event(user: User) -> Event:
+    (event,) = user.take_events()
+    return event
+
+
+def test_a_created_user_is_active_at_version_one() -> None:
+    fields: UserFields = {"email": "Ada@example.com", "username": "ada", "full_name": "Ada", "superuser": True}
+    user = User.create(fields, NOW)
+    assert (user.state, user.version, user.etag) == (ACTIVE, 1, "v1")
+    # As written: the database compares it without its case.
+    assert (user.email, user.username, user.full_name, user.superuser) == ("Ada@example.com", "ada", "Ada", True)
+    assert (user.create_time, user.update_time) == (NOW, NOW)
+    assert (user.delete_time, user.purge_time, user.undelete_state) == (None, None, None)
+    assert user.id.version == 7
+
+
+def test_a_created_user_records_its_creation() -> None:
+    user = User.create({"email": "ada@example.com", "username": "ada"}, NOW)
+    event = only_event(user)
+    assert (event.aggregate_type, event.aggregate_id, event.type) == ("user", user.id, "CREATED")
+    assert (event.create_time, event.changes) == (NOW, ())
+
+
+def test_a_user_is_no_superuser_and_has_no_full_name_unless_asked() -> None:
+    user = User.create({"email": "ada@example.com", "username": "ada"}, NOW)
+    assert (user.superuser, user.full_name) == (False, "")
+
+
+@pytest.mark.parametrize("missing", ["email", "username"])
+@pytest.mark.parametrize("how", ["empty", "absent"])
+def test_a_user_needs_an_email_and_a_username(missing: str, how: str) -> None:
+    fields = {"email": "ada@example.com", "username": "ada", missing: ""}
+    if how == "absent":
+        del fields[missing]
+    with pytest.raises(InvalidField) as refused:
+        User.create(fields, NOW)  # type: ignore[arg-type] # its names are those of UserFields
+    assert [violation.field for violation in refused.value.violations] == [f"user.{missing}"]
+
+
+@pytest.mark.parametrize(
+    ("place", "verb", "state", "event_type"),
+    [
+        ("active", "deactivate", INACTIVE, "DEACTIVATED"),
+        ("inactive", "reactivate", ACTIVE, "REACTIVATED"),
+        ("active", "delete", DELETED, "DELETED"),
+        ("inactive", "delete", DELETED, "DELETED"),
+        ("deleted from active", "undelete", ACTIVE, "UNDELETED"),
+        ("deleted from inactive", "undelete", INACTIVE, "UNDELETED"),
+    ],
+)
+def test_a_verb_takes_a_user_to_its_next_state(place: str, verb: str, state: UserState, event_type: str) -> None:
+    user = user_in(place)
+    old_state, old_version = user.state, user.version
+    assert state in TRANSITIONS[old_state]
+    VERBS[verb](user, LATER)
+    assert (user.state, user.version, user.update_time) == (state, old_version + 1, LATER)
+    event = only_event(user)
+    assert (event.type, event.create_time) == (event_type, LATER)
+    assert event.changes == (FieldChange("state", old_state.value, state.value),)
+
+
+@pytest.mark.parametrize(
+    ("place", "verb", "allowed"),
+    [
+        ("active", "reactivate", "INACTIVE, DELETED"),
+        ("active", "undelete", "INACTIVE, DELETED"),
+        ("inactive", "deactivate", "ACTIVE, DELETED"),
+        ("inactive", "undelete", "ACTIVE, DELETED"),
+        ("deleted from active", "deactivate", "ACTIVE"),
+        ("deleted from active", "reactivate", "ACTIVE"),
+        ("deleted from active", "delete", "ACTIVE"),
+        ("deleted from inactive", "deactivate", "INACTIVE"),
+        ("deleted from inactive", "reactivate", "INACTIVE"),
+        ("deleted from inactive", "delete", "INACTIVE"),
+    ],
+)
+def test_any_other_verb_is_refused_and_says_what_is_allowed(place: str, verb: str, allowed: str) -> None:
+    user = user_in(place)
+    before = (user.state, user.version, user.update_time, user.delete_time, user.purge_time, user.undelete_state)
+    with pytest.raises(IllegalTransition) as refused:
+        VERBS[verb](user, LATER)
+    assert refused.value.subject == f"users/{user.id}"
+    assert refused.value.metadata == {"state": user.state.value, "allowed": allowed}
+    # It does not call the same thing impossible and allowed.
+    assert not refused.value.message.partition(";")[0].endswith(tuple(f" to {state}" for state in allowed.split(", ")))
+    after = (user.state, user.version, user.update_time, user.delete_time, user.purge_time, user.undelete_state)
+    assert (after, user.take_events()) == (before, [])
+
+
+@pytest.mark.parametrize("place", ["active", "inactive"])
+def test_a_deleted_user_can_be_purged_after_thirty_days(place: str) -> None:
+    user = user_in(place)
+    user.delete(LATER)
+    assert user.delete_time == LATER
+    assert user.purge_time == LATER + PURGE_AFTER == LATER + timedelta(days=30)
+
+
+@pytest.mark.parametrize("place", ["deleted from active", "deleted from inactive"])
+def test_an_undeleted_user_has_no_time_of_its_deletion(place: str) -> None:
+    user = user_in(place)
+    user.undelete(LATER)
+    assert (user.delete_time, user.purge_time, user.undelete_state) == (None, None, None)
+
+
+def test_a_user_deleted_twice_goes_back_to_the_state_before_the_last_deletion() -> None:
+    user = user_in("deleted from active")
+    user.undelete(NOW)
+    user.deactivate(NOW)
+    user.delete(LATER)
+    user.undelete(LATER)
+    assert user.state is INACTIVE
+
+
+def test_a_deletion_never_lies_before_the_last_change() -> None:
+    user = user_in("active")
+    user.delete(NOW - timedelta(hours=1))
+    assert (user.update_time, user.delete_time, user.purge_time) == (NOW, NOW, NOW + PURGE_AFTER)
+
+
+@pytest.mark.parametrize("place", ["active", "inactive"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("email", "grace@example.com"), ("username", "grace"), ("full_name", "Grace"), ("superuser", True)],
+)
+def test_an_update_sets_a_field_and_records_its_name_only(place: str, name: str, value: object) -> None:
+    user = user_in(place)
+    before = user.version
+    user.update({name: value}, LATER)  # type: ignore[misc] # the names are those of UserFields
+    assert getattr(user, name) == value
+    assert (user.version, user.update_time) == (before + 1, LATER)
+    event = only_event(user)
+    assert (event.type, event.create_time, event.changes) == ("UPDATED", LATER, (FieldChange(name),))
+
+
+def test_a_superuser_can_become_an_ordinary_user() -> None:
+    user = User.create({"email": "ada@example.com", "username": "ada", "superuser": True}, NOW)
+    user.update({"superuser": False}, LATER)
+    assert user.superuser is False
+
+
+def test_an_email_can_change_its_case() -> None:
+    user = user_in("active")
+    user.update({"email": "ada@example.com"}, LATER)
+    assert (user.email, user.version) == ("ada@example.com", 2)
+
+
+def test_several_fields_are_one_change() -> None:
+    user = user_in("active")
+    user.update({"full_name": "Ada", "username": "ada", "superuser": True}, LATER)
+    assert user.version == 2
+    assert [change.field for change in only_event(user).changes] == ["full_name", "superuser"]
+
+
+def test_the_full_name_can_be_emptied() -> None:
+    user = User.create({"email": "ada@example.com", "username": "ada", "full_name": "Ada"}, NOW)
+    user.update({"full_name": ""}, LATER)
+    assert user.full_name == ""
+
+
+@pytest.mark.parametrize("same", [{}, {"username": "ada"}, {"email": "Ada@example.com", "superuser": False}], ids=str)
+def test_an_update_to_the_same_values_changes_nothing(same: UserFields) -> None:
+    user = user_in("active")
+    user.update(same, LATER)
+    assert (user.version, user.update_time, user.take_events()) == (1, NOW, [])
+
+
+@pytest.mark.parametrize("name", ["email", "username"])
+def test_an_update_cannot_empty_the_names_and_then_sets_nothing(name: str) -> None:
+    user = user_in("active")
+    with pytest.raises(InvalidField) as refused:
+        user.update({"full_name": "Grace", name: ""}, LATER)  # type: ignore[misc] # the names are those of UserFields
+    assert [violation.field for violation in refused.value.violations] == [f"user.{name}"]
+    assert (user.email, user.username, user.full_name) == ("Ada@example.com", "ada", "")
+    assert (user.version, user.update_time, user.take_events()) == (1, NOW, [])
+
+
+@pytest.mark.parametrize("place", ["deleted from active", "deleted from inactive"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda user: user.update({"full_name": "Ada"}, LATER),
+        lambda user: user.update({}, LATER),
+        lambda user: user.password_changed(LATER),
+    ],
+    ids=["update", "empty update", "password"],
+)
+def test_a_deleted_user_cannot_be_changed(place: str, change: Callable[[User], None]) -> None:
+    user = user_in(place)
+    before = user.version
+    with pytest.raises(UserDeleted) as refused:
+        change(user)
+    assert (refused.value.subject, refused.value.metadata) == (f"users/{user.id}", {"state": "DELETED"})
+    assert (user.version, user.update_time, user.full_name, user.take_events()) == (before, NOW, "", [])
+
+
+@pytest.mark.parametrize("place", ["active", "inactive"])
+def test_a_new_password_is_a_change_that_shows_nothing_of_it(place: str) -> None:
+    user = user_in(place)
+    before = user.version
+    user.password_changed(LATER)
+    assert (user.version, user.update_time) == (before + 1, LATER)
+    event = only_event(user)
+    assert (event.type, event.changes) == ("PASSWORD_CHANGED", ())
+
+
+def test_an_active_user_can_order() -> None:
+    user_in("active").require_active()
+
+
+@pytest.mark.parametrize("place", ["inactive", "deleted from active", "deleted from inactive"])
+def test_no_other_user_can_order(place: str) -> None:
+    user = user_in(place)
+    with pytest.raises(UserNotActive) as refused:
+        user.require_active()
+    assert (refused.value.subject, refused.value.metadata) == (f"users/{user.id}", {"state": user.state.value})
+
+
+def test_time_does_not_run_backwards_when_a_clock_does() -> None:
+    user = user_in("active")
+    user.update({"full_name": "Ada"}, NOW - timedelta(hours=1))
+    assert (user.version, user.update_time) == (2, NOW)
+    assert only_event(user).create_time == NOW

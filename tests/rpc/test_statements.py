@@ -1,0 +1,188 @@
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import commerce.orders.v1.order_service_pb2 as orders_pb
+import commerce.users.v1.user_service_pb2 as users_pb
+import pytest
+from commerce.orders.v1.order_pb2 import Order
+
+from tests.conftest import running_server
+from tests.support import Clients, connect, counted_statements, item
+from tests.wire import GOOD_REQUESTS, METHODS, MUTATIONS, OwnServer, call, order_in, own_server
+
+# How many statements a call takes, beside BEGIN and COMMIT. A unit of work begins with its time limit (1) and ends with
+# its events (1); with a request id it claims that (1) and stores the response (1).
+STATEMENTS = {
+    "CreateUser": 4,
+    "GetUser": 1,
+    "BatchGetUsers": 1,
+    "ListUsers": 1,
+    "UpdateUser": 4,
+    "DeactivateUser": 4,
+    "ReactivateUser": 4,
+    "DeleteUser": 4,
+    "UndeleteUser": 4,
+    "SetPassword": 5,
+    "VerifyPassword": 1,
+    "CreateOrder": 5,
+    "GetOrder": 1,
+    "BatchGetOrders": 1,
+    "ListOrders": 1,
+    "UpdateOrder": 7,
+    "ConfirmOrder": 5,
+    "ProcessOrder": 5,
+    "ShipOrder": 5,
+    "DeliverOrder": 5,
+    "CancelOrder": 5,
+    "ListOrderEvents": 1,
+}
+WITH_REQUEST_ID = 2
+# The time limit, the claim that is not had, and the stored response.
+OF_A_REPLAY = 3
+ORDER_NUMBER_BLOCK = 32
+
+
+@pytest.fixture(scope="module")
+async def own(postgres_url: str, template_url: str) -> AsyncIterator[OwnServer]:
+    async with own_server(postgres_url, template_url) as own:
+        yield own
+
+
+@contextmanager
+def statements_of_calls() -> Iterator[list[str]]:
+    """Collect statements without those of the readiness probe, which runs every second."""
+    calls: list[str] = []
+    with counted_statements() as statements:
+        yield calls
+        calls.extend(statement for statement in statements if "alembic_version" not in statement)
+
+
+def without_number_blocks(statements: list[str]) -> list[str]:
+    """Leave out the statement that only every 32nd order takes."""
+    return [statement for statement in statements if "order_number_seq" not in statement]
+
+
+def test_the_tables_have_every_method() -> None:
+    assert set(STATEMENTS) == set(METHODS)
+    assert set(LIST_REQUESTS) == {method for method in METHODS if method.startswith(("List", "BatchGet"))}
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+async def test_a_call_takes_this_many_statements(own: OwnServer, method: str) -> None:
+    request = await GOOD_REQUESTS[method](own.clients)
+    with statements_of_calls() as statements:
+        await call(own.clients.channel, method, request)
+    statements = without_number_blocks(statements)
+    assert len(statements) == STATEMENTS[method], statements
+
+
+@pytest.mark.parametrize("method", MUTATIONS)
+async def test_a_request_id_takes_two_more(own: OwnServer, method: str) -> None:
+    request = await GOOD_REQUESTS[method](own.clients)
+    request.request_id = str(uuid4())
+    with statements_of_calls() as statements:
+        await call(own.clients.channel, method, request)
+    statements = without_number_blocks(statements)
+    assert len(statements) == STATEMENTS[method] + WITH_REQUEST_ID, statements
+
+
+@pytest.mark.parametrize("method", MUTATIONS)
+async def test_a_replay_takes_three(own: OwnServer, method: str) -> None:
+    request = await GOOD_REQUESTS[method](own.clients)
+    request.request_id = str(uuid4())
+    await call(own.clients.channel, method, request)
+    with statements_of_calls() as statements:
+        await call(own.clients.channel, method, request)
+    assert len(statements) == OF_A_REPLAY, statements
+
+
+@pytest.mark.parametrize("method", MUTATIONS)
+async def test_a_dry_run_takes_no_more_than_the_call(own: OwnServer, method: str) -> None:
+    request = await GOOD_REQUESTS[method](own.clients)
+    request.validate_only = True
+    with statements_of_calls() as statements:
+        await call(own.clients.channel, method, request)
+    statements = without_number_blocks(statements)
+    assert len(statements) == STATEMENTS[method], statements
+
+
+async def test_only_every_32nd_order_asks_for_numbers(postgres_url: str, template_url: str) -> None:
+    async with own_server(postgres_url, template_url) as own:
+        user = await own.clients.create_user()
+        blocks = []
+        for _ in range(2 * ORDER_NUMBER_BLOCK + 1):
+            with statements_of_calls() as statements:
+                await own.clients.create_order(user.id)
+            blocks.append(len(statements) - len(without_number_blocks(statements)))
+    rest_of_block = [0] * (ORDER_NUMBER_BLOCK - 1)
+    assert blocks == [1, *rest_of_block, 1, *rest_of_block, 1]
+
+
+async def test_a_rehash_takes_two_more(postgres_url: str, template_url: str) -> None:
+    async with (
+        own_server(postgres_url, template_url) as own,
+        running_server(own.database_url, argon2_time_cost=2) as server,
+        connect(server.port) as clients,
+    ):
+        request = await GOOD_REQUESTS["VerifyPassword"](own.clients)
+        with statements_of_calls() as statements:
+            await clients.users.VerifyPassword(request)
+    assert len(statements) == STATEMENTS["VerifyPassword"] + 2, statements
+
+
+# Lists and orders of one and of many take the same statements.
+
+LIST_REQUESTS: dict[str, Callable[[list[str], bool], Any]] = {
+    "ListUsers": lambda _, total: users_pb.ListUsersRequest(page_size=1000, include_total_size=total),
+    "ListOrders": lambda _, total: orders_pb.ListOrdersRequest(page_size=1000, include_total_size=total),
+    "ListOrderEvents": lambda ids, total: orders_pb.ListOrderEventsRequest(
+        order_id=ids[0], page_size=1000, include_total_size=total
+    ),
+    "BatchGetUsers": lambda ids, _: users_pb.BatchGetUsersRequest(ids=ids),
+    "BatchGetOrders": lambda ids, _: orders_pb.BatchGetOrdersRequest(ids=ids),
+}
+
+
+@pytest.mark.parametrize("include_total_size", [False, True], ids=["", "with_total_size"])
+@pytest.mark.parametrize("method", sorted(LIST_REQUESTS))
+async def test_a_list_of_a_hundred_takes_no_more_than_one_of_one(
+    own: OwnServer, method: str, *, include_total_size: bool
+) -> None:
+    ids = await _hundred_of(own.clients, method)
+    with statements_of_calls() as statements:
+        response = await call(own.clients.channel, method, LIST_REQUESTS[method](ids, include_total_size))
+    listed = next(getattr(response, field.name) for field in response.DESCRIPTOR.fields if field.message_type)
+    assert len(listed) >= 100
+    assert len(statements) == STATEMENTS[method], statements
+
+
+@pytest.mark.parametrize("method", ["CreateOrder", "UpdateOrder", "ConfirmOrder", "GetOrder"])
+async def test_an_order_of_500_items_takes_no_more_than_one_of_three(own: OwnServer, method: str) -> None:
+    many = [item(f"product-{number}", 1, 1) for number in range(500)]
+    request = await GOOD_REQUESTS[method](own.clients)
+    if method in {"CreateOrder", "UpdateOrder"}:
+        del request.order.items[:]
+        request.order.items.extend(many)
+    else:
+        request.id = (await order_in(own.clients, "PENDING", items=many)).id
+    with statements_of_calls() as statements:
+        response = await call(own.clients.channel, method, request)
+    assert len(response.order.items) == 500
+    statements = without_number_blocks(statements)
+    assert len(statements) == STATEMENTS[method], statements
+
+
+async def _hundred_of(clients: Clients, method: str) -> list[str]:
+    """Make what a method lists a hundred times, and return the ids to ask for."""
+    if method in {"ListUsers", "BatchGetUsers"}:
+        return [(await clients.create_user()).id for _ in range(100)]
+    user = await clients.create_user()
+    if method == "ListOrderEvents":
+        order = await clients.create_order(user.id)
+        for number in range(100):
+            change = Order(id=order.id, external_ref=f"cart-{number}")
+            await clients.orders.UpdateOrder(orders_pb.UpdateOrderRequest(order=change))
+        return [order.id]
+    return [(await clients.create_order(user.id)).id for _ in range(100)]

@@ -1,0 +1,251 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic_core import PydanticUndefined
+
+from service.config import (
+    DatabaseSettings,
+    DevelopmentSettings,
+    LogSettings,
+    PasswordSettings,
+    ServerSettings,
+    SettingsError,
+    environment_name,
+    load,
+)
+from service.db.engine import async_url
+
+SECRET = "hunter2"  # noqa: S105 - what must not be shown
+URL = f"postgresql://commerce:{SECRET}@db.example.com/commerce"
+KINDS = (DatabaseSettings, LogSettings, PasswordSettings, ServerSettings, DevelopmentSettings)
+DOCUMENT = Path(__file__).parents[1] / "docs/settings.md"
+SECONDS = ("DB_POOL_TIMEOUT", "DB_CONNECT_TIMEOUT", "DB_STATEMENT_TIMEOUT", "DEFAULT_DEADLINE")
+COUNTS = (
+    *("DB_POOL_SIZE", "ARGON2_TIME_COST", "ARGON2_PARALLELISM", "PASSWORD_THREADS", "PASSWORD_QUEUE"),
+    *("MAX_REQUEST_BYTES", "MAX_RESPONSE_BYTES", "MAX_CONCURRENT_STREAMS"),
+)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment with nothing but a database."""
+    for name in os.environ:
+        if name.upper().startswith("COMMERCE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DATABASE_URL", URL)
+    return monkeypatch
+
+
+def refused(**values: object) -> str:
+    """Return what is wrong, as a user of the command sees it."""
+    with pytest.raises(SettingsError) as error:
+        load(ServerSettings, **values)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_database_is_all_that_is_needed() -> None:
+    settings = load(ServerSettings)
+    assert settings.database_url.get_secret_value() == URL
+    assert settings.model_dump(exclude={"database_url"}) == {
+        "db_pool_size": 10,
+        "db_pool_timeout": 5,
+        "db_connect_timeout": 2,
+        "db_statement_timeout": 30,
+        "log_format": "auto",
+        "log_level": "info",
+        "argon2_time_cost": 2,
+        "argon2_memory_kib": 19 * 1024,
+        "argon2_parallelism": 1,
+        "password_threads": 2,
+        "password_queue": 64,
+        # Nobody else's machine reaches a server without TLS by default.
+        "host": "127.0.0.1",
+        "port": 50051,
+        "default_deadline": 30,
+        # What gRPC takes by default on the other side.
+        "max_request_bytes": 4 * 1024 * 1024,
+        "max_response_bytes": 4 * 1024 * 1024,
+        "max_concurrent_streams": 100,
+        "max_connection_age": 15,
+        "shutdown_grace": 10,
+        "signing_key": None,
+    }
+
+
+def test_the_embedded_database_needs_no_settings() -> None:
+    assert load(DevelopmentSettings).model_dump() == {"data_dir": Path(".data"), "postgres_bin": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "field", "value"),
+    [
+        ("COMMERCE_PORT", "0", "port", 0),
+        ("COMMERCE_HOST", "::1", "host", "::1"),
+        ("COMMERCE_DB_POOL_TIMEOUT", "0.5", "db_pool_timeout", 0.5),
+        ("COMMERCE_MAX_CONNECTION_AGE", "0", "max_connection_age", 0),
+        ("COMMERCE_SHUTDOWN_GRACE", "0", "shutdown_grace", 0),
+        ("COMMERCE_LOG_FORMAT", "json", "log_format", "json"),
+        ("commerce_log_level", "debug", "log_level", "debug"),
+    ],
+)
+def test_the_environment_sets_a_field(
+    environment: pytest.MonkeyPatch, name: str, text: str, field: str, value: object
+) -> None:
+    environment.setenv(name, text)
+    assert getattr(load(ServerSettings), field) == value
+
+
+def test_an_option_of_the_command_comes_before_the_environment(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("COMMERCE_PORT", "1")
+    assert load(ServerSettings, port=2, host=None).port == 2
+    assert load(ServerSettings, port=None).port == 1
+
+
+def test_what_is_not_ours_in_the_environment_does_not_matter(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("PORT", "1")
+    environment.setenv("COMMERCE_NOTHING", "1")
+    assert load(ServerSettings).port == 50051
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load(ServerSettings).port = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((f"COMMERCE_{name}", value) for name in COUNTS for value in ("0", "-1", "1.5", SECRET, "", "1e3")),
+        *((f"COMMERCE_{name}", value) for name in SECONDS for value in ("0", "-1", SECRET, "", "nan", "inf")),
+        ("COMMERCE_MAX_CONNECTION_AGE", "-0.1"),
+        ("COMMERCE_MAX_CONNECTION_AGE", "inf"),
+        ("COMMERCE_SHUTDOWN_GRACE", "-0.1"),
+        ("COMMERCE_SHUTDOWN_GRACE", "inf"),
+        ("COMMERCE_ARGON2_MEMORY_KIB", "7"),
+        ("COMMERCE_PORT", "-1"),
+        ("COMMERCE_PORT", "65536"),
+        ("COMMERCE_PORT", SECRET),
+        ("COMMERCE_HOST", ""),
+        ("COMMERCE_LOG_FORMAT", SECRET),
+        ("COMMERCE_LOG_FORMAT", "JSON"),
+        ("COMMERCE_LOG_LEVEL", SECRET),
+        ("COMMERCE_SIGNING_KEY", SECRET),
+        ("COMMERCE_SIGNING_KEY", SECRET * 4 + "abc"),
+        ("COMMERCE_SIGNING_KEY", ""),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_variable_and_not_the_value(
+    environment: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    environment.setenv(name, value)
+    message = refused()
+    assert message.startswith(f"{name} is wrong: ")
+    assert SECRET not in message
+
+
+def test_a_wrong_option_of_the_command_names_its_variable() -> None:
+    assert refused(port=65536).startswith("COMMERCE_PORT is wrong: ")
+
+
+def test_without_a_database_nothing_is_loaded(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("DATABASE_URL")
+    assert refused() == "DATABASE_URL is not set"
+
+
+@pytest.mark.parametrize("name", ["MAX_REQUEST_BYTES", "MAX_RESPONSE_BYTES", "MAX_CONCURRENT_STREAMS"])
+def test_a_number_larger_than_grpc_takes_is_wrong(environment: pytest.MonkeyPatch, name: str) -> None:
+    environment.setenv(f"COMMERCE_{name}", str(2**31))
+    assert refused().startswith(f"COMMERCE_{name} is wrong: ")
+
+
+def test_argon2_needs_memory_for_each_lane(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("COMMERCE_ARGON2_PARALLELISM", "4")
+    environment.setenv("COMMERCE_ARGON2_MEMORY_KIB", "31")
+    assert refused().startswith("COMMERCE_ARGON2_MEMORY_KIB is wrong: ")
+    environment.setenv("COMMERCE_ARGON2_MEMORY_KIB", "32")
+    assert load(ServerSettings).argon2_memory_kib == 32
+
+
+def test_a_signing_key_of_32_characters_is_long_enough(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("COMMERCE_SIGNING_KEY", "k" * 32)
+    key = load(ServerSettings).signing_key
+    assert key is not None
+    assert key.get_secret_value() == "k" * 32
+
+
+def test_printed_settings_show_no_secret(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("COMMERCE_SIGNING_KEY", SECRET * 5)
+    settings = load(ServerSettings)
+    for shown in (repr(settings), str(settings), settings.model_dump_json()):
+        assert SECRET not in shown
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("postgresql://ada:pw@db/commerce", "postgresql+asyncpg://ada:pw@db/commerce"),
+        ("postgres://ada:pw@db/commerce", "postgresql+asyncpg://ada:pw@db/commerce"),
+        ("postgresql+asyncpg://ada:pw@db/commerce", "postgresql+asyncpg://ada:pw@db/commerce"),
+        ("postgresql://db:5433/commerce", "postgresql+asyncpg://db:5433/commerce"),
+        ("postgresql://[::1]/commerce", "postgresql+asyncpg://[::1]/commerce"),
+        ("postgresql:///commerce?host=/run/db", "postgresql+asyncpg:///commerce?host=%2Frun%2Fdb"),
+        ("postgres://db/commerce?sslmode=require", "postgresql+asyncpg://db/commerce?ssl=require"),
+        ("postgresql://db/commerce?sslmode=verify-full&a=1", "postgresql+asyncpg://db/commerce?a=1&ssl=verify-full"),
+        ("postgresql://db/commerce?ssl=require", "postgresql+asyncpg://db/commerce?ssl=require"),
+    ],
+)
+def test_a_database_url_may_have_the_form_that_other_programs_take(given: str, used: str) -> None:
+    assert async_url(given).render_as_string(hide_password=False) == used
+
+
+def test_a_password_in_a_database_url_may_hold_any_character() -> None:
+    assert async_url("postgresql://ada:p%40ss%2Fw%3Ard@db/commerce").password == "p@ss/w:rd"  # noqa: S105 - nobody's
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        SECRET,
+        "",
+        f"//ada:{SECRET}@db/commerce",
+        f"postgresql:ada:{SECRET}@db/commerce",
+        f"postgresql://ada:{SECRET}@db:port/commerce",
+        f"mysql://ada:{SECRET}@db/commerce",
+        f"postgresql+psycopg://ada:{SECRET}@db/commerce",
+        f"https://ada:{SECRET}@db/commerce",
+        f"sqlite:///{SECRET}.db",
+    ],
+)
+def test_what_is_no_url_of_postgresql_is_refused_without_being_shown(given: str) -> None:
+    with pytest.raises(SettingsError, match=r"^DATABASE_URL is wrong: [^\n]*$") as error:
+        async_url(given)
+    assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize("url", [f"ada:{SECRET}@db", f"postgresql://ada:{SECRET}@db:port/x"], ids=["no URL", "no port"])
+def test_the_command_says_in_one_line_that_the_url_is_wrong(url: str) -> None:
+    command = [sys.executable, "-m", "service", "migrate", "--check"]
+    ended = subprocess.run(
+        command, env={**os.environ, "DATABASE_URL": url}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("Error: DATABASE_URL is wrong: ")
+    assert len(ended.stderr.splitlines()) == 1
+    assert SECRET not in ended.stderr
+
+
+def test_the_document_lists_every_setting_with_its_default_and_nothing_else() -> None:
+    lines = [line for line in DOCUMENT.read_text("utf-8").splitlines() if line.startswith("| `")]
+    documented = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
+    fields = {environment_name(kind, name): field for kind in KINDS for name, field in kind.model_fields.items()}
+    settings = [
+        (f"`{name}`", "-" if field.default in (None, PydanticUndefined) else f"`{field.default}`", field.description)
+        for name, field in fields.items()
+    ]
+    assert sorted(documented) == sorted(settings)
