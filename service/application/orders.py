@@ -1,6 +1,6 @@
 """Decisions about orders."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -23,7 +23,7 @@ async def create_order(
     """
     # Shared lock: the user cannot be deactivated or deleted between this check and the commit.
     user = await uow.users.get_for_share(user_id)
-    user.require_active()
+    user.require_active("place orders")
     order = Order.place(user_id, await uow.orders.next_number(), fields, now)
     if pay_with_credit:
         await hold_for_order(uow, order, now)
@@ -59,6 +59,13 @@ async def cancel_order(uow: UnitOfWork, order_id: UUID, etag: str, reason: str, 
     order = await _for_update(uow, order_id, etag)
     order.cancel(reason, now)
     await give_back_for_order(uow, order, now)
+    return order
+
+
+async def add_order_tags(uow: UnitOfWork, order_id: UUID, etag: str, names: Sequence[str], now: datetime) -> Order:
+    """Give an order the tags of these normalised names; raises as `change_order`, and InvalidField for too many."""
+    order = await _for_update(uow, order_id, etag)
+    order.add_tags(await uow.orders.tags(names), now)
     return order
 
 
