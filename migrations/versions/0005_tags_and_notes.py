@@ -75,7 +75,14 @@ def upgrade() -> None:
         ["order_id", "create_time", "id"],
         unique=False,
     )
-    op.create_index(op.f("ix_order_notes_search"), "order_notes", ["search"], unique=False, postgresql_using="gin")
+    op.create_index(
+        op.f("ix_order_notes_search"),
+        "order_notes",
+        ["search"],
+        unique=False,
+        postgresql_using="gin",
+        postgresql_with={"fastupdate": "off"},
+    )
 
 
 def downgrade() -> None:

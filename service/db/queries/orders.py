@@ -138,5 +138,5 @@ class OrderQueries:
         statement = _TAGS
         if prefix:
             # Not LIKE: PostgreSQL finds an index for it only if it knows the prefix when it plans.
-            statement = statement.where(tags.c.name.between(prefix, prefix + _LAST_SUFFIX))
+            statement = statement.where(tags.c.name >= prefix, tags.c.name <= prefix + _LAST_SUFFIX)
         return await self._reader.page(statement, (tags.c.name,), page, descending=False)
