@@ -65,12 +65,14 @@ def test_what_is_no_tag_is_refused_by_its_place(written: str) -> None:
 @given(WRITTEN)
 @example("\u0345\u0301")
 @example("\u00b4a")
+@example("\u01f0")
 def test_the_normalised_form_is_its_own(written: str) -> None:
     try:
         name = normalised_tag(written, "tag")
     except InvalidField:
         return
     assert normalised_tag(name, "tag") == name
+    assert unicodedata.is_normalized("NFKC", name)
     assert 1 <= len(name) <= 50
     assert not any(character.isspace() for character in name)
 

@@ -2,7 +2,6 @@ import asyncio
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import commerce.orders.v1.order_service_pb2 as pb
 import commerce.users.v1.user_service_pb2 as users_pb
 import grpc
@@ -13,8 +12,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc.error_details_pb2 import PreconditionFailure
 
 from tests.conftest import running_server
-from tests.plans import indexes_of, plan_of, sent_statements
 from tests.support import Clients, connect, driver_connection, fails, failure_of
+from tests.watching import indexes_of, plan_of, sent_statements, until_someone_waits
 
 DRAFT, PUBLISHED = OrderNoteState.ORDER_NOTE_STATE_DRAFT, OrderNoteState.ORDER_NOTE_STATE_PUBLISHED
 
@@ -63,14 +62,6 @@ async def timeline(clients: Clients, order: Order) -> list[tuple[str, str, str]]
         name = OrderEventType.Name(event.type).removeprefix("ORDER_EVENT_TYPE_")
         events.append((name, change.old_value, change.new_value))
     return events
-
-
-async def until_someone_waits(connection: asyncpg.Connection) -> None:
-    """Return once a transaction waits for a lock that this connection has."""
-    waits = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
-    async with asyncio.timeout(10):
-        while not await connection.fetchval(waits):  # noqa: ASYNC110 - only the database knows
-            await asyncio.sleep(0.01)
 
 
 async def test_a_note_goes_from_draft_to_published(clients: Clients) -> None:

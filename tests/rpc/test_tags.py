@@ -10,8 +10,8 @@ from commerce.orders.v1.order_pb2 import Order, OrderEventType, OrderStatus
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from tests.conftest import running_server
-from tests.plans import indexes_of, plan_of, sent_statements
 from tests.support import Clients, connect, driver_connection, fails
+from tests.watching import indexes_of, plan_of, sent_statements, until_someone_waits
 
 # Calls that take an order from PENDING to each status.
 TO_STATUS: dict[str, Sequence[str]] = {
@@ -278,7 +278,7 @@ async def test_a_prefix_that_no_tag_can_have_is_refused(clients: Clients, prefix
         await clients.orders.ListTags(pb.ListTagsRequest(prefix=prefix))
 
 
-async def test_callers_that_make_the_same_tags_at_once_all_succeed_at_once(
+async def test_callers_that_make_the_same_tags_at_once_all_succeed_at_the_first_try(
     clients: Clients, caplog: pytest.LogCaptureFixture
 ) -> None:
     user = await clients.create_user()
@@ -291,6 +291,25 @@ async def test_callers_that_make_the_same_tags_at_once_all_succeed_at_once(
         assert [tag.order_count for tag in response.tags] == [8]
     # A deadlock would not be seen otherwise: the call is run anew.
     assert "attempt failed" not in caplog.text
+
+
+async def test_new_tags_are_made_in_order_so_that_nobody_waits_in_a_circle(
+    clients: Clients, shared_database_url: str
+) -> None:
+    order = await place(clients)
+    tags = names(10)
+    insert = "INSERT INTO tags (id, name) VALUES (uuidv7(), $1)"
+    async with driver_connection(shared_database_url) as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("SET LOCAL lock_timeout = '500ms'")
+        await connection.execute(insert, tags[0])
+        waiting = asyncio.create_task(add(clients, order, *reversed(tags)))
+        await until_someone_waits(connection)
+        # Whoever waits for the first has made no other.
+        await connection.executemany(insert, [(name,) for name in tags[1:]])
+        await transaction.rollback()
+        assert list((await waiting).tags) == tags
 
 
 async def test_callers_that_tag_one_order_at_once_lose_nothing(clients: Clients) -> None:

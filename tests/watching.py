@@ -1,5 +1,6 @@
-"""How PostgreSQL plans what the service sends."""
+"""What the service sends to PostgreSQL, how that plans it, and who waits there."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,14 @@ def indexes_of(plan: list[dict[str, Any]]) -> set[str]:
     whole = [node["Relation Name"] for node in plan if node["Node Type"].endswith("Seq Scan")]
     assert not whole
     return {node["Index Name"] for node in plan if "Index Name" in node}
+
+
+async def until_someone_waits(connection: asyncpg.Connection) -> None:
+    """Return once a transaction waits for a lock that this connection has."""
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+    async with asyncio.timeout(10):
+        while not await connection.fetchval(waits):  # noqa: ASYNC110 - only the database knows
+            await asyncio.sleep(0.01)
 
 
 def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
