@@ -93,7 +93,9 @@ class Server:
             page_tokens,
             _now,
         )
-        orders = OrderServicer(current_unit_of_work, self.store.order_queries, page_tokens, _now)
+        orders = OrderServicer(
+            current_unit_of_work, self.store.order_queries, self.store.note_queries, page_tokens, _now
+        )
         health = aio.HealthServicer()
         add_UserServiceServicer_to_server(users, self._server)
         add_OrderServiceServicer_to_server(orders, self._server)

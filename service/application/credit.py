@@ -1,7 +1,7 @@
 """Decisions about credit.
 
-Locks are taken in one order by every call: users by id, then the order, then credit accounts by user and currency. So
-no two calls wait for each other.
+Locks are taken in one order by every call: users by id, then the order, then its notes, new tags by name, and credit
+accounts by user and currency. So no two calls wait for each other.
 """
 
 from datetime import datetime

@@ -1,6 +1,6 @@
 """Decisions about orders."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from service.domain.orders import Order, OrderFields
 
 
 async def create_order(
-    uow: UnitOfWork, user_id: UUID, fields: OrderFields, now: datetime, *, pay_with_credit: bool
+    uow: UnitOfWork, user_id: UUID, fields: OrderFields, now: datetime, *, pay_with_credit: bool = False
 ) -> Order:
     """Place an order, and set its total aside if the user's credit is to pay for it.
 
@@ -25,7 +25,7 @@ async def create_order(
     """
     # Shared lock: the user cannot be deactivated or deleted between this check and the commit.
     user = await uow.users.get_for_share(user_id)
-    user.require_active()
+    user.require_active("place orders")
     order = Order.place(user_id, await uow.orders.next_number(), fields, now)
     if pay_with_credit:
         await hold_for_order(uow, order, now)
@@ -84,6 +84,13 @@ async def transfer_orders(uow: UnitOfWork, from_user_id: UUID, to_user_id: UUID,
     order_ids = await uow.orders.transfer(from_user_id, to_user_id, now)
     uow.record(Event(Order.aggregate_type, order_id, "TRANSFERRED", now, changes) for order_id in order_ids)
     return len(order_ids)
+
+
+async def add_order_tags(uow: UnitOfWork, order_id: UUID, etag: str, names: Sequence[str], now: datetime) -> Order:
+    """Give an order the tags of these normalised names; raises as `change_order`, and InvalidField for too many."""
+    order = await _for_update(uow, order_id, etag)
+    order.add_tags(await uow.orders.tags(names), now)
+    return order
 
 
 async def change_order(uow: UnitOfWork, order_id: UUID, etag: str, change: Callable[[Order], None]) -> Order:

@@ -18,7 +18,9 @@ from uuid import UUID
 
 from service.domain.credit import CreditAccount, Transaction
 from service.domain.events import Event
+from service.domain.notes import OrderNote
 from service.domain.orders import Order, OrderStatus
+from service.domain.tags import Tag
 from service.domain.users import User, UserState
 
 
@@ -99,7 +101,26 @@ class OrderRepository(Protocol):
         """Keep a new order; OrderAlreadyExists comes with the flush."""
 
     async def get_for_update(self, order_id: UUID) -> Order:
-        """Return the order with its items, locked against other changes; raises OrderNotFound."""
+        """Return the order with its items and tags, locked against other changes; raises OrderNotFound."""
+
+    async def lock(self, order_id: UUID) -> None:
+        """Lock the order against other changes, and its timeline with it; raises OrderNotFound."""
+
+    async def tags(self, names: Sequence[str]) -> Sequence[Tag]:
+        """Return the tags of these normalised names, made where missing."""
+
+
+class NoteRepository(Protocol):
+    """Notes that this unit of work changes. Their events are on the timeline of the order, which is locked for them."""
+
+    async def add(self, note: OrderNote) -> None:
+        """Keep a new note of an order that is locked."""
+
+    async def get_for_update(self, note_id: UUID) -> OrderNote:
+        """Return the note, it and its order locked against other changes; raises NoteNotFound."""
+
+    async def delete(self, note: OrderNote) -> None:
+        """Delete the note with the flush."""
 
     async def held_by_others(self, user_id: UUID) -> Sequence[Order]:
         """Return the user's orders for which another user's credit is held, locked against other changes."""
@@ -128,6 +149,10 @@ class UnitOfWork(Protocol):
     @property
     def orders(self) -> OrderRepository:
         """The orders."""
+
+    @property
+    def notes(self) -> NoteRepository:
+        """The notes about orders."""
 
     @property
     def credit(self) -> CreditRepository:
@@ -225,6 +250,18 @@ class OrderFilter:
     statuses: Sequence[OrderStatus] | None
     created_from: datetime | None
     created_before: datetime | None
+    # Normalised, and empty for any order.
+    tags_any: Sequence[str]
+    tags_all: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class NoteFilter:
+    """Which notes to find; None means any."""
+
+    order_id: UUID | None
+    author_id: UUID | None
+    include_drafts: bool
 
 
 class UserQueries(Protocol):
@@ -247,7 +284,7 @@ class UserQueries(Protocol):
 
 
 class OrderQueries(Protocol):
-    """The read side of orders, each with its items. Every method is one statement, and raises StoreError."""
+    """The read side of orders, each with its items and tags. Every method is one statement, and raises StoreError."""
 
     async def by_ids(self, order_ids: Sequence[UUID]) -> Sequence[Row]:
         """Return the orders with these ids, in any order."""
@@ -267,6 +304,19 @@ class OrderQueries(Protocol):
 
     async def events(self, order_id: UUID, page: Page) -> PageOfRows | None:
         """Return a page of the order's events, oldest first; None if there is no such order."""
+
+    async def tags(self, prefix: str, page: Page) -> PageOfRows:
+        """Return a page of the tags that begin with `prefix`, by name, each with its `order_count`."""
+
+
+class NoteQueries(Protocol):
+    """The read side of notes. Every method is one statement, and raises StoreError."""
+
+    async def page(self, where: NoteFilter, page: Page) -> PageOfRows:
+        """Return a page of notes, last written first."""
+
+    async def search(self, query: str, where: NoteFilter, page: Page) -> PageOfRows:
+        """Return a page of the notes that `query` finds, best first, each with its `rank` and a `snippet`."""
 
 
 class CreditQueries(Protocol):

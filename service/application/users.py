@@ -20,7 +20,7 @@ async def create_user(
     password: str,
     now: datetime,
     *,
-    welcome_credit: Money | None,
+    welcome_credit: Money | None = None,
 ) -> User:
     """Create an ACTIVE user; raises InvalidField, Overloaded and, with the flush, UserAlreadyExists."""
     user = User.create(fields, now)

@@ -2,9 +2,21 @@
 
 from sqlalchemy.orm import registry, relationship
 
-from service.db.tables import credit_accounts, metadata, order_items, orders, user_profiles, users
+from service.db.tables import (
+    credit_accounts,
+    metadata,
+    order_items,
+    order_notes,
+    order_tags,
+    orders,
+    tags,
+    user_profiles,
+    users,
+)
 from service.domain.credit import CreditAccount
+from service.domain.notes import OrderNote
 from service.domain.orders import Order, OrderItem
+from service.domain.tags import Tag
 from service.domain.users import Profile, User
 
 _registry = registry(metadata=metadata)
@@ -20,6 +32,7 @@ def map_entities() -> None:
         properties={"profile": relationship(Profile, lazy="raise", uselist=False, cascade="all, delete-orphan")},
     )
     _registry.map_imperatively(CreditAccount, credit_accounts)
+    _registry.map_imperatively(Tag, tags)
     _registry.map_imperatively(OrderItem, order_items)
     _registry.map_imperatively(
         Order,
@@ -27,9 +40,12 @@ def map_entities() -> None:
         properties={
             "items": relationship(
                 OrderItem, lazy="raise", order_by=order_items.c.id, cascade="all, delete-orphan", passive_deletes=True
-            )
+            ),
+            "tags": relationship(Tag, lazy="raise", secondary=order_tags, passive_deletes=True),
         },
     )
+    # The database fills the column that is searched, and only its queries read it.
+    _registry.map_imperatively(OrderNote, order_notes, exclude_properties=[order_notes.c.search])
 
 
 map_entities()

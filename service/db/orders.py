@@ -5,12 +5,16 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
+from uuid_utils.compat import uuid7
 
 from service.db.tables import ORDER_NUMBER_BLOCK, order_number_sequence, orders
+from service.db.tables import tags as tags_table
 from service.domain.errors import OrderNotFound
 from service.domain.orders import CreditState, Order
+from service.domain.tags import Tag
 
 
 class OrderNumbers:
@@ -69,13 +73,33 @@ class Orders:
         return (await session.scalars(statement.values(changed))).all()
 
     async def get_for_update(self, order_id: UUID) -> Order:
-        """Return the order with its items, locked against other changes; raises OrderNotFound."""
+        """Return the order with its items and tags, locked against other changes; raises OrderNotFound."""
         session = await self._begin()
-        # The items come with a second statement, after the lock is had: joined to the first, they would be those from
-        # before the change that it waited for.
+        # The items and tags come with statements of their own, after the lock is had: joined to the first, they would
+        # be those from before the change that it waited for.
         items = selectinload(Order.items)  # type: ignore[arg-type] # mapped imperatively
-        statement = select(Order).where(orders.c.id == order_id).options(items)
+        tags = selectinload(Order.tags)  # type: ignore[arg-type] # mapped imperatively
+        statement = select(Order).where(orders.c.id == order_id).options(items, tags)
         order = await session.scalar(statement.with_for_update(key_share=True))
         if order is None:
             raise OrderNotFound(str(order_id))
         return order
+
+    async def lock(self, order_id: UUID) -> None:
+        """Lock the order against other changes, and its timeline with it; raises OrderNotFound."""
+        session = await self._begin()
+        statement = select(orders.c.id).where(orders.c.id == order_id).with_for_update(key_share=True)
+        if await session.scalar(statement) is None:
+            raise OrderNotFound(str(order_id))
+
+    async def tags(self, names: Sequence[str]) -> Sequence[Tag]:
+        """Return the tags of these normalised names, made where missing."""
+        session = await self._begin()
+        statement = select(Tag).where(tags_table.c.name.in_(names))
+        found = (await session.scalars(statement)).all()
+        if missing := sorted(set(names) - {tag.name for tag in found}):
+            # Another call may make the same ones: then this waits for it. Sorted, so that no two wait for each other.
+            rows = [{"id": uuid7(), "name": name} for name in missing]
+            await session.execute(insert(tags_table).values(rows).on_conflict_do_nothing())
+            found = (await session.scalars(statement)).all()
+        return found

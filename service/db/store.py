@@ -14,6 +14,7 @@ from service.db.errors import translated
 from service.db.orders import OrderNumbers
 from service.db.queries.credit import CreditQueries
 from service.db.queries.maintenance import MaintenanceQueries
+from service.db.queries.notes import NoteQueries
 from service.db.queries.orders import OrderQueries
 from service.db.queries.reader import Reader
 from service.db.queries.users import UserQueries
@@ -35,6 +36,7 @@ class Store:
         reader = Reader(self.engine)
         self.user_queries = UserQueries(reader)
         self.order_queries = OrderQueries(reader)
+        self.note_queries = NoteQueries(reader)
         self.credit_queries = CreditQueries(reader)
         self.maintenance_queries = MaintenanceQueries(reader)
         _log_pool_events(self.engine)

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
     Dialect,
     ForeignKey,
     Identity,
@@ -29,9 +30,10 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, UUID
 from sqlalchemy.types import UserDefinedType
 
+from service.domain.notes import NoteState
 from service.domain.orders import CreditState, OrderStatus
 from service.domain.users import UserState
 
@@ -217,6 +219,56 @@ order_items = Table(
     CheckConstraint("quantity BETWEEN 1 AND 10000", name="quantity"),
     CheckConstraint("unit_price >= 0", name="unit_price"),
     CheckConstraint("subtotal = quantity * unit_price", name="subtotal"),
+)
+
+# A tag stays when no order has it any more: another call may be giving it to one.
+tags = Table(
+    "tags",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    # Byte order, which is that of the characters, so that pages by name and prefixes do not depend on the database's
+    # locale.
+    Column("name", Text(collation="C"), nullable=False),
+    UniqueConstraint("name"),
+    CheckConstraint("length(name) BETWEEN 1 AND 50", name="name"),
+)
+
+# Many to many.
+order_tags = Table(
+    "order_tags",
+    metadata,
+    Column("order_id", ForeignKey(orders.c.id, ondelete="CASCADE"), nullable=False),
+    Column("tag_id", ForeignKey(tags.c.id), nullable=False),
+    PrimaryKeyConstraint("order_id", "tag_id"),
+    # With the order, so that the orders of a tag are found and counted in the index alone.
+    Index(None, "tag_id", "order_id"),
+)
+
+# How notes are searched: words as they are written. A stemmer knows one language, and drops words that part numbers and
+# quoted phrases are made of; notes are in any language, and full of both.
+SEARCH_CONFIG = "simple"
+order_notes = Table(
+    "order_notes",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("order_id", ForeignKey(orders.c.id, ondelete="CASCADE"), nullable=False),
+    Column("author_id", ForeignKey(users.c.id), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", EnumText(NoteState), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("create_time", _Time, nullable=False),
+    Column("update_time", _Time, nullable=False),
+    Column("publish_time", _Time),
+    Column("search", TSVECTOR, Computed(f"to_tsvector('{SEARCH_CONFIG}'::regconfig, body)", persisted=True)),
+    CheckConstraint("length(body) BETWEEN 1 AND 4000", name="body"),
+    CheckConstraint("state IN ('DRAFT', 'PUBLISHED')", name="state"),
+    CheckConstraint("(state = 'PUBLISHED') = (publish_time IS NOT NULL)", name="publish_time"),
+    CheckConstraint("version >= 1", name="version"),
+    CheckConstraint("update_time >= create_time", name="update_time"),
+    Index(None, "order_id", "create_time", "id"),
+    Index(None, "author_id", "create_time", "id"),
+    # Without a list of pending entries, which every search would read through, and some writer would have to file.
+    Index(None, "search", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
 )
 
 # What each user has, as the sum of its entries in `credit_entries`; `commerce verify-ledger` recomputes it.

@@ -23,6 +23,7 @@ from service.application.ports import (
 from service.db import mapping as mapping  # noqa: PLC0414 - maps the entities before the first session
 from service.db.credit import Credit
 from service.db.errors import meaning_of
+from service.db.notes import Notes
 from service.db.orders import OrderNumbers, Orders
 from service.db.tables import credit_entries, events, request_ids
 from service.db.users import Users
@@ -60,6 +61,7 @@ class UnitOfWork:
         self._time_left = time_left
         self.users = Users(self._begin)
         self.orders = Orders(self._begin, numbers)
+        self.notes = Notes(self._begin)
         self.credit = Credit(self._begin)
 
     async def __aenter__(self) -> Self:
@@ -151,7 +153,7 @@ class UnitOfWork:
 
     def _collect_events(self, session: Session, _context: UOWTransaction, _instances: object) -> None:
         # Here, because after the flush the session only holds entities weakly.
-        for entity in (*session.new, *session.dirty):
+        for entity in (*session.new, *session.dirty, *session.deleted):
             if isinstance(entity, Entity):
                 self._events.extend(entity.take_events())
 

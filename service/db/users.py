@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
-from service.db.tables import OPEN, credit_accounts, credit_entries, events, orders, user_passwords, users
+from service.db.tables import OPEN, credit_accounts, credit_entries, events, order_notes, orders, user_passwords, users
 from service.domain.errors import UserNotFound
 from service.domain.users import User
 
@@ -52,6 +52,8 @@ class Users:
         own_orders = select(orders.c.id).where(orders.c.user_id == user.id)
         await session.execute(delete(events).where(events.c.aggregate_id.in_(own_orders)))
         await session.execute(delete(events).where(events.c.aggregate_id == user.id))
+        # On orders of others; those on its own go with them.
+        await session.execute(delete(order_notes).where(order_notes.c.author_id == user.id))
         # Orders of others that this user's credit pays for.
         paid = update(orders).where(orders.c.credit_user_id == user.id, orders.c.user_id != user.id)
         await session.execute(paid.values(credit_state=None, credit_user_id=None, credit_expire_time=None))

@@ -4,7 +4,7 @@
     ├── InvalidArgument           a value is wrong whatever is stored
     │   ├── MalformedRequest, InvalidField, InvalidUpdateMask, InvalidPageToken, RequestIdReused
     │   └── UnknownCurrency, MixedCurrencies, TooManyDecimals, AmountOutOfRange
-    ├── NotFound                  UserNotFound, OrderNotFound
+    ├── NotFound                  UserNotFound, OrderNotFound, NoteNotFound
     ├── AlreadyExists             UserAlreadyExists, OrderAlreadyExists
     ├── FailedPrecondition        IllegalTransition, UserNotActive, UserDeleted, UserInUse, OrderNotPending,
     │                             InsufficientCredit
@@ -14,6 +14,7 @@
 Messages and metadata reach callers and logs: they hold no e-mail, secret or class name.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -113,7 +114,7 @@ class NotFound(DomainError):
 
     def __init__(self, name: str = "", metadata: Mapping[str, str] | None = None) -> None:
         self.name = name
-        kind = self.resource_type.rpartition(".")[2].lower()
+        kind = _words(self.resource_type)
         super().__init__(f"{kind} {name} not found" if name else f"{kind} not found", metadata)
 
 
@@ -131,6 +132,13 @@ class OrderNotFound(NotFound):
     resource_type = "commerce.orders.v1.Order"
 
 
+class NoteNotFound(NotFound):
+    """No such order note."""
+
+    reason = "NOTE_NOT_FOUND"
+    resource_type = "commerce.orders.v1.OrderNote"
+
+
 class AlreadyExists(DomainError):
     """Another resource has the same value in `field`, which must be unique."""
 
@@ -138,7 +146,7 @@ class AlreadyExists(DomainError):
 
     def __init__(self, field: str) -> None:
         self.field = field
-        kind = self.resource_type.rpartition(".")[2].lower()
+        kind = _words(self.resource_type)
         super().__init__(f"another {kind} has this {field}", {"field": field})
 
 
@@ -176,7 +184,7 @@ class IllegalTransition(FailedPrecondition):
 
 
 class UserNotActive(FailedPrecondition):
-    """The user cannot place orders in its state."""
+    """The user cannot place orders or write notes in its state."""
 
     reason = "USER_NOT_ACTIVE"
 
@@ -215,3 +223,8 @@ class InvalidCredentials(DomainError):
     """No active user has this name and password; it does not say which is wrong."""
 
     reason = "INVALID_CREDENTIALS"
+
+
+def _words(resource_type: str) -> str:
+    """Return the name of a resource's message as words: `order note`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", resource_type.rpartition(".")[2]).lower()

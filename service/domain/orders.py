@@ -1,6 +1,6 @@
 """Orders: what a user ordered, and how far it has come."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 from service.domain.errors import IllegalTransition, InvalidField, OrderNotPending
 from service.domain.events import Entity, FieldChange
 from service.domain.money import Money, total
+from service.domain.tags import MAX_TAGS, Tag
 
 MAX_ITEMS = 500
 MAX_QUANTITY = 10_000
@@ -114,6 +115,8 @@ class Order(Entity):
     update_time: datetime
     # Ordered by id, which is the order in which the caller named them.
     items: list[OrderItem] = field(default_factory=list)
+    # In no order.
+    tags: list[Tag] = field(default_factory=list)
 
     @classmethod
     def place(cls, user_id: UUID, order_number: str, fields: OrderFields, now: datetime) -> "Order":
@@ -145,6 +148,11 @@ class Order(Entity):
     def total(self) -> Money:
         """The sum of the items' subtotals."""
         return Money(self.currency, self.total_amount)
+
+    @property
+    def tag_names(self) -> list[str]:
+        """The names of the tags, sorted."""
+        return sorted(tag.name for tag in self.tags)
 
     def update(self, fields: OrderFields, now: datetime) -> None:
         """Set these fields, each as a whole, and compute the total anew.
@@ -196,6 +204,15 @@ class Order(Entity):
         self._go("cancel", OrderStatus.CANCELLED, now, FieldChange("cancel_reason", "", reason))
         self.cancel_reason = reason
 
+    def add_tags(self, tags: Sequence[Tag], now: datetime) -> None:
+        """Get these tags, in any status; raises InvalidField when there would be too many."""
+        names = self.tag_names
+        self._retag([*self.tags, *(tag for tag in tags if tag.name not in names)], now)
+
+    def remove_tags(self, names: Collection[str], now: datetime) -> None:
+        """Lose the tags of these names, in any status."""
+        self._retag([tag for tag in self.tags if tag.name not in names], now)
+
     def hold_credit(self, now: datetime) -> None:
         """Say that credit is set aside for the new order."""
         self.credit_state, self.credit_expire_time = CreditState.HELD, now + HOLD_FOR
@@ -229,6 +246,16 @@ class Order(Entity):
         self.credit_state, self.credit_expire_time = CreditState.EXPIRED, None
         self.changed("CREDIT_EXPIRED", now, [change])
         return True
+
+    def _retag(self, tags: Sequence[Tag], now: datetime) -> None:
+        if len(tags) == len(self.tags):
+            return
+        if len(tags) > MAX_TAGS:
+            raise InvalidField.at("tags", f"must leave the order with at most {MAX_TAGS} tags")
+        old_names = self.tag_names
+        self.tags[:] = tags
+        # No tag has a space in it.
+        self.changed("UPDATED", now, [FieldChange("tags", ", ".join(old_names), ", ".join(self.tag_names))])
 
     def _go(self, verb: str, status: OrderStatus, now: datetime, *changes: FieldChange) -> None:
         allowed = TRANSITIONS[self.status]

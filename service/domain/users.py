@@ -170,10 +170,10 @@ class User(Entity):
         if self.state is UserState.DELETED:
             raise UserDeleted(self.subject, "the user is deleted; undelete it first", {"state": self.state})
 
-    def require_active(self) -> None:
-        """Raise UserNotActive unless the user can place orders."""
+    def require_active(self, action: str) -> None:
+        """Raise UserNotActive unless the user can act; `action` says how, for example `place orders`."""
         if self.state is not UserState.ACTIVE:
-            message = f"the user is {self.state}; only an ACTIVE user can place orders"
+            message = f"the user is {self.state}; only an ACTIVE user can {action}"
             raise UserNotActive(self.subject, message, {"state": self.state})
 
     def _require_state(self, state: UserState, verb: str) -> None:

@@ -6,9 +6,9 @@ from uuid import UUID
 
 import commerce.orders.v1.order_service_pb2 as pb
 from commerce.orders.v1.order_pb2 import Order as OrderMessage
-from commerce.orders.v1.order_service_pb2_grpc import OrderServiceServicer
 
 from service.application.orders import (
+    add_order_tags,
     cancel_order,
     change_order,
     confirm_order,
@@ -16,21 +16,25 @@ from service.application.orders import (
     transfer_orders,
     update_order,
 )
-from service.application.ports import OrderQueries, Row, UnitOfWork
+from service.application.ports import NoteQueries, OrderQueries, Row, UnitOfWork
 from service.domain.errors import OrderNotFound
 from service.domain.orders import Order
+from service.domain.tags import normalised, normalised_tag
 from service.rpc.interceptors.base import Context
 from service.rpc.messages.orders import (
     EVENT_POSITION,
     POSITION,
+    TAG_POSITION,
     order_event_message,
     order_message,
     parse_order_by,
     parse_order_fields,
     parse_order_filter,
+    tag_message,
 )
 from service.rpc.messages.statistics import parse_statistics_filter, statistics_message
 from service.rpc.messages.values import in_order, require_id
+from service.rpc.order_notes import OrderNoteMethods
 from service.rpc.page_tokens import PageTokens
 from service.rpc.update_masks import fields_to_update, settable_fields
 
@@ -41,15 +45,17 @@ _ChangeRequest = (
     | pb.ShipOrderRequest
     | pb.DeliverOrderRequest
     | pb.CancelOrderRequest
+    | pb.RemoveOrderTagsRequest
 )
 
 
-class OrderServicer(OrderServiceServicer):
+class OrderServicer(OrderNoteMethods):
     """Answers `commerce.orders.v1.OrderService`; what each method does and refuses is written in its proto.
 
     Args:
         unit_of_work: gives the unit of work of the current call.
-        queries: the read side.
+        queries: the read side of orders.
+        note_queries: the read side of their notes.
         page_tokens: makes and reads page tokens.
         clock: gives the time, in UTC.
     """
@@ -58,11 +64,13 @@ class OrderServicer(OrderServiceServicer):
         self,
         unit_of_work: Callable[[], UnitOfWork],
         queries: OrderQueries,
+        note_queries: NoteQueries,
         page_tokens: PageTokens,
         clock: Callable[[], datetime],
     ) -> None:
         self._uow = unit_of_work
         self._queries = queries
+        self._note_queries = note_queries
         self._page_tokens = page_tokens
         self._now = clock
 
@@ -140,6 +148,25 @@ class OrderServicer(OrderServiceServicer):
         self, request: pb.GetOrderStatisticsRequest, context: Context
     ) -> pb.GetOrderStatisticsResponse:
         return statistics_message(await self._queries.statistics(*parse_statistics_filter(request)))
+
+    async def AddOrderTags(self, request: pb.AddOrderTagsRequest, context: Context) -> pb.AddOrderTagsResponse:
+        names = normalised(request.tags, "tags")
+        order = await add_order_tags(self._uow(), UUID(request.id), request.etag, names, self._now())
+        return pb.AddOrderTagsResponse(order=order_message(order))
+
+    async def RemoveOrderTags(self, request: pb.RemoveOrderTagsRequest, context: Context) -> pb.RemoveOrderTagsResponse:
+        names = normalised(request.tags, "tags")
+        order = await self._change(request, lambda order, now: order.remove_tags(names, now))
+        return pb.RemoveOrderTagsResponse(order=order)
+
+    async def ListTags(self, request: pb.ListTagsRequest, context: Context) -> pb.ListTagsResponse:
+        prefix = normalised_tag(request.prefix, "prefix") if request.prefix else ""
+        found = await self._queries.tags(prefix, self._page_tokens.page(request))
+        return pb.ListTagsResponse(
+            tags=map(tag_message, found.rows),
+            next_page_token=self._page_tokens.next(request, found, TAG_POSITION),
+            total_size=found.total_size,
+        )
 
     async def _change(self, request: _ChangeRequest, change: Callable[[Order, datetime], None]) -> OrderMessage:
         now = self._now()

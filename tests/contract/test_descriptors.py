@@ -29,7 +29,15 @@ NOT_STORED = {"password", "etag", "page_token"}
 # It changes no resource, and a stored answer would outlive a change of password.
 WITHOUT_REQUEST_ID = {"VerifyPassword"}
 # They change no resource that has an etag.
-WITHOUT_ETAG = {"CreateUser", "CreateOrder", "VerifyPassword", "GrantCredit", "TransferCredit", "TransferOrders"}
+WITHOUT_ETAG = {
+    "CreateUser",
+    "CreateOrder",
+    "CreateOrderNote",
+    "VerifyPassword",
+    "GrantCredit",
+    "TransferCredit",
+    "TransferOrders",
+}
 
 
 def name_of(method: MethodDescriptor) -> str:

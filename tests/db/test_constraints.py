@@ -1,7 +1,5 @@
 """What the database refuses by itself, whatever program writes."""
 
-# ruff: noqa: S608 - no statement here is made of what somebody else wrote
-
 import re
 from collections.abc import AsyncIterator
 from typing import NamedTuple

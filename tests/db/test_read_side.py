@@ -56,7 +56,7 @@ JOIN (SELECT id AS user_id, row_number() OVER () AS place FROM users) AS placed 
 INSERT INTO order_items SELECT id, gen_random_uuid(), 'anvil', 'Anvil', 1, 1, 1 FROM orders, generate_series(1, 2);
 INSERT INTO events (id, aggregate_type, aggregate_id, type, actor, create_time, changes)
 SELECT gen_random_uuid(), 'order', id, 'CREATED', 'anonymous', create_time, '[]' FROM orders;
-"""  # noqa: S608 - the numbers above
+"""
 TABLES = {"users", "user_passwords", "orders", "order_items", "events"}
 # PostgreSQL chooses anew after a statement's fifth run whether to plan it for its values or for all.
 RUNS = 8

@@ -132,7 +132,7 @@ async def test_a_full_pool_is_not_a_lost_database(database_url: str) -> None:
             await seen.until_waiting(1)
             with fails(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
                 await clients.users.GetUser(request)
-            assert await server._store.problem() is None  # noqa: SLF001 - what readiness asks once a second
+            assert await server.store.problem() is None
         await call
 
 

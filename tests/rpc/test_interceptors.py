@@ -277,7 +277,7 @@ async def send_a_bad_cast(url: str) -> None:
 
 
 async def break_a_check(url: str) -> None:
-    await _execute(url, f"INSERT INTO user_passwords VALUES (gen_random_uuid(), '{SECRET}', now())")  # noqa: S608 - it is to fail
+    await _execute(url, f"INSERT INTO user_passwords VALUES (gen_random_uuid(), '{SECRET}', now())")
 
 
 async def _execute(url: str, statement: str, **values: str) -> None:

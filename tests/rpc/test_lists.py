@@ -28,7 +28,7 @@ SELECT gen_random_uuid(), 'user' || n || '@example.com', md5(n::text), '', n % 5
     CASE WHEN state = 'DELETED' THEN time END, CASE WHEN state = 'DELETED' THEN time END
 FROM generate_series(1, $1) n, LATERAL (SELECT {_ROW_TIME} AS time,
     (ARRAY['ACTIVE', 'INACTIVE', 'ACTIVE', 'DELETED'])[n % 4 + 1] AS state)
-"""  # noqa: S608 - a constant
+"""
 _INSERT_ORDERS = f"""
 WITH numbered AS (SELECT id AS user_id, row_number() OVER (ORDER BY id) AS rank, count(*) OVER () AS users FROM users)
 INSERT INTO orders (id, order_number, user_id, status, currency, total_amount, metadata, tracking_number,
@@ -38,7 +38,7 @@ SELECT gen_random_uuid(), 'TEST-' || n, user_id, status, 'EUR', 1, '{{}}',
     1, time, time
 FROM generate_series(1, $1) n JOIN numbered ON rank = n % least(users, 5) + 1, LATERAL (SELECT {_ROW_TIME} AS time,
     (ARRAY['PENDING', 'CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED', 'CANCELLED'])[n % 6 + 1] AS status)
-"""  # noqa: S608 - a constant
+"""
 _INSERT_ITEMS = """
 INSERT INTO order_items (order_id, id, product_id, name, quantity, unit_price, subtotal)
 SELECT id, gen_random_uuid(), 'anvil', 'Anvil', 1, 1, 1 FROM orders

@@ -1,6 +1,7 @@
 """The read side of orders; what each method answers is written at `service.application.ports.OrderQueries`."""
 
 import json
+import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    ColumnElement,
     Date,
     Dialect,
     Row,
@@ -17,6 +19,7 @@ from sqlalchemy import (
     any_,
     bindparam,
     cast,
+    exists,
     func,
     null,
     select,
@@ -28,8 +31,9 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from service.application.ports import OrderFilter, Page, PageOfRows, TopUsers
 from service.db.queries.reader import Reader
-from service.db.tables import OPEN, events, order_items, orders
+from service.db.tables import OPEN, events, order_items, order_tags, orders, tags
 from service.domain.orders import OPEN_STATUSES
+from service.domain.tags import MAX_LENGTH
 
 
 class ItemRow(NamedTuple):
@@ -55,18 +59,37 @@ class _Items(TypeDecorator[list[ItemRow]]):
 
 
 def _select_orders() -> Select[Any]:
-    """Return a statement for whole orders: their columns, and each one's `items` as one JSON value."""
+    """Return a statement for whole orders: their columns, and each one's `items` and `tag_names` as one value each."""
     item = func.json_build_array(*(order_items.c[name] for name in ItemRow._fields))
     items = select(func.json_agg(aggregate_order_by(item, order_items.c.id))).where(
         order_items.c.order_id == orders.c.id
     )
-    # As text: the driver would read JSON numbers as floats.
-    return select(orders, type_coerce(cast(items.scalar_subquery(), Text), _Items).label("items"))
+    names = (
+        select(func.array_agg(aggregate_order_by(tags.c.name, tags.c.name)))
+        .select_from(order_tags.join(tags))
+        .where(order_tags.c.order_id == orders.c.id)
+    )
+    return select(
+        orders,
+        # As text: the driver would read JSON numbers as floats.
+        type_coerce(cast(items.scalar_subquery(), Text), _Items).label("items"),
+        names.scalar_subquery().label("tag_names"),
+    )
 
 
 _ORDERS = _select_orders()
 _BY_IDS = _ORDERS.where(orders.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True)))))
 _BY_NUMBER = _ORDERS.where(orders.c.order_number == bindparam("order_number"))
+
+_ORDER_COUNT = select(func.count()).select_from(order_tags).where(order_tags.c.tag_id == tags.c.id)
+_TAGS = select(tags.c.name, _ORDER_COUNT.scalar_subquery().label("order_count"))
+# No name is longer, and no character comes after this one: every name with a prefix is between it and it with this.
+_LAST_SUFFIX = chr(sys.maxunicode) * MAX_LENGTH
+
+
+def _with_tag(tag: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return whether an order has a tag that meets a condition."""
+    return exists().where(order_tags.c.order_id == orders.c.id, tag)
 
 
 class OrderQueries:
@@ -114,6 +137,14 @@ class OrderQueries:
         statement = select(events).where(events.c.aggregate_id == orders.c.id)
         return await self._reader.page_of(orders, order_id, statement, events.c.position, page, descending=False)
 
+    async def tags(self, prefix: str, page: Page) -> PageOfRows:
+        """Return a page of the tags that begin with `prefix`, by name."""
+        statement = _TAGS
+        if prefix:
+            # Not LIKE: PostgreSQL finds an index for it only if it knows the prefix when it plans.
+            statement = statement.where(tags.c.name >= prefix, tags.c.name <= prefix + _LAST_SUFFIX)
+        return await self._reader.page(statement, (tags.c.name,), page, descending=False)
+
 
 def _filtered(statement: Select[Any], where: OrderFilter) -> Select[Any]:
     if where.user_id is not None:
@@ -126,4 +157,10 @@ def _filtered(statement: Select[Any], where: OrderFilter) -> Select[Any]:
         statement = statement.where(orders.c.create_time >= where.created_from)
     if where.created_before is not None:
         statement = statement.where(orders.c.create_time < where.created_before)
+    if where.tags_any:
+        tag_ids = select(tags.c.id).where(tags.c.name.in_(where.tags_any))
+        statement = statement.where(_with_tag(order_tags.c.tag_id.in_(tag_ids)))
+    for name in where.tags_all:
+        tag_id = select(tags.c.id).where(tags.c.name == name).scalar_subquery()
+        statement = statement.where(_with_tag(order_tags.c.tag_id == tag_id))
     return statement

@@ -10,22 +10,26 @@ from commerce.orders.v1.order_pb2 import OrderEvent as OrderEventMessage
 from commerce.orders.v1.order_pb2 import OrderItem as OrderItemMessage
 from commerce.orders.v1.order_pb2 import OrderStatus as OrderStatusMessage
 from commerce.orders.v1.order_service_pb2 import ListOrdersOrderBy, ListOrdersRequest
+from commerce.orders.v1.tag_pb2 import Tag as TagMessage
 
 from service.application.ports import OrderFilter, Row
 from service.domain.events import etag_of
 from service.domain.orders import ItemFields, Order, OrderFields, OrderItem, OrderStatus
+from service.domain.tags import normalised
 from service.rpc.messages.values import money, parse_interval, parse_money, timestamp
 
 _STATUSES = {status: OrderStatusMessage.Value(f"ORDER_STATUS_{status}") for status in OrderStatus}
 _STATUSES_BACK = {number: status for status, number in _STATUSES.items()}
+_EVENT_TYPES = {name.removeprefix("ORDER_EVENT_TYPE_"): number for name, number in OrderEventType.items()}
 _ORDER_BY = {
     ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_UNSPECIFIED: "NEWEST",
     ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_NEWEST: "NEWEST",
     ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_OLDEST: "OLDEST",
 }
-# The attributes that make a position in a list of orders, and of events.
+# The attributes that make a position in a list of orders, of events, and of tags.
 POSITION = ("create_time", "id")
 EVENT_POSITION = ("position",)
+TAG_POSITION = ("name",)
 
 
 def order_message(order: Order | Row) -> OrderMessage:
@@ -39,6 +43,7 @@ def order_message(order: Order | Row) -> OrderMessage:
         total_amount=money(order.currency, order.total_amount),
         external_ref=order.external_ref or "",
         metadata=order.metadata,
+        tags=order.tag_names,
         tracking_number=order.tracking_number or "",
         cancel_reason=order.cancel_reason or "",
         credit=_credit_message(order) if order.credit_state else None,
@@ -99,6 +104,8 @@ def parse_order_filter(request: ListOrdersRequest) -> OrderFilter:
         statuses=[_STATUSES_BACK[status] for status in request.statuses] or None,
         created_from=start,
         created_before=end,
+        tags_any=normalised(request.tags_any, "tags_any"),
+        tags_all=normalised(request.tags_all, "tags_all"),
     )
 
 
@@ -107,12 +114,18 @@ def parse_order_by(request: ListOrdersRequest) -> str:
     return _ORDER_BY[request.order_by]
 
 
+def tag_message(tag: Row) -> TagMessage:
+    """Return a row of the tags as a message."""
+    return TagMessage(name=tag.name, order_count=tag.order_count)
+
+
 def order_event_message(event: Row) -> OrderEventMessage:
     """Return a row of an order's timeline as a message."""
     return OrderEventMessage(
         id=str(event.id),
         order_id=str(event.aggregate_id),
-        type=OrderEventType.Value(f"ORDER_EVENT_TYPE_{event.type}"),
+        # A newer server, beside this one while it is replaced, may record types that this one does not know.
+        type=_EVENT_TYPES.get(event.type, OrderEventType.ORDER_EVENT_TYPE_UNSPECIFIED),
         actor=event.actor,
         create_time=timestamp(event.create_time),
         changes=[FieldChangeMessage(**change) for change in event.changes],

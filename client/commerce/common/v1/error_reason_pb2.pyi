@@ -50,12 +50,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ALREADY_EXISTS: the e-mail or username (metadata `field`) belongs to another user, possibly a deleted one."""
     ERROR_REASON_ORDER_ALREADY_EXISTS: _ErrorReason.ValueType  # 23
     """ALREADY_EXISTS: the user has another order with this `external_ref`."""
+    ERROR_REASON_NOTE_NOT_FOUND: _ErrorReason.ValueType  # 24
+    """NOT_FOUND: no order note has this id."""
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 30
     """ABORTED: the resource changed since the caller read the `etag`; read it again."""
     ERROR_REASON_ILLEGAL_TRANSITION: _ErrorReason.ValueType  # 31
     """FAILED_PRECONDITION: the resource cannot go from its state to the asked one; `PreconditionFailure` says where it can go."""
     ERROR_REASON_USER_NOT_ACTIVE: _ErrorReason.ValueType  # 32
-    """FAILED_PRECONDITION: the user is not ACTIVE, so it cannot place orders."""
+    """FAILED_PRECONDITION: the user is not ACTIVE, so it cannot place orders or write notes."""
     ERROR_REASON_USER_DELETED: _ErrorReason.ValueType  # 33
     """FAILED_PRECONDITION: the user is deleted and must be undeleted before it can be changed."""
     ERROR_REASON_ORDER_NOT_PENDING: _ErrorReason.ValueType  # 34
@@ -118,12 +120,14 @@ ERROR_REASON_USER_ALREADY_EXISTS: ErrorReason.ValueType  # 22
 """ALREADY_EXISTS: the e-mail or username (metadata `field`) belongs to another user, possibly a deleted one."""
 ERROR_REASON_ORDER_ALREADY_EXISTS: ErrorReason.ValueType  # 23
 """ALREADY_EXISTS: the user has another order with this `external_ref`."""
+ERROR_REASON_NOTE_NOT_FOUND: ErrorReason.ValueType  # 24
+"""NOT_FOUND: no order note has this id."""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 30
 """ABORTED: the resource changed since the caller read the `etag`; read it again."""
 ERROR_REASON_ILLEGAL_TRANSITION: ErrorReason.ValueType  # 31
 """FAILED_PRECONDITION: the resource cannot go from its state to the asked one; `PreconditionFailure` says where it can go."""
 ERROR_REASON_USER_NOT_ACTIVE: ErrorReason.ValueType  # 32
-"""FAILED_PRECONDITION: the user is not ACTIVE, so it cannot place orders."""
+"""FAILED_PRECONDITION: the user is not ACTIVE, so it cannot place orders or write notes."""
 ERROR_REASON_USER_DELETED: ErrorReason.ValueType  # 33
 """FAILED_PRECONDITION: the user is deleted and must be undeleted before it can be changed."""
 ERROR_REASON_ORDER_NOT_PENDING: ErrorReason.ValueType  # 34

@@ -104,11 +104,11 @@ class _OrderEventType:
 class _OrderEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderEventType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ORDER_EVENT_TYPE_UNSPECIFIED: _OrderEventType.ValueType  # 0
-    """Never sent."""
+    """Something that the server which answers does not know yet: a newer one recorded it."""
     ORDER_EVENT_TYPE_CREATED: _OrderEventType.ValueType  # 1
     """By CreateOrder."""
     ORDER_EVENT_TYPE_UPDATED: _OrderEventType.ValueType  # 2
-    """By UpdateOrder."""
+    """By UpdateOrder, AddOrderTags or RemoveOrderTags."""
     ORDER_EVENT_TYPE_CONFIRMED: _OrderEventType.ValueType  # 3
     """By ConfirmOrder."""
     ORDER_EVENT_TYPE_PROCESSING: _OrderEventType.ValueType  # 4
@@ -123,16 +123,24 @@ class _OrderEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderE
     """By TransferOrders."""
     ORDER_EVENT_TYPE_CREDIT_EXPIRED: _OrderEventType.ValueType  # 9
     """The order was not confirmed in time, and the credit set aside for it was given back."""
+    ORDER_EVENT_TYPE_NOTE_CREATED: _OrderEventType.ValueType  # 20
+    """By CreateOrderNote. The change `note_id` of this and the following types names the note."""
+    ORDER_EVENT_TYPE_NOTE_UPDATED: _OrderEventType.ValueType  # 21
+    """By UpdateOrderNote."""
+    ORDER_EVENT_TYPE_NOTE_PUBLISHED: _OrderEventType.ValueType  # 22
+    """By PublishOrderNote."""
+    ORDER_EVENT_TYPE_NOTE_DELETED: _OrderEventType.ValueType  # 23
+    """By DeleteOrderNote."""
 
 class OrderEventType(_OrderEventType, metaclass=_OrderEventTypeEnumTypeWrapper):
     """What happened to an order."""
 
 ORDER_EVENT_TYPE_UNSPECIFIED: OrderEventType.ValueType  # 0
-"""Never sent."""
+"""Something that the server which answers does not know yet: a newer one recorded it."""
 ORDER_EVENT_TYPE_CREATED: OrderEventType.ValueType  # 1
 """By CreateOrder."""
 ORDER_EVENT_TYPE_UPDATED: OrderEventType.ValueType  # 2
-"""By UpdateOrder."""
+"""By UpdateOrder, AddOrderTags or RemoveOrderTags."""
 ORDER_EVENT_TYPE_CONFIRMED: OrderEventType.ValueType  # 3
 """By ConfirmOrder."""
 ORDER_EVENT_TYPE_PROCESSING: OrderEventType.ValueType  # 4
@@ -147,6 +155,14 @@ ORDER_EVENT_TYPE_TRANSFERRED: OrderEventType.ValueType  # 8
 """By TransferOrders."""
 ORDER_EVENT_TYPE_CREDIT_EXPIRED: OrderEventType.ValueType  # 9
 """The order was not confirmed in time, and the credit set aside for it was given back."""
+ORDER_EVENT_TYPE_NOTE_CREATED: OrderEventType.ValueType  # 20
+"""By CreateOrderNote. The change `note_id` of this and the following types names the note."""
+ORDER_EVENT_TYPE_NOTE_UPDATED: OrderEventType.ValueType  # 21
+"""By UpdateOrderNote."""
+ORDER_EVENT_TYPE_NOTE_PUBLISHED: OrderEventType.ValueType  # 22
+"""By PublishOrderNote."""
+ORDER_EVENT_TYPE_NOTE_DELETED: OrderEventType.ValueType  # 23
+"""By DeleteOrderNote."""
 Global___OrderEventType: _TypeAlias = OrderEventType  # noqa: Y015
 
 @_typing.final
@@ -186,6 +202,7 @@ class Order(_message.Message):
     TOTAL_AMOUNT_FIELD_NUMBER: _builtins.int
     EXTERNAL_REF_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     TRACKING_NUMBER_FIELD_NUMBER: _builtins.int
     CANCEL_REASON_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
@@ -221,6 +238,10 @@ class Order(_message.Message):
         """The caller's own data: at most 64 entries, keys of 1 to 64 characters, values of at most 500, each on one line."""
 
     @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Changed by AddOrderTags and RemoveOrderTags only. At most 50, each one as `Tag` says, in the order of their characters."""
+
+    @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the order was placed."""
 
@@ -243,6 +264,7 @@ class Order(_message.Message):
         total_amount: _money_pb2.Money | None = ...,
         external_ref: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
         tracking_number: _builtins.str = ...,
         cancel_reason: _builtins.str = ...,
         etag: _builtins.str = ...,
@@ -252,7 +274,7 @@ class Order(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "credit", b"credit", "total_amount", b"total_amount", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_reason", b"cancel_reason", "create_time", b"create_time", "credit", b"credit", "etag", b"etag", "external_ref", b"external_ref", "id", b"id", "items", b"items", "metadata", b"metadata", "order_number", b"order_number", "status", b"status", "total_amount", b"total_amount", "tracking_number", b"tracking_number", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_reason", b"cancel_reason", "create_time", b"create_time", "credit", b"credit", "etag", b"etag", "external_ref", b"external_ref", "id", b"id", "items", b"items", "metadata", b"metadata", "order_number", b"order_number", "status", b"status", "tags", b"tags", "total_amount", b"total_amount", "tracking_number", b"tracking_number", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -390,7 +412,9 @@ class FieldChange(_message.Message):
     field: _builtins.str
     """The field's path in the resource, for example `status`."""
     old_value: _builtins.str
-    """Its value before, as text; empty if it had none, or for `items` and `metadata`, which are only named."""
+    """Its value before, as text, that of `tags` with `, ` between them; empty if it had none, or for `items` and `metadata`,
+    which are only named.
+    """
     new_value: _builtins.str
     """Its value after, likewise."""
     def __init__(

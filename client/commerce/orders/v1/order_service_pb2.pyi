@@ -4,7 +4,9 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from commerce.orders.v1 import note_pb2 as _note_pb2
 from commerce.orders.v1 import order_pb2 as _order_pb2
+from commerce.orders.v1 import tag_pb2 as _tag_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
@@ -221,6 +223,8 @@ class ListOrdersRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    TAGS_ANY_FIELD_NUMBER: _builtins.int
+    TAGS_ALL_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Only orders of this user."""
     order_by: Global___ListOrdersOrderBy.ValueType
@@ -239,6 +243,14 @@ class ListOrdersRequest(_message.Message):
     def create_time(self) -> _interval_pb2.Interval:
         """Only orders created at or after the start and before the end; either may be left out."""
 
+    @_builtins.property
+    def tags_any(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only orders with at least one of these tags, in any writing that gives them; see `Tag`."""
+
+    @_builtins.property
+    def tags_all(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only orders with all of these tags, likewise."""
+
     def __init__(
         self,
         *,
@@ -249,10 +261,12 @@ class ListOrdersRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         include_total_size: _builtins.bool = ...,
+        tags_any: _abc.Iterable[_builtins.str] | None = ...,
+        tags_all: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "include_total_size", b"include_total_size", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "include_total_size", b"include_total_size", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "tags_all", b"tags_all", "tags_any", b"tags_any", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -717,6 +731,581 @@ class ListOrderEventsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListOrderEventsResponse: _TypeAlias = ListOrderEventsResponse  # noqa: Y015
+
+@_typing.final
+class AddOrderTagsRequest(_message.Message):
+    """Request of AddOrderTags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The order's id."""
+    etag: _builtins.str
+    """If set, the call fails unless the order's etag is still this one."""
+    request_id: _builtins.str
+    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    validate_only: _builtins.bool
+    """Check everything and answer as if done, but write nothing."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tags to add, in any writing that gives them; see `Tag`."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id", "request_id", b"request_id", "tags", b"tags", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddOrderTagsRequest: _TypeAlias = AddOrderTagsRequest  # noqa: Y015
+
+@_typing.final
+class AddOrderTagsResponse(_message.Message):
+    """Response of AddOrderTags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order(self) -> _order_pb2.Order:
+        """The order as it is now."""
+
+    def __init__(
+        self,
+        *,
+        order: _order_pb2.Order | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddOrderTagsResponse: _TypeAlias = AddOrderTagsResponse  # noqa: Y015
+
+@_typing.final
+class RemoveOrderTagsRequest(_message.Message):
+    """Request of RemoveOrderTags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The order's id."""
+    etag: _builtins.str
+    """If set, the call fails unless the order's etag is still this one."""
+    request_id: _builtins.str
+    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    validate_only: _builtins.bool
+    """Check everything and answer as if done, but write nothing."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tags to remove, in any writing that gives them; see `Tag`."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id", "request_id", b"request_id", "tags", b"tags", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveOrderTagsRequest: _TypeAlias = RemoveOrderTagsRequest  # noqa: Y015
+
+@_typing.final
+class RemoveOrderTagsResponse(_message.Message):
+    """Response of RemoveOrderTags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order(self) -> _order_pb2.Order:
+        """The order as it is now."""
+
+    def __init__(
+        self,
+        *,
+        order: _order_pb2.Order | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveOrderTagsResponse: _TypeAlias = RemoveOrderTagsResponse  # noqa: Y015
+
+@_typing.final
+class ListTagsRequest(_message.Message):
+    """Request of ListTags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFIX_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    prefix: _builtins.str
+    """Only tags that begin with this, in any writing that gives it, as for a whole tag."""
+    page_size: _builtins.int
+    """At most this many tags; 0 means 50, and more than 1000 means 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the response before; every other argument but `page_size` must be the same as there."""
+    include_total_size: _builtins.bool
+    """Fill `total_size`, which costs a count."""
+    def __init__(
+        self,
+        *,
+        prefix: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        include_total_size: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTagsRequest: _TypeAlias = ListTagsRequest  # noqa: Y015
+
+@_typing.final
+class ListTagsResponse(_message.Message):
+    """Response of ListTags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAGS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Opaque; empty on the last page, and only there."""
+    total_size: _builtins.int
+    """How many tags match in all; filled only when `include_total_size` was set."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedCompositeFieldContainer[_tag_pb2.Tag]:
+        """The page, by name in the order of its characters."""
+
+    def __init__(
+        self,
+        *,
+        tags: _abc.Iterable[_tag_pb2.Tag] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "tags", b"tags", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTagsResponse: _TypeAlias = ListTagsResponse  # noqa: Y015
+
+@_typing.final
+class CreateOrderNoteRequest(_message.Message):
+    """Request of CreateOrderNote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    validate_only: _builtins.bool
+    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    @_builtins.property
+    def note(self) -> _note_pb2.OrderNote:
+        """The note to write: `order_id`, `author_id` and `body` must be set."""
+
+    def __init__(
+        self,
+        *,
+        note: _note_pb2.OrderNote | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateOrderNoteRequest: _TypeAlias = CreateOrderNoteRequest  # noqa: Y015
+
+@_typing.final
+class CreateOrderNoteResponse(_message.Message):
+    """Response of CreateOrderNote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def note(self) -> _note_pb2.OrderNote:
+        """The note written."""
+
+    def __init__(
+        self,
+        *,
+        note: _note_pb2.OrderNote | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateOrderNoteResponse: _TypeAlias = CreateOrderNoteResponse  # noqa: Y015
+
+@_typing.final
+class UpdateOrderNoteRequest(_message.Message):
+    """Request of UpdateOrderNote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    validate_only: _builtins.bool
+    """Check everything and answer as if done, but write nothing."""
+    @_builtins.property
+    def note(self) -> _note_pb2.OrderNote:
+        """The note to change, named by its `id`, with the new values. Its `etag`, if set, must be the current one."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields to change: only body can be. Absent means those that are set in `note`, and `*` means all of them."""
+
+    def __init__(
+        self,
+        *,
+        note: _note_pb2.OrderNote | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateOrderNoteRequest: _TypeAlias = UpdateOrderNoteRequest  # noqa: Y015
+
+@_typing.final
+class UpdateOrderNoteResponse(_message.Message):
+    """Response of UpdateOrderNote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def note(self) -> _note_pb2.OrderNote:
+        """The note as it is now."""
+
+    def __init__(
+        self,
+        *,
+        note: _note_pb2.OrderNote | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateOrderNoteResponse: _TypeAlias = UpdateOrderNoteResponse  # noqa: Y015
+
+@_typing.final
+class PublishOrderNoteRequest(_message.Message):
+    """Request of PublishOrderNote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The note's id."""
+    etag: _builtins.str
+    """If set, the call fails unless the note's etag is still this one."""
+    request_id: _builtins.str
+    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    validate_only: _builtins.bool
+    """Check everything and answer as if done, but write nothing."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishOrderNoteRequest: _TypeAlias = PublishOrderNoteRequest  # noqa: Y015
+
+@_typing.final
+class PublishOrderNoteResponse(_message.Message):
+    """Response of PublishOrderNote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def note(self) -> _note_pb2.OrderNote:
+        """The note as it is now."""
+
+    def __init__(
+        self,
+        *,
+        note: _note_pb2.OrderNote | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishOrderNoteResponse: _TypeAlias = PublishOrderNoteResponse  # noqa: Y015
+
+@_typing.final
+class DeleteOrderNoteRequest(_message.Message):
+    """Request of DeleteOrderNote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The note's id."""
+    etag: _builtins.str
+    """If set, the call fails unless the note's etag is still this one."""
+    request_id: _builtins.str
+    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    validate_only: _builtins.bool
+    """Check everything and answer as if done, but write nothing."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteOrderNoteRequest: _TypeAlias = DeleteOrderNoteRequest  # noqa: Y015
+
+@_typing.final
+class DeleteOrderNoteResponse(_message.Message):
+    """Response of DeleteOrderNote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteOrderNoteResponse: _TypeAlias = DeleteOrderNoteResponse  # noqa: Y015
+
+@_typing.final
+class ListOrderNotesRequest(_message.Message):
+    """Request of ListOrderNotes. `order_id` or `author_id` must be set; filters that are set must all hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    AUTHOR_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_DRAFTS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """Only notes about this order."""
+    author_id: _builtins.str
+    """Only notes of this user."""
+    include_drafts: _builtins.bool
+    """Also notes that are not published."""
+    page_size: _builtins.int
+    """At most this many notes; 0 means 50, and more than 1000 means 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the response before; every other argument but `page_size` must be the same as there."""
+    include_total_size: _builtins.bool
+    """Fill `total_size`, which costs a count."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        author_id: _builtins.str = ...,
+        include_drafts: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        include_total_size: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_id", b"author_id", "include_drafts", b"include_drafts", "include_total_size", b"include_total_size", "order_id", b"order_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOrderNotesRequest: _TypeAlias = ListOrderNotesRequest  # noqa: Y015
+
+@_typing.final
+class ListOrderNotesResponse(_message.Message):
+    """Response of ListOrderNotes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Opaque; empty on the last page, and only there."""
+    total_size: _builtins.int
+    """How many notes match in all; filled only when `include_total_size` was set."""
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedCompositeFieldContainer[_note_pb2.OrderNote]:
+        """The page, last written first."""
+
+    def __init__(
+        self,
+        *,
+        notes: _abc.Iterable[_note_pb2.OrderNote] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "notes", b"notes", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOrderNotesResponse: _TypeAlias = ListOrderNotesResponse  # noqa: Y015
+
+@_typing.final
+class SearchOrderNotesRequest(_message.Message):
+    """Request of SearchOrderNotes. Filters that are set must all hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    AUTHOR_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_DRAFTS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """What to find, 1 to 200 characters on one line: words that must all be there, a `"phrase in quotes"`, `or` between
+    alternatives, and `-` before a word that must not be there. Whole words, whatever their case.
+    """
+    order_id: _builtins.str
+    """Only notes about this order."""
+    author_id: _builtins.str
+    """Only notes of this user."""
+    include_drafts: _builtins.bool
+    """Also notes that are not published."""
+    page_size: _builtins.int
+    """At most this many notes; 0 means 50, and more than 1000 means 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the response before; every other argument but `page_size` must be the same as there."""
+    include_total_size: _builtins.bool
+    """Fill `total_size`, which costs a count."""
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        author_id: _builtins.str = ...,
+        include_drafts: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        include_total_size: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_id", b"author_id", "include_drafts", b"include_drafts", "include_total_size", b"include_total_size", "order_id", b"order_id", "page_size", b"page_size", "page_token", b"page_token", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchOrderNotesRequest: _TypeAlias = SearchOrderNotesRequest  # noqa: Y015
+
+@_typing.final
+class SearchOrderNotesResponse(_message.Message):
+    """Response of SearchOrderNotes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Opaque; empty on the last page, and only there."""
+    total_size: _builtins.int
+    """How many notes match in all; filled only when `include_total_size` was set."""
+    @_builtins.property
+    def matches(self) -> _containers.RepeatedCompositeFieldContainer[_note_pb2.OrderNoteMatch]:
+        """The page, best match first; the last written first among equals."""
+
+    def __init__(
+        self,
+        *,
+        matches: _abc.Iterable[_note_pb2.OrderNoteMatch] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["matches", b"matches", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchOrderNotesResponse: _TypeAlias = SearchOrderNotesResponse  # noqa: Y015
 
 @_typing.final
 class TransferOrdersRequest(_message.Message):

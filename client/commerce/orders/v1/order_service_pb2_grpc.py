@@ -96,6 +96,51 @@ class OrderServiceStub:
                 request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderEventsRequest.SerializeToString,
                 response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderEventsResponse.FromString,
                 _registered_method=True)
+        self.AddOrderTags = channel.unary_unary(
+                '/commerce.orders.v1.OrderService/AddOrderTags',
+                request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.AddOrderTagsRequest.SerializeToString,
+                response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.AddOrderTagsResponse.FromString,
+                _registered_method=True)
+        self.RemoveOrderTags = channel.unary_unary(
+                '/commerce.orders.v1.OrderService/RemoveOrderTags',
+                request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.RemoveOrderTagsRequest.SerializeToString,
+                response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.RemoveOrderTagsResponse.FromString,
+                _registered_method=True)
+        self.ListTags = channel.unary_unary(
+                '/commerce.orders.v1.OrderService/ListTags',
+                request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ListTagsRequest.SerializeToString,
+                response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ListTagsResponse.FromString,
+                _registered_method=True)
+        self.CreateOrderNote = channel.unary_unary(
+                '/commerce.orders.v1.OrderService/CreateOrderNote',
+                request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.CreateOrderNoteRequest.SerializeToString,
+                response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.CreateOrderNoteResponse.FromString,
+                _registered_method=True)
+        self.UpdateOrderNote = channel.unary_unary(
+                '/commerce.orders.v1.OrderService/UpdateOrderNote',
+                request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.UpdateOrderNoteRequest.SerializeToString,
+                response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.UpdateOrderNoteResponse.FromString,
+                _registered_method=True)
+        self.PublishOrderNote = channel.unary_unary(
+                '/commerce.orders.v1.OrderService/PublishOrderNote',
+                request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.PublishOrderNoteRequest.SerializeToString,
+                response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.PublishOrderNoteResponse.FromString,
+                _registered_method=True)
+        self.DeleteOrderNote = channel.unary_unary(
+                '/commerce.orders.v1.OrderService/DeleteOrderNote',
+                request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.DeleteOrderNoteRequest.SerializeToString,
+                response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.DeleteOrderNoteResponse.FromString,
+                _registered_method=True)
+        self.ListOrderNotes = channel.unary_unary(
+                '/commerce.orders.v1.OrderService/ListOrderNotes',
+                request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderNotesRequest.SerializeToString,
+                response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderNotesResponse.FromString,
+                _registered_method=True)
+        self.SearchOrderNotes = channel.unary_unary(
+                '/commerce.orders.v1.OrderService/SearchOrderNotes',
+                request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.SearchOrderNotesRequest.SerializeToString,
+                response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.SearchOrderNotesResponse.FromString,
+                _registered_method=True)
         self.TransferOrders = channel.unary_unary(
                 '/commerce.orders.v1.OrderService/TransferOrders',
                 request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.TransferOrdersRequest.SerializeToString,
@@ -151,7 +196,7 @@ class OrderServiceServicer:
     def ListOrders(self, request, context):
         """Lists orders page by page. No page skips or repeats an order that existed throughout.
 
-        Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -220,6 +265,90 @@ class OrderServiceServicer:
         """Lists what happened to one order, oldest first.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddOrderTags(self, request, context):
+        """Gives an order tags, in any status. Tags that it has already change nothing.
+
+        Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH),
+        INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none, or more than 50 on one order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveOrderTags(self, request, context):
+        """Takes tags from an order, in any status. Tags that it does not have change nothing.
+
+        Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTags(self, request, context):
+        """Lists all tags that orders have or had, by name, each with the number of orders that have it.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) for a prefix that no tag can have, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateOrderNote(self, request, context):
+        """Writes a note about an order, as a DRAFT of an ACTIVE user.
+
+        Errors: NOT_FOUND (USER_NOT_FOUND, ORDER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateOrderNote(self, request, context):
+        """Changes the fields of a note that `update_mask` names, in any state. The values that it has already change nothing.
+
+        Errors: NOT_FOUND (NOTE_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PublishOrderNote(self, request, context):
+        """Takes a note from DRAFT to PUBLISHED.
+
+        Errors: NOT_FOUND (NOTE_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteOrderNote(self, request, context):
+        """Deletes a note for good, in any state.
+
+        Errors: NOT_FOUND (NOTE_NOT_FOUND), ABORTED (ETAG_MISMATCH).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOrderNotes(self, request, context):
+        """Lists the notes about an order or of an author, last written first. An order or author without notes, or that does
+        not exist, has an empty list.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) if neither is named, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchOrderNotes(self, request, context):
+        """Finds notes by their words, best match first. Words are compared as they are written, in any language, not by their
+        stem: `refund` does not find `refunds`.
+
+        Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -301,6 +430,51 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     servicer.ListOrderEvents,
                     request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderEventsRequest.FromString,
                     response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderEventsResponse.SerializeToString,
+            ),
+            'AddOrderTags': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddOrderTags,
+                    request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.AddOrderTagsRequest.FromString,
+                    response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.AddOrderTagsResponse.SerializeToString,
+            ),
+            'RemoveOrderTags': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveOrderTags,
+                    request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.RemoveOrderTagsRequest.FromString,
+                    response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.RemoveOrderTagsResponse.SerializeToString,
+            ),
+            'ListTags': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTags,
+                    request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ListTagsRequest.FromString,
+                    response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ListTagsResponse.SerializeToString,
+            ),
+            'CreateOrderNote': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateOrderNote,
+                    request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.CreateOrderNoteRequest.FromString,
+                    response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.CreateOrderNoteResponse.SerializeToString,
+            ),
+            'UpdateOrderNote': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateOrderNote,
+                    request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.UpdateOrderNoteRequest.FromString,
+                    response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.UpdateOrderNoteResponse.SerializeToString,
+            ),
+            'PublishOrderNote': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishOrderNote,
+                    request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.PublishOrderNoteRequest.FromString,
+                    response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.PublishOrderNoteResponse.SerializeToString,
+            ),
+            'DeleteOrderNote': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteOrderNote,
+                    request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.DeleteOrderNoteRequest.FromString,
+                    response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.DeleteOrderNoteResponse.SerializeToString,
+            ),
+            'ListOrderNotes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOrderNotes,
+                    request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderNotesRequest.FromString,
+                    response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderNotesResponse.SerializeToString,
+            ),
+            'SearchOrderNotes': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchOrderNotes,
+                    request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.SearchOrderNotesRequest.FromString,
+                    response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.SearchOrderNotesResponse.SerializeToString,
             ),
             'TransferOrders': grpc.unary_unary_rpc_method_handler(
                     servicer.TransferOrders,
@@ -617,6 +791,249 @@ class OrderService:
             '/commerce.orders.v1.OrderService/ListOrderEvents',
             commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderEventsRequest.SerializeToString,
             commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddOrderTags(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.orders.v1.OrderService/AddOrderTags',
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.AddOrderTagsRequest.SerializeToString,
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.AddOrderTagsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveOrderTags(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.orders.v1.OrderService/RemoveOrderTags',
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.RemoveOrderTagsRequest.SerializeToString,
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.RemoveOrderTagsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTags(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.orders.v1.OrderService/ListTags',
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.ListTagsRequest.SerializeToString,
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.ListTagsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateOrderNote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.orders.v1.OrderService/CreateOrderNote',
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.CreateOrderNoteRequest.SerializeToString,
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.CreateOrderNoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateOrderNote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.orders.v1.OrderService/UpdateOrderNote',
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.UpdateOrderNoteRequest.SerializeToString,
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.UpdateOrderNoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishOrderNote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.orders.v1.OrderService/PublishOrderNote',
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.PublishOrderNoteRequest.SerializeToString,
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.PublishOrderNoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteOrderNote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.orders.v1.OrderService/DeleteOrderNote',
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.DeleteOrderNoteRequest.SerializeToString,
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.DeleteOrderNoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOrderNotes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.orders.v1.OrderService/ListOrderNotes',
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderNotesRequest.SerializeToString,
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.ListOrderNotesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchOrderNotes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.orders.v1.OrderService/SearchOrderNotes',
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.SearchOrderNotesRequest.SerializeToString,
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.SearchOrderNotesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,7 +61,7 @@ class OrderServiceStub:
     ListOrders: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ListOrdersRequest, _order_service_pb2.ListOrdersResponse]
     """Lists orders page by page. No page skips or repeats an order that existed throughout.
 
-    Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     UpdateOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.UpdateOrderRequest, _order_service_pb2.UpdateOrderResponse]
     """Changes the fields of a PENDING order that `update_mask` names, and computes its totals anew. Credit that is held for
@@ -102,6 +102,54 @@ class OrderServiceStub:
     """Lists what happened to one order, oldest first.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """
+    AddOrderTags: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.AddOrderTagsRequest, _order_service_pb2.AddOrderTagsResponse]
+    """Gives an order tags, in any status. Tags that it has already change nothing.
+
+    Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH),
+      INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none, or more than 50 on one order.
+    """
+    RemoveOrderTags: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.RemoveOrderTagsRequest, _order_service_pb2.RemoveOrderTagsResponse]
+    """Takes tags from an order, in any status. Tags that it does not have change nothing.
+
+    Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none.
+    """
+    ListTags: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ListTagsRequest, _order_service_pb2.ListTagsResponse]
+    """Lists all tags that orders have or had, by name, each with the number of orders that have it.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) for a prefix that no tag can have, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """
+    CreateOrderNote: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.CreateOrderNoteRequest, _order_service_pb2.CreateOrderNoteResponse]
+    """Writes a note about an order, as a DRAFT of an ACTIVE user.
+
+    Errors: NOT_FOUND (USER_NOT_FOUND, ORDER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE).
+    """
+    UpdateOrderNote: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.UpdateOrderNoteRequest, _order_service_pb2.UpdateOrderNoteResponse]
+    """Changes the fields of a note that `update_mask` names, in any state. The values that it has already change nothing.
+
+    Errors: NOT_FOUND (NOTE_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK).
+    """
+    PublishOrderNote: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.PublishOrderNoteRequest, _order_service_pb2.PublishOrderNoteResponse]
+    """Takes a note from DRAFT to PUBLISHED.
+
+    Errors: NOT_FOUND (NOTE_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+    """
+    DeleteOrderNote: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.DeleteOrderNoteRequest, _order_service_pb2.DeleteOrderNoteResponse]
+    """Deletes a note for good, in any state.
+
+    Errors: NOT_FOUND (NOTE_NOT_FOUND), ABORTED (ETAG_MISMATCH).
+    """
+    ListOrderNotes: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ListOrderNotesRequest, _order_service_pb2.ListOrderNotesResponse]
+    """Lists the notes about an order or of an author, last written first. An order or author without notes, or that does
+    not exist, has an empty list.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) if neither is named, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """
+    SearchOrderNotes: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.SearchOrderNotesRequest, _order_service_pb2.SearchOrderNotesResponse]
+    """Finds notes by their words, best match first. Words are compared as they are written, in any language, not by their
+    stem: `refund` does not find `refunds`.
+
+    Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     TransferOrders: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.TransferOrdersRequest, _order_service_pb2.TransferOrdersResponse]
     """Gives all orders of one user to another, in one transaction. Credit that pays for them stays the giver's.
@@ -148,7 +196,7 @@ class OrderServiceAsyncStub(OrderServiceStub):
     ListOrders: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListOrdersRequest, _order_service_pb2.ListOrdersResponse]  # type: ignore[assignment]
     """Lists orders page by page. No page skips or repeats an order that existed throughout.
 
-    Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     UpdateOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.UpdateOrderRequest, _order_service_pb2.UpdateOrderResponse]  # type: ignore[assignment]
     """Changes the fields of a PENDING order that `update_mask` names, and computes its totals anew. Credit that is held for
@@ -189,6 +237,54 @@ class OrderServiceAsyncStub(OrderServiceStub):
     """Lists what happened to one order, oldest first.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """
+    AddOrderTags: _aio.UnaryUnaryMultiCallable[_order_service_pb2.AddOrderTagsRequest, _order_service_pb2.AddOrderTagsResponse]  # type: ignore[assignment]
+    """Gives an order tags, in any status. Tags that it has already change nothing.
+
+    Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH),
+      INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none, or more than 50 on one order.
+    """
+    RemoveOrderTags: _aio.UnaryUnaryMultiCallable[_order_service_pb2.RemoveOrderTagsRequest, _order_service_pb2.RemoveOrderTagsResponse]  # type: ignore[assignment]
+    """Takes tags from an order, in any status. Tags that it does not have change nothing.
+
+    Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none.
+    """
+    ListTags: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListTagsRequest, _order_service_pb2.ListTagsResponse]  # type: ignore[assignment]
+    """Lists all tags that orders have or had, by name, each with the number of orders that have it.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) for a prefix that no tag can have, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """
+    CreateOrderNote: _aio.UnaryUnaryMultiCallable[_order_service_pb2.CreateOrderNoteRequest, _order_service_pb2.CreateOrderNoteResponse]  # type: ignore[assignment]
+    """Writes a note about an order, as a DRAFT of an ACTIVE user.
+
+    Errors: NOT_FOUND (USER_NOT_FOUND, ORDER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE).
+    """
+    UpdateOrderNote: _aio.UnaryUnaryMultiCallable[_order_service_pb2.UpdateOrderNoteRequest, _order_service_pb2.UpdateOrderNoteResponse]  # type: ignore[assignment]
+    """Changes the fields of a note that `update_mask` names, in any state. The values that it has already change nothing.
+
+    Errors: NOT_FOUND (NOTE_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK).
+    """
+    PublishOrderNote: _aio.UnaryUnaryMultiCallable[_order_service_pb2.PublishOrderNoteRequest, _order_service_pb2.PublishOrderNoteResponse]  # type: ignore[assignment]
+    """Takes a note from DRAFT to PUBLISHED.
+
+    Errors: NOT_FOUND (NOTE_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+    """
+    DeleteOrderNote: _aio.UnaryUnaryMultiCallable[_order_service_pb2.DeleteOrderNoteRequest, _order_service_pb2.DeleteOrderNoteResponse]  # type: ignore[assignment]
+    """Deletes a note for good, in any state.
+
+    Errors: NOT_FOUND (NOTE_NOT_FOUND), ABORTED (ETAG_MISMATCH).
+    """
+    ListOrderNotes: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListOrderNotesRequest, _order_service_pb2.ListOrderNotesResponse]  # type: ignore[assignment]
+    """Lists the notes about an order or of an author, last written first. An order or author without notes, or that does
+    not exist, has an empty list.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) if neither is named, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """
+    SearchOrderNotes: _aio.UnaryUnaryMultiCallable[_order_service_pb2.SearchOrderNotesRequest, _order_service_pb2.SearchOrderNotesResponse]  # type: ignore[assignment]
+    """Finds notes by their words, best match first. Words are compared as they are written, in any language, not by their
+    stem: `refund` does not find `refunds`.
+
+    Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     TransferOrders: _aio.UnaryUnaryMultiCallable[_order_service_pb2.TransferOrdersRequest, _order_service_pb2.TransferOrdersResponse]  # type: ignore[assignment]
     """Gives all orders of one user to another, in one transaction. Credit that pays for them stays the giver's.
@@ -256,7 +352,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_order_service_pb2.ListOrdersResponse, _abc.Awaitable[_order_service_pb2.ListOrdersResponse]]:
         """Lists orders page by page. No page skips or repeats an order that existed throughout.
 
-        Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
 
     @_abc_1.abstractmethod
@@ -339,6 +435,108 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists what happened to one order, oldest first.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+
+    @_abc_1.abstractmethod
+    def AddOrderTags(
+        self,
+        request: _order_service_pb2.AddOrderTagsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_service_pb2.AddOrderTagsResponse, _abc.Awaitable[_order_service_pb2.AddOrderTagsResponse]]:
+        """Gives an order tags, in any status. Tags that it has already change nothing.
+
+        Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH),
+          INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none, or more than 50 on one order.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveOrderTags(
+        self,
+        request: _order_service_pb2.RemoveOrderTagsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_service_pb2.RemoveOrderTagsResponse, _abc.Awaitable[_order_service_pb2.RemoveOrderTagsResponse]]:
+        """Takes tags from an order, in any status. Tags that it does not have change nothing.
+
+        Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTags(
+        self,
+        request: _order_service_pb2.ListTagsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_service_pb2.ListTagsResponse, _abc.Awaitable[_order_service_pb2.ListTagsResponse]]:
+        """Lists all tags that orders have or had, by name, each with the number of orders that have it.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) for a prefix that no tag can have, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+
+    @_abc_1.abstractmethod
+    def CreateOrderNote(
+        self,
+        request: _order_service_pb2.CreateOrderNoteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_service_pb2.CreateOrderNoteResponse, _abc.Awaitable[_order_service_pb2.CreateOrderNoteResponse]]:
+        """Writes a note about an order, as a DRAFT of an ACTIVE user.
+
+        Errors: NOT_FOUND (USER_NOT_FOUND, ORDER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE).
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateOrderNote(
+        self,
+        request: _order_service_pb2.UpdateOrderNoteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_service_pb2.UpdateOrderNoteResponse, _abc.Awaitable[_order_service_pb2.UpdateOrderNoteResponse]]:
+        """Changes the fields of a note that `update_mask` names, in any state. The values that it has already change nothing.
+
+        Errors: NOT_FOUND (NOTE_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK).
+        """
+
+    @_abc_1.abstractmethod
+    def PublishOrderNote(
+        self,
+        request: _order_service_pb2.PublishOrderNoteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_service_pb2.PublishOrderNoteResponse, _abc.Awaitable[_order_service_pb2.PublishOrderNoteResponse]]:
+        """Takes a note from DRAFT to PUBLISHED.
+
+        Errors: NOT_FOUND (NOTE_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteOrderNote(
+        self,
+        request: _order_service_pb2.DeleteOrderNoteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_service_pb2.DeleteOrderNoteResponse, _abc.Awaitable[_order_service_pb2.DeleteOrderNoteResponse]]:
+        """Deletes a note for good, in any state.
+
+        Errors: NOT_FOUND (NOTE_NOT_FOUND), ABORTED (ETAG_MISMATCH).
+        """
+
+    @_abc_1.abstractmethod
+    def ListOrderNotes(
+        self,
+        request: _order_service_pb2.ListOrderNotesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_service_pb2.ListOrderNotesResponse, _abc.Awaitable[_order_service_pb2.ListOrderNotesResponse]]:
+        """Lists the notes about an order or of an author, last written first. An order or author without notes, or that does
+        not exist, has an empty list.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) if neither is named, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+
+    @_abc_1.abstractmethod
+    def SearchOrderNotes(
+        self,
+        request: _order_service_pb2.SearchOrderNotesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_service_pb2.SearchOrderNotesResponse, _abc.Awaitable[_order_service_pb2.SearchOrderNotesResponse]]:
+        """Finds notes by their words, best match first. Words are compared as they are written, in any language, not by their
+        stem: `refund` does not find `refunds`.
+
+        Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
 
     @_abc_1.abstractmethod

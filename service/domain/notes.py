@@ -1,0 +1,89 @@
+"""Notes that users write about orders."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from service.domain.errors import IllegalTransition, InvalidField
+from service.domain.events import Entity, Event, FieldChange
+from service.domain.orders import Order
+
+
+class NoteState(StrEnum):
+    """Who a note is for: its author, or everyone."""
+
+    DRAFT = "DRAFT"
+    PUBLISHED = "PUBLISHED"
+
+
+@dataclass(eq=False, kw_only=True)
+class OrderNote(Entity):
+    """A note about an order. It has a version of its own, and its events are on the timeline of the order."""
+
+    aggregate_type = "note"
+
+    id: UUID
+    order_id: UUID
+    author_id: UUID
+    body: str
+    state: NoteState
+    version: int
+    create_time: datetime
+    update_time: datetime
+    # Set once PUBLISHED.
+    publish_time: datetime | None = None
+
+    @classmethod
+    def write(cls, order_id: UUID, author_id: UUID, body: str, now: datetime) -> "OrderNote":
+        """Return a new DRAFT; raises InvalidField when it is empty."""
+        _require_body(body)
+        note = cls(
+            id=uuid7(),
+            order_id=order_id,
+            author_id=author_id,
+            body=body,
+            state=NoteState.DRAFT,
+            version=1,
+            create_time=now,
+            update_time=now,
+        )
+        note.record("NOTE_CREATED", now)
+        return note
+
+    def update(self, body: str | None, now: datetime) -> None:
+        """Replace the body, unless it is None, in any state; raises InvalidField when it would be empty."""
+        if body is None or body == self.body:
+            return
+        _require_body(body)
+        self.body = body
+        self.changed("NOTE_UPDATED", now)
+
+    def publish(self, now: datetime) -> None:
+        """Go from DRAFT to PUBLISHED; raises IllegalTransition."""
+        if self.state is not NoteState.DRAFT:
+            raise IllegalTransition(self.subject, self.state, NoteState.PUBLISHED, ())
+        self.state = NoteState.PUBLISHED
+        self.changed("NOTE_PUBLISHED", now)
+        self.publish_time = self.update_time
+
+    def delete(self, now: datetime) -> None:
+        """Record that the note is deleted."""
+        self.record("NOTE_DELETED", max(now, self.update_time))
+
+    def record(self, event_type: str, now: datetime, changes: Iterable[FieldChange] = ()) -> None:
+        """Record an event of the order that names the note, never what it says."""
+        old = "" if event_type == "NOTE_CREATED" else str(self.id)
+        new = "" if event_type == "NOTE_DELETED" else str(self.id)
+        event = Event(
+            Order.aggregate_type, self.order_id, event_type, now, (FieldChange("note_id", old, new), *changes)
+        )
+        self._events().append(event)
+
+
+def _require_body(body: str) -> None:
+    if not body:
+        raise InvalidField.at("note.body", "must be set")

@@ -1,0 +1,50 @@
+"""Notes of orders as messages."""
+
+from uuid import UUID
+
+from commerce.orders.v1.note_pb2 import OrderNote as OrderNoteMessage
+from commerce.orders.v1.note_pb2 import OrderNoteMatch as OrderNoteMatchMessage
+from commerce.orders.v1.note_pb2 import OrderNoteState
+from commerce.orders.v1.order_service_pb2 import ListOrderNotesRequest, SearchOrderNotesRequest
+
+from service.application.ports import NoteFilter, Row
+from service.domain.errors import InvalidField
+from service.domain.events import etag_of
+from service.domain.notes import NoteState, OrderNote
+from service.rpc.messages.values import timestamp
+
+_STATES = {state: OrderNoteState.Value(f"ORDER_NOTE_STATE_{state}") for state in NoteState}
+# The attributes that make a position in a list of notes, and of matches.
+POSITION = ("create_time", "id")
+MATCH_POSITION = ("rank", "id")
+
+
+def order_note_message(note: OrderNote | Row) -> OrderNoteMessage:
+    """Return a note, an entity or a row, as a message."""
+    return OrderNoteMessage(
+        id=str(note.id),
+        order_id=str(note.order_id),
+        author_id=str(note.author_id),
+        body=note.body,
+        state=_STATES[note.state],
+        etag=etag_of(note.version),
+        create_time=timestamp(note.create_time),
+        update_time=timestamp(note.update_time),
+        publish_time=timestamp(note.publish_time),
+    )
+
+
+def order_note_match_message(match: Row) -> OrderNoteMatchMessage:
+    """Return a row of a search as a message."""
+    return OrderNoteMatchMessage(note=order_note_message(match), snippet=match.snippet)
+
+
+def parse_note_filter(request: ListOrderNotesRequest | SearchOrderNotesRequest) -> NoteFilter:
+    """Return which notes a request is about; raises InvalidField for a list of all."""
+    if isinstance(request, ListOrderNotesRequest) and not (request.order_id or request.author_id):
+        raise InvalidField.at("order_id", "must be set unless author_id is")
+    return NoteFilter(
+        order_id=UUID(request.order_id) if request.order_id else None,
+        author_id=UUID(request.author_id) if request.author_id else None,
+        include_drafts=request.include_drafts,
+    )
