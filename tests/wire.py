@@ -10,12 +10,14 @@ import asyncpg
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as users_pb
 import grpc
+from commerce.orders.v1.note_pb2 import OrderNote
 from commerce.orders.v1.order_pb2 import Order
 from commerce.users.v1.user_pb2 import User
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from google.type.money_pb2 import Money
 
 from service.db.engine import async_url
 from service.db.tables import metadata
@@ -67,12 +69,13 @@ async def call(channel: grpc.aio.Channel, method: str, request: Message) -> Any:
 
 
 def resource_of(message: Any) -> Any:
-    """Return the user or order that a request or response holds."""
-    return message.user if "user" in message.DESCRIPTOR.fields_by_name else message.order
+    """Return the user, order or note that a request or response holds, None if it holds none."""
+    found = {"user", "order", "note"} & set(message.DESCRIPTOR.fields_by_name)
+    return getattr(message, found.pop()) if found else None
 
 
 def etag_holder(request: Any) -> Any:
-    """Return the part of a request that has its etag: the request itself, or its resource."""
+    """Return the part of a request that has its etag, the request itself or its resource, None if none has."""
     return request if "etag" in request.DESCRIPTOR.fields_by_name else resource_of(request)
 
 
@@ -181,6 +184,97 @@ async def _list_order_events(clients: Clients) -> Any:
     return orders_pb.ListOrderEventsRequest(order_id=(await order_in(clients, "CONFIRMED")).id)
 
 
+def euros(units: int) -> Money:
+    """Return an amount of money."""
+    return Money(currency_code="EUR", units=units)
+
+
+async def user_with_credit(clients: Clients) -> str:
+    """Create a user with 100 EUR of credit and return its id."""
+    user = await clients.create_user()
+    await clients.users.GrantCredit(users_pb.GrantCreditRequest(user_id=user.id, amount=euros(100)))
+    return user.id
+
+
+async def note_in(clients: Clients, *, published: bool = False) -> OrderNote:
+    """Write a note about an order."""
+    order = await order_in(clients, "PENDING")
+    note = OrderNote(order_id=order.id, author_id=order.user_id, body="fragile")
+    written = (await clients.orders.CreateOrderNote(orders_pb.CreateOrderNoteRequest(note=note))).note
+    if published:
+        await clients.orders.PublishOrderNote(orders_pb.PublishOrderNoteRequest(id=written.id))
+    return written
+
+
+async def _get_credit_balance(clients: Clients) -> Any:
+    return users_pb.GetCreditBalanceRequest(user_id=await user_with_credit(clients))
+
+
+async def _grant_credit(clients: Clients) -> Any:
+    return users_pb.GrantCreditRequest(user_id=await user_with_credit(clients), amount=euros(5), description="gift")
+
+
+async def _transfer_credit(clients: Clients) -> Any:
+    giver, taker = await user_with_credit(clients), await user_with_credit(clients)
+    return users_pb.TransferCreditRequest(from_user_id=giver, to_user_id=taker, amount=euros(5), description="thanks")
+
+
+async def _list_credit_entries(clients: Clients) -> Any:
+    return users_pb.ListCreditEntriesRequest(user_id=await user_with_credit(clients))
+
+
+async def _transfer_orders(clients: Clients) -> Any:
+    order = await order_in(clients, "PENDING")
+    return orders_pb.TransferOrdersRequest(from_user_id=order.user_id, to_user_id=(await clients.create_user()).id)
+
+
+async def _get_order_statistics(clients: Clients) -> Any:
+    return orders_pb.GetOrderStatisticsRequest(user_id=(await order_in(clients, "PENDING")).user_id)
+
+
+async def _add_order_tags(clients: Clients) -> Any:
+    return orders_pb.AddOrderTagsRequest(id=(await order_in(clients, "PENDING")).id, tags=[f"t{uuid4().hex[:12]}"])
+
+
+async def _remove_order_tags(clients: Clients) -> Any:
+    request = await _add_order_tags(clients)
+    await clients.orders.AddOrderTags(request)
+    return orders_pb.RemoveOrderTagsRequest(id=request.id, tags=request.tags)
+
+
+async def _list_tags(clients: Clients) -> Any:
+    return orders_pb.ListTagsRequest(prefix=(await _remove_order_tags(clients)).tags[0])
+
+
+async def _create_order_note(clients: Clients) -> Any:
+    order = await order_in(clients, "PENDING")
+    note = OrderNote(order_id=order.id, author_id=order.user_id, body="fragile")
+    return orders_pb.CreateOrderNoteRequest(note=note)
+
+
+async def _update_order_note(clients: Clients) -> Any:
+    note = await note_in(clients)
+    return orders_pb.UpdateOrderNoteRequest(note=OrderNote(id=note.id, body="very fragile"))
+
+
+async def _publish_order_note(clients: Clients) -> Any:
+    return orders_pb.PublishOrderNoteRequest(id=(await note_in(clients)).id)
+
+
+async def _delete_order_note(clients: Clients) -> Any:
+    return orders_pb.DeleteOrderNoteRequest(id=(await note_in(clients)).id)
+
+
+async def _list_order_notes(clients: Clients) -> Any:
+    return orders_pb.ListOrderNotesRequest(order_id=(await note_in(clients, published=True)).order_id)
+
+
+async def _search_order_notes(clients: Clients) -> Any:
+    return orders_pb.SearchOrderNotesRequest(
+        query="fragile", order_id=(await note_in(clients, published=True)).order_id
+    )
+
+
 # For every method, what makes a request that works, anew each time.
 GOOD_REQUESTS: dict[str, Callable[[Clients], Awaitable[Any]]] = {
     "CreateUser": _create_user,
@@ -205,6 +299,22 @@ GOOD_REQUESTS: dict[str, Callable[[Clients], Awaitable[Any]]] = {
     "DeliverOrder": _of_order("Deliver", "SHIPPED"),
     "CancelOrder": _of_order("Cancel", "PENDING"),
     "ListOrderEvents": _list_order_events,
+    "PurgeUser": _of_user("PurgeUser"),
+    "GetCreditBalance": _get_credit_balance,
+    "GrantCredit": _grant_credit,
+    "TransferCredit": _transfer_credit,
+    "ListCreditEntries": _list_credit_entries,
+    "TransferOrders": _transfer_orders,
+    "GetOrderStatistics": _get_order_statistics,
+    "AddOrderTags": _add_order_tags,
+    "RemoveOrderTags": _remove_order_tags,
+    "ListTags": _list_tags,
+    "CreateOrderNote": _create_order_note,
+    "UpdateOrderNote": _update_order_note,
+    "PublishOrderNote": _publish_order_note,
+    "DeleteOrderNote": _delete_order_note,
+    "ListOrderNotes": _list_order_notes,
+    "SearchOrderNotes": _search_order_notes,
 }
 
 

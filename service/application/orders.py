@@ -79,7 +79,7 @@ async def transfer_orders(uow: UnitOfWork, from_user_id: UUID, to_user_id: UUID,
             # Against new orders, so that none is left behind.
             await uow.users.get_for_update(user_id)
         else:
-            (await uow.users.get_for_share(user_id)).require_active()
+            (await uow.users.get_for_share(user_id)).require_active("be given orders")
     changes = (FieldChange("user_id", str(from_user_id), str(to_user_id)),)
     order_ids = await uow.orders.transfer(from_user_id, to_user_id, now)
     uow.record(Event(Order.aggregate_type, order_id, "TRANSFERRED", now, changes) for order_id in order_ids)

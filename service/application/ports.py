@@ -109,6 +109,12 @@ class OrderRepository(Protocol):
     async def tags(self, names: Sequence[str]) -> Sequence[Tag]:
         """Return the tags of these normalised names, made where missing."""
 
+    async def held_by_others(self, user_id: UUID) -> Sequence[Order]:
+        """Return the user's orders for which another user's credit is held, locked against other changes."""
+
+    async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[UUID]:
+        """Give all orders of a user, who is locked, to another, and return their ids; raises OrderAlreadyExists."""
+
 
 class NoteRepository(Protocol):
     """Notes that this unit of work changes. Their events are on the timeline of the order, which is locked for them."""
@@ -121,12 +127,6 @@ class NoteRepository(Protocol):
 
     async def delete(self, note: OrderNote) -> None:
         """Delete the note with the flush."""
-
-    async def held_by_others(self, user_id: UUID) -> Sequence[Order]:
-        """Return the user's orders for which another user's credit is held, locked against other changes."""
-
-    async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[UUID]:
-        """Give all orders of a user, who is locked, to another, and return their ids; raises OrderAlreadyExists."""
 
 
 class CreditRepository(Protocol):

@@ -241,14 +241,14 @@ def test_a_new_password_is_a_change_that_shows_nothing_of_it(place: str) -> None
 
 
 def test_an_active_user_can_order() -> None:
-    user_in("active").require_active()
+    user_in("active").require_active("place orders")
 
 
 @pytest.mark.parametrize("place", ["inactive", "deleted from active", "deleted from inactive"])
 def test_no_other_user_can_order(place: str) -> None:
     user = user_in(place)
     with pytest.raises(UserNotActive) as refused:
-        user.require_active()
+        user.require_active("place orders")
     assert (refused.value.subject, refused.value.metadata) == (f"users/{user.id}", {"state": user.state.value})
 
 

@@ -6,37 +6,54 @@ from uuid import uuid4
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as users_pb
 import pytest
+from commerce.orders.v1.note_pb2 import OrderNote
 from commerce.orders.v1.order_pb2 import Order
 
 from tests.conftest import running_server
 from tests.support import Clients, connect, counted_statements, item
-from tests.wire import GOOD_REQUESTS, METHODS, MUTATIONS, OwnServer, call, order_in, own_server
+from tests.wire import GOOD_REQUESTS, METHODS, MUTATIONS, OwnServer, call, euros, order_in, own_server
 
 # How many statements a call takes, beside BEGIN and COMMIT. A unit of work begins with its time limit (1) and ends with
 # its events (1); with a request id it claims that (1) and stores the response (1).
 STATEMENTS = {
-    "CreateUser": 4,
+    "CreateUser": 5,
     "GetUser": 1,
     "BatchGetUsers": 1,
     "ListUsers": 1,
-    "UpdateUser": 4,
-    "DeactivateUser": 4,
-    "ReactivateUser": 4,
-    "DeleteUser": 4,
-    "UndeleteUser": 4,
-    "SetPassword": 5,
+    "UpdateUser": 5,
+    "DeactivateUser": 5,
+    "ReactivateUser": 5,
+    "DeleteUser": 5,
+    "UndeleteUser": 5,
+    "SetPassword": 6,
     "VerifyPassword": 1,
     "CreateOrder": 5,
     "GetOrder": 1,
     "BatchGetOrders": 1,
     "ListOrders": 1,
-    "UpdateOrder": 7,
-    "ConfirmOrder": 5,
-    "ProcessOrder": 5,
-    "ShipOrder": 5,
-    "DeliverOrder": 5,
-    "CancelOrder": 5,
+    "UpdateOrder": 8,
+    "ConfirmOrder": 6,
+    "ProcessOrder": 6,
+    "ShipOrder": 6,
+    "DeliverOrder": 6,
+    "CancelOrder": 6,
     "ListOrderEvents": 1,
+    "PurgeUser": 15,
+    "GetCreditBalance": 1,
+    "GrantCredit": 5,
+    "TransferCredit": 6,
+    "ListCreditEntries": 1,
+    "TransferOrders": 5,
+    "GetOrderStatistics": 1,
+    "AddOrderTags": 10,
+    "RemoveOrderTags": 7,
+    "ListTags": 1,
+    "CreateOrderNote": 5,
+    "UpdateOrderNote": 4,
+    "PublishOrderNote": 4,
+    "DeleteOrderNote": 4,
+    "ListOrderNotes": 1,
+    "SearchOrderNotes": 1,
 }
 WITH_REQUEST_ID = 2
 # The time limit, the claim that is not had, and the stored response.
@@ -140,6 +157,13 @@ LIST_REQUESTS: dict[str, Callable[[list[str], bool], Any]] = {
     "ListOrderEvents": lambda ids, total: orders_pb.ListOrderEventsRequest(
         order_id=ids[0], page_size=1000, include_total_size=total
     ),
+    "ListTags": lambda ids, total: orders_pb.ListTagsRequest(prefix=ids[0], page_size=1000, include_total_size=total),
+    "ListOrderNotes": lambda ids, total: orders_pb.ListOrderNotesRequest(
+        order_id=ids[0], include_drafts=True, page_size=1000, include_total_size=total
+    ),
+    "ListCreditEntries": lambda ids, total: users_pb.ListCreditEntriesRequest(
+        user_id=ids[0], page_size=1000, include_total_size=total
+    ),
     "BatchGetUsers": lambda ids, _: users_pb.BatchGetUsersRequest(ids=ids),
     "BatchGetOrders": lambda ids, _: orders_pb.BatchGetOrdersRequest(ids=ids),
 }
@@ -179,6 +203,24 @@ async def _hundred_of(clients: Clients, method: str) -> list[str]:
     if method in {"ListUsers", "BatchGetUsers"}:
         return [(await clients.create_user()).id for _ in range(100)]
     user = await clients.create_user()
+    if method == "ListCreditEntries":
+        grant = users_pb.GrantCreditRequest(user_id=user.id, amount=euros(1))
+        for _ in range(100):
+            await clients.users.GrantCredit(grant)
+        return [user.id]
+    if method == "ListOrderNotes":
+        order = await clients.create_order(user.id)
+        note = OrderNote(order_id=order.id, author_id=user.id, body="fragile")
+        for _ in range(100):
+            await clients.orders.CreateOrderNote(orders_pb.CreateOrderNoteRequest(note=note))
+        return [order.id]
+    if method == "ListTags":
+        prefix = f"p{uuid4().hex[:8]}"
+        for start in range(0, 100, 20):
+            order = await clients.create_order(user.id)
+            tags = [f"{prefix}-{number}" for number in range(start, start + 20)]
+            await clients.orders.AddOrderTags(orders_pb.AddOrderTagsRequest(id=order.id, tags=tags))
+        return [prefix]
     if method == "ListOrderEvents":
         order = await clients.create_order(user.id)
         for number in range(100):

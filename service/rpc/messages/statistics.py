@@ -23,7 +23,9 @@ def parse_statistics_filter(request: GetOrderStatisticsRequest) -> tuple[OrderFi
     """Return which orders a request counts, and which users it names; raises InvalidField."""
     start, end = parse_interval(request.create_time, "create_time")
     user_id = UUID(request.user_id) if request.user_id else None
-    where = OrderFilter(user_id=user_id, statuses=None, created_from=start, created_before=end)
+    where = OrderFilter(
+        user_id=user_id, statuses=None, created_from=start, created_before=end, tags_any=(), tags_all=()
+    )
     return where, TopUsers(request.more_than_orders, request.max_top_users or DEFAULT_TOP_USERS)
 
 
