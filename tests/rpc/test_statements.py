@@ -43,7 +43,7 @@ STATEMENTS = {
     "GrantCredit": 5,
     "TransferCredit": 6,
     "ListCreditEntries": 1,
-    "TransferOrders": 5,
+    "TransferOrders": 6,
     "GetOrderStatistics": 1,
     "AddOrderTags": 10,
     "RemoveOrderTags": 7,

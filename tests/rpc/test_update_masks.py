@@ -15,7 +15,7 @@ from service.rpc.messages.users import parse_user_fields
 from service.rpc.update_masks import fields_to_update, settable_fields
 from tests.support import item
 
-USER_FIELDS = {"email", "username", "full_name", "superuser"}
+USER_FIELDS = {"email", "username", "full_name", "superuser", "profile.bio", "profile.avatar_url"}
 ORDER_FIELDS = {"items", "external_ref", "metadata"}
 # Messages with every field that a caller may send back as it was read, also those that it cannot set.
 USER = User(
@@ -62,12 +62,12 @@ def test_callers_can_set_these_fields_and_no_others(resource: Message, fields: s
 
 
 def test_what_callers_can_set_is_what_entities_take() -> None:
-    assert set(UserFields.__annotations__) == USER_FIELDS
+    assert set(UserFields.__annotations__) == {field.removeprefix("profile.") for field in USER_FIELDS}
     assert set(OrderFields.__annotations__) == ORDER_FIELDS
 
 
 def test_every_field_of_a_mask_gets_a_value() -> None:
-    assert set(parse_user_fields(User(), settable_fields(User()))) == USER_FIELDS
+    assert set(parse_user_fields(User(), settable_fields(User()))) == set(UserFields.__annotations__)
     assert set(parse_order_fields(Order(), settable_fields(Order()))) == ORDER_FIELDS
 
 
@@ -96,6 +96,11 @@ def test_a_mask_updates_the_fields_that_it_names_set_or_not(resource: Message, f
         assert fields_to_update(resource, FieldMask(paths=[field])) == {field}
         assert fields_to_update(type(resource)(), FieldMask(paths=[field])) == {field}
     assert fields_to_update(resource, FieldMask(paths=sorted(fields))) == fields
+
+
+def test_a_message_inside_stands_for_its_fields() -> None:
+    assert fields_to_update(USER, FieldMask(paths=["profile"])) == {"profile.bio", "profile.avatar_url"}
+    assert refused(USER, ["profile.hobby"])
 
 
 def test_a_path_may_be_named_twice() -> None:
