@@ -151,7 +151,8 @@ class Log:
 
     async def line(self, **fields: object) -> dict[str, Any]:
         """Return the line that has these fields, once it is there: a status is sent before its line is written."""
-        [line] = await eventually(lambda: self.lines(**fields))
+        found: list[dict[str, Any]] = await eventually(lambda: self.lines(**fields))
+        [line] = found
         return line
 
 
