@@ -68,8 +68,8 @@ dockerfile: $(READY) ## Style of the Dockerfile (hadolint)
 	$(BIN)/hadolint Dockerfile
 
 .PHONY: tests
-tests: $(READY) ## The tests, with branch coverage; some of them: make tests ARGS="--no-cov tests/rpc -k order"
-	$(BIN)/pytest --cov=service $(ARGS)
+tests: $(READY) ## The tests, with branch coverage; some: make tests ARGS="-n 0 --no-cov tests/rpc -k order"
+	$(BIN)/pytest -n 2 --dist loadfile --cov=service $(ARGS)
 
 .PHONY: format
 format: $(READY) ## Format code and protos, and correct what can be corrected

@@ -19,13 +19,13 @@ NOBODY = "00000000-0000-7000-8000-000000000000"
 
 VALID_ROWS = f"""
 INSERT INTO users (id, email, username, full_name, superuser, state, version, create_time, update_time) VALUES
-    ('{ADA}', 'ada@example.com', 'ada', 'Ada', false, 'ACTIVE', 1, now(), now()),
-    ('{GRACE}', 'grace@example.com', 'grace', 'Grace', false, 'ACTIVE', 1, now(), now());
+    ('{ADA}', 'constrained.ada@example.com', 'constrained.ada', 'Ada', false, 'ACTIVE', 1, now(), now()),
+    ('{GRACE}', 'constrained.grace@example.com', 'constrained.grace', 'Grace', false, 'ACTIVE', 1, now(), now());
 INSERT INTO user_passwords VALUES ('{ADA}', '$argon2id$v=19$m=8,t=1,p=1$c2FsdA$aGFzaA', now());
 INSERT INTO orders (id, order_number, user_id, status, currency, total_amount, external_ref, metadata, version,
         create_time, update_time) VALUES
-    ('{ORDER}', 'ORD-1', '{ADA}', 'PENDING', 'EUR', 21, 'one', '{{}}', 1, now(), now()),
-    ('{OTHER_ORDER}', 'ORD-2', '{ADA}', 'PENDING', 'EUR', 5, 'two', '{{}}', 1, now(), now());
+    ('{ORDER}', 'CON-1', '{ADA}', 'PENDING', 'EUR', 21, 'one', '{{}}', 1, now(), now()),
+    ('{OTHER_ORDER}', 'CON-2', '{ADA}', 'PENDING', 'EUR', 5, 'two', '{{}}', 1, now(), now());
 INSERT INTO order_items VALUES
     ('{ORDER}', '{ITEM}', 'anvil', 'Anvil', 2, 10.5, 21),
     ('{OTHER_ORDER}', '{ITEM}', 'bolt', 'Bolt', 1, 5, 5);
@@ -59,6 +59,10 @@ def users(constraint: str, *changes: str) -> list[Case]:
     return [Case(constraint, f"UPDATE users SET {change} WHERE id = '{ADA}'") for change in changes]
 
 
+def passwords(constraint: str, *changes: str) -> list[Case]:
+    return [Case(constraint, f"UPDATE user_passwords SET {change} WHERE user_id = '{ADA}'") for change in changes]
+
+
 def orders(constraint: str, *changes: str) -> list[Case]:
     return [Case(constraint, f"UPDATE orders SET {change} WHERE id = '{ORDER}'") for change in changes]
 
@@ -70,7 +74,7 @@ def items(constraint: str, *changes: str) -> list[Case]:
 EVENT_COLUMNS = "events (id, aggregate_type, aggregate_id, type, actor, create_time, changes)"
 # Of the same user, for the same amount, without items.
 ANOTHER_ORDER = f"""
-SELECT '{NOBODY}', 'ORD-3', user_id, status, currency, total_amount, 'three', metadata, tracking_number, cancel_reason,
+SELECT '{NOBODY}', 'CON-3', user_id, status, currency, total_amount, 'three', metadata, tracking_number, cancel_reason,
     version, create_time, update_time FROM orders WHERE id = '{ORDER}'
 """
 LONG = "repeat('x', {})"
@@ -91,13 +95,12 @@ CASES = [
     ),
     *users("ck_users_version", "version = 0"),
     *users("ck_users_update_time", "update_time = create_time - interval '1 microsecond'"),
-    *users("uq_users_email", "email = 'GRACE@example.com'"),
-    *users("uq_users_username", "username = 'grace'"),
+    *users("uq_users_email", "email = 'Constrained.GRACE@example.com'"),
+    *users("uq_users_username", "username = 'constrained.grace'"),
     *users("pk_users", f"id = '{GRACE}'"),
-    Case("ck_user_passwords_password_hash", "UPDATE user_passwords SET password_hash = 'secret'"),
-    Case("ck_user_passwords_password_hash", "UPDATE user_passwords SET password_hash = '$argon2i$v=19$'"),
-    Case("pk_user_passwords", "INSERT INTO user_passwords SELECT * FROM user_passwords"),
-    Case("fk_user_passwords_user_id_users", f"UPDATE user_passwords SET user_id = '{NOBODY}'"),
+    *passwords("ck_user_passwords_password_hash", "password_hash = 'secret'", "password_hash = '$argon2i$v=19$'"),
+    *passwords("fk_user_passwords_user_id_users", f"user_id = '{NOBODY}'"),
+    Case("pk_user_passwords", f"INSERT INTO user_passwords SELECT * FROM user_passwords WHERE user_id = '{ADA}'"),
     *orders("ck_orders_status", "status = 'LOST'", "status = 'pending'"),
     *orders("ck_orders_currency", "currency = 'eur'", "currency = 'EURO'", "currency = ''"),
     *orders("ck_orders_total_amount", "total_amount = -0.01"),
@@ -119,7 +122,7 @@ CASES = [
     ),
     *orders("ck_orders_version", "version = 0"),
     *orders("ck_orders_update_time", "update_time = create_time - interval '1 microsecond'"),
-    *orders("uq_orders_order_number", "order_number = 'ORD-2'"),
+    *orders("uq_orders_order_number", "order_number = 'CON-2'"),
     *orders("uq_orders_user_id_external_ref", "external_ref = 'two'"),
     *orders("pk_orders", f"id = '{OTHER_ORDER}'"),
     *orders("fk_orders_user_id_users", f"user_id = '{NOBODY}'"),
@@ -139,8 +142,8 @@ CASES = [
     ),
     Case("ck_events_changes", f"INSERT INTO {EVENT_COLUMNS} VALUES ('{ADA}', 'user', '{ADA}', '', '', now(), '{{}}')"),
     Case("uq_events_id", f"INSERT INTO {EVENT_COLUMNS} VALUES ('{EVENT}', 'user', '{ADA}', '', '', now(), '[]')"),
-    Case("pk_events", "INSERT INTO events OVERRIDING SYSTEM VALUE SELECT * FROM events"),
-    Case("pk_request_ids", "INSERT INTO request_ids SELECT * FROM request_ids"),
+    Case("pk_events", f"INSERT INTO events OVERRIDING SYSTEM VALUE SELECT * FROM events WHERE id = '{EVENT}'"),
+    Case("pk_request_ids", f"INSERT INTO request_ids SELECT * FROM request_ids WHERE request_id = '{EVENT}'"),
     Case("ck_signing_keys_one_row", "INSERT INTO signing_keys SELECT 2, key FROM signing_keys"),
     Case("ck_signing_keys_key", "UPDATE signing_keys SET key = 'short'"),
     Case("pk_signing_keys", "INSERT INTO signing_keys SELECT * FROM signing_keys"),
@@ -176,17 +179,17 @@ async def test_items_that_do_not_add_up_to_the_total_are_refused(connection: asy
     await assert_refused(connection, case)
 
 
-LARGEST_QUANTITY = """
-UPDATE order_items SET quantity = 10000, subtotal = unit_price * 10000;
-UPDATE orders SET total_amount = (SELECT sum(subtotal) FROM order_items WHERE order_id = orders.id)
+LARGEST_QUANTITY = f"""
+UPDATE order_items SET quantity = 10000, subtotal = 105000 WHERE order_id = '{ORDER}';
+UPDATE orders SET total_amount = 105000 WHERE id = '{ORDER}'
 """
 ALLOWED = [
-    *users("none", "state = 'INACTIVE'", "full_name = ''", "email = 'ADA@example.com'"),
+    *users("none", "state = 'INACTIVE'", "full_name = ''", "email = 'Constrained.ADA@example.com'"),
     *users("none", "state = 'DELETED', undelete_state = 'INACTIVE', delete_time = now(), purge_time = now()"),
     *orders("none", f"user_id = '{GRACE}', external_ref = 'two'"),
     *orders("none", "status = 'SHIPPED', tracking_number = 'T-1'", "status = 'DELIVERED', tracking_number = 'T-1'"),
     *orders("none", "status = 'CANCELLED', cancel_reason = 'no'"),
-    Case("none", "UPDATE orders SET external_ref = NULL"),
+    Case("none", f"UPDATE orders SET external_ref = NULL WHERE user_id = '{ADA}'"),
     Case("none", LARGEST_QUANTITY),
     Case("none", f"DELETE FROM orders WHERE id = '{ORDER}'"),
     Case("none", f"DELETE FROM users WHERE id = '{GRACE}'"),
@@ -208,7 +211,9 @@ async def test_a_total_is_checked_when_the_transaction_commits(database_url: str
         assert await connection.fetchval("SELECT sum(total_amount) FROM orders") == 26
 
 
-@pytest.mark.parametrize("statement", ["UPDATE events SET actor = 'me'", "UPDATE events SET actor = 'me' WHERE false"])
+@pytest.mark.parametrize(
+    "statement", [f"UPDATE events SET actor = 'me' WHERE id = '{EVENT}'", "UPDATE events SET actor = 'me' WHERE false"]
+)
 async def test_events_are_not_changed(connection: asyncpg.Connection, statement: str) -> None:
     with pytest.raises(asyncpg.RestrictViolationError, match="append-only"):
         await connection.execute(statement)
@@ -220,10 +225,9 @@ async def test_positions_of_events_are_not_chosen(connection: asyncpg.Connection
 
 
 async def test_a_user_takes_its_password_along_and_an_order_its_items(connection: asyncpg.Connection) -> None:
-    await connection.execute("DELETE FROM orders")
-    await connection.execute("DELETE FROM users")
-    for table in ("order_items", "user_passwords"):
-        assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
+    await connection.execute(f"DELETE FROM orders WHERE user_id = '{ADA}'; DELETE FROM users WHERE id = '{ADA}'")
+    assert await connection.fetch(f"SELECT FROM order_items WHERE order_id IN ('{ORDER}', '{OTHER_ORDER}')") == []
+    assert await connection.fetch(f"SELECT FROM user_passwords WHERE user_id = '{ADA}'") == []
 
 
 OWN_TABLES = "('users', 'user_passwords', 'orders', 'order_items', 'events', 'request_ids', 'signing_keys')"

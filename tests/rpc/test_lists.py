@@ -80,7 +80,7 @@ def listed(response: Any) -> list[Any]:
 async def walk(own: OwnServer, method: str, request: Any, between: Callable[[], Awaitable[None]] | None = None) -> Any:
     """Return the pages from the first to the one without a token."""
     pages = []
-    while True:
+    for _ in range(1000):
         response = await call(own.clients.channel, method, request)
         pages.append(response)
         if not response.next_page_token:
@@ -88,6 +88,7 @@ async def walk(own: OwnServer, method: str, request: Any, between: Callable[[], 
         request.page_token = response.next_page_token
         if between:
             await between()
+    raise AssertionError("the pages have no end")
 
 
 def ids_of(rows: Iterable[Any]) -> list[str]:

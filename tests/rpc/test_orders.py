@@ -407,15 +407,11 @@ async def test_the_timeline_is_listed_page_by_page(clients: Clients) -> None:
     order = await order_in(clients, "DELIVERED")
     request = pb.ListOrderEventsRequest(order_id=order.id, page_size=2, include_total_size=True)
     events: list[OrderEvent] = []
-    sizes = []
-    while True:
+    for size, is_last in ((2, False), (2, False), (1, True)):
         page = await clients.orders.ListOrderEvents(request)
+        assert (len(page.events), page.total_size, not page.next_page_token) == (size, 5, is_last)
         events += page.events
-        sizes.append((len(page.events), page.total_size))
         request.page_token = page.next_page_token
-        if not page.next_page_token:
-            break
-    assert sizes == [(2, 5), (2, 5), (1, 5)]
     assert events == await timeline(clients, order.id)
 
 
