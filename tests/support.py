@@ -147,7 +147,9 @@ def counted_statements() -> Iterator[list[str]]:
     statements: list[str] = []
 
     def count(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        statements.append(statement)
+        # The server's readiness probe asks at any time.
+        if "alembic_version" not in statement:
+            statements.append(statement)
 
     event.listen(Engine, "before_cursor_execute", count)
     try:

@@ -18,6 +18,7 @@ from uuid import UUID
 
 from service.domain.credit import CreditAccount, Transaction
 from service.domain.orders import Order, OrderStatus
+from service.domain.search import SearchQuery
 from service.domain.users import User, UserState
 
 
@@ -153,6 +154,9 @@ class TimeLeft(Protocol):
         """Return the seconds that are left; zero or less when the time is up."""
 
 
+# How many matches of a search are ranked; of more, the others are left out.
+MAX_RANKED = 10_000
+
 # A row of the read side: attributes named like those of the entity.
 Row = Any
 
@@ -217,6 +221,12 @@ class UserQueries(Protocol):
 
     async def page(self, where: UserFilter, order_by: str, page: Page) -> PageOfRows:
         """Return a page of users; `order_by` is NEWEST, OLDEST or USERNAME."""
+
+    async def search(self, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:
+        """Return a page of the users that have the words in username, full name or bio, best first.
+
+        Each row has a `rank`. `total_size` is filled always, and is at most MAX_RANKED.
+        """
 
     async def credentials(self, *, email: str | None = None, username: str | None = None) -> Credentials | None:
         """Return the password hash of the user with this e-mail or username."""

@@ -21,7 +21,7 @@ _MAC_BYTES = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # What a position is made of, in the order in which a token names them.
-_Key = datetime | UUID | str | int
+_Key = datetime | UUID | str | int | float
 
 
 class PageTokens:
@@ -70,7 +70,7 @@ class PageTokens:
         return hmac.digest(self._key, hashlib.sha256(listed).digest() + payload, hashlib.sha256)[:_MAC_BYTES]
 
 
-def _encode(key: _Key) -> list[str | int]:
+def _encode(key: _Key) -> list[str | int | float]:
     if isinstance(key, datetime):
         return ["t", (key - _EPOCH) // timedelta(microseconds=1)]
     # asyncpg has a UUID class of its own, a subclass.

@@ -9,14 +9,23 @@ from commerce.users.v1.user_pb2 import User as UserMessage
 from commerce.users.v1.user_service_pb2_grpc import UserServiceServicer
 
 from service.application.credit import grant_credit, transfer_credit
-from service.application.ports import CreditQueries, Passwords, Row, UnitOfWork, UserQueries
+from service.application.ports import MAX_RANKED, CreditQueries, Passwords, Row, UnitOfWork, UserQueries
 from service.application.users import change_user, create_user, set_password, verify_password
 from service.domain.errors import UserNotFound
+from service.domain.search import SearchQuery
 from service.domain.users import User
 from service.rpc.interceptors.base import Context
 from service.rpc.messages.credit import POSITION as CREDIT_POSITION
 from service.rpc.messages.credit import credit_balance_message, credit_entry_message
-from service.rpc.messages.users import POSITION, parse_order_by, parse_user_fields, parse_user_filter, user_message
+from service.rpc.messages.users import (
+    POSITION,
+    SEARCH_POSITION,
+    parse_order_by,
+    parse_user_fields,
+    parse_user_filter,
+    user_message,
+    user_search_result,
+)
 from service.rpc.messages.values import in_order, parse_positive_money, require_id
 from service.rpc.page_tokens import PageTokens
 from service.rpc.update_masks import fields_to_update, settable_fields
@@ -94,6 +103,17 @@ class UserServicer(UserServiceServicer):
             users=map(user_message, found.rows),
             next_page_token=self._page_tokens.next(request, found, POSITION[order_by]),
             total_size=found.total_size,
+        )
+
+    async def SearchUsers(self, request: pb.SearchUsersRequest, context: Context) -> pb.SearchUsersResponse:
+        query = SearchQuery.parse(request.query, "query")
+        page = self._page_tokens.page(request)
+        found = await self._queries.search(query, page, show_deleted=request.show_deleted)
+        return pb.SearchUsersResponse(
+            results=map(user_search_result, found.rows),
+            next_page_token=self._page_tokens.next(request, found, SEARCH_POSITION),
+            total_size=found.total_size if request.include_total_size else 0,
+            truncated=found.total_size == MAX_RANKED,
         )
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, context: Context) -> pb.UpdateUserResponse:

@@ -9,9 +9,13 @@ from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
 from service.application.ports import Credentials, Page, PageOfRows, UserFilter
 from service.db.queries.reader import Reader
-from service.db.tables import user_passwords, user_profiles, users
+from service.db.queries.user_search import search_users
+from service.db.tables import user_columns, user_passwords, user_profiles, users
+from service.domain.search import SearchQuery
 
-_USERS = select(users, user_profiles.c.bio, user_profiles.c.avatar_url).select_from(users.outerjoin(user_profiles))
+_USERS = select(*user_columns, user_profiles.c.bio, user_profiles.c.avatar_url).select_from(
+    users.outerjoin(user_profiles)
+)
 _BY_IDS = _USERS.where(users.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True)))))
 _EMAIL = func.lower(users.c.email) == func.lower(bindparam("email"))
 _USERNAME = users.c.username == bindparam("username")
@@ -54,6 +58,10 @@ class UserQueries:
         if where.superuser is not None:
             statement = statement.where(users.c.superuser if where.superuser else ~users.c.superuser)
         return await self._reader.page(statement, _KEYS[order_by], page, descending=order_by == "NEWEST")
+
+    async def search(self, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:
+        """Return a page of the users that have the words, best first."""
+        return await search_users(self._reader, query, page, show_deleted=show_deleted)
 
     async def credentials(self, *, email: str | None = None, username: str | None = None) -> Credentials | None:
         """Return the password hash of the user with this e-mail or username."""

@@ -3,7 +3,7 @@
 from commerce.users.v1.user_pb2 import User as UserMessage
 from commerce.users.v1.user_pb2 import UserProfile as UserProfileMessage
 from commerce.users.v1.user_pb2 import UserState as UserStateMessage
-from commerce.users.v1.user_service_pb2 import ListUsersOrderBy, ListUsersRequest
+from commerce.users.v1.user_service_pb2 import ListUsersOrderBy, ListUsersRequest, UserSearchResult
 
 from service.application.ports import Row, UserFilter
 from service.domain.events import etag_of
@@ -20,6 +20,8 @@ _ORDER_BY = {
 }
 # The attributes that make a position in each order.
 POSITION = {"NEWEST": ("create_time", "id"), "OLDEST": ("create_time", "id"), "USERNAME": ("username",)}
+
+SEARCH_POSITION = ("rank", "id")
 
 
 def user_message(user: User | Row) -> UserMessage:
@@ -38,6 +40,11 @@ def user_message(user: User | Row) -> UserMessage:
         delete_time=timestamp(user.delete_time),
         purge_time=timestamp(user.purge_time),
     )
+
+
+def user_search_result(row: Row) -> UserSearchResult:
+    """Return a row that a search found as a message."""
+    return UserSearchResult(user=user_message(row), rank=row.rank)
 
 
 def parse_user_fields(message: UserMessage, names: frozenset[str]) -> UserFields:

@@ -61,6 +61,11 @@ class UserServiceStub:
                 request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ListUsersRequest.SerializeToString,
                 response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ListUsersResponse.FromString,
                 _registered_method=True)
+        self.SearchUsers = channel.unary_unary(
+                '/commerce.users.v1.UserService/SearchUsers',
+                request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.SearchUsersRequest.SerializeToString,
+                response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.SearchUsersResponse.FromString,
+                _registered_method=True)
         self.UpdateUser = channel.unary_unary(
                 '/commerce.users.v1.UserService/UpdateUser',
                 request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.UpdateUserRequest.SerializeToString,
@@ -161,6 +166,18 @@ class UserServiceServicer:
         """Lists users page by page. No page skips or repeats a user that existed throughout.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchUsers(self, request, context):
+        """Finds users by the words of their username, full name and bio, best match first: the username counts most, then the
+        full name. Every word of the query must be there; case and punctuation do not matter, and the last word may be
+        the beginning of one. Of more than 10 000 matches only 10 000 are ranked and listed, beside the user whose username
+        is the query. A user that changes between two pages can be on both or on none.
+
+        Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) for a query without a word.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -294,6 +311,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.ListUsers,
                     request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ListUsersRequest.FromString,
                     response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ListUsersResponse.SerializeToString,
+            ),
+            'SearchUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchUsers,
+                    request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.SearchUsersRequest.FromString,
+                    response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.SearchUsersResponse.SerializeToString,
             ),
             'UpdateUser': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateUser,
@@ -466,6 +488,33 @@ class UserService:
             '/commerce.users.v1.UserService/ListUsers',
             commerce_dot_users_dot_v1_dot_user__service__pb2.ListUsersRequest.SerializeToString,
             commerce_dot_users_dot_v1_dot_user__service__pb2.ListUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.users.v1.UserService/SearchUsers',
+            commerce_dot_users_dot_v1_dot_user__service__pb2.SearchUsersRequest.SerializeToString,
+            commerce_dot_users_dot_v1_dot_user__service__pb2.SearchUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,6 +62,14 @@ class UserServiceStub:
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
+    SearchUsers: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.SearchUsersRequest, _user_service_pb2.SearchUsersResponse]
+    """Finds users by the words of their username, full name and bio, best match first: the username counts most, then the
+    full name. Every word of the query must be there; case and punctuation do not matter, and the last word may be
+    the beginning of one. Of more than 10 000 matches only 10 000 are ranked and listed, beside the user whose username
+    is the query. A user that changes between two pages can be on both or on none.
+
+    Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) for a query without a word.
+    """
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]
     """Changes the fields of a user that `update_mask` names.
 
@@ -158,6 +166,14 @@ class UserServiceAsyncStub(UserServiceStub):
     """Lists users page by page. No page skips or repeats a user that existed throughout.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """
+    SearchUsers: _aio.UnaryUnaryMultiCallable[_user_service_pb2.SearchUsersRequest, _user_service_pb2.SearchUsersResponse]  # type: ignore[assignment]
+    """Finds users by the words of their username, full name and bio, best match first: the username counts most, then the
+    full name. Every word of the query must be there; case and punctuation do not matter, and the last word may be
+    the beginning of one. Of more than 10 000 matches only 10 000 are ranked and listed, beside the user whose username
+    is the query. A user that changes between two pages can be on both or on none.
+
+    Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) for a query without a word.
     """
     UpdateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]  # type: ignore[assignment]
     """Changes the fields of a user that `update_mask` names.
@@ -276,6 +292,20 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists users page by page. No page skips or repeats a user that existed throughout.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+
+    @_abc_1.abstractmethod
+    def SearchUsers(
+        self,
+        request: _user_service_pb2.SearchUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.SearchUsersResponse, _abc.Awaitable[_user_service_pb2.SearchUsersResponse]]:
+        """Finds users by the words of their username, full name and bio, best match first: the username counts most, then the
+        full name. Every word of the query must be there; case and punctuation do not matter, and the last word may be
+        the beginning of one. Of more than 10 000 matches only 10 000 are ranked and listed, beside the user whose username
+        is the query. A user that changes between two pages can be on both or on none.
+
+        Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) for a query without a word.
         """
 
     @_abc_1.abstractmethod
