@@ -21,6 +21,7 @@ from service.logs import log_loop_failure
 from service.passwords import Argon2Passwords
 from service.rpc.current import current_unit_of_work
 from service.rpc.health import Readiness
+from service.rpc.imports import UserImports
 from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
@@ -85,11 +86,19 @@ class Server:
 
         # The services.
         page_tokens = PageTokens(key)
+        self._imports = UserImports(
+            self._store.unit_of_work,
+            self._store.user_queries,
+            self._passwords,
+            _now,
+            chunk_seconds=settings.default_deadline,
+        )
         users = UserServicer(
             current_unit_of_work,
             self._store.user_queries,
             self._store.credit_queries,
             self._passwords,
+            self._imports,
             page_tokens,
             _now,
         )
@@ -163,6 +172,7 @@ class Server:
         await self._server.stop(grace)
         # Work whose caller has gone still ends before its connection is closed.
         await self._session.drain()
+        await self._imports.drain()
         await self._close()
         log.info("stopped")
 

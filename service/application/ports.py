@@ -9,7 +9,7 @@ Overloaded                  too much work of this kind is waiting already
 AlreadyAnswered             the request id has a stored response: not a failure
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -76,8 +76,22 @@ class UserRepository(Protocol):
     async def get_for_share(self, user_id: UUID) -> User:
         """Return the user, locked so that it stays as it is; raises UserNotFound."""
 
+    async def ids_by_email(self, emails: Sequence[str]) -> Mapping[str, UUID]:
+        """Return the ids of the users that have one of these e-mails, by their e-mail in lower case."""
+
+    async def by_email_for_update(self, emails: Sequence[str]) -> Mapping[str, User]:
+        """Return the users likewise, locked against other changes."""
+
+    async def add_all(self, users: Sequence[User], password_hashes: Mapping[UUID, str]) -> None:
+        """Keep new users, of which some have a password, all at once.
+
+        Raises:
+            UserAlreadyExists: with a username of one of them.
+            Contention: a user with an e-mail of one of them came meanwhile.
+        """
+
     async def set_password_hash(self, user_id: UUID, password_hash: str, now: datetime) -> None:
-        """Replace the hash of a user that exists."""
+        """Give a user that exists this hash, whether it had one or not."""
 
     async def replace_password_hash(self, user_id: UUID, old: str, new: str, now: datetime) -> None:
         """Replace the hash, unless it is no longer `old`."""
@@ -120,6 +134,13 @@ class UnitOfWork(Protocol):
     @property
     def credit(self) -> CreditRepository:
         """The ledger."""
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """Return a block whose writes are undone if it raises, and only these.
+
+        Raises:
+            AlreadyExists, StoreError: where the block raises what they mean.
+        """
 
     async def flush(self) -> None:
         """Write what changed, and its events, without committing; raises AlreadyExists and StoreError."""
@@ -218,6 +239,9 @@ class UserQueries(Protocol):
 
     async def by_username(self, username: str) -> Row | None:
         """Return the user with this username."""
+
+    async def known_emails(self, emails: Sequence[str]) -> Collection[str]:
+        """Return those of these e-mails, in lower case, that users have, whatever their case."""
 
     async def page(self, where: UserFilter, order_by: str, page: Page) -> PageOfRows:
         """Return a page of users; `order_by` is NEWEST, OLDEST or USERNAME."""

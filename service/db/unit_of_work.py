@@ -1,5 +1,7 @@
 """The unit of work: one call's transaction."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from types import TracebackType
@@ -21,7 +23,7 @@ from service.application.ports import (
 )
 from service.db import mapping as mapping  # noqa: PLC0414 - maps the entities before the first session
 from service.db.credit import Credit
-from service.db.errors import meaning_of
+from service.db.errors import meaning_of, translated
 from service.db.orders import OrderNumbers, Orders
 from service.db.tables import credit_entries, events, request_ids
 from service.db.users import Users
@@ -57,7 +59,7 @@ class UnitOfWork:
         self._actor = actor
         self._request = request
         self._time_left = time_left
-        self.users = Users(self._begin)
+        self.users = Users(self._begin, self._collect)
         self.orders = Orders(self._begin, numbers)
         self.credit = Credit(self._begin)
 
@@ -71,6 +73,21 @@ class UnitOfWork:
         await self._session.close()
         if isinstance(exc, Exception) and (meaning := meaning_of(exc)):
             raise meaning from exc
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Give a block whose writes are undone if it raises, and only these."""
+        session = await self._begin()
+        try:
+            with translated():
+                async with session.begin_nested():
+                    yield
+                    await self.flush()
+        except Exception:
+            # Of what was undone.
+            self._events.clear()
+            self.credit.take_recorded(self._actor)
+            raise
 
     async def flush(self) -> None:
         """Write what changed, its events and its entries, without committing."""
@@ -148,7 +165,10 @@ class UnitOfWork:
         # Here, because after the flush the session only holds entities weakly.
         for entity in (*session.new, *session.dirty):
             if isinstance(entity, Entity):
-                self._events.extend(entity.take_events())
+                self._collect(entity)
+
+    def _collect(self, entity: Entity) -> None:
+        self._events.extend(entity.take_events())
 
     def _row(self, event: Event) -> dict[str, object]:
         return {

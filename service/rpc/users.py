@@ -1,6 +1,6 @@
 """UserService."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from service.application.users import change_user, create_user, set_password, ve
 from service.domain.errors import UserNotFound
 from service.domain.search import SearchQuery
 from service.domain.users import User
+from service.rpc.imports import UserImports
 from service.rpc.interceptors.base import Context
 from service.rpc.messages.credit import POSITION as CREDIT_POSITION
 from service.rpc.messages.credit import credit_balance_message, credit_entry_message
@@ -42,6 +43,7 @@ class UserServicer(UserServiceServicer):
         queries: the read side of users.
         credit_queries: the read side of their credit.
         passwords: hashes and checks passwords.
+        imports: runs ImportUsers.
         page_tokens: makes and reads page tokens.
         clock: gives the time, in UTC.
     """
@@ -52,6 +54,7 @@ class UserServicer(UserServiceServicer):
         queries: UserQueries,
         credit_queries: CreditQueries,
         passwords: Passwords,
+        imports: UserImports,
         page_tokens: PageTokens,
         clock: Callable[[], datetime],
     ) -> None:
@@ -59,6 +62,7 @@ class UserServicer(UserServiceServicer):
         self._queries = queries
         self._credit_queries = credit_queries
         self._passwords = passwords
+        self._imports = imports
         self._page_tokens = page_tokens
         self._now = clock
 
@@ -153,6 +157,11 @@ class UserServicer(UserServiceServicer):
             username=request.username if request.HasField("username") else None,
         )
         return pb.VerifyPasswordResponse(user=user_message(user))
+
+    async def ImportUsers(
+        self, request_iterator: AsyncIterator[pb.ImportUsersRequest], context: Context
+    ) -> pb.ImportUsersResponse:
+        return await self._imports.run(request_iterator, context)
 
     async def GetCreditBalance(
         self, request: pb.GetCreditBalanceRequest, context: Context

@@ -1,10 +1,10 @@
 """The read side of users; what each method answers is written at `service.application.ports.UserQueries`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, any_, bindparam, func, select
+from sqlalchemy import ARRAY, Row, Text, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
 from service.application.ports import Credentials, Page, PageOfRows, UserFilter
@@ -18,6 +18,9 @@ _USERS = select(*user_columns, user_profiles.c.bio, user_profiles.c.avatar_url).
 )
 _BY_IDS = _USERS.where(users.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True)))))
 _EMAIL = func.lower(users.c.email) == func.lower(bindparam("email"))
+_KNOWN_EMAILS = select(func.lower(users.c.email).label("email")).where(
+    func.lower(users.c.email) == any_(bindparam("emails", type_=ARRAY(Text)))
+)
 _USERNAME = users.c.username == bindparam("username")
 _WITH_PASSWORD = _USERS.add_columns(user_passwords.c.password_hash).join(user_passwords)
 
@@ -45,6 +48,10 @@ class UserQueries:
     async def by_username(self, username: str) -> Row[Any] | None:
         """Return the user with this username."""
         return await self._reader.first(_USERS.where(_USERNAME), {"username": username})
+
+    async def known_emails(self, emails: Sequence[str]) -> Collection[str]:
+        """Return those of these e-mails, in lower case, that users have, whatever their case."""
+        return [row.email for row in await self._reader.all(_KNOWN_EMAILS, {"emails": emails})]
 
     async def page(self, where: UserFilter, order_by: str, page: Page) -> PageOfRows:
         """Return a page of users."""

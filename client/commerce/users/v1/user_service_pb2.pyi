@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from commerce.users.v1 import credit_pb2 as _credit_pb2
+from commerce.users.v1 import user_import_pb2 as _user_import_pb2
 from commerce.users.v1 import user_pb2 as _user_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
@@ -825,6 +826,84 @@ class VerifyPasswordResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VerifyPasswordResponse: _TypeAlias = VerifyPasswordResponse  # noqa: Y015
+
+@_typing.final
+class ImportUsersRequest(_message.Message):
+    """One message of ImportUsers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIG_FIELD_NUMBER: _builtins.int
+    ROW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def config(self) -> _user_import_pb2.UserImportConfig:
+        """How to import."""
+
+    @_builtins.property
+    def row(self) -> _user_import_pb2.UserImportRow:
+        """A user to import. Its rules are checked, but row by row and by the method itself: checked here, with the message,
+        one bad row would end the call for all others.
+        """
+
+    def __init__(
+        self,
+        *,
+        config: _user_import_pb2.UserImportConfig | None = ...,
+        row: _user_import_pb2.UserImportRow | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "message", b"message", "row", b"row"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "message", b"message", "row", b"row"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["config", "row"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___ImportUsersRequest: _TypeAlias = ImportUsersRequest  # noqa: Y015
+
+@_typing.final
+class ImportUsersResponse(_message.Message):
+    """Response of ImportUsers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREATED_COUNT_FIELD_NUMBER: _builtins.int
+    UPDATED_COUNT_FIELD_NUMBER: _builtins.int
+    SKIPPED_COUNT_FIELD_NUMBER: _builtins.int
+    FAILURE_COUNT_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    LAST_COMMITTED_ROW_FIELD_NUMBER: _builtins.int
+    created_count: _builtins.int
+    """Users created."""
+    updated_count: _builtins.int
+    """Users that changed."""
+    skipped_count: _builtins.int
+    """Rows for which nothing was to do: their user exists, with SKIP, or is already as they say, with UPDATE."""
+    failure_count: _builtins.int
+    """Rows that were not imported."""
+    last_committed_row: _builtins.int
+    """The number of the last row; one less than `first_row_number` if there was none."""
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[_user_import_pb2.UserImportFailure]:
+        """The first 1000 of these, by row number."""
+
+    def __init__(
+        self,
+        *,
+        created_count: _builtins.int = ...,
+        updated_count: _builtins.int = ...,
+        skipped_count: _builtins.int = ...,
+        failure_count: _builtins.int = ...,
+        failures: _abc.Iterable[_user_import_pb2.UserImportFailure] | None = ...,
+        last_committed_row: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_count", b"created_count", "failure_count", b"failure_count", "failures", b"failures", "last_committed_row", b"last_committed_row", "skipped_count", b"skipped_count", "updated_count", b"updated_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportUsersResponse: _TypeAlias = ImportUsersResponse  # noqa: Y015
 
 @_typing.final
 class GetCreditBalanceRequest(_message.Message):

@@ -101,6 +101,11 @@ class UserServiceStub:
                 request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordRequest.SerializeToString,
                 response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordResponse.FromString,
                 _registered_method=True)
+        self.ImportUsers = channel.stream_unary(
+                '/commerce.users.v1.UserService/ImportUsers',
+                request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersRequest.SerializeToString,
+                response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersResponse.FromString,
+                _registered_method=True)
         self.GetCreditBalance = channel.unary_unary(
                 '/commerce.users.v1.UserService/GetCreditBalance',
                 request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.GetCreditBalanceRequest.SerializeToString,
@@ -251,6 +256,23 @@ class UserServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportUsers(self, request_iterator, context):
+        """Creates many users, and updates those that exist if asked to: a stream of one configuration and then one message for
+        each row. A row that is wrong is counted and named in the response, and the others go on.
+
+        Rows are written 1000 at a time, in the order in which they come, and what is written stays whatever becomes of the
+        call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent again, in part
+        or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends, trailing
+        metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) where the first message is not the configuration, or a later one is no row;
+        with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
+        ABORTED (CONTENTION) where other calls kept changing the same users.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCreditBalance(self, request, context):
         """Returns a user's credit, one balance for each currency in which it ever had some.
 
@@ -351,6 +373,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.VerifyPassword,
                     request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordRequest.FromString,
                     response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordResponse.SerializeToString,
+            ),
+            'ImportUsers': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportUsers,
+                    request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersRequest.FromString,
+                    response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersResponse.SerializeToString,
             ),
             'GetCreditBalance': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCreditBalance,
@@ -704,6 +731,33 @@ class UserService:
             '/commerce.users.v1.UserService/VerifyPassword',
             commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordRequest.SerializeToString,
             commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportUsers(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/commerce.users.v1.UserService/ImportUsers',
+            commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersRequest.SerializeToString,
+            commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

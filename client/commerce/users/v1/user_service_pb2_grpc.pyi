@@ -110,6 +110,19 @@ class UserServiceStub:
     Errors: UNAUTHENTICATED (INVALID_CREDENTIALS);
       RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be checked.
     """
+    ImportUsers: _grpc.StreamUnaryMultiCallable[_user_service_pb2.ImportUsersRequest, _user_service_pb2.ImportUsersResponse]
+    """Creates many users, and updates those that exist if asked to: a stream of one configuration and then one message for
+    each row. A row that is wrong is counted and named in the response, and the others go on.
+
+    Rows are written 1000 at a time, in the order in which they come, and what is written stays whatever becomes of the
+    call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent again, in part
+    or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends, trailing
+    metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) where the first message is not the configuration, or a later one is no row;
+      with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
+      ABORTED (CONTENTION) where other calls kept changing the same users.
+    """
     GetCreditBalance: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.GetCreditBalanceRequest, _user_service_pb2.GetCreditBalanceResponse]
     """Returns a user's credit, one balance for each currency in which it ever had some.
 
@@ -214,6 +227,19 @@ class UserServiceAsyncStub(UserServiceStub):
 
     Errors: UNAUTHENTICATED (INVALID_CREDENTIALS);
       RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be checked.
+    """
+    ImportUsers: _aio.StreamUnaryMultiCallable[_user_service_pb2.ImportUsersRequest, _user_service_pb2.ImportUsersResponse]  # type: ignore[assignment]
+    """Creates many users, and updates those that exist if asked to: a stream of one configuration and then one message for
+    each row. A row that is wrong is counted and named in the response, and the others go on.
+
+    Rows are written 1000 at a time, in the order in which they come, and what is written stays whatever becomes of the
+    call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent again, in part
+    or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends, trailing
+    metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) where the first message is not the configuration, or a later one is no row;
+      with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
+      ABORTED (CONTENTION) where other calls kept changing the same users.
     """
     GetCreditBalance: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetCreditBalanceRequest, _user_service_pb2.GetCreditBalanceResponse]  # type: ignore[assignment]
     """Returns a user's credit, one balance for each currency in which it ever had some.
@@ -388,6 +414,25 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: UNAUTHENTICATED (INVALID_CREDENTIALS);
           RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be checked.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportUsers(
+        self,
+        request_iterator: _MaybeAsyncIterator[_user_service_pb2.ImportUsersRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.ImportUsersResponse, _abc.Awaitable[_user_service_pb2.ImportUsersResponse]]:
+        """Creates many users, and updates those that exist if asked to: a stream of one configuration and then one message for
+        each row. A row that is wrong is counted and named in the response, and the others go on.
+
+        Rows are written 1000 at a time, in the order in which they come, and what is written stays whatever becomes of the
+        call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent again, in part
+        or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends, trailing
+        metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) where the first message is not the configuration, or a later one is no row;
+          with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
+          ABORTED (CONTENTION) where other calls kept changing the same users.
         """
 
     @_abc_1.abstractmethod
