@@ -16,10 +16,12 @@ from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from service.config import ServerSettings
+from service.db.snapshots import Snapshots
 from service.db.store import Store
 from service.logs import log_loop_failure
 from service.passwords import Argon2Passwords
 from service.rpc.current import current_unit_of_work
+from service.rpc.exports import Exports
 from service.rpc.health import Readiness
 from service.rpc.imports import UserImports
 from service.rpc.interceptors.access_log import AccessLogInterceptor
@@ -61,6 +63,7 @@ class Server:
 
         # The database.
         self._store = Store(settings)
+        self._snapshots = Snapshots(settings)
         if problem := await self._store.problem():
             await self._store.close()
             raise StartError(problem)
@@ -93,16 +96,18 @@ class Server:
             _now,
             chunk_seconds=settings.default_deadline,
         )
+        exports = Exports(self._snapshots, stall_seconds=settings.export_stall_timeout)
         users = UserServicer(
             current_unit_of_work,
             self._store.user_queries,
             self._store.credit_queries,
             self._passwords,
-            self._imports,
             page_tokens,
             _now,
+            imports=self._imports,
+            exports=exports,
         )
-        orders = OrderServicer(current_unit_of_work, self._store.order_queries, page_tokens, _now)
+        orders = OrderServicer(current_unit_of_work, self._store.order_queries, exports, page_tokens, _now)
         health = aio.HealthServicer()
         add_UserServiceServicer_to_server(users, self._server)
         add_OrderServiceServicer_to_server(orders, self._server)
@@ -178,6 +183,7 @@ class Server:
 
     async def _close(self) -> None:
         self._passwords.close()
+        await self._snapshots.close()
         await self._store.close()
 
 

@@ -6,6 +6,7 @@ StoreError
 ├── OutcomeUnknown          the connection broke during COMMIT
 └── DeadlineExceeded        the call's time ran out; nothing was written
 Overloaded                  too much work of this kind is waiting already
+ExportStalled               the caller of an export stopped reading
 AlreadyAnswered             the request id has a stored response: not a failure
 """
 
@@ -44,6 +45,10 @@ class DeadlineExceeded(StoreError):
 
 class Overloaded(Exception):
     """Too much work of one kind is waiting already; nothing was done."""
+
+
+class ExportStalled(Exception):
+    """Nothing of an export was read for too long."""
 
 
 class AlreadyAnswered(Exception):
@@ -270,6 +275,25 @@ class OrderQueries(Protocol):
 
     async def events(self, order_id: UUID, page: Page) -> PageOfRows | None:
         """Return a page of the order's events, oldest first; None if there is no such order."""
+
+
+class Snapshot(Protocol):
+    """A read side on which everything stays as it was when it was first used."""
+
+    @property
+    def users(self) -> UserQueries:
+        """The users."""
+
+    @property
+    def orders(self) -> OrderQueries:
+        """The orders."""
+
+
+class Snapshots(Protocol):
+    """Opens snapshots, a few at once."""
+
+    def __call__(self) -> AbstractAsyncContextManager[Snapshot]:
+        """Return a snapshot; raises Overloaded where there are too many, and StoreError."""
 
 
 class CreditQueries(Protocol):

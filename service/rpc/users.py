@@ -14,6 +14,7 @@ from service.application.users import change_user, create_user, set_password, ve
 from service.domain.errors import UserNotFound
 from service.domain.search import SearchQuery
 from service.domain.users import User
+from service.rpc.exports import Exports
 from service.rpc.imports import UserImports
 from service.rpc.interceptors.base import Context
 from service.rpc.messages.credit import POSITION as CREDIT_POSITION
@@ -43,26 +44,30 @@ class UserServicer(UserServiceServicer):
         queries: the read side of users.
         credit_queries: the read side of their credit.
         passwords: hashes and checks passwords.
-        imports: runs ImportUsers.
         page_tokens: makes and reads page tokens.
         clock: gives the time, in UTC.
+        imports: runs ImportUsers.
+        exports: runs ExportUsers.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each thing that it uses
         self,
         unit_of_work: Callable[[], UnitOfWork],
         queries: UserQueries,
         credit_queries: CreditQueries,
         passwords: Passwords,
-        imports: UserImports,
         page_tokens: PageTokens,
         clock: Callable[[], datetime],
+        *,
+        imports: UserImports,
+        exports: Exports,
     ) -> None:
         self._uow = unit_of_work
         self._queries = queries
         self._credit_queries = credit_queries
         self._passwords = passwords
         self._imports = imports
+        self._exports = exports
         self._page_tokens = page_tokens
         self._now = clock
 
@@ -162,6 +167,19 @@ class UserServicer(UserServiceServicer):
         self, request_iterator: AsyncIterator[pb.ImportUsersRequest], context: Context
     ) -> pb.ImportUsersResponse:
         return await self._imports.run(request_iterator, context)
+
+    async def ExportUsers(  # type: ignore[override] # writes to the context, which can tell a caller that does not read
+        self, request: pb.ExportUsersRequest, context: Context
+    ) -> None:
+        where = parse_user_filter(request)
+        await self._exports.run(
+            context,
+            lambda snapshot, page: snapshot.users.page(where, "OLDEST", page),
+            keys=POSITION["OLDEST"],
+            message=user_message,
+            response=lambda users: pb.ExportUsersResponse(users=users),
+            page_rows=500,
+        )
 
     async def GetCreditBalance(
         self, request: pb.GetCreditBalanceRequest, context: Context

@@ -3,7 +3,7 @@
 from commerce.users.v1.user_pb2 import User as UserMessage
 from commerce.users.v1.user_pb2 import UserProfile as UserProfileMessage
 from commerce.users.v1.user_pb2 import UserState as UserStateMessage
-from commerce.users.v1.user_service_pb2 import ListUsersOrderBy, ListUsersRequest, UserSearchResult
+from commerce.users.v1.user_service_pb2 import ExportUsersRequest, ListUsersOrderBy, ListUsersRequest, UserSearchResult
 
 from service.application.ports import Row, UserFilter
 from service.domain.events import etag_of
@@ -65,8 +65,8 @@ def parse_user_fields(message: UserMessage, names: frozenset[str]) -> UserFields
     return fields
 
 
-def parse_user_filter(request: ListUsersRequest) -> UserFilter:
-    """Return which users a request lists; raises InvalidField."""
+def parse_user_filter(request: ListUsersRequest | ExportUsersRequest) -> UserFilter:
+    """Return which users a request lists or exports; raises InvalidField."""
     start, end = parse_interval(request.create_time, "create_time")
     states: list[UserState] | None = [_STATES_BACK[state] for state in request.states]
     if not states:

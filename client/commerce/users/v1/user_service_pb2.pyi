@@ -906,6 +906,70 @@ class ImportUsersResponse(_message.Message):
 Global___ImportUsersResponse: _TypeAlias = ImportUsersResponse  # noqa: Y015
 
 @_typing.final
+class ExportUsersRequest(_message.Message):
+    """Request of ExportUsers. Filters that are set must all hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SUPERUSER_FIELD_NUMBER: _builtins.int
+    SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    superuser: _builtins.bool
+    """Only superusers, or only others."""
+    show_deleted: _builtins.bool
+    """Deleted users too, where `states` is empty."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_user_pb2.UserState.ValueType]:
+        """Only users in one of these states; empty means any but DELETED."""
+
+    @_builtins.property
+    def create_time(self) -> _interval_pb2.Interval:
+        """Only users created at or after the start and before the end; either may be left out."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[_user_pb2.UserState.ValueType] | None = ...,
+        create_time: _interval_pb2.Interval | None = ...,
+        superuser: _builtins.bool | None = ...,
+        show_deleted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_superuser", b"_superuser", "create_time", b"create_time", "superuser", b"superuser"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_superuser", b"_superuser", "create_time", b"create_time", "show_deleted", b"show_deleted", "states", b"states", "superuser", b"superuser"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__superuser: _TypeAlias = _typing.Literal["superuser"]  # noqa: Y015
+    _WhichOneofArgType__superuser: _TypeAlias = _typing.Literal["_superuser", b"_superuser"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__superuser) -> _WhichOneofReturnType__superuser | None: ...
+
+Global___ExportUsersRequest: _TypeAlias = ExportUsersRequest  # noqa: Y015
+
+@_typing.final
+class ExportUsersResponse(_message.Message):
+    """One message of ExportUsers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def users(self) -> _containers.RepeatedCompositeFieldContainer[_user_pb2.User]:
+        """The next users, one or more: a message for each would cost more than the users."""
+
+    def __init__(
+        self,
+        *,
+        users: _abc.Iterable[_user_pb2.User] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportUsersResponse: _TypeAlias = ExportUsersResponse  # noqa: Y015
+
+@_typing.final
 class GetCreditBalanceRequest(_message.Message):
     """Request of GetCreditBalance."""
 

@@ -106,6 +106,11 @@ class UserServiceStub:
                 request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersRequest.SerializeToString,
                 response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersResponse.FromString,
                 _registered_method=True)
+        self.ExportUsers = channel.unary_stream(
+                '/commerce.users.v1.UserService/ExportUsers',
+                request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ExportUsersRequest.SerializeToString,
+                response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ExportUsersResponse.FromString,
+                _registered_method=True)
         self.GetCreditBalance = channel.unary_unary(
                 '/commerce.users.v1.UserService/GetCreditBalance',
                 request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.GetCreditBalanceRequest.SerializeToString,
@@ -261,13 +266,25 @@ class UserServiceServicer:
         each row. A row that is wrong is counted and named in the response, and the others go on.
 
         Rows are written 1000 at a time, in the order in which they come, and what is written stays whatever becomes of the
-        call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent again, in part
-        or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends, trailing
-        metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
+        call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent
+        again, in part or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends,
+        trailing metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
 
         Errors: INVALID_ARGUMENT (INVALID_FIELD) where the first message is not the configuration, or a later one is no row;
         with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
         ABORTED (CONTENTION) where other calls kept changing the same users.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportUsers(self, request, context):
+        """Returns all users that match, as they were at one moment, first created first, as a stream of many messages.
+
+        It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
+        at the cost of others.
+
+        Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -378,6 +395,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.ImportUsers,
                     request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersRequest.FromString,
                     response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersResponse.SerializeToString,
+            ),
+            'ExportUsers': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportUsers,
+                    request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ExportUsersRequest.FromString,
+                    response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ExportUsersResponse.SerializeToString,
             ),
             'GetCreditBalance': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCreditBalance,
@@ -758,6 +780,33 @@ class UserService:
             '/commerce.users.v1.UserService/ImportUsers',
             commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersRequest.SerializeToString,
             commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/commerce.users.v1.UserService/ExportUsers',
+            commerce_dot_users_dot_v1_dot_user__service__pb2.ExportUsersRequest.SerializeToString,
+            commerce_dot_users_dot_v1_dot_user__service__pb2.ExportUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -115,13 +115,21 @@ class UserServiceStub:
     each row. A row that is wrong is counted and named in the response, and the others go on.
 
     Rows are written 1000 at a time, in the order in which they come, and what is written stays whatever becomes of the
-    call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent again, in part
-    or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends, trailing
-    metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
+    call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent
+    again, in part or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends,
+    trailing metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
 
     Errors: INVALID_ARGUMENT (INVALID_FIELD) where the first message is not the configuration, or a later one is no row;
       with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
       ABORTED (CONTENTION) where other calls kept changing the same users.
+    """
+    ExportUsers: _grpc.UnaryStreamMultiCallable[_user_service_pb2.ExportUsersRequest, _user_service_pb2.ExportUsersResponse]
+    """Returns all users that match, as they were at one moment, first created first, as a stream of many messages.
+
+    It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
+    at the cost of others.
+
+    Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
     """
     GetCreditBalance: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.GetCreditBalanceRequest, _user_service_pb2.GetCreditBalanceResponse]
     """Returns a user's credit, one balance for each currency in which it ever had some.
@@ -233,13 +241,21 @@ class UserServiceAsyncStub(UserServiceStub):
     each row. A row that is wrong is counted and named in the response, and the others go on.
 
     Rows are written 1000 at a time, in the order in which they come, and what is written stays whatever becomes of the
-    call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent again, in part
-    or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends, trailing
-    metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
+    call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent
+    again, in part or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends,
+    trailing metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
 
     Errors: INVALID_ARGUMENT (INVALID_FIELD) where the first message is not the configuration, or a later one is no row;
       with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
       ABORTED (CONTENTION) where other calls kept changing the same users.
+    """
+    ExportUsers: _aio.UnaryStreamMultiCallable[_user_service_pb2.ExportUsersRequest, _user_service_pb2.ExportUsersResponse]  # type: ignore[assignment]
+    """Returns all users that match, as they were at one moment, first created first, as a stream of many messages.
+
+    It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
+    at the cost of others.
+
+    Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
     """
     GetCreditBalance: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetCreditBalanceRequest, _user_service_pb2.GetCreditBalanceResponse]  # type: ignore[assignment]
     """Returns a user's credit, one balance for each currency in which it ever had some.
@@ -426,13 +442,27 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         each row. A row that is wrong is counted and named in the response, and the others go on.
 
         Rows are written 1000 at a time, in the order in which they come, and what is written stays whatever becomes of the
-        call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent again, in part
-        or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends, trailing
-        metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
+        call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent
+        again, in part or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends,
+        trailing metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
 
         Errors: INVALID_ARGUMENT (INVALID_FIELD) where the first message is not the configuration, or a later one is no row;
           with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
           ABORTED (CONTENTION) where other calls kept changing the same users.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportUsers(
+        self,
+        request: _user_service_pb2.ExportUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_user_service_pb2.ExportUsersResponse], _abc.AsyncIterator[_user_service_pb2.ExportUsersResponse]]:
+        """Returns all users that match, as they were at one moment, first created first, as a stream of many messages.
+
+        It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
+        at the cost of others.
+
+        Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
         """
 
     @_abc_1.abstractmethod
