@@ -17,7 +17,7 @@ from service.application.ports import OrderFilter, Page, UserFilter
 from service.config import ServerSettings, load
 from service.db.snapshots import Snapshots
 from tests.conftest import running_server
-from tests.support import Clients, connect, counted_statements, driver_connection, fails, item
+from tests.support import Clients, connect, counted_statements, driver_connection, fails, item, resident_megabytes
 
 EVERYBODY = UserFilter(states=None, created_from=None, created_before=None, superuser=None)
 ALL_ORDERS = OrderFilter(user_id=None, statuses=None, created_from=None, created_before=None)
@@ -127,6 +127,18 @@ async def test_an_export_is_one_statement_for_each_page(database_url: str) -> No
         with counted_statements() as statements:
             assert len(await exported_users(clients)) == 20_000
         assert len(statements) == 40
+
+
+async def test_an_export_takes_the_same_memory_however_much_it_exports(database_url: str) -> None:
+    async with running_server(database_url) as server, connect(server.port) as clients:
+        await exported_users(clients)
+        async with driver_connection(database_url) as connection:
+            await connection.execute(MANY)
+        before = resident_megabytes()
+        measured = [resident_megabytes() async for _ in clients.users.ExportUsers(pb.ExportUsersRequest())]
+    assert len(measured) == 40
+    # The users alone would be 20 MB as text, and more than twice that as rows and messages.
+    assert max(measured) - before < 20
 
 
 async def test_exports_are_few_at_once_and_leave_room_when_their_caller_goes(database_url: str) -> None:

@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 from uuid import uuid4
@@ -13,8 +14,12 @@ from commerce.common.v1.error_reason_pb2 import ErrorReason
 from commerce.users.v1.user_import_pb2 import UserImportConfig, UserImportOnConflict, UserImportRow
 from commerce.users.v1.user_pb2 import User, UserProfile, UserState
 
+from service.application.imports import Done, OnConflict, import_rows
+from service.config import DatabaseSettings, load
+from service.db.store import Store
 from service.rpc.imports import CHUNK_ROWS, LAST_COMMITTED_ROW, MAX_FAILURES
-from tests.support import PASSWORD, Clients, counted_statements, driver_connection, fails
+from service.rpc.messages.user_import import parse_import_row
+from tests.support import PASSWORD, Clients, counted_statements, driver_connection, fails, resident_megabytes
 
 SKIP = UserImportOnConflict.USER_IMPORT_ON_CONFLICT_SKIP
 UPDATE = UserImportOnConflict.USER_IMPORT_ON_CONFLICT_UPDATE
@@ -284,6 +289,27 @@ async def test_a_chunk_takes_few_statements_however_many_rows_it_has(clients: Cl
     assert len(statements) == 7
 
 
+async def test_an_import_takes_the_same_memory_however_many_rows_it_has(clients: Clients) -> None:
+    measured: list[float] = []
+    chunk = [new_row() for _ in range(CHUNK_ROWS)]
+
+    def padded(chunks: int) -> Iterable[UserImportRow]:
+        for number in range(chunks):
+            measured.append(resident_megabytes())
+            # The same users each time, which is quicker.
+            for row in chunk:
+                bio = f"{number} {'x' * 900}"
+                yield UserImportRow(email=row.email, username=row.username, profile=UserProfile(bio=bio))
+
+    # What the first rows need stays.
+    await import_users(clients, padded(5))
+    before = measured[-1]
+    response = await import_users(clients, padded(40))
+    assert response.skipped_count == 40 * CHUNK_ROWS
+    # The rows alone would be 40 MB as text, and more than twice that as messages.
+    assert max(measured) - before < 25
+
+
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
@@ -339,3 +365,33 @@ async def test_a_chunk_under_way_is_written_though_its_caller_has_left(
             lambda: connection.fetchval("SELECT count(*) FROM users WHERE email = ANY($1)", emails)
         )
     assert count == len(rows)
+
+
+async def test_a_chunk_whose_connection_breaks_is_written_with_another(
+    clients: Clients, shared_database_url: str
+) -> None:
+    user = await clients.create_user()
+    rows = [row_of(user, full_name="Other"), *(new_row() for _ in range(10))]
+    async with driver_connection(shared_database_url) as connection:
+        async with connection.transaction():
+            await connection.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", user.id)
+            call = asyncio.ensure_future(import_users(clients, rows, on_conflict=UPDATE))
+            await eventually(lambda: connection.fetchval(WAITING))
+            await connection.execute(WAITING.replace("count(*)", "pg_terminate_backend(pid)"))
+        assert counts(await call) == (10, 1, 0, 0)
+
+
+@pytest.mark.parametrize("on_conflict", OnConflict)
+async def test_a_row_whose_commit_was_not_heard_of_is_known_again(
+    shared_database_url: str, on_conflict: OnConflict
+) -> None:
+    message = new_row(password=PASSWORD)
+    rows = [parse_import_row(message)]
+    store = Store(load(DatabaseSettings, DATABASE_URL=shared_database_url))
+    for _ in range(2):
+        async with store.unit_of_work(actor="test", request=None, time_left=lambda: 30) as uow:
+            hashes = {rows[0].id: "$argon2id$"}
+            assert await import_rows(uow, rows, hashes, on_conflict, datetime.now(UTC)) == [Done.CREATED]
+            await uow.commit(b"")
+    assert await event_types(shared_database_url, str(rows[0].id)) == ["CREATED"]
+    await store.close()

@@ -161,7 +161,7 @@ async def test_users_of_before_and_of_the_release_before_are_found(empty_databas
         WITH made AS (
             INSERT INTO users (id, email, username, full_name, superuser, state, version, create_time, update_time)
             SELECT
-                gen_random_uuid(), name || n || '@example.com', name || '.' || n, 'Ada', false, 'ACTIVE', 1, now(), now()
+                gen_random_uuid(), name || n || '@a.example', name || '.' || n, 'Ada', false, 'ACTIVE', 1, now(), now()
             FROM generate_series(1, 2500) n, (SELECT $1::text AS name) RETURNING id, username
         )
         INSERT INTO user_profiles (user_id, bio, avatar_url)
@@ -197,7 +197,7 @@ async def test_a_search_among_many_users_is_bounded_and_reads_an_index(database_
                 SELECT n, CASE n WHEN 200000 THEN 'ada' ELSE 'user.' || n END AS username,
                     'Ada ' || substr(md5(n::text), 1, 7) AS full_name
                 FROM generate_series(1, 200000) n
-            );
+            ) made;
             CREATE INDEX ix_users_search ON users USING gin (search);
         """)
         await connection.execute("ANALYZE users")
