@@ -14,6 +14,7 @@ import uvloop
 
 from service.application.maintenance import expire_holds, purge_deleted_users
 from service.application.ports import StoreError, UnitOfWork
+from service.cli_data import export_orders, import_users
 from service.config import DatabaseSettings, DevelopmentSettings, LogSettings, ServerSettings, SettingsError, load
 from service.db import migrate as migrations
 from service.db.embedded import EmbeddedPostgresError, embedded_postgres
@@ -179,6 +180,10 @@ def version() -> None:
     click.echo(
         f"commerce {version_of('commerce-service')}, schema {migrations.head()}, Python {sys.version.split()[0]}"
     )
+
+
+main.add_command(import_users)
+main.add_command(export_orders)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

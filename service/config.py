@@ -78,6 +78,8 @@ class ServerSettings(DatabaseSettings, PasswordSettings, LogSettings):
         15, description="seconds until callers are asked to reconnect, so that they spread over servers; 0: never"
     )
     shutdown_grace: SecondsOrNone = Field(10, description="seconds that running calls get to end on shutdown")
+    max_exports: Count = Field(4, description="exports at once, each on a database connection of its own")
+    export_stall_timeout: Seconds = Field(60, description="seconds until an export that nobody reads is cut off")
     signing_key: SecretStr | None = Field(
         None,
         min_length=32,

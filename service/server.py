@@ -16,11 +16,14 @@ from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from service.config import ServerSettings
+from service.db.snapshots import Snapshots
 from service.db.store import Store
 from service.logs import log_loop_failure
 from service.passwords import Argon2Passwords
 from service.rpc.current import current_unit_of_work
+from service.rpc.exports import Exports
 from service.rpc.health import Readiness
+from service.rpc.imports import UserImports
 from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
@@ -60,6 +63,7 @@ class Server:
 
         # The database.
         self.store = Store(settings)
+        self._snapshots = Snapshots(settings)
         if problem := await self.store.problem():
             await self.store.close()
             raise StartError(problem)
@@ -85,6 +89,14 @@ class Server:
 
         # The services.
         page_tokens = PageTokens(key)
+        self._imports = UserImports(
+            self.store.unit_of_work,
+            self.store.user_queries,
+            self._passwords,
+            _now,
+            chunk_seconds=settings.default_deadline,
+        )
+        exports = Exports(self._snapshots, stall_seconds=settings.export_stall_timeout)
         users = UserServicer(
             current_unit_of_work,
             self.store.user_queries,
@@ -92,9 +104,11 @@ class Server:
             self._passwords,
             page_tokens,
             _now,
+            imports=self._imports,
+            exports=exports,
         )
         orders = OrderServicer(
-            current_unit_of_work, self.store.order_queries, self.store.note_queries, page_tokens, _now
+            current_unit_of_work, self.store.order_queries, self.store.note_queries, exports, page_tokens, _now
         )
         health = aio.HealthServicer()
         add_UserServiceServicer_to_server(users, self._server)
@@ -163,11 +177,13 @@ class Server:
         await self._server.stop(grace)
         # Work whose caller has gone still ends before its connection is closed.
         await self._session.drain()
+        await self._imports.drain()
         await self._close()
         log.info("stopped")
 
     async def _close(self) -> None:
         self._passwords.close()
+        await self._snapshots.close()
         await self.store.close()
 
 

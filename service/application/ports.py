@@ -6,10 +6,11 @@ StoreError
 ├── OutcomeUnknown          the connection broke during COMMIT
 └── DeadlineExceeded        the call's time ran out; nothing was written
 Overloaded                  too much work of this kind is waiting already
+ExportStalled               the caller of an export stopped reading
 AlreadyAnswered             the request id has a stored response: not a failure
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,7 @@ from service.domain.credit import CreditAccount, Transaction
 from service.domain.events import Event
 from service.domain.notes import OrderNote
 from service.domain.orders import Order, OrderStatus
+from service.domain.search import SearchQuery
 from service.domain.tags import Tag
 from service.domain.users import User, UserState
 
@@ -46,6 +48,10 @@ class DeadlineExceeded(StoreError):
 
 class Overloaded(Exception):
     """Too much work of one kind is waiting already; nothing was done."""
+
+
+class ExportStalled(Exception):
+    """Nothing of an export was read for too long."""
 
 
 class AlreadyAnswered(Exception):
@@ -84,8 +90,22 @@ class UserRepository(Protocol):
     async def purge(self, user: User) -> int:
         """Erase the user and everything that is its own, and return the number of its orders."""
 
+    async def ids_by_email(self, emails: Sequence[str]) -> Mapping[str, UUID]:
+        """Return the ids of the users that have one of these e-mails, by their e-mail in lower case."""
+
+    async def by_email_for_update(self, emails: Sequence[str]) -> Mapping[str, User]:
+        """Return the users likewise, locked against other changes."""
+
+    async def add_all(self, users: Sequence[User], password_hashes: Mapping[UUID, str]) -> None:
+        """Keep new users, of which some have a password, all at once.
+
+        Raises:
+            UserAlreadyExists: with a username of one of them.
+            Contention: a user with an e-mail of one of them came meanwhile.
+        """
+
     async def set_password_hash(self, user_id: UUID, password_hash: str, now: datetime) -> None:
-        """Replace the hash of a user that exists."""
+        """Give a user that exists this hash, whether it had one or not."""
 
     async def replace_password_hash(self, user_id: UUID, old: str, new: str, now: datetime) -> None:
         """Replace the hash, unless it is no longer `old`."""
@@ -161,6 +181,13 @@ class UnitOfWork(Protocol):
     def record(self, events: Iterable[Event]) -> None:
         """Add events that no entity holds."""
 
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """Return a block whose writes are undone if it raises, and only these.
+
+        Raises:
+            AlreadyExists, StoreError: where the block raises what they mean.
+        """
+
     async def flush(self) -> None:
         """Write what changed, and its events, without committing; raises AlreadyExists and StoreError."""
 
@@ -193,6 +220,9 @@ class TimeLeft(Protocol):
     def __call__(self) -> float:
         """Return the seconds that are left; zero or less when the time is up."""
 
+
+# How many matches of a search are ranked; of more, the others are left out.
+MAX_RANKED = 10_000
 
 # A row of the read side: attributes named like those of the entity.
 Row = Any
@@ -276,8 +306,17 @@ class UserQueries(Protocol):
     async def by_username(self, username: str) -> Row | None:
         """Return the user with this username."""
 
+    async def known_emails(self, emails: Sequence[str]) -> Collection[str]:
+        """Return those of these e-mails, in lower case, that users have, whatever their case."""
+
     async def page(self, where: UserFilter, order_by: str, page: Page) -> PageOfRows:
         """Return a page of users; `order_by` is NEWEST, OLDEST or USERNAME."""
+
+    async def search(self, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:
+        """Return a page of the users that have the words in username, full name or bio, best first.
+
+        Each row has a `rank`. `total_size` is filled always, and is at most MAX_RANKED.
+        """
 
     async def credentials(self, *, email: str | None = None, username: str | None = None) -> Credentials | None:
         """Return the password hash of the user with this e-mail or username."""
@@ -317,6 +356,25 @@ class NoteQueries(Protocol):
 
     async def search(self, query: str, where: NoteFilter, page: Page) -> PageOfRows:
         """Return a page of the notes that `query` finds, best first, each with its `rank` and a `snippet`."""
+
+
+class Snapshot(Protocol):
+    """A read side on which everything stays as it was when it was first used."""
+
+    @property
+    def users(self) -> UserQueries:
+        """The users."""
+
+    @property
+    def orders(self) -> OrderQueries:
+        """The orders."""
+
+
+class Snapshots(Protocol):
+    """Opens snapshots, a few at once."""
+
+    def __call__(self) -> AbstractAsyncContextManager[Snapshot]:
+        """Return a snapshot; raises Overloaded where there are too many, and StoreError."""
 
 
 class CreditQueries(Protocol):

@@ -4,6 +4,7 @@ from sqlalchemy import make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from service.config import DatabaseSettings, SettingsError
 
@@ -36,7 +37,6 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -
         settings: where the database is, and how long things may take.
         pool_size: connections at most, instead of what the settings say.
     """
-    seconds = settings.db_statement_timeout
     return create_async_engine(
         async_url(settings.database_url.get_secret_value()),
         pool_size=pool_size or settings.db_pool_size,
@@ -48,16 +48,32 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -
         pool_pre_ping=False,
         # Statements' values never reach a message of SQLAlchemy.
         hide_parameters=True,
-        connect_args={
-            "timeout": settings.db_connect_timeout,
-            # For a network that swallows packets; the server's own limits come first.
-            "command_timeout": seconds + 5,
-            "server_settings": {
-                "application_name": "commerce",
-                "timezone": "UTC",
-                "statement_timeout": str(int(seconds * 1000)),
-                # A process that stops in the middle of a transaction must not keep its locks.
-                "idle_in_transaction_session_timeout": str(int(seconds * 1000)),
-            },
-        },
+        # A process that stops in the middle of a transaction must not keep its locks.
+        connect_args=_connect_args(settings, "commerce", idle_seconds=settings.db_statement_timeout),
     )
+
+
+def create_export_engine(settings: DatabaseSettings, *, idle_seconds: float) -> AsyncEngine:
+    """Return an engine whose connections are made for one use each and may do nothing for so long in a transaction."""
+    return create_async_engine(
+        async_url(settings.database_url.get_secret_value()),
+        # Beside an export a new connection costs nothing, and none is kept for the next one.
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args=_connect_args(settings, "commerce export", idle_seconds=idle_seconds),
+    )
+
+
+def _connect_args(settings: DatabaseSettings, name: str, *, idle_seconds: float) -> dict[str, object]:
+    seconds = settings.db_statement_timeout
+    return {
+        "timeout": settings.db_connect_timeout,
+        # For a network that swallows packets; the server's own limits come first.
+        "command_timeout": seconds + 5,
+        "server_settings": {
+            "application_name": name,
+            "timezone": "UTC",
+            "statement_timeout": str(int(seconds * 1000)),
+            "idle_in_transaction_session_timeout": str(int(idle_seconds * 1000)),
+        },
+    }

@@ -28,6 +28,7 @@ def map_entities() -> None:
     _registry.map_imperatively(
         User,
         users,
+        exclude_properties=["search"],
         # What a repository did not load is never loaded behind its back.
         properties={"profile": relationship(Profile, lazy="raise", uselist=False, cascade="all, delete-orphan")},
     )

@@ -97,6 +97,8 @@ users = Table(
     Column("update_time", _Time, nullable=False),
     Column("delete_time", _Time),
     Column("purge_time", _Time),
+    # The words of username, full name and bio. Only triggers write it, and only searches read it (`user_columns`).
+    Column("search", TSVECTOR),
     UniqueConstraint("username"),
     CheckConstraint("length(email) BETWEEN 3 AND 254", name="email"),
     CheckConstraint("username ~ '^[a-z0-9_.-]{3,50}$'", name="username"),
@@ -114,7 +116,10 @@ users = Table(
     Index(None, "create_time", "id"),
     Index(None, "state", "create_time", "id"),
     Index("ix_users_superuser", "create_time", "id", postgresql_where=text("superuser")),
+    Index(None, "search", postgresql_using="gin"),
 )
+# What a user is read by.
+user_columns = [column for column in users.c if column.name != "search"]
 
 # Apart from `users`, so that no query of users can carry a hash by accident.
 user_passwords = Table(

@@ -1,6 +1,7 @@
 """The unit of work: one call's transaction."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from types import TracebackType
@@ -22,7 +23,7 @@ from service.application.ports import (
 )
 from service.db import mapping as mapping  # noqa: PLC0414 - maps the entities before the first session
 from service.db.credit import Credit
-from service.db.errors import meaning_of
+from service.db.errors import meaning_of, translated
 from service.db.notes import Notes
 from service.db.orders import OrderNumbers, Orders
 from service.db.tables import credit_entries, events, request_ids
@@ -59,7 +60,7 @@ class UnitOfWork:
         self._actor = actor
         self._request = request
         self._time_left = time_left
-        self.users = Users(self._begin)
+        self.users = Users(self._begin, self._collect)
         self.orders = Orders(self._begin, numbers)
         self.notes = Notes(self._begin)
         self.credit = Credit(self._begin)
@@ -78,6 +79,21 @@ class UnitOfWork:
     def record(self, events: Iterable[Event]) -> None:
         """Add events that no entity holds."""
         self._events.extend(events)
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Give a block whose writes are undone if it raises, and only these."""
+        session = await self._begin()
+        try:
+            with translated():
+                async with session.begin_nested():
+                    yield
+                    await self.flush()
+        except Exception:
+            # Of what was undone.
+            self._events.clear()
+            self.credit.take_recorded(self._actor)
+            raise
 
     async def flush(self) -> None:
         """Write what changed, its events and its entries, without committing."""
@@ -155,7 +171,10 @@ class UnitOfWork:
         # Here, because after the flush the session only holds entities weakly.
         for entity in (*session.new, *session.dirty, *session.deleted):
             if isinstance(entity, Entity):
-                self._events.extend(entity.take_events())
+                self._collect(entity)
+
+    def _collect(self, entity: Entity) -> None:
+        self._events.extend(entity.take_events())
 
     def _row(self, event: Event) -> dict[str, object]:
         return {

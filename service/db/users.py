@@ -1,24 +1,58 @@
 """The write side of users."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, insert, literal, select, update
+from sqlalchemy import ARRAY, Text, any_, bindparam, delete, exists, func, insert, literal, select, text, update
+from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
-from service.db.tables import OPEN, credit_accounts, credit_entries, events, order_notes, orders, user_passwords, users
+from service.application.ports import Contention
+from service.db.arrays import arrays, insert_arrays
+from service.db.tables import (
+    OPEN,
+    credit_accounts,
+    credit_entries,
+    events,
+    order_notes,
+    orders,
+    user_passwords,
+    user_profiles,
+    users,
+)
 from service.domain.errors import UserNotFound
-from service.domain.users import User
+from service.domain.users import User, UserState
+
+# What of new users, their profiles and passwords is written in arrays; the rest is the same for all.
+_USERS = ("id", "email", "username", "full_name", "superuser", "create_time", "update_time")
+_PROFILES = ("user_id", "bio", "avatar_url")
+_PASSWORDS = ("user_id", "password_hash", "update_time")
+_INSERT_USERS = (
+    insert_arrays(users, _USERS, state=UserState.ACTIVE, version=1)
+    .on_conflict_do_nothing(index_elements=[text("lower(email)")])
+    .returning(users.c.id)
+)
+_INSERT_PROFILES = insert_arrays(user_profiles, _PROFILES)
+_INSERT_PASSWORDS = insert_arrays(user_passwords, _PASSWORDS)
+
+_EMAIL = func.lower(users.c.email)
+_HAS_EMAIL = any_(bindparam("emails", type_=ARRAY(Text))) == _EMAIL
 
 
 class Users:
-    """Implements `service.application.ports.UserRepository` in the transaction that `begin` gives."""
+    """Implements `service.application.ports.UserRepository` in the transaction that `begin` gives.
 
-    def __init__(self, begin: Callable[[], Awaitable[AsyncSession]]) -> None:
+    Args:
+        begin: gives the session.
+        collect: takes the events of a user that the session does not know.
+    """
+
+    def __init__(self, begin: Callable[[], Awaitable[AsyncSession]], collect: Callable[[User], None]) -> None:
         self._begin = begin
+        self._collect = collect
 
     async def add(self, user: User, password_hash: str) -> None:
         """Keep a new user; UserAlreadyExists comes from here."""
@@ -96,11 +130,48 @@ class Users:
         nobodys = own.user_id.is_(None) & own.transaction_id.in_(transactions) & ~with_others
         await session.execute(delete(credit_entries).where((own.user_id == user_id) | nobodys))
 
-    async def set_password_hash(self, user_id: UUID, password_hash: str, now: datetime) -> None:
-        """Replace the hash of a user that exists."""
+    async def ids_by_email(self, emails: Sequence[str]) -> Mapping[str, UUID]:
+        """Return the ids of the users that have one of these e-mails, by their e-mail in lower case."""
         session = await self._begin()
-        statement = update(user_passwords).where(user_passwords.c.user_id == user_id)
-        await session.execute(statement.values(password_hash=password_hash, update_time=now))
+        found = await session.execute(select(_EMAIL.label("email"), users.c.id).where(_HAS_EMAIL), {"emails": emails})
+        return {row.email: row.id for row in found}
+
+    async def by_email_for_update(self, emails: Sequence[str]) -> Mapping[str, User]:
+        """Return the users likewise, locked against other changes."""
+        session = await self._begin()
+        profile = selectinload(User.profile)  # type: ignore[arg-type] # mapped imperatively
+        # In the order in which every call locks users.
+        statement = select(User).options(profile).where(_HAS_EMAIL).order_by(users.c.id)
+        found = await session.scalars(statement.with_for_update(key_share=True), {"emails": emails})
+        return {user.email.lower(): user for user in found}
+
+    async def add_all(self, new: Sequence[User], password_hashes: Mapping[UUID, str]) -> None:
+        """Keep new users, of which some have a password; UserAlreadyExists and Contention come from here."""
+        if not new:
+            return
+        session = await self._begin()
+        # By e-mail, so that two imports of the same users wait for each other in one order.
+        ordered = sorted(new, key=lambda user: user.email.lower())
+        rows = [[getattr(user, name) for name in _USERS] for user in ordered]
+        inserted = (await session.scalars(_INSERT_USERS, arrays(_USERS, rows))).all()
+        if len(inserted) < len(new):
+            raise Contention
+        profiles = [(user.id, user.bio, user.avatar_url) for user in new]
+        await session.execute(_INSERT_PROFILES, arrays(_PROFILES, profiles))
+        passwords = [
+            (user.id, password_hashes[user.id], user.create_time) for user in new if user.id in password_hashes
+        ]
+        if passwords:
+            await session.execute(_INSERT_PASSWORDS, arrays(_PASSWORDS, passwords))
+        for user in new:
+            self._collect(user)
+
+    async def set_password_hash(self, user_id: UUID, password_hash: str, now: datetime) -> None:
+        """Give a user that exists this hash, whether it had one or not."""
+        session = await self._begin()
+        values = {"password_hash": password_hash, "update_time": now}
+        statement = pg_insert(user_passwords).values(user_id=user_id, **values)
+        await session.execute(statement.on_conflict_do_update(index_elements=["user_id"], set_=values))
 
     async def replace_password_hash(self, user_id: UUID, old: str, new: str, now: datetime) -> None:
         """Replace the hash, unless it is no longer `old`."""

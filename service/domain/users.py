@@ -81,11 +81,11 @@ class User(Entity):
     profile: Profile | None = None
 
     @classmethod
-    def create(cls, fields: UserFields, now: datetime) -> "User":
-        """Return a new ACTIVE user; raises InvalidField when its e-mail or username is empty."""
+    def create(cls, fields: UserFields, now: datetime, user_id: UUID | None = None) -> "User":
+        """Return a new ACTIVE user, also of an id chosen before; raises InvalidField for no e-mail or username."""
         _require_names(fields.get("email", ""), fields.get("username", ""))
         user = cls(
-            id=uuid7(),
+            id=user_id or uuid7(),
             email=fields["email"],
             username=fields["username"],
             full_name=fields.get("full_name", ""),

@@ -20,6 +20,7 @@ from service.application.ports import NoteQueries, OrderQueries, Row, UnitOfWork
 from service.domain.errors import OrderNotFound
 from service.domain.orders import Order
 from service.domain.tags import normalised, normalised_tag
+from service.rpc.exports import Exports
 from service.rpc.interceptors.base import Context
 from service.rpc.messages.orders import (
     EVENT_POSITION,
@@ -56,6 +57,7 @@ class OrderServicer(OrderNoteMethods):
         unit_of_work: gives the unit of work of the current call.
         queries: the read side of orders.
         note_queries: the read side of their notes.
+        exports: runs ExportOrders.
         page_tokens: makes and reads page tokens.
         clock: gives the time, in UTC.
     """
@@ -65,12 +67,14 @@ class OrderServicer(OrderNoteMethods):
         unit_of_work: Callable[[], UnitOfWork],
         queries: OrderQueries,
         note_queries: NoteQueries,
+        exports: Exports,
         page_tokens: PageTokens,
         clock: Callable[[], datetime],
     ) -> None:
         self._uow = unit_of_work
         self._queries = queries
         self._note_queries = note_queries
+        self._exports = exports
         self._page_tokens = page_tokens
         self._now = clock
 
@@ -166,6 +170,20 @@ class OrderServicer(OrderNoteMethods):
             tags=map(tag_message, found.rows),
             next_page_token=self._page_tokens.next(request, found, TAG_POSITION),
             total_size=found.total_size,
+        )
+
+    async def ExportOrders(  # type: ignore[override] # writes to the context, which can tell a caller that does not read
+        self, request: pb.ExportOrdersRequest, context: Context
+    ) -> None:
+        where = parse_order_filter(request)
+        await self._exports.run(
+            context,
+            lambda snapshot, page: snapshot.orders.page(where, "OLDEST", page),
+            keys=POSITION,
+            message=order_message,
+            response=lambda orders: pb.ExportOrdersResponse(orders=orders),
+            # An order can have 500 items.
+            page_rows=200,
         )
 
     async def _change(self, request: _ChangeRequest, change: Callable[[Order, datetime], None]) -> OrderMessage:

@@ -12,7 +12,14 @@ from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, ResourceInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from service.application.ports import Contention, DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown, Overloaded
+from service.application.ports import (
+    Contention,
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    ExportStalled,
+    OutcomeUnknown,
+    Overloaded,
+)
 from service.domain.errors import (
     AlreadyExists,
     DomainError,
@@ -71,6 +78,12 @@ _OTHERS: Mapping[type[Exception], tuple[int, str, str, float]] = MappingProxyTyp
             "OVERLOADED",
             "too much of this work is waiting; nothing was written",
             0.5,
+        ),
+        ExportStalled: (
+            Code.ABORTED,
+            "EXPORT_STALLED",
+            "nothing of the export was read for too long; start it again and read it as it comes",
+            0,
         ),
         ResponseTooLarge: (
             Code.RESOURCE_EXHAUSTED,

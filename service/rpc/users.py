@@ -1,6 +1,6 @@
 """UserService."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from uuid import UUID
 
@@ -9,14 +9,25 @@ from commerce.users.v1.user_pb2 import User as UserMessage
 from commerce.users.v1.user_service_pb2_grpc import UserServiceServicer
 
 from service.application.credit import grant_credit, transfer_credit
-from service.application.ports import CreditQueries, Passwords, Row, UnitOfWork, UserQueries
+from service.application.ports import MAX_RANKED, CreditQueries, Passwords, Row, UnitOfWork, UserQueries
 from service.application.users import change_user, create_user, purge_user, set_password, verify_password
 from service.domain.errors import UserNotFound
+from service.domain.search import SearchQuery
 from service.domain.users import User
+from service.rpc.exports import Exports
+from service.rpc.imports import UserImports
 from service.rpc.interceptors.base import Context
 from service.rpc.messages.credit import POSITION as CREDIT_POSITION
 from service.rpc.messages.credit import credit_balance_message, credit_entry_message
-from service.rpc.messages.users import POSITION, parse_order_by, parse_user_fields, parse_user_filter, user_message
+from service.rpc.messages.users import (
+    POSITION,
+    SEARCH_POSITION,
+    parse_order_by,
+    parse_user_fields,
+    parse_user_filter,
+    user_message,
+    user_search_result,
+)
 from service.rpc.messages.values import in_order, parse_positive_money, require_id
 from service.rpc.page_tokens import PageTokens
 from service.rpc.update_masks import fields_to_update, settable_fields
@@ -35,9 +46,11 @@ class UserServicer(UserServiceServicer):
         passwords: hashes and checks passwords.
         page_tokens: makes and reads page tokens.
         clock: gives the time, in UTC.
+        imports: runs ImportUsers.
+        exports: runs ExportUsers.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each thing that it uses
         self,
         unit_of_work: Callable[[], UnitOfWork],
         queries: UserQueries,
@@ -45,11 +58,16 @@ class UserServicer(UserServiceServicer):
         passwords: Passwords,
         page_tokens: PageTokens,
         clock: Callable[[], datetime],
+        *,
+        imports: UserImports,
+        exports: Exports,
     ) -> None:
         self._uow = unit_of_work
         self._queries = queries
         self._credit_queries = credit_queries
         self._passwords = passwords
+        self._imports = imports
+        self._exports = exports
         self._page_tokens = page_tokens
         self._now = clock
 
@@ -96,6 +114,17 @@ class UserServicer(UserServiceServicer):
             total_size=found.total_size,
         )
 
+    async def SearchUsers(self, request: pb.SearchUsersRequest, context: Context) -> pb.SearchUsersResponse:
+        query = SearchQuery.parse(request.query, "query")
+        page = self._page_tokens.page(request)
+        found = await self._queries.search(query, page, show_deleted=request.show_deleted)
+        return pb.SearchUsersResponse(
+            results=map(user_search_result, found.rows),
+            next_page_token=self._page_tokens.next(request, found, SEARCH_POSITION),
+            total_size=found.total_size if request.include_total_size else 0,
+            truncated=found.total_size == MAX_RANKED,
+        )
+
     async def UpdateUser(self, request: pb.UpdateUserRequest, context: Context) -> pb.UpdateUserResponse:
         user_id = require_id(request.user.id, "user.id")
         mask = request.update_mask if request.HasField("update_mask") else None
@@ -137,6 +166,24 @@ class UserServicer(UserServiceServicer):
             username=request.username if request.HasField("username") else None,
         )
         return pb.VerifyPasswordResponse(user=user_message(user))
+
+    async def ImportUsers(
+        self, request_iterator: AsyncIterator[pb.ImportUsersRequest], context: Context
+    ) -> pb.ImportUsersResponse:
+        return await self._imports.run(request_iterator, context)
+
+    async def ExportUsers(  # type: ignore[override] # writes to the context, which can tell a caller that does not read
+        self, request: pb.ExportUsersRequest, context: Context
+    ) -> None:
+        where = parse_user_filter(request)
+        await self._exports.run(
+            context,
+            lambda snapshot, page: snapshot.users.page(where, "OLDEST", page),
+            keys=POSITION["OLDEST"],
+            message=user_message,
+            response=lambda users: pb.ExportUsersResponse(users=users),
+            page_rows=500,
+        )
 
     async def GetCreditBalance(
         self, request: pb.GetCreditBalanceRequest, context: Context

@@ -26,8 +26,9 @@ METHODS = [method for service in SERVICES for method in service.methods]
 CHECKED_IN_CODE = {"google.protobuf.Timestamp", "google.type.Interval", "google.type.Money"}
 # Never stored, so a NUL in them does no harm.
 NOT_STORED = {"password", "etag", "page_token"}
-# It changes no resource, and a stored answer would outlive a change of password.
-WITHOUT_REQUEST_ID = {"VerifyPassword"}
+# VerifyPassword changes no resource, and a stored answer would outlive a change of password. ImportUsers knows its rows
+# by their e-mails, so that they can be sent again.
+WITHOUT_REQUEST_ID = {"VerifyPassword", "ImportUsers"}
 # They change no resource that has an etag.
 WITHOUT_ETAG = {
     "CreateUser",
@@ -37,6 +38,7 @@ WITHOUT_ETAG = {
     "GrantCredit",
     "TransferCredit",
     "TransferOrders",
+    "ImportUsers",
 }
 
 
@@ -157,6 +159,8 @@ def test_what_a_caller_can_send_is_bounded(field: FieldDescriptor) -> None:
         assert rules.enum.defined_only
     elif field.type == FieldDescriptor.TYPE_INT32:
         assert rules.int32.HasField("gte")
+    elif field.type == FieldDescriptor.TYPE_INT64:
+        assert rules.int64.HasField("gte")
     elif field.type == FieldDescriptor.TYPE_MESSAGE:
         assert_bounded_message(field, rules)
     else:

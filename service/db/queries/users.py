@@ -1,19 +1,26 @@
 """The read side of users; what each method answers is written at `service.application.ports.UserQueries`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, any_, bindparam, func, select
+from sqlalchemy import ARRAY, Row, Text, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
 from service.application.ports import Credentials, Page, PageOfRows, UserFilter
 from service.db.queries.reader import Reader
-from service.db.tables import user_passwords, user_profiles, users
+from service.db.queries.user_search import search_users
+from service.db.tables import user_columns, user_passwords, user_profiles, users
+from service.domain.search import SearchQuery
 
-_USERS = select(users, user_profiles.c.bio, user_profiles.c.avatar_url).select_from(users.outerjoin(user_profiles))
+_USERS = select(*user_columns, user_profiles.c.bio, user_profiles.c.avatar_url).select_from(
+    users.outerjoin(user_profiles)
+)
 _BY_IDS = _USERS.where(users.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True)))))
 _EMAIL = func.lower(users.c.email) == func.lower(bindparam("email"))
+_KNOWN_EMAILS = select(func.lower(users.c.email).label("email")).where(
+    func.lower(users.c.email) == any_(bindparam("emails", type_=ARRAY(Text)))
+)
 _USERNAME = users.c.username == bindparam("username")
 _WITH_PASSWORD = _USERS.add_columns(user_passwords.c.password_hash).join(user_passwords)
 
@@ -42,6 +49,10 @@ class UserQueries:
         """Return the user with this username."""
         return await self._reader.first(_USERS.where(_USERNAME), {"username": username})
 
+    async def known_emails(self, emails: Sequence[str]) -> Collection[str]:
+        """Return those of these e-mails, in lower case, that users have, whatever their case."""
+        return [row.email for row in await self._reader.all(_KNOWN_EMAILS, {"emails": emails})]
+
     async def page(self, where: UserFilter, order_by: str, page: Page) -> PageOfRows:
         """Return a page of users."""
         statement = _USERS
@@ -54,6 +65,10 @@ class UserQueries:
         if where.superuser is not None:
             statement = statement.where(users.c.superuser if where.superuser else ~users.c.superuser)
         return await self._reader.page(statement, _KEYS[order_by], page, descending=order_by == "NEWEST")
+
+    async def search(self, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:
+        """Return a page of the users that have the words, best first."""
+        return await search_users(self._reader, query, page, show_deleted=show_deleted)
 
     async def credentials(self, *, email: str | None = None, username: str | None = None) -> Credentials | None:
         """Return the password hash of the user with this e-mail or username."""

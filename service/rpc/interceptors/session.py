@@ -9,51 +9,30 @@ cancelled COMMIT has usually happened. It ends by itself: PostgreSQL limits each
 that is left, and any other to `db_statement_timeout`.
 """
 
-import asyncio
 import hashlib
 import hmac
-import random
-import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
-import structlog
 from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 
 from service.application.ports import (
     AlreadyAnswered,
-    Contention,
-    DatabaseUnavailable,
     DeadlineExceeded,
     OutcomeUnknown,
     RequestKey,
-    StoreError,
     UnitOfWorkFactory,
 )
-from service.logs import where_raised
+from service.rpc.attempts import Deadline, Detached, retried
 from service.rpc.current import using
 from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
-from service.rpc.status import ResponseTooLarge, status_of
+from service.rpc.status import ResponseTooLarge
 
 # Who calls, until callers are authenticated.
 ANONYMOUS = "anonymous"
-MAX_ATTEMPTS = 3
 # The work's own limits end it in time; whoever still waits after this much more is told so.
 _GRACE_SECONDS = 2.0
-
-log = structlog.get_logger()
-
-
-class _Deadline:
-    """Seconds left until a point in time (`service.application.ports.TimeLeft`)."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    def __call__(self) -> float:
-        return self._end - time.monotonic()
 
 
 class SessionInterceptor(Interceptor):
@@ -79,7 +58,7 @@ class SessionInterceptor(Interceptor):
         self._signing_key = signing_key
         self._default_deadline = default_deadline
         self._max_response_bytes = max_response_bytes
-        self._running: set[asyncio.Task[bytes]] = set()
+        self._detached = Detached()
 
     def wrap(self, method: Method, call: Call) -> Call:
         """Return the method with its session.
@@ -95,43 +74,23 @@ class SessionInterceptor(Interceptor):
             remaining = context.time_remaining()
             # gRPC's stub promises a float; without a deadline it is None.
             allowed = self._default_deadline if cast("float | None", remaining) is None else remaining
-            deadline = _Deadline(min(allowed, self._default_deadline))
-            return await self._outlive_caller(run(method, call, request, context, deadline), deadline, late)
+            deadline = Deadline(min(allowed, self._default_deadline))
+            work = self._detached.start(run(method, call, request, context, deadline))
+            return await self._detached.result(work, patience=max(0.0, deadline()) + _GRACE_SECONDS, late=late)
 
         return in_session
 
     async def drain(self) -> None:
         """Wait until all work has ended, also that whose caller has gone; then the database may be left."""
-        while self._running:
-            await asyncio.wait(self._running)
+        await self._detached.drain()
 
-    async def _outlive_caller(
-        self, work: Coroutine[Any, Any, bytes], deadline: _Deadline, late: type[StoreError]
-    ) -> bytes:
-        task = asyncio.create_task(work)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        try:
-            await asyncio.wait({task}, timeout=max(0.0, deadline()) + _GRACE_SECONDS)
-        except asyncio.CancelledError:
-            task.add_done_callback(_log_unseen_failure)
-            raise
-        if not task.done():
-            task.add_done_callback(_log_unseen_failure)
-            raise late
-        return task.result()
-
-    async def _read(
-        self, _method: Method, call: Call, request: Request, context: Context, deadline: _Deadline
-    ) -> bytes:
+    async def _read(self, _method: Method, call: Call, request: Request, context: Context, deadline: Deadline) -> bytes:
         async def attempt() -> bytes:
             return self._serialized(await call(request, context))
 
-        return await _retried(attempt, deadline, outcome_known_by_repeating=True)
+        return await retried(attempt, deadline, outcome_known_by_repeating=True)
 
-    async def _write(
-        self, method: Method, call: Call, request: Request, context: Context, deadline: _Deadline
-    ) -> bytes:
+    async def _write(self, method: Method, call: Call, request: Request, context: Context, deadline: Deadline) -> bytes:
         dry_run = getattr(request, "validate_only", False)
         key = None if dry_run else self._request_key(method, request)
 
@@ -147,7 +106,7 @@ class SessionInterceptor(Interceptor):
                 return response
 
         try:
-            return await _retried(attempt, deadline, outcome_known_by_repeating=key is not None)
+            return await retried(attempt, deadline, outcome_known_by_repeating=key is not None)
         except AlreadyAnswered as answer:
             return answer.response
 
@@ -174,43 +133,3 @@ def _reads(method: Method) -> bool:
         return False
     level = method.descriptor.GetOptions().idempotency_level
     return bool(level == MethodOptions.NO_SIDE_EFFECTS)
-
-
-async def _retried(
-    attempt: Callable[[], Awaitable[bytes]], deadline: _Deadline, *, outcome_known_by_repeating: bool
-) -> bytes:
-    """Return the result of the first attempt that the database lets through.
-
-    Raises:
-        StoreError: the last attempt's; OutcomeUnknown once an earlier one may have been committed.
-    """
-    may_have_happened = False
-    number = 0
-    while True:
-        number += 1
-        try:
-            return await attempt()
-        except StoreError as error:
-            may_have_happened |= isinstance(error, OutcomeUnknown)
-            worth_another = isinstance(error, Contention | DatabaseUnavailable) or (
-                isinstance(error, OutcomeUnknown) and outcome_known_by_repeating
-            )
-            pause = random.uniform(0.5, 1) * 0.02 * 4**number  # noqa: S311 - only spreads retries
-            if not worth_another or number == MAX_ATTEMPTS or deadline() <= pause:
-                if may_have_happened:
-                    raise OutcomeUnknown from error
-                raise
-            log.info("attempt failed", attempt=number, reason=_reason(error), pause_seconds=round(pause, 3))
-            await asyncio.sleep(pause)
-
-
-def _reason(error: StoreError) -> str:
-    status = status_of(error)
-    return status.message if status else ""
-
-
-def _log_unseen_failure(task: asyncio.Task[bytes]) -> None:
-    """Log what nobody waits for any more, unless it is an answer that a caller could have been given."""
-    error = task.exception()
-    if error is not None and status_of(error) is None:
-        log.error("internal error after the caller had gone", **where_raised(error))

@@ -32,7 +32,7 @@ class ValidationInterceptor(Interceptor):
 
     def _require_valid(self, request: Message) -> None:
         if violations := self._validator.collect_violations(request):
-            raise InvalidField(map(_field_violation, violations))
+            raise InvalidField(map(field_violation, violations))
 
     async def _each_valid(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async for request in requests:
@@ -40,7 +40,8 @@ class ValidationInterceptor(Interceptor):
             yield request
 
 
-def _field_violation(violation: Violation) -> FieldViolation:
+def field_violation(violation: Violation) -> FieldViolation:
+    """Return which field breaks a rule, by its path in the message that was checked."""
     proto = violation.proto
     path = ""
     for element in proto.field.elements if proto.field else ():

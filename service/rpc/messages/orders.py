@@ -9,7 +9,7 @@ from commerce.orders.v1.order_pb2 import OrderCreditState, OrderEventType
 from commerce.orders.v1.order_pb2 import OrderEvent as OrderEventMessage
 from commerce.orders.v1.order_pb2 import OrderItem as OrderItemMessage
 from commerce.orders.v1.order_pb2 import OrderStatus as OrderStatusMessage
-from commerce.orders.v1.order_service_pb2 import ListOrdersOrderBy, ListOrdersRequest
+from commerce.orders.v1.order_service_pb2 import ExportOrdersRequest, ListOrdersOrderBy, ListOrdersRequest
 from commerce.orders.v1.tag_pb2 import Tag as TagMessage
 
 from service.application.ports import OrderFilter, Row
@@ -96,8 +96,8 @@ def _parse_item(message: OrderItemMessage, field: str) -> ItemFields:
     )
 
 
-def parse_order_filter(request: ListOrdersRequest) -> OrderFilter:
-    """Return which orders a request lists; raises InvalidField."""
+def parse_order_filter(request: ListOrdersRequest | ExportOrdersRequest) -> OrderFilter:
+    """Return which orders a request lists or exports; raises InvalidField."""
     start, end = parse_interval(request.create_time, "create_time")
     return OrderFilter(
         user_id=UUID(request.user_id) if request.user_id else None,

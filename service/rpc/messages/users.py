@@ -3,7 +3,7 @@
 from commerce.users.v1.user_pb2 import User as UserMessage
 from commerce.users.v1.user_pb2 import UserProfile as UserProfileMessage
 from commerce.users.v1.user_pb2 import UserState as UserStateMessage
-from commerce.users.v1.user_service_pb2 import ListUsersOrderBy, ListUsersRequest
+from commerce.users.v1.user_service_pb2 import ExportUsersRequest, ListUsersOrderBy, ListUsersRequest, UserSearchResult
 
 from service.application.ports import Row, UserFilter
 from service.domain.events import etag_of
@@ -20,6 +20,8 @@ _ORDER_BY = {
 }
 # The attributes that make a position in each order.
 POSITION = {"NEWEST": ("create_time", "id"), "OLDEST": ("create_time", "id"), "USERNAME": ("username",)}
+
+SEARCH_POSITION = ("rank", "id")
 
 
 def user_message(user: User | Row) -> UserMessage:
@@ -40,6 +42,11 @@ def user_message(user: User | Row) -> UserMessage:
     )
 
 
+def user_search_result(row: Row) -> UserSearchResult:
+    """Return a row that a search found as a message."""
+    return UserSearchResult(user=user_message(row), rank=row.rank)
+
+
 def parse_user_fields(message: UserMessage, names: frozenset[str]) -> UserFields:
     """Return the fields of a user that have these names."""
     fields = UserFields()
@@ -58,8 +65,8 @@ def parse_user_fields(message: UserMessage, names: frozenset[str]) -> UserFields
     return fields
 
 
-def parse_user_filter(request: ListUsersRequest) -> UserFilter:
-    """Return which users a request lists; raises InvalidField."""
+def parse_user_filter(request: ListUsersRequest | ExportUsersRequest) -> UserFilter:
+    """Return which users a request lists or exports; raises InvalidField."""
     start, end = parse_interval(request.create_time, "create_time")
     states: list[UserState] | None = [_STATES_BACK[state] for state in request.states]
     if not states:

@@ -82,6 +82,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNKNOWN: the connection broke while the transaction was being committed, or the call was cut off then."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 56
     """INTERNAL: a defect of the service; metadata `error_id` finds it in the service's log."""
+    ERROR_REASON_EXPORT_STALLED: _ErrorReason.ValueType  # 60
+    """ABORTED: nothing of the export was read for too long; start it again."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. The value without its `ERROR_REASON_` prefix is the `reason` of the `google.rpc.ErrorInfo`
@@ -152,4 +154,6 @@ ERROR_REASON_OUTCOME_UNKNOWN: ErrorReason.ValueType  # 55
 """UNKNOWN: the connection broke while the transaction was being committed, or the call was cut off then."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 56
 """INTERNAL: a defect of the service; metadata `error_id` finds it in the service's log."""
+ERROR_REASON_EXPORT_STALLED: ErrorReason.ValueType  # 60
+"""ABORTED: nothing of the export was read for too long; start it again."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -151,6 +151,11 @@ class OrderServiceStub:
                 request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.GetOrderStatisticsRequest.SerializeToString,
                 response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.GetOrderStatisticsResponse.FromString,
                 _registered_method=True)
+        self.ExportOrders = channel.unary_stream(
+                '/commerce.orders.v1.OrderService/ExportOrders',
+                request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ExportOrdersRequest.SerializeToString,
+                response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ExportOrdersResponse.FromString,
+                _registered_method=True)
 
 
 class OrderServiceServicer:
@@ -373,6 +378,19 @@ class OrderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportOrders(self, request, context):
+        """Returns all orders that match, with their items, as they were at one moment, first placed first, as a stream of many
+        messages.
+
+        It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
+        at the cost of others.
+
+        Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OrderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -485,6 +503,11 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     servicer.GetOrderStatistics,
                     request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.GetOrderStatisticsRequest.FromString,
                     response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.GetOrderStatisticsResponse.SerializeToString,
+            ),
+            'ExportOrders': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportOrders,
+                    request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ExportOrdersRequest.FromString,
+                    response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ExportOrdersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1088,6 +1111,33 @@ class OrderService:
             '/commerce.orders.v1.OrderService/GetOrderStatistics',
             commerce_dot_orders_dot_v1_dot_order__service__pb2.GetOrderStatisticsRequest.SerializeToString,
             commerce_dot_orders_dot_v1_dot_order__service__pb2.GetOrderStatisticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportOrders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/commerce.orders.v1.OrderService/ExportOrders',
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.ExportOrdersRequest.SerializeToString,
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.ExportOrdersResponse.FromString,
             options,
             channel_credentials,
             insecure,

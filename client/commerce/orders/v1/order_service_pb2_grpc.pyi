@@ -162,6 +162,15 @@ class OrderServiceStub:
 
     Errors: INVALID_ARGUMENT (INVALID_FIELD).
     """
+    ExportOrders: _grpc.UnaryStreamMultiCallable[_order_service_pb2.ExportOrdersRequest, _order_service_pb2.ExportOrdersResponse]
+    """Returns all orders that match, with their items, as they were at one moment, first placed first, as a stream of many
+    messages.
+
+    It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
+    at the cost of others.
+
+    Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
+    """
 
 @_typing.type_check_only
 class OrderServiceAsyncStub(OrderServiceStub):
@@ -296,6 +305,15 @@ class OrderServiceAsyncStub(OrderServiceStub):
     """Counts orders and adds up their totals by day (UTC), status and currency, and names the users with the most orders.
 
     Errors: INVALID_ARGUMENT (INVALID_FIELD).
+    """
+    ExportOrders: _aio.UnaryStreamMultiCallable[_order_service_pb2.ExportOrdersRequest, _order_service_pb2.ExportOrdersResponse]  # type: ignore[assignment]
+    """Returns all orders that match, with their items, as they were at one moment, first placed first, as a stream of many
+    messages.
+
+    It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
+    at the cost of others.
+
+    Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
     """
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -560,6 +578,21 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Counts orders and adds up their totals by day (UTC), status and currency, and names the users with the most orders.
 
         Errors: INVALID_ARGUMENT (INVALID_FIELD).
+        """
+
+    @_abc_1.abstractmethod
+    def ExportOrders(
+        self,
+        request: _order_service_pb2.ExportOrdersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_order_service_pb2.ExportOrdersResponse], _abc.AsyncIterator[_order_service_pb2.ExportOrdersResponse]]:
+        """Returns all orders that match, with their items, as they were at one moment, first placed first, as a stream of many
+        messages.
+
+        It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
+        at the cost of others.
+
+        Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
         """
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from commerce.users.v1 import credit_pb2 as _credit_pb2
+from commerce.users.v1 import user_import_pb2 as _user_import_pb2
 from commerce.users.v1 import user_pb2 as _user_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
@@ -309,6 +310,108 @@ class ListUsersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListUsersResponse: _TypeAlias = ListUsersResponse  # noqa: Y015
+
+@_typing.final
+class SearchUsersRequest(_message.Message):
+    """Request of SearchUsers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """The words to find, in 1 to 200 characters on one line."""
+    show_deleted: _builtins.bool
+    """Deleted users too."""
+    page_size: _builtins.int
+    """At most this many users; 0 means 50, and more than 1000 means 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the response before; every other argument but `page_size` must be the same as there."""
+    include_total_size: _builtins.bool
+    """Fill `total_size`."""
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        show_deleted: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        include_total_size: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "show_deleted", b"show_deleted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchUsersRequest: _TypeAlias = SearchUsersRequest  # noqa: Y015
+
+@_typing.final
+class SearchUsersResponse(_message.Message):
+    """Response of SearchUsers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Opaque; empty on the last page, and only there."""
+    total_size: _builtins.int
+    """How many users match in all, but at most 10 000; filled only when `include_total_size` was set."""
+    truncated: _builtins.bool
+    """More users match than are ranked: a further word would find better ones."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserSearchResult]:
+        """The page, best match first."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___UserSearchResult] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "results", b"results", "total_size", b"total_size", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchUsersResponse: _TypeAlias = SearchUsersResponse  # noqa: Y015
+
+@_typing.final
+class UserSearchResult(_message.Message):
+    """A user that a search found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    rank: _builtins.float
+    """How well it matches; higher is better. It says nothing beside another search's."""
+    @_builtins.property
+    def user(self) -> _user_pb2.User:
+        """The user."""
+
+    def __init__(
+        self,
+        *,
+        user: _user_pb2.User | None = ...,
+        rank: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rank", b"rank", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserSearchResult: _TypeAlias = UserSearchResult  # noqa: Y015
 
 @_typing.final
 class UpdateUserRequest(_message.Message):
@@ -723,6 +826,148 @@ class VerifyPasswordResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VerifyPasswordResponse: _TypeAlias = VerifyPasswordResponse  # noqa: Y015
+
+@_typing.final
+class ImportUsersRequest(_message.Message):
+    """One message of ImportUsers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIG_FIELD_NUMBER: _builtins.int
+    ROW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def config(self) -> _user_import_pb2.UserImportConfig:
+        """How to import."""
+
+    @_builtins.property
+    def row(self) -> _user_import_pb2.UserImportRow:
+        """A user to import. Its rules are checked, but row by row and by the method itself: checked here, with the message,
+        one bad row would end the call for all others.
+        """
+
+    def __init__(
+        self,
+        *,
+        config: _user_import_pb2.UserImportConfig | None = ...,
+        row: _user_import_pb2.UserImportRow | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "message", b"message", "row", b"row"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "message", b"message", "row", b"row"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["config", "row"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___ImportUsersRequest: _TypeAlias = ImportUsersRequest  # noqa: Y015
+
+@_typing.final
+class ImportUsersResponse(_message.Message):
+    """Response of ImportUsers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREATED_COUNT_FIELD_NUMBER: _builtins.int
+    UPDATED_COUNT_FIELD_NUMBER: _builtins.int
+    SKIPPED_COUNT_FIELD_NUMBER: _builtins.int
+    FAILURE_COUNT_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    LAST_COMMITTED_ROW_FIELD_NUMBER: _builtins.int
+    created_count: _builtins.int
+    """Users created."""
+    updated_count: _builtins.int
+    """Users that changed."""
+    skipped_count: _builtins.int
+    """Rows for which nothing was to do: their user exists, with SKIP, or is already as they say, with UPDATE."""
+    failure_count: _builtins.int
+    """Rows that were not imported."""
+    last_committed_row: _builtins.int
+    """The number of the last row; one less than `first_row_number` if there was none."""
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[_user_import_pb2.UserImportFailure]:
+        """The first 1000 of these, by row number."""
+
+    def __init__(
+        self,
+        *,
+        created_count: _builtins.int = ...,
+        updated_count: _builtins.int = ...,
+        skipped_count: _builtins.int = ...,
+        failure_count: _builtins.int = ...,
+        failures: _abc.Iterable[_user_import_pb2.UserImportFailure] | None = ...,
+        last_committed_row: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_count", b"created_count", "failure_count", b"failure_count", "failures", b"failures", "last_committed_row", b"last_committed_row", "skipped_count", b"skipped_count", "updated_count", b"updated_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportUsersResponse: _TypeAlias = ImportUsersResponse  # noqa: Y015
+
+@_typing.final
+class ExportUsersRequest(_message.Message):
+    """Request of ExportUsers. Filters that are set must all hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SUPERUSER_FIELD_NUMBER: _builtins.int
+    SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    superuser: _builtins.bool
+    """Only superusers, or only others."""
+    show_deleted: _builtins.bool
+    """Deleted users too, where `states` is empty."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_user_pb2.UserState.ValueType]:
+        """Only users in one of these states; empty means any but DELETED."""
+
+    @_builtins.property
+    def create_time(self) -> _interval_pb2.Interval:
+        """Only users created at or after the start and before the end; either may be left out."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[_user_pb2.UserState.ValueType] | None = ...,
+        create_time: _interval_pb2.Interval | None = ...,
+        superuser: _builtins.bool | None = ...,
+        show_deleted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_superuser", b"_superuser", "create_time", b"create_time", "superuser", b"superuser"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_superuser", b"_superuser", "create_time", b"create_time", "show_deleted", b"show_deleted", "states", b"states", "superuser", b"superuser"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__superuser: _TypeAlias = _typing.Literal["superuser"]  # noqa: Y015
+    _WhichOneofArgType__superuser: _TypeAlias = _typing.Literal["_superuser", b"_superuser"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__superuser) -> _WhichOneofReturnType__superuser | None: ...
+
+Global___ExportUsersRequest: _TypeAlias = ExportUsersRequest  # noqa: Y015
+
+@_typing.final
+class ExportUsersResponse(_message.Message):
+    """One message of ExportUsers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def users(self) -> _containers.RepeatedCompositeFieldContainer[_user_pb2.User]:
+        """The next users, one or more: a message for each would cost more than the users."""
+
+    def __init__(
+        self,
+        *,
+        users: _abc.Iterable[_user_pb2.User] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportUsersResponse: _TypeAlias = ExportUsersResponse  # noqa: Y015
 
 @_typing.final
 class GetCreditBalanceRequest(_message.Message):

@@ -61,6 +61,11 @@ class UserServiceStub:
                 request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ListUsersRequest.SerializeToString,
                 response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ListUsersResponse.FromString,
                 _registered_method=True)
+        self.SearchUsers = channel.unary_unary(
+                '/commerce.users.v1.UserService/SearchUsers',
+                request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.SearchUsersRequest.SerializeToString,
+                response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.SearchUsersResponse.FromString,
+                _registered_method=True)
         self.UpdateUser = channel.unary_unary(
                 '/commerce.users.v1.UserService/UpdateUser',
                 request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.UpdateUserRequest.SerializeToString,
@@ -100,6 +105,16 @@ class UserServiceStub:
                 '/commerce.users.v1.UserService/VerifyPassword',
                 request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordRequest.SerializeToString,
                 response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordResponse.FromString,
+                _registered_method=True)
+        self.ImportUsers = channel.stream_unary(
+                '/commerce.users.v1.UserService/ImportUsers',
+                request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersRequest.SerializeToString,
+                response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersResponse.FromString,
+                _registered_method=True)
+        self.ExportUsers = channel.unary_stream(
+                '/commerce.users.v1.UserService/ExportUsers',
+                request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ExportUsersRequest.SerializeToString,
+                response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ExportUsersResponse.FromString,
                 _registered_method=True)
         self.GetCreditBalance = channel.unary_unary(
                 '/commerce.users.v1.UserService/GetCreditBalance',
@@ -166,6 +181,18 @@ class UserServiceServicer:
         """Lists users page by page. No page skips or repeats a user that existed throughout.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchUsers(self, request, context):
+        """Finds users by the words of their username, full name and bio, best match first: the username counts most, then the
+        full name. Every word of the query must be there; case and punctuation do not matter, and the last word may be
+        the beginning of one. Of more than 10 000 matches only 10 000 are ranked and listed, beside the user whose username
+        is the query. A user that changes between two pages can be on both or on none.
+
+        Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) for a query without a word.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -250,6 +277,35 @@ class UserServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportUsers(self, request_iterator, context):
+        """Creates many users, and updates those that exist if asked to: a stream of one configuration and then one message for
+        each row. A row that is wrong is counted and named in the response, and the others go on.
+
+        Rows are written 1000 at a time, in the order in which they come, and what is written stays whatever becomes of the
+        call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent
+        again, in part or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends,
+        trailing metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) where the first message is not the configuration, or a later one is no row;
+        with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
+        ABORTED (CONTENTION) where other calls kept changing the same users.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportUsers(self, request, context):
+        """Returns all users that match, as they were at one moment, first created first, as a stream of many messages.
+
+        It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
+        at the cost of others.
+
+        Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCreditBalance(self, request, context):
         """Returns a user's credit, one balance for each currency in which it ever had some.
 
@@ -311,6 +367,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ListUsersRequest.FromString,
                     response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ListUsersResponse.SerializeToString,
             ),
+            'SearchUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchUsers,
+                    request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.SearchUsersRequest.FromString,
+                    response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.SearchUsersResponse.SerializeToString,
+            ),
             'UpdateUser': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateUser,
                     request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.UpdateUserRequest.FromString,
@@ -350,6 +411,16 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.VerifyPassword,
                     request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordRequest.FromString,
                     response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordResponse.SerializeToString,
+            ),
+            'ImportUsers': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportUsers,
+                    request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersRequest.FromString,
+                    response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersResponse.SerializeToString,
+            ),
+            'ExportUsers': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportUsers,
+                    request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ExportUsersRequest.FromString,
+                    response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ExportUsersResponse.SerializeToString,
             ),
             'GetCreditBalance': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCreditBalance,
@@ -487,6 +558,33 @@ class UserService:
             '/commerce.users.v1.UserService/ListUsers',
             commerce_dot_users_dot_v1_dot_user__service__pb2.ListUsersRequest.SerializeToString,
             commerce_dot_users_dot_v1_dot_user__service__pb2.ListUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commerce.users.v1.UserService/SearchUsers',
+            commerce_dot_users_dot_v1_dot_user__service__pb2.SearchUsersRequest.SerializeToString,
+            commerce_dot_users_dot_v1_dot_user__service__pb2.SearchUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -703,6 +801,60 @@ class UserService:
             '/commerce.users.v1.UserService/VerifyPassword',
             commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordRequest.SerializeToString,
             commerce_dot_users_dot_v1_dot_user__service__pb2.VerifyPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportUsers(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/commerce.users.v1.UserService/ImportUsers',
+            commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersRequest.SerializeToString,
+            commerce_dot_users_dot_v1_dot_user__service__pb2.ImportUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/commerce.users.v1.UserService/ExportUsers',
+            commerce_dot_users_dot_v1_dot_user__service__pb2.ExportUsersRequest.SerializeToString,
+            commerce_dot_users_dot_v1_dot_user__service__pb2.ExportUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,6 +62,14 @@ class UserServiceStub:
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
+    SearchUsers: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.SearchUsersRequest, _user_service_pb2.SearchUsersResponse]
+    """Finds users by the words of their username, full name and bio, best match first: the username counts most, then the
+    full name. Every word of the query must be there; case and punctuation do not matter, and the last word may be
+    the beginning of one. Of more than 10 000 matches only 10 000 are ranked and listed, beside the user whose username
+    is the query. A user that changes between two pages can be on both or on none.
+
+    Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) for a query without a word.
+    """
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]
     """Changes the fields of a user that `update_mask` names.
 
@@ -108,6 +116,27 @@ class UserServiceStub:
 
     Errors: UNAUTHENTICATED (INVALID_CREDENTIALS);
       RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be checked.
+    """
+    ImportUsers: _grpc.StreamUnaryMultiCallable[_user_service_pb2.ImportUsersRequest, _user_service_pb2.ImportUsersResponse]
+    """Creates many users, and updates those that exist if asked to: a stream of one configuration and then one message for
+    each row. A row that is wrong is counted and named in the response, and the others go on.
+
+    Rows are written 1000 at a time, in the order in which they come, and what is written stays whatever becomes of the
+    call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent
+    again, in part or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends,
+    trailing metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) where the first message is not the configuration, or a later one is no row;
+      with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
+      ABORTED (CONTENTION) where other calls kept changing the same users.
+    """
+    ExportUsers: _grpc.UnaryStreamMultiCallable[_user_service_pb2.ExportUsersRequest, _user_service_pb2.ExportUsersResponse]
+    """Returns all users that match, as they were at one moment, first created first, as a stream of many messages.
+
+    It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
+    at the cost of others.
+
+    Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
     """
     GetCreditBalance: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.GetCreditBalanceRequest, _user_service_pb2.GetCreditBalanceResponse]
     """Returns a user's credit, one balance for each currency in which it ever had some.
@@ -166,6 +195,14 @@ class UserServiceAsyncStub(UserServiceStub):
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
+    SearchUsers: _aio.UnaryUnaryMultiCallable[_user_service_pb2.SearchUsersRequest, _user_service_pb2.SearchUsersResponse]  # type: ignore[assignment]
+    """Finds users by the words of their username, full name and bio, best match first: the username counts most, then the
+    full name. Every word of the query must be there; case and punctuation do not matter, and the last word may be
+    the beginning of one. Of more than 10 000 matches only 10 000 are ranked and listed, beside the user whose username
+    is the query. A user that changes between two pages can be on both or on none.
+
+    Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) for a query without a word.
+    """
     UpdateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]  # type: ignore[assignment]
     """Changes the fields of a user that `update_mask` names.
 
@@ -212,6 +249,27 @@ class UserServiceAsyncStub(UserServiceStub):
 
     Errors: UNAUTHENTICATED (INVALID_CREDENTIALS);
       RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be checked.
+    """
+    ImportUsers: _aio.StreamUnaryMultiCallable[_user_service_pb2.ImportUsersRequest, _user_service_pb2.ImportUsersResponse]  # type: ignore[assignment]
+    """Creates many users, and updates those that exist if asked to: a stream of one configuration and then one message for
+    each row. A row that is wrong is counted and named in the response, and the others go on.
+
+    Rows are written 1000 at a time, in the order in which they come, and what is written stays whatever becomes of the
+    call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent
+    again, in part or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends,
+    trailing metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) where the first message is not the configuration, or a later one is no row;
+      with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
+      ABORTED (CONTENTION) where other calls kept changing the same users.
+    """
+    ExportUsers: _aio.UnaryStreamMultiCallable[_user_service_pb2.ExportUsersRequest, _user_service_pb2.ExportUsersResponse]  # type: ignore[assignment]
+    """Returns all users that match, as they were at one moment, first created first, as a stream of many messages.
+
+    It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
+    at the cost of others.
+
+    Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
     """
     GetCreditBalance: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetCreditBalanceRequest, _user_service_pb2.GetCreditBalanceResponse]  # type: ignore[assignment]
     """Returns a user's credit, one balance for each currency in which it ever had some.
@@ -290,6 +348,20 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists users page by page. No page skips or repeats a user that existed throughout.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+
+    @_abc_1.abstractmethod
+    def SearchUsers(
+        self,
+        request: _user_service_pb2.SearchUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.SearchUsersResponse, _abc.Awaitable[_user_service_pb2.SearchUsersResponse]]:
+        """Finds users by the words of their username, full name and bio, best match first: the username counts most, then the
+        full name. Every word of the query must be there; case and punctuation do not matter, and the last word may be
+        the beginning of one. Of more than 10 000 matches only 10 000 are ranked and listed, beside the user whose username
+        is the query. A user that changes between two pages can be on both or on none.
+
+        Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) for a query without a word.
         """
 
     @_abc_1.abstractmethod
@@ -385,6 +457,39 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: UNAUTHENTICATED (INVALID_CREDENTIALS);
           RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be checked.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportUsers(
+        self,
+        request_iterator: _MaybeAsyncIterator[_user_service_pb2.ImportUsersRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.ImportUsersResponse, _abc.Awaitable[_user_service_pb2.ImportUsersResponse]]:
+        """Creates many users, and updates those that exist if asked to: a stream of one configuration and then one message for
+        each row. A row that is wrong is counted and named in the response, and the others go on.
+
+        Rows are written 1000 at a time, in the order in which they come, and what is written stays whatever becomes of the
+        call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent
+        again, in part or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends,
+        trailing metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) where the first message is not the configuration, or a later one is no row;
+          with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
+          ABORTED (CONTENTION) where other calls kept changing the same users.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportUsers(
+        self,
+        request: _user_service_pb2.ExportUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_user_service_pb2.ExportUsersResponse], _abc.AsyncIterator[_user_service_pb2.ExportUsersResponse]]:
+        """Returns all users that match, as they were at one moment, first created first, as a stream of many messages.
+
+        It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
+        at the cost of others.
+
+        Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
         """
 
     @_abc_1.abstractmethod

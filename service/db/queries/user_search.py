@@ -1,0 +1,70 @@
+"""Finds users by words.
+
+Work is bounded whatever the words: the index gives the matches, of which the first `MAX_RANKED` are read and ranked. To
+read all matches of a common word would take seconds, and no index has them by rank.
+"""
+
+from sqlalchemy import (
+    REAL,
+    ColumnElement,
+    Integer,
+    Select,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    select,
+    true,
+    tuple_,
+    union,
+)
+from sqlalchemy.dialects.postgresql import TSQUERY
+from sqlalchemy.sql.selectable import CTE
+
+from service.application.ports import MAX_RANKED, Page, PageOfRows
+from service.db.queries.reader import Reader
+from service.db.tables import user_columns, user_profiles, users
+from service.domain.search import SearchQuery
+from service.domain.users import UserState
+
+_SIMPLE: ColumnElement[str] = literal_column("'pg_catalog.simple'::regconfig")
+# In a subquery of its own, so that the planner does not know the words: for common ones it would read the table.
+_MATCHING = select(func.to_tsquery(_SIMPLE, bindparam("matching"), type_=TSQUERY)).scalar_subquery()
+_WHOLE = select(func.to_tsquery(_SIMPLE, bindparam("whole"), type_=TSQUERY)).scalar_subquery()
+_IS_USERNAME = users.c.username == bindparam("username")
+# Whole words count beside beginnings, and a username that is the query comes first.
+_RANK = func.ts_rank(users.c.search, _MATCHING) + func.ts_rank(users.c.search, _WHOLE) + cast(_IS_USERNAME, Integer)
+_MATCHES = users.c.search.op("@@")(_MATCHING)
+
+
+def _ranked(*, show_deleted: bool) -> CTE:
+    found = select(users.c.id, cast(_RANK, REAL).label("rank")).where(_MATCHES)
+    if not show_deleted:
+        found = found.where(users.c.state != UserState.DELETED)
+    # The user of this name is never among those left out.
+    return union(found.limit(MAX_RANKED), found.where(_IS_USERNAME)).cte("ranked")
+
+
+def _search(page: Page, *, show_deleted: bool) -> Select[tuple[object, ...]]:
+    ranked = _ranked(show_deleted=show_deleted)
+    keys = (ranked.c.rank, ranked.c.id)
+    # Only the page is joined: the matches may be many.
+    part = select(*keys).order_by(*(key.desc() for key in keys)).limit(page.size + 1)
+    if page.after is not None:
+        part = part.where(tuple_(*keys) < tuple_(*page.after, types=[key.type for key in keys]))
+    found = part.subquery("part")
+    # The count has a row also where the page has none.
+    count = select(func.count().label("matches")).select_from(ranked).subquery("count")
+    rows = count.outerjoin(found, true()).outerjoin(users, users.c.id == found.c.id).outerjoin(user_profiles)
+    columns = (*user_columns, user_profiles.c.bio, user_profiles.c.avatar_url, found.c.rank, count.c.matches)
+    return select(*columns).select_from(rows).order_by(found.c.rank.desc(), found.c.id.desc())
+
+
+async def search_users(reader: Reader, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:
+    """Return a page of the users found, as `service.application.ports.UserQueries.search` says."""
+    whole = " & ".join(f"'{word}'" for word in query.words)
+    values = {"whole": whole, "matching": f"{whole}:*", "username": query.text.lower()}
+    rows = await reader.all(_search(page, show_deleted=show_deleted), values)
+    total_size = min(rows[0].matches, MAX_RANKED)
+    found = [row for row in rows if row.id is not None]
+    return PageOfRows(found[: page.size], len(found) > page.size, total_size)

@@ -1,0 +1,43 @@
+"""Imports of users as messages."""
+
+from commerce.common.v1.error_reason_pb2 import ErrorReason
+from commerce.users.v1.user_import_pb2 import UserImportFailure, UserImportOnConflict, UserImportRow
+
+from service.application.imports import ImportRow, OnConflict
+from service.domain.errors import AlreadyExists, DomainError, InvalidArgument
+from service.domain.users import UserFields
+
+ON_CONFLICT = {
+    UserImportOnConflict.USER_IMPORT_ON_CONFLICT_UNSPECIFIED: OnConflict.SKIP,
+    UserImportOnConflict.USER_IMPORT_ON_CONFLICT_SKIP: OnConflict.SKIP,
+    UserImportOnConflict.USER_IMPORT_ON_CONFLICT_UPDATE: OnConflict.UPDATE,
+    UserImportOnConflict.USER_IMPORT_ON_CONFLICT_FAIL: OnConflict.FAIL,
+}
+_MAX_TEXT = 200
+
+
+def parse_import_row(message: UserImportRow) -> ImportRow:
+    """Return a valid row; what it leaves empty is not among its fields."""
+    fields = UserFields(email=message.email, username=message.username)
+    if message.full_name:
+        fields["full_name"] = message.full_name
+    if message.HasField("superuser"):
+        fields["superuser"] = message.superuser
+    if message.profile.bio:
+        fields["bio"] = message.profile.bio
+    if message.profile.avatar_url:
+        fields["avatar_url"] = message.profile.avatar_url
+    return ImportRow(fields, message.password)
+
+
+def import_failure_message(row_number: int, error: DomainError) -> UserImportFailure:
+    """Return why a row was not imported."""
+    field = error.field if isinstance(error, AlreadyExists) else ""
+    if isinstance(error, InvalidArgument):
+        field = error.violations[0].field
+    return UserImportFailure(
+        row_number=row_number,
+        reason=ErrorReason.Value(f"ERROR_REASON_{error.reason}"),
+        field=field,
+        message=error.message[:_MAX_TEXT],
+    )
