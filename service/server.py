@@ -17,6 +17,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from service.config import ServerSettings
 from service.db.store import Store
+from service.db.tail import EventTail
 from service.logs import log_loop_failure
 from service.passwords import Argon2Passwords
 from service.rpc.current import current_unit_of_work
@@ -26,10 +27,13 @@ from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
 from service.rpc.interceptors.session import SessionInterceptor
 from service.rpc.interceptors.validation import ValidationInterceptor
+from service.rpc.messages.orders import watch_orders_response
+from service.rpc.messages.users import watch_users_response
 from service.rpc.orders import OrderServicer
 from service.rpc.page_tokens import PageTokens
 from service.rpc.reflection import add_reflection
 from service.rpc.users import UserServicer
+from service.rpc.watch import Cursors, Watch
 
 SERVICES = ("commerce.users.v1.UserService", "commerce.orders.v1.OrderService")
 
@@ -63,6 +67,7 @@ class Server:
         if problem := await self._store.problem():
             await self._store.close()
             raise StartError(problem)
+        self._tail = EventTail(settings)
         configured_key = settings.signing_key
         key = configured_key.get_secret_value().encode() if configured_key else await self._store.signing_key()
 
@@ -91,9 +96,16 @@ class Server:
             self._store.credit_queries,
             self._passwords,
             page_tokens,
+            Watch(self._tail, Cursors(key, "commerce.users.v1.UserService"), watch_users_response),
             _now,
         )
-        orders = OrderServicer(current_unit_of_work, self._store.order_queries, page_tokens, _now)
+        orders = OrderServicer(
+            current_unit_of_work,
+            self._store.order_queries,
+            page_tokens,
+            Watch(self._tail, Cursors(key, "commerce.orders.v1.OrderService"), watch_orders_response),
+            _now,
+        )
         health = aio.HealthServicer()
         add_UserServiceServicer_to_server(users, self._server)
         add_OrderServiceServicer_to_server(orders, self._server)
@@ -158,8 +170,9 @@ class Server:
         await self.stop(grace=self.settings.shutdown_grace)
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, give running ones `grace` seconds, and close everything."""
+        """Refuse new calls, end watches, give other running ones `grace` seconds, and close everything."""
         self._watch.cancel()
+        self._tail.drain()
         await self._server.stop(grace)
         # Work whose caller has gone still ends before its connection is closed.
         await self._session.drain()
@@ -168,6 +181,7 @@ class Server:
 
     async def _close(self) -> None:
         self._passwords.close()
+        await self._tail.close()
         await self._store.close()
 
 

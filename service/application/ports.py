@@ -9,11 +9,11 @@ Overloaded                  too much work of this kind is waiting already
 AlreadyAnswered             the request id has a stored response: not a failure
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from service.domain.credit import CreditAccount, Transaction
@@ -246,6 +246,43 @@ class CreditQueries(Protocol):
 
     async def entries(self, user_id: UUID, currency: str | None, page: Page) -> PageOfRows | None:
         """Return a page of the user's ledger, last made first."""
+
+
+class Place(NamedTuple):
+    """The place of an event in the order of all events, in which a later one never comes before an earlier one read."""
+
+    xid: int
+    position: int
+
+
+class PlaceSwept(Exception):
+    """Events after this place are no longer kept; `earliest` is the first place that works."""
+
+    def __init__(self, earliest: Place) -> None:
+        super().__init__()
+        self.earliest = earliest
+
+
+class EventFeed(Protocol):
+    """The events of all users and orders, as they are committed."""
+
+    async def earliest(self) -> Place:
+        """Return the place before the first event that is kept; raises StoreError."""
+
+    async def latest(self) -> Place:
+        """Return the place of the last event; raises StoreError."""
+
+    def follow(self, after: Place, wanted: Callable[[Row], bool]) -> AsyncGenerator[tuple[Place, Row | None], None]:
+        """Yield each event after a place that is wanted, once, with its own place, and wait for more.
+
+        None instead of an event only says how far the reader has come; one such comes at once if no event does.
+
+        Raises:
+            PlaceSwept: events after the place are no longer kept.
+            SlowConsumer: this reader takes too long for what comes.
+            ServerDraining: the server shuts down.
+            StoreError: the first read failed; later ones are tried again until they succeed.
+        """
 
 
 class Passwords(Protocol):

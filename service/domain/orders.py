@@ -12,7 +12,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from service.domain.errors import IllegalTransition, InvalidField, OrderNotPending
-from service.domain.events import Entity, FieldChange
+from service.domain.events import Entity, Event, FieldChange
 from service.domain.money import Money, total
 
 MAX_ITEMS = 500
@@ -226,6 +226,9 @@ class Order(Entity):
         self.credit_state, self.credit_expire_time = CreditState.EXPIRED, None
         self.changed("CREDIT_EXPIRED", now, [change])
         return True
+
+    def _event(self, event_type: str, now: datetime, changes: tuple[FieldChange, ...]) -> Event:
+        return Event("order", self.id, event_type, now, changes, user_id=self.user_id, status=self.status)
 
     def _go(self, status: OrderStatus, now: datetime, *changes: FieldChange) -> None:
         allowed = TRANSITIONS[self.status]

@@ -1,6 +1,7 @@
 """OrderService."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from datetime import datetime
 from uuid import UUID
 
@@ -21,10 +22,12 @@ from service.rpc.messages.orders import (
     parse_order_by,
     parse_order_fields,
     parse_order_filter,
+    parse_order_watch,
 )
 from service.rpc.messages.values import in_order, require_id
 from service.rpc.page_tokens import PageTokens
 from service.rpc.update_masks import fields_to_update, settable_fields
+from service.rpc.watch import Watch
 
 # Requests of the verbs, all with an id and an etag.
 _ChangeRequest = (
@@ -43,6 +46,7 @@ class OrderServicer(OrderServiceServicer):
         unit_of_work: gives the unit of work of the current call.
         queries: the read side.
         page_tokens: makes and reads page tokens.
+        watch: answers watches.
         clock: gives the time, in UTC.
     """
 
@@ -51,11 +55,13 @@ class OrderServicer(OrderServiceServicer):
         unit_of_work: Callable[[], UnitOfWork],
         queries: OrderQueries,
         page_tokens: PageTokens,
+        watch: Watch[pb.WatchOrdersResponse],
         clock: Callable[[], datetime],
     ) -> None:
         self._uow = unit_of_work
         self._queries = queries
         self._page_tokens = page_tokens
+        self._watch = watch
         self._now = clock
 
     async def CreateOrder(self, request: pb.CreateOrderRequest, context: Context) -> pb.CreateOrderResponse:
@@ -123,6 +129,13 @@ class OrderServicer(OrderServiceServicer):
             next_page_token=self._page_tokens.next(request, found, EVENT_POSITION),
             total_size=found.total_size,
         )
+
+    async def WatchOrders(
+        self, request: pb.WatchOrdersRequest, context: Context
+    ) -> AsyncIterator[pb.WatchOrdersResponse]:
+        async with aclosing(self._watch(request, parse_order_watch(request))) as responses:
+            async for response in responses:
+                yield response
 
     async def _change(self, request: _ChangeRequest, change: Callable[[Order, datetime], None]) -> OrderMessage:
         now = self._now()

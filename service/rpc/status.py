@@ -15,12 +15,15 @@ from google.rpc.status_pb2 import Status
 from service.application.ports import Contention, DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown, Overloaded
 from service.domain.errors import (
     AlreadyExists,
+    CursorExpired,
     DomainError,
     EtagMismatch,
     FailedPrecondition,
     InvalidArgument,
     InvalidCredentials,
     NotFound,
+    ServerDraining,
+    SlowConsumer,
 )
 
 DOMAIN = "commerce"
@@ -42,6 +45,9 @@ _CODES: Mapping[type[DomainError], int] = MappingProxyType(
         FailedPrecondition: Code.FAILED_PRECONDITION,
         EtagMismatch: Code.ABORTED,
         InvalidCredentials: Code.UNAUTHENTICATED,
+        CursorExpired: Code.OUT_OF_RANGE,
+        SlowConsumer: Code.RESOURCE_EXHAUSTED,
+        ServerDraining: Code.UNAVAILABLE,
     }
 )
 # Code, reason, message, and the seconds after which another try may help (0: it does not).

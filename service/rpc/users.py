@@ -1,6 +1,7 @@
 """UserService."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from datetime import datetime
 from uuid import UUID
 
@@ -16,10 +17,18 @@ from service.domain.users import User
 from service.rpc.interceptors.base import Context
 from service.rpc.messages.credit import POSITION as CREDIT_POSITION
 from service.rpc.messages.credit import credit_balance_message, credit_entry_message
-from service.rpc.messages.users import POSITION, parse_order_by, parse_user_fields, parse_user_filter, user_message
+from service.rpc.messages.users import (
+    POSITION,
+    parse_order_by,
+    parse_user_fields,
+    parse_user_filter,
+    parse_user_watch,
+    user_message,
+)
 from service.rpc.messages.values import in_order, parse_positive_money, require_id
 from service.rpc.page_tokens import PageTokens
 from service.rpc.update_masks import fields_to_update, settable_fields
+from service.rpc.watch import Watch
 
 # Requests of the verbs, all with an id and an etag.
 _ChangeRequest = pb.DeactivateUserRequest | pb.ReactivateUserRequest | pb.DeleteUserRequest | pb.UndeleteUserRequest
@@ -34,6 +43,7 @@ class UserServicer(UserServiceServicer):
         credit_queries: the read side of their credit.
         passwords: hashes and checks passwords.
         page_tokens: makes and reads page tokens.
+        watch: answers watches.
         clock: gives the time, in UTC.
     """
 
@@ -44,6 +54,7 @@ class UserServicer(UserServiceServicer):
         credit_queries: CreditQueries,
         passwords: Passwords,
         page_tokens: PageTokens,
+        watch: Watch[pb.WatchUsersResponse],
         clock: Callable[[], datetime],
     ) -> None:
         self._uow = unit_of_work
@@ -51,6 +62,7 @@ class UserServicer(UserServiceServicer):
         self._credit_queries = credit_queries
         self._passwords = passwords
         self._page_tokens = page_tokens
+        self._watch = watch
         self._now = clock
 
     async def CreateUser(self, request: pb.CreateUserRequest, context: Context) -> pb.CreateUserResponse:
@@ -176,6 +188,11 @@ class UserServicer(UserServiceServicer):
             next_page_token=self._page_tokens.next(request, found, CREDIT_POSITION),
             total_size=found.total_size,
         )
+
+    async def WatchUsers(self, request: pb.WatchUsersRequest, context: Context) -> AsyncIterator[pb.WatchUsersResponse]:
+        async with aclosing(self._watch(request, parse_user_watch(request))) as responses:
+            async for response in responses:
+                yield response
 
     async def _change(self, request: _ChangeRequest, change: Callable[[User, datetime], None]) -> UserMessage:
         now = self._now()

@@ -25,6 +25,7 @@ from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from service.application.ports import OrderFilter, Page, PageOfRows
+from service.db.queries.events import event_columns
 from service.db.queries.reader import Reader
 from service.db.tables import events, order_items, orders
 from service.domain.orders import OPEN_STATUSES
@@ -101,5 +102,5 @@ class OrderQueries:
 
     async def events(self, order_id: UUID, page: Page) -> PageOfRows | None:
         """Return a page of the order's events, oldest first."""
-        statement = select(events).where(events.c.aggregate_id == orders.c.id)
+        statement = select(*event_columns(orders)).select_from(events).where(events.c.aggregate_id == orders.c.id)
         return await self._reader.page_of(orders, order_id, statement, events.c.position, page, descending=False)

@@ -23,13 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from commerce.common.v1 import checkpoint_pb2 as commerce_dot_common_dot_v1_dot_checkpoint__pb2
 from commerce.orders.v1 import order_pb2 as commerce_dot_orders_dot_v1_dot_order__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.type import interval_pb2 as google_dot_type_dot_interval__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&commerce/orders/v1/order_service.proto\x12\x12\x63ommerce.orders.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x63ommerce/orders/v1/order.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1agoogle/type/interval.proto\"\xab\x01\n\x12\x43reateOrderRequest\x12\x34\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.OrderB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12#\n\nrequest_id\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0fpay_with_credit\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"?\n\x13\x43reateOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"e\n\x0fGetOrderRequest\x12\x16\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12,\n\x0corder_number\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18 2\t^\\P{Cc}*$H\x00\x42\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"<\n\x10GetOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"<\n\x15\x42\x61tchGetOrdersRequest\x12#\n\x03ids\x18\x01 \x03(\tB\x16\xe2\x41\x01\x02\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\"C\n\x16\x42\x61tchGetOrdersResponse\x12)\n\x06orders\x18\x01 \x03(\x0b\x32\x19.commerce.orders.v1.Order\"\xdc\x02\n\x11ListOrdersRequest\x12 \n\x07user_id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12H\n\x08statuses\x18\x02 \x03(\x0e\x32\x1f.commerce.orders.v1.OrderStatusB\x15\xe2\x41\x01\x01\xbaH\x0e\x92\x01\x0b\x10\x06\"\x07\x82\x01\x04\x10\x01 \x00\x12\x30\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x15.google.type.IntervalB\x04\xe2\x41\x01\x01\x12\x45\n\x08order_by\x18\x04 \x01(\x0e\x32%.commerce.orders.v1.ListOrdersOrderByB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x1e\n\tpage_size\x18\x05 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12 \n\x12include_total_size\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\"l\n\x12ListOrdersResponse\x12)\n\x06orders\x18\x01 \x03(\x0b\x32\x19.commerce.orders.v1.Order\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x03\"\x95\x02\n\x12UpdateOrderRequest\x12\x34\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.OrderB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x86\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskBU\xe2\x41\x01\x01\xbaHN\xba\x01K\n\x15update_mask.max_paths\x12\x1amust name at most 32 paths\x1a\x16size(this.paths) <= 32\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"?\n\x13UpdateOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\x8c\x01\n\x13\x43onfirmOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"@\n\x14\x43onfirmOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\x8c\x01\n\x13ProcessOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"@\n\x14ProcessOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\xbc\x01\n\x10ShipOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x31\n\x0ftracking_number\x18\x02 \x01(\tB\x18\xe2\x41\x01\x02\xbaH\x11r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\x12\x19\n\x04\x65tag\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x04 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"=\n\x11ShipOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\x8c\x01\n\x13\x44\x65liverOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"@\n\x14\x44\x65liverOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\xb6\x01\n\x12\x43\x61ncelOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12)\n\x06reason\x18\x02 \x01(\tB\x19\xe2\x41\x01\x02\xbaH\x12r\x10\x10\x01\x18\xf4\x03\x32\t^\\P{Cc}*$\x12\x19\n\x04\x65tag\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x04 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"?\n\x13\x43\x61ncelOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\x9c\x01\n\x16ListOrderEventsRequest\x12\x1e\n\x08order_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12 \n\x12include_total_size\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"v\n\x17ListOrderEventsResponse\x12.\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.commerce.orders.v1.OrderEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x03*{\n\x11ListOrdersOrderBy\x12$\n LIST_ORDERS_ORDER_BY_UNSPECIFIED\x10\x00\x12\x1f\n\x1bLIST_ORDERS_ORDER_BY_NEWEST\x10\x01\x12\x1f\n\x1bLIST_ORDERS_ORDER_BY_OLDEST\x10\x02\x32\xf1\x08\n\x0cOrderService\x12\x63\n\x0b\x43reateOrder\x12&.commerce.orders.v1.CreateOrderRequest\x1a\'.commerce.orders.v1.CreateOrderResponse\"\x03\x90\x02\x02\x12Z\n\x08GetOrder\x12#.commerce.orders.v1.GetOrderRequest\x1a$.commerce.orders.v1.GetOrderResponse\"\x03\x90\x02\x01\x12l\n\x0e\x42\x61tchGetOrders\x12).commerce.orders.v1.BatchGetOrdersRequest\x1a*.commerce.orders.v1.BatchGetOrdersResponse\"\x03\x90\x02\x01\x12`\n\nListOrders\x12%.commerce.orders.v1.ListOrdersRequest\x1a&.commerce.orders.v1.ListOrdersResponse\"\x03\x90\x02\x01\x12\x63\n\x0bUpdateOrder\x12&.commerce.orders.v1.UpdateOrderRequest\x1a\'.commerce.orders.v1.UpdateOrderResponse\"\x03\x90\x02\x02\x12\x66\n\x0c\x43onfirmOrder\x12\'.commerce.orders.v1.ConfirmOrderRequest\x1a(.commerce.orders.v1.ConfirmOrderResponse\"\x03\x90\x02\x02\x12\x66\n\x0cProcessOrder\x12\'.commerce.orders.v1.ProcessOrderRequest\x1a(.commerce.orders.v1.ProcessOrderResponse\"\x03\x90\x02\x02\x12]\n\tShipOrder\x12$.commerce.orders.v1.ShipOrderRequest\x1a%.commerce.orders.v1.ShipOrderResponse\"\x03\x90\x02\x02\x12\x66\n\x0c\x44\x65liverOrder\x12\'.commerce.orders.v1.DeliverOrderRequest\x1a(.commerce.orders.v1.DeliverOrderResponse\"\x03\x90\x02\x02\x12\x63\n\x0b\x43\x61ncelOrder\x12&.commerce.orders.v1.CancelOrderRequest\x1a\'.commerce.orders.v1.CancelOrderResponse\"\x03\x90\x02\x02\x12o\n\x0fListOrderEvents\x12*.commerce.orders.v1.ListOrderEventsRequest\x1a+.commerce.orders.v1.ListOrderEventsResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&commerce/orders/v1/order_service.proto\x12\x12\x63ommerce.orders.v1\x1a\x1b\x62uf/validate/validate.proto\x1a#commerce/common/v1/checkpoint.proto\x1a\x1e\x63ommerce/orders/v1/order.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1agoogle/type/interval.proto\"\xab\x01\n\x12\x43reateOrderRequest\x12\x34\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.OrderB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12#\n\nrequest_id\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0fpay_with_credit\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"?\n\x13\x43reateOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"e\n\x0fGetOrderRequest\x12\x16\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12,\n\x0corder_number\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18 2\t^\\P{Cc}*$H\x00\x42\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"<\n\x10GetOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"<\n\x15\x42\x61tchGetOrdersRequest\x12#\n\x03ids\x18\x01 \x03(\tB\x16\xe2\x41\x01\x02\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\"C\n\x16\x42\x61tchGetOrdersResponse\x12)\n\x06orders\x18\x01 \x03(\x0b\x32\x19.commerce.orders.v1.Order\"\xdc\x02\n\x11ListOrdersRequest\x12 \n\x07user_id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12H\n\x08statuses\x18\x02 \x03(\x0e\x32\x1f.commerce.orders.v1.OrderStatusB\x15\xe2\x41\x01\x01\xbaH\x0e\x92\x01\x0b\x10\x06\"\x07\x82\x01\x04\x10\x01 \x00\x12\x30\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x15.google.type.IntervalB\x04\xe2\x41\x01\x01\x12\x45\n\x08order_by\x18\x04 \x01(\x0e\x32%.commerce.orders.v1.ListOrdersOrderByB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x1e\n\tpage_size\x18\x05 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12 \n\x12include_total_size\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\"l\n\x12ListOrdersResponse\x12)\n\x06orders\x18\x01 \x03(\x0b\x32\x19.commerce.orders.v1.Order\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x03\"\x95\x02\n\x12UpdateOrderRequest\x12\x34\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.OrderB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x86\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskBU\xe2\x41\x01\x01\xbaHN\xba\x01K\n\x15update_mask.max_paths\x12\x1amust name at most 32 paths\x1a\x16size(this.paths) <= 32\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"?\n\x13UpdateOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\x8c\x01\n\x13\x43onfirmOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"@\n\x14\x43onfirmOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\x8c\x01\n\x13ProcessOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"@\n\x14ProcessOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\xbc\x01\n\x10ShipOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x31\n\x0ftracking_number\x18\x02 \x01(\tB\x18\xe2\x41\x01\x02\xbaH\x11r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\x12\x19\n\x04\x65tag\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x04 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"=\n\x11ShipOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\x8c\x01\n\x13\x44\x65liverOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"@\n\x14\x44\x65liverOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\xb6\x01\n\x12\x43\x61ncelOrderRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12)\n\x06reason\x18\x02 \x01(\tB\x19\xe2\x41\x01\x02\xbaH\x12r\x10\x10\x01\x18\xf4\x03\x32\t^\\P{Cc}*$\x12\x19\n\x04\x65tag\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x04 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"?\n\x13\x43\x61ncelOrderResponse\x12(\n\x05order\x18\x01 \x01(\x0b\x32\x19.commerce.orders.v1.Order\"\x9c\x01\n\x16ListOrderEventsRequest\x12\x1e\n\x08order_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12 \n\x12include_total_size\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"v\n\x17ListOrderEventsResponse\x12.\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.commerce.orders.v1.OrderEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x03\"\xe6\x01\n\x12WatchOrdersRequest\x12\x16\n\x03now\x18\x01 \x01(\x08\x42\x07\xbaH\x04j\x02\x08\x01H\x00\x12\x1b\n\x08\x65\x61rliest\x18\x02 \x01(\x08\x42\x07\xbaH\x04j\x02\x08\x01H\x00\x12\x1a\n\x06\x63ursor\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01H\x00\x12%\n\x08user_ids\x18\x04 \x03(\tB\x13\xe2\x41\x01\x01\xbaH\x0c\x92\x01\t\x10\x64\"\x05r\x03\xb0\x01\x01\x12H\n\x08statuses\x18\x05 \x03(\x0e\x32\x1f.commerce.orders.v1.OrderStatusB\x15\xe2\x41\x01\x01\xbaH\x0e\x92\x01\x0b\x10\x06\"\x07\x82\x01\x04\x10\x01 \x00\x42\x0e\n\x05start\x12\x05\xbaH\x02\x08\x01\"\x97\x01\n\x13WatchOrdersResponse\x12/\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.commerce.orders.v1.OrderEventH\x00\x12\x34\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x1e.commerce.common.v1.CheckpointH\x00\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\tB\t\n\x07\x63ontent*{\n\x11ListOrdersOrderBy\x12$\n LIST_ORDERS_ORDER_BY_UNSPECIFIED\x10\x00\x12\x1f\n\x1bLIST_ORDERS_ORDER_BY_NEWEST\x10\x01\x12\x1f\n\x1bLIST_ORDERS_ORDER_BY_OLDEST\x10\x02\x32\xd8\t\n\x0cOrderService\x12\x63\n\x0b\x43reateOrder\x12&.commerce.orders.v1.CreateOrderRequest\x1a\'.commerce.orders.v1.CreateOrderResponse\"\x03\x90\x02\x02\x12Z\n\x08GetOrder\x12#.commerce.orders.v1.GetOrderRequest\x1a$.commerce.orders.v1.GetOrderResponse\"\x03\x90\x02\x01\x12l\n\x0e\x42\x61tchGetOrders\x12).commerce.orders.v1.BatchGetOrdersRequest\x1a*.commerce.orders.v1.BatchGetOrdersResponse\"\x03\x90\x02\x01\x12`\n\nListOrders\x12%.commerce.orders.v1.ListOrdersRequest\x1a&.commerce.orders.v1.ListOrdersResponse\"\x03\x90\x02\x01\x12\x63\n\x0bUpdateOrder\x12&.commerce.orders.v1.UpdateOrderRequest\x1a\'.commerce.orders.v1.UpdateOrderResponse\"\x03\x90\x02\x02\x12\x66\n\x0c\x43onfirmOrder\x12\'.commerce.orders.v1.ConfirmOrderRequest\x1a(.commerce.orders.v1.ConfirmOrderResponse\"\x03\x90\x02\x02\x12\x66\n\x0cProcessOrder\x12\'.commerce.orders.v1.ProcessOrderRequest\x1a(.commerce.orders.v1.ProcessOrderResponse\"\x03\x90\x02\x02\x12]\n\tShipOrder\x12$.commerce.orders.v1.ShipOrderRequest\x1a%.commerce.orders.v1.ShipOrderResponse\"\x03\x90\x02\x02\x12\x66\n\x0c\x44\x65liverOrder\x12\'.commerce.orders.v1.DeliverOrderRequest\x1a(.commerce.orders.v1.DeliverOrderResponse\"\x03\x90\x02\x02\x12\x63\n\x0b\x43\x61ncelOrder\x12&.commerce.orders.v1.CancelOrderRequest\x1a\'.commerce.orders.v1.CancelOrderResponse\"\x03\x90\x02\x02\x12o\n\x0fListOrderEvents\x12*.commerce.orders.v1.ListOrderEventsRequest\x1a+.commerce.orders.v1.ListOrderEventsResponse\"\x03\x90\x02\x01\x12\x65\n\x0bWatchOrders\x12&.commerce.orders.v1.WatchOrdersRequest\x1a\'.commerce.orders.v1.WatchOrdersResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -126,6 +127,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTORDEREVENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\010'
   _globals['_LISTORDEREVENTSREQUEST'].fields_by_name['include_total_size']._loaded_options = None
   _globals['_LISTORDEREVENTSREQUEST'].fields_by_name['include_total_size']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHORDERSREQUEST'].oneofs_by_name['start']._loaded_options = None
+  _globals['_WATCHORDERSREQUEST'].oneofs_by_name['start']._serialized_options = b'\272H\002\010\001'
+  _globals['_WATCHORDERSREQUEST'].fields_by_name['now']._loaded_options = None
+  _globals['_WATCHORDERSREQUEST'].fields_by_name['now']._serialized_options = b'\272H\004j\002\010\001'
+  _globals['_WATCHORDERSREQUEST'].fields_by_name['earliest']._loaded_options = None
+  _globals['_WATCHORDERSREQUEST'].fields_by_name['earliest']._serialized_options = b'\272H\004j\002\010\001'
+  _globals['_WATCHORDERSREQUEST'].fields_by_name['cursor']._loaded_options = None
+  _globals['_WATCHORDERSREQUEST'].fields_by_name['cursor']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_WATCHORDERSREQUEST'].fields_by_name['user_ids']._loaded_options = None
+  _globals['_WATCHORDERSREQUEST'].fields_by_name['user_ids']._serialized_options = b'\342A\001\001\272H\014\222\001\t\020d\"\005r\003\260\001\001'
+  _globals['_WATCHORDERSREQUEST'].fields_by_name['statuses']._loaded_options = None
+  _globals['_WATCHORDERSREQUEST'].fields_by_name['statuses']._serialized_options = b'\342A\001\001\272H\016\222\001\013\020\006\"\007\202\001\004\020\001 \000'
   _globals['_ORDERSERVICE'].methods_by_name['CreateOrder']._loaded_options = None
   _globals['_ORDERSERVICE'].methods_by_name['CreateOrder']._serialized_options = b'\220\002\002'
   _globals['_ORDERSERVICE'].methods_by_name['GetOrder']._loaded_options = None
@@ -148,52 +161,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERSERVICE'].methods_by_name['CancelOrder']._serialized_options = b'\220\002\002'
   _globals['_ORDERSERVICE'].methods_by_name['ListOrderEvents']._loaded_options = None
   _globals['_ORDERSERVICE'].methods_by_name['ListOrderEvents']._serialized_options = b'\220\002\001'
-  _globals['_LISTORDERSORDERBY']._serialized_start=2969
-  _globals['_LISTORDERSORDERBY']._serialized_end=3092
-  _globals['_CREATEORDERREQUEST']._serialized_start=219
-  _globals['_CREATEORDERREQUEST']._serialized_end=390
-  _globals['_CREATEORDERRESPONSE']._serialized_start=392
-  _globals['_CREATEORDERRESPONSE']._serialized_end=455
-  _globals['_GETORDERREQUEST']._serialized_start=457
-  _globals['_GETORDERREQUEST']._serialized_end=558
-  _globals['_GETORDERRESPONSE']._serialized_start=560
-  _globals['_GETORDERRESPONSE']._serialized_end=620
-  _globals['_BATCHGETORDERSREQUEST']._serialized_start=622
-  _globals['_BATCHGETORDERSREQUEST']._serialized_end=682
-  _globals['_BATCHGETORDERSRESPONSE']._serialized_start=684
-  _globals['_BATCHGETORDERSRESPONSE']._serialized_end=751
-  _globals['_LISTORDERSREQUEST']._serialized_start=754
-  _globals['_LISTORDERSREQUEST']._serialized_end=1102
-  _globals['_LISTORDERSRESPONSE']._serialized_start=1104
-  _globals['_LISTORDERSRESPONSE']._serialized_end=1212
-  _globals['_UPDATEORDERREQUEST']._serialized_start=1215
-  _globals['_UPDATEORDERREQUEST']._serialized_end=1492
-  _globals['_UPDATEORDERRESPONSE']._serialized_start=1494
-  _globals['_UPDATEORDERRESPONSE']._serialized_end=1557
-  _globals['_CONFIRMORDERREQUEST']._serialized_start=1560
-  _globals['_CONFIRMORDERREQUEST']._serialized_end=1700
-  _globals['_CONFIRMORDERRESPONSE']._serialized_start=1702
-  _globals['_CONFIRMORDERRESPONSE']._serialized_end=1766
-  _globals['_PROCESSORDERREQUEST']._serialized_start=1769
-  _globals['_PROCESSORDERREQUEST']._serialized_end=1909
-  _globals['_PROCESSORDERRESPONSE']._serialized_start=1911
-  _globals['_PROCESSORDERRESPONSE']._serialized_end=1975
-  _globals['_SHIPORDERREQUEST']._serialized_start=1978
-  _globals['_SHIPORDERREQUEST']._serialized_end=2166
-  _globals['_SHIPORDERRESPONSE']._serialized_start=2168
-  _globals['_SHIPORDERRESPONSE']._serialized_end=2229
-  _globals['_DELIVERORDERREQUEST']._serialized_start=2232
-  _globals['_DELIVERORDERREQUEST']._serialized_end=2372
-  _globals['_DELIVERORDERRESPONSE']._serialized_start=2374
-  _globals['_DELIVERORDERRESPONSE']._serialized_end=2438
-  _globals['_CANCELORDERREQUEST']._serialized_start=2441
-  _globals['_CANCELORDERREQUEST']._serialized_end=2623
-  _globals['_CANCELORDERRESPONSE']._serialized_start=2625
-  _globals['_CANCELORDERRESPONSE']._serialized_end=2688
-  _globals['_LISTORDEREVENTSREQUEST']._serialized_start=2691
-  _globals['_LISTORDEREVENTSREQUEST']._serialized_end=2847
-  _globals['_LISTORDEREVENTSRESPONSE']._serialized_start=2849
-  _globals['_LISTORDEREVENTSRESPONSE']._serialized_end=2967
-  _globals['_ORDERSERVICE']._serialized_start=3095
-  _globals['_ORDERSERVICE']._serialized_end=4232
+  _globals['_ORDERSERVICE'].methods_by_name['WatchOrders']._loaded_options = None
+  _globals['_ORDERSERVICE'].methods_by_name['WatchOrders']._serialized_options = b'\220\002\001'
+  _globals['_LISTORDERSORDERBY']._serialized_start=3393
+  _globals['_LISTORDERSORDERBY']._serialized_end=3516
+  _globals['_CREATEORDERREQUEST']._serialized_start=256
+  _globals['_CREATEORDERREQUEST']._serialized_end=427
+  _globals['_CREATEORDERRESPONSE']._serialized_start=429
+  _globals['_CREATEORDERRESPONSE']._serialized_end=492
+  _globals['_GETORDERREQUEST']._serialized_start=494
+  _globals['_GETORDERREQUEST']._serialized_end=595
+  _globals['_GETORDERRESPONSE']._serialized_start=597
+  _globals['_GETORDERRESPONSE']._serialized_end=657
+  _globals['_BATCHGETORDERSREQUEST']._serialized_start=659
+  _globals['_BATCHGETORDERSREQUEST']._serialized_end=719
+  _globals['_BATCHGETORDERSRESPONSE']._serialized_start=721
+  _globals['_BATCHGETORDERSRESPONSE']._serialized_end=788
+  _globals['_LISTORDERSREQUEST']._serialized_start=791
+  _globals['_LISTORDERSREQUEST']._serialized_end=1139
+  _globals['_LISTORDERSRESPONSE']._serialized_start=1141
+  _globals['_LISTORDERSRESPONSE']._serialized_end=1249
+  _globals['_UPDATEORDERREQUEST']._serialized_start=1252
+  _globals['_UPDATEORDERREQUEST']._serialized_end=1529
+  _globals['_UPDATEORDERRESPONSE']._serialized_start=1531
+  _globals['_UPDATEORDERRESPONSE']._serialized_end=1594
+  _globals['_CONFIRMORDERREQUEST']._serialized_start=1597
+  _globals['_CONFIRMORDERREQUEST']._serialized_end=1737
+  _globals['_CONFIRMORDERRESPONSE']._serialized_start=1739
+  _globals['_CONFIRMORDERRESPONSE']._serialized_end=1803
+  _globals['_PROCESSORDERREQUEST']._serialized_start=1806
+  _globals['_PROCESSORDERREQUEST']._serialized_end=1946
+  _globals['_PROCESSORDERRESPONSE']._serialized_start=1948
+  _globals['_PROCESSORDERRESPONSE']._serialized_end=2012
+  _globals['_SHIPORDERREQUEST']._serialized_start=2015
+  _globals['_SHIPORDERREQUEST']._serialized_end=2203
+  _globals['_SHIPORDERRESPONSE']._serialized_start=2205
+  _globals['_SHIPORDERRESPONSE']._serialized_end=2266
+  _globals['_DELIVERORDERREQUEST']._serialized_start=2269
+  _globals['_DELIVERORDERREQUEST']._serialized_end=2409
+  _globals['_DELIVERORDERRESPONSE']._serialized_start=2411
+  _globals['_DELIVERORDERRESPONSE']._serialized_end=2475
+  _globals['_CANCELORDERREQUEST']._serialized_start=2478
+  _globals['_CANCELORDERREQUEST']._serialized_end=2660
+  _globals['_CANCELORDERRESPONSE']._serialized_start=2662
+  _globals['_CANCELORDERRESPONSE']._serialized_end=2725
+  _globals['_LISTORDEREVENTSREQUEST']._serialized_start=2728
+  _globals['_LISTORDEREVENTSREQUEST']._serialized_end=2884
+  _globals['_LISTORDEREVENTSRESPONSE']._serialized_start=2886
+  _globals['_LISTORDEREVENTSRESPONSE']._serialized_end=3004
+  _globals['_WATCHORDERSREQUEST']._serialized_start=3007
+  _globals['_WATCHORDERSREQUEST']._serialized_end=3237
+  _globals['_WATCHORDERSRESPONSE']._serialized_start=3240
+  _globals['_WATCHORDERSRESPONSE']._serialized_end=3391
+  _globals['_ORDERSERVICE']._serialized_start=3519
+  _globals['_ORDERSERVICE']._serialized_end=4759
 # @@protoc_insertion_point(module_scope)

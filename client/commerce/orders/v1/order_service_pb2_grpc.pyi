@@ -99,9 +99,22 @@ class OrderServiceStub:
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     ListOrderEvents: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ListOrderEventsRequest, _order_service_pb2.ListOrderEventsResponse]
-    """Lists what happened to one order, oldest first.
+    """Lists what happened to one order, oldest first. Events are kept for a time only, 90 days unless the server is told
+    otherwise.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """
+    WatchOrders: _grpc.UnaryStreamMultiCallable[_order_service_pb2.WatchOrdersRequest, _order_service_pb2.WatchOrdersResponse]
+    """Streams what happens to orders, from now, from the earliest event kept, or from where an earlier stream stopped.
+
+    Every event comes once, in one order that is the same for all callers; of one order in the order in which it
+    happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
+    handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
+    stream ends only with an error, the caller's deadline, or its cancellation.
+
+    Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
+      RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
+      UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
     """
 
 @_typing.type_check_only
@@ -175,9 +188,22 @@ class OrderServiceAsyncStub(OrderServiceStub):
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     ListOrderEvents: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListOrderEventsRequest, _order_service_pb2.ListOrderEventsResponse]  # type: ignore[assignment]
-    """Lists what happened to one order, oldest first.
+    """Lists what happened to one order, oldest first. Events are kept for a time only, 90 days unless the server is told
+    otherwise.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """
+    WatchOrders: _aio.UnaryStreamMultiCallable[_order_service_pb2.WatchOrdersRequest, _order_service_pb2.WatchOrdersResponse]  # type: ignore[assignment]
+    """Streams what happens to orders, from now, from the earliest event kept, or from where an earlier stream stopped.
+
+    Every event comes once, in one order that is the same for all callers; of one order in the order in which it
+    happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
+    handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
+    stream ends only with an error, the caller's deadline, or its cancellation.
+
+    Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
+      RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
+      UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
     """
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -314,9 +340,28 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.ListOrderEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.ListOrderEventsResponse, _abc.Awaitable[_order_service_pb2.ListOrderEventsResponse]]:
-        """Lists what happened to one order, oldest first.
+        """Lists what happened to one order, oldest first. Events are kept for a time only, 90 days unless the server is told
+        otherwise.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+
+    @_abc_1.abstractmethod
+    def WatchOrders(
+        self,
+        request: _order_service_pb2.WatchOrdersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_order_service_pb2.WatchOrdersResponse], _abc.AsyncIterator[_order_service_pb2.WatchOrdersResponse]]:
+        """Streams what happens to orders, from now, from the earliest event kept, or from where an earlier stream stopped.
+
+        Every event comes once, in one order that is the same for all callers; of one order in the order in which it
+        happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
+        handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
+        stream ends only with an error, the caller's deadline, or its cancellation.
+
+        Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
+          RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
+          UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
         """
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from commerce.common.v1 import checkpoint_pb2 as commerce_dot_common_dot_v1_dot_checkpoint__pb2
 from commerce.users.v1 import credit_pb2 as commerce_dot_users_dot_v1_dot_credit__pb2
 from commerce.users.v1 import user_pb2 as commerce_dot_users_dot_v1_dot_user__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
@@ -31,7 +32,7 @@ from google.type import interval_pb2 as google_dot_type_dot_interval__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$commerce/users/v1/user_service.proto\x12\x11\x63ommerce.users.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x63ommerce/users/v1/credit.proto\x1a\x1c\x63ommerce/users/v1/user.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1agoogle/type/interval.proto\x1a\x17google/type/money.proto\"\xdf\x01\n\x11\x43reateUserRequest\x12\x31\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.UserB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12#\n\x08password\x18\x02 \x01(\tB\x11\x80\x01\x01\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x08\x18\x80\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x30\n\x0ewelcome_credit\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\";\n\x12\x43reateUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\"\x85\x01\n\x0eGetUserRequest\x12\x16\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12\x1b\n\x05\x65mail\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x18\xfe\x01`\x01H\x00\x12\x30\n\x08username\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x18\x32\x32\x13^[a-z0-9_.-]{3,50}$H\x00\x42\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"8\n\x0fGetUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\";\n\x14\x42\x61tchGetUsersRequest\x12#\n\x03ids\x18\x01 \x03(\tB\x16\xe2\x41\x01\x02\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\"?\n\x15\x42\x61tchGetUsersResponse\x12&\n\x05users\x18\x01 \x03(\x0b\x32\x17.commerce.users.v1.User\"\xfa\x02\n\x10ListUsersRequest\x12\x43\n\x06states\x18\x01 \x03(\x0e\x32\x1c.commerce.users.v1.UserStateB\x15\xe2\x41\x01\x01\xbaH\x0e\x92\x01\x0b\x10\x03\"\x07\x82\x01\x04\x10\x01 \x00\x12\x30\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x15.google.type.IntervalB\x04\xe2\x41\x01\x01\x12\x1c\n\tsuperuser\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x1a\n\x0cshow_deleted\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x43\n\x08order_by\x18\x05 \x01(\x0e\x32#.commerce.users.v1.ListUsersOrderByB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x1e\n\tpage_size\x18\x06 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x07 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12 \n\x12include_total_size\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x01\x42\x0c\n\n_superuser\"h\n\x11ListUsersResponse\x12&\n\x05users\x18\x01 \x03(\x0b\x32\x17.commerce.users.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x03\"\x91\x02\n\x11UpdateUserRequest\x12\x31\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.UserB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x86\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskBU\xe2\x41\x01\x01\xbaHN\xba\x01K\n\x15update_mask.max_paths\x12\x1amust name at most 32 paths\x1a\x16size(this.paths) <= 32\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\";\n\x12UpdateUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\"\x8e\x01\n\x15\x44\x65\x61\x63tivateUserRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"?\n\x16\x44\x65\x61\x63tivateUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\"\x8e\x01\n\x15ReactivateUserRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"?\n\x16ReactivateUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\"\x8a\x01\n\x11\x44\x65leteUserRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\";\n\x12\x44\x65leteUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\"\x8c\x01\n\x13UndeleteUserRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"=\n\x14UndeleteUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\"\xb0\x01\n\x12SetPasswordRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12#\n\x08password\x18\x02 \x01(\tB\x11\x80\x01\x01\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x08\x18\x80\x01\x12\x19\n\x04\x65tag\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x04 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"<\n\x13SetPasswordResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\"\x9e\x01\n\x15VerifyPasswordRequest\x12&\n\x05\x65mail\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\xfe\x01\x32\t^\\P{Cc}*$H\x00\x12(\n\x08username\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x32\x32\t^\\P{Cc}*$H\x00\x12#\n\x08password\x18\x03 \x01(\tB\x11\x80\x01\x01\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x01\x42\x0e\n\x05login\x12\x05\xbaH\x02\x08\x01\"?\n\x16VerifyPasswordResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\"8\n\x17GetCreditBalanceRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"N\n\x18GetCreditBalanceResponse\x12\x32\n\x08\x62\x61lances\x18\x01 \x03(\x0b\x32 .commerce.users.v1.CreditBalance\"\xd3\x01\n\x12GrantCreditRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12.\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12,\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\xc8\x01\x32\t^\\P{Cc}*$\x12#\n\nrequest_id\x18\x04 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"`\n\x13GrantCreditResponse\x12\x31\n\x07\x62\x61lance\x18\x01 \x01(\x0b\x32 .commerce.users.v1.CreditBalance\x12\x16\n\x0etransaction_id\x18\x02 \x01(\t\"\xfd\x01\n\x15TransferCreditRequest\x12\"\n\x0c\x66rom_user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12 \n\nto_user_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12.\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12,\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\xc8\x01\x32\t^\\P{Cc}*$\x12#\n\nrequest_id\x18\x05 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x9e\x01\n\x16TransferCreditResponse\x12\x36\n\x0c\x66rom_balance\x18\x01 \x01(\x0b\x32 .commerce.users.v1.CreditBalance\x12\x34\n\nto_balance\x18\x02 \x01(\x0b\x32 .commerce.users.v1.CreditBalance\x12\x16\n\x0etransaction_id\x18\x03 \x01(\t\"\xd0\x01\n\x18ListCreditEntriesRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x31\n\rcurrency_code\x18\x02 \x01(\tB\x1a\xe2\x41\x01\x01\xbaH\x13r\x0e\x18\x03\x32\n^[A-Z]{3}$\xd8\x01\x01\x12\x1e\n\tpage_size\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12 \n\x12include_total_size\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"y\n\x19ListCreditEntriesResponse\x12/\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1e.commerce.users.v1.CreditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x03*\x99\x01\n\x10ListUsersOrderBy\x12#\n\x1fLIST_USERS_ORDER_BY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aLIST_USERS_ORDER_BY_NEWEST\x10\x01\x12\x1e\n\x1aLIST_USERS_ORDER_BY_OLDEST\x10\x02\x12 \n\x1cLIST_USERS_ORDER_BY_USERNAME\x10\x03\x32\x8d\x0c\n\x0bUserService\x12^\n\nCreateUser\x12$.commerce.users.v1.CreateUserRequest\x1a%.commerce.users.v1.CreateUserResponse\"\x03\x90\x02\x02\x12U\n\x07GetUser\x12!.commerce.users.v1.GetUserRequest\x1a\".commerce.users.v1.GetUserResponse\"\x03\x90\x02\x01\x12g\n\rBatchGetUsers\x12\'.commerce.users.v1.BatchGetUsersRequest\x1a(.commerce.users.v1.BatchGetUsersResponse\"\x03\x90\x02\x01\x12[\n\tListUsers\x12#.commerce.users.v1.ListUsersRequest\x1a$.commerce.users.v1.ListUsersResponse\"\x03\x90\x02\x01\x12^\n\nUpdateUser\x12$.commerce.users.v1.UpdateUserRequest\x1a%.commerce.users.v1.UpdateUserResponse\"\x03\x90\x02\x02\x12j\n\x0e\x44\x65\x61\x63tivateUser\x12(.commerce.users.v1.DeactivateUserRequest\x1a).commerce.users.v1.DeactivateUserResponse\"\x03\x90\x02\x02\x12j\n\x0eReactivateUser\x12(.commerce.users.v1.ReactivateUserRequest\x1a).commerce.users.v1.ReactivateUserResponse\"\x03\x90\x02\x02\x12^\n\nDeleteUser\x12$.commerce.users.v1.DeleteUserRequest\x1a%.commerce.users.v1.DeleteUserResponse\"\x03\x90\x02\x02\x12\x64\n\x0cUndeleteUser\x12&.commerce.users.v1.UndeleteUserRequest\x1a\'.commerce.users.v1.UndeleteUserResponse\"\x03\x90\x02\x02\x12\x61\n\x0bSetPassword\x12%.commerce.users.v1.SetPasswordRequest\x1a&.commerce.users.v1.SetPasswordResponse\"\x03\x90\x02\x02\x12j\n\x0eVerifyPassword\x12(.commerce.users.v1.VerifyPasswordRequest\x1a).commerce.users.v1.VerifyPasswordResponse\"\x03\x90\x02\x02\x12p\n\x10GetCreditBalance\x12*.commerce.users.v1.GetCreditBalanceRequest\x1a+.commerce.users.v1.GetCreditBalanceResponse\"\x03\x90\x02\x01\x12\x61\n\x0bGrantCredit\x12%.commerce.users.v1.GrantCreditRequest\x1a&.commerce.users.v1.GrantCreditResponse\"\x03\x90\x02\x02\x12j\n\x0eTransferCredit\x12(.commerce.users.v1.TransferCreditRequest\x1a).commerce.users.v1.TransferCreditResponse\"\x03\x90\x02\x02\x12s\n\x11ListCreditEntries\x12+.commerce.users.v1.ListCreditEntriesRequest\x1a,.commerce.users.v1.ListCreditEntriesResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$commerce/users/v1/user_service.proto\x12\x11\x63ommerce.users.v1\x1a\x1b\x62uf/validate/validate.proto\x1a#commerce/common/v1/checkpoint.proto\x1a\x1e\x63ommerce/users/v1/credit.proto\x1a\x1c\x63ommerce/users/v1/user.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1agoogle/type/interval.proto\x1a\x17google/type/money.proto\"\xdf\x01\n\x11\x43reateUserRequest\x12\x31\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.UserB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12#\n\x08password\x18\x02 \x01(\tB\x11\x80\x01\x01\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x08\x18\x80\x01\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x30\n\x0ewelcome_credit\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x01\";\n\x12\x43reateUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\"\x85\x01\n\x0eGetUserRequest\x12\x16\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12\x1b\n\x05\x65mail\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x18\xfe\x01`\x01H\x00\x12\x30\n\x08username\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x18\x32\x32\x13^[a-z0-9_.-]{3,50}$H\x00\x42\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"8\n\x0fGetUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\";\n\x14\x42\x61tchGetUsersRequest\x12#\n\x03ids\x18\x01 \x03(\tB\x16\xe2\x41\x01\x02\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\"?\n\x15\x42\x61tchGetUsersResponse\x12&\n\x05users\x18\x01 \x03(\x0b\x32\x17.commerce.users.v1.User\"\xfa\x02\n\x10ListUsersRequest\x12\x43\n\x06states\x18\x01 \x03(\x0e\x32\x1c.commerce.users.v1.UserStateB\x15\xe2\x41\x01\x01\xbaH\x0e\x92\x01\x0b\x10\x03\"\x07\x82\x01\x04\x10\x01 \x00\x12\x30\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x15.google.type.IntervalB\x04\xe2\x41\x01\x01\x12\x1c\n\tsuperuser\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x1a\n\x0cshow_deleted\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x43\n\x08order_by\x18\x05 \x01(\x0e\x32#.commerce.users.v1.ListUsersOrderByB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x1e\n\tpage_size\x18\x06 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x07 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12 \n\x12include_total_size\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x01\x42\x0c\n\n_superuser\"h\n\x11ListUsersResponse\x12&\n\x05users\x18\x01 \x03(\x0b\x32\x17.commerce.users.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x03\"\x91\x02\n\x11UpdateUserRequest\x12\x31\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.UserB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x86\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskBU\xe2\x41\x01\x01\xbaHN\xba\x01K\n\x15update_mask.max_paths\x12\x1amust name at most 32 paths\x1a\x16size(this.paths) <= 32\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\";\n\x12UpdateUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\"\x8e\x01\n\x15\x44\x65\x61\x63tivateUserRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"?\n\x16\x44\x65\x61\x63tivateUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\"\x8e\x01\n\x15ReactivateUserRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"?\n\x16ReactivateUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\"\x8a\x01\n\x11\x44\x65leteUserRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\";\n\x12\x44\x65leteUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\"\x8c\x01\n\x13UndeleteUserRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"=\n\x14UndeleteUserResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\"\xb0\x01\n\x12SetPasswordRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12#\n\x08password\x18\x02 \x01(\tB\x11\x80\x01\x01\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x08\x18\x80\x01\x12\x19\n\x04\x65tag\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12#\n\nrequest_id\x18\x04 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"<\n\x13SetPasswordResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\"\x9e\x01\n\x15VerifyPasswordRequest\x12&\n\x05\x65mail\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\xfe\x01\x32\t^\\P{Cc}*$H\x00\x12(\n\x08username\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x32\x32\t^\\P{Cc}*$H\x00\x12#\n\x08password\x18\x03 \x01(\tB\x11\x80\x01\x01\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x01\x42\x0e\n\x05login\x12\x05\xbaH\x02\x08\x01\"?\n\x16VerifyPasswordResponse\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x17.commerce.users.v1.User\"8\n\x17GetCreditBalanceRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"N\n\x18GetCreditBalanceResponse\x12\x32\n\x08\x62\x61lances\x18\x01 \x03(\x0b\x32 .commerce.users.v1.CreditBalance\"\xd3\x01\n\x12GrantCreditRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12.\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12,\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\xc8\x01\x32\t^\\P{Cc}*$\x12#\n\nrequest_id\x18\x04 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"`\n\x13GrantCreditResponse\x12\x31\n\x07\x62\x61lance\x18\x01 \x01(\x0b\x32 .commerce.users.v1.CreditBalance\x12\x16\n\x0etransaction_id\x18\x02 \x01(\t\"\xfd\x01\n\x15TransferCreditRequest\x12\"\n\x0c\x66rom_user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12 \n\nto_user_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12.\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12,\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\xc8\x01\x32\t^\\P{Cc}*$\x12#\n\nrequest_id\x18\x05 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\rvalidate_only\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x9e\x01\n\x16TransferCreditResponse\x12\x36\n\x0c\x66rom_balance\x18\x01 \x01(\x0b\x32 .commerce.users.v1.CreditBalance\x12\x34\n\nto_balance\x18\x02 \x01(\x0b\x32 .commerce.users.v1.CreditBalance\x12\x16\n\x0etransaction_id\x18\x03 \x01(\t\"\xd0\x01\n\x18ListCreditEntriesRequest\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x31\n\rcurrency_code\x18\x02 \x01(\tB\x1a\xe2\x41\x01\x01\xbaH\x13r\x0e\x18\x03\x32\n^[A-Z]{3}$\xd8\x01\x01\x12\x1e\n\tpage_size\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12 \n\x12include_total_size\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"y\n\x19ListCreditEntriesResponse\x12/\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1e.commerce.users.v1.CreditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x03\"\xe3\x01\n\x11WatchUsersRequest\x12\x16\n\x03now\x18\x01 \x01(\x08\x42\x07\xbaH\x04j\x02\x08\x01H\x00\x12\x1b\n\x08\x65\x61rliest\x18\x02 \x01(\x08\x42\x07\xbaH\x04j\x02\x08\x01H\x00\x12\x1a\n\x06\x63ursor\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01H\x00\x12%\n\x08user_ids\x18\x04 \x03(\tB\x13\xe2\x41\x01\x01\xbaH\x0c\x92\x01\t\x10\x64\"\x05r\x03\xb0\x01\x01\x12\x46\n\x05types\x18\x05 \x03(\x0e\x32 .commerce.users.v1.UserEventTypeB\x15\xe2\x41\x01\x01\xbaH\x0e\x92\x01\x0b\x10 \"\x07\x82\x01\x04\x10\x01 \x00\x42\x0e\n\x05start\x12\x05\xbaH\x02\x08\x01\"\x94\x01\n\x12WatchUsersResponse\x12-\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1c.commerce.users.v1.UserEventH\x00\x12\x34\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x1e.commerce.common.v1.CheckpointH\x00\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\tB\t\n\x07\x63ontent*\x99\x01\n\x10ListUsersOrderBy\x12#\n\x1fLIST_USERS_ORDER_BY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aLIST_USERS_ORDER_BY_NEWEST\x10\x01\x12\x1e\n\x1aLIST_USERS_ORDER_BY_OLDEST\x10\x02\x12 \n\x1cLIST_USERS_ORDER_BY_USERNAME\x10\x03\x32\xef\x0c\n\x0bUserService\x12^\n\nCreateUser\x12$.commerce.users.v1.CreateUserRequest\x1a%.commerce.users.v1.CreateUserResponse\"\x03\x90\x02\x02\x12U\n\x07GetUser\x12!.commerce.users.v1.GetUserRequest\x1a\".commerce.users.v1.GetUserResponse\"\x03\x90\x02\x01\x12g\n\rBatchGetUsers\x12\'.commerce.users.v1.BatchGetUsersRequest\x1a(.commerce.users.v1.BatchGetUsersResponse\"\x03\x90\x02\x01\x12[\n\tListUsers\x12#.commerce.users.v1.ListUsersRequest\x1a$.commerce.users.v1.ListUsersResponse\"\x03\x90\x02\x01\x12^\n\nUpdateUser\x12$.commerce.users.v1.UpdateUserRequest\x1a%.commerce.users.v1.UpdateUserResponse\"\x03\x90\x02\x02\x12j\n\x0e\x44\x65\x61\x63tivateUser\x12(.commerce.users.v1.DeactivateUserRequest\x1a).commerce.users.v1.DeactivateUserResponse\"\x03\x90\x02\x02\x12j\n\x0eReactivateUser\x12(.commerce.users.v1.ReactivateUserRequest\x1a).commerce.users.v1.ReactivateUserResponse\"\x03\x90\x02\x02\x12^\n\nDeleteUser\x12$.commerce.users.v1.DeleteUserRequest\x1a%.commerce.users.v1.DeleteUserResponse\"\x03\x90\x02\x02\x12\x64\n\x0cUndeleteUser\x12&.commerce.users.v1.UndeleteUserRequest\x1a\'.commerce.users.v1.UndeleteUserResponse\"\x03\x90\x02\x02\x12\x61\n\x0bSetPassword\x12%.commerce.users.v1.SetPasswordRequest\x1a&.commerce.users.v1.SetPasswordResponse\"\x03\x90\x02\x02\x12j\n\x0eVerifyPassword\x12(.commerce.users.v1.VerifyPasswordRequest\x1a).commerce.users.v1.VerifyPasswordResponse\"\x03\x90\x02\x02\x12p\n\x10GetCreditBalance\x12*.commerce.users.v1.GetCreditBalanceRequest\x1a+.commerce.users.v1.GetCreditBalanceResponse\"\x03\x90\x02\x01\x12\x61\n\x0bGrantCredit\x12%.commerce.users.v1.GrantCreditRequest\x1a&.commerce.users.v1.GrantCreditResponse\"\x03\x90\x02\x02\x12j\n\x0eTransferCredit\x12(.commerce.users.v1.TransferCreditRequest\x1a).commerce.users.v1.TransferCreditResponse\"\x03\x90\x02\x02\x12s\n\x11ListCreditEntries\x12+.commerce.users.v1.ListCreditEntriesRequest\x1a,.commerce.users.v1.ListCreditEntriesResponse\"\x03\x90\x02\x01\x12`\n\nWatchUsers\x12$.commerce.users.v1.WatchUsersRequest\x1a%.commerce.users.v1.WatchUsersResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -166,6 +167,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCREDITENTRIESREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\010'
   _globals['_LISTCREDITENTRIESREQUEST'].fields_by_name['include_total_size']._loaded_options = None
   _globals['_LISTCREDITENTRIESREQUEST'].fields_by_name['include_total_size']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHUSERSREQUEST'].oneofs_by_name['start']._loaded_options = None
+  _globals['_WATCHUSERSREQUEST'].oneofs_by_name['start']._serialized_options = b'\272H\002\010\001'
+  _globals['_WATCHUSERSREQUEST'].fields_by_name['now']._loaded_options = None
+  _globals['_WATCHUSERSREQUEST'].fields_by_name['now']._serialized_options = b'\272H\004j\002\010\001'
+  _globals['_WATCHUSERSREQUEST'].fields_by_name['earliest']._loaded_options = None
+  _globals['_WATCHUSERSREQUEST'].fields_by_name['earliest']._serialized_options = b'\272H\004j\002\010\001'
+  _globals['_WATCHUSERSREQUEST'].fields_by_name['cursor']._loaded_options = None
+  _globals['_WATCHUSERSREQUEST'].fields_by_name['cursor']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_WATCHUSERSREQUEST'].fields_by_name['user_ids']._loaded_options = None
+  _globals['_WATCHUSERSREQUEST'].fields_by_name['user_ids']._serialized_options = b'\342A\001\001\272H\014\222\001\t\020d\"\005r\003\260\001\001'
+  _globals['_WATCHUSERSREQUEST'].fields_by_name['types']._loaded_options = None
+  _globals['_WATCHUSERSREQUEST'].fields_by_name['types']._serialized_options = b'\342A\001\001\272H\016\222\001\013\020 \"\007\202\001\004\020\001 \000'
   _globals['_USERSERVICE'].methods_by_name['CreateUser']._loaded_options = None
   _globals['_USERSERVICE'].methods_by_name['CreateUser']._serialized_options = b'\220\002\002'
   _globals['_USERSERVICE'].methods_by_name['GetUser']._loaded_options = None
@@ -196,68 +209,74 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USERSERVICE'].methods_by_name['TransferCredit']._serialized_options = b'\220\002\002'
   _globals['_USERSERVICE'].methods_by_name['ListCreditEntries']._loaded_options = None
   _globals['_USERSERVICE'].methods_by_name['ListCreditEntries']._serialized_options = b'\220\002\001'
-  _globals['_LISTUSERSORDERBY']._serialized_start=4198
-  _globals['_LISTUSERSORDERBY']._serialized_end=4351
-  _globals['_CREATEUSERREQUEST']._serialized_start=271
-  _globals['_CREATEUSERREQUEST']._serialized_end=494
-  _globals['_CREATEUSERRESPONSE']._serialized_start=496
-  _globals['_CREATEUSERRESPONSE']._serialized_end=555
-  _globals['_GETUSERREQUEST']._serialized_start=558
-  _globals['_GETUSERREQUEST']._serialized_end=691
-  _globals['_GETUSERRESPONSE']._serialized_start=693
-  _globals['_GETUSERRESPONSE']._serialized_end=749
-  _globals['_BATCHGETUSERSREQUEST']._serialized_start=751
-  _globals['_BATCHGETUSERSREQUEST']._serialized_end=810
-  _globals['_BATCHGETUSERSRESPONSE']._serialized_start=812
-  _globals['_BATCHGETUSERSRESPONSE']._serialized_end=875
-  _globals['_LISTUSERSREQUEST']._serialized_start=878
-  _globals['_LISTUSERSREQUEST']._serialized_end=1256
-  _globals['_LISTUSERSRESPONSE']._serialized_start=1258
-  _globals['_LISTUSERSRESPONSE']._serialized_end=1362
-  _globals['_UPDATEUSERREQUEST']._serialized_start=1365
-  _globals['_UPDATEUSERREQUEST']._serialized_end=1638
-  _globals['_UPDATEUSERRESPONSE']._serialized_start=1640
-  _globals['_UPDATEUSERRESPONSE']._serialized_end=1699
-  _globals['_DEACTIVATEUSERREQUEST']._serialized_start=1702
-  _globals['_DEACTIVATEUSERREQUEST']._serialized_end=1844
-  _globals['_DEACTIVATEUSERRESPONSE']._serialized_start=1846
-  _globals['_DEACTIVATEUSERRESPONSE']._serialized_end=1909
-  _globals['_REACTIVATEUSERREQUEST']._serialized_start=1912
-  _globals['_REACTIVATEUSERREQUEST']._serialized_end=2054
-  _globals['_REACTIVATEUSERRESPONSE']._serialized_start=2056
-  _globals['_REACTIVATEUSERRESPONSE']._serialized_end=2119
-  _globals['_DELETEUSERREQUEST']._serialized_start=2122
-  _globals['_DELETEUSERREQUEST']._serialized_end=2260
-  _globals['_DELETEUSERRESPONSE']._serialized_start=2262
-  _globals['_DELETEUSERRESPONSE']._serialized_end=2321
-  _globals['_UNDELETEUSERREQUEST']._serialized_start=2324
-  _globals['_UNDELETEUSERREQUEST']._serialized_end=2464
-  _globals['_UNDELETEUSERRESPONSE']._serialized_start=2466
-  _globals['_UNDELETEUSERRESPONSE']._serialized_end=2527
-  _globals['_SETPASSWORDREQUEST']._serialized_start=2530
-  _globals['_SETPASSWORDREQUEST']._serialized_end=2706
-  _globals['_SETPASSWORDRESPONSE']._serialized_start=2708
-  _globals['_SETPASSWORDRESPONSE']._serialized_end=2768
-  _globals['_VERIFYPASSWORDREQUEST']._serialized_start=2771
-  _globals['_VERIFYPASSWORDREQUEST']._serialized_end=2929
-  _globals['_VERIFYPASSWORDRESPONSE']._serialized_start=2931
-  _globals['_VERIFYPASSWORDRESPONSE']._serialized_end=2994
-  _globals['_GETCREDITBALANCEREQUEST']._serialized_start=2996
-  _globals['_GETCREDITBALANCEREQUEST']._serialized_end=3052
-  _globals['_GETCREDITBALANCERESPONSE']._serialized_start=3054
-  _globals['_GETCREDITBALANCERESPONSE']._serialized_end=3132
-  _globals['_GRANTCREDITREQUEST']._serialized_start=3135
-  _globals['_GRANTCREDITREQUEST']._serialized_end=3346
-  _globals['_GRANTCREDITRESPONSE']._serialized_start=3348
-  _globals['_GRANTCREDITRESPONSE']._serialized_end=3444
-  _globals['_TRANSFERCREDITREQUEST']._serialized_start=3447
-  _globals['_TRANSFERCREDITREQUEST']._serialized_end=3700
-  _globals['_TRANSFERCREDITRESPONSE']._serialized_start=3703
-  _globals['_TRANSFERCREDITRESPONSE']._serialized_end=3861
-  _globals['_LISTCREDITENTRIESREQUEST']._serialized_start=3864
-  _globals['_LISTCREDITENTRIESREQUEST']._serialized_end=4072
-  _globals['_LISTCREDITENTRIESRESPONSE']._serialized_start=4074
-  _globals['_LISTCREDITENTRIESRESPONSE']._serialized_end=4195
-  _globals['_USERSERVICE']._serialized_start=4354
-  _globals['_USERSERVICE']._serialized_end=5903
+  _globals['_USERSERVICE'].methods_by_name['WatchUsers']._loaded_options = None
+  _globals['_USERSERVICE'].methods_by_name['WatchUsers']._serialized_options = b'\220\002\001'
+  _globals['_LISTUSERSORDERBY']._serialized_start=4616
+  _globals['_LISTUSERSORDERBY']._serialized_end=4769
+  _globals['_CREATEUSERREQUEST']._serialized_start=308
+  _globals['_CREATEUSERREQUEST']._serialized_end=531
+  _globals['_CREATEUSERRESPONSE']._serialized_start=533
+  _globals['_CREATEUSERRESPONSE']._serialized_end=592
+  _globals['_GETUSERREQUEST']._serialized_start=595
+  _globals['_GETUSERREQUEST']._serialized_end=728
+  _globals['_GETUSERRESPONSE']._serialized_start=730
+  _globals['_GETUSERRESPONSE']._serialized_end=786
+  _globals['_BATCHGETUSERSREQUEST']._serialized_start=788
+  _globals['_BATCHGETUSERSREQUEST']._serialized_end=847
+  _globals['_BATCHGETUSERSRESPONSE']._serialized_start=849
+  _globals['_BATCHGETUSERSRESPONSE']._serialized_end=912
+  _globals['_LISTUSERSREQUEST']._serialized_start=915
+  _globals['_LISTUSERSREQUEST']._serialized_end=1293
+  _globals['_LISTUSERSRESPONSE']._serialized_start=1295
+  _globals['_LISTUSERSRESPONSE']._serialized_end=1399
+  _globals['_UPDATEUSERREQUEST']._serialized_start=1402
+  _globals['_UPDATEUSERREQUEST']._serialized_end=1675
+  _globals['_UPDATEUSERRESPONSE']._serialized_start=1677
+  _globals['_UPDATEUSERRESPONSE']._serialized_end=1736
+  _globals['_DEACTIVATEUSERREQUEST']._serialized_start=1739
+  _globals['_DEACTIVATEUSERREQUEST']._serialized_end=1881
+  _globals['_DEACTIVATEUSERRESPONSE']._serialized_start=1883
+  _globals['_DEACTIVATEUSERRESPONSE']._serialized_end=1946
+  _globals['_REACTIVATEUSERREQUEST']._serialized_start=1949
+  _globals['_REACTIVATEUSERREQUEST']._serialized_end=2091
+  _globals['_REACTIVATEUSERRESPONSE']._serialized_start=2093
+  _globals['_REACTIVATEUSERRESPONSE']._serialized_end=2156
+  _globals['_DELETEUSERREQUEST']._serialized_start=2159
+  _globals['_DELETEUSERREQUEST']._serialized_end=2297
+  _globals['_DELETEUSERRESPONSE']._serialized_start=2299
+  _globals['_DELETEUSERRESPONSE']._serialized_end=2358
+  _globals['_UNDELETEUSERREQUEST']._serialized_start=2361
+  _globals['_UNDELETEUSERREQUEST']._serialized_end=2501
+  _globals['_UNDELETEUSERRESPONSE']._serialized_start=2503
+  _globals['_UNDELETEUSERRESPONSE']._serialized_end=2564
+  _globals['_SETPASSWORDREQUEST']._serialized_start=2567
+  _globals['_SETPASSWORDREQUEST']._serialized_end=2743
+  _globals['_SETPASSWORDRESPONSE']._serialized_start=2745
+  _globals['_SETPASSWORDRESPONSE']._serialized_end=2805
+  _globals['_VERIFYPASSWORDREQUEST']._serialized_start=2808
+  _globals['_VERIFYPASSWORDREQUEST']._serialized_end=2966
+  _globals['_VERIFYPASSWORDRESPONSE']._serialized_start=2968
+  _globals['_VERIFYPASSWORDRESPONSE']._serialized_end=3031
+  _globals['_GETCREDITBALANCEREQUEST']._serialized_start=3033
+  _globals['_GETCREDITBALANCEREQUEST']._serialized_end=3089
+  _globals['_GETCREDITBALANCERESPONSE']._serialized_start=3091
+  _globals['_GETCREDITBALANCERESPONSE']._serialized_end=3169
+  _globals['_GRANTCREDITREQUEST']._serialized_start=3172
+  _globals['_GRANTCREDITREQUEST']._serialized_end=3383
+  _globals['_GRANTCREDITRESPONSE']._serialized_start=3385
+  _globals['_GRANTCREDITRESPONSE']._serialized_end=3481
+  _globals['_TRANSFERCREDITREQUEST']._serialized_start=3484
+  _globals['_TRANSFERCREDITREQUEST']._serialized_end=3737
+  _globals['_TRANSFERCREDITRESPONSE']._serialized_start=3740
+  _globals['_TRANSFERCREDITRESPONSE']._serialized_end=3898
+  _globals['_LISTCREDITENTRIESREQUEST']._serialized_start=3901
+  _globals['_LISTCREDITENTRIESREQUEST']._serialized_end=4109
+  _globals['_LISTCREDITENTRIESRESPONSE']._serialized_start=4111
+  _globals['_LISTCREDITENTRIESRESPONSE']._serialized_end=4232
+  _globals['_WATCHUSERSREQUEST']._serialized_start=4235
+  _globals['_WATCHUSERSREQUEST']._serialized_end=4462
+  _globals['_WATCHUSERSRESPONSE']._serialized_start=4465
+  _globals['_WATCHUSERSRESPONSE']._serialized_end=4613
+  _globals['_USERSERVICE']._serialized_start=4772
+  _globals['_USERSERVICE']._serialized_end=6419
 # @@protoc_insertion_point(module_scope)
