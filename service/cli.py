@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,11 +13,19 @@ import click
 import uvloop
 
 from service.application.ports import StoreError
-from service.config import DatabaseSettings, DevelopmentSettings, LogSettings, ServerSettings, SettingsError, load
+from service.config import (
+    DatabaseSettings,
+    DevelopmentSettings,
+    GcSettings,
+    LogSettings,
+    ServerSettings,
+    SettingsError,
+    load,
+)
 from service.db import migrate as migrations
 from service.db.embedded import EmbeddedPostgresError, embedded_postgres
 from service.db.engine import create_engine
-from service.db.gc import sweep_request_ids
+from service.db.gc import sweep_events, sweep_request_ids
 from service.db.ledger import ledger_differences
 from service.db.readiness import problem_with, words_for
 from service.logs import configure_logging
@@ -120,16 +129,22 @@ async def _check(settings: DatabaseSettings) -> None:
 
 @main.command()
 def gc() -> None:
-    """Delete what is kept for a time only: answers to request ids, after 24 hours. Run it every hour or so."""
+    """Delete what is kept for a time only; run it every hour or so.
+
+    That is answers to request ids, after 24 hours, and events, after COMMERCE_EVENT_RETENTION_DAYS (90). Events that a
+    relay has yet to publish are kept.
+    """
     with _one_line_errors():
-        swept = _run(_gc(load(DatabaseSettings)))
-        click.echo(f"swept {swept} expired request ids")
+        request_ids, events = _run(_gc(load(GcSettings)))
+        click.echo(f"swept {request_ids} expired request ids")
+        click.echo(f"swept {events} old events")
 
 
-async def _gc(settings: DatabaseSettings) -> int:
+async def _gc(settings: GcSettings) -> tuple[int, int]:
     engine = create_engine(settings, pool_size=1)
     try:
-        return await sweep_request_ids(engine)
+        request_ids = await sweep_request_ids(engine)
+        return request_ids, await sweep_events(engine, timedelta(days=settings.event_retention_days))
     finally:
         await engine.dispose()
 

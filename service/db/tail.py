@@ -22,8 +22,8 @@ from service.db.queries.reader import Reader
 from service.domain.errors import ServerDraining, SlowConsumer
 from service.logs import where_raised
 
-# Events in one read; also how many unwanted ones a watcher passes before it says how far it has come.
-PAGE = 500
+# Unwanted events that a watcher passes before it says how far it has come.
+MAX_SKIPPED = 500
 # The last events that the tailer has read, for watchers that come to it from a page read a moment before.
 RECENT = 1000
 FIRST_PAUSE_SECONDS = 0.05
@@ -61,7 +61,7 @@ class _Watcher:
             return
         if not self._wanted(event):
             self._skipped += 1
-            if self._skipped >= PAGE:
+            if self._skipped >= MAX_SKIPPED:
                 self.wake()
         elif len(self.events) < self._limit:
             self.events.append((place, event))
@@ -182,7 +182,7 @@ class EventTail:
             self._refuse_if_draining()
             if patient:
                 return await self._patiently(after)
-            return await self._log.page(after, PAGE)
+            return await self._log.page(after)
 
     def _join(self, page: EventPage, wanted: Wanted) -> _Watcher | None:
         """Return a watcher that the tailer offers everything after the page; None if that is too far ahead of it."""
@@ -238,7 +238,7 @@ class EventTail:
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                page = await self._log.page(after, PAGE)
+                page = await self._log.page(after)
             except (StoreError, Overloaded) as error:
                 self._refuse_if_draining()
                 if pause == FIRST_PAUSE_SECONDS:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     case,
     cast,
     func,
+    literal_column,
     select,
     true,
     tuple_,
@@ -35,6 +36,9 @@ from sqlalchemy import (
 from service.application.ports import Place, PlaceSwept
 from service.db.tables import Xid8, events, orders, swept_events
 from service.domain.orders import OrderStatus
+
+# Events in one read.
+PAGE = 500
 
 
 class Read(Protocol):
@@ -62,46 +66,51 @@ class EventPage:
     waiting_since: datetime | None
 
 
-def event_columns(order: FromClause) -> list[ColumnElement[Any]]:
-    """Return the columns of an event, where `order` is the row of its order if it has one.
+def event_columns(event: FromClause, order: FromClause | None = None) -> list[ColumnElement[Any]]:
+    """Return the columns of an event: those of `events`, also where the writer did not say whose the order was.
 
-    Where the writer of an order's event did not say whose the order was and its status, the type tells, or the order
-    as it is now.
+    Then the type tells the status, or the order as it is now, which is looked up unless `order` is its row.
     """
-    plain = [column for column in events.c if column.name not in {"user_id", "status"}]
-    status = case(
-        (events.c.type.in_(["CREATED", "UPDATED"]), OrderStatus.PENDING.value),
-        (events.c.type.in_([status.value for status in OrderStatus]), events.c.type),
-        else_=cast(order.c.status, Text),
+    plain = [column for column in event.c if column.name not in {"user_id", "status"}]
+    user_id, order_status = (
+        order.c[name]
+        if order is not None
+        else select(orders.c[name]).where(orders.c.id == event.c.aggregate_id).scalar_subquery()
+        for name in ("user_id", "status")
     )
+    status = case(
+        (event.c.type.in_(["CREATED", "UPDATED"]), OrderStatus.PENDING.value),
+        (event.c.type.in_([status.value for status in OrderStatus]), event.c.type),
+        else_=cast(order_status, Text),
+    )
+    is_order = event.c.aggregate_type == "order"
     return [
         *plain,
-        func.coalesce(events.c.user_id, order.c.user_id).label("user_id"),
-        case((events.c.aggregate_type == "order", func.coalesce(events.c.status, status))).label("status"),
+        case((is_order, func.coalesce(event.c.user_id, user_id))).label("user_id"),
+        case((is_order, func.coalesce(event.c.status, status))).label("status"),
     ]
 
 
 _xmin = func.pg_snapshot_xmin(func.pg_current_snapshot())
-_place = tuple_(events.c.xid, events.c.position)
 _ascending = (events.c.xid, events.c.position)
-_unsaid = (events.c.aggregate_type == "order") & (events.c.user_id.is_(None) | events.c.status.is_(None))
 _part = (
-    select(*event_columns(orders))
-    .select_from(events.outerjoin(orders, _unsaid & (orders.c.id == events.c.aggregate_id)))
-    .where(_place > tuple_(bindparam("xid", type_=Xid8()), bindparam("position", type_=BigInteger())))
+    select(events)
+    .where(tuple_(*_ascending) > tuple_(bindparam("xid", type_=Xid8()), bindparam("position", type_=BigInteger())))
     .where(events.c.xid < _xmin)
     .order_by(*_ascending)
-    .limit(bindparam("limit"))
+    # Not a parameter: not knowing that it is small, PostgreSQL would plan for a large part of the table.
+    .limit(literal_column(str(PAGE)))
     .subquery("part")
 )
-_waiting_since = select(events.c.create_time).where(events.c.xid >= _xmin).order_by(*_ascending).limit(1)
+_waiting_since = select(events.c.create_time).where(events.c.xid >= _xmin).order_by(*_ascending)
+_waiting_since = _waiting_since.limit(literal_column("1"))
 # One statement, so one snapshot: events that are swept meanwhile are either still read or known to be gone.
 _PAGE = (
     select(
         swept_events.c.xid.label("swept_xid"),
         swept_events.c.position.label("swept_position"),
         _waiting_since.scalar_subquery().label("waiting_since"),
-        _part,
+        *event_columns(_part),
     )
     .select_from(swept_events.outerjoin(_part, true()))
     .order_by(_part.c.xid, _part.c.position)
@@ -132,11 +141,11 @@ class EventLog:
         (row,) = await self._read(_LATEST)
         return Place(row.xid, row.position)
 
-    async def page(self, after: Place, limit: int) -> EventPage:
-        """Return the next events after a place; raises PlaceSwept."""
-        rows = await self._read(_PAGE, {"xid": after.xid, "position": after.position, "limit": limit})
+    async def page(self, after: Place) -> EventPage:
+        """Return up to `PAGE` events after a place; raises PlaceSwept."""
+        rows = await self._read(_PAGE, {"xid": after.xid, "position": after.position})
         swept = Place(rows[0].swept_xid, rows[0].swept_position)
         if after < swept:
             raise PlaceSwept(swept)
         found = [(Place(row.xid, row.position), row) for row in rows if row.xid is not None]
-        return EventPage(found, found[-1][0] if found else after, len(found) == limit, rows[0].waiting_since)
+        return EventPage(found, found[-1][0] if found else after, len(found) == PAGE, rows[0].waiting_since)

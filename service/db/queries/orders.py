@@ -102,5 +102,5 @@ class OrderQueries:
 
     async def events(self, order_id: UUID, page: Page) -> PageOfRows | None:
         """Return a page of the order's events, oldest first."""
-        statement = select(*event_columns(orders)).select_from(events).where(events.c.aggregate_id == orders.c.id)
+        statement = select(*event_columns(events, orders)).where(events.c.aggregate_id == orders.c.id)
         return await self._reader.page_of(orders, order_id, statement, events.c.position, page, descending=False)
