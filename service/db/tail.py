@@ -13,6 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from service.application.ports import Overloaded, Place, PlaceSwept, Row, StoreError
 from service.config import ServerSettings
@@ -234,12 +235,12 @@ class EventTail:
                 watcher.offer(place, event)
 
     async def _patiently(self, after: Place) -> EventPage:
-        """Return the next page, however long the database cannot be reached."""
+        """Return the next page, however long the database fails, whatever it says."""
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
                 page = await self._log.page(after)
-            except (StoreError, Overloaded) as error:
+            except (StoreError, Overloaded, DBAPIError) as error:
                 self._refuse_if_draining()
                 if pause == FIRST_PAUSE_SECONDS:
                     log.warning("events cannot be read; trying on", **where_raised(error))
