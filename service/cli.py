@@ -1,13 +1,14 @@
 """The `commerce` command. What goes wrong is one line on standard error, and exit status 1."""
 
 import asyncio
+import signal
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import uvloop
@@ -18,6 +19,7 @@ from service.config import (
     DevelopmentSettings,
     GcSettings,
     LogSettings,
+    RelaySettings,
     ServerSettings,
     SettingsError,
     load,
@@ -30,6 +32,9 @@ from service.db.ledger import ledger_differences
 from service.db.readiness import problem_with, words_for
 from service.logs import configure_logging
 from service.server import Server, StartError
+
+if TYPE_CHECKING:
+    from service.relay import Relay
 
 T = TypeVar("T")
 
@@ -147,6 +152,43 @@ async def _gc(settings: GcSettings) -> tuple[int, int]:
         return request_ids, await sweep_events(engine, timedelta(days=settings.event_retention_days))
     finally:
         await engine.dispose()
+
+
+@main.command()
+@click.option("--nats-url", help="NATS server to publish to, instead of COMMERCE_NATS_URL.")
+@click.option("--stream", help="JetStream stream, instead of COMMERCE_RELAY_STREAM (commerce); made if there is none.")
+@click.option("--name", help="Name of the cursor, instead of COMMERCE_RELAY_NAME (nats).")
+def relay(*, nats_url: str | None, stream: str | None, name: str | None) -> None:
+    """Publish events to NATS JetStream as CloudEvents, until SIGTERM or Ctrl-C.
+
+    Every event at least once, and those of one user or order in their order. Several can run for the same name: one
+    publishes, and the others take over when it ends.
+    """
+    with _one_line_errors():
+        settings = load(RelaySettings, nats_url=nats_url, relay_stream=stream, relay_name=name)
+        configure_logging(settings)
+        try:
+            # Here, because what it needs is not installed everywhere.
+            from service.relay import Relay, RelayError  # noqa: PLC0415
+        except ImportError as error:
+            raise click.ClickException("nats-py is not installed: pip install 'commerce-service[relay]'") from error
+        try:
+            _run(_relay(Relay(settings)))
+        except RelayError as error:
+            raise click.ClickException(str(error)) from error
+
+
+async def _relay(relay: "Relay") -> None:
+    try:
+        await relay.check()
+        publishing = asyncio.create_task(relay.run())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, publishing.cancel)
+        # Cancelled in the middle of its work, it would do that again: nothing is lost.
+        with suppress(asyncio.CancelledError):
+            await publishing
+    finally:
+        await relay.close()
 
 
 @main.command("verify-ledger")

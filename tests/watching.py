@@ -82,7 +82,7 @@ async def insert_events(connection: asyncpg.Connection, count: int = 1, **column
     return [str(row["id"]) for row in rows]
 
 
-async def eventually(condition: Callable[[], Awaitable[T]]) -> T:
+async def eventually(condition: Callable[[], Awaitable[T | None]]) -> T:
     """Return what the condition gives as soon as that is true."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
