@@ -1,13 +1,14 @@
 """The `commerce` command. What goes wrong is one line on standard error, and exit status 1."""
 
 import asyncio
+import signal
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
-from datetime import UTC, datetime
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import uvloop
@@ -15,16 +16,28 @@ import uvloop
 from service.application.maintenance import expire_holds, purge_deleted_users
 from service.application.ports import StoreError, UnitOfWork
 from service.cli_data import export_orders, import_users
-from service.config import DatabaseSettings, DevelopmentSettings, LogSettings, ServerSettings, SettingsError, load
+from service.config import (
+    DatabaseSettings,
+    DevelopmentSettings,
+    GcSettings,
+    LogSettings,
+    RelaySettings,
+    ServerSettings,
+    SettingsError,
+    load,
+)
 from service.db import migrate as migrations
 from service.db.embedded import EmbeddedPostgresError, embedded_postgres
 from service.db.engine import create_engine
-from service.db.gc import sweep_request_ids
+from service.db.gc import sweep_events, sweep_request_ids
 from service.db.ledger import ledger_differences
 from service.db.readiness import problem_with, words_for
 from service.db.store import Store
 from service.logs import configure_logging
 from service.server import Server, StartError
+
+if TYPE_CHECKING:
+    from service.relay import Relay
 
 T = TypeVar("T")
 
@@ -127,14 +140,15 @@ def gc() -> None:
     """Do what time alone decides; run it every hour or so, from as many places as you like.
 
     Gives back credit set aside for orders not confirmed in time, erases users deleted for 30 days (but for those with
-    open orders or credit), and deletes answers to request ids after 24 hours.
+    open orders or credit), deletes answers to request ids after 24 hours, and events after
+    COMMERCE_EVENT_RETENTION_DAYS (90), but for those that a relay has yet to publish.
     """
     with _one_line_errors():
-        for line in _run(_gc(load(DatabaseSettings))):
+        for line in _run(_gc(load(GcSettings))):
             click.echo(line)
 
 
-async def _gc(settings: DatabaseSettings) -> list[str]:
+async def _gc(settings: GcSettings) -> list[str]:
     store = Store(settings)
     now = datetime.now(UTC)
 
@@ -145,13 +159,52 @@ async def _gc(settings: DatabaseSettings) -> list[str]:
         expired = await expire_holds(unit_of_work, store.maintenance_queries, now)
         purged, kept = await purge_deleted_users(unit_of_work, store.maintenance_queries, now)
         swept = await sweep_request_ids(store.engine)
+        events = await sweep_events(store.engine, timedelta(days=settings.event_retention_days))
     finally:
         await store.close()
     return [
         f"gave back the credit held for {expired} orders",
         f"erased {purged} deleted users, kept {kept} with open orders or credit",
         f"swept {swept} expired request ids",
+        f"swept {events} old events",
     ]
+
+
+@main.command()
+@click.option("--nats-url", help="NATS server to publish to, instead of COMMERCE_NATS_URL.")
+@click.option("--stream", help="JetStream stream, instead of COMMERCE_RELAY_STREAM (commerce); made if there is none.")
+@click.option("--name", help="Name of the cursor, instead of COMMERCE_RELAY_NAME (nats).")
+def relay(*, nats_url: str | None, stream: str | None, name: str | None) -> None:
+    """Publish events to NATS JetStream as CloudEvents, until SIGTERM or Ctrl-C.
+
+    Every event at least once, and those of one user or order in their order. Several can run for the same name: one
+    publishes, and the others take over when it ends.
+    """
+    with _one_line_errors():
+        settings = load(RelaySettings, nats_url=nats_url, relay_stream=stream, relay_name=name)
+        configure_logging(settings)
+        try:
+            # Here, because what it needs is not installed everywhere.
+            from service.relay import Relay, RelayError  # noqa: PLC0415
+        except ImportError as error:
+            raise click.ClickException("nats-py is not installed: pip install 'commerce-service[relay]'") from error
+        try:
+            _run(_relay(Relay(settings)))
+        except RelayError as error:
+            raise click.ClickException(str(error)) from error
+
+
+async def _relay(relay: "Relay") -> None:
+    try:
+        await relay.check()
+        publishing = asyncio.create_task(relay.run())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, publishing.cancel)
+        # Cancelled in the middle of its work, it would do that again: nothing is lost.
+        with suppress(asyncio.CancelledError):
+            await publishing
+    finally:
+        await relay.close()
 
 
 @main.command("verify-ledger")

@@ -61,7 +61,23 @@ class PasswordSettings(_Settings):
         return memory
 
 
-class ServerSettings(DatabaseSettings, PasswordSettings, LogSettings):
+class WatchSettings(_Settings):
+    """How watches get their events."""
+
+    watch_poll_interval: Seconds = Field(
+        0.02, description="seconds between two looks for new events, while anybody watches"
+    )
+    watch_queue: Count = Field(1000, description="events that may wait for one watcher to read them")
+    watch_patience: Seconds = Field(
+        10, description="seconds in which a watcher must read a full queue; one that takes longer is dropped"
+    )
+    watch_checkpoint_interval: Seconds = Field(5, description="seconds without an event until a watcher hears of it")
+    watch_catch_ups: Count = Field(
+        2, description="watchers at once that read past events; each takes a connection more than `db_pool_size`"
+    )
+
+
+class ServerSettings(DatabaseSettings, PasswordSettings, WatchSettings, LogSettings):
     """Everything that `commerce serve` can be told."""
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; there is no TLS yet")
@@ -85,6 +101,25 @@ class ServerSettings(DatabaseSettings, PasswordSettings, LogSettings):
         min_length=32,
         description="secret for page tokens and digests of requests; by default one is kept in the database",
     )
+
+
+class GcSettings(DatabaseSettings):
+    """What `commerce gc` deletes."""
+
+    event_retention_days: Count = Field(90, description="days that events are kept for watches, relays and timelines")
+
+
+class RelaySettings(DatabaseSettings, LogSettings):
+    """Where `commerce relay` publishes events."""
+
+    nats_url: SecretStr = Field(description="NATS server with JetStream, `nats://user:password@host:4222`")
+    relay_stream: str = Field(
+        "commerce", pattern="^[A-Za-z0-9_-]{1,100}$", description="JetStream stream; made if there is none"
+    )
+    relay_name: str = Field(
+        "nats", pattern="^[A-Za-z0-9_.-]{1,100}$", description="name of the relay's cursor; one relay of a name runs"
+    )
+    relay_poll_interval: Seconds = Field(0.1, description="seconds between two looks of the relay for new events")
 
 
 class DevelopmentSettings(_Settings):

@@ -18,6 +18,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from service.config import ServerSettings
 from service.db.snapshots import Snapshots
 from service.db.store import Store
+from service.db.tail import EventTail
 from service.logs import log_loop_failure
 from service.passwords import Argon2Passwords
 from service.rpc.current import current_unit_of_work
@@ -29,10 +30,13 @@ from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
 from service.rpc.interceptors.session import SessionInterceptor
 from service.rpc.interceptors.validation import ValidationInterceptor
+from service.rpc.messages.orders import watch_orders_response
+from service.rpc.messages.users import watch_users_response
 from service.rpc.orders import OrderServicer
 from service.rpc.page_tokens import PageTokens
 from service.rpc.reflection import add_reflection
 from service.rpc.users import UserServicer
+from service.rpc.watch import Cursors, Watch
 
 SERVICES = ("commerce.users.v1.UserService", "commerce.orders.v1.OrderService")
 
@@ -67,6 +71,7 @@ class Server:
         if problem := await self.store.problem():
             await self.store.close()
             raise StartError(problem)
+        self._tail = EventTail(settings)
         configured_key = settings.signing_key
         key = configured_key.get_secret_value().encode() if configured_key else await self.store.signing_key()
 
@@ -103,12 +108,19 @@ class Server:
             self.store.credit_queries,
             self._passwords,
             page_tokens,
+            Watch(self._tail, Cursors(key, "commerce.users.v1.UserService"), watch_users_response),
             _now,
             imports=self._imports,
             exports=exports,
         )
         orders = OrderServicer(
-            current_unit_of_work, self.store.order_queries, self.store.note_queries, exports, page_tokens, _now
+            current_unit_of_work,
+            self.store.order_queries,
+            self.store.note_queries,
+            exports,
+            page_tokens,
+            Watch(self._tail, Cursors(key, "commerce.orders.v1.OrderService"), watch_orders_response),
+            _now,
         )
         health = aio.HealthServicer()
         add_UserServiceServicer_to_server(users, self._server)
@@ -172,8 +184,9 @@ class Server:
         await self.stop(grace=self.settings.shutdown_grace)
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, give running ones `grace` seconds, and close everything."""
+        """Refuse new calls, end watches, give other running ones `grace` seconds, and close everything."""
         self._watch.cancel()
+        self._tail.drain()
         await self._server.stop(grace)
         # Work whose caller has gone still ends before its connection is closed.
         await self._session.drain()
@@ -183,6 +196,7 @@ class Server:
 
     async def _close(self) -> None:
         self._passwords.close()
+        await self._tail.close()
         await self._snapshots.close()
         await self.store.close()
 

@@ -1,56 +1,91 @@
-"""What the service sends to PostgreSQL, how that plans it, and who waits there."""
+"""What tests of watches share: a stream that says what came, and events that no call makes."""
 
 import asyncio
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
+import commerce.orders.v1.order_service_pb2 as orders_pb
+import commerce.users.v1.user_service_pb2 as users_pb
+
+from tests.support import Clients
+
+PATIENCE_SECONDS = 30
+T = TypeVar("T")
 
 
-@contextmanager
-def sent_statements() -> Iterator[list[tuple[str, Any]]]:
-    """Collect the statements that SQLAlchemy sends while the block runs, each with its values."""
-    sent: list[tuple[str, Any]] = []
+class Stream:
+    """A watch that is being read."""
 
-    def keep(_connection: object, _cursor: object, statement: str, values: object, *_rest: object) -> None:
-        # The server looks at its schema every second, whatever it is asked.
-        if "alembic_version" not in statement:
-            sent.append((statement, values))
+    def __init__(self, call: Any) -> None:
+        self.call = call
+        self.cursor = ""
 
-    event.listen(Engine, "before_cursor_execute", keep)
+    async def next(self) -> Any:
+        """Return the next response, a checkpoint too."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            response = await self.call.read()
+        assert hasattr(response, "cursor"), "the stream ended without an error"
+        self.cursor = response.cursor
+        return response
+
+    async def checkpoint(self) -> str:
+        """Return the cursor of the next response, which must be a checkpoint."""
+        response = await self.next()
+        assert response.WhichOneof("content") == "checkpoint", response
+        return str(response.cursor)
+
+    async def events(self, count: int) -> list[Any]:
+        """Return the next events, passing over checkpoints."""
+        events: list[Any] = []
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(events) < count:
+                response = await self.next()
+                if response.WhichOneof("content") == "event":
+                    events.append(response.event)
+        return events
+
+
+@asynccontextmanager
+async def watch_orders(clients: Clients, **request: Any) -> AsyncIterator[Stream]:
+    """Watch orders until the block ends."""
+    call = clients.orders.WatchOrders(orders_pb.WatchOrdersRequest(**request))
     try:
-        yield sent
+        yield Stream(call)
     finally:
-        event.remove(Engine, "before_cursor_execute", keep)
+        call.cancel()
 
 
-async def plan_of(connection: asyncpg.Connection, sent: list[tuple[str, Any]]) -> list[dict[str, Any]]:
-    """Return the nodes of the plan of the only statement sent, the uppermost first."""
-    ((statement, values),) = sent
-    plan = json.loads(await connection.fetchval(f"EXPLAIN (VERBOSE, FORMAT JSON) {statement}", *values))
-    return list(_nodes(plan[0]["Plan"]))
+@asynccontextmanager
+async def watch_users(clients: Clients, **request: Any) -> AsyncIterator[Stream]:
+    """Watch users until the block ends."""
+    call = clients.users.WatchUsers(users_pb.WatchUsersRequest(**request))
+    try:
+        yield Stream(call)
+    finally:
+        call.cancel()
 
 
-def indexes_of(plan: list[dict[str, Any]]) -> set[str]:
-    """Return the indexes that a plan uses, having made sure that it reads no table as a whole."""
-    whole = [node["Relation Name"] for node in plan if node["Node Type"].endswith("Seq Scan")]
-    assert not whole
-    return {node["Index Name"] for node in plan if "Index Name" in node}
+async def insert_events(connection: asyncpg.Connection, count: int = 1, **columns: Any) -> list[str]:
+    """Write events of orders that do not exist, and return their ids in order."""
+    values = {"type": "CREATED", "changes": "[]", "user_id": None, "status": "PENDING", "order_id": None, **columns}
+    rows = await connection.fetch(
+        """
+        INSERT INTO events (id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
+        SELECT gen_random_uuid(), 'order', coalesce($6, gen_random_uuid()), $2, 'test', now(), $3::jsonb, $4, $5
+        FROM generate_series(1, $1) RETURNING id
+        """,
+        count,
+        *(values[name] for name in ("type", "changes", "user_id", "status", "order_id")),
+    )
+    return [str(row["id"]) for row in rows]
 
 
-async def until_someone_waits(connection: asyncpg.Connection) -> None:
-    """Return once a transaction waits for a lock that this connection has."""
-    waits = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
-    async with asyncio.timeout(10):
-        while not await connection.fetchval(waits):  # noqa: ASYNC110 - only the database knows
-            await asyncio.sleep(0.01)
-
-
-def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield node
-    for inner in node.get("Plans", ()):
-        yield from _nodes(inner)
+async def eventually(condition: Callable[[], Awaitable[T | None]]) -> T:
+    """Return what the condition gives as soon as that is true."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            if value := await condition():
+                return value
+            await asyncio.sleep(0.02)

@@ -81,9 +81,12 @@ async def transfer_orders(uow: UnitOfWork, from_user_id: UUID, to_user_id: UUID,
         else:
             (await uow.users.get_for_share(user_id)).require_active("be given orders")
     changes = (FieldChange("user_id", str(from_user_id), str(to_user_id)),)
-    order_ids = await uow.orders.transfer(from_user_id, to_user_id, now)
-    uow.record(Event(Order.aggregate_type, order_id, "TRANSFERRED", now, changes) for order_id in order_ids)
-    return len(order_ids)
+    transferred = await uow.orders.transfer(from_user_id, to_user_id, now)
+    uow.record(
+        Event(Order.aggregate_type, order_id, "TRANSFERRED", now, changes, user_id=to_user_id, status=status)
+        for order_id, status in transferred
+    )
+    return len(transferred)
 
 
 async def add_order_tags(uow: UnitOfWork, order_id: UUID, etag: str, names: Sequence[str], now: datetime) -> Order:

@@ -10,11 +10,11 @@ ExportStalled               the caller of an export stopped reading
 AlreadyAnswered             the request id has a stored response: not a failure
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from service.domain.credit import CreditAccount, Transaction
@@ -132,8 +132,8 @@ class OrderRepository(Protocol):
     async def held_by_others(self, user_id: UUID) -> Sequence[Order]:
         """Return the user's orders for which another user's credit is held, locked against other changes."""
 
-    async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[UUID]:
-        """Give all orders of a user, who is locked, to another, and return their ids; raises OrderAlreadyExists."""
+    async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[tuple[UUID, OrderStatus]]:
+        """Give all orders of a user, who is locked, to another, and return which; raises OrderAlreadyExists."""
 
 
 class NoteRepository(Protocol):
@@ -395,6 +395,43 @@ class MaintenanceQueries(Protocol):
 
     async def users_to_purge(self, now: datetime) -> Sequence[UUID]:
         """Return deleted users whose time to be brought back is over."""
+
+
+class Place(NamedTuple):
+    """The place of an event in the order of all events, in which a later one never comes before an earlier one read."""
+
+    xid: int
+    position: int
+
+
+class PlaceSwept(Exception):
+    """Events after this place are no longer kept; `earliest` is the first place that works."""
+
+    def __init__(self, earliest: Place) -> None:
+        super().__init__()
+        self.earliest = earliest
+
+
+class EventFeed(Protocol):
+    """The events of all users and orders, as they are committed."""
+
+    async def earliest(self) -> Place:
+        """Return the place before the first event that is kept; raises StoreError."""
+
+    async def latest(self) -> Place:
+        """Return the place of the last event; raises StoreError."""
+
+    def follow(self, after: Place, wanted: Callable[[Row], bool]) -> AsyncGenerator[tuple[Place, Row | None], None]:
+        """Yield each event after a place that is wanted, once, with its own place, and wait for more.
+
+        None instead of an event only says how far the reader has come; one such comes at once if no event does.
+
+        Raises:
+            PlaceSwept: events after the place are no longer kept.
+            SlowConsumer: this reader takes too long for what comes.
+            ServerDraining: the server shuts down.
+            StoreError: the first read failed; later ones are tried again until they succeed.
+        """
 
 
 class Passwords(Protocol):

@@ -1,10 +1,14 @@
 """Sweeps what is kept for a time only, in small batches that hold no caller up."""
 
-from sqlalchemy import delete, func, select, tuple_
-from sqlalchemy.ext.asyncio import AsyncEngine
+from datetime import timedelta
+from itertools import takewhile
 
+from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from service.application.ports import Place
 from service.db.errors import translated
-from service.db.tables import request_ids
+from service.db.tables import events, relay_cursors, request_ids, swept_events
 from service.db.unit_of_work import KEEP_REQUEST_IDS
 
 BATCH = 1000
@@ -28,3 +32,46 @@ async def sweep_request_ids(engine: AsyncEngine) -> int:
         swept += count
         if count < BATCH:
             return swept
+
+
+async def sweep_events(engine: AsyncEngine, older_than: timedelta) -> int:
+    """Delete old events, and return their number; raises StoreError.
+
+    They go in the order in which they are read, up to the first one that is younger or that a relay has yet to publish.
+    How far that was is stored in the same transaction, so every reader learns of a gap and none reads across it.
+    """
+    swept = 0
+    while True:
+        with translated():
+            async with engine.begin() as connection:
+                count = await _sweep_batch_of_events(connection, older_than)
+        swept += count
+        if count < BATCH:
+            return swept
+
+
+async def _sweep_batch_of_events(connection: AsyncConnection, older_than: timedelta) -> int:
+    # Locked: what another sweeper is at is left to it, and a new relay cannot begin where this one deletes.
+    mark = select(swept_events.c.xid, swept_events.c.position).with_for_update(skip_locked=True)
+    if (swept := (await connection.execute(mark)).first()) is None:
+        return 0
+    relays = (await connection.execute(select(relay_cursors.c.xid, relay_cursors.c.position))).all()
+    end = min((Place(*relay) for relay in relays), default=None)
+
+    place, keys = tuple_(events.c.xid, events.c.position), (events.c.xid.type, events.c.position.type)
+    after_mark = place > tuple_(*swept, types=keys)
+    is_old = (events.c.create_time < func.now() - older_than).label("is_old")
+    batch = (
+        select(events.c.xid, events.c.position, is_old)
+        # What an older transaction commits later would come before what is deleted now.
+        .where(after_mark, events.c.xid < func.pg_snapshot_xmin(func.pg_current_snapshot()))
+        .order_by(events.c.xid, events.c.position)
+        .limit(BATCH)
+    )
+    found = (await connection.execute(batch)).all()
+    places = [Place(*row[:2]) for row in takewhile(lambda row: row.is_old, found)]
+    places = [place for place in places if end is None or place <= end]
+    if places:
+        await connection.execute(delete(events).where(after_mark, place <= tuple_(*places[-1], types=keys)))
+        await connection.execute(update(swept_events).values(places[-1]._asdict()))
+    return len(places)

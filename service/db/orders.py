@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 from service.db.tables import ORDER_NUMBER_BLOCK, order_number_sequence, orders
 from service.db.tables import tags as tags_table
 from service.domain.errors import OrderNotFound
-from service.domain.orders import CreditState, Order
+from service.domain.orders import CreditState, Order, OrderStatus
 from service.domain.tags import Tag
 
 
@@ -61,16 +61,16 @@ class Orders:
         )
         return (await session.scalars(statement.order_by(orders.c.id).with_for_update(key_share=True))).all()
 
-    async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[UUID]:
-        """Give all orders of a user, who is locked, to another, and return their ids; raises OrderAlreadyExists."""
+    async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[tuple[UUID, OrderStatus]]:
+        """Give all orders of a user, who is locked, to another, and return which; raises OrderAlreadyExists."""
         session = await self._begin()
-        statement = update(orders).where(orders.c.user_id == from_user_id).returning(orders.c.id)
+        statement = update(orders).where(orders.c.user_id == from_user_id).returning(orders.c.id, orders.c.status)
         changed = {
             "user_id": to_user_id,
             "version": orders.c.version + 1,
             "update_time": func.greatest(orders.c.update_time, now),
         }
-        return (await session.scalars(statement.values(changed))).all()
+        return [(row.id, row.status) for row in await session.execute(statement.values(changed))]
 
     async def get_for_update(self, order_id: UUID) -> Order:
         """Return the order with its items and tags, locked against other changes; raises OrderNotFound."""

@@ -341,11 +341,34 @@ events = Table(
     Column("actor", Text, nullable=False),
     Column("create_time", _Time, nullable=False),
     Column("changes", JSONB, nullable=False),
+    # Of an order's event: whose the order was and its status, both after it. Null where the writer did not say.
+    Column("user_id", UUID(as_uuid=True)),
+    Column("status", Text),
     UniqueConstraint("id"),
     CheckConstraint("aggregate_type IN ('user', 'order')", name="aggregate_type"),
     CheckConstraint("jsonb_typeof(changes) = 'array'", name="changes"),
     Index(None, "aggregate_id", "position"),
     Index(None, "xid", "position"),
+)
+
+# Up to where events were swept: the first that is kept comes after it. One row.
+swept_events = Table(
+    "swept_events",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("xid", Xid8, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)
+
+# Up to where each relay has published the events.
+relay_cursors = Table(
+    "relay_cursors",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("xid", Xid8, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("update_time", _Time, nullable=False, server_default=func.now()),
 )
 
 # Answers to repeat for calls that come again with the same request id (AIP-155).

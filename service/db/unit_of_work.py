@@ -7,7 +7,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import ColumnElement, event, func, insert, select, update
+from sqlalchemy import ColumnElement, event, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, UOWTransaction
@@ -33,6 +33,16 @@ from service.domain.events import Entity, Event
 
 # How long an answer can be repeated (AIP-155).
 KEEP_REQUEST_IDS = timedelta(hours=24)
+
+# The statements' limit also bounds the wait for locks, and for another call's claim. The transaction's, from PostgreSQL
+# 17 on, costs the connection, so it comes later, for what nothing else ends: no watcher sees an event while an older
+# transaction is open.
+_LIMIT_TIME = text(
+    "SELECT set_config('statement_timeout', CAST(CAST(:statement AS int) AS text), true),"
+    " CASE WHEN current_setting('server_version_num')::int >= 170000"
+    " THEN set_config('transaction_timeout', CAST(CAST(:transaction AS int) AS text), true) END"
+)
+_MARGIN = 2000
 
 
 class UnitOfWork:
@@ -130,8 +140,7 @@ class UnitOfWork:
             milliseconds = int(self._time_left() * 1000)
             if milliseconds <= 0:
                 raise DeadlineExceeded
-            # Also bounds the wait for locks, and for another call's claim.
-            await self._session.execute(select(func.set_config("statement_timeout", str(milliseconds), True)))  # noqa: FBT003
+            await self._session.execute(_LIMIT_TIME, {"statement": milliseconds, "transaction": milliseconds + _MARGIN})
             if self._request:
                 await self._claim(self._request)
         return self._session
@@ -185,4 +194,6 @@ class UnitOfWork:
             "actor": self._actor,
             "create_time": event.create_time,
             "changes": [asdict(change) for change in event.changes],
+            "user_id": event.user_id,
+            "status": event.status,
         }

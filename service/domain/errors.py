@@ -2,14 +2,16 @@
 
     DomainError
     ├── InvalidArgument           a value is wrong whatever is stored
-    │   ├── MalformedRequest, InvalidField, InvalidUpdateMask, InvalidPageToken, RequestIdReused
+    │   ├── MalformedRequest, InvalidField, InvalidUpdateMask, InvalidPageToken, InvalidCursor, RequestIdReused
     │   └── UnknownCurrency, MixedCurrencies, TooManyDecimals, AmountOutOfRange
     ├── NotFound                  UserNotFound, OrderNotFound, NoteNotFound
     ├── AlreadyExists             UserAlreadyExists, OrderAlreadyExists
     ├── FailedPrecondition        IllegalTransition, UserNotActive, UserDeleted, UserInUse, OrderNotPending,
     │                             InsufficientCredit
     ├── EtagMismatch
-    └── InvalidCredentials
+    ├── CursorExpired
+    ├── InvalidCredentials
+    └── SlowConsumer, ServerDraining    a watch is ended from this side; the metadata says where to go on
 
 Messages and metadata reach callers and logs: they hold no e-mail, secret or class name.
 """
@@ -75,6 +77,12 @@ class InvalidPageToken(InvalidArgument):
     """A page token is damaged, forged, or was given out for other arguments."""
 
     reason = "INVALID_PAGE_TOKEN"
+
+
+class InvalidCursor(InvalidArgument):
+    """The cursor of a watch is damaged, forged, or was given out by another service."""
+
+    reason = "INVALID_CURSOR"
 
 
 class RequestIdReused(InvalidArgument):
@@ -223,6 +231,24 @@ class InvalidCredentials(DomainError):
     """No active user has this name and password; it does not say which is wrong."""
 
     reason = "INVALID_CREDENTIALS"
+
+
+class CursorExpired(DomainError):
+    """Events after the cursor of a watch are no longer kept."""
+
+    reason = "CURSOR_EXPIRED"
+
+
+class SlowConsumer(DomainError):
+    """A watcher reads more slowly than events come."""
+
+    reason = "SLOW_CONSUMER"
+
+
+class ServerDraining(DomainError):
+    """The server of a watch shuts down."""
+
+    reason = "SERVER_DRAINING"
 
 
 def _words(resource_type: str) -> str:

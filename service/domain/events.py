@@ -27,6 +27,9 @@ class Event:
     type: str
     create_time: datetime
     changes: tuple[FieldChange, ...] = ()
+    # Of an order's event: whose the order is and its status, both after the event; watchers choose by them.
+    user_id: UUID | None = None
+    status: str | None = None
     id: UUID = field(default_factory=uuid7)
 
 
@@ -57,8 +60,10 @@ class Entity:
 
     def record(self, event_type: str, now: datetime, changes: Iterable[FieldChange] = ()) -> None:
         """Record an event without counting a change."""
-        event = Event(self.aggregate_type, self.id, event_type, now, tuple(changes))
-        self._events().append(event)
+        self._events().append(self._event(event_type, now, tuple(changes)))
+
+    def _event(self, event_type: str, now: datetime, changes: tuple[FieldChange, ...]) -> Event:
+        return Event(self.aggregate_type, self.id, event_type, now, changes)
 
     def take_events(self) -> list[Event]:
         """Return the events recorded since the last call, oldest first."""

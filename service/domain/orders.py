@@ -12,7 +12,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from service.domain.errors import IllegalTransition, InvalidField, OrderNotPending
-from service.domain.events import Entity, FieldChange
+from service.domain.events import Entity, Event, FieldChange
 from service.domain.money import Money, total
 from service.domain.tags import MAX_TAGS, Tag
 
@@ -256,6 +256,9 @@ class Order(Entity):
         self.tags[:] = tags
         # No tag has a space in it.
         self.changed("UPDATED", now, [FieldChange("tags", ", ".join(old_names), ", ".join(self.tag_names))])
+
+    def _event(self, event_type: str, now: datetime, changes: tuple[FieldChange, ...]) -> Event:
+        return Event("order", self.id, event_type, now, changes, user_id=self.user_id, status=self.status)
 
     def _go(self, verb: str, status: OrderStatus, now: datetime, *changes: FieldChange) -> None:
         allowed = TRANSITIONS[self.status]

@@ -1,6 +1,7 @@
 """OrderService."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from datetime import datetime
 from uuid import UUID
 
@@ -31,6 +32,7 @@ from service.rpc.messages.orders import (
     parse_order_by,
     parse_order_fields,
     parse_order_filter,
+    parse_order_watch,
     tag_message,
 )
 from service.rpc.messages.statistics import parse_statistics_filter, statistics_message
@@ -38,6 +40,7 @@ from service.rpc.messages.values import in_order, require_id
 from service.rpc.order_notes import OrderNoteMethods
 from service.rpc.page_tokens import PageTokens
 from service.rpc.update_masks import fields_to_update, settable_fields
+from service.rpc.watch import Watch
 
 # Requests of the verbs, all with an id and an etag.
 _ChangeRequest = (
@@ -59,6 +62,7 @@ class OrderServicer(OrderNoteMethods):
         note_queries: the read side of their notes.
         exports: runs ExportOrders.
         page_tokens: makes and reads page tokens.
+        watch: answers watches.
         clock: gives the time, in UTC.
     """
 
@@ -69,6 +73,7 @@ class OrderServicer(OrderNoteMethods):
         note_queries: NoteQueries,
         exports: Exports,
         page_tokens: PageTokens,
+        watch: Watch[pb.WatchOrdersResponse],
         clock: Callable[[], datetime],
     ) -> None:
         self._uow = unit_of_work
@@ -76,6 +81,7 @@ class OrderServicer(OrderNoteMethods):
         self._note_queries = note_queries
         self._exports = exports
         self._page_tokens = page_tokens
+        self._watch = watch
         self._now = clock
 
     async def CreateOrder(self, request: pb.CreateOrderRequest, context: Context) -> pb.CreateOrderResponse:
@@ -185,6 +191,13 @@ class OrderServicer(OrderNoteMethods):
             # An order can have 500 items.
             page_rows=200,
         )
+
+    async def WatchOrders(
+        self, request: pb.WatchOrdersRequest, context: Context
+    ) -> AsyncIterator[pb.WatchOrdersResponse]:
+        async with aclosing(self._watch(request, parse_order_watch(request))) as responses:
+            async for response in responses:
+                yield response
 
     async def _change(self, request: _ChangeRequest, change: Callable[[Order, datetime], None]) -> OrderMessage:
         now = self._now()

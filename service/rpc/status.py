@@ -22,12 +22,15 @@ from service.application.ports import (
 )
 from service.domain.errors import (
     AlreadyExists,
+    CursorExpired,
     DomainError,
     EtagMismatch,
     FailedPrecondition,
     InvalidArgument,
     InvalidCredentials,
     NotFound,
+    ServerDraining,
+    SlowConsumer,
 )
 
 DOMAIN = "commerce"
@@ -49,6 +52,9 @@ _CODES: Mapping[type[DomainError], int] = MappingProxyType(
         FailedPrecondition: Code.FAILED_PRECONDITION,
         EtagMismatch: Code.ABORTED,
         InvalidCredentials: Code.UNAUTHENTICATED,
+        CursorExpired: Code.OUT_OF_RANGE,
+        SlowConsumer: Code.RESOURCE_EXHAUSTED,
+        ServerDraining: Code.UNAVAILABLE,
     }
 )
 # Code, reason, message, and the seconds after which another try may help (0: it does not).

@@ -1,6 +1,7 @@
 """UserService."""
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from datetime import datetime
 from uuid import UUID
 
@@ -25,12 +26,14 @@ from service.rpc.messages.users import (
     parse_order_by,
     parse_user_fields,
     parse_user_filter,
+    parse_user_watch,
     user_message,
     user_search_result,
 )
 from service.rpc.messages.values import in_order, parse_positive_money, require_id
 from service.rpc.page_tokens import PageTokens
 from service.rpc.update_masks import fields_to_update, settable_fields
+from service.rpc.watch import Watch
 
 # Requests of the verbs, all with an id and an etag.
 _ChangeRequest = pb.DeactivateUserRequest | pb.ReactivateUserRequest | pb.DeleteUserRequest | pb.UndeleteUserRequest
@@ -45,6 +48,7 @@ class UserServicer(UserServiceServicer):
         credit_queries: the read side of their credit.
         passwords: hashes and checks passwords.
         page_tokens: makes and reads page tokens.
+        watch: answers watches.
         clock: gives the time, in UTC.
         imports: runs ImportUsers.
         exports: runs ExportUsers.
@@ -57,6 +61,7 @@ class UserServicer(UserServiceServicer):
         credit_queries: CreditQueries,
         passwords: Passwords,
         page_tokens: PageTokens,
+        watch: Watch[pb.WatchUsersResponse],
         clock: Callable[[], datetime],
         *,
         imports: UserImports,
@@ -69,6 +74,7 @@ class UserServicer(UserServiceServicer):
         self._imports = imports
         self._exports = exports
         self._page_tokens = page_tokens
+        self._watch = watch
         self._now = clock
 
     async def CreateUser(self, request: pb.CreateUserRequest, context: Context) -> pb.CreateUserResponse:
@@ -227,6 +233,11 @@ class UserServicer(UserServiceServicer):
             next_page_token=self._page_tokens.next(request, found, CREDIT_POSITION),
             total_size=found.total_size,
         )
+
+    async def WatchUsers(self, request: pb.WatchUsersRequest, context: Context) -> AsyncIterator[pb.WatchUsersResponse]:
+        async with aclosing(self._watch(request, parse_user_watch(request))) as responses:
+            async for response in responses:
+                yield response
 
     async def _change(self, request: _ChangeRequest, change: Callable[[User, datetime], None]) -> UserMessage:
         now = self._now()

@@ -12,8 +12,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc.error_details_pb2 import PreconditionFailure
 
 from tests.conftest import running_server
+from tests.sent import indexes_of, plan_of, sent_statements, until_someone_waits
 from tests.support import Clients, connect, driver_connection, fails, failure_of
-from tests.watching import indexes_of, plan_of, sent_statements, until_someone_waits
 
 DRAFT, PUBLISHED = OrderNoteState.ORDER_NOTE_STATE_DRAFT, OrderNoteState.ORDER_NOTE_STATE_PUBLISHED
 

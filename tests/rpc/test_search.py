@@ -168,7 +168,7 @@ async def test_users_of_before_and_of_the_release_before_are_found(empty_databas
         SELECT id, 'engines', '' FROM made WHERE right(username, 1) = '7'
     """
     try:
-        await migrate.upgrade(engine, "0004")
+        await migrate.upgrade(engine, "0005")
         async with driver_connection(empty_database_url) as connection:
             await connection.execute(insert, "before")
             await migrate.upgrade(engine)

@@ -10,8 +10,8 @@ from commerce.orders.v1.order_pb2 import Order, OrderEventType, OrderStatus
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from tests.conftest import running_server
+from tests.sent import indexes_of, plan_of, sent_statements, until_someone_waits
 from tests.support import Clients, connect, driver_connection, fails
-from tests.watching import indexes_of, plan_of, sent_statements, until_someone_waits
 
 # Calls that take an order from PENDING to each status.
 TO_STATUS: dict[str, Sequence[str]] = {

@@ -30,6 +30,7 @@ from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from service.application.ports import OrderFilter, Page, PageOfRows, TopUsers
+from service.db.queries.events import event_columns
 from service.db.queries.reader import Reader
 from service.db.tables import OPEN, events, order_items, order_tags, orders, tags
 from service.domain.orders import OPEN_STATUSES
@@ -134,7 +135,7 @@ class OrderQueries:
 
     async def events(self, order_id: UUID, page: Page) -> PageOfRows | None:
         """Return a page of the order's events, oldest first."""
-        statement = select(events).where(events.c.aggregate_id == orders.c.id)
+        statement = select(*event_columns(events, orders)).where(events.c.aggregate_id == orders.c.id)
         return await self._reader.page_of(orders, order_id, statement, events.c.position, page, descending=False)
 
     async def tags(self, prefix: str, page: Page) -> PageOfRows:

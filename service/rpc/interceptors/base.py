@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -111,8 +112,10 @@ def _as_call(handler: Handler) -> Call:
         return cast("Call", behavior)
 
     async def write_all(request: Request, context: Context) -> None:
-        async for response in behavior(request, context):
-            await context.write(response)
+        # Closed at once when the caller goes, not when the collector finds it.
+        async with aclosing(behavior(request, context)) as responses:
+            async for response in responses:
+                await context.write(response)
 
     return write_all
 

@@ -1,7 +1,9 @@
 """Orders as messages."""
 
+from collections.abc import Callable
 from uuid import UUID
 
+from commerce.common.v1.checkpoint_pb2 import Checkpoint
 from commerce.orders.v1.order_pb2 import FieldChange as FieldChangeMessage
 from commerce.orders.v1.order_pb2 import Order as OrderMessage
 from commerce.orders.v1.order_pb2 import OrderCredit as OrderCreditMessage
@@ -9,7 +11,13 @@ from commerce.orders.v1.order_pb2 import OrderCreditState, OrderEventType
 from commerce.orders.v1.order_pb2 import OrderEvent as OrderEventMessage
 from commerce.orders.v1.order_pb2 import OrderItem as OrderItemMessage
 from commerce.orders.v1.order_pb2 import OrderStatus as OrderStatusMessage
-from commerce.orders.v1.order_service_pb2 import ExportOrdersRequest, ListOrdersOrderBy, ListOrdersRequest
+from commerce.orders.v1.order_service_pb2 import (
+    ExportOrdersRequest,
+    ListOrdersOrderBy,
+    ListOrdersRequest,
+    WatchOrdersRequest,
+    WatchOrdersResponse,
+)
 from commerce.orders.v1.tag_pb2 import Tag as TagMessage
 
 from service.application.ports import OrderFilter, Row
@@ -124,9 +132,33 @@ def order_event_message(event: Row) -> OrderEventMessage:
     return OrderEventMessage(
         id=str(event.id),
         order_id=str(event.aggregate_id),
-        # A newer server, beside this one while it is replaced, may record types that this one does not know.
+        # A newer server may have recorded what this one has no name for.
         type=_EVENT_TYPES.get(event.type, OrderEventType.ORDER_EVENT_TYPE_UNSPECIFIED),
         actor=event.actor,
         create_time=timestamp(event.create_time),
         changes=[FieldChangeMessage(**change) for change in event.changes],
+        user_id=str(event.user_id) if event.user_id else "",
+        status=_STATUSES.get(event.status, OrderStatusMessage.ORDER_STATUS_UNSPECIFIED),
     )
+
+
+def parse_order_watch(request: WatchOrdersRequest) -> Callable[[Row], bool]:
+    """Return whether a request wants an event."""
+    user_ids = {UUID(user_id) for user_id in request.user_ids}
+    statuses = {_STATUSES_BACK[status] for status in request.statuses}
+
+    def wanted(event: Row) -> bool:
+        return (
+            event.aggregate_type == Order.aggregate_type
+            and (not user_ids or event.user_id in user_ids)
+            and (not statuses or event.status in statuses)
+        )
+
+    return wanted
+
+
+def watch_orders_response(event: Row | None, cursor: str) -> WatchOrdersResponse:
+    """Return an event, or that there is none, as a message."""
+    if event is None:
+        return WatchOrdersResponse(checkpoint=Checkpoint(), cursor=cursor)
+    return WatchOrdersResponse(event=order_event_message(event), cursor=cursor)

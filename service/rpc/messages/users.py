@@ -1,9 +1,23 @@
 """Users as messages."""
 
+from collections.abc import Callable
+from uuid import UUID
+
+from commerce.common.v1.checkpoint_pb2 import Checkpoint
+from commerce.users.v1.user_pb2 import FieldChange as FieldChangeMessage
 from commerce.users.v1.user_pb2 import User as UserMessage
+from commerce.users.v1.user_pb2 import UserEvent as UserEventMessage
+from commerce.users.v1.user_pb2 import UserEventType
 from commerce.users.v1.user_pb2 import UserProfile as UserProfileMessage
 from commerce.users.v1.user_pb2 import UserState as UserStateMessage
-from commerce.users.v1.user_service_pb2 import ExportUsersRequest, ListUsersOrderBy, ListUsersRequest, UserSearchResult
+from commerce.users.v1.user_service_pb2 import (
+    ExportUsersRequest,
+    ListUsersOrderBy,
+    ListUsersRequest,
+    UserSearchResult,
+    WatchUsersRequest,
+    WatchUsersResponse,
+)
 
 from service.application.ports import Row, UserFilter
 from service.domain.events import etag_of
@@ -12,6 +26,8 @@ from service.rpc.messages.values import parse_interval, timestamp
 
 _STATES = {state: UserStateMessage.Value(f"USER_STATE_{state}") for state in UserState}
 _STATES_BACK = {number: state for state, number in _STATES.items()}
+_EVENT_TYPES = {name.removeprefix("USER_EVENT_TYPE_"): number for name, number in UserEventType.items()}
+_EVENT_TYPES_BACK = {number: name for name, number in _EVENT_TYPES.items()}
 _ORDER_BY = {
     ListUsersOrderBy.LIST_USERS_ORDER_BY_UNSPECIFIED: "NEWEST",
     ListUsersOrderBy.LIST_USERS_ORDER_BY_NEWEST: "NEWEST",
@@ -82,3 +98,38 @@ def parse_user_filter(request: ListUsersRequest | ExportUsersRequest) -> UserFil
 def parse_order_by(request: ListUsersRequest) -> str:
     """Return the order that a request lists in."""
     return _ORDER_BY[request.order_by]
+
+
+def user_event_message(event: Row) -> UserEventMessage:
+    """Return a user's event as a message."""
+    return UserEventMessage(
+        id=str(event.id),
+        user_id=str(event.aggregate_id),
+        # A newer server may have recorded what this one has no name for.
+        type=_EVENT_TYPES.get(event.type, UserEventType.USER_EVENT_TYPE_UNSPECIFIED),
+        actor=event.actor,
+        create_time=timestamp(event.create_time),
+        changes=[FieldChangeMessage(**change) for change in event.changes],
+    )
+
+
+def parse_user_watch(request: WatchUsersRequest) -> Callable[[Row], bool]:
+    """Return whether a request wants an event."""
+    user_ids = {UUID(user_id) for user_id in request.user_ids}
+    types = {_EVENT_TYPES_BACK[number] for number in request.types}
+
+    def wanted(event: Row) -> bool:
+        return (
+            event.aggregate_type == User.aggregate_type
+            and (not user_ids or event.aggregate_id in user_ids)
+            and (not types or event.type in types)
+        )
+
+    return wanted
+
+
+def watch_users_response(event: Row | None, cursor: str) -> WatchUsersResponse:
+    """Return an event, or that there is none, as a message."""
+    if event is None:
+        return WatchUsersResponse(checkpoint=Checkpoint(), cursor=cursor)
+    return WatchUsersResponse(event=user_event_message(event), cursor=cursor)

@@ -42,6 +42,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: the amount has more decimals than its currency."""
     ERROR_REASON_AMOUNT_OUT_OF_RANGE: _ErrorReason.ValueType  # 9
     """INVALID_ARGUMENT: an amount, or the sum of amounts, is negative or larger than can be stored."""
+    ERROR_REASON_INVALID_CURSOR: _ErrorReason.ValueType  # 12
+    """INVALID_ARGUMENT: the `cursor` of a watch is damaged, forged, or was given out by another service."""
     ERROR_REASON_USER_NOT_FOUND: _ErrorReason.ValueType  # 20
     """NOT_FOUND: no user has this id, e-mail or username."""
     ERROR_REASON_ORDER_NOT_FOUND: _ErrorReason.ValueType  # 21
@@ -68,6 +70,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the user has less credit available than the call needs."""
     ERROR_REASON_USER_IN_USE: _ErrorReason.ValueType  # 37
     """FAILED_PRECONDITION: the user has open orders or credit; `force` erases them too."""
+    ERROR_REASON_CURSOR_EXPIRED: _ErrorReason.ValueType  # 40
+    """OUT_OF_RANGE: events after the `cursor` of a watch are no longer kept. Metadata `earliest_cursor` is the first that
+    works; what changed in between must be read from the resources themselves.
+    """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 50
     """RESOURCE_EXHAUSTED: too much of this work is waiting already; `RetryInfo` says when to try again."""
     ERROR_REASON_RESPONSE_TOO_LARGE: _ErrorReason.ValueType  # 51
@@ -82,8 +88,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNKNOWN: the connection broke while the transaction was being committed, or the call was cut off then."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 56
     """INTERNAL: a defect of the service; metadata `error_id` finds it in the service's log."""
-    ERROR_REASON_EXPORT_STALLED: _ErrorReason.ValueType  # 60
+    ERROR_REASON_EXPORT_STALLED: _ErrorReason.ValueType  # 59
     """ABORTED: nothing of the export was read for too long; start it again."""
+    ERROR_REASON_SLOW_CONSUMER: _ErrorReason.ValueType  # 60
+    """RESOURCE_EXHAUSTED: the caller of a watch read more slowly than events came. Metadata `cursor` is where to go on."""
+    ERROR_REASON_SERVER_DRAINING: _ErrorReason.ValueType  # 61
+    """UNAVAILABLE: the server of a watch is shutting down. Metadata `cursor` is where to go on, at another server."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. The value without its `ERROR_REASON_` prefix is the `reason` of the `google.rpc.ErrorInfo`
@@ -114,6 +124,8 @@ ERROR_REASON_TOO_MANY_DECIMALS: ErrorReason.ValueType  # 8
 """INVALID_ARGUMENT: the amount has more decimals than its currency."""
 ERROR_REASON_AMOUNT_OUT_OF_RANGE: ErrorReason.ValueType  # 9
 """INVALID_ARGUMENT: an amount, or the sum of amounts, is negative or larger than can be stored."""
+ERROR_REASON_INVALID_CURSOR: ErrorReason.ValueType  # 12
+"""INVALID_ARGUMENT: the `cursor` of a watch is damaged, forged, or was given out by another service."""
 ERROR_REASON_USER_NOT_FOUND: ErrorReason.ValueType  # 20
 """NOT_FOUND: no user has this id, e-mail or username."""
 ERROR_REASON_ORDER_NOT_FOUND: ErrorReason.ValueType  # 21
@@ -140,6 +152,10 @@ ERROR_REASON_INSUFFICIENT_CREDIT: ErrorReason.ValueType  # 36
 """FAILED_PRECONDITION: the user has less credit available than the call needs."""
 ERROR_REASON_USER_IN_USE: ErrorReason.ValueType  # 37
 """FAILED_PRECONDITION: the user has open orders or credit; `force` erases them too."""
+ERROR_REASON_CURSOR_EXPIRED: ErrorReason.ValueType  # 40
+"""OUT_OF_RANGE: events after the `cursor` of a watch are no longer kept. Metadata `earliest_cursor` is the first that
+works; what changed in between must be read from the resources themselves.
+"""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 50
 """RESOURCE_EXHAUSTED: too much of this work is waiting already; `RetryInfo` says when to try again."""
 ERROR_REASON_RESPONSE_TOO_LARGE: ErrorReason.ValueType  # 51
@@ -154,6 +170,10 @@ ERROR_REASON_OUTCOME_UNKNOWN: ErrorReason.ValueType  # 55
 """UNKNOWN: the connection broke while the transaction was being committed, or the call was cut off then."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 56
 """INTERNAL: a defect of the service; metadata `error_id` finds it in the service's log."""
-ERROR_REASON_EXPORT_STALLED: ErrorReason.ValueType  # 60
+ERROR_REASON_EXPORT_STALLED: ErrorReason.ValueType  # 59
 """ABORTED: nothing of the export was read for too long; start it again."""
+ERROR_REASON_SLOW_CONSUMER: ErrorReason.ValueType  # 60
+"""RESOURCE_EXHAUSTED: the caller of a watch read more slowly than events came. Metadata `cursor` is where to go on."""
+ERROR_REASON_SERVER_DRAINING: ErrorReason.ValueType  # 61
+"""UNAVAILABLE: the server of a watch is shutting down. Metadata `cursor` is where to go on, at another server."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

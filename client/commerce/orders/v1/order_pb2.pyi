@@ -366,6 +366,8 @@ class OrderEvent(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID (version 7)."""
     order_id: _builtins.str
@@ -374,6 +376,10 @@ class OrderEvent(_message.Message):
     """What happened."""
     actor: _builtins.str
     """Who did it: the caller's identity, or `anonymous`."""
+    user_id: _builtins.str
+    """The user that the order belonged to after the event."""
+    status: Global___OrderStatus.ValueType
+    """The order's status after the event."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -391,10 +397,12 @@ class OrderEvent(_message.Message):
         actor: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         changes: _abc.Iterable[Global___FieldChange] | None = ...,
+        user_id: _builtins.str = ...,
+        status: Global___OrderStatus.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes", b"changes", "create_time", b"create_time", "id", b"id", "order_id", b"order_id", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes", b"changes", "create_time", b"create_time", "id", b"id", "order_id", b"order_id", "status", b"status", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from commerce.common.v1 import checkpoint_pb2 as _checkpoint_pb2
 from commerce.orders.v1 import note_pb2 as _note_pb2
 from commerce.orders.v1 import order_pb2 as _order_pb2
 from commerce.orders.v1 import tag_pb2 as _tag_pb2
@@ -1508,6 +1509,8 @@ class ExportOrdersRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TAGS_ANY_FIELD_NUMBER: _builtins.int
+    TAGS_ALL_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Only orders of this user."""
     @_builtins.property
@@ -1518,16 +1521,26 @@ class ExportOrdersRequest(_message.Message):
     def create_time(self) -> _interval_pb2.Interval:
         """Only orders created at or after the start and before the end; either may be left out."""
 
+    @_builtins.property
+    def tags_any(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only orders with at least one of these tags, in any writing that gives them; see `Tag`."""
+
+    @_builtins.property
+    def tags_all(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only orders with all of these tags, likewise."""
+
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
         statuses: _abc.Iterable[_order_pb2.OrderStatus.ValueType] | None = ...,
         create_time: _interval_pb2.Interval | None = ...,
+        tags_any: _abc.Iterable[_builtins.str] | None = ...,
+        tags_all: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "statuses", b"statuses", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "statuses", b"statuses", "tags_all", b"tags_all", "tags_any", b"tags_any", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1556,3 +1569,83 @@ class ExportOrdersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExportOrdersResponse: _TypeAlias = ExportOrdersResponse  # noqa: Y015
+
+@_typing.final
+class WatchOrdersRequest(_message.Message):
+    """Request of WatchOrders. Filters that are set must all hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOW_FIELD_NUMBER: _builtins.int
+    EARLIEST_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    now: _builtins.bool
+    """With what is committed from now on; in the moment of the call, some events just before it can come too."""
+    earliest: _builtins.bool
+    """With the earliest event that is kept."""
+    cursor: _builtins.str
+    """After the response with this `cursor`, from this or an earlier stream, whatever its filters were."""
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only events of orders that belong to one of these users, at most 100; empty means any."""
+
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_order_pb2.OrderStatus.ValueType]:
+        """Only events that left the order in one of these statuses; empty means any."""
+
+    def __init__(
+        self,
+        *,
+        now: _builtins.bool = ...,
+        earliest: _builtins.bool = ...,
+        cursor: _builtins.str = ...,
+        user_ids: _abc.Iterable[_builtins.str] | None = ...,
+        statuses: _abc.Iterable[_order_pb2.OrderStatus.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "earliest", b"earliest", "now", b"now", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "earliest", b"earliest", "now", b"now", "start", b"start", "statuses", b"statuses", "user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["now", "earliest", "cursor"]  # noqa: Y015
+    _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_start) -> _WhichOneofReturnType_start | None: ...
+
+Global___WatchOrdersRequest: _TypeAlias = WatchOrdersRequest  # noqa: Y015
+
+@_typing.final
+class WatchOrdersResponse(_message.Message):
+    """Response of WatchOrders."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Where to start to get what comes after this response. Opaque."""
+    @_builtins.property
+    def event(self) -> _order_pb2.OrderEvent:
+        """Something that happened."""
+
+    @_builtins.property
+    def checkpoint(self) -> _checkpoint_pb2.Checkpoint:
+        """Nothing but the cursor."""
+
+    def __init__(
+        self,
+        *,
+        event: _order_pb2.OrderEvent | None = ...,
+        checkpoint: _checkpoint_pb2.Checkpoint | None = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "content", b"content", "event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "content", b"content", "cursor", b"cursor", "event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["event", "checkpoint"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___WatchOrdersResponse: _TypeAlias = WatchOrdersResponse  # noqa: Y015

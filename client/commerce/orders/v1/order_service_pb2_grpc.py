@@ -156,6 +156,11 @@ class OrderServiceStub:
                 request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ExportOrdersRequest.SerializeToString,
                 response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ExportOrdersResponse.FromString,
                 _registered_method=True)
+        self.WatchOrders = channel.unary_stream(
+                '/commerce.orders.v1.OrderService/WatchOrders',
+                request_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.WatchOrdersRequest.SerializeToString,
+                response_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.WatchOrdersResponse.FromString,
+                _registered_method=True)
 
 
 class OrderServiceServicer:
@@ -391,6 +396,22 @@ class OrderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchOrders(self, request, context):
+        """Streams what happens to orders, from now, from the earliest event kept, or from where an earlier stream stopped.
+
+        Every event comes once, in one order that is the same for all callers; of one order in the order in which it
+        happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
+        handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
+        stream ends only with an error, the caller's deadline, or its cancellation.
+
+        Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
+        RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
+        UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OrderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -508,6 +529,11 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     servicer.ExportOrders,
                     request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ExportOrdersRequest.FromString,
                     response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.ExportOrdersResponse.SerializeToString,
+            ),
+            'WatchOrders': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchOrders,
+                    request_deserializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.WatchOrdersRequest.FromString,
+                    response_serializer=commerce_dot_orders_dot_v1_dot_order__service__pb2.WatchOrdersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1138,6 +1164,33 @@ class OrderService:
             '/commerce.orders.v1.OrderService/ExportOrders',
             commerce_dot_orders_dot_v1_dot_order__service__pb2.ExportOrdersRequest.SerializeToString,
             commerce_dot_orders_dot_v1_dot_order__service__pb2.ExportOrdersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchOrders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/commerce.orders.v1.OrderService/WatchOrders',
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.WatchOrdersRequest.SerializeToString,
+            commerce_dot_orders_dot_v1_dot_order__service__pb2.WatchOrdersResponse.FromString,
             options,
             channel_credentials,
             insecure,

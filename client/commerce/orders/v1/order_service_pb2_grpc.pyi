@@ -171,6 +171,18 @@ class OrderServiceStub:
 
     Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
     """
+    WatchOrders: _grpc.UnaryStreamMultiCallable[_order_service_pb2.WatchOrdersRequest, _order_service_pb2.WatchOrdersResponse]
+    """Streams what happens to orders, from now, from the earliest event kept, or from where an earlier stream stopped.
+
+    Every event comes once, in one order that is the same for all callers; of one order in the order in which it
+    happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
+    handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
+    stream ends only with an error, the caller's deadline, or its cancellation.
+
+    Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
+      RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
+      UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
+    """
 
 @_typing.type_check_only
 class OrderServiceAsyncStub(OrderServiceStub):
@@ -314,6 +326,18 @@ class OrderServiceAsyncStub(OrderServiceStub):
     at the cost of others.
 
     Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
+    """
+    WatchOrders: _aio.UnaryStreamMultiCallable[_order_service_pb2.WatchOrdersRequest, _order_service_pb2.WatchOrdersResponse]  # type: ignore[assignment]
+    """Streams what happens to orders, from now, from the earliest event kept, or from where an earlier stream stopped.
+
+    Every event comes once, in one order that is the same for all callers; of one order in the order in which it
+    happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
+    handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
+    stream ends only with an error, the caller's deadline, or its cancellation.
+
+    Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
+      RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
+      UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
     """
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -593,6 +617,24 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         at the cost of others.
 
         Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
+        """
+
+    @_abc_1.abstractmethod
+    def WatchOrders(
+        self,
+        request: _order_service_pb2.WatchOrdersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_order_service_pb2.WatchOrdersResponse], _abc.AsyncIterator[_order_service_pb2.WatchOrdersResponse]]:
+        """Streams what happens to orders, from now, from the earliest event kept, or from where an earlier stream stopped.
+
+        Every event comes once, in one order that is the same for all callers; of one order in the order in which it
+        happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
+        handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
+        stream ends only with an error, the caller's deadline, or its cancellation.
+
+        Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
+          RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
+          UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
         """
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

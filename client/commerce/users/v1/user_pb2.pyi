@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -45,6 +47,54 @@ USER_STATE_INACTIVE: UserState.ValueType  # 2
 USER_STATE_DELETED: UserState.ValueType  # 3
 """Soft-deleted by DeleteUser."""
 Global___UserState: _TypeAlias = UserState  # noqa: Y015
+
+class _UserEventType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UserEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UserEventType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USER_EVENT_TYPE_UNSPECIFIED: _UserEventType.ValueType  # 0
+    """Something that the server which answers does not know yet: a newer one recorded it."""
+    USER_EVENT_TYPE_CREATED: _UserEventType.ValueType  # 1
+    """By CreateUser."""
+    USER_EVENT_TYPE_UPDATED: _UserEventType.ValueType  # 2
+    """By UpdateUser."""
+    USER_EVENT_TYPE_DEACTIVATED: _UserEventType.ValueType  # 3
+    """By DeactivateUser."""
+    USER_EVENT_TYPE_REACTIVATED: _UserEventType.ValueType  # 4
+    """By ReactivateUser."""
+    USER_EVENT_TYPE_DELETED: _UserEventType.ValueType  # 5
+    """By DeleteUser."""
+    USER_EVENT_TYPE_UNDELETED: _UserEventType.ValueType  # 6
+    """By UndeleteUser."""
+    USER_EVENT_TYPE_PASSWORD_CHANGED: _UserEventType.ValueType  # 7
+    """By SetPassword."""
+    USER_EVENT_TYPE_PURGED: _UserEventType.ValueType  # 8
+    """By PurgeUser. It is the last event of the user, and the only one that is kept."""
+
+class UserEventType(_UserEventType, metaclass=_UserEventTypeEnumTypeWrapper):
+    """What happened to a user."""
+
+USER_EVENT_TYPE_UNSPECIFIED: UserEventType.ValueType  # 0
+"""Something that the server which answers does not know yet: a newer one recorded it."""
+USER_EVENT_TYPE_CREATED: UserEventType.ValueType  # 1
+"""By CreateUser."""
+USER_EVENT_TYPE_UPDATED: UserEventType.ValueType  # 2
+"""By UpdateUser."""
+USER_EVENT_TYPE_DEACTIVATED: UserEventType.ValueType  # 3
+"""By DeactivateUser."""
+USER_EVENT_TYPE_REACTIVATED: UserEventType.ValueType  # 4
+"""By ReactivateUser."""
+USER_EVENT_TYPE_DELETED: UserEventType.ValueType  # 5
+"""By DeleteUser."""
+USER_EVENT_TYPE_UNDELETED: UserEventType.ValueType  # 6
+"""By UndeleteUser."""
+USER_EVENT_TYPE_PASSWORD_CHANGED: UserEventType.ValueType  # 7
+"""By SetPassword."""
+USER_EVENT_TYPE_PURGED: UserEventType.ValueType  # 8
+"""By PurgeUser. It is the last event of the user, and the only one that is kept."""
+Global___UserEventType: _TypeAlias = UserEventType  # noqa: Y015
 
 @_typing.final
 class User(_message.Message):
@@ -150,3 +200,79 @@ class UserProfile(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UserProfile: _TypeAlias = UserProfile  # noqa: Y015
+
+@_typing.final
+class UserEvent(_message.Message):
+    """One thing that happened to a user."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """UUID (version 7)."""
+    user_id: _builtins.str
+    """The user."""
+    type: Global___UserEventType.ValueType
+    """What happened."""
+    actor: _builtins.str
+    """Who did it: the caller's identity, or `anonymous`."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it happened."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
+        """What changed; empty for CREATED."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        type: Global___UserEventType.ValueType = ...,
+        actor: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        changes: _abc.Iterable[Global___FieldChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes", b"changes", "create_time", b"create_time", "id", b"id", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserEvent: _TypeAlias = UserEvent  # noqa: Y015
+
+@_typing.final
+class FieldChange(_message.Message):
+    """A field of a user that changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    OLD_VALUE_FIELD_NUMBER: _builtins.int
+    NEW_VALUE_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """The field's path in the resource, for example `state`."""
+    old_value: _builtins.str
+    """Its value before, as text; empty for personal fields, which are only named."""
+    new_value: _builtins.str
+    """Its value after, likewise."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        old_value: _builtins.str = ...,
+        new_value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "new_value", b"new_value", "old_value", b"old_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FieldChange: _TypeAlias = FieldChange  # noqa: Y015

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from commerce.common.v1 import checkpoint_pb2 as _checkpoint_pb2
 from commerce.users.v1 import credit_pb2 as _credit_pb2
 from commerce.users.v1 import user_import_pb2 as _user_import_pb2
 from commerce.users.v1 import user_pb2 as _user_pb2
@@ -1290,3 +1291,83 @@ class PurgeUserResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PurgeUserResponse: _TypeAlias = PurgeUserResponse  # noqa: Y015
+
+@_typing.final
+class WatchUsersRequest(_message.Message):
+    """Request of WatchUsers. Filters that are set must all hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOW_FIELD_NUMBER: _builtins.int
+    EARLIEST_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
+    now: _builtins.bool
+    """With what is committed from now on; in the moment of the call, some events just before it can come too."""
+    earliest: _builtins.bool
+    """With the earliest event that is kept."""
+    cursor: _builtins.str
+    """After the response with this `cursor`, from this or an earlier stream, whatever its filters were."""
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only events of these users, at most 100; empty means any."""
+
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[_user_pb2.UserEventType.ValueType]:
+        """Only events of these types; empty means any."""
+
+    def __init__(
+        self,
+        *,
+        now: _builtins.bool = ...,
+        earliest: _builtins.bool = ...,
+        cursor: _builtins.str = ...,
+        user_ids: _abc.Iterable[_builtins.str] | None = ...,
+        types: _abc.Iterable[_user_pb2.UserEventType.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "earliest", b"earliest", "now", b"now", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "earliest", b"earliest", "now", b"now", "start", b"start", "types", b"types", "user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["now", "earliest", "cursor"]  # noqa: Y015
+    _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_start) -> _WhichOneofReturnType_start | None: ...
+
+Global___WatchUsersRequest: _TypeAlias = WatchUsersRequest  # noqa: Y015
+
+@_typing.final
+class WatchUsersResponse(_message.Message):
+    """Response of WatchUsers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Where to start to get what comes after this response. Opaque."""
+    @_builtins.property
+    def event(self) -> _user_pb2.UserEvent:
+        """Something that happened."""
+
+    @_builtins.property
+    def checkpoint(self) -> _checkpoint_pb2.Checkpoint:
+        """Nothing but the cursor."""
+
+    def __init__(
+        self,
+        *,
+        event: _user_pb2.UserEvent | None = ...,
+        checkpoint: _checkpoint_pb2.Checkpoint | None = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "content", b"content", "event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "content", b"content", "cursor", b"cursor", "event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["event", "checkpoint"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___WatchUsersResponse: _TypeAlias = WatchUsersResponse  # noqa: Y015

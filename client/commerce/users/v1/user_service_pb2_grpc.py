@@ -136,6 +136,11 @@ class UserServiceStub:
                 request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ListCreditEntriesRequest.SerializeToString,
                 response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ListCreditEntriesResponse.FromString,
                 _registered_method=True)
+        self.WatchUsers = channel.unary_stream(
+                '/commerce.users.v1.UserService/WatchUsers',
+                request_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.WatchUsersRequest.SerializeToString,
+                response_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.WatchUsersResponse.FromString,
+                _registered_method=True)
 
 
 class UserServiceServicer:
@@ -344,6 +349,22 @@ class UserServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchUsers(self, request, context):
+        """Streams what happens to users, from now, from the earliest event kept, or from where an earlier stream stopped.
+
+        Every event comes once, in one order that is the same for all callers; of one user in the order in which it
+        happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
+        handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
+        stream ends only with an error, the caller's deadline, or its cancellation.
+
+        Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
+        RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
+        UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UserServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -441,6 +462,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.ListCreditEntries,
                     request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ListCreditEntriesRequest.FromString,
                     response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.ListCreditEntriesResponse.SerializeToString,
+            ),
+            'WatchUsers': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchUsers,
+                    request_deserializer=commerce_dot_users_dot_v1_dot_user__service__pb2.WatchUsersRequest.FromString,
+                    response_serializer=commerce_dot_users_dot_v1_dot_user__service__pb2.WatchUsersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -963,6 +989,33 @@ class UserService:
             '/commerce.users.v1.UserService/ListCreditEntries',
             commerce_dot_users_dot_v1_dot_user__service__pb2.ListCreditEntriesRequest.SerializeToString,
             commerce_dot_users_dot_v1_dot_user__service__pb2.ListCreditEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/commerce.users.v1.UserService/WatchUsers',
+            commerce_dot_users_dot_v1_dot_user__service__pb2.WatchUsersRequest.SerializeToString,
+            commerce_dot_users_dot_v1_dot_user__service__pb2.WatchUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

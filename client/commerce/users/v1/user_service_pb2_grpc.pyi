@@ -160,6 +160,18 @@ class UserServiceStub:
 
     Errors: NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
+    WatchUsers: _grpc.UnaryStreamMultiCallable[_user_service_pb2.WatchUsersRequest, _user_service_pb2.WatchUsersResponse]
+    """Streams what happens to users, from now, from the earliest event kept, or from where an earlier stream stopped.
+
+    Every event comes once, in one order that is the same for all callers; of one user in the order in which it
+    happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
+    handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
+    stream ends only with an error, the caller's deadline, or its cancellation.
+
+    Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
+      RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
+      UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
+    """
 
 @_typing.type_check_only
 class UserServiceAsyncStub(UserServiceStub):
@@ -292,6 +304,18 @@ class UserServiceAsyncStub(UserServiceStub):
     """Lists the entries of a user's ledger, last made first.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """
+    WatchUsers: _aio.UnaryStreamMultiCallable[_user_service_pb2.WatchUsersRequest, _user_service_pb2.WatchUsersResponse]  # type: ignore[assignment]
+    """Streams what happens to users, from now, from the earliest event kept, or from where an earlier stream stopped.
+
+    Every event comes once, in one order that is the same for all callers; of one user in the order in which it
+    happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
+    handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
+    stream ends only with an error, the caller's deadline, or its cancellation.
+
+    Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
+      RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
+      UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
     """
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -536,6 +560,24 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the entries of a user's ledger, last made first.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+
+    @_abc_1.abstractmethod
+    def WatchUsers(
+        self,
+        request: _user_service_pb2.WatchUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_user_service_pb2.WatchUsersResponse], _abc.AsyncIterator[_user_service_pb2.WatchUsersResponse]]:
+        """Streams what happens to users, from now, from the earliest event kept, or from where an earlier stream stopped.
+
+        Every event comes once, in one order that is the same for all callers; of one user in the order in which it
+        happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
+        handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
+        stream ends only with an error, the caller's deadline, or its cancellation.
+
+        Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
+          RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
+          UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
         """
 
 def add_UserServiceServicer_to_server(servicer: UserServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,172 @@
+"""`commerce relay`: publishes events to NATS JetStream as CloudEvents.
+
+At least once, and for each user and order in the order in which things happened: an event that JetStream has not
+acknowledged is published again before any later one of the same user or order. What is published again has the same id,
+which is also the message's `Nats-Msg-Id`, so JetStream drops it within the stream's duplicate window.
+
+Whatever breaks, the relay starts again from its stored cursor, and that moves only after JetStream's acknowledgements.
+"""
+
+import asyncio
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import nats
+import structlog
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+from sqlalchemy.exc import DBAPIError
+
+from service.application.ports import Overloaded, PlaceSwept, Row, StoreError
+from service.config import RelaySettings
+from service.db.engine import create_engine
+from service.db.readiness import problem_with
+from service.db.relay import RelayLog, active_relay
+from service.logs import where_raised
+
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 5.0
+TIMEOUT_SECONDS = 5
+
+_INTERRUPTIONS = (StoreError, Overloaded, DBAPIError, NatsError, OSError)
+log = structlog.get_logger()
+
+
+class RelayError(Exception):
+    """The relay cannot start; the message is one line for an operator."""
+
+
+class Relay:
+    """Publishes events: `check`, then `run` until it is cancelled, then `close`."""
+
+    def __init__(self, settings: RelaySettings) -> None:
+        self._settings = settings
+        self._engine = create_engine(settings, pool_size=1)
+        # Since something was published last.
+        self._failures = 0
+
+    async def check(self) -> None:
+        """Raise RelayError if the database or the broker cannot be used."""
+        if problem := await problem_with(self._engine):
+            raise RelayError(problem)
+        try:
+            async with self._jetstream():
+                pass
+        except (NatsError, OSError, ValueError) as error:
+            raise RelayError(
+                "COMMERCE_NATS_URL names no NATS server with JetStream that can be reached, and that has or takes the"
+                f" stream {self._settings.relay_stream}"
+            ) from error
+
+    async def run(self) -> None:
+        """Publish while no other relay of this name does, and go on whatever breaks.
+
+        Raises:
+            RelayError: events were deleted before they were published.
+        """
+        name = self._settings.relay_name
+        while True:
+            try:
+                # In this order: a standby has no connection to the broker.
+                async with active_relay(self._engine, name) as events, self._jetstream() as jetstream:
+                    log.info("relaying", name=name, stream=self._settings.relay_stream)
+                    await self._publish_all(events, jetstream)
+            except PlaceSwept as error:
+                raise RelayError(f"events after the cursor of relay {name} were deleted; delete its cursor") from error
+            except _INTERRUPTIONS as error:
+                pause = min(FIRST_PAUSE_SECONDS * 2**self._failures, LONGEST_PAUSE_SECONDS)
+                self._failures += 1
+                log.warning("relay interrupted", again_in_seconds=round(pause, 1), **where_raised(error))
+                await asyncio.sleep(random.uniform(0.5, 1) * pause)  # noqa: S311 - only spreads retries
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+    async def _publish_all(self, events: RelayLog, jetstream: JetStreamContext) -> None:
+        place = await events.cursor()
+        while True:
+            page = await events.page(place)
+            for turn in _turns(event for _, event in page.events):
+                sent = await asyncio.gather(
+                    *(self._publish(jetstream, event) for event in turn), return_exceptions=True
+                )
+                for failure in sent:
+                    if isinstance(failure, BaseException):
+                        raise failure
+            if page.events:
+                await events.advance(page.end)
+                place, self._failures = page.end, 0
+            if not page.has_more:
+                await asyncio.sleep(self._settings.relay_poll_interval)
+
+    async def _publish(self, jetstream: JetStreamContext, event: Row) -> None:
+        await jetstream.publish(
+            f"commerce.{event.aggregate_type}.{event.type}",
+            cloud_event(event),
+            timeout=TIMEOUT_SECONDS,
+            stream=self._settings.relay_stream,
+            headers={"Nats-Msg-Id": str(event.id), "Content-Type": "application/cloudevents+json"},
+        )
+
+    @asynccontextmanager
+    async def _jetstream(self) -> AsyncIterator[JetStreamContext]:
+        # It does not reconnect by itself: then messages could be sent in another order.
+        client = await nats.connect(
+            self._settings.nats_url.get_secret_value(),
+            name=f"commerce relay {self._settings.relay_name}",
+            allow_reconnect=False,
+            # Of the first connection, which it would try for two minutes.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            connect_timeout=TIMEOUT_SECONDS,
+            error_cb=_ignore,
+        )
+        try:
+            jetstream = client.jetstream(timeout=TIMEOUT_SECONDS)
+            try:
+                await jetstream.stream_info(self._settings.relay_stream)
+            except NotFoundError:
+                await jetstream.add_stream(name=self._settings.relay_stream, subjects=["commerce.>"])
+            yield jetstream
+        finally:
+            await client.close()
+
+
+def cloud_event(event: Row) -> bytes:
+    """Return an event in the JSON format of CloudEvents 1.0."""
+    data: dict[str, object] = {"changes": event.changes}
+    if event.aggregate_type == "order":
+        data |= {"user_id": str(event.user_id) if event.user_id else None, "status": event.status}
+    attributes = {
+        "specversion": "1.0",
+        "id": str(event.id),
+        "source": "/commerce",
+        "type": f"commerce.{event.aggregate_type}.{event.type}",
+        "subject": f"{event.aggregate_type}s/{event.aggregate_id}",
+        "time": event.create_time.isoformat(),
+        # Extensions: what must stay in order, and who did it.
+        "partitionkey": str(event.aggregate_id),
+        "actor": event.actor,
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    return json.dumps(attributes, separators=(",", ":")).encode()
+
+
+def _turns(events: Iterable[Row]) -> list[list[Row]]:
+    """Return the events in turns: each has at most one event of a user or order, so all of it can be sent at once."""
+    turns: defaultdict[int, list[Row]] = defaultdict(list)
+    earlier: Counter[object] = Counter()
+    for event in events:
+        turns[earlier[event.aggregate_id]].append(event)
+        earlier[event.aggregate_id] += 1
+    return list(turns.values())
+
+
+async def _ignore(_error: Exception) -> None:
+    """Say nothing: what matters also fails a publication."""

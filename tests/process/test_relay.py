@@ -1,0 +1,231 @@
+import asyncio
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import commerce.orders.v1.order_service_pb2 as pb
+import nats
+import pytest
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+
+from tests.conftest import running_server
+from tests.process.running import PATIENCE_SECONDS, ROOT, Running, commerce, free_port, running
+from tests.support import Clients, connect, driver_connection
+from tests.watching import eventually, insert_events
+
+BROKER = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "nats-server"
+
+
+class Broker:
+    """A NATS server with JetStream whose data outlives it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self._folder = folder
+
+    @asynccontextmanager
+    async def up(self) -> AsyncIterator[Running]:
+        arguments = ("-js", "-sd", str(self._folder), "-a", "127.0.0.1", "-p", str(self.port))
+        async with running(BROKER, *arguments) as process:
+            await process.says("Server is ready")
+            yield process
+
+    @asynccontextmanager
+    async def jetstream(self) -> AsyncIterator[JetStreamContext]:
+        client = await nats.connect(self.url, allow_reconnect=False)
+        try:
+            yield client.jetstream()
+        finally:
+            await client.close()
+
+    async def messages(self, count: int) -> list[Any]:
+        """Return the first messages of the stream, waiting for them."""
+        async with self.jetstream() as jetstream:
+            subscription = await eventually(lambda: _subscribed(jetstream))
+            return [await subscription.next_msg(timeout=PATIENCE_SECONDS) for _ in range(count)]
+
+    async def count(self) -> int:
+        async with self.jetstream() as jetstream:
+            return (await jetstream.stream_info("commerce")).state.messages
+
+
+async def _subscribed(jetstream: JetStreamContext) -> JetStreamContext.PushSubscription | None:
+    try:
+        return await jetstream.subscribe("commerce.>", ordered_consumer=True)
+    except NotFoundError:
+        # The relay makes the stream.
+        return None
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Broker:
+    return Broker(tmp_path / "jetstream")
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    async with driver_connection(database_url) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def relay(database_url: str, broker: Broker) -> AsyncIterator[Running]:
+    environment = {"DATABASE_URL": database_url, "COMMERCE_LOG_FORMAT": "json"}
+    async with running(*commerce("relay", "--nats-url", broker.url), **environment) as process:
+        yield process
+
+
+async def written(connection: asyncpg.Connection) -> dict[str, list[str]]:
+    """Ids of all events by what they are of, in their order."""
+    by_aggregate = defaultdict(list)
+    for row in await connection.fetch("SELECT aggregate_id, id FROM events ORDER BY xid, position"):
+        by_aggregate[str(row["aggregate_id"])].append(str(row["id"]))
+    return by_aggregate
+
+
+def arrived(messages: list[Any]) -> dict[str, list[str]]:
+    """Ids of the messages by what they are of, in the order of their first arrival."""
+    by_aggregate: defaultdict[str, list[str]] = defaultdict(list)
+    for message in messages:
+        event = json.loads(message.data)
+        assert message.headers["Nats-Msg-Id"] == event["id"]
+        if event["id"] not in by_aggregate[event["partitionkey"]]:
+            by_aggregate[event["partitionkey"]].append(event["id"])
+    return by_aggregate
+
+
+async def test_events_arrive_as_cloud_events(database_url: str, broker: Broker, connection: asyncpg.Connection) -> None:
+    async with running_server(database_url) as server, connect(server.port) as clients:
+        user = await clients.create_user()
+        order = await clients.create_order(user.id)
+    async with broker.up(), relay(database_url, broker):
+        of_user, of_order = await broker.messages(2)
+    assert (of_user.subject, of_order.subject) == ("commerce.user.CREATED", "commerce.order.CREATED")
+    assert of_order.headers["Content-Type"] == "application/cloudevents+json"
+    row = await connection.fetchrow("SELECT * FROM events WHERE aggregate_type = 'order'")
+    assert json.loads(of_order.data) == {
+        "specversion": "1.0",
+        "id": str(row["id"]),
+        "source": "/commerce",
+        "type": "commerce.order.CREATED",
+        "subject": f"orders/{order.id}",
+        "time": row["create_time"].isoformat(),
+        "partitionkey": order.id,
+        "actor": "anonymous",
+        "datacontenttype": "application/json",
+        "data": {"changes": [], "user_id": user.id, "status": "PENDING"},
+    }
+
+
+async def test_every_event_arrives_through_kills_of_the_relay_and_the_broker(
+    database_url: str, broker: Broker, connection: asyncpg.Connection
+) -> None:
+    async def write(clients: Clients, user_id: str) -> None:
+        for _ in range(30):
+            order = await clients.create_order(user_id)
+            for request in (pb.ConfirmOrderRequest(id=order.id), pb.ProcessOrderRequest(id=order.id)):
+                method = type(request).__name__.removesuffix("Request")
+                await getattr(clients.orders, method)(request)
+
+    async with running_server(database_url) as server, connect(server.port) as clients:
+        user = await clients.create_user()
+        writers = asyncio.gather(*(write(clients, user.id) for _ in range(3)))
+        async with broker.up() as first_broker:
+            async with relay(database_url, broker) as killed:
+                await broker.messages(20)
+                await killed.end()
+            async with relay(database_url, broker) as survivor:
+                await survivor.says("relaying")
+                await first_broker.end()
+                await survivor.says("relay interrupted")
+                await insert_events(connection, 700)
+                async with broker.up():
+                    await writers
+                    everything = await written(connection)
+                    count = sum(map(len, everything.values()))
+                    messages = await broker.messages(count)
+                    # What came twice is among them, and pushes others out.
+                    while arrived(messages) != everything and len(messages) < 2 * count:
+                        messages = await broker.messages(len(messages) + 1)
+                    assert await survivor.end(signal.SIGTERM) == 0
+    assert count == 1 + 270 + 700
+    assert arrived(messages) == everything
+
+
+async def _is_tried_for(connection: asyncpg.Connection) -> bool:
+    """Return whether a connection has last tried for the lock: the relay that has it went on to other statements."""
+    statement = """
+    SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'commerce'
+    AND query LIKE '%pg_try_advisory_lock%'
+    """
+    return bool(await connection.fetchval(statement))
+
+
+async def test_a_second_relay_waits_until_the_first_is_gone(
+    database_url: str, broker: Broker, connection: asyncpg.Connection
+) -> None:
+    async with broker.up(), relay(database_url, broker) as first:
+        await first.says("relaying")
+        async with relay(database_url, broker) as second:
+            await eventually(lambda: _is_tried_for(connection))
+            await insert_events(connection, 3)
+            await broker.messages(3)
+            assert not any("relaying" in line for line in second.lines)
+            await first.end()
+            await second.says("relaying")
+            await insert_events(connection, 2)
+            messages = await broker.messages(5)
+            assert await broker.count() == 5
+    assert arrived(messages) == await written(connection)
+
+
+async def test_a_relay_goes_on_after_its_connections_to_the_database_are_cut(
+    database_url: str, broker: Broker, connection: asyncpg.Connection
+) -> None:
+    async with broker.up(), relay(database_url, broker) as process:
+        await insert_events(connection, 2)
+        await broker.messages(2)
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'commerce'"
+        )
+        await insert_events(connection, 2)
+        messages = await broker.messages(4)
+        assert await process.end(signal.SIGTERM) == 0
+    assert arrived(messages) == await written(connection)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "COMMERCE_NATS_URL is not set"),
+        (("--nats-url", "nats://127.0.0.1:1"), "COMMERCE_NATS_URL names no NATS server"),
+        (("--nats-url", "nats://127.0.0.1:1", "--stream", "a b"), "COMMERCE_RELAY_STREAM is wrong"),
+    ],
+    ids=["no broker", "unreachable broker", "wrong stream"],
+)
+async def test_what_is_wrong_is_said_in_one_line(database_url: str, arguments: tuple[str, ...], words: str) -> None:
+    environment = {"DATABASE_URL": database_url, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}", "PATH": ""}
+    result = await asyncio.to_thread(
+        subprocess.run,
+        commerce("relay", *arguments),
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"Error: {words}")
+    assert result.stderr.count("\n") == 1
