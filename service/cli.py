@@ -77,7 +77,8 @@ async def _serve(settings: ServerSettings, data_dir: Path | None = None) -> None
     await server.start()
     if data_dir is not None:
         address = f"{settings.host}:{server.port}"
-        url = settings.database_url.get_secret_value()
+        # For other programs, which know no driver of Python's.
+        url = settings.database_url.get_secret_value().replace("+asyncpg", "")
         click.echo(_DEVELOPMENT_WELCOME.format(address=address, data_dir=data_dir, database_url=url))
     await server.wait_until_signalled()
 
@@ -121,7 +122,9 @@ async def _check(settings: DatabaseSettings) -> None:
 def gc() -> None:
     """Delete what is kept for a time only: answers to request ids, after 24 hours. Run it every hour or so."""
     with _one_line_errors():
-        swept = _run(_gc(load(DatabaseSettings)))
+        settings = load(DatabaseSettings)
+        _run(_check(settings))
+        swept = _run(_gc(settings))
         click.echo(f"swept {swept} expired request ids")
 
 
