@@ -19,7 +19,7 @@ run: $(READY) ## Serve on 127.0.0.1:50051 with an embedded PostgreSQL (data in .
 	@exec $(BIN)/commerce serve --dev
 
 .PHONY: test
-test: lint types layers protos breaking migrations dockerfile tests ## Check everything, as CI does: all of the following
+test: lint types layers protos breaking migrations dockerfile tests ## Check everything, as CI does: all from lint to tests
 
 .PHONY: lint
 lint: $(READY) ## Style of the code (ruff)

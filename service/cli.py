@@ -95,7 +95,8 @@ async def _serve(settings: ServerSettings, data_dir: Path | None = None) -> None
     await server.start()
     if data_dir is not None:
         address = f"{settings.host}:{server.port}"
-        url = settings.database_url.get_secret_value()
+        # For other programs, which know no driver of Python's.
+        url = settings.database_url.get_secret_value().replace("+asyncpg", "")
         click.echo(_DEVELOPMENT_WELCOME.format(address=address, data_dir=data_dir, database_url=url))
     await server.wait_until_signalled()
 
@@ -144,7 +145,9 @@ def gc() -> None:
     COMMERCE_EVENT_RETENTION_DAYS (90), but for those that a relay has yet to publish.
     """
     with _one_line_errors():
-        for line in _run(_gc(load(GcSettings))):
+        settings = load(GcSettings)
+        _run(_check(settings))
+        for line in _run(_gc(settings)):
             click.echo(line)
 
 

@@ -166,7 +166,10 @@ class Server:
         waiting = asyncio.create_task(second.wait())
         await asyncio.wait({draining, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        if not draining.done():
+        if draining.done():
+            # Raises what went wrong with it.
+            draining.result()
+        else:
             log.warning("second signal: stopping at once")
             # Not even waiting for statements that run: PostgreSQL rolls back what a lost connection leaves.
             os._exit(1)

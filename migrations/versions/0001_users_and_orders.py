@@ -16,10 +16,18 @@ depends_on: str | Sequence[str] | None = None
 # The sum is checked when the transaction commits: an order and its items come in statements of their own.
 ORDER_TOTAL_FUNCTION = """
 CREATE FUNCTION check_order_total() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    changed uuid[];
 BEGIN
-    IF (SELECT o.total_amount IS DISTINCT FROM (SELECT sum(i.subtotal) FROM order_items i WHERE i.order_id = o.id)
-        FROM orders o WHERE o.id = NEW.id)
-    THEN
+    IF TG_TABLE_NAME = 'orders' THEN
+        changed := ARRAY[NEW.id];
+    ELSE
+        changed := ARRAY[OLD.order_id, NEW.order_id];
+    END IF;
+    IF EXISTS (
+        SELECT FROM orders o WHERE o.id = ANY (changed)
+        AND o.total_amount IS DISTINCT FROM (SELECT sum(i.subtotal) FROM order_items i WHERE i.order_id = o.id)
+    ) THEN
         RAISE EXCEPTION 'total_amount is not the sum of the items'
             USING ERRCODE = 'check_violation', CONSTRAINT = 'order_total', TABLE = 'orders';
     END IF;
@@ -27,14 +35,20 @@ BEGIN
 END
 $$
 """
-ORDER_TOTAL_TRIGGER = """
-CREATE CONSTRAINT TRIGGER order_total AFTER INSERT OR UPDATE OF total_amount, currency ON orders
+ORDER_TOTAL_TRIGGERS = (
+    """
+CREATE CONSTRAINT TRIGGER order_total AFTER INSERT OR UPDATE ON orders
 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_order_total()
-"""
+""",
+    """
+CREATE CONSTRAINT TRIGGER order_total AFTER INSERT OR UPDATE OR DELETE ON order_items
+DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_order_total()
+""",
+)
 APPEND_ONLY_FUNCTION = """
 CREATE FUNCTION refuse_update() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'events are append-only' USING ERRCODE = 'restrict_violation';
+    RAISE EXCEPTION USING MESSAGE = TG_TABLE_NAME || ' is append-only', ERRCODE = 'restrict_violation';
 END
 $$
 """
@@ -187,7 +201,7 @@ def upgrade() -> None:
         sa.Column("user_id", sa.UUID(), nullable=False),
         sa.Column("password_hash", sa.Text(), nullable=False),
         sa.Column("update_time", sa.TIMESTAMP(timezone=True), nullable=False),
-        sa.CheckConstraint("password_hash LIKE '$argon2id$%'", name=op.f("ck_user_passwords_password_hash")),
+        sa.CheckConstraint("starts_with(password_hash, '$argon2id$')", name=op.f("ck_user_passwords_password_hash")),
         sa.ForeignKeyConstraint(
             ["user_id"], ["users.id"], name=op.f("fk_user_passwords_user_id_users"), ondelete="CASCADE"
         ),
@@ -215,7 +229,7 @@ def upgrade() -> None:
     op.execute(sa.schema.CreateSequence(sa.Sequence("order_number_seq", start=1, increment=32)))
     for statement in (
         ORDER_TOTAL_FUNCTION,
-        ORDER_TOTAL_TRIGGER,
+        *ORDER_TOTAL_TRIGGERS,
         APPEND_ONLY_FUNCTION,
         APPEND_ONLY_TRIGGER,
         SIGNING_KEY,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -85,10 +85,13 @@ async def upgrade(engine: AsyncEngine, revision: str = "head", *, patience: floa
         StoreError: the database failed.
     """
     try:
-        target = _scripts().get_revision(revision).revision
-    except CommandError as error:
-        message = f"there is no migration {revision}"
-        raise MigrationError(message) from error
+        script = _scripts().get_revision(revision) if revision else None
+    except CommandError:
+        script = None
+    # None also for `base`, which nothing is brought up to.
+    if not isinstance(script, Script):
+        raise MigrationError(f"there is no migration {revision} to bring the schema up to")
+    target = script.revision
     give_up = time.monotonic() + patience
     with translated():
         # AUTOCOMMIT: a transaction left open here would keep CREATE INDEX CONCURRENTLY waiting for ever.

@@ -128,7 +128,7 @@ user_passwords = Table(
     Column("user_id", ForeignKey(users.c.id, ondelete="CASCADE"), primary_key=True),
     Column("password_hash", Text, nullable=False),
     Column("update_time", _Time, nullable=False),
-    CheckConstraint("password_hash LIKE '$argon2id$%'", name="password_hash"),
+    CheckConstraint("starts_with(password_hash, '$argon2id$')", name="password_hash"),
 )
 
 # One to one. Users made before there were profiles have no row.
@@ -170,7 +170,7 @@ orders = Table(
         "status IN ('PENDING', 'CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED', 'CANCELLED')", name="status"
     ),
     CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
-    # That it is the sum of the items is checked at commit, by the trigger order_total.
+    # That it is the sum of the items is checked at commit, by the triggers order_total.
     CheckConstraint("total_amount >= 0", name="total_amount"),
     CheckConstraint("length(external_ref) BETWEEN 1 AND 100", name="external_ref"),
     CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),

@@ -65,7 +65,7 @@ class OrderNote(Entity):
     def publish(self, now: datetime) -> None:
         """Go from DRAFT to PUBLISHED; raises IllegalTransition."""
         if self.state is not NoteState.DRAFT:
-            raise IllegalTransition(self.subject, self.state, NoteState.PUBLISHED, ())
+            raise IllegalTransition(self.subject, "publish", self.state, ())
         self.state = NoteState.PUBLISHED
         self.changed("NOTE_PUBLISHED", now)
         self.publish_time = self.update_time

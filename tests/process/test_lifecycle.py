@@ -244,7 +244,8 @@ async def test_no_call_fails_while_a_balancer_sends_new_connections_to_another_s
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    # Its owner would share it.
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as listener:
         yield listener.getsockname()[1]
 
 

@@ -54,6 +54,7 @@ STATEMENTS = {
     "DeleteOrderNote": 4,
     "ListOrderNotes": 1,
     "SearchOrderNotes": 1,
+    "SearchUsers": 1,
 }
 WITH_REQUEST_ID = 2
 # The time limit, the claim that is not had, and the stored response.
