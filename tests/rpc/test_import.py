@@ -166,11 +166,14 @@ async def test_a_taken_username_fails_its_row_only(
 async def test_rows_about_one_user_are_taken_in_their_order(clients: Clients) -> None:
     row = new_row()
     again = UserImportRow(email=row.email.upper(), username=row.username, full_name="Second")
-    thief = new_row(username=row.username)
-    response = await import_users(clients, [row, again, thief], on_conflict=UPDATE)
-    assert counts(response) == (1, 1, 0, 1)
-    assert response.failures[0].row_number == 3
-    assert (await user_of(clients, row)).full_name == "Second"
+    response = await import_users(clients, [row, again, row], on_conflict=UPDATE)
+    assert counts(response) == (1, 2, 0, 0)
+    assert (await user_of(clients, row)).full_name == row.full_name
+    first, thief = new_row(), new_row()
+    thief.username = first.username
+    response = await import_users(clients, [first, thief])
+    assert counts(response) == (1, 0, 0, 1)
+    assert response.failures[0].row_number == 2
 
 
 async def test_fail_ends_at_the_first_conflict_and_keeps_what_comes_before(clients: Clients) -> None:
