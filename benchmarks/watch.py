@@ -1,0 +1,192 @@
+"""How long an event takes from its INSERT to its watchers: `python benchmarks/watch.py [--watchers N ...]`.
+
+PostgreSQL, the server, all watchers and the writer are processes of their own on this machine, which they share: with
+many watchers most of the time is theirs, not the server's.
+"""
+
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import click
+import commerce.orders.v1.order_service_pb2 as pb
+import grpc
+import uvloop
+from commerce.orders.v1.order_service_pb2_grpc import OrderServiceStub
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from service.config import DatabaseSettings, LogSettings, ServerSettings, load
+from service.db import migrate
+from service.db.embedded import embedded_postgres
+from service.db.engine import async_url, create_engine
+from service.logs import configure_logging
+from service.server import Server
+
+EVENTS = 50
+PAUSE_SECONDS = 0.05
+# Beyond it, what is measured is only how long the queue is.
+DELIVERIES_PER_SECOND = 2000
+PATIENCE_SECONDS = 120
+# A server allows 100 calls on one connection.
+WATCHERS_ON_A_CONNECTION = 50
+INSERT = """
+INSERT INTO events (id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
+VALUES (gen_random_uuid(), 'order', gen_random_uuid(), 'CREATED', '', now(), '[]', gen_random_uuid(), 'PENDING')
+RETURNING id
+"""
+
+
+async def measure(url: str, watchers: int) -> None:
+    """Print the latency with this many watchers."""
+    async with part("serve", url) as server:
+        port = await line(server)
+        async with part("watch", port, str(watchers)) as watching:
+            await line(watching)
+            await begin(server)
+            sent = await write(url, max(PAUSE_SECONDS, watchers / DELIVERIES_PER_SECOND))
+            arrivals = json.loads(await rest(watching))
+        per_second = float(await rest(server))
+    latencies = sorted((arrived - sent[event_id]) * 1000 for event_id, arrived in arrivals)
+    p50, p99 = statistics.median(latencies), latencies[len(latencies) * 99 // 100]
+    click.echo(
+        f"{watchers:5} watchers: p50 {p50:7.1f} ms, p99 {p99:7.1f} ms, {len(latencies)} of {watchers * EVENTS}"
+        f" deliveries, {per_second:.1f} statements/s"
+    )
+
+
+async def write(url: str, pause_seconds: float) -> dict[str, float]:
+    """Write events, one in a transaction, and return when each was begun."""
+    connection = await asyncpg.connect(async_url(url).set(drivername="postgresql").render_as_string())
+    sent = {}
+    for _ in range(EVENTS):
+        begun = time.monotonic()
+        sent[str(await connection.fetchval(INSERT))] = begun
+        await asyncio.sleep(pause_seconds)
+    await connection.close()
+    return sent
+
+
+async def serve(url: str) -> None:
+    """Print the port; at the end, how many times a second the tailer asked the database."""
+    configure_logging(load(LogSettings))
+    server = Server(load(ServerSettings, DATABASE_URL=url, port=0))
+    await server.start()
+    statements: list[str] = []
+    event.listen(Engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    say(server.port)
+    # All watchers have come.
+    await asyncio.to_thread(sys.stdin.readline)
+    statements.clear()
+    begun = time.monotonic()
+    await asyncio.to_thread(sys.stdin.read)
+    looks = [statement for statement in statements if "waiting_since" in statement]
+    say(len(looks) / (time.monotonic() - begun))
+    await server.stop(grace=1)
+
+
+async def watch(port: str, watchers: int) -> None:
+    """Print a line when all watch; at the end, what came to anybody and when."""
+    arrivals: list[tuple[str, float]] = []
+    ready, all_arrived = asyncio.Semaphore(0), asyncio.Event()
+
+    async def read(channel: grpc.aio.Channel) -> None:
+        async for response in OrderServiceStub(channel).WatchOrders(pb.WatchOrdersRequest(now=True)):
+            if response.WhichOneof("content") == "event":
+                arrivals.append((response.event.id, time.monotonic()))
+                if len(arrivals) == watchers * EVENTS:
+                    all_arrived.set()
+            else:
+                ready.release()
+
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    channels = [
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
+        for _ in range(0, watchers, WATCHERS_ON_A_CONNECTION)
+    ]
+    reading = [asyncio.create_task(read(channels[index % len(channels)])) for index in range(watchers)]
+    for _ in reading:
+        await ready.acquire()
+    say("ready")
+    await asyncio.to_thread(sys.stdin.read)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await all_arrived.wait()
+    say(json.dumps(arrivals))
+    for task in reading:
+        task.cancel()
+    await asyncio.gather(*reading, return_exceptions=True)
+
+
+@asynccontextmanager
+async def part(*arguments: str) -> AsyncIterator[Process]:
+    """Run a part of the benchmark in a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, *arguments, stdin=PIPE, stdout=PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def line(process: Process) -> str:
+    """Return the next line that a part prints."""
+    assert process.stdout, "it is a pipe"
+    return (await process.stdout.readline()).decode().strip()
+
+
+async def begin(process: Process) -> None:
+    """Let a part count from now on."""
+    assert process.stdin, "it is a pipe"
+    process.stdin.write(b"\n")
+    await process.stdin.drain()
+
+
+async def rest(process: Process) -> str:
+    """End a part, and return what it prints then."""
+    return (await process.communicate(b""))[0].decode()
+
+
+def say(what: object) -> None:
+    """Print a line at once."""
+    click.echo(str(what))
+    sys.stdout.flush()
+
+
+@click.command()
+@click.option("--watchers", type=int, multiple=True, default=(1, 100, 1000), show_default=True)
+def main(watchers: Sequence[int]) -> None:
+    """Measure with so many watchers at once."""
+    os.environ["COMMERCE_LOG_LEVEL"] = "error"
+    with tempfile.TemporaryDirectory() as folder, embedded_postgres(Path(folder)) as url:
+        asyncio.run(migrated(url))
+        for number in watchers:
+            asyncio.run(measure(url, number))
+
+
+async def migrated(url: str) -> None:
+    """Make the schema."""
+    engine = create_engine(load(DatabaseSettings, DATABASE_URL=url), pool_size=1)
+    await migrate.upgrade(engine)
+    await engine.dispose()
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["serve", url]:
+            uvloop.run(serve(url))
+        case ["watch", port, number]:
+            uvloop.run(watch(port, int(number)))
+        case _:
+            main()
