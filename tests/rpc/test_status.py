@@ -16,7 +16,7 @@ from google.rpc.status_pb2 import Status
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from service.application.ports import AlreadyAnswered, Overloaded, StoreError
+from service.application.ports import AlreadyAnswered, ExportStalled, Overloaded, StoreError
 from service.domain.errors import (
     DomainError,
     EtagMismatch,
@@ -97,7 +97,7 @@ def documented() -> dict[str, tuple[str, str]]:
 
 
 DOMAIN_ERRORS = [*leaves(DomainError)]
-OTHER_ERRORS = [*leaves(StoreError), Overloaded, ResponseTooLarge]
+OTHER_ERRORS = [*leaves(StoreError), ExportStalled, Overloaded, ResponseTooLarge]
 every_error = pytest.mark.parametrize("kind", DOMAIN_ERRORS + OTHER_ERRORS, ids=lambda kind: kind.__name__)
 
 
