@@ -17,6 +17,7 @@ from service.rpc.messages.values import money, parse_interval, parse_money, time
 
 _STATUSES = {status: OrderStatusMessage.Value(f"ORDER_STATUS_{status}") for status in OrderStatus}
 _STATUSES_BACK = {number: status for status, number in _STATUSES.items()}
+_EVENT_TYPES = {name.removeprefix("ORDER_EVENT_TYPE_"): number for name, number in OrderEventType.items()}
 _ORDER_BY = {
     ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_UNSPECIFIED: "NEWEST",
     ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_NEWEST: "NEWEST",
@@ -103,7 +104,8 @@ def order_event_message(event: Row) -> OrderEventMessage:
     return OrderEventMessage(
         id=str(event.id),
         order_id=str(event.aggregate_id),
-        type=OrderEventType.Value(f"ORDER_EVENT_TYPE_{event.type}"),
+        # A newer server, beside this one while it is replaced, may record types that this one does not know.
+        type=_EVENT_TYPES.get(event.type, OrderEventType.ORDER_EVENT_TYPE_UNSPECIFIED),
         actor=event.actor,
         create_time=timestamp(event.create_time),
         changes=[FieldChangeMessage(**change) for change in event.changes],
