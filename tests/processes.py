@@ -95,11 +95,16 @@ def _lines_of(event: str, errors: str) -> list[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def started(*arguments: str, database_url: str | None = None, **settings: object) -> AsyncIterator[Process]:
-    """Run the command until the block ends; `settings` are those of the service in lower case."""
+async def started(
+    *arguments: str, database_url: str | None = None, tree: Path = ROOT, **settings: object
+) -> AsyncIterator[Process]:
+    """Run the command, from another source tree if one is named, until the block ends.
+
+    `settings` are those of the service in lower case.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("COMMERCE_")}
     own = {f"COMMERCE_{name}".upper(): str(value) for name, value in {**FAST_PASSWORDS, **settings}.items()}
-    environment = {**inherited, **own}
+    environment = {**inherited, **own, "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'client'}"}
     environment.pop("DATABASE_URL", None)
     if database_url is not None:
         environment["DATABASE_URL"] = database_url
@@ -108,7 +113,7 @@ async def started(*arguments: str, database_url: str | None = None, **settings: 
         with (folder / "output").open("wb") as output, (folder / "errors").open("wb") as errors:
             popen = subprocess.Popen(  # noqa: ASYNC220 - returns as soon as the process runs
                 [*COMMAND, *arguments],
-                cwd=ROOT,
+                cwd=tree,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -124,9 +129,11 @@ async def started(*arguments: str, database_url: str | None = None, **settings: 
 
 
 @asynccontextmanager
-async def serving(database_url: str, port: int = 0, **settings: object) -> AsyncIterator[Process]:
+async def serving(
+    database_url: str, port: int = 0, *, tree: Path = ROOT, **settings: object
+) -> AsyncIterator[Process]:
     """Run `commerce serve` until the block ends; it serves when the block begins."""
-    async with started("serve", "--port", str(port), database_url=database_url, **settings) as process:
+    async with started("serve", "--port", str(port), database_url=database_url, tree=tree, **settings) as process:
         await process.port()
         yield process
 
