@@ -96,7 +96,7 @@ def _lines_of(event: str, errors: str) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def started(
-    *arguments: str, database_url: str | None = None, tree: Path = ROOT, **settings: object
+    *arguments: str, database_url: str | None = None, tree: Path = ROOT, **settings: Any
 ) -> AsyncIterator[Process]:
     """Run the command, from another source tree if one is named, until the block ends.
 
@@ -129,16 +129,14 @@ async def started(
 
 
 @asynccontextmanager
-async def serving(
-    database_url: str, port: int = 0, *, tree: Path = ROOT, **settings: object
-) -> AsyncIterator[Process]:
+async def serving(database_url: str, port: int = 0, *, tree: Path = ROOT, **settings: object) -> AsyncIterator[Process]:
     """Run `commerce serve` until the block ends; it serves when the block begins."""
     async with started("serve", "--port", str(port), database_url=database_url, tree=tree, **settings) as process:
         await process.port()
         yield process
 
 
-async def run(*arguments: str, database_url: str | None = None, **settings: object) -> Finished:
+async def run(*arguments: str, database_url: str | None = None, **settings: Any) -> Finished:
     """Run the command to its end."""
     async with started(*arguments, database_url=database_url, **settings) as process:
         return await process.end()

@@ -95,8 +95,10 @@ async def test_a_terminated_server_ends_what_runs_and_takes_calls_while_it_drain
 
 
 async def test_a_watcher_learns_first_that_the_server_drains(database_url: str) -> None:
-    drain = {"max_connection_age": 1, "shutdown_grace": 0}
-    async with serving(database_url, **drain) as process, connect(await process.port()) as clients:
+    async with (
+        serving(database_url, max_connection_age=1, shutdown_grace=0) as process,
+        connect(await process.port()) as clients,
+    ):
         watch = clients.health.Watch(HealthCheckRequest(service="readiness"))
         assert (await watch.read()).status == HealthCheckResponse.SERVING
         process.send(signal.SIGTERM)

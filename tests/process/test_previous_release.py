@@ -6,10 +6,11 @@ from uuid import uuid4
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as users_pb
+import grpc
 import pytest
 from commerce.orders.v1.note_pb2 import OrderNote
 from commerce.orders.v1.order_pb2 import Order, OrderStatus
-from commerce.users.v1.user_pb2 import User, UserProfile
+from commerce.users.v1.user_pb2 import User, UserProfile, UserState
 from google.type.money_pb2 import Money
 
 from tests.processes import ROOT, serving
@@ -47,17 +48,18 @@ async def whole_life(clients: Clients, user: User, order: Order) -> None:
     assert [found.id for found in listed.orders] == [order.id]
     events = await clients.orders.ListOrderEvents(orders_pb.ListOrderEventsRequest(order_id=order.id))
     assert len(events.events) >= 5
-    for request, method in (
-        (users_pb.DeactivateUserRequest(id=user.id), clients.users.DeactivateUser),
-        (users_pb.DeleteUserRequest(id=user.id), clients.users.DeleteUser),
-        (users_pb.UndeleteUserRequest(id=user.id), clients.users.UndeleteUser),
-    ):
-        assert (await method(request)).user.id == user.id
+    await clients.users.DeactivateUser(users_pb.DeactivateUserRequest(id=user.id))
+    await clients.users.DeleteUser(users_pb.DeleteUserRequest(id=user.id))
+    undeleted = (await clients.users.UndeleteUser(users_pb.UndeleteUserRequest(id=user.id))).user
+    assert (undeleted.id, undeleted.state) == (user.id, UserState.USER_STATE_INACTIVE)
 
 
 async def test_the_release_before_works_on_this_schema(release: Path, database_url: str) -> None:
     async with serving(database_url, tree=release) as process, connect(await process.port()) as clients:
         user = await clients.create_user()
+        with pytest.raises(grpc.aio.AioRpcError, match="UNIMPLEMENTED"):
+            # Or it would not be the release before.
+            await clients.users.GetCreditBalance(users_pb.GetCreditBalanceRequest(user_id=user.id))
         await whole_life(clients, user, await clients.create_order(user.id))
 
 
