@@ -1589,7 +1589,9 @@ class WatchOrdersRequest(_message.Message):
     """After the response with this `cursor`, from this or an earlier stream, whatever its filters were."""
     @_builtins.property
     def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only events of orders that belong to one of these users, at most 100; empty means any."""
+        """Only events of orders that belong to one of these users, at most 100; empty means any. Events of notes say nothing of
+        the order's user and status, so they come only without these two filters.
+        """
 
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_order_pb2.OrderStatus.ValueType]:
