@@ -7,8 +7,9 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-SecondsOrNone = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# In milliseconds they must fit 32 bits, for gRPC and for PostgreSQL.
+Seconds = Annotated[float, Field(gt=0, le=2_000_000, allow_inf_nan=False)]
+SecondsOrNone = Annotated[float, Field(ge=0, le=2_000_000, allow_inf_nan=False)]
 # Also the largest number that gRPC takes.
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 

@@ -163,6 +163,14 @@ def test_a_number_larger_than_grpc_takes_is_wrong(environment: pytest.MonkeyPatc
     assert refused().startswith(f"COMMERCE_{name} is wrong: ")
 
 
+@pytest.mark.parametrize("name", ["DB_STATEMENT_TIMEOUT", "DEFAULT_DEADLINE", "MAX_CONNECTION_AGE"])
+def test_more_seconds_than_grpc_and_postgresql_take_as_milliseconds_are_wrong(
+    environment: pytest.MonkeyPatch, name: str
+) -> None:
+    environment.setenv(f"COMMERCE_{name}", str(2**31 / 1000))
+    assert refused().startswith(f"COMMERCE_{name} is wrong: ")
+
+
 def test_argon2_needs_memory_for_each_lane(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("COMMERCE_ARGON2_PARALLELISM", "4")
     environment.setenv("COMMERCE_ARGON2_MEMORY_KIB", "31")

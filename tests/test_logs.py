@@ -1,4 +1,5 @@
 import asyncio
+import copy
 import json
 import logging
 import subprocess
@@ -238,6 +239,22 @@ def test_only_the_innermost_frames_of_a_deep_failure_are_shown() -> None:
         frames = where_raised(error)["raised"]
     assert len(frames) == 12
     assert frames[-1].endswith(" failing")
+
+
+def test_of_a_failure_deep_in_a_library_our_own_frames_are_shown() -> None:
+    class Uncopyable:
+        def __deepcopy__(self, _memo: object) -> None:
+            failing()
+
+    nested: object = Uncopyable()
+    for _ in range(20):
+        nested = [nested]
+    try:
+        copy.deepcopy(nested)
+    except VerySpecificError as error:
+        frames = where_raised(error)["raised"]
+    assert [frame.rpartition(" ")[2] for frame in frames[1:]] == ["__deepcopy__", "failing"]
+    assert all(frame.startswith("tests/test_logs.py:") for frame in frames)
 
 
 def test_an_exception_that_was_never_raised_has_no_place() -> None:
