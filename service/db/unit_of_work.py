@@ -81,8 +81,13 @@ class UnitOfWork:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Rolls back what was not committed.
-        await self._session.close()
+        try:
+            # Rolls back what was not committed.
+            await self._session.close()
+        except Exception as error:
+            # Where the connection has gone, PostgreSQL has rolled back.
+            if not isinstance(meaning_of(error), DatabaseUnavailable):
+                raise
         if isinstance(exc, Exception) and (meaning := meaning_of(exc)):
             raise meaning from exc
 
