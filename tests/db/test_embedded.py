@@ -31,10 +31,13 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become ano
 
 # Prints the URL, then keeps the server until its input ends; an interrupt alone does not end it.
 OWNER = """
+import signal
 import sys
 from pathlib import Path
 from service.db import embedded
 {prelude}
+# Also where whoever started the tests ignores it, as a shell does for what it runs in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with embedded.embedded_postgres(Path(sys.argv[1])) as url:
     try:
         print(url, flush=True)
