@@ -89,6 +89,7 @@ def test_a_method_says_what_it_does_and_how_it_fails(method: MethodDescriptor) -
     reasons = re.findall(r"[A-Z]+(?:_[A-Z]+)+", errors)
     assert reasons
     codes = {"NOT_FOUND", "ALREADY_EXISTS", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"}
+    codes |= {"OUT_OF_RANGE"}
     known = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()}  # noqa: SIM118 - an enum is no dict
     assert set(reasons) - codes <= known
 
