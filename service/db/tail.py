@@ -8,8 +8,9 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
+from contextvars import Context
 from datetime import UTC, datetime
 
 import structlog
@@ -119,7 +120,7 @@ class EventTail:
 
     async def follow(self, after: Place, wanted: Wanted) -> AsyncGenerator[tuple[Place, Row | None], None]:
         """Yield events, as `service.application.ports.EventFeed` says."""
-        page = await self._next_page(after, patient=False)
+        page = await self._own_page(after)
         while True:
             # Joined before anything is yielded: a slow reader would be left behind again and again.
             watcher = self._join(page, wanted)
@@ -138,7 +139,7 @@ class EventTail:
             finally:
                 if watcher:
                     self._watchers.discard(watcher)
-            page = await self._next_page(after, patient=True)
+            page = await self._patiently(self._own_page, after)
 
     def drain(self) -> None:
         """End all watches, and refuse new ones, with ServerDraining."""
@@ -178,11 +179,9 @@ class EventTail:
             return None
         return watcher.seen, None
 
-    async def _next_page(self, after: Place, *, patient: bool) -> EventPage:
+    async def _own_page(self, after: Place) -> EventPage:
         async with self._catch_ups:
             self._refuse_if_draining()
-            if patient:
-                return await self._patiently(after)
             return await self._log.page(after)
 
     def _join(self, page: EventPage, wanted: Wanted) -> _Watcher | None:
@@ -192,7 +191,8 @@ class EventTail:
         if self._task is None:
             self._place = self._floor = page.end
             self._recent.clear()
-            self._task = asyncio.create_task(self._tail())
+            # Not in the context of the call that happens to be the first, which log lines would name.
+            self._task = asyncio.create_task(self._tail(), context=Context())
         elif page.end < self._floor:
             return None
         watcher = _Watcher(page.end, wanted, self._settings.watch_queue)
@@ -207,7 +207,7 @@ class EventTail:
         try:
             # The watcher that this starts for is there when it first runs.
             while self._watchers:
-                page = await self._patiently(self._place)
+                page = await self._patiently(self._log.page, self._place)
                 self._offer(page)
                 self._watch_lag(page.waiting_since)
                 await asyncio.sleep(0 if page.has_more else self._settings.watch_poll_interval)
@@ -234,12 +234,12 @@ class EventTail:
             for place, event in page.events:
                 watcher.offer(place, event)
 
-    async def _patiently(self, after: Place) -> EventPage:
+    async def _patiently(self, read: Callable[[Place], Awaitable[EventPage]], after: Place) -> EventPage:
         """Return the next page, however long the database fails, whatever it says."""
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                page = await self._log.page(after)
+                page = await read(after)
             except (StoreError, Overloaded, DBAPIError) as error:
                 self._refuse_if_draining()
                 if pause == FIRST_PAUSE_SECONDS:

@@ -258,7 +258,7 @@ class Order(Entity):
         self.changed("UPDATED", now, [FieldChange("tags", ", ".join(old_names), ", ".join(self.tag_names))])
 
     def _event(self, event_type: str, now: datetime, changes: tuple[FieldChange, ...]) -> Event:
-        return Event("order", self.id, event_type, now, changes, user_id=self.user_id, status=self.status)
+        return Event(self.aggregate_type, self.id, event_type, now, changes, user_id=self.user_id, status=self.status)
 
     def _go(self, verb: str, status: OrderStatus, now: datetime, *changes: FieldChange) -> None:
         allowed = TRANSITIONS[self.status]

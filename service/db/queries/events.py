@@ -3,7 +3,8 @@
 Transactions become visible in another order than they took their positions in: whoever asks for positions above the
 last one seen misses what an older transaction commits later. So events are ordered by the transaction that wrote them,
 then by position, and readers stop below the oldest transaction that still runs. What comes later always sorts after
-what was read; the price is that an open write transaction holds all readers up.
+what was read; the price is that an open write transaction, even of another database of the same PostgreSQL, holds all
+readers up.
 
 A place is always that of a committed event, never of a transaction that merely ended: after a crash PostgreSQL can give
 the number of one that left no trace to another. A database restored from a dump counts transactions anew: there,
