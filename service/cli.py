@@ -62,6 +62,8 @@ def main() -> None:
 
     Settings come from the environment; docs/settings.md lists them all. The one that is needed is DATABASE_URL.
     """
+    with _one_line_errors():
+        configure_logging(load(LogSettings))
 
 
 @main.command()
@@ -76,7 +78,6 @@ def serve(*, dev: bool, host: str | None, port: int | None) -> None:
     The first signal drains: health says NOT_SERVING, callers are led away, and running calls end.
     """
     with _one_line_errors():
-        configure_logging(load(LogSettings))
         if not dev:
             _run(_serve(load(ServerSettings, host=host, port=port)))
             return
@@ -185,7 +186,6 @@ def relay(*, nats_url: str | None, stream: str | None, name: str | None) -> None
     """
     with _one_line_errors():
         settings = load(RelaySettings, nats_url=nats_url, relay_stream=stream, relay_name=name)
-        configure_logging(settings)
         try:
             # Here, because what it needs is not installed everywhere.
             from service.relay import Relay, RelayError  # noqa: PLC0415

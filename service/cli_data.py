@@ -136,7 +136,14 @@ class _Importer:
 @click.command("export-orders")
 @_address
 @click.option("--output", default="-", metavar="FILE", help="Where to write; - is standard output.  [default: -]")
-@click.option("--format", "file_format", type=click.Choice(["jsonl"]), default="jsonl", show_default=True)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["jsonl"]),
+    default="jsonl",
+    show_default=True,
+    help="Form of the file.",
+)
 def export_orders(*, address: str, output: str, file_format: str) -> None:  # noqa: ARG001 - there is one format so far
     """Export all orders with their items, as they are at one moment: an order on each line, in protobuf's JSON.
 

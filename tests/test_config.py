@@ -9,8 +9,10 @@ from pydantic_core import PydanticUndefined
 from service.config import (
     DatabaseSettings,
     DevelopmentSettings,
+    GcSettings,
     LogSettings,
     PasswordSettings,
+    RelaySettings,
     ServerSettings,
     SettingsError,
     environment_name,
@@ -20,7 +22,15 @@ from service.db.engine import async_url
 
 SECRET = "hunter2"  # noqa: S105 - what must not be shown
 URL = f"postgresql://commerce:{SECRET}@db.example.com/commerce"
-KINDS = (DatabaseSettings, LogSettings, PasswordSettings, ServerSettings, DevelopmentSettings)
+KINDS = (
+    DatabaseSettings,
+    LogSettings,
+    PasswordSettings,
+    ServerSettings,
+    DevelopmentSettings,
+    GcSettings,
+    RelaySettings,
+)
 DOCUMENT = Path(__file__).parents[1] / "docs/settings.md"
 SECONDS = ("DB_POOL_TIMEOUT", "DB_CONNECT_TIMEOUT", "DB_STATEMENT_TIMEOUT", "DEFAULT_DEADLINE")
 COUNTS = (
@@ -74,6 +84,13 @@ def test_a_database_is_all_that_is_needed() -> None:
         "max_connection_age": 15,
         "shutdown_grace": 10,
         "signing_key": None,
+        "max_exports": 4,
+        "export_stall_timeout": 60,
+        "watch_poll_interval": 0.02,
+        "watch_queue": 1000,
+        "watch_patience": 10,
+        "watch_checkpoint_interval": 5,
+        "watch_catch_ups": 2,
     }
 
 

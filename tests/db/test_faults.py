@@ -212,7 +212,7 @@ async def open_ten_connections(clients: Clients, seen: Observer, database_url: s
     "change",
     [
         "ALTER TABLE users ADD COLUMN nickname text",
-        "ALTER TABLE users ALTER COLUMN full_name TYPE varchar(300)",
+        "ALTER TABLE orders ALTER COLUMN tracking_number TYPE varchar(300)",
         "ALTER TABLE users ALTER COLUMN superuser DROP NOT NULL",
     ],
     ids=["add column", "change type", "drop not null"],

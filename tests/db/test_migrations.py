@@ -62,10 +62,14 @@ async def test_every_migration_goes_up_down_and_up_to_the_same_schema(empty_data
         up = await schema_of(empty_database_url)
         assert up != before
         await alembic(empty_database_url, command.downgrade, "-1")
-        left = {line for line in await schema_of(empty_database_url) if "alembic_version" not in line}
-        assert left == {line for line in before if "alembic_version" not in line}
+        assert _without_marks(await schema_of(empty_database_url)) == _without_marks(before)
         await alembic(empty_database_url, command.upgrade, revision)
         assert await schema_of(empty_database_url) == up
+
+
+def _without_marks(schema: set[str]) -> set[str]:
+    """Leave out where the schema is, and what no downgrade can take back: that a constraint was validated."""
+    return {line.removesuffix(" NOT VALID") for line in schema if "alembic_version" not in line}
 
 
 async def test_the_migrations_make_what_the_tables_say(database_url: str) -> None:
@@ -90,7 +94,9 @@ async def test_the_migrations_as_sql_make_the_same_schema(empty_database_url: st
     config.output_buffer = StringIO()
     await asyncio.to_thread(command.upgrade, config, "head", sql=True)
     async with driver_connection(empty_database_url) as connection:
-        await connection.execute(config.output_buffer.getvalue())
+        # One by one, as psql does: an index is not built CONCURRENTLY among others.
+        for statement in config.output_buffer.getvalue().rstrip().removesuffix(";").split(";\n\n"):
+            await connection.execute(statement)
         assert await connection.fetchval("SELECT version_num FROM alembic_version") == migrate.head()
     assert await schema_of(empty_database_url) == await schema_of(database_url)
 

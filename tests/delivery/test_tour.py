@@ -16,6 +16,7 @@ ADDRESS = "127.0.0.1:50051"
 # Language and text of every fenced block.
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
 END_OF_STEP = "end of step, status"
+TOUR_SECONDS = 120
 
 
 @dataclass
@@ -65,7 +66,8 @@ def outcomes(address: str) -> list[tuple[str, int]]:
     script = "".join(f"{step.commands}echo {END_OF_STEP} $?\n" for step in steps())
     script = script.replace(ADDRESS, address).replace(".venv/bin", str(BIN))
     shell = ["bash", "-u", "-c", f"exec 2>&1\n{script}"]
-    typed = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=True)
+    # The tour waits for what it watches: it must fail, not wait forever.
+    typed = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=True, timeout=TOUR_SECONDS)
     pieces = re.split(rf"{END_OF_STEP} (\d+)\n", typed.stdout)
     return [(output, int(status)) for output, status in zip(pieces[:-1:2], pieces[1::2], strict=True)]
 

@@ -200,6 +200,8 @@ ARGUMENTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "orders_statuses": ("ListOrders", lambda request: request.statuses.append(OrderStatus.ORDER_STATUS_PENDING)),
     "orders_create_time": ("ListOrders", _set_start),
     "orders_order_by": ("ListOrders", lambda request: setattr(request, "order_by", 2)),
+    "orders_tags_any": ("ListOrders", lambda request: request.tags_any.append("gift")),
+    "orders_tags_all": ("ListOrders", lambda request: request.tags_all.append("gift")),
     "orders_total_size": ("ListOrders", lambda request: setattr(request, "include_total_size", True)),
 }
 

@@ -5,11 +5,14 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+import commerce.orders.v1.order_service_pb2 as orders_pb
+import commerce.users.v1.user_service_pb2 as users_pb
 import pytest
 from asyncpg.pgproto.pgproto import UUID as DriverUUID  # noqa: N811 - it is a class
 from commerce.orders.v1.order_service_pb2 import ListOrderEventsRequest, ListOrdersRequest
 from commerce.users.v1.user_pb2 import UserState
 from commerce.users.v1.user_service_pb2 import ListUsersOrderBy, ListUsersRequest
+from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.interval_pb2 import Interval
 from hypothesis import assume, example, given
@@ -157,14 +160,22 @@ def test_a_token_of_a_plain_list_leads_nowhere_in(changed: Any) -> None:
     refused(ListUsersRequest(), token_for(changed, (NOON, SOME_ID)))
 
 
+PAGED = [
+    GetMessageClass(method.input_type)
+    for file, service in ((users_pb.DESCRIPTOR, "UserService"), (orders_pb.DESCRIPTOR, "OrderService"))
+    for method in file.services_by_name[service].methods
+    if "page_token" in method.input_type.fields_by_name
+]
+
+
 def test_every_argument_of_every_list_is_bound_by_its_token() -> None:
-    for kind in (ListUsersRequest, ListOrdersRequest, ListOrderEventsRequest):
+    for kind in PAGED:
         for field in kind.DESCRIPTOR.fields:
             request = kind()
             if field.message_type:
                 getattr(request, field.name).SetInParent()
             elif field.is_repeated:
-                getattr(request, field.name).append(1)
+                getattr(request, field.name).append("x" if field.cpp_type == field.CPPTYPE_STRING else 1)
             else:
                 setattr(request, field.name, "x" if field.cpp_type == field.CPPTYPE_STRING else 1)
             token = token_for(kind(), (SOME_ID,))
