@@ -362,8 +362,8 @@ ALLOWED = [
             f"'{JOAN}'::uuid, 'HELD', 'HOLD', 'EUR', 10, 10, ''",
         ),
     ),
-    # Of users whose entries go when they are purged.
-    Case("none", f"DELETE FROM credit_entries WHERE user_id = '{JOAN}'"),
+    # As a purge does, with what was the user's alone.
+    Case("none", f"DELETE FROM credit_entries WHERE transaction_id = '{TRANSACTION}'"),
     Case("none", f"DELETE FROM tags WHERE id = '{OTHER_TAG}'"),
     Case("none", f"UPDATE orders SET external_ref = NULL WHERE user_id = '{ADA}'"),
     Case("none", LARGEST_QUANTITY),

@@ -143,6 +143,7 @@ async def test_a_schema_of_a_later_build_is_good_enough_and_left_alone(database_
 
 
 async def test_a_migration_that_a_reader_blocks_gives_way_and_tries_again(database_url: str) -> None:
+    await alembic(database_url, command.downgrade, "0001")
     async with observing(database_url) as observer:
         waiting = (
             "SELECT pid FROM pg_stat_activity"
