@@ -101,7 +101,8 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 
     Whether a mutation happened: with any reason but `OUTCOME_UNKNOWN` nothing was written. With `OUTCOME_UNKNOWN`, or with a
     status that carries no `ErrorInfo` (made by a proxy, the network or the caller's own deadline), it may have been written:
-    repeat the call with the same `request_id` to learn which.
+    repeat the call with the same `request_id` to learn which. ImportUsers alone keeps what it did before it failed, and says
+    how far that goes.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
