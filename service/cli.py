@@ -62,8 +62,6 @@ def main() -> None:
 
     Settings come from the environment; docs/settings.md lists them all. The one that is needed is DATABASE_URL.
     """
-    with _one_line_errors():
-        configure_logging(load(LogSettings))
 
 
 @main.command()
@@ -78,6 +76,7 @@ def serve(*, dev: bool, host: str | None, port: int | None) -> None:
     The first signal drains: health says NOT_SERVING, callers are led away, and running calls end.
     """
     with _one_line_errors():
+        configure_logging(load(LogSettings))
         if not dev:
             _run(_serve(load(ServerSettings, host=host, port=port)))
             return
@@ -146,6 +145,7 @@ def gc() -> None:
     COMMERCE_EVENT_RETENTION_DAYS (90), but for those that a relay has yet to publish.
     """
     with _one_line_errors():
+        configure_logging(load(LogSettings))
         settings = load(GcSettings)
         _run(_check(settings))
         for line in _run(_gc(settings)):
@@ -185,6 +185,7 @@ def relay(*, nats_url: str | None, stream: str | None, name: str | None) -> None
     publishes, and the others take over when it ends.
     """
     with _one_line_errors():
+        configure_logging(load(LogSettings))
         settings = load(RelaySettings, nats_url=nats_url, relay_stream=stream, relay_name=name)
         try:
             # Here, because what it needs is not installed everywhere.
