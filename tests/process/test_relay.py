@@ -147,8 +147,9 @@ async def test_every_event_arrives_through_kills_of_the_relay_and_the_broker(
             async with relay(database_url, broker) as survivor:
                 await survivor.says("relaying")
                 await first_broker.end()
-                await survivor.says("relay interrupted")
+                # With something to publish, or it would not notice.
                 await insert_events(connection, 700)
+                await survivor.says("relay interrupted")
                 async with broker.up():
                     await writers
                     everything = await written(connection)
