@@ -71,6 +71,15 @@ dockerfile: $(READY) ## Style of the Dockerfile (hadolint)
 tests: $(READY) ## The tests, with branch coverage; some: make tests ARGS="-n 0 --no-cov tests/rpc -k order"
 	$(BIN)/pytest -n 2 --dist loadfile --cov=service $(ARGS)
 
+.PHONY: faults
+faults: $(READY) ## Longer than the tests do: twenty kills of a server under a watch that must miss nothing
+	COMMERCE_TEST_KILLS=20 $(BIN)/pytest --no-cov tests/process/test_watch_crash.py tests/process/test_crash.py
+
+.PHONY: benchmarks
+benchmarks: $(READY) ## Latency of watches; with DATABASE_URL (migrated, to be filled) also memory of imports and exports
+	$(BIN)/python benchmarks/watch.py
+	$(if $(DATABASE_URL),$(BIN)/python benchmarks/memory.py --rows $(or $(ROWS),1000000))
+
 .PHONY: format
 format: $(READY) ## Format code and protos, and correct what can be corrected
 	$(BIN)/ruff check --fix-only --quiet
