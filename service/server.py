@@ -67,10 +67,10 @@ class Server:
 
         # The database.
         self.store = Store(settings)
-        self._snapshots = Snapshots(settings)
         if problem := await self.store.problem():
             await self.store.close()
             raise StartError(problem)
+        self._snapshots = Snapshots(settings)
         self._tail = EventTail(settings)
         configured_key = settings.signing_key
         key = configured_key.get_secret_value().encode() if configured_key else await self.store.signing_key()

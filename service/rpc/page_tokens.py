@@ -1,7 +1,5 @@
 """Page tokens (AIP-158): a keyset position that only this service can have made, for one list of one method."""
 
-import base64
-import binascii
 import hashlib
 import hmac
 import json
@@ -14,6 +12,7 @@ from google.protobuf.message import Message
 
 from service.application.ports import Page, PageOfRows
 from service.domain.errors import InvalidPageToken
+from service.rpc.opaque import from_text, to_text
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
@@ -46,16 +45,12 @@ class PageTokens:
             return ""
         last = found.rows[-1]
         payload = json.dumps([_encode(getattr(last, key)) for key in keys], separators=(",", ":")).encode()
-        return _text(self._mac(payload, request) + payload)
+        return to_text(self._mac(payload, request) + payload)
 
     def _read(self, token: str, request: Message) -> tuple[_Key, ...]:
-        try:
-            data = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-        except (binascii.Error, ValueError):
-            data = b""
+        data = from_text(token)
         mac, payload = data[:_MAC_BYTES], data[_MAC_BYTES:]
-        # Base64 reads many texts as the same bytes; only the one that was given out is a token.
-        if _text(data) != token or not hmac.compare_digest(mac, self._mac(payload, request)):
+        if not hmac.compare_digest(mac, self._mac(payload, request)):
             what = "was not given out for this list: send next_page_token unchanged, with all other arguments as before"
             raise InvalidPageToken.at("page_token", what)
         return tuple(_decode(key) for key in json.loads(payload))
@@ -69,10 +64,6 @@ class PageTokens:
         listed = f"{request.DESCRIPTOR.full_name}\0".encode() + arguments.SerializeToString(deterministic=True)
         # The digest has a fixed length, so no part of one input can pass for a part of the other.
         return hmac.digest(self._key, hashlib.sha256(listed).digest() + payload, hashlib.sha256)[:_MAC_BYTES]
-
-
-def _text(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def _encode(key: _Key) -> list[str | int | float]:

@@ -1,7 +1,5 @@
 """Watches: events as a stream of responses, each with the cursor to go on from."""
 
-import base64
-import binascii
 import hashlib
 import hmac
 import struct
@@ -11,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from service.application.ports import EventFeed, Place, PlaceSwept, Row
 from service.domain.errors import CursorExpired, InvalidCursor, ServerDraining, SlowConsumer
+from service.rpc.opaque import from_text, to_text
 
 _PLACE = struct.Struct(">QQ")
 _MAC_BYTES = 16
@@ -30,14 +29,11 @@ class Cursors:
     def write(self, place: Place) -> str:
         """Return the cursor of a place."""
         payload = _PLACE.pack(*place)
-        return base64.urlsafe_b64encode(self._mac(payload) + payload).decode().rstrip("=")
+        return to_text(self._mac(payload) + payload)
 
     def read(self, cursor: str) -> Place:
         """Return the place of a cursor; raises InvalidCursor."""
-        try:
-            data = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
-            data = b""
+        data = from_text(cursor)
         mac, payload = data[:_MAC_BYTES], data[_MAC_BYTES:]
         if not hmac.compare_digest(mac, self._mac(payload)):
             raise InvalidCursor.at("cursor", "was not given out by this service: send one of a response unchanged")

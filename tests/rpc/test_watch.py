@@ -174,14 +174,21 @@ async def test_a_start_must_be_said(clients: Clients, now: dict[str, bool]) -> N
             await stream.next()
 
 
-@pytest.mark.parametrize("kind", ["forged", "truncated", "empty", "noise", "of users"])
+@pytest.mark.parametrize("kind", ["forged", "truncated", "padded", "empty", "noise", "of users"])
 async def test_a_cursor_of_somebody_else_is_refused(clients: Clients, kind: str) -> None:
     async with watch_orders(clients, now=True) as stream:
         cursor = await stream.checkpoint()
     async with watch_users(clients, now=True) as stream:
         of_users = await stream.checkpoint()
     forged = ("B" if cursor[0] == "A" else "A") + cursor[1:]
-    cursors = {"forged": forged, "truncated": cursor[:-4], "empty": "", "noise": "\0 ?", "of users": of_users}
+    cursors = {
+        "forged": forged,
+        "truncated": cursor[:-4],
+        "padded": cursor + "=",
+        "empty": "",
+        "noise": "\0 ?",
+        "of users": of_users,
+    }
     async with watch_orders(clients, cursor=cursors[kind]) as stream:
         with fails(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_CURSOR", field="cursor"):
             await stream.next()
