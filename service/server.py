@@ -15,6 +15,7 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
+from service import shared_port
 from service.config import ServerSettings
 from service.db.snapshots import Snapshots
 from service.db.store import Store
@@ -128,10 +129,10 @@ class Server:
         add_HealthServicer_to_server(health, self._server)
         add_reflection(self._server, [*SERVICES, HEALTH])
 
-        # The port.
-        await self._listen()
+        # The port, last: on a shared one connections come as soon as it is had.
         self._readiness = Readiness(health, SERVICES, self.store.problem)
         await self._readiness.start()
+        await self._listen()
         self._watch = asyncio.create_task(self._readiness.watch())
         await self._server.start()
         log.info("serving", host=settings.host, port=self.port)
@@ -180,6 +181,8 @@ class Server:
         Callers that watch our health leave on NOT_SERVING. The others are led away by the end of their connection's
         age, which gRPC spreads by a tenth: only after that does nothing new arrive, and `stop` has nothing to refuse.
         """
+        if self.settings.reuse_port:
+            shared_port.leave(self.port)
         log.info("draining")
         self._watch.cancel()
         await self._readiness.stop()
@@ -206,8 +209,8 @@ class Server:
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     options = [
-        # Two servers would share the port silently.
-        ("grpc.so_reuseport", 0),
+        # By default gRPC would let two servers share the port silently.
+        ("grpc.so_reuseport", int(settings.reuse_port)),
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", settings.max_response_bytes),
         # Without a limit one connection can start more calls than the memory holds.
