@@ -97,6 +97,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-heade
 lock: $(READY) ## Lock what pyproject.toml asks for; to newer versions with LOCK_FLAGS=--upgrade
 	$(COMPILE) pyproject.toml -o requirements/run.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra dev --extra bench -c requirements/dev.txt -o requirements/bench.txt
 	echo hatchling | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/build.txt
 	echo uv | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/uv.txt
 
