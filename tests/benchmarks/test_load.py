@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -128,14 +128,15 @@ async def answering(parts: Sequence[bytes], *, stall_seconds: float = 0) -> Asyn
     stalls = [stall_seconds]
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while any(parts) and (head := await reader.read(1000)):
-            if head.startswith(b"POST") and not head.endswith(b"\r\n\r\n[]"):
-                continue
-            await asyncio.sleep(stalls.pop() if stalls else 0)
-            for part in parts:
-                writer.write(part)
-                await writer.drain()
-                await asyncio.sleep(0.01)
+        # Until the caller has gone.
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while (head := await reader.readuntil(b"\r\n\r\n")) and any(parts):
+                await reader.readexactly(2 if head.startswith(b"POST") else 0)
+                await asyncio.sleep(stalls.pop() if stalls else 0)
+                for part in parts:
+                    writer.write(part)
+                    await writer.drain()
+                    await asyncio.sleep(0.01)
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
