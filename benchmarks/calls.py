@@ -15,6 +15,10 @@ from benchmarks.workloads import Call
 _SOURCES = Path(__file__).resolve().parent / "load"
 
 
+class CannotBuildError(click.ClickException):
+    """What the load program is built with is not installed."""
+
+
 class BadReplyError(click.ClickException):
     """A server answered wrongly, or not at all."""
 
@@ -41,17 +45,17 @@ def build(folder: Path) -> Path:
     """Return the load program, compiled into `folder`.
 
     Raises:
-        click.ClickException: it cannot be compiled, because what it needs is not installed.
+        CannotBuildError: gcc, or a header that it needs, is not installed.
 
     """
     if shutil.which("gcc") is None:
-        raise click.ClickException("gcc is missing: apt-get install gcc libc6-dev libnghttp2-dev")
+        raise CannotBuildError("gcc is missing: apt-get install gcc libc6-dev libnghttp2-dev")
     program = folder / "load"
     command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program)]
     command += [*map(str, sorted(_SOURCES.glob("*.c"))), "-lnghttp2", "-lm"]
     compiled = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
     if "nghttp2.h: No such file" in compiled.stderr:
-        raise click.ClickException("the headers of nghttp2 are missing: apt-get install libnghttp2-dev")
+        raise CannotBuildError("the headers of nghttp2 are missing: apt-get install libnghttp2-dev")
     if compiled.returncode:
         raise click.ClickException(f"the load program does not compile: {compiled.stderr}")
     return program

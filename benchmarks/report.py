@@ -5,7 +5,7 @@
 makes the tables and the plot anew.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ class Verdict(NamedTuple):
 
 
 def judged(results: Results) -> Iterator[Verdict]:
-    """Yield the verdict on every target."""
+    """Yield the verdict on every target of the workloads that were measured."""
 
     def verdicts(
         targets: Mapping[str, Mapping[str, float]],
@@ -68,7 +68,8 @@ def judged(results: Results) -> Iterator[Verdict]:
         shape: tuple[int, int],
         of: Callable[[Measurement], float],
     ) -> Iterator[Verdict]:
-        for workload, peers in targets.items():
+        measured = {found.workload for found in results.measurements}
+        for workload, peers in ((name, peers) for name, peers in targets.items() if name in measured):
             for peer, target in peers.items():
                 found = (results.find(workload, server, *shape) for server in (OURS, peer))
                 ours, theirs = (of(one) if one else None for one in found)
@@ -92,7 +93,9 @@ def verdicts_table(results: Results) -> str:
     rows = (
         (*one[:3], *map(_number, (one.ours, one.theirs, one.ratio, one.target)), one.word) for one in judged(results)
     )
-    return _table(("Workload", "Figure", "Peer", "Ours", "Theirs", "Ours / theirs", "At most", "Verdict"), rows)
+    return _table(
+        ("Workload", "Figure", "Peer", "Ours", "Theirs", "Ours / theirs", "At most", "Verdict"), rows, texts=3
+    )
 
 
 def _generated(results: Results) -> Iterator[str]:
@@ -101,7 +104,7 @@ def _generated(results: Results) -> Iterator[str]:
     yield f"`{results.command}`, {results.finished:%Y-%m-%d}, {results.users:,} users and {results.orders:,} orders"
     yield f" on {machine.processor}, {machine.cores} cores, {machine.memory_gb:.0f} GiB, {machine.kernel}.\n"
     yield f"{versions}.\n\n"
-    yield _table(("Server", "What it is"), results.servers.items())
+    yield _table(("Server", "What it is"), results.servers.items(), texts=2)
     for name, reason in results.skipped.items():
         yield f"\n{name} was left out: {reason}.\n"
     yield "\n### Server CPU for a call, µs\n\n![The table as bars](performance.svg)\n\n"
@@ -110,9 +113,12 @@ def _generated(results: Results) -> Iterator[str]:
     yield verdicts_table(results)
     yield "\n### PostgreSQL's CPU for a call, µs\n\n"
     yield _in_main_shape(results, lambda found: found.postgres_cpu_us.median if found.postgres_cpu_us else None)
+    yield "\n### Memory of each server at the end, MB\n\n"
+    memory = {found.server: found.resident_mb for found in results.measurements}
+    yield _table(("Workload", *memory), [("All", *map(_number, memory.values()))])
     yield "\n### Latency at a fixed rate: p50 / p99, ms\n\n"
     yield _at_fixed_rate(results)
-    yield "\n### By calls in flight and connections: calls a second, p50 / p99 in ms, server CPU for a call in µs\n"
+    yield "\n### By calls in flight and connections: calls a second, p50 / p99, server CPU for a call\n"
     for workload in _workloads(results):
         yield f"\n#### {workload}\n\n{_by_shape(results, workload)}"
 
@@ -140,7 +146,9 @@ def _by_shape(results: Results, workload: str) -> str:
     for in_flight, connections in shapes:
         found = (results.find(workload, server, in_flight, connections) for server in results.servers)
         cells = (
-            f"{one.rpc_per_second.median:,.0f}; {_latency(one)}; {_number(one.cpu_us.median)}" if one else UNKNOWN
+            f"{one.rpc_per_second.median:,.0f}/s<br>{_latency(one)} ms<br>{_number(one.cpu_us.median)} µs"
+            if one
+            else UNKNOWN
             for one in found
         )
         rows.append((f"{in_flight} over {connections}", *cells))
@@ -163,9 +171,9 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if value >= AS_WHOLE else f"{value:.2f}"
 
 
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    titles = list(header)
-    lines = [titles, ["---", *("--:" for _ in titles[1:])], *rows]
+def _table(titles: Sequence[str], rows: Iterable[Iterable[str]], *, texts: int = 1) -> str:
+    """Return a table; the first columns are texts, the others figures."""
+    lines = [titles, ["---" if index < texts else "--:" for index in range(len(titles))], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
