@@ -123,7 +123,7 @@ class OrderQueries:
         """Return sums by day, status and currency, and for the users with the most orders, by currency."""
         day = cast(func.timezone("UTC", orders.c.create_time), Date).label("day")
         columns = (day, orders.c.status, orders.c.currency, orders.c.user_id, orders.c.total_amount)
-        selected = _filtered(select(*columns), where).cte("selected")
+        selected = _filtered(select(*columns), where).cte("selected").prefix_with("NOT MATERIALIZED")
         count, total = func.count().label("order_count"), func.sum(selected.c.total_amount).label("total_amount")
         group = (selected.c.day, selected.c.status, selected.c.currency)
         by_day = select(*group, null().label("user_id"), count, total).group_by(*group)
