@@ -9,9 +9,8 @@ import pytest
 from commerce.orders.v1.order_pb2 import Order, OrderEventType, OrderStatus
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from tests.conftest import running_server
-from tests.sent import indexes_of, plan_of, sent_statements, until_someone_waits
-from tests.support import Clients, connect, driver_connection, fails
+from tests.sent import sent_statements, until_someone_waits
+from tests.support import Clients, driver_connection, fails
 
 # Calls that take an order from PENDING to each status.
 TO_STATUS: dict[str, Sequence[str]] = {
@@ -331,46 +330,3 @@ async def test_an_order_and_its_tags_are_read_with_one_statement(clients: Client
         await clients.orders.ListOrders(listing)
         await clients.orders.ListTags(pb.ListTagsRequest(prefix="a", include_total_size=True))
     assert len(sent) == 3, sent
-
-
-FILL = """
-SET session_replication_role = replica;
-INSERT INTO users (id, email, username, full_name, superuser, state, version, create_time, update_time)
-VALUES ('00000000-0000-7000-8000-000000000000', 'a@b.c', 'ada', '', false, 'ACTIVE', 1, now(), now());
-INSERT INTO orders (id, order_number, user_id, status, currency, total_amount, metadata, version, create_time,
-    update_time)
-SELECT uuidv7(), 'N' || n, '00000000-0000-7000-8000-000000000000', 'PENDING', 'EUR', 1, '{}', 1, t, t
-FROM generate_series(1, 20000) n, LATERAL (SELECT now() - n * interval '1 minute' AS t);
-INSERT INTO order_items SELECT id, uuidv7(), 'p', 'n', 1, 1, 1 FROM orders;
-INSERT INTO tags SELECT uuidv7(), 'tag-' || n FROM generate_series(0, 2999) n;
-INSERT INTO tags VALUES (uuidv7(), 'common');
-INSERT INTO order_tags SELECT o.id, t.id FROM orders o JOIN tags t
-ON t.name = 'tag-' || substr(o.order_number, 2)::integer % 3000;
-INSERT INTO order_tags SELECT o.id, t.id FROM orders o JOIN tags t
-ON t.name = 'common' AND substr(o.order_number, 2)::integer % 2 = 0;
-ANALYZE;
-"""
-
-
-async def test_at_volume_tags_are_found_in_indexes(database_url: str) -> None:
-    async with driver_connection(database_url) as connection:
-        await connection.execute(FILL)
-        async with running_server(database_url) as server, connect(server.port) as clients:
-            for orders_request in (
-                pb.ListOrdersRequest(tags_any=["tag-1"]),
-                pb.ListOrdersRequest(tags_any=["tag-1", "tag-2", "common"]),
-                pb.ListOrdersRequest(tags_any=["common"]),
-                pb.ListOrdersRequest(tags_all=["tag-1", "common"]),
-                pb.ListOrdersRequest(tags_all=["common", "tag-7", "tag-8"]),
-                pb.ListOrdersRequest(tags_any=["nobody"], tags_all=["common"]),
-            ):
-                with sent_statements() as sent:
-                    await clients.orders.ListOrders(orders_request)
-                indexes = indexes_of(await plan_of(connection, sent))
-                assert {"uq_tags_name", "ix_order_tags_tag_id_order_id", "pk_order_tags", "pk_orders"} <= indexes
-            for request in (pb.ListTagsRequest(), pb.ListTagsRequest(prefix="tag-1")):
-                with sent_statements() as sent:
-                    response = await clients.orders.ListTags(request)
-                assert len(response.tags) == 50
-                indexes = indexes_of(await plan_of(connection, sent))
-                assert {"uq_tags_name", "ix_order_tags_tag_id_order_id"} <= indexes
