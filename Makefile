@@ -160,8 +160,7 @@ $(BENCH_READY): $(READY) requirements/bench.txt
 node:
 	@command -v node >/dev/null && command -v npm >/dev/null || exit 0; \
 	cd benchmarks/peers/node; \
-	[ node_modules/.package-lock.json -nt package.json ] || \
-	    npm install --silent --no-fund --no-audit --no-package-lock || \
+	[ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent --no-fund --no-audit || \
 	    echo "npm cannot install the packages of the server on Node.js"
 
 # For .venv, whatever environment is active, and with the Python that is there.
