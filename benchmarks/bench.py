@@ -4,6 +4,7 @@ All servers run from the beginning to the end, with their connections and caches
 and one started anew would be measured cold. Each measured run has as many calls as take the time given.
 """
 
+import os
 import shlex
 import signal
 import sys
@@ -52,29 +53,35 @@ class Choice:
 
     def plans(self, workload: str) -> Iterator[tuple[Shape, Plan]]:
         """Yield the shapes to measure a workload in."""
-        fewer_rounds = replace(self.plan, rounds=(self.plan.rounds + 1) // 2)
-        shorter = replace(fewer_rounds, seconds=self.plan.seconds / 2, warm_up_seconds=self.plan.warm_up_seconds / 4)
+        others = replace(self.plan, rounds=(self.plan.rounds + 1) // 2, warm_up_seconds=self.plan.warm_up_seconds / 4)
         for name in self.shapes:
             if name == "rate":
-                # Longer, because a percentile needs many calls.
-                yield Shape(*MAIN_SHAPE, RATES[workload]), replace(shorter, seconds=self.plan.seconds * 1.5)
+                yield Shape(*MAIN_SHAPE, RATES[workload]), others
+            elif name == str(Shape(*MAIN_SHAPE)):
+                yield SHAPES[name], self.plan
             else:
-                yield SHAPES[name], self.plan if SHAPES[name] == Shape(*MAIN_SHAPE) else shorter
+                yield SHAPES[name], replace(others, seconds=self.plan.seconds / 3)
 
 
-SERVERS = tuple(kind.name for kind in KINDS)
-DATA = Data(users=100_000, orders=200_000)
-ALL = Choice(tuple(WORKLOADS), SERVERS, (*SHAPES, "rate"), DATA, Plan(rounds=5, seconds=1.5, warm_up_seconds=1))
+ALL = Choice(
+    workloads=tuple(WORKLOADS),
+    servers=tuple(kind.name for kind in KINDS),
+    shapes=(*SHAPES, "rate"),
+    data=Data(users=100_000, orders=200_000),
+    plan=Plan(rounds=5, seconds=1.5, warm_up_seconds=1),
+)
 SMOKE = replace(
     ALL,
-    shapes=("64x8", "1x1", "rate"),
+    shapes=("64x8", "rate"),
     data=Data(users=1_000, orders=5_000),
-    plan=Plan(rounds=1, seconds=0.5, warm_up_seconds=0, most_calls=128),
+    plan=Plan(rounds=1, seconds=0.2, warm_up_seconds=0, most_calls=128),
 )
 
 
-def measure(choice: Choice, folder: Path) -> Results:
+def measure(choice: Choice, folder: Path, database_url: str | None = None) -> Results:
     """Start everything in a folder, measure what was chosen, and return what was found.
+
+    Without a `database_url` the folder gets a PostgreSQL of its own.
 
     Raises:
         click.ClickException: a server does not start, answers wrongly, or does not end.
@@ -84,7 +91,7 @@ def measure(choice: Choice, folder: Path) -> Results:
     program = build(folder)
     with ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        database = stack.enter_context(filled_database(folder / "postgres", choice.data))
+        database = stack.enter_context(filled_database(folder / "postgres", choice.data, database_url))
         chosen = [kind for kind in KINDS if kind.name in choice.servers]
         skipped = {kind.name: reason for kind in chosen if (reason := kind.missing())}
         for name, reason in skipped.items():
@@ -142,7 +149,7 @@ def main(*, rounds: int, seconds: float, users: int, orders: int, smoke: bool, *
     plan = replace(ALL.plan, rounds=rounds, seconds=seconds)
     choice = Choice(**names, data=Data(users, orders), plan=plan)
     SCRATCH.mkdir(exist_ok=True)
-    results = measure(choice, SCRATCH)
+    results = measure(choice, SCRATCH, os.environ.get("DATABASE_URL"))
     click.echo(verdicts_table(results))
     folder = ROOT / "docs" if choice == ALL else SCRATCH
     write_report(results, folder)

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,27 +51,27 @@ class Database:
 
 
 @contextmanager
-def filled_database(folder: Path, wanted: data.Data) -> Iterator[Database]:
-    """Yield the database of DATABASE_URL, filled if it is empty, else one of an embedded PostgreSQL kept in `folder`.
+def filled_database(folder: Path, wanted: data.Data, url: str | None = None) -> Iterator[Database]:
+    """Yield the database of a URL, filled if it is empty; without one that of an embedded PostgreSQL kept in `folder`.
 
     Raises:
-        click.ClickException: the database of DATABASE_URL holds something else.
+        click.ClickException: the database of the URL holds something else.
 
     """
-    if url := os.environ.get("DATABASE_URL"):
+    if url is not None:
         plain = _plain(url)
-        click.echo("Using the database of DATABASE_URL, which gets filled with users and orders to measure on")
+        click.echo("Using the database of DATABASE_URL")
         asyncio.run(_fill_if_empty(plain, wanted))
         yield Database(plain, wanted, None, asyncio.run(_version(plain)))
         return
     name = f"commerce_{_digest(wanted)}"
-    with embedded_postgres(folder, settings=_SETTINGS) as url:
-        if asyncio.run(_make_room(_plain(url), name)):
-            click.echo(f"Filling a database with {wanted.users} users and {wanted.orders} orders")
-            asyncio.run(_fill(_plain(url, _UNFINISHED), wanted))
-            asyncio.run(_execute(_plain(url), f'ALTER DATABASE "{_UNFINISHED}" RENAME TO "{name}"'))
+    with embedded_postgres(folder, settings=_SETTINGS) as postgres_url:
+        if asyncio.run(_make_room(_plain(postgres_url), name)):
+            asyncio.run(_migrate(_plain(postgres_url, _UNFINISHED)))
+            asyncio.run(_fill(_plain(postgres_url, _UNFINISHED), wanted))
+            asyncio.run(_execute(_plain(postgres_url), f'ALTER DATABASE "{_UNFINISHED}" RENAME TO "{name}"'))
         pid = int((folder / "pgdata" / "postmaster.pid").read_text().split("\n", 1)[0])
-        own_url = _plain(url, name)
+        own_url = _plain(postgres_url, name)
         yield Database(own_url, wanted, pid, asyncio.run(_version(own_url)))
 
 
@@ -105,20 +104,23 @@ async def _fill_if_empty(url: str, wanted: data.Data) -> None:
     await _migrate(url)
     connection = await asyncpg.connect(url)
     empty = not await connection.fetchval("SELECT EXISTS (SELECT FROM users)")
-    last = await connection.fetchrow(
-        "SELECT (SELECT max(id) FROM users) = $1::uuid AND EXISTS (SELECT FROM orders WHERE id = $2::uuid) AS ours",
+    # A reset deletes all orders after the last one.
+    ours = await connection.fetchval(
+        "SELECT (SELECT id FROM users ORDER BY id DESC LIMIT 1) = $1::uuid"
+        " AND EXISTS (SELECT FROM orders WHERE id = $2::uuid) AND NOT EXISTS (SELECT FROM orders WHERE id = $3::uuid)",
         wanted.user_id(wanted.users),
         wanted.order_id(wanted.orders),
+        wanted.order_id(wanted.orders + 1),
     )
     await connection.close()
     if empty:
-        await data.fill(url, wanted.users, wanted.orders)
-    elif not last["ours"]:
+        await _fill(url, wanted)
+    elif not ours:
         raise click.ClickException("the database of DATABASE_URL holds something else: name an empty one")
 
 
 async def _fill(url: str, wanted: data.Data) -> None:
-    await _migrate(url)
+    click.echo(f"Filling the database with {wanted.users} users and {wanted.orders} orders")
     await data.fill(url, wanted.users, wanted.orders)
 
 

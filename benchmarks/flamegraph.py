@@ -5,6 +5,7 @@ C belongs to the Python function that called it. With --native it is shown, and 
 wheel names none of its functions.
 """
 
+import os
 import shutil
 import signal
 import subprocess
@@ -40,7 +41,7 @@ def main(workload: str, seconds: float, server: str, *, native: bool) -> None:
     kind = next(kind for kind in KINDS if kind.name == server)
     with (
         tempfile.TemporaryDirectory() as logs,
-        filled_database(SCRATCH / "postgres", ALL.data) as database,
+        filled_database(SCRATCH / "postgres", ALL.data, os.environ.get("DATABASE_URL")) as database,
         running(kind, database.url, Path(logs)) as target,
     ):
         bench = Bench(build(SCRATCH), database, [target], SCRATCH)
