@@ -290,7 +290,7 @@ async def test_fastapi_stores_an_order_as_the_service_does(
         {"product_id": item.product_id, "name": item.name, "quantity": item.quantity, "unit_price": price}
         for item, price in zip(placed.items, ("10.5", "99", "0.01"), strict=True)
     ]
-    fields = {"user_id": placed.user_id, "currency": "EUR", "items": items, "metadata": {"a": "b"}}
+    fields: dict[str, Any] = {"user_id": placed.user_id, "currency": "EUR", "items": items, "metadata": {"a": "b"}}
     fields["request_id"] = str(uuid4()) if with_request_id else None
     mine = (await service.orders.CreateOrder(orders_pb.CreateOrderRequest(order=placed))).order
     status, answer = await call_json(fastapi_port, "POST", "/orders", fields)
