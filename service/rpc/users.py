@@ -30,7 +30,7 @@ from service.rpc.messages.users import (
     user_message,
     user_search_result,
 )
-from service.rpc.messages.values import in_order, parse_positive_money, require_id
+from service.rpc.messages.values import Fields, in_order, parse_positive_money, require_id
 from service.rpc.page_tokens import PageTokens
 from service.rpc.update_masks import fields_to_update, settable_fields
 from service.rpc.watch import Watch
@@ -106,15 +106,15 @@ class UserServicer(UserServiceServicer):
         return pb.GetUserResponse(user=user_message(user))
 
     async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, context: Context) -> pb.BatchGetUsersResponse:
-        ids = [UUID(user_id) for user_id in request.ids]
+        ids = [user_id.lower() for user_id in request.ids]
         users = in_order(ids, await self._queries.by_ids(ids), UserNotFound)
-        return pb.BatchGetUsersResponse(users=map(user_message, users))
+        return pb.BatchGetUsersResponse(users=[user_message(user) for user in users])
 
     async def ListUsers(self, request: pb.ListUsersRequest, context: Context) -> pb.ListUsersResponse:
         order_by = parse_order_by(request)
         found = await self._queries.page(parse_user_filter(request), order_by, self._page_tokens.page(request))
         return pb.ListUsersResponse(
-            users=map(user_message, found.rows),
+            users=[user_message(user) for user in found.rows],
             next_page_token=self._page_tokens.next(request, found, POSITION[order_by]),
             total_size=found.total_size,
         )
@@ -185,7 +185,7 @@ class UserServicer(UserServiceServicer):
             context,
             lambda snapshot, page: snapshot.users.page(where, "OLDEST", page),
             keys=POSITION["OLDEST"],
-            message=user_message,
+            message=lambda user: UserMessage(**user_message(user)),
             response=lambda users: pb.ExportUsersResponse(users=users),
             page_rows=500,
         )
@@ -238,7 +238,7 @@ class UserServicer(UserServiceServicer):
             async for response in responses:
                 yield response
 
-    async def _change(self, request: _ChangeRequest, change: Callable[[User, datetime], None]) -> UserMessage:
+    async def _change(self, request: _ChangeRequest, change: Callable[[User, datetime], None]) -> Fields:
         now = self._now()
         user = await change_user(self._uow(), UUID(request.id), request.etag, lambda user: change(user, now))
         return user_message(user)
