@@ -35,7 +35,7 @@ UPDATE orders SET credit_state = 'HELD', credit_user_id = user_id, credit_expire
 WHERE substr(order_number, 5)::int % 100 = 2;
 INSERT INTO tags SELECT uuidv7(), 'tag-' || n FROM generate_series(1, 2000) n;
 INSERT INTO tags VALUES (uuidv7(), 'common');
-INSERT INTO order_tags SELECT orders.id, tags.id FROM orders JOIN tags
+INSERT INTO order_tags SELECT orders.id, tags.id, create_time FROM orders JOIN tags
 ON name = 'tag-' || substr(order_number, 5)::int % 4000 OR (name = 'common' AND substr(order_number, 5)::int % 5 = 0);
 INSERT INTO order_notes (id, order_id, author_id, body, state, version, create_time, update_time, publish_time)
 SELECT uuidv7(), id, CASE WHEN n % 10 = 0 THEN '{DATA.user_id(WHOLESALER)}' ELSE user_id END,
