@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.application.ports import RequestKey, TimeLeft
 from service.application.ports import UnitOfWork as UnitOfWorkPort
 from service.config import DatabaseSettings
+from service.db.at_once import OrderWrites
 from service.db.engine import create_engine
 from service.db.errors import translated
 from service.db.orders import WHOLE_BY_IDS, OrderNumbers
@@ -36,6 +37,7 @@ class Store:
         reader = self._reader = Reader(self.engine)
         self._numbers = OrderNumbers(reader)
         self._whole_orders = reader.point_reads(WHOLE_BY_IDS, "ids")
+        self._order_writes = OrderWrites(reader.driver, reader.detached)
         self.user_queries = UserQueries(reader)
         self.order_queries = OrderQueries(reader)
         self.note_queries = NoteQueries(reader)
@@ -51,9 +53,9 @@ class Store:
         """Return a unit of work, as `service.application.ports.UnitOfWorkFactory` says."""
         return UnitOfWork(
             self.engine,
-            self._reader,
             self._numbers,
             self._whole_orders,
+            self._order_writes,
             actor=actor,
             request=request,
             time_left=time_left,

@@ -22,15 +22,13 @@ from service.application.ports import (
     RequestKey,
     TimeLeft,
 )
-from service.db import at_once
 from service.db import mapping as mapping  # noqa: PLC0414 - maps the entities before the first session
-from service.db.at_once import event_row
+from service.db.at_once import OrderWrites, Write, event_row
 from service.db.coalesce import PointReads
 from service.db.credit import Credit
 from service.db.errors import meaning_of, translated
 from service.db.notes import Notes
 from service.db.orders import OrderNumbers, Orders
-from service.db.queries.reader import Reader
 from service.db.tables import credit_entries, events, request_ids
 from service.db.users import Users
 from service.domain.errors import DomainError, RequestIdReused
@@ -63,9 +61,9 @@ class UnitOfWork:
     def __init__(  # noqa: PLR0913 - what it works with, and what the call says
         self,
         engine: AsyncEngine,
-        reader: Reader,
         numbers: OrderNumbers,
         whole_orders: PointReads,
+        writes: OrderWrites,
         *,
         actor: str,
         request: RequestKey | None,
@@ -79,7 +77,7 @@ class UnitOfWork:
         self._actor = actor
         self._request = request
         self._time_left = time_left
-        self._reader = reader
+        self._writes = writes
         self._at_once = at_once
         # A user and what it must be ACTIVE for, which is not checked yet.
         self._active: tuple[UUID, str] | None = None
@@ -175,18 +173,16 @@ class UnitOfWork:
 
     async def _commit_at_once(self, response: bytes) -> None:
         """Do all of it with one statement; raises NotAtOnce if that cannot be, or something is in the way."""
-        seconds = self._time_left()
-        if seconds <= 0:
+        if self._time_left() <= 0:
             raise DeadlineExceeded
-        if self.orders.unlocked:
-            order, version = self.orders.unlocked
-            (event,) = order.take_events()
-            write = at_once.changing(order, version, event, self._actor, self._request, response, seconds)
-        else:
-            (order,) = self.orders.new
-            (event,) = order.take_events()
-            write = at_once.placing(order, event, self._actor, self._request, response, seconds)
-        if not await self._reader.write(*write):
+        order, old_version = self.orders.unlocked or (self.orders.new[0], 0)
+        (event,) = order.take_events()
+        write = Write(order, event, self._actor, self._request, response)
+        try:
+            done = await (self._writes.change(write, old_version) if old_version else self._writes.place(write))
+        except Contention as error:
+            raise NotAtOnce from error
+        if not done:
             raise NotAtOnce
 
     async def _require_active(self, user_id: UUID, action: str) -> None:
