@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
@@ -27,7 +28,7 @@ from commerce.users.v1.user_service_pb2 import GetUserRequest
 
 from benchmarks.bench import SCRATCH, stop
 from benchmarks.callers import CALLS_LEFT, callers
-from benchmarks.calls import Load, build, make_calls, write_calls
+from benchmarks.calls import build, write_calls
 from benchmarks.data import Data
 from benchmarks.database import Database, filled_database
 from benchmarks.servers import KINDS, Server, running
@@ -39,7 +40,7 @@ WARM_UP = 2000
 CHUNK = 20_000
 # Of all calls.
 REFUSED, LEFT = 0.08, 0.04
-LOAD = Load(connections=8, streams=8)
+CONNECTIONS, STREAMS = 8, 8
 LIMIT_MB = 4.0
 # So that all who wait for a lock, or for a connection to the database, wait long enough.
 PATIENT = ("env", "COMMERCE_DB_POOL_TIMEOUT=60", *KINDS[0].command)
@@ -67,7 +68,7 @@ def main(*, calls: int) -> None:
                 measure_held(kind, server, database)
         with running(KINDS[0], database.url, logs) as server:
             megabytes = measure_slope(mixture, server, calls)
-    click.echo(f"{megabytes:+.1f} MB in a million calls")
+    click.echo(f"{megabytes:+.1f} MB in a million calls; {mixture.failed} of all calls failed that should not have")
     if megabytes > LIMIT_MB:
         raise click.ClickException(f"that is more than {LIMIT_MB:g} MB")
 
@@ -117,28 +118,6 @@ def measure_slope(mixture: "Mixture", server: Server, calls: int) -> float:
     return statistics.linear_regression(xs, ys).slope
 
 
-class Mixture:
-    """Calls of all kinds, a chunk at a time."""
-
-    def __init__(self, program: Path, data: Data) -> None:
-        self._program = program
-        self._good = WORKLOADS["Mixed"].grpc(data, Random(1))
-        self._user_id = data.user_id(data.users)
-        self._file = program.with_name("calls")
-
-    def make(self, server: Server, count: int) -> None:
-        """Make so many calls."""
-        refused, left = int(count * REFUSED), int(count * LEFT)
-        good = count - refused - left
-        server.shorten_log()
-        write_calls(self._file, islice(self._good, good))
-        make_calls(self._program, server.port, self._file, good, LOAD)
-        write_calls(self._file, REFUSED_CALLS)
-        make_refused_calls(self._program, server.port, self._file, refused)
-        with callers("leave", server.port, left // CALLS_LEFT, self._user_id):
-            pass
-
-
 USERS, ORDERS = "/commerce.users.v1.UserService", "/commerce.orders.v1.OrderService"
 REFUSED_CALLS = (
     Call(f"{USERS}/GetUser", GetUserRequest(id=str(UUID(int=1))).SerializeToString(), b""),
@@ -149,18 +128,44 @@ REFUSED_CALLS = (
 )
 
 
-def make_refused_calls(program: Path, port: int, file: Path, count: int) -> None:
-    """Make so many calls of which none is answered well.
+class Mixture:
+    """Calls of all kinds, some at a time.
 
-    Raises:
-        click.ClickException: one is.
-
+    Attributes:
+        failed: how many failed that should not have: on a busy machine a few do, and they must not leave anything.
     """
-    command = [str(program), "--port", str(port), "--calls", str(count), str(file)]
-    command += ["--connections", str(LOAD.connections), "--streams", str(LOAD.streams)]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
-    if not said.stdout or json.loads(said.stdout)["bad"] != count:
-        raise click.ClickException(f"not all calls that are wrong were refused: {said.stdout or said.stderr}")
+
+    def __init__(self, program: Path, data: Data) -> None:
+        self.failed = 0
+        self._program = program
+        self._good = WORKLOADS["Mixed"].grpc(data, Random(1))
+        self._user_id = data.user_id(data.users)
+        self._file = program.with_name("calls")
+
+    def make(self, server: Server, count: int) -> None:
+        """Make so many calls.
+
+        Raises:
+            click.ClickException: a call was not refused that should have been.
+
+        """
+        refused, left = int(count * REFUSED), int(count * LEFT)
+        server.shorten_log()
+        self.failed += self._failures(server, islice(self._good, count - refused - left), count - refused - left)
+        if self._failures(server, REFUSED_CALLS, refused) != refused:
+            raise click.ClickException("a call that is wrong was not refused")
+        with callers("leave", server.port, left // CALLS_LEFT, self._user_id):
+            pass
+
+    def _failures(self, server: Server, calls: Iterable[Call], count: int) -> int:
+        write_calls(self._file, calls)
+        command = [str(self._program), "--port", str(server.port), "--calls", str(count), str(self._file)]
+        command += ["--connections", str(CONNECTIONS), "--streams", str(STREAMS)]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+        if not made.stdout:
+            raise click.ClickException(made.stderr.strip())
+        failures: int = json.loads(made.stdout)["bad"]
+        return failures
 
 
 if __name__ == "__main__":
