@@ -180,7 +180,7 @@ async def test_a_password_is_hashed_anew_when_the_parameters_changed(store: Stor
         assert await signs_in(store, others, user)
         assert await hash_of(store, user) == after
     # Nothing of the user itself has changed.
-    row = (await store.user_queries.by_ids([user.id]))[0]
+    row = (await store.user_queries.by_ids([str(user.id)]))[0]
     assert (row.version, row.update_time) == (1, NOW)
 
 
