@@ -13,6 +13,7 @@ same external reference.
 
 from collections.abc import Sequence
 from functools import cache
+from math import ceil
 from typing import Any
 
 import orjson
@@ -102,8 +103,8 @@ def _json_value(value: object) -> object:
 
 def _common(event: Event, actor: str, request: RequestKey | None, response: bytes, seconds: float) -> dict[str, object]:
     values: dict[str, object] = {
-        # Zero would mean no limit.
-        "wait_ms": str(max(1, int(seconds * 1000))),
+        # Rounded up: zero would mean no limit.
+        "wait_ms": str(ceil(seconds * 1000)),
         **{f"event_{name}": value for name, value in event_row(event, actor).items()},
     }
     if request:
