@@ -89,6 +89,16 @@ def _result_processor(kind: TypeEngine[Any]) -> _Processor | None:
     return cast("_Processor | None", kind._cached_result_processor(_DIALECT, oid))  # noqa: SLF001
 
 
+def _is_rolled_back(error: BaseException) -> bool:
+    """Return whether PostgreSQL has said, before the connection broke, that it ends it: it has rolled back then.
+
+    Only its own words count, which name a place in its source. Those of a pooler in between say nothing of what has
+    become of the statement.
+    """
+    cause = error.__cause__
+    return isinstance(cause, asyncpg.PostgresError) and bool(cause.server_source_function)
+
+
 class Driver:
     """Runs hot statements on the connections of an engine's pool, each in a transaction of its own."""
 
@@ -133,15 +143,16 @@ class Driver:
         connection = cast("Any", pooled.driver_connection)
         try:
             return statement.rows(await connection.fetch(statement.text, *statement.arguments(values)))
-        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
-            # InterfaceError: the connection was closed, or this program is wrong.
-            known = connection.is_closed() or not isinstance(error, asyncpg.InterfaceError)
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+            # InterfaceError: the connection was closed, or this program is wrong. InternalClientError: PostgreSQL has
+            # said while the connection was idle that it ends it, and not ended it yet.
+            broken = connection.is_closed() or not isinstance(error, asyncpg.InterfaceError)
             pooled.invalidate()
-            if known:
-                raise lost from error
-            raise
+            if not broken:
+                raise
+            raise (DatabaseUnavailable if _is_rolled_back(error) else lost) from error
         except asyncpg.PostgresError as error:
-            # What PostgreSQL reports, it has rolled back, also where it ends the connection with that.
+            # What PostgreSQL reports, it has rolled back.
             if meaning := meaning_of(error):
                 raise meaning from error
             raise

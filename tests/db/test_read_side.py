@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -22,11 +21,10 @@ from commerce.orders.v1.order_pb2 import (
 from commerce.users.v1.user_pb2 import USER_STATE_ACTIVE, USER_STATE_DELETED, USER_STATE_INACTIVE
 from google.protobuf.message import Message
 from google.type.interval_pb2 import Interval
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from service.db.engine import async_url
 from tests.conftest import running_server
+from tests.sent import sent_statements
 from tests.support import PASSWORD, Clients, connect, driver_connection
 
 USERS, ORDERS = 20_000, 100_000
@@ -89,22 +87,6 @@ async def volume(postgres_url: str, template_url: str) -> AsyncIterator[Volume]:
             orders = await connection.fetch("SELECT id::text FROM orders LIMIT 1000")
             yield Volume(clients, connection, [row["id"] for row in users], [row["id"] for row in orders])
         await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-@contextmanager
-def sent_statements() -> Iterator[list[tuple[str, tuple[Any, ...]]]]:
-    """Collect the statements of tables of ours that SQLAlchemy sends while the block runs, with their values."""
-    sent = []
-
-    def collect(_connection: object, _cursor: object, statement: str, values: Any, *_rest: object) -> None:
-        if any(table in statement for table in TABLES):
-            sent.append((statement, tuple(values)))
-
-    event.listen(Engine, "before_cursor_execute", collect)
-    try:
-        yield sent
-    finally:
-        event.remove(Engine, "before_cursor_execute", collect)
 
 
 async def plans(connection: asyncpg.Connection, statement: str, values: tuple[Any, ...]) -> list[Mapping[str, Any]]:

@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -10,8 +8,6 @@ from commerce.users.v1.user_pb2 import User, UserProfile
 from google.protobuf.field_mask_pb2 import FieldMask
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from service.application.ports import MAX_RANKED
 from service.config import DatabaseSettings, load
@@ -20,7 +16,8 @@ from service.db.engine import create_engine
 from service.domain.errors import InvalidField
 from service.domain.search import SearchQuery
 from tests.conftest import running_server
-from tests.support import Clients, connect, counted_statements, driver_connection, fails
+from tests.sent import sent_statements
+from tests.support import Clients, connect, driver_connection, fails
 
 
 def word() -> str:
@@ -150,9 +147,9 @@ def test_a_query_is_either_words_without_punctuation_or_refused(text: str) -> No
 
 
 async def test_a_search_is_one_statement(clients: Clients) -> None:
-    with counted_statements() as statements:
+    with sent_statements() as sent:
         await search(clients, word(), include_total_size=True)
-    assert len(statements) == 1
+    assert len(sent) == 1
 
 
 async def test_users_of_before_and_of_the_release_before_are_found(empty_database_url: str) -> None:
@@ -202,7 +199,7 @@ async def test_a_search_among_many_users_is_bounded_and_reads_an_index(database_
         """)
         await connection.execute("ANALYZE users")
     async with running_server(database_url) as server, connect(server.port) as clients:
-        with searches_sent() as sent:
+        with sent_statements() as sent:
             rare = await search(clients, "user 123456", include_total_size=True)
             common = await search(clients, "ADA", include_total_size=True)
             beginning = await search(clients, "u", include_total_size=True)
@@ -223,19 +220,3 @@ async def test_a_search_among_many_users_is_bounded_and_reads_an_index(database_
             assert "Seq Scan on users" not in plan, plan
             # Parallel workers would give other matches each time.
             assert "Gather" not in plan, plan
-
-
-@contextmanager
-def searches_sent() -> Iterator[list[tuple[str, Any]]]:
-    """Collect the statements of searches with their parameters."""
-    sent: list[tuple[str, Any]] = []
-
-    def keep(_connection: object, _cursor: object, statement: str, parameters: object, *_rest: object) -> None:
-        if "ts_rank" in statement:
-            sent.append((statement, parameters))
-
-    event.listen(Engine, "before_cursor_execute", keep)
-    try:
-        yield sent
-    finally:
-        event.remove(Engine, "before_cursor_execute", keep)
