@@ -83,6 +83,10 @@ class ServerSettings(DatabaseSettings, PasswordSettings, WatchSettings, LogSetti
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; there is no TLS yet")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    reuse_port: bool = Field(
+        default=False,
+        description="whether other servers of the same user may listen on the port too, and share its connections",
+    )
     accept: Literal["auto", "calls", "listeners"] = Field(
         "auto",
         description="how to take several calls at once: `calls` by gRPC's private interface, `listeners` by several "

@@ -14,6 +14,7 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
+from service import shared_port
 from service.config import ServerSettings
 from service.db.snapshots import Snapshots
 from service.db.store import Store
@@ -133,13 +134,17 @@ class Server:
         methods.add(add_HealthServicer_to_server, health)
         add_reflection(methods, [*SERVICES, HEALTH])
 
-        # The port.
-        self._server = AcceptingServer(
-            methods, _options(settings), accept=settings.accept, accepts=settings.accepts, reuse_port=False
-        )
-        await self._listen()
+        # The port, last: on one that others share, connections come as soon as it is listened on.
         self._readiness = Readiness(health, SERVICES, self.store.problem)
         await self._readiness.start()
+        self._server = AcceptingServer(
+            methods,
+            _options(settings),
+            accept=settings.accept,
+            accepts=settings.accepts,
+            reuse_port=settings.reuse_port,
+        )
+        await self._listen()
         self._watch = asyncio.create_task(self._readiness.watch())
         await self._server.start()
         settle()
@@ -188,6 +193,8 @@ class Server:
         Callers that watch our health leave on NOT_SERVING. The others are led away by the end of their connection's
         age, which gRPC spreads by a tenth: only after that does nothing new arrive, and `stop` has nothing to refuse.
         """
+        if self.settings.reuse_port:
+            shared_port.leave(self.port)
         log.info("draining")
         self._watch.cancel()
         await self._readiness.stop()

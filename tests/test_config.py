@@ -79,6 +79,8 @@ def test_a_database_is_all_that_is_needed() -> None:
         "accept": "auto",
         "accepts": 16,
         "scheduling": "batch",
+        # Two servers on one port by mistake would share it silently.
+        "reuse_port": False,
         "default_deadline": 30,
         # What gRPC takes by default on the other side.
         "max_request_bytes": 4 * 1024 * 1024,

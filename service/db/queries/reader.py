@@ -96,15 +96,15 @@ class Reader:
             page: which part; `after` holds the value of `key` in the last row before.
             descending: whether the order is descending.
         """
-        children = children.correlate(parent)
-        rows = children.order_by(key.desc() if descending else key).limit(page.size + 1)
+        rows = children.correlate(parent).order_by(key.desc() if descending else key).limit(page.size + 1)
         if page.after is not None:
             (after,) = page.after
             rows = rows.where(key < after if descending else key > after)
         part = rows.lateral("part")
         statement = select(part).select_from(parent.outerjoin(part, true())).where(parent.c.id == parent_id)
         if page.include_total_size:
-            count = children.with_only_columns(func.count())
+            # Not of the parent's row as above, with which it would be counted anew for every row of the page.
+            count = children.with_only_columns(func.count()).where(parent.c.id == parent_id).correlate(None)
             statement = statement.add_columns(count.scalar_subquery().label("total_size"))
         # A parent without children on this page still gives one row, which says that the parent exists.
         found = await self.all(statement.order_by(_ordered(part, key, descending=descending)))

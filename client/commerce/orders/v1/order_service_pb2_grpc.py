@@ -356,7 +356,7 @@ class OrderServiceServicer:
 
     def SearchOrderNotes(self, request, context):
         """Finds notes by their words, best match first. Words are compared as they are written, in any language, not by their
-        stem: `refund` does not find `refunds`.
+        stem: `refund` does not find `refunds`. Of more than 10 000 matches only 10 000 are ranked and listed.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """

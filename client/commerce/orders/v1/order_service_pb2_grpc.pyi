@@ -147,7 +147,7 @@ class OrderServiceStub:
     """
     SearchOrderNotes: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.SearchOrderNotesRequest, _order_service_pb2.SearchOrderNotesResponse]
     """Finds notes by their words, best match first. Words are compared as they are written, in any language, not by their
-    stem: `refund` does not find `refunds`.
+    stem: `refund` does not find `refunds`. Of more than 10 000 matches only 10 000 are ranked and listed.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
@@ -303,7 +303,7 @@ class OrderServiceAsyncStub(OrderServiceStub):
     """
     SearchOrderNotes: _aio.UnaryUnaryMultiCallable[_order_service_pb2.SearchOrderNotesRequest, _order_service_pb2.SearchOrderNotesResponse]  # type: ignore[assignment]
     """Finds notes by their words, best match first. Words are compared as they are written, in any language, not by their
-    stem: `refund` does not find `refunds`.
+    stem: `refund` does not find `refunds`. Of more than 10 000 matches only 10 000 are ranked and listed.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
@@ -576,7 +576,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.SearchOrderNotesResponse, _abc.Awaitable[_order_service_pb2.SearchOrderNotesResponse]]:
         """Finds notes by their words, best match first. Words are compared as they are written, in any language, not by their
-        stem: `refund` does not find `refunds`.
+        stem: `refund` does not find `refunds`. Of more than 10 000 matches only 10 000 are ranked and listed.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
