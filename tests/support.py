@@ -22,8 +22,6 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFail
 from google.type.money_pb2 import Money
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_status import rpc_status
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from service.db.engine import async_url
 
@@ -141,23 +139,6 @@ async def driver_connection(url: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
-
-
-@contextmanager
-def counted_statements() -> Iterator[list[str]]:
-    """Collect the statements that SQLAlchemy sends while the block runs; BEGIN and COMMIT are not among them."""
-    statements: list[str] = []
-
-    def count(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        # The server's readiness probe asks at any time.
-        if "alembic_version" not in statement:
-            statements.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", count)
-    try:
-        yield statements
-    finally:
-        event.remove(Engine, "before_cursor_execute", count)
 
 
 def resident_megabytes() -> float:

@@ -76,6 +76,9 @@ def test_a_database_is_all_that_is_needed() -> None:
         # Nobody else's machine reaches a server without TLS by default.
         "host": "127.0.0.1",
         "port": 50051,
+        "accept": "auto",
+        "accepts": 16,
+        "scheduling": "batch",
         # Two servers on one port by mistake would share it silently.
         "reuse_port": False,
         "default_deadline": 30,

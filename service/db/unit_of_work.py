@@ -1,10 +1,11 @@
 """The unit of work: one call's transaction."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, event, insert, select, text, update
@@ -82,7 +83,8 @@ class UnitOfWork:
         # A user and what it must be ACTIVE for, which is not checked yet.
         self._active: tuple[UUID, str] | None = None
         self.users = Users(self._begin, self._collect, self._require_active)
-        self.orders = Orders(self._begin, self._collect, numbers, whole_orders.get if at_once else None)
+        self._whole_orders = whole_orders
+        self.orders = Orders(self._begin, self._collect, numbers, self._read_order if at_once else None)
         self.notes = Notes(self._begin)
         self.credit = Credit(self._begin)
 
@@ -100,8 +102,8 @@ class UnitOfWork:
             # Where the connection has gone, PostgreSQL has rolled back.
             if not isinstance(meaning_of(error), DatabaseUnavailable):
                 raise
-        if isinstance(exc, DomainError) and self.orders.unlocked and self._request:
-            # What it refuses may be what the first call with this request id has done.
+        if isinstance(exc, DomainError) and self._has_skipped_checks():
+            # What they find comes first: it may be that the first call with this request id has done all this.
             raise NotAtOnce from exc
         if isinstance(exc, Exception) and (meaning := meaning_of(exc)):
             raise meaning from exc
@@ -163,6 +165,10 @@ class UnitOfWork:
     def _has_work(self) -> bool:
         return bool(self._session or self._active or self.orders.new or self.orders.unlocked or self._events)
 
+    def _has_skipped_checks(self) -> bool:
+        """Whether a transaction would have asked before about the request id, or about the user."""
+        return self._session is None and bool(self._active or (self.orders.asked_unlocked and self._request))
+
     def _is_one_statement(self) -> bool:
         """Whether all there is to do is to place one order for an active user, or to write one that was not locked."""
         if self._session or self._events:
@@ -184,6 +190,13 @@ class UnitOfWork:
             raise NotAtOnce from error
         if not done:
             raise NotAtOnce
+
+    async def _read_order(self, order_id: UUID) -> Any:  # noqa: ANN401 - a row
+        try:
+            async with asyncio.timeout(max(0, self._time_left())):
+                return await self._whole_orders.get(order_id)
+        except TimeoutError as error:
+            raise DeadlineExceeded from error
 
     async def _require_active(self, user_id: UUID, action: str) -> None:
         """Require a user to be ACTIVE until the commit: there, or if the transaction has more to do, here."""

@@ -16,7 +16,8 @@ from service.db.engine import create_engine
 from service.domain.errors import InvalidField
 from service.domain.search import SearchQuery
 from tests.conftest import running_server
-from tests.support import Clients, connect, counted_statements, driver_connection, fails
+from tests.sent import sent_statements
+from tests.support import Clients, connect, driver_connection, fails
 
 
 def word() -> str:
@@ -146,9 +147,9 @@ def test_a_query_is_either_words_without_punctuation_or_refused(text: str) -> No
 
 
 async def test_a_search_is_one_statement(clients: Clients) -> None:
-    with counted_statements() as statements:
+    with sent_statements() as sent:
         await search(clients, word(), include_total_size=True)
-    assert len(statements) == 1
+    assert len(sent) == 1
 
 
 async def test_users_of_before_and_of_the_release_before_are_found(empty_database_url: str) -> None:
