@@ -60,9 +60,9 @@ class _Metadata(TypeDecorator[dict[str, str]]):
     impl = Text
     cache_ok = True
 
-    def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[str], dict[str, str]]:
-        """Return what gives the metadata, which most orders do not have."""
-        return lambda value: {} if value == "{}" else orjson.loads(value)
+    def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[str | None], dict[str, str]]:
+        """Return what gives the metadata, which most orders do not have; nor has the row of a page without orders."""
+        return lambda value: orjson.loads(value) if value and value != "{}" else {}
 
 
 def _select_orders() -> Select[Any]:
