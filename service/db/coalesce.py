@@ -42,10 +42,12 @@ class Coalesced(Generic[Item, Result]):
         """Return the result for this item; raises what `run` raises."""
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Result] = loop.create_future()
-        if not self._waiting:
+        self._waiting.append((item, result))
+        if not self._running:
+            self._start()
+        elif len(self._waiting) == 1:
             # After whatever else this turn of the loop has to run: calls arrive in bunches.
             loop.call_soon(self._start)
-        self._waiting.append((item, result))
         return await result
 
     def _start(self) -> None:
