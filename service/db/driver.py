@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import asyncpg
-from sqlalchemy import Executable, Numeric
+from sqlalchemy import Executable, Numeric, Row, Select
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,8 +19,8 @@ from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import greenlet_spawn
 
 from service.application.ports import DatabaseUnavailable, StoreError
-from service.db.engine import JSON
-from service.db.errors import meaning_of
+from service.db.engine import JSON, for_single_statements
+from service.db.errors import meaning_of, translated
 from service.db.tables import EnumText
 
 _DIALECT: Any = asyncpg_dialect.dialect(**JSON)  # type: ignore[no-untyped-call]
@@ -89,10 +89,20 @@ def _result_processor(kind: TypeEngine[Any]) -> _Processor | None:
 
 
 class Driver:
-    """Runs hot statements on the connections of an engine's pool, each in a transaction of its own."""
+    """Runs hot statements on the connections of an engine's pool, each in a transaction of its own; others too."""
 
     def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = for_single_statements(engine)
         self._pool = engine.sync_engine.pool
+
+    async def rows(self, statement: Statement | Select[Any], values: Values) -> Sequence[Row[Any]]:
+        """Return all rows of a statement that only reads, hot or not; raises StoreError."""
+        if isinstance(statement, Statement):
+            return await self.fetch(statement, values)
+        with translated():
+            async with self._engine.connect() as connection:
+                rows: Sequence[Row[Any]] = (await connection.execute(statement, values)).all()
+                return rows
 
     async def fetch(
         self, statement: Statement, values: Values, *, lost: type[StoreError] = DatabaseUnavailable

@@ -1,10 +1,10 @@
 """The unit of work: one call's transaction."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, event, insert, select, text, update
@@ -25,7 +25,6 @@ from service.application.ports import (
 from service.db import at_once
 from service.db import mapping as mapping  # noqa: PLC0414 - maps the entities before the first session
 from service.db.at_once import event_row
-from service.db.coalesce import PointReads
 from service.db.credit import Credit
 from service.db.errors import meaning_of, translated
 from service.db.notes import Notes
@@ -65,7 +64,7 @@ class UnitOfWork:
         engine: AsyncEngine,
         reader: Reader,
         numbers: OrderNumbers,
-        whole_orders: PointReads,
+        whole_order: Callable[[UUID], Awaitable[Any]],
         *,
         actor: str,
         request: RequestKey | None,
@@ -84,7 +83,7 @@ class UnitOfWork:
         # A user and what it must be ACTIVE for, which is not checked yet.
         self._active: tuple[UUID, str] | None = None
         self.users = Users(self._begin, self._collect, self._require_active)
-        self.orders = Orders(self._begin, self._collect, numbers, whole_orders.get if at_once else None)
+        self.orders = Orders(self._begin, self._collect, numbers, whole_order if at_once else None)
         self.notes = Notes(self._begin)
         self.credit = Credit(self._begin)
 
