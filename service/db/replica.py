@@ -95,19 +95,22 @@ class Replica:
         """Return all rows of a statement: from the replica, or where that cannot be, from the primary.
 
         Raises:
-            DeadlineExceeded, Overloaded: the replica has too much to do, which would be too much for the primary too.
+            DeadlineExceeded, Overloaded: the replica has too much to do.
             StoreError: the primary failed.
         """
         if self._lag() <= self._max_lag:
             try:
                 return await self._driver.rows(statement, values)
-            except (DeadlineExceeded, Overloaded):
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever it is, the primary is asked, and its answer stands
+            except Exception as error:
                 if isinstance(error, DatabaseUnavailable):
                     self._fresh_at = -math.inf
                     self._log_use("the connection was lost", error)
+                elif isinstance(error, DeadlineExceeded | Overloaded):
+                    # While it works, what is too much for it is too much for the primary as well.
+                    if self._lag() <= self._max_lag:
+                        raise
                 else:
+                    # Whatever it is, a conflict with what is replayed or a table that is not there yet.
                     log.info("read from the primary: the replica failed", **where_raised(error))
         return await otherwise.rows(statement, values)
 
