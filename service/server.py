@@ -16,6 +16,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from service import shared_port
 from service.config import ServerSettings
+from service.db.replica import Replica
 from service.db.snapshots import Snapshots
 from service.db.store import Store
 from service.db.tail import EventTail
@@ -71,10 +72,13 @@ class Server:
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
 
         # The database.
-        self.store = Store(settings)
+        replica = Replica(settings) if settings.read_database_url else None
+        self.store = Store(settings, replica)
         if problem := await self.store.problem():
             await self.store.close()
             raise StartError(problem)
+        if replica:
+            await replica.start()
         self._snapshots = Snapshots(settings)
         self._tail = EventTail(settings)
         configured_key = settings.signing_key
@@ -86,6 +90,7 @@ class Server:
             self.store.unit_of_work,
             signing_key=key,
             default_deadline=settings.default_deadline,
+            read_preference=settings.read_preference,
             max_response_bytes=settings.max_response_bytes,
         )
         methods = InterceptedMethods(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import asyncpg
-from sqlalchemy import Executable, Numeric
+from sqlalchemy import Executable, Numeric, Row, Select
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -20,8 +20,8 @@ from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import greenlet_spawn
 
 from service.application.ports import DatabaseUnavailable, Overloaded, StoreError
-from service.db.engine import JSON
-from service.db.errors import meaning_of
+from service.db.engine import JSON, for_single_statements
+from service.db.errors import meaning_of, translated
 from service.db.tables import EnumText
 
 _DIALECT: Any = asyncpg_dialect.dialect(**JSON)  # type: ignore[no-untyped-call]
@@ -100,13 +100,23 @@ def _is_rolled_back(error: BaseException) -> bool:
 
 
 class Driver:
-    """Runs hot statements on the connections of an engine's pool, each in a transaction of its own."""
+    """Runs hot statements on the connections of an engine's pool, each in a transaction of its own; others too."""
 
     def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = for_single_statements(engine)
         self._pool = pool = engine.sync_engine.pool
         self._patience: float | None = pool.timeout() if isinstance(pool, QueuePool) else None
         # To wait here for one of the pool's connections costs less than to wait there.
         self._connections = asyncio.Semaphore(pool.size() if isinstance(pool, QueuePool) else 1)
+
+    async def rows(self, statement: Statement | Select[Any], values: Values) -> Sequence[Row[Any]]:
+        """Return all rows of a statement that only reads, hot or not; raises StoreError."""
+        if isinstance(statement, Statement):
+            return await self.fetch(statement, values)
+        with translated():
+            async with self._engine.connect() as connection:
+                rows: Sequence[Row[Any]] = (await connection.execute(statement, values)).all()
+                return rows
 
     async def fetch(
         self, statement: Statement, values: Values, *, lost: type[StoreError] = DatabaseUnavailable

@@ -1,7 +1,7 @@
 """The unit of work: one call's transaction."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -25,7 +25,6 @@ from service.application.ports import (
 )
 from service.db import mapping as mapping  # noqa: PLC0414 - maps the entities before the first session
 from service.db.at_once import OrderWrites, Write, event_row
-from service.db.coalesce import PointReads
 from service.db.credit import Credit
 from service.db.errors import meaning_of, translated
 from service.db.notes import Notes
@@ -63,7 +62,7 @@ class UnitOfWork:
         self,
         engine: AsyncEngine,
         numbers: OrderNumbers,
-        whole_orders: PointReads,
+        whole_order: Callable[[UUID], Awaitable[Any]],
         writes: OrderWrites,
         *,
         actor: str,
@@ -83,7 +82,7 @@ class UnitOfWork:
         # A user and what it must be ACTIVE for, which is not checked yet.
         self._active: tuple[UUID, str] | None = None
         self.users = Users(self._begin, self._collect, self._require_active)
-        self._whole_orders = whole_orders
+        self._whole_order = whole_order
         self.orders = Orders(self._begin, self._collect, numbers, self._read_order if at_once else None)
         self.notes = Notes(self._begin)
         self.credit = Credit(self._begin)
@@ -194,7 +193,7 @@ class UnitOfWork:
     async def _read_order(self, order_id: UUID) -> Any:  # noqa: ANN401 - a row
         try:
             async with asyncio.timeout(max(0, self._time_left())):
-                return await self._whole_orders.get(order_id)
+                return await self._whole_order(order_id)
         except TimeoutError as error:
             raise DeadlineExceeded from error
 

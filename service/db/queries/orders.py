@@ -213,7 +213,7 @@ class OrderQueries:
 
     async def by_id(self, order_id: UUID) -> Row[Any] | None:
         """Return the order with this id."""
-        order: Row[Any] | None = await self._by_id.get(order_id)
+        order: Row[Any] | None = await self._by_id(order_id)
         return order
 
     async def by_ids(self, order_ids: Sequence[str]) -> Sequence[Row[Any]]:

@@ -1,6 +1,6 @@
-"""How a query reads: AUTOCOMMIT, one statement, one snapshot; and keyset pages."""
+"""How a query reads: one statement, one snapshot; and keyset pages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,20 +10,24 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.application.ports import Overloaded, Page, PageOfRows, StoreError
 from service.db.coalesce import PointReads
 from service.db.driver import Driver, Statement
-from service.db.errors import translated
+from service.db.replica import Replica
 from service.detached import Detached
+from service.read_preference import prefers_replica
 
 
 class Reader:
     """Runs the read side's statements; every method raises StoreError.
 
     No cancellation reaches a statement that runs (`service.detached`).
+
+    Args:
+        engine: leads to the primary.
+        replica: what the reads of calls that prefer it may be answered by (`service.read_preference`).
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        # A single statement is its own snapshot; BEGIN and ROLLBACK around it would be two more round trips.
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+    def __init__(self, engine: AsyncEngine, replica: Replica | None = None) -> None:
         self.driver = Driver(engine)
+        self._replica = replica
         self.detached = Detached(lambda error: isinstance(error, StoreError | Overloaded))
 
     async def all(
@@ -33,16 +37,23 @@ class Reader:
         return await self.detached.result(self.detached.start(self._all(statement, values or {})))
 
     async def _all(self, statement: Statement | Select[Any], values: Mapping[str, object]) -> Sequence[Row[Any]]:
-        if isinstance(statement, Statement):
-            return await self.driver.fetch(statement, values)
-        with translated():
-            async with self._engine.connect() as connection:
-                rows: Sequence[Row[Any]] = (await connection.execute(statement, values)).all()
-                return rows
+        if self._replica and prefers_replica.get():
+            return await self._replica.rows(statement, values, otherwise=self.driver)
+        return await self.driver.rows(statement, values)
 
-    def point_reads(self, statement: Statement, name: str) -> PointReads:
+    def point_reads(self, statement: Statement, name: str) -> Callable[[UUID], Awaitable[Any]]:
         """Return what reads single rows by their id, with a statement for many, whose parameter has this name."""
-        return PointReads(lambda keys: self.driver.fetch(statement, {name: keys}), self.detached)
+        driver, replica = self.driver, self._replica
+        primary_reads = PointReads(lambda keys: driver.fetch(statement, {name: keys}), self.detached)
+        if replica is None:
+            return primary_reads.get
+        # Apart: whoever wants the primary must not get what others take from the replica.
+        replica_reads = PointReads(lambda keys: replica.rows(statement, {name: keys}, otherwise=driver), self.detached)
+
+        def get(key: UUID) -> Awaitable[Any]:
+            return (replica_reads if prefers_replica.get() else primary_reads).get(key)
+
+        return get
 
     async def drain(self) -> None:
         """Wait until nothing runs any more."""
