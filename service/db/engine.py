@@ -1,12 +1,13 @@
 """The connection pool."""
 
-from sqlalchemy import make_url
-from sqlalchemy.engine import URL
+from sqlalchemy import event, make_url
+from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from service.config import DatabaseSettings, SettingsError
+from service.db.errors import READ_ONLY, sqlstate_of
 
 
 def async_url(database_url: str) -> URL:
@@ -37,7 +38,7 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -
         settings: where the database is, and how long things may take.
         pool_size: connections at most, instead of what the settings say.
     """
-    return create_async_engine(
+    engine = create_async_engine(
         async_url(settings.database_url.get_secret_value()),
         pool_size=pool_size or settings.db_pool_size,
         max_overflow=0,
@@ -51,6 +52,8 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -
         # A process that stops in the middle of a transaction must not keep its locks.
         connect_args=_connect_args(settings, "commerce", idle_seconds=settings.db_statement_timeout),
     )
+    event.listen(engine.sync_engine, "handle_error", _leave_replica)
+    return engine
 
 
 def create_export_engine(settings: DatabaseSettings, *, idle_seconds: float) -> AsyncEngine:
@@ -62,6 +65,12 @@ def create_export_engine(settings: DatabaseSettings, *, idle_seconds: float) -> 
         hide_parameters=True,
         connect_args=_connect_args(settings, "commerce export", idle_seconds=idle_seconds),
     )
+
+
+def _leave_replica(context: ExceptionContext) -> None:
+    """Drop all connections when one of them leads to a replica, as those made during a failover may do for ever."""
+    if sqlstate_of(context.original_exception) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def _connect_args(settings: DatabaseSettings, name: str, *, idle_seconds: float) -> dict[str, object]:
