@@ -80,6 +80,18 @@ benchmarks: $(READY) ## Latency of watches; with DATABASE_URL (migrated, to be f
 	$(BIN)/python benchmarks/watch.py
 	$(if $(DATABASE_URL),$(BIN)/python benchmarks/memory.py --rows $(or $(ROWS),1000000))
 
+FAILOVER := .bench/patroni
+
+.PHONY: failover
+failover: $(READY) $(FAILOVER)/.ready ## Three minutes of failovers of a PostgreSQL under Patroni; needs etcd and haproxy
+	$(BIN)/python -m benchmarks.failover.trial --patroni $(FAILOVER)/bin/patroni $(ARGS)
+
+$(FAILOVER)/.ready: requirements/failover.txt
+	@echo "Filling $(FAILOVER)"
+	@$(PYTHON) -m venv --clear $(FAILOVER)
+	@$(FAILOVER)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 .PHONY: format
 format: $(READY) ## Format code and protos, and correct what can be corrected
 	$(BIN)/ruff check --fix-only --quiet
@@ -99,10 +111,11 @@ lock: $(READY) ## Lock what pyproject.toml asks for; to newer versions with LOCK
 	$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
 	echo hatchling | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/build.txt
 	echo uv | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/uv.txt
+	echo 'patroni[etcd3,psycopg3]' | $(COMPILE) --no-annotate - -o requirements/failover.txt
 
 .PHONY: clean
 clean: ## Remove what make made, except the data in .data
-	rm -rf $(VENV) dist htmlcov .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .bench dist htmlcov .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
