@@ -38,7 +38,7 @@ class Told:
         acknowledged: the order's id for each call that was answered with one.
         times: when each of these answers came, by the monotonic clock.
         refused: calls, made once, whose status said that nothing was written.
-        failures: statuses by their reason, or by their code where they had none.
+        failures: statuses by their reason, or by what gRPC said where they had none.
         seen: how often each order's creation was watched.
     """
 
@@ -111,7 +111,7 @@ async def _answered(channel: grpc.aio.Channel, request: pb.CreateOrderRequest, c
         answer = await OrderServiceStub(channel).CreateOrder(request, timeout=DEADLINE_SECONDS)
     except grpc.aio.AioRpcError as error:
         reason = _reason_of(error)
-        told.failures[reason or f"{error.code().name} without a reason"] += 1
+        told.failures[reason or f"{error.code().name}: {error.details()}"] += 1
         if reason not in {"", "OUTCOME_UNKNOWN"} and not request.request_id:
             told.refused.add(call)
         await asyncio.sleep(PAUSE_SECONDS)
