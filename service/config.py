@@ -83,6 +83,17 @@ class ServerSettings(DatabaseSettings, PasswordSettings, WatchSettings, LogSetti
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; there is no TLS yet")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    accept: Literal["auto", "calls", "listeners"] = Field(
+        "auto",
+        description="how to take several calls at once: `calls` by gRPC's private interface, `listeners` by several "
+        "listeners on the port; `auto`: `calls` with a release of grpcio that is known to allow it, else `listeners`",
+    )
+    accepts: Count = Field(16, description="calls of each method, or listeners, that are waited for at once")
+    scheduling: Literal["batch", "normal"] = Field(
+        "batch",
+        description="how Linux schedules the server: with `batch` its threads do not interrupt each other, which costs "
+        "less; `normal` for other systems",
+    )
     default_deadline: Seconds = Field(
         30, description="seconds for a call whose caller set no deadline, and at most for any"
     )

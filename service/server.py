@@ -6,7 +6,6 @@ import signal
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
-import grpc
 import structlog
 from commerce.orders.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
 from commerce.users.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
@@ -21,11 +20,13 @@ from service.db.store import Store
 from service.db.tail import EventTail
 from service.logs import log_loop_failure
 from service.passwords import Argon2Passwords
+from service.rpc.accept import AcceptingServer
 from service.rpc.current import current_unit_of_work
 from service.rpc.exports import Exports
 from service.rpc.health import Readiness
 from service.rpc.imports import UserImports
 from service.rpc.interceptors.access_log import AccessLogInterceptor
+from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
 from service.rpc.interceptors.session import SessionInterceptor
@@ -37,6 +38,7 @@ from service.rpc.page_tokens import PageTokens
 from service.rpc.reflection import add_reflection
 from service.rpc.users import UserServicer
 from service.rpc.watch import Cursors, Watch
+from service.tuning import schedule_as_batch, settle
 
 SERVICES = ("commerce.users.v1.UserService", "commerce.orders.v1.OrderService")
 
@@ -63,6 +65,8 @@ class Server:
         if api_implementation.Type() == "python":
             raise StartError("protobuf runs on its pure-Python backend, which is many times slower; install its wheel")
         settings = self.settings
+        if settings.scheduling == "batch":
+            schedule_as_batch()
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
 
         # The database.
@@ -83,14 +87,15 @@ class Server:
             default_deadline=settings.default_deadline,
             max_response_bytes=settings.max_response_bytes,
         )
-        interceptors = (
-            AccessLogInterceptor(),  # sees every call, and the code that it ends with
-            ErrorInterceptor(),  # answers whatever fails below it, after the unit of work has ended
-            DeserializationInterceptor(),  # below the errors, which answer what it refuses
-            ValidationInterceptor(),  # only valid messages get further, so bad ones cost no connection
-            self._session,  # innermost: runs the method, anew if it must
+        methods = InterceptedMethods(
+            [
+                AccessLogInterceptor(),  # sees every call, and the code that it ends with
+                ErrorInterceptor(),  # answers whatever fails below it, after the unit of work has ended
+                DeserializationInterceptor(),  # below the errors, which answer what it refuses
+                ValidationInterceptor(),  # only valid messages get further, so bad ones cost no connection
+                self._session,  # innermost: runs the method, anew if it must
+            ]
         )
-        self._server = grpc.aio.server(interceptors=interceptors, options=_options(settings))
 
         # The services.
         page_tokens = PageTokens(key)
@@ -123,29 +128,32 @@ class Server:
             _now,
         )
         health = aio.HealthServicer()
-        add_UserServiceServicer_to_server(users, self._server)
-        add_OrderServiceServicer_to_server(orders, self._server)
-        add_HealthServicer_to_server(health, self._server)
-        add_reflection(self._server, [*SERVICES, HEALTH])
+        methods.add(add_UserServiceServicer_to_server, users)
+        methods.add(add_OrderServiceServicer_to_server, orders)
+        methods.add(add_HealthServicer_to_server, health)
+        add_reflection(methods, [*SERVICES, HEALTH])
 
         # The port.
+        self._server = AcceptingServer(
+            methods, _options(settings), accept=settings.accept, accepts=settings.accepts, reuse_port=False
+        )
         await self._listen()
         self._readiness = Readiness(health, SERVICES, self.store.problem)
         await self._readiness.start()
         self._watch = asyncio.create_task(self._readiness.watch())
         await self._server.start()
+        settle()
         log.info("serving", host=settings.host, port=self.port)
 
     async def _listen(self) -> None:
         host, port = self.settings.host, self.settings.port
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port = self._server.add_insecure_port(address)
-        except RuntimeError:
-            self.port = 0
-        if self.port == 0:
+            self.port = self._server.listen(host, port)
+        except OSError as error:
             await self._close()
-            raise StartError(f"cannot listen on {address}: the port is in use, or the address is not of this machine")
+            raise StartError(
+                f"cannot listen on {host}:{port}: the port is in use, or the address is not of this machine"
+            ) from error
         if not _is_loopback(host):
             log.warning(
                 "listening beyond this machine without TLS: anyone who reaches the port can do everything", host=host
@@ -206,8 +214,6 @@ class Server:
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     options = [
-        # Two servers would share the port silently.
-        ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", settings.max_response_bytes),
         # Without a limit one connection can start more calls than the memory holds.

@@ -297,6 +297,9 @@ class NoteFilter:
 class UserQueries(Protocol):
     """The read side of users. Every method is one statement, and raises StoreError."""
 
+    async def by_id(self, user_id: UUID) -> Row | None:
+        """Return the user with this id."""
+
     async def by_ids(self, user_ids: Sequence[UUID]) -> Sequence[Row]:
         """Return the users with these ids, in any order."""
 
@@ -324,6 +327,9 @@ class UserQueries(Protocol):
 
 class OrderQueries(Protocol):
     """The read side of orders, each with its items and tags. Every method is one statement, and raises StoreError."""
+
+    async def by_id(self, order_id: UUID) -> Row | None:
+        """Return the order with this id."""
 
     async def by_ids(self, order_ids: Sequence[UUID]) -> Sequence[Row]:
         """Return the orders with these ids, in any order."""

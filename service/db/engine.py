@@ -1,10 +1,15 @@
 """The connection pool."""
 
+from collections.abc import Awaitable
+from typing import Any
+
+import asyncpg
 from sqlalchemy import event, make_url
 from sqlalchemy.engine import URL, ExceptionContext
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
+from sqlalchemy.util.concurrency import in_greenlet
 
 from service.config import DatabaseSettings, SettingsError
 from service.db.errors import READ_ONLY, sqlstate_of
@@ -73,9 +78,21 @@ def _leave_replica(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
+def _connect(*arguments: object, **options: object) -> Awaitable[Any]:
+    """Connect, where that can be waited for: `service.db.driver.Driver` tries without, for the case that it need not.
+
+    SQLAlchemy finds out by itself, but too late: it leaves a coroutine behind that nobody awaits.
+    """
+    if not in_greenlet():
+        raise MissingGreenlet
+    connecting: Awaitable[Any] = asyncpg.connect(*arguments, **options)
+    return connecting
+
+
 def _connect_args(settings: DatabaseSettings, name: str, *, idle_seconds: float) -> dict[str, object]:
     seconds = settings.db_statement_timeout
     return {
+        "async_creator_fn": _connect,
         "timeout": settings.db_connect_timeout,
         # For a network that swallows packets; the server's own limits come first.
         "command_timeout": seconds + 5,

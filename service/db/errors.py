@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
+from asyncpg import PostgresError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -48,10 +49,14 @@ def sqlstate_of(error: BaseException) -> str | None:
     return None
 
 
-def constraint_of(error: DBAPIError) -> str | None:
+def constraint_of(error: BaseException) -> str | None:
     """Return the name of the constraint that was violated, if one was."""
-    name = getattr(getattr(error.orig, "__cause__", None), "constraint_name", None)
-    return name if isinstance(name, str) else None
+    original = getattr(error, "orig", error)
+    # SQLAlchemy's own errors have lost it; the driver's, their cause, have it.
+    for source in (original, getattr(original, "__cause__", None)):
+        if isinstance(name := getattr(source, "constraint_name", None), str):
+            return name
+    return None
 
 
 def meaning_of(error: Exception) -> Exception | None:
@@ -62,10 +67,10 @@ def meaning_of(error: Exception) -> Exception | None:
     if isinstance(error, OSError):
         # OSError: connection refused, reset, or (TimeoutError) not answered in time.
         return DatabaseUnavailable()
-    if not isinstance(error, DBAPIError):
+    if not isinstance(error, DBAPIError | PostgresError):
         return None
     sqlstate = sqlstate_of(error) or ""
-    if error.connection_invalidated or sqlstate.startswith(_UNAVAILABLE):
+    if getattr(error, "connection_invalidated", False) or sqlstate.startswith(_UNAVAILABLE):
         return DatabaseUnavailable()
     by_sqlstate = _SQLSTATES.get(sqlstate)
     known = by_sqlstate or _CONSTRAINTS.get(constraint_of(error) or "")

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.application.ports import Overloaded
 from service.config import ServerSettings
+from service.db.driver import Statement
 from service.db.engine import create_export_engine
 from service.db.errors import translated
 from service.db.queries.orders import OrderQueries
@@ -68,8 +69,8 @@ class _OneConnection(Reader):
         super().__init__(connection.engine)
         self._connection = connection
 
-    async def all(self, statement: Select[Any], values: Mapping[str, object] | None = None) -> Sequence[Row[Any]]:
-        """Return all rows of a statement."""
+    async def _all(self, statement: Statement | Select[Any], values: Mapping[str, object]) -> Sequence[Row[Any]]:
         with translated():
-            rows: Sequence[Row[Any]] = (await self._connection.execute(statement, values)).all()
+            core = statement.core if isinstance(statement, Statement) else statement
+            rows: Sequence[Row[Any]] = (await self._connection.execute(core, values)).all()
             return rows

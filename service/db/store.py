@@ -1,5 +1,6 @@
 """Everything of the database that the rest of a process uses, on one pool."""
 
+import logging
 from contextlib import AbstractAsyncContextManager
 
 import structlog
@@ -33,13 +34,15 @@ class Store:
         # Apart, so that a busy pool does not look like a lost database.
         self._probe_engine = create_engine(settings, pool_size=1)
         self._numbers = OrderNumbers()
-        reader = Reader(self.engine)
+        reader = self._reader = Reader(self.engine)
         self.user_queries = UserQueries(reader)
         self.order_queries = OrderQueries(reader)
         self.note_queries = NoteQueries(reader)
         self.credit_queries = CreditQueries(reader)
         self.maintenance_queries = MaintenanceQueries(reader)
-        _log_pool_events(self.engine)
+        # Their lines are many, and not free to make.
+        if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
+            _log_pool_events(self.engine)
 
     def unit_of_work(
         self, *, actor: str, request: RequestKey | None, time_left: TimeLeft
@@ -59,7 +62,8 @@ class Store:
         return key
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, when nothing runs on them any more."""
+        await self._reader.drain()
         await self.engine.dispose()
         await self._probe_engine.dispose()
 

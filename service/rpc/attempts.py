@@ -3,13 +3,13 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import structlog
 
 from service.application.ports import Contention, DatabaseUnavailable, OutcomeUnknown, StoreError, TimeLeft
-from service.logs import where_raised
+from service.detached import Detached
 from service.rpc.status import status_of
 
 MAX_ATTEMPTS = 3
@@ -30,41 +30,9 @@ class Deadline:
         return self._end - time.monotonic()
 
 
-class Detached:
-    """Work that a caller's cancellation does not reach.
-
-    Cancelling a statement costs a connection, and a cancelled COMMIT has usually happened. The work ends by itself:
-    PostgreSQL limits its statements.
-    """
-
-    def __init__(self) -> None:
-        self._running: set[asyncio.Task[Any]] = set()
-
-    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start work, to be waited for with `result`."""
-        task = asyncio.create_task(work)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return task
-
-    async def result(
-        self, task: asyncio.Task[T], *, patience: float | None = None, late: type[StoreError] = OutcomeUnknown
-    ) -> T:
-        """Return what the work returns, or raise `late` after `patience` seconds; the work goes on then."""
-        try:
-            await asyncio.wait({task}, timeout=patience)
-        except asyncio.CancelledError:
-            task.add_done_callback(_log_unseen_failure)
-            raise
-        if not task.done():
-            task.add_done_callback(_log_unseen_failure)
-            raise late
-        return task.result()
-
-    async def drain(self) -> None:
-        """Wait until all work has ended, also that which nobody waits for; then the database may be left."""
-        while self._running:
-            await asyncio.wait(self._running)
+def detached() -> Detached:
+    """Return what runs work whose failures, where they have a status, are answers."""
+    return Detached(lambda error: status_of(error) is not None)
 
 
 async def retried(attempt: Callable[[], Awaitable[T]], deadline: TimeLeft, *, outcome_known_by_repeating: bool) -> T:
@@ -96,10 +64,3 @@ async def retried(attempt: Callable[[], Awaitable[T]], deadline: TimeLeft, *, ou
 def _reason(error: StoreError) -> str:
     status = status_of(error)
     return status.message if status else ""
-
-
-def _log_unseen_failure(task: asyncio.Task[Any]) -> None:
-    """Log what nobody waits for any more, unless it is an answer that a caller could have been given."""
-    error = task.exception()
-    if error is not None and status_of(error) is None:
-        log.error("internal error after the caller had gone", **where_raised(error))

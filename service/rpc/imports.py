@@ -13,7 +13,7 @@ from protovalidate import Validator
 from service.application.imports import Done, ImportRow, OnConflict, Outcome, import_rows
 from service.application.ports import Overloaded, Passwords, UnitOfWorkFactory, UserQueries
 from service.domain.errors import AlreadyExists, DomainError, InvalidArgument, InvalidField
-from service.rpc.attempts import Deadline, Detached, retried
+from service.rpc.attempts import Deadline, detached, retried
 from service.rpc.interceptors.base import Context
 from service.rpc.interceptors.session import ANONYMOUS
 from service.rpc.interceptors.validation import field_violation
@@ -56,7 +56,7 @@ class UserImports:
         self._passwords = passwords
         self._now = clock
         self._chunk_seconds = chunk_seconds
-        self._detached = Detached()
+        self._detached = detached()
 
     async def run(self, requests: AsyncIterator[pb.ImportUsersRequest], context: Context) -> pb.ImportUsersResponse:
         """Import the rows of a stream."""

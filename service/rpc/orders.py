@@ -93,8 +93,7 @@ class OrderServicer(OrderNoteMethods):
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
         order: Row | None
         if request.HasField("id"):
-            rows = await self._queries.by_ids([UUID(request.id)])
-            order = rows[0] if rows else None
+            order = await self._queries.by_id(UUID(request.id))
         else:
             order = await self._queries.by_number(request.order_number)
         if order is None:

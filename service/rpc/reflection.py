@@ -13,20 +13,22 @@ from grpc_reflection.v1alpha.reflection import SERVICE_NAME as V1ALPHA
 from grpc_reflection.v1alpha.reflection import aio
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
+from service.rpc.interceptors.base import InterceptedMethods
+
 V1 = V1ALPHA.replace(".v1alpha.", ".v1.")
 
 
-def add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
+def add_reflection(methods: InterceptedMethods, services: Sequence[str]) -> None:
     """Let tools list and describe these services, and reflection itself."""
     _describe_v1()
     servicer = aio.ReflectionServicer([*services, V1ALPHA, V1])
-    add_ServerReflectionServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    methods.add(add_ServerReflectionServicer_to_server, servicer)
     v1 = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(V1, {"ServerReflectionInfo": v1}),))
+    methods.add_registered_method_handlers(V1, {"ServerReflectionInfo": v1})
 
 
 def _describe_v1() -> None:

@@ -94,8 +94,7 @@ class UserServicer(UserServiceServicer):
         match request.WhichOneof("key"):
             case "id":
                 name = request.id
-                rows = await self._queries.by_ids([UUID(request.id)])
-                user: Row | None = rows[0] if rows else None
+                user: Row | None = await self._queries.by_id(UUID(request.id))
             case "email":
                 # The name stays out of the error: an e-mail never gets into a status.
                 user = await self._queries.by_email(request.email)

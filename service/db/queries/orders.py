@@ -30,6 +30,7 @@ from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from service.application.ports import OrderFilter, Page, PageOfRows, TopUsers
+from service.db.driver import Statement
 from service.db.queries.events import event_columns
 from service.db.queries.reader import Reader
 from service.db.tables import OPEN, events, order_items, order_tags, orders, tags
@@ -79,8 +80,8 @@ def _select_orders() -> Select[Any]:
 
 
 _ORDERS = _select_orders()
-_BY_IDS = _ORDERS.where(orders.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True)))))
-_BY_NUMBER = _ORDERS.where(orders.c.order_number == bindparam("order_number"))
+_BY_IDS = Statement(_ORDERS.where(orders.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True))))))
+_BY_NUMBER = Statement(_ORDERS.where(orders.c.order_number == bindparam("order_number")))
 
 _ORDER_COUNT = select(func.count()).select_from(order_tags).where(order_tags.c.tag_id == tags.c.id)
 _TAGS = select(tags.c.name, _ORDER_COUNT.scalar_subquery().label("order_count"))
@@ -98,6 +99,12 @@ class OrderQueries:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self._by_id = reader.point_reads(_BY_IDS, "ids")
+
+    async def by_id(self, order_id: UUID) -> Row[Any] | None:
+        """Return the order with this id."""
+        order: Row[Any] | None = await self._by_id.get(order_id)
+        return order
 
     async def by_ids(self, order_ids: Sequence[UUID]) -> Sequence[Row[Any]]:
         """Return the orders with these ids, in any order."""

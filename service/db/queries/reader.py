@@ -7,25 +7,50 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, FromClause, Row, Select, Table, func, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.application.ports import Page, PageOfRows
+from service.application.ports import Overloaded, Page, PageOfRows, StoreError
+from service.db.coalesce import PointReads
+from service.db.driver import Driver, Statement
 from service.db.errors import translated
+from service.detached import Detached
 
 
 class Reader:
-    """Runs the read side's statements; every method raises StoreError."""
+    """Runs the read side's statements; every method raises StoreError.
+
+    No cancellation reaches a statement that runs (`service.detached`).
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         # A single statement is its own snapshot; BEGIN and ROLLBACK around it would be two more round trips.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._driver = Driver(engine)
+        self._detached = Detached(lambda error: isinstance(error, StoreError | Overloaded))
 
-    async def all(self, statement: Select[Any], values: Mapping[str, object] | None = None) -> Sequence[Row[Any]]:
+    async def all(
+        self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
+    ) -> Sequence[Row[Any]]:
         """Return all rows of a statement; `values` are those of its bind parameters."""
+        return await self._detached.result(self._detached.start(self._all(statement, values or {})))
+
+    async def _all(self, statement: Statement | Select[Any], values: Mapping[str, object]) -> Sequence[Row[Any]]:
+        if isinstance(statement, Statement):
+            return await self._driver.fetch(statement, values)
         with translated():
             async with self._engine.connect() as connection:
                 rows: Sequence[Row[Any]] = (await connection.execute(statement, values)).all()
                 return rows
 
-    async def first(self, statement: Select[Any], values: Mapping[str, object] | None = None) -> Row[Any] | None:
+    def point_reads(self, statement: Statement, name: str) -> PointReads:
+        """Return what reads single rows by their id, with a statement for many, whose parameter has this name."""
+        return PointReads(lambda keys: self._driver.fetch(statement, {name: keys}), self._detached)
+
+    async def drain(self) -> None:
+        """Wait until nothing runs any more."""
+        await self._detached.drain()
+
+    async def first(
+        self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
+    ) -> Row[Any] | None:
         """Return the only row of a statement, or None."""
         rows = await self.all(statement, values)
         return rows[0] if rows else None

@@ -8,6 +8,7 @@ from sqlalchemy import ARRAY, Row, Text, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
 from service.application.ports import Credentials, Page, PageOfRows, UserFilter
+from service.db.driver import Statement
 from service.db.queries.reader import Reader
 from service.db.queries.user_search import search_users
 from service.db.tables import user_columns, user_passwords, user_profiles, users
@@ -16,12 +17,14 @@ from service.domain.search import SearchQuery
 _USERS = select(*user_columns, user_profiles.c.bio, user_profiles.c.avatar_url).select_from(
     users.outerjoin(user_profiles)
 )
-_BY_IDS = _USERS.where(users.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True)))))
+_BY_IDS = Statement(_USERS.where(users.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True))))))
 _EMAIL = func.lower(users.c.email) == func.lower(bindparam("email"))
+_USERNAME = users.c.username == bindparam("username")
+_BY_EMAIL = Statement(_USERS.where(_EMAIL))
+_BY_USERNAME = Statement(_USERS.where(_USERNAME))
 _KNOWN_EMAILS = select(func.lower(users.c.email).label("email")).where(
     func.lower(users.c.email) == any_(bindparam("emails", type_=ARRAY(Text)))
 )
-_USERNAME = users.c.username == bindparam("username")
 _WITH_PASSWORD = _USERS.add_columns(user_passwords.c.password_hash).join(user_passwords)
 
 _KEYS = {
@@ -36,6 +39,12 @@ class UserQueries:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self._by_id = reader.point_reads(_BY_IDS, "ids")
+
+    async def by_id(self, user_id: UUID) -> Row[Any] | None:
+        """Return the user with this id."""
+        user: Row[Any] | None = await self._by_id.get(user_id)
+        return user
 
     async def by_ids(self, user_ids: Sequence[UUID]) -> Sequence[Row[Any]]:
         """Return the users with these ids, in any order."""
@@ -43,11 +52,11 @@ class UserQueries:
 
     async def by_email(self, email: str) -> Row[Any] | None:
         """Return the user with this e-mail, whatever its case."""
-        return await self._reader.first(_USERS.where(_EMAIL), {"email": email})
+        return await self._reader.first(_BY_EMAIL, {"email": email})
 
     async def by_username(self, username: str) -> Row[Any] | None:
         """Return the user with this username."""
-        return await self._reader.first(_USERS.where(_USERNAME), {"username": username})
+        return await self._reader.first(_BY_USERNAME, {"username": username})
 
     async def known_emails(self, emails: Sequence[str]) -> Collection[str]:
         """Return those of these e-mails, in lower case, that users have, whatever their case."""

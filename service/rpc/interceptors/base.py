@@ -1,7 +1,7 @@
-"""What all interceptors share: wrap each method once, and see one shape of call whatever the arity."""
+"""What all interceptors share: wrap each method once, at start, and see one shape of call whatever the arity."""
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -49,44 +49,57 @@ class Method:
         return self.path.startswith("/commerce.")
 
 
-class Interceptor(grpc.aio.ServerInterceptor):
-    """Wraps each method's handler once and keeps it: gRPC asks for the handler in every call."""
+class Interceptor:
+    """Adds something to every method. As gRPC's own interceptors do, but those are asked for the handler in every call.
 
-    def __init__(self) -> None:
-        self._handlers: dict[str, Handler] = {}
+    By default, it adds nothing.
+    """
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        """Return the wrapped handler of a method, or None where there is no such method."""
-        path = handler_call_details.method
-        if path not in self._handlers:
-            handler = await continuation(handler_call_details)
-            if handler is None:
-                # Not kept: callers could fill the memory with names.
-                return None
-            self._handlers[path] = self._wrapped(path, handler)
-        return self._handlers[path]
-
-    def wrap(self, method: Method, call: Call) -> Call:
+    def wrap(self, _method: Method, call: Call) -> Call:
         """Return the method with what this interceptor adds."""
-        raise NotImplementedError
+        return call
 
     def deserializer(self, deserialize: Callable[[bytes], Request]) -> Callable[[bytes], Request]:
         """Return the method's deserializer with what this interceptor adds."""
         return deserialize
 
+
+class InterceptedMethods:
+    """Takes the methods of services, in the place of the server that generated code adds them to, and wraps them.
+
+    Args:
+        interceptors: the first is the outermost.
+    """
+
+    def __init__(self, interceptors: Sequence[Interceptor]) -> None:
+        self._interceptors = interceptors
+        # By service, then by the method's name in it.
+        self.handlers: dict[str, dict[str, Handler]] = {}
+
+    def add(self, add_to_server: Callable[..., None], servicer: object) -> None:
+        """Wrap and keep the methods of a servicer, which the function `add_…Servicer_to_server` adds."""
+        add_to_server(servicer, self)
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Wrap and keep the methods of a service."""
+        self.handlers[service] = {
+            name: self._wrapped(f"/{service}/{name}", handler) for name, handler in handlers.items()
+        }
+
+    def add_generic_rpc_handlers(self, _handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Take what generated code adds for older servers: the same methods once more."""
+
     def _wrapped(self, path: str, handler: Handler) -> Handler:
         method = Method(path, handler.request_streaming, handler.response_streaming, _descriptor(path))
+        call, deserialize = _as_call(handler), handler.request_deserializer or bytes
+        for interceptor in reversed(self._interceptors):
+            call, deserialize = interceptor.wrap(method, call), interceptor.deserializer(deserialize)
         make = _MAKERS[handler.request_streaming, handler.response_streaming]
-        made: Handler = make(
-            self.wrap(method, _as_call(handler)),
-            request_deserializer=self.deserializer(handler.request_deserializer or bytes),
+        return make(
+            call,
+            request_deserializer=deserialize,
             response_serializer=_serializer(handler.response_serializer or bytes),
         )
-        return made
 
 
 _MAKERS: dict[tuple[bool, bool], Callable[..., Handler]] = {

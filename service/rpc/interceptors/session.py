@@ -4,11 +4,12 @@ A method that declares NO_SIDE_EFFECTS reads by itself, each question a statemen
 of work, which is committed before the caller gets its answer. Either is run anew, as a whole, when the database asks
 for it.
 
-The work is a task that the caller's cancellation does not reach: cancelling a statement costs a connection, and a
-cancelled COMMIT has usually happened. It ends by itself: PostgreSQL limits each statement of a unit of work to the time
-that is left, and any other to `db_statement_timeout`.
+A write is a task that the caller's cancellation does not reach (`service.detached`), and so is each question of a read.
+They end by themselves: PostgreSQL limits each statement of a unit of work to the time that is left, and any other to
+`db_statement_timeout`.
 """
 
+import asyncio
 import hashlib
 import hmac
 from typing import cast
@@ -24,7 +25,7 @@ from service.application.ports import (
     RequestKey,
     UnitOfWorkFactory,
 )
-from service.rpc.attempts import Deadline, Detached, retried
+from service.rpc.attempts import Deadline, detached, retried
 from service.rpc.current import using
 from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
 from service.rpc.status import ResponseTooLarge
@@ -53,12 +54,11 @@ class SessionInterceptor(Interceptor):
         default_deadline: float,
         max_response_bytes: int,
     ) -> None:
-        super().__init__()
         self._unit_of_work = unit_of_work
         self._signing_key = signing_key
         self._default_deadline = default_deadline
         self._max_response_bytes = max_response_bytes
-        self._detached = Detached()
+        self._detached = detached()
 
     def wrap(self, method: Method, call: Call) -> Call:
         """Return the method with its session.
@@ -68,15 +68,13 @@ class SessionInterceptor(Interceptor):
         """
         if not method.is_ours or method.request_streaming or method.response_streaming:
             return call
-        run, late = (self._read, DeadlineExceeded) if _reads(method) else (self._write, OutcomeUnknown)
+        run = self._read if _reads(method) else self._write
 
         async def in_session(request: Request, context: Context) -> bytes:
             remaining = context.time_remaining()
             # gRPC's stub promises a float; without a deadline it is None.
             allowed = self._default_deadline if cast("float | None", remaining) is None else remaining
-            deadline = Deadline(min(allowed, self._default_deadline))
-            work = self._detached.start(run(method, call, request, context, deadline))
-            return await self._detached.result(work, patience=max(0.0, deadline()) + _GRACE_SECONDS, late=late)
+            return await run(method, call, request, context, Deadline(min(allowed, self._default_deadline)))
 
         return in_session
 
@@ -88,9 +86,20 @@ class SessionInterceptor(Interceptor):
         async def attempt() -> bytes:
             return self._serialized(await call(request, context))
 
-        return await retried(attempt, deadline, outcome_known_by_repeating=True)
+        try:
+            async with asyncio.timeout(max(0.0, deadline()) + _GRACE_SECONDS) as waiting:
+                return await retried(attempt, deadline, outcome_known_by_repeating=True)
+        except TimeoutError as error:
+            raise (DeadlineExceeded if waiting.expired() else error) from error
 
     async def _write(self, method: Method, call: Call, request: Request, context: Context, deadline: Deadline) -> bytes:
+        work = self._detached.start(self._written(method, call, request, context, deadline))
+        patience = max(0.0, deadline()) + _GRACE_SECONDS
+        return await self._detached.result(work, patience=patience, late=OutcomeUnknown)
+
+    async def _written(
+        self, method: Method, call: Call, request: Request, context: Context, deadline: Deadline
+    ) -> bytes:
         dry_run = getattr(request, "validate_only", False)
         key = None if dry_run else self._request_key(method, request)
 

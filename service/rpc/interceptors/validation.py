@@ -14,7 +14,6 @@ class ValidationInterceptor(Interceptor):
     """Refuses a request that breaks a rule, naming each wrong field."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._validator = Validator()
 
     def wrap(self, method: Method, call: Call) -> Call:
