@@ -9,17 +9,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.bench-ready
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run
 run: $(READY) ## Serve on 127.0.0.1:50051 with an embedded PostgreSQL (data in .data)
 	@exec $(BIN)/commerce serve --dev
 
 .PHONY: test
-test: lint types layers protos breaking migrations dockerfile tests ## Check everything, as CI does: all from lint to tests
+test: lint types layers protos breaking migrations dockerfile tests ## Check everything, as CI does: from lint to bench-smoke
+	@if $(CAN_BUILD_LOAD); then $(MAKE) --no-print-directory bench-smoke ARGS=; \
+	else echo "bench-smoke is left out: gcc or the headers of nghttp2 (libnghttp2-dev) are missing"; fi
 
 .PHONY: lint
 lint: $(READY) ## Style of the code (ruff)
@@ -80,6 +83,21 @@ benchmarks: $(READY) ## Latency of watches; with DATABASE_URL (migrated, to be f
 	$(BIN)/python benchmarks/watch.py
 	$(if $(DATABASE_URL),$(BIN)/python benchmarks/memory.py --rows $(or $(ROWS),1000000))
 
+# The program that makes the calls is in C.
+CAN_BUILD_LOAD = echo '\#include <nghttp2/nghttp2.h>' | gcc -E - >/dev/null 2>&1
+
+.PHONY: bench
+bench: $(BENCH_READY) node ## Compare with other servers; writes docs/performance.md, or with ARGS="--workload GetUser" only to .bench
+	$(BIN)/python -m benchmarks.bench $(ARGS)
+
+.PHONY: bench-smoke
+bench-smoke: $(BENCH_READY) node ## A few calls of every benchmark to every server, for their answers and not for the time
+	$(BIN)/python -m benchmarks.bench --smoke $(ARGS)
+
+.PHONY: profile
+profile: $(BENCH_READY) ## A flame graph of the server under METHOD=GetUser, or another workload
+	$(BIN)/python -m benchmarks.flamegraph $(or $(METHOD),GetUser) $(ARGS)
+
 FAILOVER := .bench/patroni
 
 .PHONY: failover
@@ -109,13 +127,14 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-heade
 lock: $(READY) ## Lock what pyproject.toml asks for; to newer versions with LOCK_FLAGS=--upgrade
 	$(COMPILE) pyproject.toml -o requirements/run.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra dev --extra bench -c requirements/dev.txt -o requirements/bench.txt
 	echo hatchling | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/build.txt
 	echo uv | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/uv.txt
 	echo 'patroni[etcd3,psycopg3]' | $(COMPILE) --no-annotate - -o requirements/failover.txt
 
 .PHONY: clean
 clean: ## Remove what make made, except the data in .data
-	rm -rf $(VENV) .bench dist htmlcov .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .bench benchmarks/peers/node/node_modules dist htmlcov .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
@@ -141,6 +160,20 @@ $(READY): requirements/uv.txt requirements/dev.txt pyproject.toml client/pyproje
 	    $(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(UV) install --no-cache --no-deps --no-build-isolation -e . -e client
 	@touch $@
+
+# What benchmarks need comes into the same .venv: it is locked to fit.
+$(BENCH_READY): $(READY) requirements/bench.txt
+	@$(UV) install --require-hashes -r requirements/bench.txt || \
+	    $(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@
+
+# Without it benchmarks leave that server out, and say so.
+.PHONY: node
+node:
+	@if ! command -v node npm >/dev/null; then exit; fi; \
+	cd benchmarks/peers/node; \
+	[ node_modules/.package-lock.json -nt package.json ] || npm install --silent --no-fund --no-audit --no-package-lock || \
+	    echo "npm cannot install the packages of the server on Node.js"
 
 # For .venv, whatever environment is active, and with the Python that is there.
 UV = UV_PYTHON=$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv --quiet pip

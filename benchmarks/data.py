@@ -1,0 +1,222 @@
+"""The users and orders that benchmarks run on: the same in every database of the same size, and known by number.
+
+    DATABASE_URL=postgresql://… python -m benchmarks.data --users 100000 --orders 200000
+
+The schema must be there and the tables empty. Every id can be computed from a number, so a workload holds no list of
+them. Order n is placed n seconds after `_ORDERS_BEGIN`, so ids and times grow together, as those of UUIDv7 do.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import asyncpg
+import click
+
+# How many orders each of the regulars has: the users of the first numbers, whose orders are listed.
+ORDERS_OF_A_REGULAR = 100
+_USERS_BEGIN = datetime(2025, 1, 1, microsecond=123456, tzinfo=UTC)
+_ORDERS_BEGIN = datetime(2026, 1, 1, microsecond=123456, tzinfo=UTC)
+# A transaction each.
+_CHUNK = 50_000
+_CONNECTIONS = 2
+# Sends neighbours far apart, and is the same in Python and in SQL.
+_FACTOR, _MODULUS = 2_654_435_761, 2**32
+_TABLES = "users, user_profiles, orders, order_items, events"
+_STATUSES = ("PENDING",) * 5 + ("CONFIRMED", "PROCESSING", "SHIPPED", "DELIVERED", "CANCELLED")
+
+
+@dataclass(frozen=True)
+class Data:
+    """How much there is, and what is known of it; users and orders are numbered from 1."""
+
+    users: int
+    orders: int
+
+    def __post_init__(self) -> None:
+        if self.users < 50 or self.orders < 2 * ORDERS_OF_A_REGULAR:  # noqa: PLR2004 - one user in fifty is a regular
+            message = f"too little: at least 50 users and {2 * ORDERS_OF_A_REGULAR} orders"
+            raise ValueError(message)
+
+    @property
+    def regulars(self) -> int:
+        """How many users have `ORDERS_OF_A_REGULAR` orders: half of all orders, but at most one user in fifty."""
+        return min(self.orders // (2 * ORDERS_OF_A_REGULAR), self.users // 50)
+
+    @property
+    def stride(self) -> int:
+        """Which orders are those of regulars: each one so far from the one before, the regulars taking turns."""
+        return self.orders // (self.regulars * ORDERS_OF_A_REGULAR)
+
+    def user_id(self, user: int) -> str:
+        """Return a user's id."""
+        return _uuid(_USERS_BEGIN, user, "7000")
+
+    def order_id(self, order: int) -> str:
+        """Return an order's id."""
+        return _uuid(_ORDERS_BEGIN, order, "7001")
+
+    def order_number(self, order: int) -> str:
+        """Return an order's number as people see it."""
+        return f"ORD-{order:08d}"
+
+    def user_of(self, order: int) -> int:
+        """Return who placed an order."""
+        turn = order // self.stride
+        if order % self.stride == 0 and turn <= self.regulars * ORDERS_OF_A_REGULAR:
+            return (turn - 1) % self.regulars + 1
+        return self.regulars + 1 + _scattered(order) % (self.users - self.regulars)
+
+    def status_of(self, order: int) -> str:
+        """Return an order's status; half of all orders are PENDING."""
+        return _STATUSES[(_scattered(order) >> 16) % len(_STATUSES)]
+
+    def order_of_regular(self, user: int, newest: int) -> int:
+        """Return one of a regular's orders, counted from the newest, which is 1."""
+        return ((ORDERS_OF_A_REGULAR - newest) * self.regulars + user) * self.stride
+
+
+def _milliseconds(begin: datetime) -> int:
+    return int(begin.timestamp() * 1000)
+
+
+def _uuid(begin: datetime, number: int, kind: str) -> str:
+    time_part = f"{_milliseconds(begin) + number * 1000:012x}"
+    return f"{time_part[:8]}-{time_part[8:]}-{kind}-8000-{number:012x}"
+
+
+def _uuid_sql(begin: datetime, number: str, kind: str, last: str = "") -> str:
+    return (
+        f"(lpad(to_hex({_milliseconds(begin)} + {number} * 1000), 12, '0') || '{kind}8000'"
+        f" || lpad(to_hex({last or number}), 12, '0'))::uuid"
+    )
+
+
+def _scattered(number: int) -> int:
+    return number * _FACTOR % _MODULUS
+
+
+def _users_sql() -> str:
+    return f"""
+WITH made AS (
+    SELECT n, {_uuid_sql(_USERS_BEGIN, "n", "7000")} AS id, 'user' || n AS username,
+        (ARRAY['Ada', 'Alan', 'Barbara', 'Edsger', 'Grace', 'Ken', 'Leslie', 'Niklaus'])[n % 8 + 1] || ' '
+        || (ARRAY['Dijkstra', 'Hopper', 'Lamport', 'Liskov', 'Lovelace', 'Thompson', 'Turing', 'Wirth'])[n / 8 % 8 + 1]
+        AS full_name,
+        'Collects part number ' || n || '.' AS bio, timestamptz '{_USERS_BEGIN}' + n * interval '1 second' AS time
+    FROM generate_series($1::bigint, $2::bigint) n
+), profiles AS (
+    INSERT INTO user_profiles (user_id, bio, avatar_url)
+    SELECT id, bio, 'https://img.example.com/' || n || '.png' FROM made
+)
+INSERT INTO users (id, email, username, full_name, superuser, state, version, create_time, update_time, search)
+SELECT id, username || '@example.com', username, full_name, n % 1000 = 0, 'ACTIVE', 1, time, time,
+    user_search(username, full_name, bio)
+FROM made
+"""  # noqa: S608 - of numbers and names of our own
+
+
+def _orders_sql(data: Data) -> str:
+    regulars, stride, scattered = data.regulars, data.stride, f"(n * {_FACTOR} % {_MODULUS})"
+    user = f"""CASE WHEN n % {stride} = 0 AND n / {stride} <= {regulars * ORDERS_OF_A_REGULAR}
+        THEN (n / {stride} - 1) % {regulars} + 1 ELSE {regulars + 1} + {scattered} % {data.users - regulars} END"""
+    return f"""
+WITH numbered AS (
+    SELECT n, {_uuid_sql(_ORDERS_BEGIN, "n", "7001")} AS id, {user} AS user_number,
+        (ARRAY{list(_STATUSES)})[({scattered} >> 16) % {len(_STATUSES)} + 1] AS status,
+        timestamptz '{_ORDERS_BEGIN}' + n * interval '1 second' AS time
+    FROM generate_series($1::bigint, $2::bigint) n
+), made AS MATERIALIZED (
+    SELECT *, {_uuid_sql(_USERS_BEGIN, "user_number", "7000")} AS user_id FROM numbered
+), items AS (
+    INSERT INTO order_items (order_id, id, product_id, name, quantity, unit_price, subtotal)
+    SELECT id, {_uuid_sql(_ORDERS_BEGIN, "n", "7002", "n * 3 + i")}, 'part-' || price, 'Part number ' || price, i,
+        price / 100.0, price * i / 100.0
+    FROM made, generate_series(1, 3) i, LATERAL (SELECT {_cents("n", "i")} AS price) priced
+), created AS (
+    INSERT INTO events (id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
+    SELECT {_uuid_sql(_ORDERS_BEGIN, "n", "7003")}, 'order', id, 'CREATED', 'anonymous', time, '[]', user_id, 'PENDING'
+    FROM made
+)
+INSERT INTO orders (id, order_number, user_id, status, currency, total_amount, metadata, tracking_number, cancel_reason,
+    version, create_time, update_time)
+SELECT id, 'ORD-' || lpad(n::text, 8, '0'), user_id, status, 'EUR',
+    ({_cents("n", "1")} + {_cents("n", "2")} * 2 + {_cents("n", "3")} * 3) / 100.0, '{{}}',
+    CASE WHEN status IN ('SHIPPED', 'DELIVERED') THEN '1Z' || n END,
+    CASE WHEN status = 'CANCELLED' THEN 'changed my mind' END, 1, time, time
+FROM made
+"""  # noqa: S608 - of numbers of our own
+
+
+def _cents(order: str, item: str) -> str:
+    return f"(100 + ({order} * 7 + {item} * 331) % 9900)"
+
+
+async def fill(database_url: str, users: int, orders: int) -> None:
+    """Fill the empty tables: orders of three items each, with an event each, and their users.
+
+    Needs a superuser: triggers and foreign keys are not checked, as the rows are right.
+    """
+    data = Data(users, orders)
+    statements = [(_users_sql(), bounds) for bounds in _chunks(users)]
+    statements += [(_orders_sql(data), bounds) for bounds in _chunks(orders)]
+    waiting = iter(statements)
+
+    async def work() -> None:
+        connection = await _connect(database_url)
+        for statement, bounds in waiting:
+            await connection.execute(statement, *bounds)
+        await connection.close()
+
+    await asyncio.gather(*(work() for _ in range(_CONNECTIONS)))
+    connection = await _connect(database_url)
+    await connection.execute("SELECT setval('order_number_seq', $1, false)", orders + 1)
+    # So that no reader has to mark what is visible, nor does autovacuum begin with it later.
+    await connection.execute(f"VACUUM (ANALYZE) {_TABLES}")
+    await connection.execute("CHECKPOINT")
+    await connection.close()
+
+
+async def reset(database_url: str, data: Data) -> None:
+    """Bring a filled database back: workloads place orders, confirm PENDING ones and use request ids."""
+    last = data.order_id(data.orders)
+    connection = await _connect(database_url)
+    async with connection.transaction():
+        for table, key in {"order_items": "order_id", "order_tags": "order_id", "orders": "id"}.items():
+            await connection.execute(f"DELETE FROM {table} WHERE {key} > $1", last)  # noqa: S608 - one of these
+        await connection.execute("DELETE FROM events WHERE id > $1", _uuid(_ORDERS_BEGIN, data.orders, "7003"))
+        await connection.execute("DELETE FROM request_ids")
+        await connection.execute(
+            "UPDATE orders SET status = 'PENDING', version = 1, update_time = create_time"
+            " WHERE status = 'CONFIRMED' AND version > 1"
+        )
+    await connection.execute(f"VACUUM (ANALYZE) {_TABLES}, request_ids")
+    await connection.close()
+
+
+async def _connect(database_url: str) -> asyncpg.Connection:
+    return await asyncpg.connect(
+        database_url.replace("+asyncpg", ""), server_settings={"session_replication_role": "replica"}
+    )
+
+
+def _chunks(count: int) -> Iterator[tuple[int, int]]:
+    for first in range(1, count + 1, _CHUNK):
+        yield first, min(first + _CHUNK - 1, count)
+
+
+@click.command()
+@click.option("--users", default=100_000, show_default=True)
+@click.option("--orders", default=200_000, show_default=True)
+def main(users: int, orders: int) -> None:
+    """Fill the database of DATABASE_URL."""
+    begun = time.monotonic()
+    asyncio.run(fill(os.environ["DATABASE_URL"], users, orders))
+    click.echo(f"{users} users and {orders} orders in {time.monotonic() - begun:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

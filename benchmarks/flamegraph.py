@@ -1,0 +1,63 @@
+"""Draws where the service spends its time under a workload: `python -m benchmarks.flamegraph GetUser`.
+
+py-spy looks a few hundred times a second at what each Python thread does; those that wait are left out. What happens in
+C belongs to the Python function that called it. With --native it is shown, and so are gRPC's own threads, though its
+wheel names none of its functions.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from benchmarks.bench import ALL, SCRATCH
+from benchmarks.calls import build
+from benchmarks.database import filled_database
+from benchmarks.measuring import Bench, Plan, Shape
+from benchmarks.report import MAIN_SHAPE
+from benchmarks.servers import KINDS, ROOT, running
+
+SAMPLES_PER_SECOND = 400
+
+
+@click.command()
+@click.argument("workload", type=click.Choice(ALL.workloads))
+@click.option("--seconds", default=10.0, show_default=True)
+@click.option("--server", type=click.Choice(ALL.servers), default="commerce", show_default=True)
+@click.option("--native", is_flag=True, help="Show C and C++ too.")
+def main(workload: str, seconds: float, server: str, *, native: bool) -> None:
+    """Draw a flame graph of a server on Python under WORKLOAD into .bench."""
+    beside = Path(sys.executable).with_name("py-spy")
+    py_spy = str(beside) if beside.exists() else shutil.which("py-spy")
+    if py_spy is None:
+        raise click.ClickException("py-spy is not installed: it is in requirements/bench.txt")
+    SCRATCH.mkdir(exist_ok=True)
+    output = SCRATCH / f"profile-{workload}.svg"
+    kind = next(kind for kind in KINDS if kind.name == server)
+    with (
+        tempfile.TemporaryDirectory() as logs,
+        filled_database(SCRATCH / "postgres", ALL.data, os.environ.get("DATABASE_URL")) as database,
+        running(kind, database.url, Path(logs)) as target,
+    ):
+        bench = Bench(build(SCRATCH), database, [target], SCRATCH)
+        command = [py_spy, "record", "--function", "--pid", str(target.pid), "--output", str(output)]
+        command += ["--rate", str(SAMPLES_PER_SECOND), *(["--native"] if native else [])]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as sampling:  # noqa: S603
+            bench.measure(workload, Shape(*MAIN_SHAPE), Plan(rounds=1, seconds=seconds, warm_up_seconds=1))
+            # It draws what it has seen.
+            sampling.send_signal(signal.SIGINT)
+            _, said = sampling.communicate()
+        if sampling.returncode:
+            raise click.ClickException(
+                f"py-spy failed (it needs root, or kernel.yama.ptrace_scope = 0): {said.strip()}"
+            )
+    click.echo(f"{output.relative_to(ROOT)} shows it; a browser opens it")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Measures servers in turns: what disturbs a machine disturbs it for a while, and should not meet one server alone."""
+
+import asyncio
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from benchmarks.calls import BadReplyError, Load, Outcome, make_calls, write_calls
+from benchmarks.database import Database
+from benchmarks.results import Measurement, Spread
+from benchmarks.servers import Kind, Server
+from benchmarks.workloads import Call
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How many calls are in flight over how many connections; with a rate, at most and at so many calls a second."""
+
+    in_flight: int
+    connections: int
+    rate: float | None = None
+
+    def __str__(self) -> str:
+        """Return it as options name it."""
+        return f"{self.rate:g}/s" if self.rate else f"{self.in_flight}x{self.connections}"
+
+    def load(self, kind: Kind) -> Load | None:
+        """Return the load for a server; None where it would be the same as that of another shape."""
+        if not kind.http1:
+            return Load(self.connections, self.in_flight // self.connections, self.rate)
+        # A connection has one call at a time.
+        alike = self.connections == 1 and self.in_flight > 1
+        return None if alike else Load(self.in_flight, 1, self.rate)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long everything takes."""
+
+    rounds: int
+    # Of one measured run.
+    seconds: float
+    # Of the calls before, which nobody looks at.
+    warm_up_seconds: float
+    most_calls: int = sys.maxsize
+
+
+class _Sample(NamedTuple):
+    """One measured run."""
+
+    calls: int
+    outcome: Outcome
+    cpu_seconds: float
+    postgres_cpu_seconds: float | None
+
+
+class Bench:
+    """Running servers, and the database that they share."""
+
+    def __init__(self, program: Path, database: Database, servers: Sequence[Server], folder: Path) -> None:
+        self._program = program
+        self._database = database
+        self._servers = servers
+        self._file = folder / "calls"
+
+    def measure(self, workload: str, shape: Shape, plan: Plan) -> list[Measurement]:
+        """Let all servers that have it bear a workload, from the same data.
+
+        Raises:
+            BadReplyError: a server answers wrongly; nothing is known then of any.
+
+        """
+        asyncio.run(self._database.reset())
+        feed = _Feed(workload, self._database)
+        loads = [
+            (server, load)
+            for server in self._servers
+            if server.kind.calls(workload) and (load := shape.load(server.kind))
+        ]
+        counts = {server: self._warm_up(feed, server, load, plan) for server, load in loads}
+        samples: dict[Server, list[_Sample]] = {server: [] for server, _ in loads}
+        for turn in range(plan.rounds):
+            first = turn % len(loads)
+            for server, load in loads[first:] + loads[:first]:
+                samples[server].append(self._run(feed, server, load, counts[server]))
+        return [_measurement(workload, shape, server, samples[server]) for server, _ in loads]
+
+    def _warm_up(self, feed: "_Feed", server: Server, load: Load, plan: Plan) -> int:
+        """Return how many calls a measured run has."""
+        hurried = Load(load.connections, load.streams)
+        count = min(4 * load.connections * load.streams, plan.most_calls)
+        while True:
+            seconds = self._run(feed, server, hurried, count).outcome.seconds
+            if count >= plan.most_calls or seconds >= plan.warm_up_seconds:
+                break
+            # At most twenty times as many, because the first calls are slow.
+            more = min(plan.warm_up_seconds / seconds * 1.1, 20)
+            count = min(int(count * more) + 1, plan.most_calls)
+        per_second = load.rate or count / seconds
+        return max(1, min(int(per_second * plan.seconds), plan.most_calls))
+
+    def _run(self, feed: "_Feed", server: Server, load: Load, count: int) -> _Sample:
+        calls = feed.take(server.kind, count)
+        write_calls(self._file, calls)
+        server.shorten_log()
+        cpu, postgres_cpu = server.cpu_seconds(), self._database.cpu_seconds()
+        try:
+            outcome = make_calls(self._program, server.port, self._file, len(calls), load, http1=server.kind.http1)
+        except BadReplyError as error:
+            raise BadReplyError(f"{feed.workload} on {server.kind.name}: {error.message}") from error
+        postgres_cpu_after = self._database.cpu_seconds()
+        taken = None if postgres_cpu is None or postgres_cpu_after is None else postgres_cpu_after - postgres_cpu
+        return _Sample(len(calls), outcome, server.cpu_seconds() - cpu, taken)
+
+
+class _Feed:
+    """The calls of a workload, none of them twice: a request id is new once, an order confirmed once."""
+
+    def __init__(self, workload: str, database: Database) -> None:
+        self.workload = workload
+        self._database = database
+        self._calls: dict[bool, Iterator[Call]] = {}
+        self._begun = 0
+
+    def take(self, kind: Kind, count: int) -> list[Call]:
+        """Return the next calls: fewer only if not even a database brought back has so many."""
+        calls = list(islice(self._next(kind), count))
+        if len(calls) < count:
+            asyncio.run(self._database.reset())
+            self._calls.clear()
+            calls = list(islice(self._next(kind), count))
+        return calls
+
+    def _next(self, kind: Kind) -> Iterator[Call]:
+        if kind.http1 not in self._calls:
+            make = kind.calls(self.workload)
+            assert make, "it is asked only for what it has"
+            self._begun += 1
+            self._calls[kind.http1] = make(self._database.data, Random(self._begun))
+        return self._calls[kind.http1]
+
+
+def _measurement(workload: str, shape: Shape, server: Server, samples: Sequence[_Sample]) -> Measurement:
+    load = shape.load(server.kind)
+    assert load, "it was measured"
+    postgres = [
+        sample.postgres_cpu_seconds / sample.calls * 1e6
+        for sample in samples
+        if sample.postgres_cpu_seconds is not None
+    ]
+    return Measurement(
+        workload=workload,
+        server=server.kind.name,
+        in_flight=shape.in_flight,
+        connections=shape.connections,
+        rate=shape.rate,
+        rounds=len(samples),
+        calls=min(sample.calls for sample in samples),
+        cpu_us=Spread.of(sample.cpu_seconds / sample.calls * 1e6 for sample in samples),
+        postgres_cpu_us=Spread.of(postgres) if postgres else None,
+        rpc_per_second=Spread.of(sample.calls / sample.outcome.seconds for sample in samples),
+        p50_ms=Spread.of(sample.outcome.p50_ms for sample in samples),
+        p99_ms=Spread.of(sample.outcome.p99_ms for sample in samples),
+        resident_mb=round(server.resident_bytes() / 1e6, 1),
+    )

@@ -1,0 +1,123 @@
+"""What a benchmark found, as it is kept in JSON, and what it ran on."""
+
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pydantic import BaseModel
+
+_PACKAGES = ("grpcio", "protobuf", "SQLAlchemy", "asyncpg", "uvloop", "fastapi", "uvicorn")
+
+
+class Spread(BaseModel):
+    """One figure over the rounds."""
+
+    median: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread":
+        """Return the spread of these values, of which there is at least one."""
+        ordered = sorted(values)
+        return cls(median=round(statistics.median(ordered), 4), min=round(ordered[0], 4), max=round(ordered[-1], 4))
+
+
+class Measurement(BaseModel):
+    """How one server bore one load."""
+
+    workload: str
+    server: str
+    in_flight: int
+    # Over HTTP/1.1 there are as many as calls in flight.
+    connections: int
+    # Calls a second; None where the next call began when a reply came.
+    rate: float | None = None
+    rounds: int
+    # In each round.
+    calls: int
+    # User and system time of the server's processes, by calls.
+    cpu_us: Spread
+    # The same of PostgreSQL; None where it cannot be seen.
+    postgres_cpu_us: Spread | None
+    rpc_per_second: Spread
+    p50_ms: Spread
+    p99_ms: Spread
+    # When the rounds were over.
+    resident_mb: float
+
+
+class Machine(BaseModel):
+    """What everything ran on, at once."""
+
+    processor: str
+    cores: int
+    memory_gb: float
+    kernel: str
+
+    @classmethod
+    def this(cls) -> "Machine":
+        """Return this machine."""
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+        return cls(
+            processor=found[1] if found else platform.machine(),
+            cores=len(os.sched_getaffinity(0)),
+            memory_gb=round(memory, 1),
+            kernel=f"{platform.system()} {platform.release()}",
+        )
+
+
+class Results(BaseModel):
+    """Everything that a benchmark found."""
+
+    finished: datetime
+    command: str
+    machine: Machine
+    versions: dict[str, str]
+    users: int
+    orders: int
+    # In words, by name; those that could not run with the reason.
+    servers: dict[str, str]
+    skipped: dict[str, str]
+    measurements: list[Measurement]
+
+    def find(
+        self, workload: str, server: str, in_flight: int, connections: int, rate: float | None = None
+    ) -> Measurement | None:
+        """Return a measurement, None if it was left out."""
+        wanted = (workload, server, in_flight, connections, rate)
+        for found in self.measurements:
+            if wanted == (found.workload, found.server, found.in_flight, found.connections, found.rate):
+                return found
+        return None
+
+
+def now() -> datetime:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def versions(postgres: str, node_folder: Path) -> dict[str, str]:
+    """Return the version of everything that matters and is installed."""
+    found = {"Python": platform.python_version(), "PostgreSQL": postgres}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    if (node := shutil.which("node")) and (node_folder / "node_modules").is_dir():
+        said = subprocess.run([node, "--version"], capture_output=True, text=True, check=True)  # noqa: S603
+        found["Node.js"] = said.stdout.strip().removeprefix("v")
+        for package in ("@grpc/grpc-js", "pg"):
+            text = (node_folder / "node_modules" / package / "package.json").read_text()
+            parts = re.search(r'"version": "(.+?)"', text)
+            found[package] = parts[1] if parts else "unknown"
+    return found

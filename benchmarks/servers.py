@@ -1,0 +1,174 @@
+"""The servers that are compared: how each is started and stopped, and what it takes of the processor."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from benchmarks.cpu import cpu_seconds, resident_bytes
+from benchmarks.workloads import WORKLOADS, Calls
+
+ROOT = Path(__file__).resolve().parents[1]
+NODE = ROOT / "benchmarks" / "peers" / "node"
+_START_SECONDS = 30
+_STOP_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A server that can be measured; it is told where to listen and what to store in by PORT and DATABASE_URL."""
+
+    name: str
+    words: str
+    command: Sequence[str | Path]
+    # Python packages that it needs beside the service's own.
+    packages: Sequence[str] = ()
+    http1: bool = False
+    # All that there are for its protocol, unless some are named.
+    workloads: Sequence[str] = ()
+
+    def calls(self, workload: str) -> Calls | None:
+        """Return the calls that it can be asked for, None if it has no such method."""
+        if self.workloads and workload not in self.workloads:
+            return None
+        found = WORKLOADS[workload]
+        return found.http if self.http1 else found.grpc
+
+    def missing(self) -> str | None:
+        """Return what has to be installed before it can run, in words; None if nothing."""
+        for package in self.packages:
+            if importlib.util.find_spec(package) is None:
+                return f"{package} is not installed"
+        if shutil.which(self.command[0]) is None:
+            return f"{self.command[0]} is not installed"
+        if self.name == "node" and not (NODE / "node_modules").is_dir():
+            return "its packages are not installed"
+        return None
+
+
+_PYTHON = (sys.executable, "-m")
+KINDS = (
+    Kind("commerce", "this service", (*_PYTHON, "service", "serve")),
+    Kind("bare", "grpc.aio and asyncpg, written by hand", (*_PYTHON, "benchmarks.peers.bare")),
+    Kind("guide", "grpc.aio and SQLAlchemy's ORM, as guides teach it", (*_PYTHON, "benchmarks.peers.guide")),
+    Kind(
+        "fastapi",
+        "FastAPI, uvicorn and SQLAlchemy's ORM, with JSON",
+        (*_PYTHON, "benchmarks.peers.fastapi_app"),
+        packages=("fastapi", "uvicorn"),
+        http1=True,
+    ),
+    Kind("node", "Node.js with grpc-js and pg", ("node", NODE / "server.js")),
+    Kind(
+        "echo", "grpc.aio that answers without a database", (*_PYTHON, "benchmarks.peers.echo"), workloads=("GetUser",)
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs."""
+
+    kind: Kind
+    port: int
+    pid: int
+    log: Path
+
+    def cpu_seconds(self) -> float:
+        """Return the user and system time that it has taken."""
+        return cpu_seconds(self.pid)
+
+    def resident_bytes(self) -> int:
+        """Return the memory that it has."""
+        return resident_bytes(self.pid)
+
+    def shorten_log(self) -> None:
+        """Throw away what it has logged, so that the disk does not fill."""
+        os.truncate(self.log, 0)
+
+
+@contextmanager
+def running(kind: Kind, database_url: str, folder: Path) -> Iterator[Server]:
+    """Run a server until the block ends; its log is a file in `folder`, and it accepts connections when that begins.
+
+    Raises:
+        click.ClickException: it does not start, or does not end when asked to.
+
+    """
+    port, log = _free_port(), folder / f"{kind.name}.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603 - one of our own commands
+            kind.command,
+            cwd=ROOT,
+            env=_environment(database_url, port),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            # Ctrl-C is for the benchmark, which then stops it.
+            start_new_session=True,
+        )
+    try:
+        _wait_until_it_accepts(kind, process, port, log)
+        yield Server(kind, port, process.pid, log)
+        if process.poll() is not None:
+            raise click.ClickException(f"{kind.name} ended by itself: {_end_of(log)}")
+    finally:
+        _stop(kind, process)
+
+
+def _environment(database_url: str, port: int) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COMMERCE_")}
+    return {
+        **inherited,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "client")]),
+        "DATABASE_URL": database_url,
+        "PORT": str(port),
+        "NODE_ENV": "production",
+        "COMMERCE_PORT": str(port),
+        # As in production, where it also leads callers away now and then; here nobody comes back.
+        "COMMERCE_LOG_FORMAT": "json",
+        "COMMERCE_MAX_CONNECTION_AGE": "0",
+        "COMMERCE_SHUTDOWN_GRACE": "1",
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _wait_until_it_accepts(kind: Kind, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with socket.socket() as connection:
+            if connection.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise click.ClickException(f"{kind.name} does not start: {_end_of(log)}")
+
+
+def _stop(kind: Kind, process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise click.ClickException(f"{kind.name} did not end within {_STOP_SECONDS} seconds of SIGTERM") from None
+
+
+def _end_of(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    return " | ".join(line.strip() for line in lines if line.strip())[-1000:]

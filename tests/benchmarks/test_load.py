@@ -1,0 +1,144 @@
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from commerce.users.v1.user_service_pb2 import ExportUsersRequest, GetUserRequest
+
+from benchmarks.calls import BadReplyError, CannotBuildError, Load, Outcome, build, make_calls, write_calls
+from benchmarks.workloads import Call
+from service.server import Server
+from tests.conftest import running_server
+from tests.support import Clients
+
+EIGHT_IN_FLIGHT = Load(connections=2, streams=4)
+ONE_BY_ONE = Load(connections=1, streams=1)
+GET_USER = "/commerce.users.v1.UserService/GetUser"
+NOBODY = "0190a0b0-0000-7000-8000-000000000000"
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    try:
+        return build(tmp_path_factory.mktemp("load"))
+    except CannotBuildError as error:
+        pytest.skip(error.message)
+
+
+async def test_replies_with_what_is_expected_are_good(
+    program: Path, server: Server, clients: Clients, tmp_path: Path
+) -> None:
+    ids = [(await clients.create_user()).id for _ in range(3)]
+    calls = [get_user(user_id, expect=user_id) for user_id in ids]
+    outcome = await made(program, server.port, calls, tmp_path, EIGHT_IN_FLIGHT, count=50)
+    assert 0 < outcome.p50_ms <= outcome.p99_ms <= outcome.seconds * 1000
+
+
+async def test_calls_at_a_rate_are_all_made(program: Path, server: Server, clients: Clients, tmp_path: Path) -> None:
+    user_id = (await clients.create_user()).id
+    load = Load(connections=2, streams=4, rate=200)
+    outcome = await made(program, server.port, [get_user(user_id, expect=user_id)], tmp_path, load, count=40)
+    # The last one was due after so long, give or take what chance does to forty calls.
+    assert outcome.seconds > 40 / 200 / 3
+
+
+async def test_a_reply_without_what_is_expected_is_bad(
+    program: Path, server: Server, clients: Clients, tmp_path: Path
+) -> None:
+    one, other = (await clients.create_user()).id, (await clients.create_user()).id
+    calls = [get_user(one, expect=one), get_user(other, expect=one)]
+    with pytest.raises(BadReplyError, match=rf"5 of 10 replies are bad: {GET_USER}: the reply lacks what is expected"):
+        await made(program, server.port, calls, tmp_path, EIGHT_IN_FLIGHT, count=10)
+
+
+async def test_a_status_that_is_not_ok_is_bad(program: Path, server: Server, tmp_path: Path) -> None:
+    with pytest.raises(BadReplyError, match=r"10 of 10 replies are bad: .*: grpc-status 5, "):
+        await made(program, server.port, [get_user(NOBODY, expect="")], tmp_path, EIGHT_IN_FLIGHT, count=10)
+
+
+async def test_an_answer_of_no_message_is_bad(program: Path, database_url: str, tmp_path: Path) -> None:
+    export = Call("/commerce.users.v1.UserService/ExportUsers", ExportUsersRequest().SerializeToString(), b"")
+    async with running_server(database_url) as server:
+        with pytest.raises(
+            BadReplyError, match=r"1 of 1 replies are bad: .*: 0 bytes that are not exactly one message"
+        ):
+            await made(program, server.port, [export], tmp_path, ONE_BY_ONE, count=1)
+
+
+async def test_nobody_there_is_no_result(program: Path, unused_tcp_port: int, tmp_path: Path) -> None:
+    with pytest.raises(BadReplyError, match="cannot connect"):
+        await made(program, unused_tcp_port, [get_user(NOBODY, expect="")], tmp_path, ONE_BY_ONE, count=1)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n[17]",
+        b"HTTP/1.1 201 Created\r\nX: y\r\nContent-Length:17\r\n\r\n[17, 18, 19, 170]",
+    ],
+)
+async def test_good_replies_over_http1(program: Path, tmp_path: Path, reply: bytes) -> None:
+    # Cut anywhere, also within the head.
+    for cut in (1, 20, len(reply) - 3):
+        async with answering([reply[:cut], reply[cut:]]) as port:
+            await made(program, port, [Call("POST /x", b"[]", b"17")], tmp_path, ONE_BY_ONE, count=3, http1=True)
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (b"HTTP/1.1 500 Oh\r\nContent-Length: 4\r\n\r\nno17", r"2 of 2 replies are bad: GET /x: HTTP status 500, no17"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n[18]", r"2 of 2 replies are bad: GET /x: the reply lacks"),
+        (b"HTTP/1.1 200 OK\r\n\r\n[17]", r"a reply of HTTP/1.1 with a content-length is needed"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n[17]]", r"the server sent more than the content-length"),
+        (b"", r"the server closed a connection"),
+    ],
+)
+async def test_bad_replies_over_http1(program: Path, tmp_path: Path, reply: bytes, words: str) -> None:
+    async with answering([reply]) as port:
+        with pytest.raises(BadReplyError, match=words):
+            await made(program, port, [Call("GET /x", b"", b"17")], tmp_path, ONE_BY_ONE, count=2, http1=True)
+
+
+async def test_a_stall_is_charged_to_every_call_that_was_due_meanwhile(program: Path, tmp_path: Path) -> None:
+    reply, stall_seconds = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 0.5
+    load = Load(connections=1, streams=1, rate=1000)
+    async with answering([reply], stall_seconds=stall_seconds) as port:
+        outcome = await made(program, port, [Call("GET /x", b"", b"")], tmp_path, load, count=50, http1=True)
+    # All were due within a tenth of the stall or so; measured from when they were sent, only the first would be slow.
+    assert outcome.p50_ms > stall_seconds * 1000 / 2
+
+
+def get_user(user_id: str, *, expect: str) -> Call:
+    return Call(GET_USER, GetUserRequest(id=user_id).SerializeToString(), expect.encode())
+
+
+async def made(
+    program: Path, port: int, calls: Sequence[Call], folder: Path, load: Load, *, count: int, http1: bool = False
+) -> Outcome:
+    file = folder / "calls"
+    write_calls(file, calls)
+    return await asyncio.to_thread(make_calls, program, port, file, count, load, http1=http1)
+
+
+@asynccontextmanager
+async def answering(parts: Sequence[bytes], *, stall_seconds: float = 0) -> AsyncIterator[int]:
+    """Answer each request over HTTP/1.1 with these parts, the first one late; with nothing, close the connection."""
+    stalls = [stall_seconds]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Until the caller has gone.
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while (head := await reader.readuntil(b"\r\n\r\n")) and any(parts):
+                await reader.readexactly(2 if head.startswith(b"POST") else 0)
+                await asyncio.sleep(stalls.pop() if stalls else 0)
+                for part in parts:
+                    writer.write(part)
+                    await writer.drain()
+                    await asyncio.sleep(0.01)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]

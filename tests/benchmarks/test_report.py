@@ -1,0 +1,108 @@
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from benchmarks.report import BEGIN, DOCUMENT, END, UNKNOWN, judged, verdicts_table, write_report
+from benchmarks.results import Machine, Measurement, Results, Spread
+
+
+def test_a_verdict_compares_the_medians_with_the_target() -> None:
+    results = found(measured(60), measured(100, server="bare"), measured(250, server="guide"))
+    verdicts = {one.peer: (one.ratio, one.word) for one in judged(results) if one.figure.startswith("CPU")}
+    assert verdicts == {
+        "bare": (0.6, "holds"),
+        "guide": (0.24, "missed"),
+        "fastapi": (None, UNKNOWN),
+        "node": (None, UNKNOWN),
+    }
+
+
+def test_only_the_main_shape_decides_on_the_processor_and_only_calls_alone_on_latency() -> None:
+    others = [measured(1, in_flight=1, connections=1, p50=5), measured(1, rate=500), measured(1, in_flight=16)]
+    alone = measured(1, server="bare", in_flight=1, connections=1, p50=4)
+    results = found(*others, measured(200), measured(100, server="bare"), alone)
+    verdicts = [(one.ours, one.theirs, one.word) for one in judged(results) if one.peer == "bare"]
+    assert verdicts == [(200, 100, "missed"), (5, 4, "holds")]
+
+
+def test_nothing_is_said_of_workloads_that_were_not_measured() -> None:
+    results = found(measured(60), measured(100, server="bare"))
+    assert {one.workload for one in judged(results)} == {"GetUser"}
+
+
+def test_a_missing_peer_is_a_dash_in_the_table() -> None:
+    table = verdicts_table(found(measured(60), measured(100, server="bare")))
+    assert "| GetUser | CPU, µs | bare | 60 | 100 | 0.60 | 0.60 | holds |" in table
+    assert f"| GetUser | CPU, µs | node | 60 | {UNKNOWN} | {UNKNOWN} | 2.00 | {UNKNOWN} |" in table
+
+
+def test_a_figure_is_the_median_of_its_rounds_with_the_least_and_the_most() -> None:
+    assert Spread.of([5, 1, 9, 2, 3]) == Spread(median=3, min=1, max=9)
+
+
+def test_the_report_keeps_what_people_wrote(tmp_path: Path) -> None:
+    write_report(found(measured(60), measured(100, server="bare")), tmp_path)
+    written, document = (tmp_path / "performance.md").read_text(), DOCUMENT.read_text()
+    assert written.split(BEGIN)[0] == document.split(BEGIN)[0]
+    assert written.split(END)[1] == document.split(END)[1]
+
+
+def test_the_report_shows_what_was_measured_and_what_was_not(tmp_path: Path) -> None:
+    slow = measured(300, server="bare", rate=500, rpc_per_second=400)
+    kept = found(measured(61.4), measured(1234, server="bare"), measured(1, rate=500), slow)
+    write_report(kept.model_copy(update={"skipped": {"node": "node is not installed"}}), tmp_path)
+    written = (tmp_path / "performance.md").read_text()
+    assert "| GetUser | 61 | 1,234 |" in written
+    assert "node was left out: node is not installed." in written
+    assert "| GetUser, 500/s | 2.00 / 3.00 | 2.00 / 3.00 (behind) |" in written
+
+
+def test_json_holds_everything_that_the_report_says(tmp_path: Path) -> None:
+    write_report(found(measured(60), measured(100, server="bare", rate=500)), tmp_path)
+    before = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    write_report(Results.model_validate_json(before["performance.json"]), tmp_path)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("workloads", [["GetUser"], ["GetUser", "Mixed"]])
+def test_the_plot_has_a_bar_for_each_workload_and_server(tmp_path: Path, workloads: list[str]) -> None:
+    servers = ("commerce", "bare")
+    write_report(
+        found(*(measured(60, workload=name, server=server) for name in workloads for server in servers)), tmp_path
+    )
+    svg = ET.parse(tmp_path / "performance.svg")  # noqa: S314 - our own
+    bars = list(svg.iter("{http://www.w3.org/2000/svg}rect"))
+    assert len(bars) == len(workloads) * len(servers)
+
+
+def measured(cpu_us: float, *, p50: float = 2, rpc_per_second: float = 1000, **fields: Any) -> Measurement:
+    names = {"workload": "GetUser", "server": "commerce", "in_flight": 64, "connections": 8, "rate": None}
+    return Measurement(
+        **{**names, **fields},
+        rounds=5,
+        calls=100,
+        # Rounds that are far off do not count.
+        cpu_us=Spread(median=cpu_us, min=0, max=9 * cpu_us),
+        postgres_cpu_us=None,
+        rpc_per_second=Spread.of([rpc_per_second]),
+        p50_ms=Spread(median=p50, min=0, max=9 * p50),
+        p99_ms=Spread.of([3]),
+        resident_mb=100,
+    )
+
+
+def found(*measurements: Measurement) -> Results:
+    return Results(
+        finished=datetime(2026, 1, 2, tzinfo=UTC),
+        command="make bench",
+        machine=Machine(processor="A processor", cores=2, memory_gb=4, kernel="Linux 6"),
+        versions={"Python": "3.11"},
+        users=1000,
+        orders=2000,
+        servers={one.server: "a server" for one in measurements},
+        skipped={},
+        measurements=list(measurements),
+    )
