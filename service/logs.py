@@ -8,9 +8,11 @@ import asyncio
 import logging
 import sys
 import traceback
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+import orjson
 import structlog
 from structlog.typing import EventDict, Processor
 
@@ -19,20 +21,28 @@ from service.config import LogSettings
 _ROOT = Path(__file__).resolve().parent.parent
 _MAX_FRAMES = 12
 
+# What ties the lines of one call together.
+call_id: ContextVar[str | None] = ContextVar("x_request_id", default=None)
+_processors: list[Processor] = []
+
 
 def configure_logging(settings: LogSettings) -> None:
     """Send all logging to standard error in the format of the settings."""
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _add_call_id,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _replace_exception,
     ]
-    renderer: Processor = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(_json)
+    # Both in place, also for loggers that have been bound already.
+    _lines.stream = sys.stderr
+    _processors[:] = [*shared, renderer]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=_processors,
+        # Not by way of the standard library's logging, which takes five times as long.
+        logger_factory=lambda *_names: _lines,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
         cache_logger_on_first_use=False,
     )
@@ -49,6 +59,31 @@ def configure_logging(settings: LogSettings) -> None:
     # Libraries at debug print statements and their values.
     root.setLevel(logging.WARNING)
     logging.getLogger("service").setLevel(settings.log_level.upper())
+
+
+class _Lines:
+    """Writes lines to what was standard error when logging was configured."""
+
+    stream: TextIO = sys.stderr
+
+    def msg(self, line: str) -> None:
+        """Write a line, at once and whole."""
+        self.stream.write(f"{line}\n")
+
+    debug = info = warning = error = critical = msg
+
+
+_lines = _Lines()
+
+
+def _json(line: EventDict, **_options: object) -> str:
+    return orjson.dumps(line, default=str).decode()
+
+
+def _add_call_id(_logger: object, _name: str, line: EventDict) -> EventDict:
+    if (call := call_id.get()) is not None:
+        line["x_request_id"] = call
+    return line
 
 
 def where_raised(error: BaseException) -> dict[str, Any]:

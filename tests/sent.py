@@ -8,24 +8,31 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.pool import Pool
 
 
 @contextmanager
 def sent_statements() -> Iterator[list[tuple[str, Any]]]:
-    """Collect the statements that SQLAlchemy sends while the block runs, each with its values."""
+    """Collect the statements that are sent while the block runs, each with its values, but for BEGIN and the like."""
     sent: list[tuple[str, Any]] = []
+    listening: list[asyncpg.Connection] = []
 
-    def keep(_connection: object, _cursor: object, statement: str, values: object, *_rest: object) -> None:
+    def keep(record: asyncpg.connection.LoggedQuery) -> None:
         # The server looks at its schema every second, whatever it is asked.
-        if "alembic_version" not in statement:
-            sent.append((statement, values))
+        if record.args and "alembic_version" not in record.query:
+            sent.append((record.query, record.args))
 
-    event.listen(Engine, "before_cursor_execute", keep)
+    def listen(connection: Any, *_rest: object) -> None:
+        listening.append(connection.driver_connection)
+        connection.driver_connection.add_query_logger(keep)
+
+    event.listen(Pool, "checkout", listen)
     try:
         yield sent
     finally:
-        event.remove(Engine, "before_cursor_execute", keep)
+        event.remove(Pool, "checkout", listen)
+        for connection in listening:
+            connection.remove_query_logger(keep)
 
 
 async def plan_of(connection: asyncpg.Connection, sent: list[tuple[str, Any]]) -> list[dict[str, Any]]:

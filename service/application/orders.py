@@ -23,9 +23,8 @@ async def create_order(
         OrderAlreadyExists: with the flush, for a used external reference.
         InvalidArgument: as `Order.place`.
     """
-    # Shared lock: the user cannot be deactivated or deleted between this check and the commit.
-    user = await uow.users.get_for_share(user_id)
-    user.require_active("place orders")
+    # So the user cannot be deactivated or deleted between this check and the commit.
+    await uow.users.require_active(user_id, "place orders")
     order = Order.place(user_id, await uow.orders.next_number(), fields, now)
     if pay_with_credit:
         await hold_for_order(uow, order, now)
@@ -50,7 +49,7 @@ async def update_order(uow: UnitOfWork, order_id: UUID, etag: str, fields: Order
 
 async def confirm_order(uow: UnitOfWork, order_id: UUID, etag: str, now: datetime) -> Order:
     """Confirm an order, and spend its credit; raises as `change_order`, and InsufficientCredit."""
-    order = await _for_update(uow, order_id, etag)
+    order = await _for_transition(uow, order_id, etag)
     order.confirm(now)
     await spend_for_order(uow, order, now)
     return order
@@ -58,7 +57,7 @@ async def confirm_order(uow: UnitOfWork, order_id: UUID, etag: str, now: datetim
 
 async def cancel_order(uow: UnitOfWork, order_id: UUID, etag: str, reason: str, now: datetime) -> Order:
     """Cancel an order, and give its credit back; raises as `change_order`."""
-    order = await _for_update(uow, order_id, etag)
+    order = await _for_transition(uow, order_id, etag)
     order.cancel(reason, now)
     await give_back_for_order(uow, order, now)
     return order
@@ -96,6 +95,13 @@ async def add_order_tags(uow: UnitOfWork, order_id: UUID, etag: str, names: Sequ
     return order
 
 
+async def transition_order(uow: UnitOfWork, order_id: UUID, etag: str, transition: Callable[[Order], None]) -> Order:
+    """Apply a verb of the order; raises as `change_order`."""
+    order = await _for_transition(uow, order_id, etag)
+    transition(order)
+    return order
+
+
 async def change_order(uow: UnitOfWork, order_id: UUID, etag: str, change: Callable[[Order], None]) -> Order:
     """Apply a method of the order; raises OrderNotFound, EtagMismatch and what the method raises."""
     order = await _for_update(uow, order_id, etag)
@@ -105,5 +111,11 @@ async def change_order(uow: UnitOfWork, order_id: UUID, etag: str, change: Calla
 
 async def _for_update(uow: UnitOfWork, order_id: UUID, etag: str) -> Order:
     order = await uow.orders.get_for_update(order_id)
+    check_etag(order, etag)
+    return order
+
+
+async def _for_transition(uow: UnitOfWork, order_id: UUID, etag: str) -> Order:
+    order = await uow.orders.get_for_transition(order_id)
     check_etag(order, etag)
     return order

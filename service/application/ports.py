@@ -7,6 +7,7 @@ StoreError
 └── DeadlineExceeded        the call's time ran out; nothing was written
 Overloaded                  too much work of this kind is waiting already
 ExportStalled               the caller of an export stopped reading
+NotAtOnce                   to be done anew, step by step: not a failure
 AlreadyAnswered             the request id has a stored response: not a failure
 """
 
@@ -54,6 +55,10 @@ class ExportStalled(Exception):
     """Nothing of an export was read for too long."""
 
 
+class NotAtOnce(Exception):
+    """A unit of work that was to be done `at_once` cannot be; nothing was written. To be done anew, step by step."""
+
+
 class AlreadyAnswered(Exception):
     """This request was answered before; `response` holds the same bytes."""
 
@@ -83,6 +88,12 @@ class UserRepository(Protocol):
 
     async def get_for_share(self, user_id: UUID) -> User:
         """Return the user, locked so that it stays as it is; raises UserNotFound."""
+
+    async def require_active(self, user_id: UUID, action: str) -> None:
+        """Require the user to be ACTIVE until the commit; raises UserNotFound and UserNotActive, here or there.
+
+        `action` says what for, for example `place orders`.
+        """
 
     async def has_open_orders_or_credit(self, user_id: UUID) -> bool:
         """Return whether there is something that a purge needs `force` for."""
@@ -122,6 +133,12 @@ class OrderRepository(Protocol):
 
     async def get_for_update(self, order_id: UUID) -> Order:
         """Return the order with its items and tags, locked against other changes; raises OrderNotFound."""
+
+    async def get_for_transition(self, order_id: UUID) -> Order:
+        """Return the order, to change it by one of its verbs and by nothing else; raises OrderNotFound.
+
+        No other change comes between: the order is locked, or at the commit it must be as it was read.
+        """
 
     async def lock(self, order_id: UUID) -> None:
         """Lock the order against other changes, and its timeline with it; raises OrderNotFound."""
@@ -204,9 +221,9 @@ class UnitOfWorkFactory(Protocol):
     """Opens units of work."""
 
     def __call__(
-        self, *, actor: str, request: RequestKey | None, time_left: "TimeLeft"
+        self, *, actor: str, request: RequestKey | None, time_left: "TimeLeft", at_once: bool = False
     ) -> AbstractAsyncContextManager[UnitOfWork]:
-        """Return a unit of work of `actor`.
+        """Return a unit of work of `actor`; `at_once`, it may be done with one statement, or raise NotAtOnce.
 
         With `request`, its first use claims the request id, waiting for another call that holds it, and raises
         AlreadyAnswered, or RequestIdReused for another body. A StoreError or AlreadyExists that happens inside comes

@@ -18,7 +18,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import greenlet_spawn
 
-from service.application.ports import DatabaseUnavailable
+from service.application.ports import DatabaseUnavailable, StoreError
 from service.db.errors import meaning_of
 
 _DIALECT: Any = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
@@ -43,9 +43,12 @@ class Statement:
         self.core = core
         self.text = str(compiled)
         processors: Mapping[str, _Processor] = compiled._bind_processors  # noqa: SLF001 - as SQLAlchemy's own execution
-        # Those of literals, which no call names.
-        constants = compiled.params
-        self._parameters = [(name, constants[name], processors.get(name)) for name in compiled.positiontup or ()]
+        # Literals are parameters too; no call names them.
+        self._parameters: list[tuple[str, _Processor | None, Any]] = []
+        for name in compiled.positiontup or ():
+            processor, literal = processors.get(name), compiled.params[name]
+            known = processor(literal) if processor and literal is not None else literal
+            self._parameters.append((name, processor, known))
         columns = compiled._result_columns  # noqa: SLF001
         self._row: Any = namedtuple("Row", [column.keyname for column in columns])  # type: ignore[misc] # noqa: PYI024 - the columns are known only now
         processed = ((index, _result_processor(column.type)) for index, column in enumerate(columns))
@@ -54,8 +57,8 @@ class Statement:
     def arguments(self, values: Values) -> list[Any]:
         """Return the values of the parameters, in their order."""
         return [
-            processor(values.get(name, constant)) if processor else values.get(name, constant)
-            for name, constant, processor in self._parameters
+            (processor(values[name]) if processor else values[name]) if name in values else known
+            for name, processor, known in self._parameters
         ]
 
     def rows(self, records: Sequence[Any]) -> list[Any]:
@@ -84,13 +87,16 @@ class Driver:
     def __init__(self, engine: AsyncEngine) -> None:
         self._pool = engine.sync_engine.pool
 
-    async def fetch(self, statement: Statement, values: Values) -> list[Any]:
+    async def fetch(
+        self, statement: Statement, values: Values, *, lost: type[StoreError] = DatabaseUnavailable
+    ) -> list[Any]:
         """Return all rows of a statement.
 
         A cancellation costs the connection, so whoever may be cancelled shields this.
 
         Raises:
-            StoreError: and what a constraint means.
+            StoreError: `lost` where the connection broke after the statement was sent, and nothing was heard of it.
+            AlreadyExists: a constraint was violated that stands for it.
         """
         try:
             pooled = await self._check_out()
@@ -101,19 +107,21 @@ class Driver:
         connection = cast("Any", pooled.driver_connection)
         try:
             return statement.rows(await connection.fetch(statement.text, *statement.arguments(values)))
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
+            # InterfaceError: the connection was closed, or this program is wrong.
+            known = connection.is_closed() or not isinstance(error, asyncpg.InterfaceError)
+            pooled.invalidate()
+            if known:
+                raise lost from error
+            raise
         except asyncpg.PostgresError as error:
-            if connection.is_closed():
-                pooled.invalidate()
-                raise DatabaseUnavailable from error
+            # What PostgreSQL reports, it has rolled back, also where it ends the connection with that.
             if meaning := meaning_of(error):
                 raise meaning from error
             raise
-        except BaseException as error:
+        except BaseException:
             # Nobody knows what the connection is in the middle of.
-            closed = connection.is_closed()
             pooled.invalidate()
-            if closed or isinstance(error, OSError):
-                raise DatabaseUnavailable from error
             raise
         finally:
             pooled.close()

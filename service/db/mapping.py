@@ -1,22 +1,13 @@
-"""Maps the domain's entities to their tables, without the entities knowing (SQLAlchemy imperative mapping)."""
+"""Maps the domain's entities to their tables, without the entities knowing (SQLAlchemy imperative mapping).
+
+Orders are not among them: `service.db.orders` writes them by statements.
+"""
 
 from sqlalchemy.orm import registry, relationship
 
-from service.db.tables import (
-    credit_accounts,
-    metadata,
-    order_items,
-    order_notes,
-    order_tags,
-    orders,
-    tags,
-    user_profiles,
-    users,
-)
+from service.db.tables import credit_accounts, metadata, order_notes, user_profiles, users
 from service.domain.credit import CreditAccount
 from service.domain.notes import OrderNote
-from service.domain.orders import Order, OrderItem
-from service.domain.tags import Tag
 from service.domain.users import Profile, User
 
 _registry = registry(metadata=metadata)
@@ -33,18 +24,6 @@ def map_entities() -> None:
         properties={"profile": relationship(Profile, lazy="raise", uselist=False, cascade="all, delete-orphan")},
     )
     _registry.map_imperatively(CreditAccount, credit_accounts)
-    _registry.map_imperatively(Tag, tags)
-    _registry.map_imperatively(OrderItem, order_items)
-    _registry.map_imperatively(
-        Order,
-        orders,
-        properties={
-            "items": relationship(
-                OrderItem, lazy="raise", order_by=order_items.c.id, cascade="all, delete-orphan", passive_deletes=True
-            ),
-            "tags": relationship(Tag, lazy="raise", secondary=order_tags, passive_deletes=True),
-        },
-    )
     # The database fills the column that is searched, and only its queries read it.
     _registry.map_imperatively(OrderNote, order_notes, exclude_properties=[order_notes.c.search])
 

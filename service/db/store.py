@@ -12,7 +12,7 @@ from service.application.ports import UnitOfWork as UnitOfWorkPort
 from service.config import DatabaseSettings
 from service.db.engine import create_engine
 from service.db.errors import translated
-from service.db.orders import OrderNumbers
+from service.db.orders import WHOLE_BY_IDS, OrderNumbers
 from service.db.queries.credit import CreditQueries
 from service.db.queries.maintenance import MaintenanceQueries
 from service.db.queries.notes import NoteQueries
@@ -33,8 +33,9 @@ class Store:
         self.engine = create_engine(settings)
         # Apart, so that a busy pool does not look like a lost database.
         self._probe_engine = create_engine(settings, pool_size=1)
-        self._numbers = OrderNumbers()
         reader = self._reader = Reader(self.engine)
+        self._numbers = OrderNumbers(reader)
+        self._whole_orders = reader.point_reads(WHOLE_BY_IDS, "ids")
         self.user_queries = UserQueries(reader)
         self.order_queries = OrderQueries(reader)
         self.note_queries = NoteQueries(reader)
@@ -45,10 +46,19 @@ class Store:
             _log_pool_events(self.engine)
 
     def unit_of_work(
-        self, *, actor: str, request: RequestKey | None, time_left: TimeLeft
+        self, *, actor: str, request: RequestKey | None, time_left: TimeLeft, at_once: bool = False
     ) -> AbstractAsyncContextManager[UnitOfWorkPort]:
         """Return a unit of work, as `service.application.ports.UnitOfWorkFactory` says."""
-        return UnitOfWork(self.engine, self._numbers, actor=actor, request=request, time_left=time_left)
+        return UnitOfWork(
+            self.engine,
+            self._reader,
+            self._numbers,
+            self._whole_orders,
+            actor=actor,
+            request=request,
+            time_left=time_left,
+            at_once=at_once,
+        )
 
     async def problem(self) -> str | None:
         """Return what is wrong with the database, in words for an operator, or None."""

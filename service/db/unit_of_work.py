@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, event, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
@@ -17,18 +17,23 @@ from service.application.ports import (
     Contention,
     DatabaseUnavailable,
     DeadlineExceeded,
+    NotAtOnce,
     OutcomeUnknown,
     RequestKey,
     TimeLeft,
 )
+from service.db import at_once
 from service.db import mapping as mapping  # noqa: PLC0414 - maps the entities before the first session
+from service.db.at_once import event_row
+from service.db.coalesce import PointReads
 from service.db.credit import Credit
 from service.db.errors import meaning_of, translated
 from service.db.notes import Notes
 from service.db.orders import OrderNumbers, Orders
+from service.db.queries.reader import Reader
 from service.db.tables import credit_entries, events, request_ids
 from service.db.users import Users
-from service.domain.errors import RequestIdReused
+from service.domain.errors import DomainError, RequestIdReused
 from service.domain.events import Entity, Event
 
 # How long an answer can be repeated (AIP-155).
@@ -51,16 +56,21 @@ class UnitOfWork:
     The transaction begins with the first use of a repository: with the statements' time limit and, if the call has a
     request id, its claim. A second call with the same id waits on the claim's unique key until the first has committed
     or rolled back.
+
+    With `at_once`, a transaction that turns out to need one statement only is that statement (`service.db.at_once`).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it works with, and what the call says
         self,
         engine: AsyncEngine,
+        reader: Reader,
         numbers: OrderNumbers,
+        whole_orders: PointReads,
         *,
         actor: str,
         request: RequestKey | None,
         time_left: TimeLeft,
+        at_once: bool,
     ) -> None:
         # Entities stay readable after the commit; what a repository loads is locked, so nothing needs a refresh.
         self._session = AsyncSession(engine, expire_on_commit=False, autoflush=False)
@@ -70,8 +80,12 @@ class UnitOfWork:
         self._actor = actor
         self._request = request
         self._time_left = time_left
-        self.users = Users(self._begin, self._collect)
-        self.orders = Orders(self._begin, numbers)
+        self._reader = reader
+        self._at_once = at_once
+        # A user and what it must be ACTIVE for, which is not checked yet.
+        self._active: tuple[UUID, str] | None = None
+        self.users = Users(self._begin, self._collect, self._require_active)
+        self.orders = Orders(self._begin, self._collect, numbers, whole_orders.get if at_once else None)
         self.notes = Notes(self._begin)
         self.credit = Credit(self._begin)
 
@@ -88,6 +102,9 @@ class UnitOfWork:
             # Where the connection has gone, PostgreSQL has rolled back.
             if not isinstance(meaning_of(error), DatabaseUnavailable):
                 raise
+        if isinstance(exc, DomainError) and self.orders.unlocked and self._request:
+            # What it refuses may be what the first call with this request id has done.
+            raise NotAtOnce from exc
         if isinstance(exc, Exception) and (meaning := meaning_of(exc)):
             raise meaning from exc
 
@@ -112,16 +129,22 @@ class UnitOfWork:
 
     async def flush(self) -> None:
         """Write what changed, its events and its entries, without committing."""
+        if self._active or self.orders.new:
+            await self._begin()
+        await self.orders.flush(self._session)
         await self._session.flush()
         if self._events:
             self._events.sort(key=lambda event: event.id)
-            await self._session.execute(insert(events), [self._row(event) for event in self._events])
+            await self._session.execute(insert(events), [event_row(event, self._actor) for event in self._events])
             self._events.clear()
         if entries := self.credit.take_recorded(self._actor):
             await self._session.execute(insert(credit_entries), entries)
 
     async def commit(self, response: bytes) -> None:
         """Flush, store the response under the request id if there is one, and commit."""
+        if not self._begun and (self._active or self.orders.new or self.orders.unlocked):
+            await self._commit_at_once(response)
+            return
         if not self._begun:
             return
         await self.flush()
@@ -139,7 +162,32 @@ class UnitOfWork:
                 raise OutcomeUnknown from error
             raise
 
+    async def _commit_at_once(self, response: bytes) -> None:
+        """Do all of it with one statement; raises NotAtOnce if that cannot be, or something is in the way."""
+        seconds = self._time_left()
+        if seconds <= 0:
+            raise DeadlineExceeded
+        if self.orders.unlocked:
+            order, version = self.orders.unlocked
+            (event,) = order.take_events()
+            write = at_once.changing(order, version, event, self._actor, self._request, response, seconds)
+        else:
+            (order,) = self.orders.new
+            (event,) = order.take_events()
+            write = at_once.placing(order, event, self._actor, self._request, response, seconds)
+        if not await self._reader.write(*write):
+            raise NotAtOnce
+
+    async def _require_active(self, user_id: UUID, action: str) -> None:
+        """Require a user to be ACTIVE until the commit: there, or if the transaction has more to do, here."""
+        if self._at_once and not self._begun:
+            self._active = (user_id, action)
+        else:
+            (await self.users.get_for_share(user_id)).require_active(action)
+
     async def _begin(self) -> AsyncSession:
+        if self.orders.unlocked:
+            raise NotAtOnce
         if not self._begun:
             self._begun = True
             milliseconds = int(self._time_left() * 1000)
@@ -148,6 +196,10 @@ class UnitOfWork:
             await self._session.execute(_LIMIT_TIME, {"statement": milliseconds, "transaction": milliseconds + _MARGIN})
             if self._request:
                 await self._claim(self._request)
+            if self._active:
+                user_id, action = self._active
+                self._active = None
+                (await self.users.get_for_share(user_id)).require_active(action)
         return self._session
 
     async def _claim(self, request: RequestKey) -> None:
@@ -189,16 +241,3 @@ class UnitOfWork:
 
     def _collect(self, entity: Entity) -> None:
         self._events.extend(entity.take_events())
-
-    def _row(self, event: Event) -> dict[str, object]:
-        return {
-            "id": event.id,
-            "aggregate_type": event.aggregate_type,
-            "aggregate_id": event.aggregate_id,
-            "type": event.type,
-            "actor": self._actor,
-            "create_time": event.create_time,
-            "changes": [asdict(change) for change in event.changes],
-            "user_id": event.user_id,
-            "status": event.status,
-        }

@@ -48,11 +48,18 @@ class Users:
     Args:
         begin: gives the session.
         collect: takes the events of a user that the session does not know.
+        require_active: checks that a user is ACTIVE, at once or when the transaction is committed.
     """
 
-    def __init__(self, begin: Callable[[], Awaitable[AsyncSession]], collect: Callable[[User], None]) -> None:
+    def __init__(
+        self,
+        begin: Callable[[], Awaitable[AsyncSession]],
+        collect: Callable[[User], None],
+        require_active: Callable[[UUID, str], Awaitable[None]],
+    ) -> None:
         self._begin = begin
         self._collect = collect
+        self._require_active = require_active
 
     async def add(self, user: User, password_hash: str) -> None:
         """Keep a new user; UserAlreadyExists comes from here."""
@@ -70,6 +77,10 @@ class Users:
     async def get_for_share(self, user_id: UUID) -> User:
         """Return the user, locked so that it stays as it is; raises UserNotFound."""
         return await self._get(user_id, read=True)
+
+    async def require_active(self, user_id: UUID, action: str) -> None:
+        """Require the user to be ACTIVE until the commit; raises UserNotFound and UserNotActive, here or there."""
+        await self._require_active(user_id, action)
 
     async def has_open_orders_or_credit(self, user_id: UUID) -> bool:
         """Return whether there is something that a purge needs `force` for."""

@@ -15,6 +15,7 @@ from service.application.orders import (
     confirm_order,
     create_order,
     transfer_orders,
+    transition_order,
     update_order,
 )
 from service.application.ports import NoteQueries, OrderQueries, Row, UnitOfWork
@@ -36,21 +37,14 @@ from service.rpc.messages.orders import (
     tag_message,
 )
 from service.rpc.messages.statistics import parse_statistics_filter, statistics_message
-from service.rpc.messages.values import in_order, require_id
+from service.rpc.messages.values import Fields, in_order, require_id
 from service.rpc.order_notes import OrderNoteMethods
 from service.rpc.page_tokens import PageTokens
 from service.rpc.update_masks import fields_to_update, settable_fields
 from service.rpc.watch import Watch
 
-# Requests of the verbs, all with an id and an etag.
-_ChangeRequest = (
-    pb.ConfirmOrderRequest
-    | pb.ProcessOrderRequest
-    | pb.ShipOrderRequest
-    | pb.DeliverOrderRequest
-    | pb.CancelOrderRequest
-    | pb.RemoveOrderTagsRequest
-)
+# Requests of verbs, all with an id and an etag.
+_TransitionRequest = pb.ProcessOrderRequest | pb.ShipOrderRequest | pb.DeliverOrderRequest
 
 
 class OrderServicer(OrderNoteMethods):
@@ -126,14 +120,14 @@ class OrderServicer(OrderNoteMethods):
         return pb.ConfirmOrderResponse(order=order_message(order))
 
     async def ProcessOrder(self, request: pb.ProcessOrderRequest, context: Context) -> pb.ProcessOrderResponse:
-        return pb.ProcessOrderResponse(order=await self._change(request, Order.process))
+        return pb.ProcessOrderResponse(order=await self._transition(request, Order.process))
 
     async def ShipOrder(self, request: pb.ShipOrderRequest, context: Context) -> pb.ShipOrderResponse:
         number = request.tracking_number
-        return pb.ShipOrderResponse(order=await self._change(request, lambda order, now: order.ship(number, now)))
+        return pb.ShipOrderResponse(order=await self._transition(request, lambda order, now: order.ship(number, now)))
 
     async def DeliverOrder(self, request: pb.DeliverOrderRequest, context: Context) -> pb.DeliverOrderResponse:
-        return pb.DeliverOrderResponse(order=await self._change(request, Order.deliver))
+        return pb.DeliverOrderResponse(order=await self._transition(request, Order.deliver))
 
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.CancelOrderResponse:
         order = await cancel_order(self._uow(), UUID(request.id), request.etag, request.reason, self._now())
@@ -165,8 +159,11 @@ class OrderServicer(OrderNoteMethods):
 
     async def RemoveOrderTags(self, request: pb.RemoveOrderTagsRequest, context: Context) -> pb.RemoveOrderTagsResponse:
         names = normalised(request.tags, "tags")
-        order = await self._change(request, lambda order, now: order.remove_tags(names, now))
-        return pb.RemoveOrderTagsResponse(order=order)
+        now = self._now()
+        order = await change_order(
+            self._uow(), UUID(request.id), request.etag, lambda order: order.remove_tags(names, now)
+        )
+        return pb.RemoveOrderTagsResponse(order=order_message(order))
 
     async def ListTags(self, request: pb.ListTagsRequest, context: Context) -> pb.ListTagsResponse:
         prefix = normalised_tag(request.prefix, "prefix") if request.prefix else ""
@@ -185,7 +182,7 @@ class OrderServicer(OrderNoteMethods):
             context,
             lambda snapshot, page: snapshot.orders.page(where, "OLDEST", page),
             keys=POSITION,
-            message=order_message,
+            message=lambda order: OrderMessage(**order_message(order)),
             response=lambda orders: pb.ExportOrdersResponse(orders=orders),
             # An order can have 500 items.
             page_rows=200,
@@ -198,7 +195,9 @@ class OrderServicer(OrderNoteMethods):
             async for response in responses:
                 yield response
 
-    async def _change(self, request: _ChangeRequest, change: Callable[[Order, datetime], None]) -> OrderMessage:
+    async def _transition(self, request: _TransitionRequest, transition: Callable[[Order, datetime], None]) -> Fields:
         now = self._now()
-        order = await change_order(self._uow(), UUID(request.id), request.etag, lambda order: change(order, now))
+        order = await transition_order(
+            self._uow(), UUID(request.id), request.etag, lambda order: transition(order, now)
+        )
         return order_message(order)

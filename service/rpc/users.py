@@ -30,7 +30,7 @@ from service.rpc.messages.users import (
     user_message,
     user_search_result,
 )
-from service.rpc.messages.values import in_order, parse_positive_money, require_id
+from service.rpc.messages.values import Fields, in_order, parse_positive_money, require_id
 from service.rpc.page_tokens import PageTokens
 from service.rpc.update_masks import fields_to_update, settable_fields
 from service.rpc.watch import Watch
@@ -185,7 +185,7 @@ class UserServicer(UserServiceServicer):
             context,
             lambda snapshot, page: snapshot.users.page(where, "OLDEST", page),
             keys=POSITION["OLDEST"],
-            message=user_message,
+            message=lambda user: UserMessage(**user_message(user)),
             response=lambda users: pb.ExportUsersResponse(users=users),
             page_rows=500,
         )
@@ -238,7 +238,7 @@ class UserServicer(UserServiceServicer):
             async for response in responses:
                 yield response
 
-    async def _change(self, request: _ChangeRequest, change: Callable[[User, datetime], None]) -> UserMessage:
+    async def _change(self, request: _ChangeRequest, change: Callable[[User, datetime], None]) -> Fields:
         now = self._now()
         user = await change_user(self._uow(), UUID(request.id), request.etag, lambda user: change(user, now))
         return user_message(user)

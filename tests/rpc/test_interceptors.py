@@ -1,7 +1,6 @@
 import asyncio
 import io
 import json
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import redirect_stderr
 from datetime import UTC, datetime
@@ -26,7 +25,7 @@ from service.db.engine import create_engine
 from service.domain.users import User
 from service.logs import configure_logging
 from service.rpc.current import current_unit_of_work
-from service.rpc.interceptors.base import Call, Context, Interceptor, Method
+from service.rpc.interceptors.base import Context, InterceptedMethods
 from service.rpc.reflection import add_reflection
 from tests.faults import Observer, eventually, holding
 from tests.support import PASSWORD, fails, new_user
@@ -117,9 +116,9 @@ async def own(postgres_url: str, template_url: str, _echo: Echo) -> AsyncIterato
     """A server that has the service of these tests beside its own."""
     with pytest.MonkeyPatch.context() as patch:
 
-        def add_both(server: grpc.aio.Server, names: Sequence[str]) -> None:
-            add_reflection(server, names)
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, _echo.handlers()),))
+        def add_both(methods: InterceptedMethods, names: Sequence[str]) -> None:
+            add_reflection(methods, names)
+            methods.add_registered_method_handlers(SERVICE, _echo.handlers())
 
         # The last that a server adds before it listens.
         patch.setattr("service.server.add_reflection", add_both)
@@ -216,32 +215,6 @@ async def test_a_method_that_does_not_exist_is_unimplemented(own: OwnServer) -> 
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await missing(b"")
     assert raised.value.code() == StatusCode.UNIMPLEMENTED
-
-
-async def test_a_method_is_wrapped_once() -> None:
-    class Counting(Interceptor):
-        def __init__(self) -> None:
-            super().__init__()
-            self.wrapped: Counter[str] = Counter()
-
-        def wrap(self, method: Method, call: Call) -> Call:
-            self.wrapped[method.path] += 1
-            return call
-
-    counting = Counting()
-    server = grpc.aio.server(interceptors=[counting])
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, Echo().handlers()),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        for _ in range(5):
-            for arity in ARITIES:
-                await call(channel, arity, "one")
-            missing: Any = channel.unary_unary(f"/{SERVICE}/Missing{uuid4()}")
-            with pytest.raises(grpc.aio.AioRpcError):
-                await missing(b"")
-    await server.stop(grace=1)
-    assert counting.wrapped == dict.fromkeys((f"/{SERVICE}/{arity}" for arity in ARITIES), 1)
 
 
 # Failures that nobody knows

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, FromClause, Row, Select, Table, func, select, true, tuple_
+from sqlalchemy import BigInteger, ColumnElement, FromClause, Row, Select, Table, bindparam, func, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.application.ports import Overloaded, Page, PageOfRows, StoreError
+from service.application.ports import OutcomeUnknown, Overloaded, Page, PageOfRows, StoreError
 from service.db.coalesce import PointReads
 from service.db.driver import Driver, Statement
 from service.db.errors import translated
@@ -40,6 +40,11 @@ class Reader:
                 rows: Sequence[Row[Any]] = (await connection.execute(statement, values)).all()
                 return rows
 
+    async def write(self, statement: Statement, values: Mapping[str, object]) -> Sequence[Row[Any]]:
+        """Run a statement that writes, as a transaction of its own; raises OutcomeUnknown if nothing is heard of it."""
+        work = self._driver.fetch(statement, values, lost=OutcomeUnknown)
+        return await self._detached.result(self._detached.start(work))
+
     def point_reads(self, statement: Statement, name: str) -> PointReads:
         """Return what reads single rows by their id, with a statement for many, whose parameter has this name."""
         return PointReads(lambda keys: self._driver.fetch(statement, {name: keys}), self._detached)
@@ -58,28 +63,20 @@ class Reader:
     async def page(
         self, statement: Select[Any], keys: Sequence[ColumnElement[Any]], page: Page, *, descending: bool
     ) -> PageOfRows:
-        """Return one page of a statement without order.
+        """Return one page of a statement without order; its arguments are those of `page_select`."""
+        first, counted = page.after is None, page.include_total_size
+        whole = page_select(statement, keys, first=first, include_total_size=counted, descending=descending)
+        return await self.compiled_page(whole, page)
 
-        Args:
-            statement: its filters are applied, and it has one row for each row of the table of `keys`.
-            keys: the columns of the order, unique together, as in an index.
-            page: which part; `after` holds the values of `keys` in the last row before.
-            descending: whether the order is descending.
-        """
-        position = tuple_(*keys)
-        rows = statement.order_by(*(key.desc() if descending else key for key in keys)).limit(page.size + 1)
-        if page.after is not None:
-            after = tuple_(*page.after, types=[key.type for key in keys])
-            rows = rows.where(position < after if descending else position > after)
+    async def compiled_page(
+        self, statement: Statement | Select[Any], page: Page, values: Mapping[str, object] | None = None
+    ) -> PageOfRows:
+        """Return one page of a statement that `page_select` made for such a page; `values` are those of its filters."""
+        parameters = {**(values or {}), "row_limit": page.size + 1}
+        parameters.update({f"after_{index}": value for index, value in enumerate(page.after or ())})
+        found = await self.all(statement, parameters)
         if not page.include_total_size:
-            found = await self.all(rows)
             return PageOfRows(found[: page.size], len(found) > page.size, 0)
-        # The count and the page see one snapshot; an empty page still has one row, with the count.
-        part = rows.add_columns(true().label("is_row")).subquery("part")
-        count = select(func.count().label("total_size")).select_from(statement.subquery("counted")).subquery("count")
-        both = select(part, count.c.total_size).select_from(count.outerjoin(part, true()))
-        both = both.order_by(*(_ordered(part, key, descending=descending) for key in keys))
-        found = await self.all(both)
         total_size = found[0].total_size
         found = [row for row in found if row.is_row]
         return PageOfRows(found[: page.size], len(found) > page.size, total_size)
@@ -121,6 +118,38 @@ class Reader:
         total_size = found[0].total_size if page.include_total_size else 0
         found = [row for row in found if getattr(row, str(key.key)) is not None]
         return PageOfRows(found[: page.size], len(found) > page.size, total_size)
+
+
+def page_select(
+    statement: Select[Any],
+    keys: Sequence[ColumnElement[Any]],
+    *,
+    first: bool,
+    include_total_size: bool,
+    descending: bool,
+) -> Select[Any]:
+    """Return the statement for one page of a statement without order.
+
+    Args:
+        statement: its filters are applied, and it has one row for each row of the table of `keys`.
+        keys: the columns of the order, unique together, as in an index.
+        first: whether it is the first page; any other has parameters for the position that it comes after.
+        include_total_size: whether the rows of all pages are counted.
+        descending: whether the order is descending.
+    """
+    rows = statement.order_by(*(key.desc() if descending else key for key in keys))
+    rows = rows.limit(bindparam("row_limit", type_=BigInteger))
+    if not first:
+        position = tuple_(*keys)
+        after = tuple_(*(bindparam(f"after_{index}", type_=key.type) for index, key in enumerate(keys)))
+        rows = rows.where(position < after if descending else position > after)
+    if not include_total_size:
+        return rows
+    # The count and the page see one snapshot; an empty page still has one row, with the count.
+    part = rows.add_columns(true().label("is_row")).subquery("part")
+    count = select(func.count().label("total_size")).select_from(statement.subquery("counted")).subquery("count")
+    both = select(part, count.c.total_size).select_from(count.outerjoin(part, true()))
+    return both.order_by(*(_ordered(part, key, descending=descending) for key in keys))
 
 
 def _ordered(part: FromClause, key: ColumnElement[Any], *, descending: bool) -> ColumnElement[Any]:

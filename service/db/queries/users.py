@@ -1,18 +1,20 @@
 """The read side of users; what each method answers is written at `service.application.ports.UserQueries`."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, Text, any_, bindparam, func, select
+from sqlalchemy import ARRAY, ColumnElement, Row, Text, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
 from service.application.ports import Credentials, Page, PageOfRows, UserFilter
 from service.db.driver import Statement
-from service.db.queries.reader import Reader
+from service.db.queries.reader import Reader, page_select
 from service.db.queries.user_search import search_users
-from service.db.tables import user_columns, user_passwords, user_profiles, users
+from service.db.tables import EnumText, user_columns, user_passwords, user_profiles, users
 from service.domain.search import SearchQuery
+from service.domain.users import UserState
 
 _USERS = select(*user_columns, user_profiles.c.bio, user_profiles.c.avatar_url).select_from(
     users.outerjoin(user_profiles)
@@ -32,6 +34,27 @@ _KEYS = {
     "OLDEST": (users.c.create_time, users.c.id),
     "USERNAME": (users.c.username,),
 }
+
+# What a list can ask for, by names of which each stands for a parameter or for none.
+_CONDITIONS: Mapping[str, ColumnElement[bool]] = {
+    # Apart from `states`, so that PostgreSQL can take the rows from an index in their order.
+    "state": users.c.state == bindparam("state"),
+    "states": users.c.state == any_(bindparam("states", type_=ARRAY(EnumText(UserState)))),
+    "created_from": users.c.create_time >= bindparam("created_from"),
+    "created_before": users.c.create_time < bindparam("created_before"),
+    "superuser": users.c.superuser,
+    "not_superuser": ~users.c.superuser,
+}
+
+
+@cache
+def _page_statement(names: tuple[str, ...], order_by: str, *, first: bool, include_total_size: bool) -> Statement:
+    """Return the statement for all lists of one shape, compiled once."""
+    wanted = _USERS.where(*(_CONDITIONS[name] for name in names))
+    keys = _KEYS[order_by]
+    return Statement(
+        page_select(wanted, keys, first=first, include_total_size=include_total_size, descending=order_by == "NEWEST")
+    )
 
 
 class UserQueries:
@@ -64,16 +87,17 @@ class UserQueries:
 
     async def page(self, where: UserFilter, order_by: str, page: Page) -> PageOfRows:
         """Return a page of users."""
-        statement = _USERS
+        values: dict[str, object] = {"created_from": where.created_from, "created_before": where.created_before}
+        names = [name for name, value in values.items() if value is not None]
         if where.states is not None:
-            statement = statement.where(users.c.state.in_(where.states))
-        if where.created_from is not None:
-            statement = statement.where(users.c.create_time >= where.created_from)
-        if where.created_before is not None:
-            statement = statement.where(users.c.create_time < where.created_before)
+            names.append("state" if len(where.states) == 1 else "states")
+            values |= {"state": where.states[0], "states": where.states}
         if where.superuser is not None:
-            statement = statement.where(users.c.superuser if where.superuser else ~users.c.superuser)
-        return await self._reader.page(statement, _KEYS[order_by], page, descending=order_by == "NEWEST")
+            names.append("superuser" if where.superuser else "not_superuser")
+        statement = _page_statement(
+            tuple(names), order_by, first=page.after is None, include_total_size=page.include_total_size
+        )
+        return await self._reader.compiled_page(statement, page, values)
 
     async def search(self, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:
         """Return a page of the users that have the words, best first."""

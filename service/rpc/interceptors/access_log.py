@@ -2,12 +2,13 @@
 
 import re
 import time
-from uuid import uuid4
 
 import grpc
 import structlog
 from google.protobuf.message import Message
+from uuid_utils.compat import uuid4
 
+from service.logs import call_id
 from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
 
 HEADER = "x-request-id"
@@ -27,25 +28,26 @@ class AccessLogInterceptor(Interceptor):
 
     def wrap(self, method: Method, call: Call) -> Call:
         """Return the method, logged."""
-        level = "debug" if method.path.startswith(_QUIET) else "info"
+        line = log.bind(method=method.path)
+        write = line.debug if method.path.startswith(_QUIET) else line.info
 
         async def log_call(request: Request, context: Context) -> Message | bytes | None:
             started = time.perf_counter()
-            call_id = _id_of(context)
-            context.set_trailing_metadata(((HEADER, call_id),))
+            sent = _id_of(context)
+            context.set_trailing_metadata(((HEADER, sent),))
             code = grpc.StatusCode.CANCELLED
-            with structlog.contextvars.bound_contextvars(x_request_id=call_id):
-                try:
-                    response = await call(request, context)
-                except grpc.aio.AbortError:
-                    code = context.code()
-                    raise
-                else:
-                    code = grpc.StatusCode.OK
-                    return response
-                finally:
-                    milliseconds = round((time.perf_counter() - started) * 1000, 2)
-                    getattr(log, level)("call", method=method.path, code=code.name, duration_ms=milliseconds)
+            token = call_id.set(sent)
+            try:
+                response = await call(request, context)
+            except grpc.aio.AbortError:
+                code = context.code()
+                raise
+            else:
+                code = grpc.StatusCode.OK
+                return response
+            finally:
+                write("call", code=code.name, duration_ms=round((time.perf_counter() - started) * 1000, 2))
+                call_id.reset(token)
 
         return log_call
 

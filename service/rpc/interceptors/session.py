@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 from service.application.ports import (
     AlreadyAnswered,
     DeadlineExceeded,
+    NotAtOnce,
     OutcomeUnknown,
     RequestKey,
     UnitOfWorkFactory,
@@ -103,8 +104,8 @@ class SessionInterceptor(Interceptor):
         dry_run = getattr(request, "validate_only", False)
         key = None if dry_run else self._request_key(method, request)
 
-        async def attempt() -> bytes:
-            async with self._unit_of_work(actor=ANONYMOUS, request=key, time_left=deadline) as uow:
+        async def run(*, at_once: bool) -> bytes:
+            async with self._unit_of_work(actor=ANONYMOUS, request=key, time_left=deadline, at_once=at_once) as uow:
                 with using(uow):
                     response = self._serialized(await call(request, context))
                 if dry_run:
@@ -113,6 +114,12 @@ class SessionInterceptor(Interceptor):
                 else:
                     await uow.commit(response)
                 return response
+
+        async def attempt() -> bytes:
+            try:
+                return await run(at_once=not dry_run)
+            except NotAtOnce:
+                return await run(at_once=False)
 
         try:
             return await retried(attempt, deadline, outcome_known_by_repeating=key is not None)

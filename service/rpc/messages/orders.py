@@ -6,7 +6,6 @@ from uuid import UUID
 from commerce.common.v1.checkpoint_pb2 import Checkpoint
 from commerce.orders.v1.order_pb2 import FieldChange as FieldChangeMessage
 from commerce.orders.v1.order_pb2 import Order as OrderMessage
-from commerce.orders.v1.order_pb2 import OrderCredit as OrderCreditMessage
 from commerce.orders.v1.order_pb2 import OrderCreditState, OrderEventType
 from commerce.orders.v1.order_pb2 import OrderEvent as OrderEventMessage
 from commerce.orders.v1.order_pb2 import OrderItem as OrderItemMessage
@@ -22,9 +21,9 @@ from commerce.orders.v1.tag_pb2 import Tag as TagMessage
 
 from service.application.ports import OrderFilter, Row
 from service.domain.events import etag_of
-from service.domain.orders import ItemFields, Order, OrderFields, OrderItem, OrderStatus
+from service.domain.orders import ItemFields, Order, OrderFields, OrderStatus
 from service.domain.tags import normalised
-from service.rpc.messages.values import money, parse_interval, parse_money, timestamp
+from service.rpc.messages.values import Fields, money, parse_interval, parse_money, timestamp
 
 _STATUSES = {status: OrderStatusMessage.Value(f"ORDER_STATUS_{status}") for status in OrderStatus}
 _STATUSES_BACK = {number: status for status, number in _STATUSES.items()}
@@ -40,43 +39,68 @@ EVENT_POSITION = ("position",)
 TAG_POSITION = ("name",)
 
 
-def order_message(order: Order | Row) -> OrderMessage:
+def order_message(order: Order | Row) -> Fields:
     """Return an order, an entity or a row, as a message."""
-    return OrderMessage(
-        id=str(order.id),
-        order_number=order.order_number,
-        user_id=str(order.user_id),
-        status=_STATUSES[order.status],
-        items=[_item_message(item, order.currency) for item in order.items],
-        total_amount=money(order.currency, order.total_amount),
-        external_ref=order.external_ref or "",
-        metadata=order.metadata,
-        tags=order.tag_names,
-        tracking_number=order.tracking_number or "",
-        cancel_reason=order.cancel_reason or "",
-        credit=_credit_message(order) if order.credit_state else None,
-        etag=etag_of(order.version),
-        create_time=timestamp(order.create_time),
-        update_time=timestamp(order.update_time),
-    )
+    currency = order.currency
+    items = _items_of_entity(order) if isinstance(order, Order) else _items_of_row(order)
+    return {
+        "id": str(order.id),
+        "order_number": order.order_number,
+        "user_id": str(order.user_id),
+        "status": _STATUSES[order.status],
+        "items": items,
+        "total_amount": money(currency, order.total_amount),
+        "external_ref": order.external_ref or "",
+        "metadata": order.metadata,
+        "tags": order.tag_names,
+        "tracking_number": order.tracking_number or "",
+        "cancel_reason": order.cancel_reason or "",
+        "credit": _credit_message(order) if order.credit_state else None,
+        "etag": etag_of(order.version),
+        "create_time": timestamp(order.create_time),
+        "update_time": timestamp(order.update_time),
+    }
 
 
-def _credit_message(order: Order | Row) -> OrderCreditMessage:
-    return OrderCreditMessage(
-        state=OrderCreditState.Value(f"ORDER_CREDIT_STATE_{order.credit_state}"),
-        expire_time=timestamp(order.credit_expire_time),
-    )
+def _credit_message(order: Order | Row) -> Fields:
+    return {
+        "state": OrderCreditState.Value(f"ORDER_CREDIT_STATE_{order.credit_state}"),
+        "expire_time": timestamp(order.credit_expire_time),
+    }
 
 
-def _item_message(item: OrderItem | Row, currency: str) -> OrderItemMessage:
-    return OrderItemMessage(
-        id=str(item.id),
-        product_id=item.product_id,
-        name=item.name,
-        quantity=item.quantity,
-        unit_price=money(currency, item.unit_price),
-        subtotal=money(currency, item.subtotal),
-    )
+def _items_of_entity(order: Order) -> list[Fields]:
+    return [
+        {
+            "id": str(item.id),
+            "product_id": item.product_id,
+            "name": item.name,
+            "quantity": item.quantity,
+            "unit_price": money(order.currency, item.unit_price),
+            "subtotal": money(order.currency, item.subtotal),
+        }
+        for item in order.items
+    ]
+
+
+def _items_of_row(order: Row) -> list[Fields]:
+    currency = order.currency
+    return [
+        {
+            "id": item_id,
+            "product_id": product_id,
+            "name": name,
+            "quantity": quantity,
+            "unit_price": _price(currency, unit_price),
+            "subtotal": _price(currency, subtotal),
+        }
+        for item_id, product_id, name, quantity, unit_price, subtotal in order.items
+    ]
+
+
+def _price(currency: str, amount: str) -> Fields:
+    """Return an amount of zero or more, written with four decimals, as a google.type.Money."""
+    return {"currency_code": currency, "units": int(amount[:-5]), "nanos": int(amount[-4:]) * 100_000}
 
 
 def parse_order_fields(message: OrderMessage, names: frozenset[str]) -> OrderFields:

@@ -8,13 +8,11 @@ from commerce.users.v1.user_pb2 import FieldChange as FieldChangeMessage
 from commerce.users.v1.user_pb2 import User as UserMessage
 from commerce.users.v1.user_pb2 import UserEvent as UserEventMessage
 from commerce.users.v1.user_pb2 import UserEventType
-from commerce.users.v1.user_pb2 import UserProfile as UserProfileMessage
 from commerce.users.v1.user_pb2 import UserState as UserStateMessage
 from commerce.users.v1.user_service_pb2 import (
     ExportUsersRequest,
     ListUsersOrderBy,
     ListUsersRequest,
-    UserSearchResult,
     WatchUsersRequest,
     WatchUsersResponse,
 )
@@ -22,7 +20,7 @@ from commerce.users.v1.user_service_pb2 import (
 from service.application.ports import Row, UserFilter
 from service.domain.events import etag_of
 from service.domain.users import User, UserFields, UserState
-from service.rpc.messages.values import parse_interval, timestamp
+from service.rpc.messages.values import Fields, parse_interval, timestamp
 
 _STATES = {state: UserStateMessage.Value(f"USER_STATE_{state}") for state in UserState}
 _STATES_BACK = {number: state for state, number in _STATES.items()}
@@ -40,27 +38,27 @@ POSITION = {"NEWEST": ("create_time", "id"), "OLDEST": ("create_time", "id"), "U
 SEARCH_POSITION = ("rank", "id")
 
 
-def user_message(user: User | Row) -> UserMessage:
+def user_message(user: User | Row) -> Fields:
     """Return a user, an entity or a row, as a message."""
-    return UserMessage(
-        id=str(user.id),
-        email=user.email,
-        username=user.username,
-        full_name=user.full_name,
-        profile=UserProfileMessage(bio=user.bio or "", avatar_url=user.avatar_url or ""),
-        state=_STATES[user.state],
-        superuser=user.superuser,
-        etag=etag_of(user.version),
-        create_time=timestamp(user.create_time),
-        update_time=timestamp(user.update_time),
-        delete_time=timestamp(user.delete_time),
-        purge_time=timestamp(user.purge_time),
-    )
+    return {
+        "id": str(user.id),
+        "email": user.email,
+        "username": user.username,
+        "full_name": user.full_name,
+        "profile": {"bio": user.bio or "", "avatar_url": user.avatar_url or ""},
+        "state": _STATES[user.state],
+        "superuser": user.superuser,
+        "etag": etag_of(user.version),
+        "create_time": timestamp(user.create_time),
+        "update_time": timestamp(user.update_time),
+        "delete_time": timestamp(user.delete_time),
+        "purge_time": timestamp(user.purge_time),
+    }
 
 
-def user_search_result(row: Row) -> UserSearchResult:
+def user_search_result(row: Row) -> Fields:
     """Return a row that a search found as a message."""
-    return UserSearchResult(user=user_message(row), rank=row.rank)
+    return {"user": user_message(row), "rank": row.rank}
 
 
 def parse_user_fields(message: UserMessage, names: frozenset[str]) -> UserFields:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,26 +14,31 @@ from service.application.ports import Row
 from service.domain.errors import AmountOutOfRange, InvalidField, NotFound
 from service.domain.money import Money
 
+# A message as what constructors take in its place: nested dicts, with which a page is built in a third of the time that
+# messages made one by one take.
+Fields = Any
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_NANOS = Decimal(1).scaleb(-9)
+_NANOS_PER_UNIT = 1_000_000_000
+_NANO = Decimal(1).scaleb(-9)
 _MAX_NANOS = 999_999_999
 # How many missing ids a status names in full.
 _MISSING_IDS = 10
 
 
-def timestamp(time: datetime | None) -> Timestamp | None:
-    """Return the time as a message, None as None."""
+def timestamp(time: datetime | None) -> Fields:
+    """Return the time as a google.protobuf.Timestamp, None as None."""
     if time is None:
         return None
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message
+    since = time - _EPOCH
+    return {"seconds": since.days * 86400 + since.seconds, "nanos": since.microseconds * 1000}
 
 
-def money(currency: str, amount: Decimal) -> MoneyMessage:
-    """Return an exact amount as a message."""
+def money(currency: str, amount: Decimal) -> Fields:
+    """Return an exact amount as a google.type.Money."""
     units = int(amount)
-    return MoneyMessage(currency_code=currency, units=units, nanos=int((amount - units) / _NANOS))
+    return {"currency_code": currency, "units": units, "nanos": int((amount - units) * _NANOS_PER_UNIT)}
 
 
 def parse_money(message: MoneyMessage, field: str) -> Money:
@@ -43,7 +49,7 @@ def parse_money(message: MoneyMessage, field: str) -> Money:
     """
     if not -_MAX_NANOS <= message.nanos <= _MAX_NANOS or message.units * message.nanos < 0:
         raise AmountOutOfRange.at(f"{field}.nanos", "must be within +-999999999 and have the sign of units")
-    return Money.checked(message.currency_code, message.units + message.nanos * _NANOS, field)
+    return Money.checked(message.currency_code, message.units + message.nanos * _NANO, field)
 
 
 def parse_positive_money(message: MoneyMessage, field: str) -> Money:
