@@ -19,7 +19,7 @@ from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import greenlet_spawn
 
 from service.application.ports import DatabaseUnavailable, StoreError
-from service.db.errors import meaning_of
+from service.db.errors import READ_ONLY, meaning_of, sqlstate_of
 
 _DIALECT: Any = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
 # Types that the driver gives as they are, whatever PostgreSQL calls the type of the column.
@@ -116,6 +116,9 @@ class Driver:
             raise
         except asyncpg.PostgresError as error:
             # What PostgreSQL reports, it has rolled back, also where it ends the connection with that.
+            if sqlstate_of(error) == READ_ONLY:
+                # It leads to a replica, and would for ever.
+                pooled.invalidate()
             if meaning := meaning_of(error):
                 raise meaning from error
             raise
