@@ -107,8 +107,14 @@ class Driver:
         connection = cast("Any", pooled.driver_connection)
         try:
             return statement.rows(await connection.fetch(statement.text, *statement.arguments(values)))
-        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
-            # InterfaceError: the connection was closed, or this program is wrong.
+        except (
+            asyncpg.PostgresConnectionError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+            OSError,
+        ) as error:
+            # InterfaceError: the connection was closed, or this program is wrong. InternalClientError: PostgreSQL has
+            # ended it, and the driver has not seen it close yet.
             known = connection.is_closed() or not isinstance(error, asyncpg.InterfaceError)
             pooled.invalidate()
             if known:

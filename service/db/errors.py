@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
-from asyncpg import PostgresError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -67,9 +66,11 @@ def meaning_of(error: Exception) -> Exception | None:
     if isinstance(error, OSError):
         # OSError: connection refused, reset, or (TimeoutError) not answered in time.
         return DatabaseUnavailable()
-    if not isinstance(error, DBAPIError | PostgresError):
+    sqlstate = sqlstate_of(error)
+    # SQLAlchemy's own dress for the driver's errors, which it wears outside of an engine, has a SQLSTATE too.
+    if sqlstate is None and not isinstance(error, DBAPIError):
         return None
-    sqlstate = sqlstate_of(error) or ""
+    sqlstate = sqlstate or ""
     if getattr(error, "connection_invalidated", False) or sqlstate.startswith(_UNAVAILABLE):
         return DatabaseUnavailable()
     by_sqlstate = _SQLSTATES.get(sqlstate)
