@@ -20,7 +20,7 @@ run: $(READY) ## Serve on 127.0.0.1:50051 with an embedded PostgreSQL (data in .
 	@exec $(BIN)/commerce serve --dev
 
 .PHONY: test
-test: lint types layers protos breaking migrations dockerfile tests ## Check everything, as CI does: from lint to bench-smoke
+test: lint types layers protos breaking migrations dockerfile tests ## Check everything, as CI does: all from lint to tests, and bench-smoke
 	@if $(CAN_BUILD_LOAD); then $(MAKE) --no-print-directory bench-smoke ARGS=; \
 	else echo "bench-smoke is left out: gcc or the headers of nghttp2 (libnghttp2-dev) are missing"; fi
 
@@ -87,11 +87,11 @@ benchmarks: $(READY) ## Latency of watches; with DATABASE_URL (migrated, to be f
 CAN_BUILD_LOAD = echo '\#include <nghttp2/nghttp2.h>' | gcc -E - >/dev/null 2>&1
 
 .PHONY: bench
-bench: $(BENCH_READY) node ## Compare with other servers; writes docs/performance.md, or with ARGS="--workload GetUser" only to .bench
+bench: $(BENCH_READY) node ## Compare with other servers in docs/performance.md; only some: make bench ARGS="--workload GetUser"
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 .PHONY: bench-smoke
-bench-smoke: $(BENCH_READY) node ## A few calls of every benchmark to every server, for their answers and not for the time
+bench-smoke: $(BENCH_READY) node ## Benchmarks for their answers, not for the time: a few calls of each
 	$(BIN)/python -m benchmarks.bench --smoke $(ARGS)
 
 .PHONY: profile
@@ -134,7 +134,8 @@ lock: $(READY) ## Lock what pyproject.toml asks for; to newer versions with LOCK
 
 .PHONY: clean
 clean: ## Remove what make made, except the data in .data
-	rm -rf $(VENV) .bench benchmarks/peers/node/node_modules dist htmlcov .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .bench benchmarks/peers/node/node_modules
+	rm -rf dist htmlcov .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
@@ -170,9 +171,9 @@ $(BENCH_READY): $(READY) requirements/bench.txt
 # Without it benchmarks leave that server out, and say so.
 .PHONY: node
 node:
-	@if ! command -v node npm >/dev/null; then exit; fi; \
+	@command -v node >/dev/null && command -v npm >/dev/null || exit 0; \
 	cd benchmarks/peers/node; \
-	[ node_modules/.package-lock.json -nt package.json ] || npm install --silent --no-fund --no-audit --no-package-lock || \
+	[ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent --no-fund --no-audit || \
 	    echo "npm cannot install the packages of the server on Node.js"
 
 # For .venv, whatever environment is active, and with the Python that is there.

@@ -27,7 +27,7 @@ from benchmarks.workloads import WORKLOADS
 
 SCRATCH = ROOT / ".bench"
 SHAPES = {str(shape): shape for shape in (Shape(*MAIN_SHAPE), Shape(1, 1), Shape(16, 1), Shape(16, 8), Shape(64, 1))}
-# Calls a second that no server has trouble with, so that latencies are those of calls and not of queues.
+# Calls a second that leave a server time to spare, so that latencies are those of calls and not of queues.
 RATES = {
     "GetUser": 500,
     "BatchGetUsers": 100,
@@ -107,7 +107,7 @@ def measure(choice: Choice, folder: Path, database_url: str | None = None) -> Re
                 click.echo(f"{workload} {shape}: {figures} µs")
         return Results(
             finished=now(),
-            command=f'make bench ARGS="{shlex.join(sys.argv[1:])}"' if sys.argv[1:] else "make bench",
+            command=_command(),
             machine=Machine.this(),
             versions=versions(database.version, NODE),
             users=choice.data.users,
@@ -116,6 +116,12 @@ def measure(choice: Choice, folder: Path, database_url: str | None = None) -> Re
             skipped=skipped,
             measurements=measurements,
         )
+
+
+def _command() -> str:
+    place = "DATABASE_URL=postgresql://... " if os.environ.get("DATABASE_URL") else ""
+    arguments = f' ARGS="{shlex.join(sys.argv[1:])}"' if sys.argv[1:] else ""
+    return f"{place}make bench{arguments}"
 
 
 def _stop(_number: int, _frame: object) -> None:

@@ -25,7 +25,6 @@ _CHUNK = 50_000
 _CONNECTIONS = 2
 # Sends neighbours far apart, and is the same in Python and in SQL.
 _FACTOR, _MODULUS = 2_654_435_761, 2**32
-_TABLES = "users, user_profiles, orders, order_items, events"
 _STATUSES = ("PENDING",) * 5 + ("CONFIRMED", "PROCESSING", "SHIPPED", "DELIVERED", "CANCELLED")
 
 
@@ -175,7 +174,7 @@ async def fill(database_url: str, users: int, orders: int) -> None:
     connection = await _connect(database_url)
     await connection.execute("SELECT setval('order_number_seq', $1, false)", orders + 1)
     # So that no reader has to mark what is visible, nor does autovacuum begin with it later.
-    await connection.execute(f"VACUUM (ANALYZE) {_TABLES}")
+    await connection.execute("VACUUM (ANALYZE) users, user_profiles, orders, order_items, events")
     await connection.execute("CHECKPOINT")
     await connection.close()
 
@@ -193,7 +192,7 @@ async def reset(database_url: str, data: Data) -> None:
             "UPDATE orders SET status = 'PENDING', version = 1, update_time = create_time"
             " WHERE status = 'CONFIRMED' AND version > 1"
         )
-    await connection.execute(f"VACUUM (ANALYZE) {_TABLES}, request_ids")
+    await connection.execute("VACUUM orders, order_items, events, request_ids")
     await connection.close()
 
 

@@ -113,9 +113,9 @@ def _generated(results: Results) -> Iterator[str]:
     yield verdicts_table(results)
     yield "\n### PostgreSQL's CPU for a call, µs\n\n"
     yield _in_main_shape(results, lambda found: found.postgres_cpu_us.median if found.postgres_cpu_us else None)
-    yield "\n### Memory of each server at the end, MB\n\n"
+    yield "\n### Memory of each server at the end\n\n"
     memory = {found.server: found.resident_mb for found in results.measurements}
-    yield _table(("Workload", *memory), [("All", *map(_number, memory.values()))])
+    yield _table(("", *memory), [("MB", *map(_number, memory.values()))])
     yield "\n### Latency at a fixed rate: p50 / p99, ms\n\n"
     yield _at_fixed_rate(results)
     yield "\n### By calls in flight and connections: calls a second, p50 / p99, server CPU for a call\n"

@@ -44,7 +44,7 @@ async def template_url(postgres_url: str) -> str:
 @pytest.fixture
 async def database_url(postgres_url: str, template_url: str) -> AsyncIterator[str]:
     """URL of a migrated database of the test's own."""
-    async with _clone(postgres_url, template_url) as url:
+    async with cloned(postgres_url, template_url) as url:
         yield url
 
 
@@ -59,7 +59,7 @@ async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
 @pytest.fixture(scope="session")
 async def shared_database_url(postgres_url: str, template_url: str) -> AsyncIterator[str]:
     """URL of the database that `clients` works on."""
-    async with _clone(postgres_url, template_url) as url:
+    async with cloned(postgres_url, template_url) as url:
         yield url
 
 
@@ -94,7 +94,8 @@ def _logging() -> None:
 
 
 @asynccontextmanager
-async def _clone(postgres_url: str, template_url: str) -> AsyncIterator[str]:
+async def cloned(postgres_url: str, template_url: str) -> AsyncIterator[str]:
+    """Give a migrated database until the block ends."""
     name = f"test_{uuid4().hex[:12]}"
     yield await _create(postgres_url, name, template=str(async_url(template_url).database))
     await _drop(postgres_url, name)

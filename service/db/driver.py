@@ -19,9 +19,10 @@ from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import greenlet_spawn
 
 from service.application.ports import DatabaseUnavailable, StoreError
+from service.db.engine import JSON
 from service.db.errors import READ_ONLY, meaning_of, sqlstate_of
 
-_DIALECT: Any = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
+_DIALECT: Any = asyncpg_dialect.dialect(**JSON)  # type: ignore[no-untyped-call]
 # Types that the driver gives as they are, whatever PostgreSQL calls the type of the column.
 _NUMERIC_OID = 1700
 

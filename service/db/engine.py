@@ -1,9 +1,11 @@
 """The connection pool."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
+import orjson
 from sqlalchemy import event, make_url
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import ArgumentError, MissingGreenlet
@@ -13,6 +15,11 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from service.config import DatabaseSettings, SettingsError
 from service.db.errors import READ_ONLY, sqlstate_of
+
+# How SQLAlchemy reads and writes JSON.
+JSON: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
+    {"json_serializer": lambda value: orjson.dumps(value).decode(), "json_deserializer": orjson.loads}
+)
 
 
 def async_url(database_url: str) -> URL:
@@ -54,6 +61,7 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -
         pool_pre_ping=False,
         # Statements' values never reach a message of SQLAlchemy.
         hide_parameters=True,
+        **JSON,
         # A process that stops in the middle of a transaction must not keep its locks.
         connect_args=_connect_args(settings, "commerce", idle_seconds=settings.db_statement_timeout),
     )
@@ -68,6 +76,7 @@ def create_export_engine(settings: DatabaseSettings, *, idle_seconds: float) -> 
         # Beside an export a new connection costs nothing, and none is kept for the next one.
         poolclass=NullPool,
         hide_parameters=True,
+        **JSON,
         connect_args=_connect_args(settings, "commerce export", idle_seconds=idle_seconds),
     )
 

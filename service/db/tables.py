@@ -3,6 +3,7 @@
 The triggers and the rows that come with the schema are in the migrations, which are the only way it is made.
 """
 
+from collections.abc import Callable
 from enum import StrEnum
 
 from sqlalchemy import (
@@ -66,9 +67,10 @@ class EnumText(TypeDecorator[StrEnum]):
         """Return the member's text."""
         return None if value is None else str(value)
 
-    def process_result_value(self, value: str | None, _dialect: Dialect) -> StrEnum | None:
-        """Return the text's member."""
-        return None if value is None else self.enum(value)
+    def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[str | None], StrEnum | None]:
+        """Return what gives a text's member: a table, as it is asked for every row."""
+        members: dict[str | None, StrEnum | None] = {None: None, **{member.value: member for member in self.enum}}
+        return members.__getitem__
 
 
 class Xid8(UserDefinedType[int]):

@@ -72,10 +72,9 @@ class UnitOfWork:
         time_left: TimeLeft,
         at_once: bool,
     ) -> None:
-        # Entities stay readable after the commit; what a repository loads is locked, so nothing needs a refresh.
-        self._session = AsyncSession(engine, expire_on_commit=False, autoflush=False)
-        event.listen(self._session.sync_session, "before_flush", self._collect_events)
-        self._begun = False
+        self._engine = engine
+        # None until the transaction begins.
+        self._session: AsyncSession | None = None
         self._events: list[Event] = []
         self._actor = actor
         self._request = request
@@ -96,8 +95,9 @@ class UnitOfWork:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            # Rolls back what was not committed.
-            await self._session.close()
+            if self._session:
+                # Rolls back what was not committed.
+                await self._session.close()
         except Exception as error:
             # Where the connection has gone, PostgreSQL has rolled back.
             if not isinstance(meaning_of(error), DatabaseUnavailable):
@@ -129,38 +129,49 @@ class UnitOfWork:
 
     async def flush(self) -> None:
         """Write what changed, its events and its entries, without committing."""
-        if self._active or self.orders.new:
-            await self._begin()
-        await self.orders.flush(self._session)
-        await self._session.flush()
+        if not self._has_work():
+            return
+        session = await self._begin()
+        await self.orders.flush(session)
+        await session.flush()
         if self._events:
             self._events.sort(key=lambda event: event.id)
-            await self._session.execute(insert(events), [event_row(event, self._actor) for event in self._events])
+            await session.execute(insert(events), [event_row(event, self._actor) for event in self._events])
             self._events.clear()
         if entries := self.credit.take_recorded(self._actor):
-            await self._session.execute(insert(credit_entries), entries)
+            await session.execute(insert(credit_entries), entries)
 
     async def commit(self, response: bytes) -> None:
         """Flush, store the response under the request id if there is one, and commit."""
-        if not self._begun and (self._active or self.orders.new or self.orders.unlocked):
+        if self._is_one_statement():
             await self._commit_at_once(response)
-            return
-        if not self._begun:
-            return
-        await self.flush()
+        elif self._has_work():
+            await self.flush()
+            await self._commit(await self._begin(), response)
+
+    async def _commit(self, session: AsyncSession, response: bytes) -> None:
         if self._request:
-            await self._session.execute(
-                update(request_ids).where(*self._is_request(self._request)).values(response=response)
-            )
+            await session.execute(update(request_ids).where(*self._is_request(self._request)).values(response=response))
         if self._time_left() <= 0:
             raise DeadlineExceeded
         try:
-            await self._session.commit()
+            await session.commit()
         except Exception as error:
             # An error that PostgreSQL reports has rolled back; a connection that broke leaves it open.
             if isinstance(meaning_of(error), DatabaseUnavailable):
                 raise OutcomeUnknown from error
             raise
+
+    def _has_work(self) -> bool:
+        return bool(self._session or self._active or self.orders.new or self.orders.unlocked or self._events)
+
+    def _is_one_statement(self) -> bool:
+        """Whether all there is to do is to place one order for an active user, or to write one that was not locked."""
+        if self._session or self._events:
+            return False
+        if self.orders.unlocked:
+            return not (self._active or self.orders.new)
+        return self._active is not None and len(self.orders.new) == 1
 
     async def _commit_at_once(self, response: bytes) -> None:
         """Do all of it with one statement; raises NotAtOnce if that cannot be, or something is in the way."""
@@ -180,7 +191,7 @@ class UnitOfWork:
 
     async def _require_active(self, user_id: UUID, action: str) -> None:
         """Require a user to be ACTIVE until the commit: there, or if the transaction has more to do, here."""
-        if self._at_once and not self._begun:
+        if self._at_once and not self._session:
             self._active = (user_id, action)
         else:
             (await self.users.get_for_share(user_id)).require_active(action)
@@ -188,22 +199,23 @@ class UnitOfWork:
     async def _begin(self) -> AsyncSession:
         if self.orders.unlocked:
             raise NotAtOnce
-        if not self._begun:
-            self._begun = True
+        if self._session is None:
             milliseconds = int(self._time_left() * 1000)
             if milliseconds <= 0:
                 raise DeadlineExceeded
-            await self._session.execute(_LIMIT_TIME, {"statement": milliseconds, "transaction": milliseconds + _MARGIN})
+            # Entities stay readable after the commit; what a repository loads is locked, so nothing needs a refresh.
+            session = self._session = AsyncSession(self._engine, expire_on_commit=False, autoflush=False)
+            event.listen(session.sync_session, "before_flush", self._collect_events)
+            await session.execute(_LIMIT_TIME, {"statement": milliseconds, "transaction": milliseconds + _MARGIN})
             if self._request:
-                await self._claim(self._request)
+                await self._claim(session, self._request)
             if self._active:
                 user_id, action = self._active
-                self._active = None
                 (await self.users.get_for_share(user_id)).require_active(action)
         return self._session
 
-    async def _claim(self, request: RequestKey) -> None:
-        claimed = await self._session.execute(
+    async def _claim(self, session: AsyncSession, request: RequestKey) -> None:
+        claimed = await session.execute(
             pg_insert(request_ids)
             .values(
                 caller=request.caller,
@@ -217,7 +229,7 @@ class UnitOfWork:
         if claimed.first():
             return
         columns = select(request_ids.c.body_digest, request_ids.c.response)
-        answered = (await self._session.execute(columns.where(*self._is_request(request)))).first()
+        answered = (await session.execute(columns.where(*self._is_request(request)))).first()
         if answered is None:
             # Swept between the two statements: free again.
             raise Contention

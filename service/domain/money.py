@@ -13,6 +13,7 @@ from service.domain.errors import AmountOutOfRange, MixedCurrencies, TooManyDeci
 CURRENCY_DECIMALS: Mapping[str, int] = MappingProxyType(
     {currency.code: currency.exponent for currency in Currency if currency.exponent is not None}
 )
+_QUANTA = [Decimal(1).scaleb(-decimals) for decimals in range(max(CURRENCY_DECIMALS.values()) + 1)]
 # Amounts stay below this. With at most four decimals they fit NUMERIC(19, 4), and any sum of an order's items is exact
 # in Python's default decimal context (28 digits).
 AMOUNT_LIMIT = Decimal(10) ** 15
@@ -39,7 +40,7 @@ class Money:
             raise UnknownCurrency.at(f"{field}.currency_code", "must be an ISO 4217 currency code such as EUR")
         if not 0 <= amount < AMOUNT_LIMIT:
             raise AmountOutOfRange.at(field, "must be zero or more and less than 10^15")
-        if amount != amount.quantize(Decimal(1).scaleb(-decimals)):
+        if amount != amount.quantize(_QUANTA[decimals]):
             raise TooManyDecimals.at(field, f"must have at most {decimals} decimals, as {currency} has")
         return cls(currency, amount)
 

@@ -1,7 +1,7 @@
 """The read side of orders; what each method answers is written at `service.application.ports.OrderQueries`."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -48,10 +48,9 @@ class _Items(TypeDecorator[list[list[Any]]]):
     impl = Text
     cache_ok = True
 
-    def process_result_value(self, value: str | None, _dialect: Dialect) -> list[list[Any]]:
-        """Return the items."""
-        items: list[list[Any]] = orjson.loads(value or "[]")
-        return items
+    def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[str | None], list[list[Any]]]:
+        """Return what gives the items."""
+        return lambda value: orjson.loads(value) if value else []
 
 
 def _select_orders() -> Select[Any]:
