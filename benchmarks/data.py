@@ -9,7 +9,8 @@ them. Order n is placed n seconds after `_ORDERS_BEGIN`, so ids and times grow t
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,6 +19,8 @@ import click
 
 # How many orders each of the regulars has: the users of the first numbers, whose orders are listed.
 ORDERS_OF_A_REGULAR = 100
+# Of so many users one is a regular, at most.
+_USERS_TO_A_REGULAR = 50
 _USERS_BEGIN = datetime(2025, 1, 1, microsecond=123456, tzinfo=UTC)
 _ORDERS_BEGIN = datetime(2026, 1, 1, microsecond=123456, tzinfo=UTC)
 # A transaction each.
@@ -36,14 +39,14 @@ class Data:
     orders: int
 
     def __post_init__(self) -> None:
-        if self.users < 50 or self.orders < 2 * ORDERS_OF_A_REGULAR:  # noqa: PLR2004 - one user in fifty is a regular
-            message = f"too little: at least 50 users and {2 * ORDERS_OF_A_REGULAR} orders"
-            raise ValueError(message)
+        if not self.regulars:
+            least = f"{_USERS_TO_A_REGULAR} users and {2 * ORDERS_OF_A_REGULAR} orders"
+            raise ValueError(f"too little: there must be at least {least}")
 
     @property
     def regulars(self) -> int:
-        """How many users have `ORDERS_OF_A_REGULAR` orders: half of all orders, but at most one user in fifty."""
-        return min(self.orders // (2 * ORDERS_OF_A_REGULAR), self.users // 50)
+        """How many users have `ORDERS_OF_A_REGULAR` orders: so many that these are half of all, where users suffice."""
+        return min(self.orders // (2 * ORDERS_OF_A_REGULAR), self.users // _USERS_TO_A_REGULAR)
 
     @property
     def stride(self) -> int:
@@ -165,41 +168,45 @@ async def fill(database_url: str, users: int, orders: int) -> None:
     waiting = iter(statements)
 
     async def work() -> None:
-        connection = await _connect(database_url)
-        for statement, bounds in waiting:
-            await connection.execute(statement, *bounds)
-        await connection.close()
+        async with _connection(database_url) as connection:
+            for statement, bounds in waiting:
+                await connection.execute(statement, *bounds)
 
-    await asyncio.gather(*(work() for _ in range(_CONNECTIONS)))
-    connection = await _connect(database_url)
-    await connection.execute("SELECT setval('order_number_seq', $1, false)", orders + 1)
-    # So that no reader has to mark what is visible, nor does autovacuum begin with it later.
-    await connection.execute("VACUUM (ANALYZE) users, user_profiles, orders, order_items, events")
-    await connection.execute("CHECKPOINT")
-    await connection.close()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(_CONNECTIONS):
+            group.create_task(work())
+    async with _connection(database_url) as connection:
+        await connection.execute("SELECT setval('order_number_seq', $1, false)", orders + 1)
+        # So that no reader has to mark what is visible, nor does autovacuum begin with it later.
+        await connection.execute("VACUUM (ANALYZE) users, user_profiles, orders, order_items, events")
+        await connection.execute("CHECKPOINT")
 
 
 async def reset(database_url: str, data: Data) -> None:
     """Bring a filled database back: workloads place orders, confirm PENDING ones and use request ids."""
     last = data.order_id(data.orders)
-    connection = await _connect(database_url)
-    async with connection.transaction():
-        for table, key in {"order_items": "order_id", "order_tags": "order_id", "orders": "id"}.items():
-            await connection.execute(f"DELETE FROM {table} WHERE {key} > $1", last)  # noqa: S608 - one of these
-        await connection.execute("DELETE FROM events WHERE id > $1", _uuid(_ORDERS_BEGIN, data.orders, "7003"))
-        await connection.execute("DELETE FROM request_ids")
-        await connection.execute(
-            "UPDATE orders SET status = 'PENDING', version = 1, update_time = create_time"
-            " WHERE status = 'CONFIRMED' AND version > 1"
-        )
-    await connection.execute("VACUUM orders, order_items, events, request_ids")
-    await connection.close()
+    async with _connection(database_url) as connection:
+        async with connection.transaction():
+            for table, key in {"order_items": "order_id", "order_tags": "order_id", "orders": "id"}.items():
+                await connection.execute(f"DELETE FROM {table} WHERE {key} > $1", last)  # noqa: S608 - one of these
+            await connection.execute("DELETE FROM events WHERE id > $1", _uuid(_ORDERS_BEGIN, data.orders, "7003"))
+            await connection.execute("DELETE FROM request_ids")
+            await connection.execute(
+                "UPDATE orders SET status = 'PENDING', version = 1, update_time = create_time"
+                " WHERE status = 'CONFIRMED' AND version > 1"
+            )
+        await connection.execute("VACUUM orders, order_items, events, request_ids")
 
 
-async def _connect(database_url: str) -> asyncpg.Connection:
-    return await asyncpg.connect(
+@asynccontextmanager
+async def _connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(
         database_url.replace("+asyncpg", ""), server_settings={"session_replication_role": "replica"}
     )
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 def _chunks(count: int) -> Iterator[tuple[int, int]]:

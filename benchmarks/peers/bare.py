@@ -287,10 +287,16 @@ def timestamp(time: datetime) -> Fields:
     return {"seconds": int(time.timestamp()), "nanos": time.microsecond * 1000}
 
 
+async def leave_as_it_is(connection: object) -> None:
+    """Spare the statement that asyncpg sends after each use: no call changes anything of a connection."""
+
+
 @asynccontextmanager
 async def adding(server: grpc.aio.Server) -> AsyncIterator[None]:
     """Add both services, on a pool that lasts as long as the block."""
-    async with asyncpg.create_pool(database_url(), min_size=POOL_SIZE, max_size=POOL_SIZE) as pool:
+    async with asyncpg.create_pool(
+        database_url(), min_size=POOL_SIZE, max_size=POOL_SIZE, reset=leave_as_it_is
+    ) as pool:
         add_UserServiceServicer_to_server(Users(pool), server)  # type: ignore[abstract] # some methods are enough
         add_OrderServiceServicer_to_server(Orders(pool), server)  # type: ignore[abstract]
         yield

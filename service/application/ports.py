@@ -317,7 +317,7 @@ class UserQueries(Protocol):
     async def by_id(self, user_id: UUID) -> Row | None:
         """Return the user with this id."""
 
-    async def by_ids(self, user_ids: Sequence[UUID]) -> Sequence[Row]:
+    async def by_ids(self, user_ids: Sequence[str]) -> Sequence[Row]:
         """Return the users with these ids, in any order."""
 
     async def by_email(self, email: str) -> Row | None:
@@ -348,7 +348,7 @@ class OrderQueries(Protocol):
     async def by_id(self, order_id: UUID) -> Row | None:
         """Return the order with this id."""
 
-    async def by_ids(self, order_ids: Sequence[UUID]) -> Sequence[Row]:
+    async def by_ids(self, order_ids: Sequence[str]) -> Sequence[Row]:
         """Return the orders with these ids, in any order."""
 
     async def by_number(self, order_number: str) -> Row | None:

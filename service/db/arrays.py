@@ -5,7 +5,6 @@ from typing import Any
 
 from sqlalchemy import ARRAY, Column, ColumnElement, Table, Text, bindparam, column, func, literal, select
 from sqlalchemy.dialects.postgresql import Insert, insert
-from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlalchemy.types import TypeEngine
 
 
@@ -17,26 +16,16 @@ def insert_arrays(table: Table, names: Sequence[str], **constants: object) -> In
         names: the columns that the rows have.
         constants: values of further columns, the same in all rows.
     """
-    source = _unnest(table, names)
+    parameters = (bindparam(f"{name}s", type_=ARRAY(_type(table.c[name]))) for name in names)
+    source = func.unnest(*parameters).table_valued(*names, name="rows").render_derived()
     values: list[ColumnElement[Any]] = [*map(column, names), *map(literal, constants.values())]
     rows = select(*values).select_from(source)
     return insert(table).from_select([*names, *constants], rows)
 
 
-def unnested(table: Table, names: Sequence[str]) -> list[ColumnElement[Any]]:
-    """Return the columns of the rows of `arrays`, to select in a statement of another shape."""
-    source = _unnest(table, names)
-    return [source.c[name] for name in names]
-
-
 def arrays(names: Sequence[str], rows: Sequence[Sequence[object]]) -> dict[str, list[Any]]:
     """Return the parameters of `insert_arrays` for one or more rows, each in the order of the columns."""
     return {f"{name}s": list(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
-
-
-def _unnest(table: Table, names: Sequence[str]) -> TableValuedAlias:
-    parameters = (bindparam(f"{name}s", type_=ARRAY(_type(table.c[name]))) for name in names)
-    return func.unnest(*parameters).table_valued(*names, name="rows").render_derived()
 
 
 def _type(target: Column[Any]) -> TypeEngine[Any]:

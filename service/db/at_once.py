@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import orjson
 from sqlalchemy import (
     CTE,
     Column,
@@ -23,15 +24,15 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    column,
     func,
     select,
     true,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSON, insert
 
 from service.application.ports import RequestKey
-from service.db.arrays import arrays, unnested
 from service.db.driver import Statement
 from service.db.tables import events, order_items, orders, request_ids, users
 from service.domain.events import Event
@@ -67,9 +68,12 @@ def placing(
     It returns a row if it did. It raises for a used external reference, and Contention after so many seconds of
     waiting.
     """
-    items = [[getattr(item, name) for name in _ITEM] for item in order.items]
-    values = _common(event, actor, request, response, seconds) | arrays(_ITEM, items)
+    values = _common(event, actor, request, response, seconds)
     values |= {f"order_{name}": getattr(order, name) for name in _ORDER}
+    # As JSON, which is quicker to write than an array for each column, in numbers' exact text.
+    values["items"] = orjson.dumps(
+        [{name: _json_value(getattr(item, name)) for name in _ITEM} for item in order.items]
+    ).decode()
     return _placing(with_request=request is not None), values
 
 
@@ -90,6 +94,10 @@ def changing(
     values |= {f"order_{name}": getattr(order, name) for name in _CHANGED}
     values |= {"order_id": order.id, "old_version": old_version}
     return _changing(with_request=request is not None), values
+
+
+def _json_value(value: object) -> object:
+    return value if isinstance(value, str | int) else str(value)
 
 
 def _common(event: Event, actor: str, request: RequestKey | None, response: bytes, seconds: float) -> dict[str, object]:
@@ -135,7 +143,12 @@ def _placing(*, with_request: bool) -> Statement:
     )
     allowed = _claimed(customer) if with_request else customer
     placed = _inserted(orders, _ORDER, "order", allowed).returning(orders.c.id).cte("placed")
-    item = select(placed.c.id, *unnested(order_items, _ITEM)).select_from(placed)
+    given = (
+        func.json_to_recordset(bindparam("items", type_=Text).cast(JSON))
+        .table_valued(*(column(name, order_items.c[name].type) for name in _ITEM), name="given")
+        .render_derived(with_types=True)
+    )
+    item = select(placed.c.id, *(given.c[name] for name in _ITEM)).select_from(placed)
     items = insert(order_items).from_select(["order_id", *_ITEM], item).cte("items")
     return Statement(_reported(placed).add_cte(items))
 

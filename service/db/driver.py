@@ -21,6 +21,7 @@ from sqlalchemy.util import greenlet_spawn
 from service.application.ports import DatabaseUnavailable, StoreError
 from service.db.engine import JSON
 from service.db.errors import READ_ONLY, meaning_of, sqlstate_of
+from service.db.tables import EnumText
 
 _DIALECT: Any = asyncpg_dialect.dialect(**JSON)  # type: ignore[no-untyped-call]
 # Types that the driver gives as they are, whatever PostgreSQL calls the type of the column.
@@ -63,7 +64,10 @@ class Statement:
         ]
 
     def rows(self, records: Sequence[Any]) -> list[Any]:
-        """Return the driver's records as rows, with the attributes and types that Core would give."""
+        """Return the driver's records as rows, with the attributes and values that Core would give.
+
+        But for members of enums: they stay texts, which are equal to them.
+        """
         make = self._row._make
         if not self._processed:
             return [make(record) for record in records]
@@ -77,6 +81,8 @@ class Statement:
 
 
 def _result_processor(kind: TypeEngine[Any]) -> _Processor | None:
+    if isinstance(kind, EnumText):
+        return None
     oid = _NUMERIC_OID if isinstance(kind, Numeric) else None
     # The dialect's own form of the type, as for a statement that SQLAlchemy runs.
     return cast("_Processor | None", kind._cached_result_processor(_DIALECT, oid))  # noqa: SLF001

@@ -232,7 +232,10 @@ def _order(row: Any) -> Order:  # noqa: ANN401 - a row of `_WHOLE`
         for item_id, product_id, name, quantity, unit_price, subtotal in orjson.loads(row.items or "[]")
     ]
     tags = [Tag(id=UUID(tag_id), name=name) for tag_id, name in orjson.loads(row.tags or "[]")]
-    return Order(**{name: getattr(row, name) for name in _COLUMNS}, items=items, tags=tags)
+    columns = {name: getattr(row, name) for name in _COLUMNS}
+    columns["status"] = OrderStatus(row.status)
+    columns["credit_state"] = CreditState(row.credit_state) if row.credit_state else None
+    return Order(**columns, items=items, tags=tags)
 
 
 def _copy(order: Order) -> Order:

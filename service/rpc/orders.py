@@ -95,15 +95,15 @@ class OrderServicer(OrderNoteMethods):
         return pb.GetOrderResponse(order=order_message(order))
 
     async def BatchGetOrders(self, request: pb.BatchGetOrdersRequest, context: Context) -> pb.BatchGetOrdersResponse:
-        ids = [UUID(order_id) for order_id in request.ids]
+        ids = [order_id.lower() for order_id in request.ids]
         orders = in_order(ids, await self._queries.by_ids(ids), OrderNotFound)
-        return pb.BatchGetOrdersResponse(orders=map(order_message, orders))
+        return pb.BatchGetOrdersResponse(orders=[order_message(order) for order in orders])
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
         page = self._page_tokens.page(request)
         found = await self._queries.page(parse_order_filter(request), parse_order_by(request), page)
         return pb.ListOrdersResponse(
-            orders=map(order_message, found.rows),
+            orders=[order_message(order) for order in found.rows],
             next_page_token=self._page_tokens.next(request, found, POSITION),
             total_size=found.total_size,
         )

@@ -106,15 +106,15 @@ class UserServicer(UserServiceServicer):
         return pb.GetUserResponse(user=user_message(user))
 
     async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, context: Context) -> pb.BatchGetUsersResponse:
-        ids = [UUID(user_id) for user_id in request.ids]
+        ids = [user_id.lower() for user_id in request.ids]
         users = in_order(ids, await self._queries.by_ids(ids), UserNotFound)
-        return pb.BatchGetUsersResponse(users=map(user_message, users))
+        return pb.BatchGetUsersResponse(users=[user_message(user) for user in users])
 
     async def ListUsers(self, request: pb.ListUsersRequest, context: Context) -> pb.ListUsersResponse:
         order_by = parse_order_by(request)
         found = await self._queries.page(parse_user_filter(request), order_by, self._page_tokens.page(request))
         return pb.ListUsersResponse(
-            users=map(user_message, found.rows),
+            users=[user_message(user) for user in found.rows],
             next_page_token=self._page_tokens.next(request, found, POSITION[order_by]),
             total_size=found.total_size,
         )

@@ -46,6 +46,12 @@ async def test_what_is_known_of_the_data_is_what_is_stored(database_url: str) ->
             assert ids == [DATA.order_id(order) for order in expected]
 
 
+@pytest.mark.parametrize(("users", "orders"), [(49, 400), (200, 199)])
+def test_too_little_data_is_refused(users: int, orders: int) -> None:
+    with pytest.raises(ValueError, match="too little"):
+        Data(users, orders)
+
+
 async def test_the_data_breaks_no_rule_that_was_off_while_it_was_stored(database_url: str) -> None:
     await fill(database_url, DATA.users, DATA.orders)
     async with driver_connection(database_url) as connection, connection.transaction():

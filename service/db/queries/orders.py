@@ -154,7 +154,7 @@ class OrderQueries:
         order: Row[Any] | None = await self._by_id.get(order_id)
         return order
 
-    async def by_ids(self, order_ids: Sequence[UUID]) -> Sequence[Row[Any]]:
+    async def by_ids(self, order_ids: Sequence[str]) -> Sequence[Row[Any]]:
         """Return the orders with these ids, in any order."""
         return await self._reader.all(_BY_IDS, {"ids": order_ids})
 

@@ -41,9 +41,13 @@ class Reader:
                 return rows
 
     async def write(self, statement: Statement, values: Mapping[str, object]) -> Sequence[Row[Any]]:
-        """Run a statement that writes, as a transaction of its own; raises OutcomeUnknown if nothing is heard of it."""
-        work = self._driver.fetch(statement, values, lost=OutcomeUnknown)
-        return await self._detached.result(self._detached.start(work))
+        """Run a statement that writes, as a transaction of its own, in work that is detached already.
+
+        Raises:
+            OutcomeUnknown: nothing is heard of it.
+            StoreError, AlreadyExists: nothing was written.
+        """
+        return await self._driver.fetch(statement, values, lost=OutcomeUnknown)
 
     def point_reads(self, statement: Statement, name: str) -> PointReads:
         """Return what reads single rows by their id, with a statement for many, whose parameter has this name."""

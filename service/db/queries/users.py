@@ -69,7 +69,7 @@ class UserQueries:
         user: Row[Any] | None = await self._by_id.get(user_id)
         return user
 
-    async def by_ids(self, user_ids: Sequence[UUID]) -> Sequence[Row[Any]]:
+    async def by_ids(self, user_ids: Sequence[str]) -> Sequence[Row[Any]]:
         """Return the users with these ids, in any order."""
         return await self._reader.all(_BY_IDS, {"ids": user_ids})
 

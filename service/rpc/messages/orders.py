@@ -41,25 +41,31 @@ TAG_POSITION = ("name",)
 
 def order_message(order: Order | Row) -> Fields:
     """Return an order, an entity or a row, as a message."""
-    currency = order.currency
-    items = _items_of_entity(order) if isinstance(order, Order) else _items_of_row(order)
-    return {
+    message = {
         "id": str(order.id),
         "order_number": order.order_number,
         "user_id": str(order.user_id),
         "status": _STATUSES[order.status],
-        "items": items,
-        "total_amount": money(currency, order.total_amount),
-        "external_ref": order.external_ref or "",
-        "metadata": order.metadata,
-        "tags": order.tag_names,
-        "tracking_number": order.tracking_number or "",
-        "cancel_reason": order.cancel_reason or "",
-        "credit": _credit_message(order) if order.credit_state else None,
+        "items": _items_of_entity(order) if isinstance(order, Order) else _items_of_row(order),
+        "total_amount": money(order.currency, order.total_amount),
         "etag": etag_of(order.version),
         "create_time": timestamp(order.create_time),
         "update_time": timestamp(order.update_time),
     }
+    # What most orders do not have is left out, as each field takes its time.
+    if order.external_ref:
+        message["external_ref"] = order.external_ref
+    if order.metadata:
+        message["metadata"] = order.metadata
+    if order.tag_names:
+        message["tags"] = order.tag_names
+    if order.tracking_number:
+        message["tracking_number"] = order.tracking_number
+    if order.cancel_reason:
+        message["cancel_reason"] = order.cancel_reason
+    if order.credit_state:
+        message["credit"] = _credit_message(order)
+    return message
 
 
 def _credit_message(order: Order | Row) -> Fields:

@@ -40,20 +40,33 @@ SEARCH_POSITION = ("rank", "id")
 
 def user_message(user: User | Row) -> Fields:
     """Return a user, an entity or a row, as a message."""
-    return {
+    message = {
         "id": str(user.id),
         "email": user.email,
         "username": user.username,
         "full_name": user.full_name,
-        "profile": {"bio": user.bio or "", "avatar_url": user.avatar_url or ""},
+        "profile": _profile(user.bio, user.avatar_url),
         "state": _STATES[user.state],
-        "superuser": user.superuser,
         "etag": etag_of(user.version),
         "create_time": timestamp(user.create_time),
         "update_time": timestamp(user.update_time),
-        "delete_time": timestamp(user.delete_time),
-        "purge_time": timestamp(user.purge_time),
     }
+    # What most users do not have is left out, as each field takes its time.
+    if user.superuser:
+        message["superuser"] = True
+    if user.delete_time:
+        message["delete_time"] = timestamp(user.delete_time)
+        message["purge_time"] = timestamp(user.purge_time)
+    return message
+
+
+def _profile(bio: str | None, avatar_url: str | None) -> Fields:
+    profile = {}
+    if bio:
+        profile["bio"] = bio
+    if avatar_url:
+        profile["avatar_url"] = avatar_url
+    return profile
 
 
 def user_search_result(row: Row) -> Fields:
