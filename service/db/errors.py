@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
-from sqlalchemy.exc import DBAPIError
+from asyncpg import PostgresError
+from sqlalchemy.exc import DBAPIError, EmulatedDBAPIException
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from service.application.ports import Contention, DatabaseUnavailable, DeadlineExceeded, Overloaded
@@ -66,11 +67,10 @@ def meaning_of(error: Exception) -> Exception | None:
     if isinstance(error, OSError):
         # OSError: connection refused, reset, or (TimeoutError) not answered in time.
         return DatabaseUnavailable()
-    sqlstate = sqlstate_of(error)
-    # SQLAlchemy's own dress for the driver's errors, which it wears outside of an engine, has a SQLSTATE too.
-    if sqlstate is None and not isinstance(error, DBAPIError):
+    # Of the driver, of SQLAlchemy, or of its pool, whose errors are neither.
+    if not isinstance(error, DBAPIError | PostgresError | EmulatedDBAPIException):
         return None
-    sqlstate = sqlstate or ""
+    sqlstate = sqlstate_of(error) or ""
     if getattr(error, "connection_invalidated", False) or sqlstate.startswith(_UNAVAILABLE):
         return DatabaseUnavailable()
     by_sqlstate = _SQLSTATES.get(sqlstate)
