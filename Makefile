@@ -110,6 +110,18 @@ leaks: $(READY) ## Memory by connection and by call, and that a million calls le
 profile: $(BENCH_READY) ## A flame graph of the server under METHOD=GetUser, or another workload
 	$(BIN)/python -m benchmarks.flamegraph $(or $(METHOD),GetUser) $(ARGS)
 
+FAILOVER := .bench/patroni
+
+.PHONY: failover
+failover: $(READY) $(FAILOVER)/.ready ## Three minutes of failovers of a PostgreSQL under Patroni; needs etcd and haproxy
+	$(BIN)/python -m benchmarks.failover.trial --patroni $(FAILOVER)/bin/patroni $(ARGS)
+
+$(FAILOVER)/.ready: requirements/failover.txt
+	@echo "Filling $(FAILOVER)"
+	@$(PYTHON) -m venv --clear $(FAILOVER)
+	@$(FAILOVER)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 .PHONY: format
 format: $(READY) ## Format code and protos, and correct what can be corrected
 	$(BIN)/ruff check --fix-only --quiet
@@ -130,6 +142,7 @@ lock: $(READY) ## Lock what pyproject.toml asks for; to newer versions with LOCK
 	$(COMPILE) pyproject.toml --extra dev --extra bench -c requirements/dev.txt -o requirements/bench.txt
 	echo hatchling | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/build.txt
 	echo uv | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/uv.txt
+	echo 'patroni[etcd3,psycopg3]' | $(COMPILE) --no-annotate - -o requirements/failover.txt
 
 .PHONY: clean
 clean: ## Remove what make made, except the data in .data

@@ -21,7 +21,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from service.application.ports import DatabaseUnavailable, Overloaded, StoreError
 from service.db.engine import JSON, for_single_statements
-from service.db.errors import meaning_of, translated
+from service.db.errors import READ_ONLY, meaning_of, sqlstate_of, translated
 from service.db.tables import EnumText
 
 _DIALECT: Any = asyncpg_dialect.dialect(**JSON)  # type: ignore[no-untyped-call]
@@ -163,6 +163,9 @@ class Driver:
             raise (DatabaseUnavailable if _is_rolled_back(error) else lost) from error
         except asyncpg.PostgresError as error:
             # What PostgreSQL reports, it has rolled back.
+            if sqlstate_of(error) == READ_ONLY:
+                # It leads to a replica, and would for ever.
+                pooled.invalidate()
             if meaning := meaning_of(error):
                 raise meaning from error
             raise

@@ -6,14 +6,15 @@ from typing import Any
 
 import asyncpg
 import orjson
-from sqlalchemy import make_url
-from sqlalchemy.engine import URL
+from sqlalchemy import event, make_url
+from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import ArgumentError, MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util.concurrency import in_greenlet
 
 from service.config import DatabaseSettings, SettingsError
+from service.db.errors import READ_ONLY, sqlstate_of
 from service.db.pooler import UNPREPARED, connection_class
 
 # An engine's own option: whether there is a pooler in transaction mode between it and PostgreSQL.
@@ -52,7 +53,7 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -
         settings: where the database is, and how long things may take.
         pool_size: connections at most, instead of what the settings say.
     """
-    return create_async_engine(
+    engine = create_async_engine(
         async_url(settings.database_url.get_secret_value()),
         pool_size=pool_size or settings.db_pool_size,
         max_overflow=0,
@@ -68,6 +69,8 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -
         # A process that stops in the middle of a transaction must not keep its locks.
         connect_args=_connect_args(settings, "commerce", idle_seconds=settings.db_statement_timeout),
     )
+    event.listen(engine.sync_engine, "handle_error", _leave_replica)
+    return engine
 
 
 def create_export_engine(settings: DatabaseSettings, *, idle_seconds: float) -> AsyncEngine:
@@ -90,6 +93,12 @@ def for_single_statements(engine: AsyncEngine) -> AsyncEngine:
         return engine
     # A single statement is its own snapshot; BEGIN and ROLLBACK around it would be two more round trips.
     return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _leave_replica(context: ExceptionContext) -> None:
+    """Drop all connections when one of them leads to a replica, as those made during a failover may do for ever."""
+    if sqlstate_of(context.original_exception) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def _connect(*arguments: object, **options: object) -> Awaitable[Any]:
