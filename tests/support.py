@@ -56,9 +56,10 @@ class Clients:
 
 
 @asynccontextmanager
-async def connect(port: int) -> AsyncIterator[Clients]:
-    """Open a channel to a server on this machine."""
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+async def connect(port: int, *, own_connection: bool = False) -> AsyncIterator[Clients]:
+    """Open a channel to a server on this machine; without `own_connection` they share one."""
+    options = [("grpc.use_local_subchannel_pool", int(own_connection))]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         yield Clients(channel, UserServiceStub(channel), OrderServiceStub(channel), HealthStub(channel))
 
 
