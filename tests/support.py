@@ -56,8 +56,11 @@ class Clients:
 
 
 @asynccontextmanager
-async def connect(port: int, options: Sequence[tuple[str, Any]] = ()) -> AsyncIterator[Clients]:
-    """Open a channel to a server on this machine."""
+async def connect(
+    port: int, options: Sequence[tuple[str, Any]] = (), *, own_connection: bool = False
+) -> AsyncIterator[Clients]:
+    """Open a channel to a server on this machine; without `own_connection` they share one."""
+    options = [("grpc.use_local_subchannel_pool", int(own_connection)), *options]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         yield Clients(channel, UserServiceStub(channel), OrderServiceStub(channel), HealthStub(channel))
 
