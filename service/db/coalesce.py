@@ -76,7 +76,7 @@ class PointReads:
 
     It reads its callers' writes: an id is only ever put into a statement that has not been sent, so whatever was
     committed before it came is seen. A statement that fails, fails for those whose ids it had; whether they ask again
-    is up to each. (CPU for GetUser with 64 in flight: 0.7 of that with a statement each; with 1 in flight: the same.)
+    is up to each. (CPU for GetUser with 64 in flight: 0.64 of that with a statement each.)
 
     Args:
         read: returns the rows with these ids, in any order.

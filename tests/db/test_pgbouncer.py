@@ -83,6 +83,7 @@ async def test_everything_works_for_more_callers_than_there_are_connections(data
         imported, *_ = await asyncio.gather(
             clients.users.ImportUsers(import_rows(names)), *(use_everything(clients) for _ in range(CALLERS))
         )
+        assert imported
         assert imported.created_count == 500
         exported = clients.users.ExportUsers(pb.ExportUsersRequest())
         assert sum([len(answer.users) async for answer in exported]) == 500 + CALLERS
