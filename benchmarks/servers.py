@@ -138,6 +138,9 @@ def _environment(database_url: str, port: int) -> dict[str, str]:
         # As in production, where it also leads callers away now and then; here nobody comes back.
         "COMMERCE_LOG_FORMAT": "json",
         "COMMERCE_MAX_CONNECTION_AGE": "0",
+        # gRPC counts a call until it is cleared away, and refuses more than this; clients of gRPC then ask again, and
+        # the load program does not.
+        "COMMERCE_MAX_CONCURRENT_STREAMS": "1000",
         "COMMERCE_SHUTDOWN_GRACE": "1",
     }
 
