@@ -94,9 +94,33 @@ bench: $(BENCH_READY) node ## Compare with other servers in docs/performance.md;
 bench-smoke: $(BENCH_READY) node ## Benchmarks for their answers, not for the time: a few calls of each
 	$(BIN)/python -m benchmarks.bench --smoke $(ARGS)
 
+.PHONY: growth
+growth: $(READY) ## That calls cost the same with 5 million orders as with 100 000; 10 GB in .bench
+	$(BIN)/python -m benchmarks.growth $(ARGS)
+
+.PHONY: workers
+workers: $(READY) ## That calls cost the same of two processes on one port as of one
+	$(BIN)/python -m benchmarks.workers $(ARGS)
+
+.PHONY: leaks
+leaks: $(READY) ## Memory by connection and by call, and that a million calls leave none behind
+	$(BIN)/python -m benchmarks.leaks $(ARGS)
+
 .PHONY: profile
 profile: $(BENCH_READY) ## A flame graph of the server under METHOD=GetUser, or another workload
 	$(BIN)/python -m benchmarks.flamegraph $(or $(METHOD),GetUser) $(ARGS)
+
+FAILOVER := .bench/patroni
+
+.PHONY: failover
+failover: $(READY) $(FAILOVER)/.ready ## Three minutes of failovers of a PostgreSQL under Patroni; needs etcd and haproxy
+	$(BIN)/python -m benchmarks.failover.trial --patroni $(FAILOVER)/bin/patroni $(ARGS)
+
+$(FAILOVER)/.ready: requirements/failover.txt
+	@echo "Filling $(FAILOVER)"
+	@$(PYTHON) -m venv --clear $(FAILOVER)
+	@$(FAILOVER)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 .PHONY: format
 format: $(READY) ## Format code and protos, and correct what can be corrected
@@ -118,6 +142,7 @@ lock: $(READY) ## Lock what pyproject.toml asks for; to newer versions with LOCK
 	$(COMPILE) pyproject.toml --extra dev --extra bench -c requirements/dev.txt -o requirements/bench.txt
 	echo hatchling | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/build.txt
 	echo uv | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/uv.txt
+	echo 'patroni[etcd3,psycopg3]' | $(COMPILE) --no-annotate - -o requirements/failover.txt
 
 .PHONY: clean
 clean: ## Remove what make made, except the data in .data

@@ -1,7 +1,6 @@
-"""What the service sends to PostgreSQL, how that plans it, and who waits there."""
+"""What the service sends to PostgreSQL, and who waits there."""
 
 import asyncio
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -59,29 +58,9 @@ def sent_statements(*, with_control: bool = False) -> Iterator[list[tuple[str, A
             connection.remove_query_logger(by_driver)
 
 
-async def plan_of(connection: asyncpg.Connection, sent: list[tuple[str, Any]]) -> list[dict[str, Any]]:
-    """Return the nodes of the plan of the only statement sent, the uppermost first."""
-    ((statement, values),) = sent
-    plan = json.loads(await connection.fetchval(f"EXPLAIN (VERBOSE, FORMAT JSON) {statement}", *values))
-    return list(_nodes(plan[0]["Plan"]))
-
-
-def indexes_of(plan: list[dict[str, Any]]) -> set[str]:
-    """Return the indexes that a plan uses, having made sure that it reads no table as a whole."""
-    whole = [node["Relation Name"] for node in plan if node["Node Type"].endswith("Seq Scan")]
-    assert not whole
-    return {node["Index Name"] for node in plan if "Index Name" in node}
-
-
 async def until_someone_waits(connection: asyncpg.Connection) -> None:
     """Return once a transaction waits for a lock that this connection has."""
     waits = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
     async with asyncio.timeout(10):
         while not await connection.fetchval(waits):  # noqa: ASYNC110 - only the database knows
             await asyncio.sleep(0.01)
-
-
-def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield node
-    for inner in node.get("Plans", ()):
-        yield from _nodes(inner)

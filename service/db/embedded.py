@@ -125,7 +125,7 @@ def embedded_postgres(
 
 @contextmanager
 def _owned_server(data_dir: Path, bin_dir: Path | None, settings: Mapping[str, str]) -> Iterator[str]:
-    bin_dir = _find_bin_dir(bin_dir)
+    bin_dir = find_bin_dir(bin_dir)
     version = _major_version(bin_dir)
     pgdata = data_dir / "pgdata"
     with (data_dir / "alive").open("a") as alive:
@@ -180,7 +180,13 @@ def _try_lock(file: IO[str]) -> bool:
     return True
 
 
-def _find_bin_dir(bin_dir: Path | None) -> Path:
+def find_bin_dir(bin_dir: Path | None = None) -> Path:
+    """Return where PostgreSQL's programs are: the folder given, else in the wheel, else on the system.
+
+    Raises:
+        EmbeddedPostgresError: there are none.
+
+    """
     for candidate in _system_bin_dirs() if bin_dir is None else [bin_dir]:
         if all(os.access(candidate / program, os.X_OK) for program in ("initdb", "postgres")):
             return candidate.resolve()

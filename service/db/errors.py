@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from service.application.ports import Contention, DatabaseUnavailable, DeadlineExceeded, Overloaded
 from service.domain.errors import OrderAlreadyExists, UserAlreadyExists
 
+READ_ONLY = "25006"
 _SQLSTATES: Mapping[str, Callable[[], Exception]] = MappingProxyType(
     {
         "40001": Contention,  # serialization failure
@@ -26,7 +27,7 @@ _SQLSTATES: Mapping[str, Callable[[], Exception]] = MappingProxyType(
 )
 # Connection exceptions, operator intervention (shutdown, failover), no connection left, a primary turned replica, and
 # while connecting a database that takes no connections, or a wrong user, password or database.
-_UNAVAILABLE = ("08", "57P", "53", "25006", "55000", "28", "3D")
+_UNAVAILABLE = ("08", "57P", "53", READ_ONLY, "55000", "28", "3D")
 
 # SQLAlchemy's, the driver's own, and what its dialect makes of these while it connects.
 _OF_POSTGRESQL = (DBAPIError, PostgresError, AsyncAdapt_asyncpg_dbapi.Error)
@@ -35,6 +36,8 @@ _CONSTRAINTS: Mapping[str, Callable[[], Exception]] = MappingProxyType(
     {
         "uq_users_email": lambda: UserAlreadyExists("email"),
         "uq_users_username": lambda: UserAlreadyExists("username"),
+        # The sequence is behind: a crash or a failover forgot numbers that were taken and not yet used. Try another.
+        "uq_orders_order_number": Contention,
         "uq_orders_user_id_external_ref": lambda: OrderAlreadyExists("external_ref"),
     }
 )

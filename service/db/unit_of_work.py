@@ -1,7 +1,7 @@
 """The unit of work: one call's transaction."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -23,15 +23,12 @@ from service.application.ports import (
     RequestKey,
     TimeLeft,
 )
-from service.db import at_once
 from service.db import mapping as mapping  # noqa: PLC0414 - maps the entities before the first session
-from service.db.at_once import event_row
-from service.db.coalesce import PointReads
+from service.db.at_once import OrderWrites, Write, event_row
 from service.db.credit import Credit
 from service.db.errors import meaning_of, translated
 from service.db.notes import Notes
 from service.db.orders import OrderNumbers, Orders
-from service.db.queries.reader import Reader
 from service.db.tables import credit_entries, events, request_ids
 from service.db.users import Users
 from service.domain.errors import DomainError, RequestIdReused
@@ -64,9 +61,9 @@ class UnitOfWork:
     def __init__(  # noqa: PLR0913 - what it works with, and what the call says
         self,
         engine: AsyncEngine,
-        reader: Reader,
         numbers: OrderNumbers,
-        whole_orders: PointReads,
+        whole_order: Callable[[UUID], Awaitable[Any]],
+        writes: OrderWrites,
         *,
         actor: str,
         request: RequestKey | None,
@@ -80,12 +77,12 @@ class UnitOfWork:
         self._actor = actor
         self._request = request
         self._time_left = time_left
-        self._reader = reader
+        self._writes = writes
         self._at_once = at_once
         # A user and what it must be ACTIVE for, which is not checked yet.
         self._active: tuple[UUID, str] | None = None
         self.users = Users(self._begin, self._collect, self._require_active)
-        self._whole_orders = whole_orders
+        self._whole_order = whole_order
         self.orders = Orders(self._begin, self._collect, numbers, self._read_order if at_once else None)
         self.notes = Notes(self._begin)
         self.credit = Credit(self._begin)
@@ -181,31 +178,22 @@ class UnitOfWork:
 
     async def _commit_at_once(self, response: bytes) -> None:
         """Do all of it with one statement; raises NotAtOnce if that cannot be, or something is in the way."""
-        seconds = self._time_left()
-        if seconds <= 0:
+        if self._time_left() <= 0:
             raise DeadlineExceeded
-        if self.orders.unlocked:
-            order, version = self.orders.unlocked
-            (event,) = order.take_events()
-            write = at_once.changing(order, version, event, self._actor, self._request, response, seconds)
-        else:
-            (order,) = self.orders.new
-            (event,) = order.take_events()
-            write = at_once.placing(order, event, self._actor, self._request, response, seconds)
+        order, old_version = self.orders.unlocked or (self.orders.new[0], 0)
+        (event,) = order.take_events()
+        write = Write(order, event, self._actor, self._request, response)
         try:
-            done = await self._reader.write(*write)
+            done = await (self._writes.change(write, old_version) if old_version else self._writes.place(write))
         except Contention as error:
-            if self._time_left() <= 0:
-                # It has waited for a lock all the time that there was.
-                raise DeadlineExceeded from error
-            raise
+            raise NotAtOnce from error
         if not done:
             raise NotAtOnce
 
     async def _read_order(self, order_id: UUID) -> Any:  # noqa: ANN401 - a row
         try:
             async with asyncio.timeout(max(0, self._time_left())):
-                return await self._whole_orders.get(order_id)
+                return await self._whole_order(order_id)
         except TimeoutError as error:
             raise DeadlineExceeded from error
 

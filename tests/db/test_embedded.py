@@ -312,11 +312,11 @@ def test_missing_binaries_are_reported(data_dir: Path, tmp_path: Path) -> None:
 def test_without_the_wheel_the_binaries_of_the_system_are_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wheel = embedded._find_bin_dir(None)  # noqa: SLF001
+    wheel = embedded.find_bin_dir()
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "postgres").symlink_to(wheel / "postgres")
-    assert embedded._find_bin_dir(None) == wheel  # noqa: SLF001
+    assert embedded.find_bin_dir() == wheel
 
 
 def test_a_data_directory_of_another_version_is_reported_and_left_alone(data_dir: Path) -> None:
@@ -405,7 +405,7 @@ def test_an_ordinary_user_runs_it(reachable_dir: Path) -> None:
 
 def become_nobody_and_start(data_dir: Path, notes: list[str]) -> None:
     """Fork instead of running Python anew: its installation may be out of that user's reach."""
-    if not all(parent.stat().st_mode & 0o001 for parent in (embedded._find_bin_dir(None) / "postgres").parents):  # noqa: SLF001
+    if not all(parent.stat().st_mode & 0o001 for parent in (embedded.find_bin_dir() / "postgres").parents):
         pytest.skip("other users cannot reach the PostgreSQL binaries")
     process = multiprocessing.get_context("fork").Process(target=start_as_nobody, args=(data_dir, notes))
     process.start()

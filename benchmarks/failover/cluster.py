@@ -1,0 +1,191 @@
+"""A highly available PostgreSQL for the trial: etcd, three nodes under Patroni, and HAProxy in front of the leader."""
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from string import Template
+from typing import Any
+
+HERE = Path(__file__).parent
+NODES = ("a", "b", "c")
+PATIENCE_SECONDS = 90
+# As root PostgreSQL refuses to run: there its nodes are another user in a user namespace of their own.
+AS_ANOTHER_USER = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
+
+
+class Node:
+    """One PostgreSQL with its Patroni, as if they had a machine to themselves."""
+
+    def __init__(self, name: str, folder: Path, patroni: Path, settings: Mapping[str, object]) -> None:
+        self.name = name
+        self.port, self.rest_port = free_ports(2)
+        self._folder = folder / name
+        self._folder.mkdir(mode=0o700)
+        self._config = self._folder / "patroni.yml"
+        own = {"name": name, "port": self.port, "rest_port": self.rest_port, "folder": self._folder}
+        self._config.write_text(Template((HERE / "patroni.yml").read_text()).substitute(settings, **own))
+        self._patroni = patroni
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the machine."""
+        user = AS_ANOTHER_USER if os.geteuid() == 0 else ()
+        self._process = start(self._folder / "patroni.log", *user, self._patroni, self._config)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to everything that runs on the machine."""
+        for pid in self._pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def stop(self) -> None:
+        """Kill the machine, if it runs."""
+        if self._process is not None:
+            self.signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def ask(self, path: str) -> Any:  # noqa: ANN401 - whatever JSON it is
+        """Return what Patroni answers, or None when it does not."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.rest_port, timeout=1)
+        try:
+            connection.request("GET", path)
+            return json.load(connection.getresponse())
+        except (OSError, http.client.HTTPException, json.JSONDecodeError):
+            return None
+        finally:
+            connection.close()
+
+    def order(self, path: str, **body: str) -> None:
+        """Tell Patroni to do something."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.rest_port, timeout=PATIENCE_SECONDS)
+        connection.request("POST", path, json.dumps(body))
+        response = connection.getresponse()
+        if response.status != http.client.OK:
+            raise RuntimeError(f"{path}: {response.read().decode()}")
+        connection.close()
+
+    def _pids(self) -> list[int]:
+        # Patroni is not the parent of its postmaster, and every backend has a session of its own.
+        children: dict[int, list[int]] = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                parent = int(stat.read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(stat.parent.name))
+        found = [self._process.pid] if self._process else []
+        with suppress(OSError):
+            found.append(int((self._folder / "data" / "postmaster.pid").read_text().split()[0]))
+        for pid in found:
+            found.extend(children.get(pid, ()))
+        return found
+
+
+class Cluster:
+    """The nodes, and a port that leads to the leader."""
+
+    def __init__(self, nodes: Sequence[Node], port: int, *, synchronous: bool) -> None:
+        self.nodes = nodes
+        self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        self._standbys = ["async", "sync" if synchronous else "async"]
+
+    async def leader(self, *, other_than: Node | None = None) -> Node:
+        """Wait for a leader, and return it."""
+
+        def find() -> Node | None:
+            others = (node for node in self.nodes if node is not other_than)
+            return next((node for node in others if _is_leader(node.ask("/patroni"))), None)
+
+        found: Node = await until(find)
+        return found
+
+    async def whole(self) -> None:
+        """Wait until a leader streams to both others, and waits for one of them before it acknowledges a commit."""
+
+        def streams_to_both() -> bool:
+            leaders = filter(_is_leader, (node.ask("/patroni") for node in self.nodes))
+            standbys = [state.get("replication", []) for state in leaders]
+            return [self._standbys] == [
+                sorted(standby["sync_state"] for standby in found if standby["state"] == "streaming")
+                for found in standbys
+            ]
+
+        await until(streams_to_both)
+
+
+@asynccontextmanager
+async def cluster(folder: Path, *, patroni: Path, bin_dir: Path, synchronous: bool) -> AsyncIterator[Cluster]:
+    """Run a cluster until the block ends."""
+    with ExitStack() as stack:
+        etcd_port, peer_port, port = free_ports(3)
+        etcd, peer = f"http://127.0.0.1:{etcd_port}", f"http://127.0.0.1:{peer_port}"
+        urls = [f"--listen-client-urls={etcd}", f"--advertise-client-urls={etcd}", f"--listen-peer-urls={peer}"]
+        stack.enter_context(running(folder / "etcd.log", "etcd", f"--data-dir={folder / 'etcd'}", *urls))
+        settings = {"etcd_port": etcd_port, "bin_dir": bin_dir, "synchronous": str(synchronous).lower()}
+        nodes = [Node(name, folder, patroni, settings) for name in NODES]
+        servers = "\n".join(
+            f"    server {node.name} 127.0.0.1:{node.port} check port {node.rest_port}" for node in nodes
+        )
+        config = folder / "haproxy.cfg"
+        config.write_text(Template((HERE / "haproxy.cfg").read_text()).substitute(port=port, servers=servers))
+        stack.enter_context(running(folder / "haproxy.log", "haproxy", "-db", "-f", config))
+        for node in nodes:
+            node.start()
+            stack.callback(node.stop)
+        made = Cluster(nodes, port, synchronous=synchronous)
+        await made.whole()
+        yield made
+
+
+def _is_leader(state: Any) -> bool:  # noqa: ANN401 - what Patroni answers, or None
+    return bool(state) and state["role"] == "primary" and state["state"] == "running"
+
+
+@contextmanager
+def running(log: Path, *command: str | Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program until the block ends."""
+    process = start(log, *command, **environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def start(log: Path, *command: str | Path, **environment: str) -> subprocess.Popen[bytes]:
+    """Start a program that ends when this one does, however that happens."""
+    with log.open("ab") as output:
+        return subprocess.Popen(  # noqa: S603 - our own commands
+            ["setpriv", "--pdeathsig=TERM", "--", *command],  # noqa: S607
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nothing listens on."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in sockets:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in sockets]
+
+
+async def until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:  # noqa: ANN401 - what it gives
+    """Return what a condition gives as soon as that is true, asking in a thread; fail if that takes too long."""
+    deadline = time.monotonic() + seconds
+    while not (found := await asyncio.to_thread(condition)):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds} s: {condition.__qualname__}")
+        await asyncio.sleep(0.1)
+    return found

@@ -1,0 +1,150 @@
+"""Callers that place orders whatever fails, a watcher of the orders' events, and what all of them were told."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import commerce.orders.v1.order_service_pb2 as pb
+import grpc
+from commerce.orders.v1.order_pb2 import Order, OrderEventType, OrderItem
+from commerce.orders.v1.order_service_pb2_grpc import OrderServiceStub
+from commerce.users.v1.user_pb2 import User
+from commerce.users.v1.user_service_pb2 import CreateUserRequest
+from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.type.money_pb2 import Money
+from grpc_status import rpc_status
+
+DEADLINE_SECONDS = 5
+PAUSE_SECONDS = 0.1
+LOOKS = 300
+ITEMS = [
+    OrderItem(product_id=name, name=name, quantity=1, unit_price=Money(currency_code="EUR", units=price))
+    for name, price in (("anvil", 10), ("kite", 20), ("rocket", 99))
+]
+
+
+@dataclass
+class Told:
+    """What callers and the watcher were told.
+
+    Each call has a name of its own, which is in the metadata of its order.
+
+    Attributes:
+        acknowledged: the order's id for each call that was answered with one.
+        times: when each of these answers came, by the monotonic clock.
+        refused: calls, made once, whose status said that nothing was written.
+        failures: statuses by their reason, or by what gRPC said where they had none.
+        seen: how often each order's creation was watched.
+    """
+
+    acknowledged: dict[str, str] = field(default_factory=dict)
+    times: list[float] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+    failures: Counter[str] = field(default_factory=Counter)
+    seen: Counter[str] = field(default_factory=Counter)
+
+    def answered_since(self, moment: float) -> bool:
+        """Return whether a call was answered after a moment."""
+        return bool(self.times) and self.times[-1] > moment
+
+    def longest_pause_since(self, moment: float) -> float:
+        """Return the most seconds between two answers, the later of which came after a moment."""
+        return max(
+            later - earlier for earlier, later in zip(self.times, self.times[1:], strict=False) if later > moment
+        )
+
+
+@asynccontextmanager
+async def load(ports: Sequence[int], *, repeating: int, once: int) -> AsyncIterator[Told]:
+    """Place orders until the block ends, and then until all calls under way have ended and were watched.
+
+    Args:
+        ports: where servers are; callers are spread over them.
+        repeating: how many callers repeat a call under its request_id until it is answered with an order.
+        once: how many callers use no request_id and make each call once.
+    """
+    told, stop = Told(), asyncio.Event()
+    channels = [grpc.aio.insecure_channel(f"127.0.0.1:{port}") for port in ports]
+    watcher = asyncio.create_task(_watch(channels[0], told))
+    callers = [
+        asyncio.create_task(_place_orders(channels[number % len(channels)], told, stop, repeat=number < repeating))
+        for number in range(repeating + once)
+    ]
+    try:
+        yield told
+        stop.set()
+        await asyncio.gather(*callers)
+        # Whoever has watched the last order has watched all: events keep their order.
+        last = await _place_orders(channels[0], told, stop, repeat=True)
+        for _ in range(LOOKS):
+            if told.acknowledged[last] in told.seen:
+                break
+            await asyncio.sleep(PAUSE_SECONDS)
+    finally:
+        for task in (watcher, *callers):
+            task.cancel()
+        await asyncio.gather(watcher, *callers, return_exceptions=True)
+        for channel in channels:
+            await channel.close()
+
+
+async def _place_orders(channel: grpc.aio.Channel, told: Told, stop: asyncio.Event, *, repeat: bool) -> str:
+    """Place orders of a new user until told to stop, at least one, and return the call of the last."""
+    user_id = await _new_user(channel)
+    while True:
+        call = str(uuid4())
+        order = Order(user_id=user_id, items=ITEMS, metadata={"call": call})
+        request = pb.CreateOrderRequest(order=order, request_id=call if repeat else "")
+        while not await _answered(channel, request, call, told) and repeat:
+            pass
+        if stop.is_set():
+            return call
+
+
+async def _answered(channel: grpc.aio.Channel, request: pb.CreateOrderRequest, call: str, told: Told) -> bool:
+    try:
+        answer = await OrderServiceStub(channel).CreateOrder(request, timeout=DEADLINE_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        reason = _reason_of(error)
+        told.failures[reason or f"{error.code().name}: {error.details()}"] += 1
+        if reason not in {"", "OUTCOME_UNKNOWN"} and not request.request_id:
+            told.refused.add(call)
+        await asyncio.sleep(PAUSE_SECONDS)
+        return False
+    told.acknowledged[call] = answer.order.id
+    told.times.append(time.monotonic())
+    return True
+
+
+def _reason_of(error: grpc.aio.AioRpcError) -> str:
+    """Return the reason in a status, none where it is not from the service."""
+    info = ErrorInfo()
+    status = rpc_status.from_call(error)  # type: ignore[arg-type] # takes the error of an aio call too
+    for detail in status.details if status else ():
+        detail.Unpack(info)
+    return info.reason
+
+
+async def _watch(channel: grpc.aio.Channel, told: Told) -> None:
+    request = pb.WatchOrdersRequest(earliest=True)
+    while True:
+        try:
+            async for response in OrderServiceStub(channel).WatchOrders(request):
+                if response.event.type == OrderEventType.ORDER_EVENT_TYPE_CREATED:
+                    told.seen[response.event.order_id] += 1
+                request = pb.WatchOrdersRequest(cursor=response.cursor)
+        except grpc.aio.AioRpcError as error:
+            told.failures[f"watch: {_reason_of(error) or error.code().name}"] += 1
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def _new_user(channel: grpc.aio.Channel) -> str:
+    name = f"u{uuid4().hex[:20]}"
+    user = User(email=f"{name}@example.com", username=name)
+    request = CreateUserRequest(user=user, password=str(uuid4()))
+    return (await UserServiceStub(channel).CreateUser(request)).user.id
