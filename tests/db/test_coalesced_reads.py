@@ -12,14 +12,13 @@ import grpc
 import pytest
 from commerce.users.v1.user_pb2 import User
 from grpc import StatusCode
-from grpc_health.v1.health_pb2 import HealthCheckRequest
 from structlog.testing import capture_logs
 
 from tests.conftest import running_server
 from tests.faults import Observer, eventually, holding, observing, settled
 from tests.sent import sent_statements
 from tests.support import Clients, connect, fails
-from tests.wire import call, verb_request
+from tests.wire import call, path_of, verb_request
 
 Reading = asyncio.Future[User]
 LOCK_USERS = "LOCK TABLE users"
@@ -112,10 +111,13 @@ async def test_nobody_reads_a_version_older_than_one_that_was_acknowledged(port:
 # Together
 
 
-async def all_have_come(clients: Clients) -> None:
-    """Wait until what was called before has come to the server: it is on the same connection."""
-    for _ in range(5):
-        await clients.health.Check(HealthCheckRequest())
+async def all_have_come(clients: Clients, method: str, count: int) -> None:
+    """Wait until the server runs so many calls of a method, and has asked for them what it can."""
+    # So gRPC names the tasks of calls.
+    name = f"HandleExceptions[{path_of(method)}]"
+    await eventually(lambda: sum(task.get_name() == name for task in asyncio.all_tasks()) == count)
+    # What takes a statement too, and comes later.
+    await clients.orders.ListTags(orders_pb.ListTagsRequest())
 
 
 @asynccontextmanager
@@ -133,16 +135,17 @@ async def busy(clients: Clients, user: User, database_url: str, seen: Observer) 
 async def test_however_many_ask_two_connections_are_enough(served: Clients, database_url: str, seen: Observer) -> None:
     users = [await served.create_user() for _ in range(5)]
     with sent_statements() as sent:
-        async with busy(served, users[0], database_url, seen):
+        async with busy(served, users[0], database_url, seen) as first:
             gets = [getting(served, users[index % 5].id) for index in range(60)]
             unknown = getting(served, str(uuid4()))
-            await all_have_come(served)
+            await all_have_come(served, "GetUser", AT_ONCE + 61)
             assert len(await seen.backends(waiting=True)) == AT_ONCE
         assert await asyncio.gather(*gets) == [users[index % 5] for index in range(60)]
+        assert await asyncio.gather(*first) == [users[0]] * AT_ONCE
         with fails(StatusCode.NOT_FOUND, "USER_NOT_FOUND"):
             await unknown
-    # Those that came meanwhile, with one; some may have come later.
-    assert len(sent) <= AT_ONCE + 3
+    # Those that came meanwhile, with one.
+    assert len(users_asked(sent)) == AT_ONCE + 1
 
 
 async def test_one_statement_has_no_more_than_a_hundred_keys(port: int, database_url: str, seen: Observer) -> None:
@@ -150,15 +153,18 @@ async def test_one_statement_has_no_more_than_a_hundred_keys(port: int, database
     async with callers(port) as clients:
         user = await clients[0].create_user()
         with sent_statements() as sent:
-            async with busy(clients[0], user, database_url, seen):
+            async with busy(clients[0], user, database_url, seen) as first:
                 unknown = [getting(clients[number % 4], str(uuid4())) for number in range(250)]
-                for caller in clients:
-                    await all_have_come(caller)
+                await all_have_come(clients[0], "GetUser", AT_ONCE + 250)
             ended = await asyncio.gather(*unknown, return_exceptions=True)
+            await asyncio.gather(*first)
     assert {error.code() for error in ended if isinstance(error, grpc.aio.AioRpcError)} == {StatusCode.NOT_FOUND}
-    keys = [len(ids) for _, (ids,) in sent]
-    assert sum(keys) == 250 + AT_ONCE
-    assert max(keys) == MAX_KEYS
+    assert users_asked(sent) == [*[1] * AT_ONCE, 50, MAX_KEYS, MAX_KEYS]
+
+
+def users_asked(sent: list[tuple[str, Any]]) -> list[int]:
+    """Return how many users each statement has asked for, in ascending order."""
+    return sorted([len(values[0]) for statement, values in sent if "FROM users" in statement])
 
 
 # Apart
@@ -170,10 +176,12 @@ async def test_who_leaves_takes_nobody_along(served: Clients, database_url: str,
     connections = await seen.backends()
     with capture_logs() as logs:
         async with busy(served, user, database_url, seen) as first:
-            stay = [getting(served, user.id) for _ in range(10)]
-            leave = [getting(served, user.id) for _ in range(10)]
-            in_a_hurry = [getting(served, user.id, timeout=0.5) for _ in range(10)]
-            await all_have_come(served)
+            leave, in_a_hurry, stay = [], [], []
+            for _ in range(10):
+                leave.append(getting(served, user.id))
+                in_a_hurry.append(getting(served, user.id, timeout=1))
+                stay.append(getting(served, user.id))
+            await all_have_come(served, "GetUser", AT_ONCE + 30)
             # Also those whose key is in a statement that runs.
             for caller in (*leave, first[0]):
                 caller.cancel()
@@ -198,7 +206,7 @@ async def test_a_statement_that_everybody_has_left_is_in_nobodys_way(
         await asyncio.wait(gets)
         # They still wait, and no other is sent.
         later = getting(served, user.id)
-        await all_have_come(served)
+        await all_have_come(served, "GetUser", 1)
         assert len(await seen.backends(waiting=True)) == AT_ONCE
     assert await later == user
 
@@ -210,7 +218,7 @@ async def test_a_connection_that_dies_costs_those_another_try_whose_keys_it_had(
     with capture_logs() as logs:
         async with busy(served, user, database_url, seen) as gets:
             later = [getting(served, user.id) for _ in range(10)]
-            await all_have_come(served)
+            await all_have_come(served, "GetUser", AT_ONCE + 10)
             killed = min(await seen.backends(waiting=True))
             await seen.terminate({killed})
             # In its place, the next one waits.
@@ -267,18 +275,18 @@ async def test_orders_are_read_for_their_verbs_together(served: Clients, databas
     user = await served.create_user()
     orders = [await served.create_order(user.id) for _ in range(20)]
     with sent_statements() as sent:
-        async with holding(database_url, "LOCK TABLE order_tags"):
+        async with holding(database_url, "LOCK TABLE order_items"):
             verbs = []
             for count in range(1, AT_ONCE + 1):
                 verbs.append(confirming(served, orders[count - 1].id))
                 await seen.until_waiting(count)
             verbs += [confirming(served, order.id) for order in orders[AT_ONCE:]]
-            await all_have_come(served)
+            await all_have_come(served, "ConfirmOrder", len(orders))
             assert len(await seen.backends(waiting=True)) == AT_ONCE
         answers = await asyncio.gather(*verbs)
     assert [(answer.order.id, answer.order.etag) for answer in answers] == [(order.id, "v2") for order in orders]
-    reads = [statement for statement, _ in sent if "UPDATE" not in statement]
-    assert len(reads) <= AT_ONCE + 3
+    reads = [values for statement, values in sent if "order_items" in statement]
+    assert [len(ids) for (ids,) in reads] == [*[1] * AT_ONCE, len(orders) - AT_ONCE]
 
 
 def confirming(clients: Clients, order_id: str) -> "asyncio.Future[orders_pb.ConfirmOrderResponse]":
