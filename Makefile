@@ -94,6 +94,18 @@ bench: $(BENCH_READY) node ## Compare with other servers in docs/performance.md;
 bench-smoke: $(BENCH_READY) node ## Benchmarks for their answers, not for the time: a few calls of each
 	$(BIN)/python -m benchmarks.bench --smoke $(ARGS)
 
+.PHONY: growth
+growth: $(READY) ## That calls cost the same with 5 million orders as with 100 000; 10 GB in .bench
+	$(BIN)/python -m benchmarks.growth $(ARGS)
+
+.PHONY: workers
+workers: $(READY) ## That calls cost the same of two processes on one port as of one
+	$(BIN)/python -m benchmarks.workers $(ARGS)
+
+.PHONY: leaks
+leaks: $(READY) ## Memory by connection and by call, and that a million calls leave none behind
+	$(BIN)/python -m benchmarks.leaks $(ARGS)
+
 .PHONY: profile
 profile: $(BENCH_READY) ## A flame graph of the server under METHOD=GetUser, or another workload
 	$(BIN)/python -m benchmarks.flamegraph $(or $(METHOD),GetUser) $(ARGS)

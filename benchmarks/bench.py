@@ -19,7 +19,7 @@ import click
 from benchmarks.calls import build
 from benchmarks.data import Data
 from benchmarks.database import filled_database
-from benchmarks.measuring import Bench, Plan, Shape
+from benchmarks.measuring import Bench, Plan, Shape, Subject
 from benchmarks.report import MAIN_SHAPE, verdicts_table, write_report
 from benchmarks.results import Machine, Measurement, Results, now, versions
 from benchmarks.servers import KINDS, NODE, ROOT, running
@@ -98,7 +98,7 @@ def measure(choice: Choice, folder: Path, database_url: str | None = None) -> Re
             click.echo(f"{name} is left out: {reason}")
         kinds = [kind for kind in chosen if kind.name not in skipped]
         servers = [stack.enter_context(running(kind, database.url, logs)) for kind in kinds]
-        bench = Bench(program, database, servers, folder)
+        bench = Bench(program, [Subject(server, database) for server in servers], folder)
         for workload in choice.workloads:
             for shape, plan in choice.plans(workload):
                 found = bench.measure(workload, shape, plan)
@@ -124,8 +124,8 @@ def _command() -> str:
     return f"{place}make bench{arguments}"
 
 
-def _stop(_number: int, _frame: object) -> None:
-    # So that every block ends, and with them all servers.
+def stop(_number: int, _frame: object) -> None:
+    """End by an exception at a signal, so that every block ends, and with them all servers."""
     sys.exit("stopped")
 
 
@@ -145,7 +145,7 @@ def main(*, rounds: int, seconds: float, users: int, orders: int, smoke: bool, *
     """
     if sys.platform != "linux":
         raise click.ClickException("this needs Linux, where /proc tells what a process takes")
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stop)
     if smoke:
         with tempfile.TemporaryDirectory() as scratch:
             chosen = replace(SMOKE, workloads=names["workloads"], servers=names["servers"])

@@ -18,7 +18,7 @@ import click
 from benchmarks.bench import ALL, SCRATCH
 from benchmarks.calls import build
 from benchmarks.database import filled_database
-from benchmarks.measuring import Bench, Plan, Shape
+from benchmarks.measuring import Bench, Plan, Shape, Subject
 from benchmarks.report import MAIN_SHAPE
 from benchmarks.servers import KINDS, ROOT, running
 
@@ -44,7 +44,7 @@ def main(workload: str, seconds: float, server: str, *, native: bool) -> None:
         filled_database(SCRATCH / "postgres", ALL.data, os.environ.get("DATABASE_URL")) as database,
         running(kind, database.url, Path(logs)) as target,
     ):
-        bench = Bench(build(SCRATCH), database, [target], SCRATCH)
+        bench = Bench(build(SCRATCH), [Subject(target, database)], SCRATCH)
         command = [py_spy, "record", "--function", "--pid", str(target.pid), "--output", str(output)]
         command += ["--rate", str(SAMPLES_PER_SECOND), *(["--native"] if native else [])]
         with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as sampling:  # noqa: S603

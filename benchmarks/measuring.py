@@ -58,36 +58,46 @@ class _Sample(NamedTuple):
     postgres_cpu_seconds: float | None
 
 
-class Bench:
-    """Running servers, and the database that they share."""
+class Subject(NamedTuple):
+    """A running server, and the database that it has alone or shares with others."""
 
-    def __init__(self, program: Path, database: Database, servers: Sequence[Server], folder: Path) -> None:
+    server: Server
+    database: Database
+
+
+class Bench:
+    """What is measured, and how it is called."""
+
+    def __init__(self, program: Path, subjects: Sequence[Subject], folder: Path) -> None:
         self._program = program
-        self._database = database
-        self._servers = servers
+        self._subjects = subjects
         self._file = folder / "calls"
 
     def measure(self, workload: str, shape: Shape, plan: Plan) -> list[Measurement]:
-        """Let all servers that have it bear a workload, from the same data.
+        """Let all servers that have it bear a workload, each from the data as it was filled.
 
         Raises:
             BadReplyError: a server answers wrongly; nothing is known then of any.
 
         """
-        asyncio.run(self._database.reset())
-        feed = _Feed(workload, self._database)
+        databases = {subject.database for subject in self._subjects}
+        feeds = {database: _Feed(workload, database) for database in databases}
+        for database in databases:
+            asyncio.run(database.reset())
         loads = [
-            (server, load)
-            for server in self._servers
-            if server.kind.calls(workload) and (load := shape.load(server.kind))
+            (subject, load)
+            for subject in self._subjects
+            if subject.server.kind.calls(workload) and (load := shape.load(subject.server.kind))
         ]
-        counts = {server: self._warm_up(feed, server, load, plan) for server, load in loads}
-        samples: dict[Server, list[_Sample]] = {server: [] for server, _ in loads}
+        counts = {
+            subject: self._warm_up(feeds[subject.database], subject.server, load, plan) for subject, load in loads
+        }
+        samples: dict[Subject, list[_Sample]] = {subject: [] for subject, _ in loads}
         for turn in range(plan.rounds):
             first = turn % len(loads)
-            for server, load in loads[first:] + loads[:first]:
-                samples[server].append(self._run(feed, server, load, counts[server]))
-        return [_measurement(workload, shape, server, samples[server]) for server, _ in loads]
+            for subject, load in loads[first:] + loads[:first]:
+                samples[subject].append(self._run(feeds[subject.database], subject.server, load, counts[subject]))
+        return [_measurement(workload, shape, subject.server, samples[subject]) for subject, _ in loads]
 
     def _warm_up(self, feed: "_Feed", server: Server, load: Load, plan: Plan) -> int:
         """Return how many calls a measured run has."""
@@ -107,12 +117,12 @@ class Bench:
         calls = feed.take(server.kind, count)
         write_calls(self._file, calls)
         server.shorten_log()
-        cpu, postgres_cpu = server.cpu_seconds(), self._database.cpu_seconds()
+        cpu, postgres_cpu = server.cpu_seconds(), feed.database.cpu_seconds()
         try:
             outcome = make_calls(self._program, server.port, self._file, len(calls), load, http1=server.kind.http1)
         except BadReplyError as error:
             raise BadReplyError(f"{feed.workload} on {server.kind.name}: {error.message}") from error
-        postgres_cpu_after = self._database.cpu_seconds()
+        postgres_cpu_after = feed.database.cpu_seconds()
         taken = None if postgres_cpu is None or postgres_cpu_after is None else postgres_cpu_after - postgres_cpu
         return _Sample(len(calls), outcome, server.cpu_seconds() - cpu, taken)
 
@@ -122,7 +132,7 @@ class _Feed:
 
     def __init__(self, workload: str, database: Database) -> None:
         self.workload = workload
-        self._database = database
+        self.database = database
         self._calls: dict[bool, Iterator[Call]] = {}
         self._begun = 0
 
@@ -130,7 +140,7 @@ class _Feed:
         """Return the next calls: fewer only if not even a database brought back has so many."""
         calls = list(islice(self._next(kind), count))
         if len(calls) < count:
-            asyncio.run(self._database.reset())
+            asyncio.run(self.database.reset())
             self._calls.clear()
             calls = list(islice(self._next(kind), count))
         return calls
@@ -140,7 +150,7 @@ class _Feed:
             make = kind.calls(self.workload)
             assert make, "it is asked only for what it has"
             self._begun += 1
-            self._calls[kind.http1] = make(self._database.data, Random(self._begun))
+            self._calls[kind.http1] = make(self.database.data, Random(self._begun))
         return self._calls[kind.http1]
 
 

@@ -120,6 +120,11 @@ def migrate(*, revision: str, check: bool) -> None:
 
 
 async def _migrate(settings: DatabaseSettings, revision: str) -> bool:
+    if settings.db_pooler != "none":
+        raise migrations.MigrationError(
+            "migrating takes a lock that belongs to a session: run this with the DATABASE_URL of PostgreSQL itself, and"
+            " without COMMERCE_DB_POOLER"
+        )
     engine = create_engine(settings, pool_size=1)
     try:
         return await migrations.upgrade(engine, revision)

@@ -33,6 +33,10 @@ class DatabaseSettings(_Settings):
     db_pool_timeout: Seconds = Field(5, description="seconds to wait for a free connection")
     db_connect_timeout: Seconds = Field(2, description="seconds to wait for a new connection")
     db_statement_timeout: Seconds = Field(30, description="seconds that any statement may take")
+    db_pooler: Literal["none", "transaction"] = Field(
+        "none",
+        description="what is in front of PostgreSQL: `transaction` for PgBouncer in transaction mode",
+    )
 
 
 class LogSettings(_Settings):
@@ -78,11 +82,38 @@ class WatchSettings(_Settings):
     )
 
 
-class ServerSettings(DatabaseSettings, PasswordSettings, WatchSettings, LogSettings):
+class ReplicaSettings(_Settings):
+    """What may be read from a replica, and how far behind that may be."""
+
+    read_database_url: SecretStr | None = Field(
+        None,
+        alias="READ_DATABASE_URL",
+        description="streaming replica of the PostgreSQL at `DATABASE_URL`, for reads that may be a little old",
+    )
+    read_preference: Literal["primary", "replica"] = Field(
+        "primary", description="where reads go whose callers send no `x-read-preference`"
+    )
+    max_replica_lag: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = Field(
+        1, description="seconds that a replica may be behind; when it is more, reads go to the primary"
+    )
+
+    @field_validator("read_preference")
+    @classmethod
+    def _replica_to_prefer(cls, preference: str, info: ValidationInfo) -> str:
+        if preference == "replica" and info.data.get("read_database_url") is None:
+            raise PydanticCustomError("read_preference", "there is no replica without READ_DATABASE_URL")
+        return preference
+
+
+class ServerSettings(DatabaseSettings, ReplicaSettings, PasswordSettings, WatchSettings, LogSettings):
     """Everything that `commerce serve` can be told."""
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; there is no TLS yet")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    reuse_port: bool = Field(
+        default=False,
+        description="whether other servers of the same user may listen on the port too, and share its connections",
+    )
     accept: Literal["auto", "calls", "listeners"] = Field(
         "auto",
         description="how to take several calls at once: `calls` by gRPC's private interface, `listeners` by several "

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import sys
 import traceback
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TextIO
@@ -68,7 +69,9 @@ class _Lines:
 
     def msg(self, line: str) -> None:
         """Write a line, at once and whole."""
-        self.stream.write(f"{line}\n")
+        # A log that nobody takes any more (ValueError: closed) fails no call.
+        with suppress(OSError, ValueError):
+            self.stream.write(f"{line}\n")
 
     debug = info = warning = error = critical = msg
 

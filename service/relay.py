@@ -51,6 +51,11 @@ class Relay:
 
     async def check(self) -> None:
         """Raise RelayError if the database or the broker cannot be used."""
+        if self._settings.db_pooler != "none":
+            raise RelayError(
+                "a relay holds a lock that belongs to a session: run it with the DATABASE_URL of PostgreSQL itself, and"
+                " without COMMERCE_DB_POOLER"
+            )
         if problem := await problem_with(self._engine):
             raise RelayError(problem)
         try:

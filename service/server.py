@@ -14,7 +14,9 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
+from service import shared_port
 from service.config import ServerSettings
+from service.db.replica import Replica
 from service.db.snapshots import Snapshots
 from service.db.store import Store
 from service.db.tail import EventTail
@@ -70,10 +72,13 @@ class Server:
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
 
         # The database.
-        self.store = Store(settings)
+        replica = Replica(settings) if settings.read_database_url else None
+        self.store = Store(settings, replica)
         if problem := await self.store.problem():
             await self.store.close()
             raise StartError(problem)
+        if replica:
+            await replica.start()
         self._snapshots = Snapshots(settings)
         self._tail = EventTail(settings)
         configured_key = settings.signing_key
@@ -85,6 +90,7 @@ class Server:
             self.store.unit_of_work,
             signing_key=key,
             default_deadline=settings.default_deadline,
+            read_preference=settings.read_preference,
             max_response_bytes=settings.max_response_bytes,
         )
         methods = InterceptedMethods(
@@ -133,13 +139,17 @@ class Server:
         methods.add(add_HealthServicer_to_server, health)
         add_reflection(methods, [*SERVICES, HEALTH])
 
-        # The port.
-        self._server = AcceptingServer(
-            methods, _options(settings), accept=settings.accept, accepts=settings.accepts, reuse_port=False
-        )
-        await self._listen()
+        # The port, last: on one that others share, connections come as soon as it is listened on.
         self._readiness = Readiness(health, SERVICES, self.store.problem)
         await self._readiness.start()
+        self._server = AcceptingServer(
+            methods,
+            _options(settings),
+            accept=settings.accept,
+            accepts=settings.accepts,
+            reuse_port=settings.reuse_port,
+        )
+        await self._listen()
         self._watch = asyncio.create_task(self._readiness.watch())
         await self._server.start()
         settle()
@@ -188,6 +198,8 @@ class Server:
         Callers that watch our health leave on NOT_SERVING. The others are led away by the end of their connection's
         age, which gRPC spreads by a tenth: only after that does nothing new arrive, and `stop` has nothing to refuse.
         """
+        if self.settings.reuse_port:
+            shared_port.leave(self.port)
         log.info("draining")
         self._watch.cancel()
         await self._readiness.stop()

@@ -1,11 +1,14 @@
 """What stands in the way of calls, arranged by tests: locks, triggers, and a connection to PostgreSQL that breaks."""
 
 import asyncio
+import socket
+import struct
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 import asyncpg
 import grpc
@@ -106,6 +109,26 @@ async def holding(url: str, statement: str, *values: object) -> AsyncIterator[as
         yield connection
 
 
+CREATE_ORDER = "/commerce.orders.v1.OrderService/CreateOrder"
+
+
+@asynccontextmanager
+async def holding_request_id(url: str, request_id: str, method: str = CREATE_ORDER) -> AsyncIterator[None]:
+    """Claim a request id as another call with it does, which fails when the block ends."""
+    async with driver_connection(url) as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(
+            "INSERT INTO request_ids (caller, method, request_id, body_digest) VALUES ('anonymous', $1, $2, '')",
+            method,
+            UUID(request_id),
+        )
+        try:
+            yield
+        finally:
+            await transaction.rollback()
+
+
 # Makes the COMMIT of a new order wait, inside PostgreSQL, for the advisory lock 1.
 COMMIT_WAITS = """
 CREATE FUNCTION wait_at_commit() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -128,6 +151,8 @@ class Relay:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self.port = 0
+        # Whether the connections that break are reset, as those to a machine that has gone, instead of closed.
+        self.resets = False
 
     async def listen(self) -> None:
         """Accept connections, always on the same port."""
@@ -165,6 +190,9 @@ class Relay:
         with suppress(asyncio.CancelledError, OSError):
             await self._relay(reader, writer)
         self._connections.discard(connection)
+        if self.resets:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         writer.transport.abort()
 
     async def _relay(self, reader: StreamReader, writer: StreamWriter) -> None:
@@ -182,16 +210,21 @@ class Relay:
             other_writer.transport.abort()
 
 
+COMMIT = b"COMMIT;"
+
+
 class Proxy(Relay):
     """A TCP port that leads to PostgreSQL, until it is told otherwise."""
 
     def __init__(self, url: str) -> None:
         super().__init__(self._open)
         self._upstream = async_url(url)
-        # Whether to lose the answer to the next COMMIT, with its connection; and to take no other then.
-        self.lose_commit = False
+        # What of a message to lose the answer to, with its connection, once; and whether to take no other then.
+        self.lose_answer_to: bytes | None = None
         self.close_after_loss = False
-        self._committing = False
+        # Whether the connections that PostgreSQL ends stay open on this side.
+        self.keeps_open = False
+        self._losing = False
 
     @property
     def url(self) -> str:
@@ -202,22 +235,25 @@ class Proxy(Relay):
     async def there(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Bring the service's messages to PostgreSQL."""
         while data := await reader.read(65536):
-            if self.lose_commit and b"COMMIT;" in data:
-                self.lose_commit, self._committing = False, True
+            if self.lose_answer_to and self.lose_answer_to in data:
+                self.lose_answer_to, self._losing = None, True
             writer.write(data)
             await writer.drain()
 
     async def back(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Bring PostgreSQL's answers to the service."""
         while data := await reader.read(65536):
-            if self._committing:
-                # What came is the answer to COMMIT: it has happened.
-                self._committing = False
+            if self._losing:
+                # What came is the answer: it has happened. (PostgreSQL sends it as a whole, after a commit.)
+                self._losing = False
                 if self.close_after_loss:
                     self.close_port()
                 return
             writer.write(data)
             await writer.drain()
+        if self.keeps_open:
+            # Until this side ends it.
+            await asyncio.Event().wait()
 
     async def _open(self) -> tuple[StreamReader, StreamWriter]:
         host = str(self._upstream.host or self._upstream.query.get("host"))

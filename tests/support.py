@@ -1,7 +1,7 @@
 """What tests share: clients, requests that work, and what an error says."""
 
 import resource
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,6 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFail
 from google.type.money_pb2 import Money
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_status import rpc_status
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from service.db.engine import async_url
 
@@ -58,9 +56,12 @@ class Clients:
 
 
 @asynccontextmanager
-async def connect(port: int) -> AsyncIterator[Clients]:
-    """Open a channel to a server on this machine."""
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+async def connect(
+    port: int, options: Sequence[tuple[str, Any]] = (), *, own_connection: bool = False
+) -> AsyncIterator[Clients]:
+    """Open a channel to a server on this machine; without `own_connection` they share one."""
+    options = [("grpc.use_local_subchannel_pool", int(own_connection)), *options]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         yield Clients(channel, UserServiceStub(channel), OrderServiceStub(channel), HealthStub(channel))
 
 
@@ -141,23 +142,6 @@ async def driver_connection(url: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
-
-
-@contextmanager
-def counted_statements() -> Iterator[list[str]]:
-    """Collect the statements that SQLAlchemy sends while the block runs; BEGIN and COMMIT are not among them."""
-    statements: list[str] = []
-
-    def count(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        # The server's readiness probe asks at any time.
-        if "alembic_version" not in statement:
-            statements.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", count)
-    try:
-        yield statements
-    finally:
-        event.remove(Engine, "before_cursor_execute", count)
 
 
 def resident_megabytes() -> float:

@@ -66,6 +66,10 @@ def test_a_database_is_all_that_is_needed() -> None:
         "db_pool_timeout": 5,
         "db_connect_timeout": 2,
         "db_statement_timeout": 30,
+        "db_pooler": "none",
+        "read_database_url": None,
+        "read_preference": "primary",
+        "max_replica_lag": 1,
         "log_format": "auto",
         "log_level": "info",
         "argon2_time_cost": 2,
@@ -76,6 +80,11 @@ def test_a_database_is_all_that_is_needed() -> None:
         # Nobody else's machine reaches a server without TLS by default.
         "host": "127.0.0.1",
         "port": 50051,
+        "accept": "auto",
+        "accepts": 16,
+        "scheduling": "batch",
+        # Two servers on one port by mistake would share it silently.
+        "reuse_port": False,
         "default_deadline": 30,
         # What gRPC takes by default on the other side.
         "max_request_bytes": 4 * 1024 * 1024,

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from service.config import LogSettings, load
-from service.logs import configure_logging, where_raised
+from service.logs import call_id, configure_logging, where_raised
 
 SECRET = "hunter2"  # noqa: S105 - what must not be shown
 LOGGER = "service.tests"
@@ -133,11 +133,12 @@ def test_a_line_of_a_library_is_an_object_too(as_json: AsJson) -> None:
     assert line == {"event": "1 of 2\nused", "level": "warning"}
 
 
-def test_what_is_bound_to_the_call_is_on_each_of_its_lines(as_json: AsJson) -> None:
+def test_the_id_of_the_call_is_on_each_of_its_lines(as_json: AsJson) -> None:
     lines = as_json()
-    with structlog.contextvars.bound_contextvars(x_request_id="abc"):
-        structlog.get_logger(LOGGER).info("ours")
-        logging.getLogger("some.library").warning("theirs")
+    token = call_id.set("abc")
+    structlog.get_logger(LOGGER).info("ours")
+    logging.getLogger("some.library").warning("theirs")
+    call_id.reset(token)
     structlog.get_logger(LOGGER).info("after")
     assert [line.get("x_request_id") for line in lines()] == ["abc", "abc", None]
 

@@ -3,6 +3,8 @@
 It does what the service does for these methods where nothing goes wrong: the same rows, the same messages, and under a
 `request_id` one effect and one answer. Missing: the rules for requests, details of errors (one status for all reasons),
 other filters than `user_id`, credit, etags, `validate_only`, request ids of ConfirmOrder, retries, limits of time, log.
+
+The pool is asyncpg's as it comes, which resets a connection by a statement after each use.
 """
 
 import json
@@ -287,16 +289,10 @@ def timestamp(time: datetime) -> Fields:
     return {"seconds": int(time.timestamp()), "nanos": time.microsecond * 1000}
 
 
-async def leave_as_it_is(connection: object) -> None:
-    """Spare the statement that asyncpg sends after each use: no call changes anything of a connection."""
-
-
 @asynccontextmanager
 async def adding(server: grpc.aio.Server) -> AsyncIterator[None]:
     """Add both services, on a pool that lasts as long as the block."""
-    async with asyncpg.create_pool(
-        database_url(), min_size=POOL_SIZE, max_size=POOL_SIZE, reset=leave_as_it_is
-    ) as pool:
+    async with asyncpg.create_pool(database_url(), min_size=POOL_SIZE, max_size=POOL_SIZE) as pool:
         add_UserServiceServicer_to_server(Users(pool), server)  # type: ignore[abstract] # some methods are enough
         add_OrderServiceServicer_to_server(Orders(pool), server)  # type: ignore[abstract]
         yield

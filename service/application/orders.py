@@ -23,9 +23,11 @@ async def create_order(
         OrderAlreadyExists: with the flush, for a used external reference.
         InvalidArgument: as `Order.place`.
     """
+    # Before there is a transaction, as it may take a connection of its own.
+    number = await uow.orders.next_number()
     # So the user cannot be deactivated or deleted between this check and the commit.
     await uow.users.require_active(user_id, "place orders")
-    order = Order.place(user_id, await uow.orders.next_number(), fields, now)
+    order = Order.place(user_id, number, fields, now)
     if pay_with_credit:
         await hold_for_order(uow, order, now)
     await uow.orders.add(order)

@@ -378,7 +378,10 @@ class NoteQueries(Protocol):
         """Return a page of notes, last written first."""
 
     async def search(self, query: str, where: NoteFilter, page: Page) -> PageOfRows:
-        """Return a page of the notes that `query` finds, best first, each with its `rank` and a `snippet`."""
+        """Return a page of the notes that `query` finds, best first, each with its `rank` and a `snippet`.
+
+        `total_size` is filled always, and is at most MAX_RANKED.
+        """
 
 
 class Snapshot(Protocol):

@@ -2,25 +2,27 @@
 
 What SQLAlchemy does for a statement in each call (building it, its cache key, a cursor, its own rows, and the greenlet
 around all that) costs two to three times what asyncpg takes to run it. Here, only its pool is left of that; the
-connections, their settings and their limits are the same. GetUser costs 0.5 of what it did.
+connections, their settings and their limits are the same. (CPU for BatchGetUsers: 0.57 of that with SQLAlchemy's
+execution, for ListOrders 0.68.)
 """
 
+import asyncio
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import asyncpg
-from sqlalchemy import Executable, Numeric
+from sqlalchemy import Executable, Numeric, Row, Select
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import greenlet_spawn
 
-from service.application.ports import DatabaseUnavailable, StoreError
-from service.db.engine import JSON
-from service.db.errors import READ_ONLY, meaning_of, sqlstate_of
+from service.application.ports import DatabaseUnavailable, Overloaded, StoreError
+from service.db.engine import JSON, for_single_statements
+from service.db.errors import READ_ONLY, meaning_of, sqlstate_of, translated
 from service.db.tables import EnumText
 
 _DIALECT: Any = asyncpg_dialect.dialect(**JSON)  # type: ignore[no-untyped-call]
@@ -88,23 +90,61 @@ def _result_processor(kind: TypeEngine[Any]) -> _Processor | None:
     return cast("_Processor | None", kind._cached_result_processor(_DIALECT, oid))  # noqa: SLF001
 
 
+def _is_rolled_back(error: BaseException) -> bool:
+    """Return whether PostgreSQL has said, before the connection broke, that it ends it: it has rolled back then.
+
+    Only its own words count, which name a place in its source. Those of a pooler in between say nothing of what has
+    become of the statement.
+    """
+    cause = error.__cause__
+    return isinstance(cause, asyncpg.PostgresError) and bool(cause.server_source_function)
+
+
 class Driver:
-    """Runs hot statements on the connections of an engine's pool, each in a transaction of its own."""
+    """Runs hot statements on the connections of an engine's pool, each in a transaction of its own; others too."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._pool = engine.sync_engine.pool
+        self._engine = for_single_statements(engine)
+        self._pool = pool = engine.sync_engine.pool
+        self._patience: float | None = pool.timeout() if isinstance(pool, QueuePool) else None
+        # To wait here for one of the pool's connections costs less than to wait there.
+        self._connections = asyncio.Semaphore(pool.size() if isinstance(pool, QueuePool) else 1)
+
+    async def rows(self, statement: Statement | Select[Any], values: Values) -> Sequence[Row[Any]]:
+        """Return all rows of a statement that only reads, hot or not; raises StoreError."""
+        if isinstance(statement, Statement):
+            return await self.fetch(statement, values)
+        with translated():
+            async with self._engine.connect() as connection:
+                rows: Sequence[Row[Any]] = (await connection.execute(statement, values)).all()
+                return rows
 
     async def fetch(
         self, statement: Statement, values: Values, *, lost: type[StoreError] = DatabaseUnavailable
     ) -> list[Any]:
-        """Return all rows of a statement.
+        """Return all rows of a statement; waits for a connection.
 
         A cancellation costs the connection, so whoever may be cancelled shields this.
 
         Raises:
             StoreError: `lost` where the connection broke after the statement was sent, and nothing was heard of it.
             AlreadyExists: a constraint was violated that stands for it.
+            Overloaded: no connection was free in time.
         """
+        if self._connections.locked():
+            try:
+                async with asyncio.timeout(self._patience):
+                    await self._connections.acquire()
+            except TimeoutError as error:
+                raise Overloaded from error
+        else:
+            await self._connections.acquire()
+        try:
+            return await self._fetch(statement, values, lost)
+        finally:
+            self._connections.release()
+
+    async def _fetch(self, statement: Statement, values: Values, lost: type[StoreError]) -> list[Any]:
         try:
             pooled = await self._check_out()
         except Exception as error:
@@ -114,21 +154,16 @@ class Driver:
         connection = cast("Any", pooled.driver_connection)
         try:
             return statement.rows(await connection.fetch(statement.text, *statement.arguments(values)))
-        except (
-            asyncpg.PostgresConnectionError,
-            asyncpg.InterfaceError,
-            asyncpg.InternalClientError,
-            OSError,
-        ) as error:
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
             # InterfaceError: the connection was closed, or this program is wrong. InternalClientError: PostgreSQL has
-            # ended it, and the driver has not seen it close yet.
-            known = connection.is_closed() or not isinstance(error, asyncpg.InterfaceError)
+            # said while the connection was idle that it ends it, and not ended it yet.
+            broken = connection.is_closed() or not isinstance(error, asyncpg.InterfaceError)
             pooled.invalidate()
-            if known:
-                raise lost from error
-            raise
+            if not broken:
+                raise
+            raise (DatabaseUnavailable if _is_rolled_back(error) else lost) from error
         except asyncpg.PostgresError as error:
-            # What PostgreSQL reports, it has rolled back, also where it ends the connection with that.
+            # What PostgreSQL reports, it has rolled back.
             if sqlstate_of(error) == READ_ONLY:
                 # It leads to a replica, and would for ever.
                 pooled.invalidate()

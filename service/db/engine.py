@@ -15,14 +15,17 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from service.config import DatabaseSettings, SettingsError
 from service.db.errors import READ_ONLY, sqlstate_of
+from service.db.pooler import UNPREPARED, connection_class
 
+# An engine's own option: whether there is a pooler in transaction mode between it and PostgreSQL.
+_POOLER = "commerce_pooler"
 # How SQLAlchemy reads and writes JSON.
 JSON: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     {"json_serializer": lambda value: orjson.dumps(value).decode(), "json_deserializer": orjson.loads}
 )
 
 
-def async_url(database_url: str) -> URL:
+def async_url(database_url: str, name: str = "DATABASE_URL") -> URL:
     """Return the URL for asyncpg, also from the forms that other programs take (`postgres://…?sslmode=require`).
 
     Raises:
@@ -33,10 +36,10 @@ def async_url(database_url: str) -> URL:
         url = make_url(database_url)
     except (ArgumentError, ValueError) as error:
         raise SettingsError(
-            "DATABASE_URL is wrong: it is not a URL such as postgresql://user:password@host/database"
+            f"{name} is wrong: it is not a URL such as postgresql://user:password@host/database"
         ) from error
     if url.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
-        raise SettingsError("DATABASE_URL is wrong: it must begin with postgresql://")
+        raise SettingsError(f"{name} is wrong: it must begin with postgresql://")
     url = url.set(drivername="postgresql+asyncpg")
     if sslmode := url.query.get("sslmode"):
         url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": sslmode})
@@ -62,6 +65,7 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -
         # Statements' values never reach a message of SQLAlchemy.
         hide_parameters=True,
         **JSON,
+        execution_options=_execution_options(settings),
         # A process that stops in the middle of a transaction must not keep its locks.
         connect_args=_connect_args(settings, "commerce", idle_seconds=settings.db_statement_timeout),
     )
@@ -77,8 +81,18 @@ def create_export_engine(settings: DatabaseSettings, *, idle_seconds: float) -> 
         poolclass=NullPool,
         hide_parameters=True,
         **JSON,
+        execution_options=_execution_options(settings),
         connect_args=_connect_args(settings, "commerce export", idle_seconds=idle_seconds),
     )
+
+
+def for_single_statements(engine: AsyncEngine) -> AsyncEngine:
+    """Return the engine on which each statement is a transaction of its own; it is left without a commit."""
+    if engine.get_execution_options().get(_POOLER):
+        # Its transactions carry the limits.
+        return engine
+    # A single statement is its own snapshot; BEGIN and ROLLBACK around it would be two more round trips.
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _leave_replica(context: ExceptionContext) -> None:
@@ -98,17 +112,27 @@ def _connect(*arguments: object, **options: object) -> Awaitable[Any]:
     return connecting
 
 
+def _execution_options(settings: DatabaseSettings) -> dict[str, bool]:
+    return {_POOLER: settings.db_pooler == "transaction"}
+
+
 def _connect_args(settings: DatabaseSettings, name: str, *, idle_seconds: float) -> dict[str, object]:
     seconds = settings.db_statement_timeout
+    limits = {
+        "statement_timeout": str(int(seconds * 1000)),
+        "idle_in_transaction_session_timeout": str(int(idle_seconds * 1000)),
+    }
+    session = {"application_name": name, "timezone": "UTC"}
+    if settings.db_pooler == "transaction":
+        kept: dict[str, object] = {**UNPREPARED, "connection_class": connection_class(limits)}
+    else:
+        session |= limits
+        kept = {}
     return {
         "async_creator_fn": _connect,
         "timeout": settings.db_connect_timeout,
         # For a network that swallows packets; the server's own limits come first.
         "command_timeout": seconds + 5,
-        "server_settings": {
-            "application_name": name,
-            "timezone": "UTC",
-            "statement_timeout": str(int(seconds * 1000)),
-            "idle_in_transaction_session_timeout": str(int(idle_seconds * 1000)),
-        },
+        "server_settings": session,
+        **kept,
     }

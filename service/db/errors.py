@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from types import MappingProxyType
 
 from asyncpg import PostgresError
-from sqlalchemy.exc import DBAPIError, EmulatedDBAPIException
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from service.application.ports import Contention, DatabaseUnavailable, DeadlineExceeded, Overloaded
@@ -27,6 +28,9 @@ _SQLSTATES: Mapping[str, Callable[[], Exception]] = MappingProxyType(
 # Connection exceptions, operator intervention (shutdown, failover), no connection left, a primary turned replica, and
 # while connecting a database that takes no connections, or a wrong user, password or database.
 _UNAVAILABLE = ("08", "57P", "53", READ_ONLY, "55000", "28", "3D")
+
+# SQLAlchemy's, the driver's own, and what its dialect makes of these while it connects.
+_OF_POSTGRESQL = (DBAPIError, PostgresError, AsyncAdapt_asyncpg_dbapi.Error)
 
 _CONSTRAINTS: Mapping[str, Callable[[], Exception]] = MappingProxyType(
     {
@@ -67,8 +71,7 @@ def meaning_of(error: Exception) -> Exception | None:
     if isinstance(error, OSError):
         # OSError: connection refused, reset, or (TimeoutError) not answered in time.
         return DatabaseUnavailable()
-    # Of the driver, of SQLAlchemy, or of its pool, whose errors are neither.
-    if not isinstance(error, DBAPIError | PostgresError | EmulatedDBAPIException):
+    if not isinstance(error, _OF_POSTGRESQL):
         return None
     sqlstate = sqlstate_of(error) or ""
     if getattr(error, "connection_invalidated", False) or sqlstate.startswith(_UNAVAILABLE):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.db.engine import for_single_statements
 from service.db.errors import translated
 
 # One statement, so one snapshot: nothing that is committed meanwhile looks like a difference.
@@ -45,5 +46,5 @@ FROM credit_entries GROUP BY transaction_id, currency HAVING sum(amount) <> 0
 async def ledger_differences(engine: AsyncEngine) -> Sequence[str]:
     """Return each difference in words, none if every balance is the sum of its entries; raises StoreError."""
     with translated():
-        async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        async with for_single_statements(engine).connect() as connection:
             return (await connection.scalars(_DIFFERENCES)).all()

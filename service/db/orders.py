@@ -100,6 +100,8 @@ class Orders:
         self.new: list[Order] = []
         # Each with what it was like in the database.
         self._known: list[tuple[Order, Order]] = []
+        # Whether one was asked for without a lock.
+        self.asked_unlocked = False
         # The one that was read without a lock, and its version then.
         self.unlocked: tuple[Order, int] | None = None
 
@@ -135,6 +137,7 @@ class Orders:
         """Return the order, to change nothing of it but by one of its verbs; raises OrderNotFound."""
         if self._read_at_once is None:
             return await self.get_for_update(order_id)
+        self.asked_unlocked = True
         row = await self._read_at_once(order_id)
         if row is None:
             raise OrderNotFound(str(order_id))

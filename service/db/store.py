@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.application.ports import RequestKey, TimeLeft
 from service.application.ports import UnitOfWork as UnitOfWorkPort
 from service.config import DatabaseSettings
+from service.db.at_once import OrderWrites
 from service.db.engine import create_engine
 from service.db.errors import translated
 from service.db.orders import WHOLE_BY_IDS, OrderNumbers
@@ -20,6 +21,7 @@ from service.db.queries.orders import OrderQueries
 from service.db.queries.reader import Reader
 from service.db.queries.users import UserQueries
 from service.db.readiness import problem_with
+from service.db.replica import Replica
 from service.db.tables import signing_keys
 from service.db.unit_of_work import UnitOfWork
 
@@ -27,15 +29,22 @@ log = structlog.get_logger()
 
 
 class Store:
-    """The write side (`unit_of_work`) and the read side (`…_queries`) of one database."""
+    """The write side (`unit_of_work`) and the read side (`…_queries`) of one database.
 
-    def __init__(self, settings: DatabaseSettings) -> None:
+    Args:
+        settings: where it is.
+        replica: a replica of it, which is closed with the rest.
+    """
+
+    def __init__(self, settings: DatabaseSettings, replica: Replica | None = None) -> None:
         self.engine = create_engine(settings)
         # Apart, so that a busy pool does not look like a lost database.
         self._probe_engine = create_engine(settings, pool_size=1)
-        reader = self._reader = Reader(self.engine)
+        self._replica = replica
+        reader = self._reader = Reader(self.engine, replica)
         self._numbers = OrderNumbers(reader)
-        self._whole_orders = reader.point_reads(WHOLE_BY_IDS, "ids")
+        self._whole_order = reader.point_reads(WHOLE_BY_IDS, "ids")
+        self._order_writes = OrderWrites(reader.driver, reader.detached)
         self.user_queries = UserQueries(reader)
         self.order_queries = OrderQueries(reader)
         self.note_queries = NoteQueries(reader)
@@ -51,9 +60,9 @@ class Store:
         """Return a unit of work, as `service.application.ports.UnitOfWorkFactory` says."""
         return UnitOfWork(
             self.engine,
-            self._reader,
             self._numbers,
-            self._whole_orders,
+            self._whole_order,
+            self._order_writes,
             actor=actor,
             request=request,
             time_left=time_left,
@@ -74,6 +83,8 @@ class Store:
     async def close(self) -> None:
         """Close all connections, when nothing runs on them any more."""
         await self._reader.drain()
+        if self._replica:
+            await self._replica.close()
         await self.engine.dispose()
         await self._probe_engine.dispose()
 

@@ -246,9 +246,12 @@ order_tags = Table(
     metadata,
     Column("order_id", ForeignKey(orders.c.id, ondelete="CASCADE"), nullable=False),
     Column("tag_id", ForeignKey(tags.c.id), nullable=False),
+    # That of the order. Only a trigger writes it, so that the orders of a tag are in an index in the order of lists.
+    Column("create_time", _Time),
     PrimaryKeyConstraint("order_id", "tag_id"),
-    # With the order, so that the orders of a tag are found and counted in the index alone.
+    # With the order, so that the orders of a tag are counted in the index alone.
     Index(None, "tag_id", "order_id"),
+    Index(None, "tag_id", "create_time", "order_id"),
 )
 
 # How notes are searched: words as they are written. A stemmer knows one language, and drops words that part numbers and

@@ -1,10 +1,11 @@
 """The unit of work: one call's transaction."""
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, event, insert, select, text, update
@@ -22,15 +23,12 @@ from service.application.ports import (
     RequestKey,
     TimeLeft,
 )
-from service.db import at_once
 from service.db import mapping as mapping  # noqa: PLC0414 - maps the entities before the first session
-from service.db.at_once import event_row
-from service.db.coalesce import PointReads
+from service.db.at_once import OrderWrites, Write, event_row
 from service.db.credit import Credit
 from service.db.errors import meaning_of, translated
 from service.db.notes import Notes
 from service.db.orders import OrderNumbers, Orders
-from service.db.queries.reader import Reader
 from service.db.tables import credit_entries, events, request_ids
 from service.db.users import Users
 from service.domain.errors import DomainError, RequestIdReused
@@ -63,9 +61,9 @@ class UnitOfWork:
     def __init__(  # noqa: PLR0913 - what it works with, and what the call says
         self,
         engine: AsyncEngine,
-        reader: Reader,
         numbers: OrderNumbers,
-        whole_orders: PointReads,
+        whole_order: Callable[[UUID], Awaitable[Any]],
+        writes: OrderWrites,
         *,
         actor: str,
         request: RequestKey | None,
@@ -79,12 +77,13 @@ class UnitOfWork:
         self._actor = actor
         self._request = request
         self._time_left = time_left
-        self._reader = reader
+        self._writes = writes
         self._at_once = at_once
         # A user and what it must be ACTIVE for, which is not checked yet.
         self._active: tuple[UUID, str] | None = None
         self.users = Users(self._begin, self._collect, self._require_active)
-        self.orders = Orders(self._begin, self._collect, numbers, whole_orders.get if at_once else None)
+        self._whole_order = whole_order
+        self.orders = Orders(self._begin, self._collect, numbers, self._read_order if at_once else None)
         self.notes = Notes(self._begin)
         self.credit = Credit(self._begin)
 
@@ -102,8 +101,8 @@ class UnitOfWork:
             # Where the connection has gone, PostgreSQL has rolled back.
             if not isinstance(meaning_of(error), DatabaseUnavailable):
                 raise
-        if isinstance(exc, DomainError) and self.orders.unlocked and self._request:
-            # What it refuses may be what the first call with this request id has done.
+        if isinstance(exc, DomainError) and self._has_skipped_checks():
+            # What they find comes first: it may be that the first call with this request id has done all this.
             raise NotAtOnce from exc
         if isinstance(exc, Exception) and (meaning := meaning_of(exc)):
             raise meaning from exc
@@ -165,6 +164,10 @@ class UnitOfWork:
     def _has_work(self) -> bool:
         return bool(self._session or self._active or self.orders.new or self.orders.unlocked or self._events)
 
+    def _has_skipped_checks(self) -> bool:
+        """Whether a transaction would have asked before about the request id, or about the user."""
+        return self._session is None and bool(self._active or (self.orders.asked_unlocked and self._request))
+
     def _is_one_statement(self) -> bool:
         """Whether all there is to do is to place one order for an active user, or to write one that was not locked."""
         if self._session or self._events:
@@ -175,19 +178,24 @@ class UnitOfWork:
 
     async def _commit_at_once(self, response: bytes) -> None:
         """Do all of it with one statement; raises NotAtOnce if that cannot be, or something is in the way."""
-        seconds = self._time_left()
-        if seconds <= 0:
+        if self._time_left() <= 0:
             raise DeadlineExceeded
-        if self.orders.unlocked:
-            order, version = self.orders.unlocked
-            (event,) = order.take_events()
-            write = at_once.changing(order, version, event, self._actor, self._request, response, seconds)
-        else:
-            (order,) = self.orders.new
-            (event,) = order.take_events()
-            write = at_once.placing(order, event, self._actor, self._request, response, seconds)
-        if not await self._reader.write(*write):
+        order, old_version = self.orders.unlocked or (self.orders.new[0], 0)
+        (event,) = order.take_events()
+        write = Write(order, event, self._actor, self._request, response)
+        try:
+            done = await (self._writes.change(write, old_version) if old_version else self._writes.place(write))
+        except Contention as error:
+            raise NotAtOnce from error
+        if not done:
             raise NotAtOnce
+
+    async def _read_order(self, order_id: UUID) -> Any:  # noqa: ANN401 - a row
+        try:
+            async with asyncio.timeout(max(0, self._time_left())):
+                return await self._whole_order(order_id)
+        except TimeoutError as error:
+            raise DeadlineExceeded from error
 
     async def _require_active(self, user_id: UUID, action: str) -> None:
         """Require a user to be ACTIVE until the commit: there, or if the transaction has more to do, here."""

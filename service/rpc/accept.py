@@ -1,13 +1,13 @@
-"""Takes calls from gRPC several at a time, which halves what a call costs under load.
+"""Takes calls from gRPC several at a time, which nearly halves what a call costs under load.
 
 A `grpc.aio` server asks gRPC for one call of a method, and for the next one when it has been handed that. So calls that
 arrive together wait for a turn of the event loop each, and the library's threads fight that loop for Python's lock once
 for every call. Two ways out:
 
 - `calls`: ask for many calls of each method at once. This needs gRPC's private interface, so it is for those releases
-  that the tests have shown it with. (CPU for an empty call 0.4 of gRPC's own way, at 64 in flight on 8 connections.)
+  that the tests have shown it with. (CPU for GetUser 0.55 of gRPC's own way, at 64 in flight on 8 connections.)
 - `listeners`: many servers in one process that listen on one port (SO_REUSEPORT), each of which asks for one call. All
-  of it is public; the kernel gives each connection to one of them. (0.5, with as many connections as listeners.)
+  of it is public; the kernel gives each connection to one of them. (0.74, with 8 of each.)
 """
 
 import asyncio

@@ -8,7 +8,7 @@ import commerce.orders.v1.order_service_pb2 as pb
 from commerce.orders.v1.order_service_pb2_grpc import OrderServiceServicer
 
 from service.application.notes import change_note, create_note, delete_note
-from service.application.ports import NoteQueries, UnitOfWork
+from service.application.ports import MAX_RANKED, NoteQueries, UnitOfWork
 from service.rpc.interceptors.base import Context
 from service.rpc.messages.notes import (
     MATCH_POSITION,
@@ -72,5 +72,6 @@ class OrderNoteMethods(OrderServiceServicer):
         return pb.SearchOrderNotesResponse(
             matches=map(order_note_match_message, found.rows),
             next_page_token=self._page_tokens.next(request, found, MATCH_POSITION),
-            total_size=found.total_size,
+            total_size=found.total_size if request.include_total_size else 0,
+            truncated=found.total_size == MAX_RANKED,
         )

@@ -42,7 +42,7 @@ async def placed(store: Store, user: User) -> Order:
 
 async def test_an_active_user_places_an_order(store: Store, user: User) -> None:
     order = await placed(store, user)
-    (row,) = await store.order_queries.by_ids([order.id])
+    (row,) = await store.order_queries.by_ids([str(order.id)])
     assert (row.user_id, row.status, row.order_number) == (user.id, OrderStatus.PENDING, order.order_number)
     assert row.total_amount == Decimal("21.00")
 
@@ -67,7 +67,7 @@ async def test_a_change_that_nobody_commits_is_not_kept(store: Store, user: User
     async with unit_of_work(store) as uow:
         await change_order(uow, order.id, "", lambda order: order.confirm(NOW))
         await uow.flush()
-    (row,) = await store.order_queries.by_ids([order.id])
+    (row,) = await store.order_queries.by_ids([str(order.id)])
     assert (row.status, row.version) == (OrderStatus.PENDING, 1)
 
 

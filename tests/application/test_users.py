@@ -13,7 +13,8 @@ from service.db.store import Store
 from service.domain.errors import DomainError, EtagMismatch, InvalidCredentials, InvalidField, UserDeleted, UserNotFound
 from service.domain.users import User, UserFields
 from service.passwords import Argon2Passwords
-from tests.support import FAST_PASSWORDS, PASSWORD, counted_statements
+from tests.sent import sent_statements
+from tests.support import FAST_PASSWORDS, PASSWORD
 
 # Far longer than a statement takes.
 SLOW_PASSWORDS = {"argon2_time_cost": 20, "argon2_memory_kib": 8192}
@@ -72,10 +73,10 @@ async def test_a_created_user_signs_in(store: Store, passwords: Argon2Passwords)
 
 
 async def test_a_user_without_a_name_costs_no_statement(store: Store, passwords: Argon2Passwords) -> None:
-    with counted_statements() as statements, pytest.raises(InvalidField):
+    with sent_statements() as sent, pytest.raises(InvalidField):
         async with unit_of_work(store) as uow:
             await create_user(uow, passwords, {"email": "", "username": "ada"}, PASSWORD, NOW)
-    assert statements == []
+    assert sent == []
 
 
 async def test_no_connection_waits_while_passwords_do(store: Store, passwords: Argon2Passwords) -> None:
@@ -83,13 +84,13 @@ async def test_no_connection_waits_while_passwords_do(store: Store, passwords: A
     busy = Argon2Passwords(load(PasswordSettings, **SLOW_PASSWORDS, password_threads=1, password_queue=1))
     hashing = [asyncio.create_task(busy.hash(PASSWORD)) for _ in range(2)]
     await asyncio.sleep(0)
-    with counted_statements() as statements:
+    with sent_statements() as sent:
         async with unit_of_work(store) as uow:
             with pytest.raises(Overloaded):
                 await create_user(uow, busy, somebody(), PASSWORD, NOW)
             with pytest.raises(Overloaded):
                 await set_password(uow, busy, user.id, "another password", NOW, etag="")
-        assert statements == []
+        assert sent == []
     await asyncio.gather(*hashing)
     busy.close()
 
@@ -162,9 +163,9 @@ async def test_only_an_active_user_signs_in(
 
 async def test_signing_in_reads_once_and_writes_nothing(store: Store, passwords: Argon2Passwords) -> None:
     user = await created(store, passwords)
-    with counted_statements() as statements:
+    with sent_statements() as sent:
         assert await signs_in(store, passwords, user)
-    assert len(statements) == 1
+    assert len(sent) == 1
 
 
 async def test_a_password_is_hashed_anew_when_the_parameters_changed(store: Store, passwords: Argon2Passwords) -> None:
@@ -179,7 +180,7 @@ async def test_a_password_is_hashed_anew_when_the_parameters_changed(store: Stor
         assert await signs_in(store, others, user)
         assert await hash_of(store, user) == after
     # Nothing of the user itself has changed.
-    row = (await store.user_queries.by_ids([user.id]))[0]
+    row = (await store.user_queries.by_ids([str(user.id)]))[0]
     assert (row.version, row.update_time) == (1, NOW)
 
 

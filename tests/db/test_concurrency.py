@@ -23,10 +23,10 @@ from google.type.money_pb2 import Money
 from structlog.testing import capture_logs
 
 from tests.conftest import running_server
-from tests.faults import Observer, eventually, holding, observing, settled
+from tests.faults import CREATE_ORDER, Observer, eventually, holding, holding_request_id, observing, settled
 from tests.support import PASSWORD, Clients, Failure, connect, item, new_order, new_user
+from tests.wire import user_with_credit
 
-CREATE_ORDER = "/commerce.orders.v1.OrderService/CreateOrder"
 LOCK_USER = "SELECT FROM users WHERE id = $1 FOR UPDATE"
 LOCK_ORDER = "SELECT FROM orders WHERE id = $1 FOR UPDATE"
 
@@ -176,22 +176,31 @@ async def test_no_order_is_placed_after_its_user_was_deactivated(clients: Client
         assert await observer.count("events", f"{of_user} AND position > {deactivated}", UUID(user.id)) == 0
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "step by step"])
 async def test_a_deactivation_waits_for_an_order_that_has_seen_the_user_active(
-    clients: Clients, shared_database_url: str
+    clients: Clients, shared_database_url: str, *, at_once: bool
 ) -> None:
-    user = await clients.create_user()
+    user_id = await user_with_credit(clients)
+    order = new_order(user_id, items=[item("anvil", 1, 1)])
+    request = pb.CreateOrderRequest(order=order, request_id=str(uuid4()), pay_with_credit=not at_once)
+    # What each way of placing it waits for after it has seen the user.
+    held: Any = (
+        holding_request_id(shared_database_url, request.request_id)
+        if at_once
+        else holding(shared_database_url, "LOCK TABLE events IN SHARE MODE")
+    )
     async with observing(shared_database_url) as observer:
-        async with holding(shared_database_url, "LOCK TABLE events IN SHARE MODE"):
-            create = asyncio.ensure_future(clients.create_order(user.id))
+        async with held:
+            create = asyncio.ensure_future(clients.orders.CreateOrder(request))
             await observer.until_waiting(1)
-            deactivate = clients.users.DeactivateUser(users_pb.DeactivateUserRequest(id=user.id))
+            deactivate = clients.users.DeactivateUser(users_pb.DeactivateUserRequest(id=user_id))
             deactivating = asyncio.ensure_future(deactivate)
             await observer.until_waiting(2)
-        order = await create
+        placed = (await create).order
         await deactivating
-        first = await observer.connection.fetchval("SELECT min(position) FROM events WHERE aggregate_id = $1", order.id)
-        last = await observer.connection.fetchval("SELECT max(position) FROM events WHERE aggregate_id = $1", user.id)
-        assert first < last
+        position = "SELECT max(position) FROM events WHERE aggregate_id = $1"
+        placing = await observer.connection.fetchval(position, placed.id)
+        assert placing < await observer.connection.fetchval(position, user_id)
 
 
 async def test_two_replacements_of_the_items_leave_one_whole(clients: Clients, shared_database_url: str) -> None:

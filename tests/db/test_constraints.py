@@ -417,6 +417,12 @@ async def test_positions_are_not_chosen(connection: asyncpg.Connection, table: s
         await connection.execute(f"INSERT INTO {table} SELECT * FROM {table}")
 
 
+async def test_a_tag_of_an_order_has_the_time_of_the_order_whoever_writes_it(connection: asyncpg.Connection) -> None:
+    times = "SELECT orders.create_time, order_tags.create_time FROM order_tags JOIN orders ON id = order_id"
+    ((of_order, of_tag),) = await connection.fetch(f"{times} WHERE order_id = '{ORDER}'")
+    assert of_tag == of_order
+
+
 async def test_a_user_takes_what_is_its_alone_along_and_so_does_an_order(connection: asyncpg.Connection) -> None:
     await connection.execute(f"DELETE FROM orders WHERE user_id = '{ADA}'; DELETE FROM users WHERE id = '{ADA}'")
     for table in ("order_items", "order_tags", "order_notes"):
@@ -505,6 +511,7 @@ async def test_only_what_can_be_unknown_can_be_null(connection: asyncpg.Connecti
         # Filled by triggers and by the database, never by a writer.
         "users.search",
         "order_notes.search",
+        "order_tags.create_time",
         "credit_entries.user_id",
         "credit_entries.balance_after",
         "credit_entries.order_id",

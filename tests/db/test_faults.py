@@ -10,17 +10,30 @@ import commerce.orders.v1.order_service_pb2 as pb
 import commerce.users.v1.user_service_pb2 as users_pb
 import grpc
 import pytest
+from commerce.orders.v1.order_pb2 import Order
+from commerce.users.v1.user_pb2 import User
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from tests.conftest import running_server
-from tests.faults import COMMIT_WAITS, HOLD_COMMITS, Observer, eventually, holding, observing, proxy_to
+from tests.faults import (
+    COMMIT,
+    COMMIT_WAITS,
+    CREATE_ORDER,
+    HOLD_COMMITS,
+    Observer,
+    eventually,
+    holding,
+    observing,
+    proxy_to,
+)
 from tests.support import Clients, connect, driver_connection, fails, item, new_order
+from tests.wire import user_with_credit
 
-CREATE_ORDER = "/commerce.orders.v1.OrderService/CreateOrder"
 LOCK_USER = "SELECT FROM users WHERE id = $1 FOR UPDATE"
+MARKER = "cart-to-lose"
 
 # Refuses the first orders as a SERIALIZABLE transaction would be; a sequence does not roll back.
 REFUSE_ORDERS = """
@@ -63,8 +76,13 @@ def failed_attempts(logs: list[EventDict]) -> list[int]:
     return [line["attempt"] for line in logs if line["event"] == "attempt failed"]
 
 
-def with_request_id(user_id: str) -> pb.CreateOrderRequest:
-    return pb.CreateOrderRequest(order=new_order(user_id), request_id=str(uuid4()))
+def with_request_id(user_id: str, **fields: bool) -> pb.CreateOrderRequest:
+    return pb.CreateOrderRequest(order=to_lose(user_id), request_id=str(uuid4()), **fields)
+
+
+def to_lose(user_id: str) -> Order:
+    """Return an order that is known again in what is sent to PostgreSQL."""
+    return new_order(user_id, items=[item("anvil", 1, 1)], external_ref=MARKER)
 
 
 async def assert_written_once(seen: Observer, request: pb.CreateOrderRequest, answer: pb.CreateOrderResponse) -> None:
@@ -86,10 +104,11 @@ async def test_a_call_that_postgresql_sacrifices_to_end_a_deadlock_is_run_anew(
     name = await seen.connection.fetchval("SELECT current_database()")
     await seen.connection.execute(f"ALTER DATABASE \"{name}\" SET deadlock_timeout = '50ms'")
     async with serving(database_url) as clients:
-        user = await clients.create_user()
-        request = with_request_id(user.id)
+        user_id = await user_with_credit(clients)
+        # Step by step: what is done at once waits for nobody while it has anything but the user.
+        request = with_request_id(user_id, pay_with_credit=True)
         async with holding(database_url, "LOCK TABLE events IN SHARE MODE") as other:
-            async with holding_user(database_url, user.id):
+            async with holding_user(database_url, user_id):
                 call = asyncio.ensure_future(clients.orders.CreateOrder(request))
                 # It has claimed its request id, and waits for the user.
                 await seen.until_waiting(1)
@@ -187,9 +206,9 @@ async def test_nobody_notices_that_all_idle_connections_were_killed(database_url
     async with serving(database_url) as clients:
         user = await clients.create_user()
         for concurrently in (False, True):
-            await open_ten_connections(clients, seen, database_url, user.id)
+            await open_ten_connections(clients, seen, database_url, user)
             await seen.terminate(await seen.backends())
-            gets = [partial(clients.users.GetUser, users_pb.GetUserRequest(id=user.id))] * 10
+            gets = [partial(clients.users.GetUser, request) for request in both_keys(user)] * 5
             creates = [partial(clients.create_order, user.id)] * 10
             calls = [call for pair in zip(gets, creates, strict=True) for call in pair]
             if concurrently:
@@ -200,12 +219,31 @@ async def test_nobody_notices_that_all_idle_connections_were_killed(database_url
     assert await seen.count("orders") == 20
 
 
-async def open_ten_connections(clients: Clients, seen: Observer, database_url: str, user_id: str) -> None:
+def both_keys(user: User) -> list[users_pb.GetUserRequest]:
+    """Return requests for a user: by its id, which many calls ask together, and by its name, which each asks alone."""
+    return [users_pb.GetUserRequest(id=user.id), users_pb.GetUserRequest(username=user.username)]
+
+
+async def open_ten_connections(clients: Clients, seen: Observer, database_url: str, user: User) -> None:
     async with holding(database_url, "LOCK TABLE users"):
-        get = partial(clients.users.GetUser, users_pb.GetUserRequest(id=user_id))
+        get = partial(clients.users.GetUser, users_pb.GetUserRequest(username=user.username))
         calls = [asyncio.ensure_future(get()) for _ in range(10)]
         await seen.until_waiting(10)
     await asyncio.gather(*calls)
+
+
+async def test_a_connection_that_ends_while_it_is_idle_is_not_used_though_it_is_still_open(
+    database_url: str, seen: Observer
+) -> None:
+    async with proxy_to(database_url) as proxy, serving(proxy.url) as clients:
+        user = await clients.create_user()
+        proxy.keeps_open = True
+        for request in both_keys(user):
+            await seen.terminate(await seen.backends())
+            assert (await clients.users.GetUser(request)).user == user
+        await seen.terminate(await seen.backends())
+        await clients.users.DeactivateUser(users_pb.DeactivateUserRequest(id=user.id))
+        await proxy.refuse()
 
 
 @pytest.mark.parametrize(
@@ -224,31 +262,55 @@ async def test_nobody_notices_a_change_of_the_schema_that_this_build_can_live_wi
         user = await clients.create_user()
         await clients.create_order(user.id)
         # Each with its prepared statements.
-        await open_ten_connections(clients, seen, database_url, user.id)
-        await seen.connection.execute(change)
-        gets = [clients.users.GetUser(users_pb.GetUserRequest(id=user.id)) for _ in range(20)]
-        assert [answer.user for answer in await asyncio.gather(*gets)] == [user] * 20
+        await open_ten_connections(clients, seen, database_url, user)
         await asyncio.gather(*(clients.create_order(user.id) for _ in range(20)))
+        await seen.connection.execute(change)
+        gets = [clients.users.GetUser(request) for request in both_keys(user) * 10]
+        assert [answer.user for answer in await asyncio.gather(*gets)] == [user] * 20
+        orders = await asyncio.gather(*(clients.create_order(user.id) for _ in range(20)))
+        confirms = [clients.orders.ConfirmOrder(pb.ConfirmOrderRequest(id=order.id)) for order in orders]
+        assert {answer.order.etag for answer in await asyncio.gather(*confirms)} == {"v2"}
 
 
 async def test_a_backend_killed_in_commit_leaves_the_outcome_unknown(database_url: str, seen: Observer) -> None:
     await seen.connection.execute(COMMIT_WAITS)
     async with serving(database_url) as clients:
-        user = await clients.create_user()
+        request = pb.CreateOrderRequest(order=to_lose(await user_with_credit(clients)), pay_with_credit=True)
         async with holding(database_url, HOLD_COMMITS):
-            call = asyncio.ensure_future(clients.create_order(user.id))
+            call = asyncio.ensure_future(clients.orders.CreateOrder(request))
             await seen.terminate(await seen.until_waiting(1))
             with fails(grpc.StatusCode.UNKNOWN, "OUTCOME_UNKNOWN"):
                 await call
     await assert_nothing_written(seen)
 
 
-async def test_a_backend_killed_in_commit_costs_a_call_with_a_request_id_nothing(
+async def test_a_backend_killed_in_the_commit_of_one_statement_is_known_to_have_done_nothing(
     database_url: str, seen: Observer, logs: list[EventDict]
 ) -> None:
     await seen.connection.execute(COMMIT_WAITS)
     async with serving(database_url) as clients:
-        request = with_request_id((await clients.create_user()).id)
+        user = await clients.create_user()
+        async with holding(database_url, HOLD_COMMITS):
+            call = asyncio.ensure_future(clients.create_order(user.id))
+            # The statement is answered with the end of its backend, which it has not survived: it is sent again.
+            await seen.terminate(await seen.until_waiting(1))
+            await seen.until_waiting(1)
+            assert await seen.count("orders") == 0
+        order = await call
+    assert failed_attempts(logs) == [1]
+    assert await seen.count("orders", "id = $1", UUID(order.id)) == await seen.count("orders") == 1
+
+
+both_ways = pytest.mark.parametrize("with_credit", [False, True], ids=["at once", "step by step"])
+
+
+@both_ways
+async def test_a_backend_killed_in_commit_costs_a_call_with_a_request_id_nothing(
+    database_url: str, seen: Observer, logs: list[EventDict], *, with_credit: bool
+) -> None:
+    await seen.connection.execute(COMMIT_WAITS)
+    async with serving(database_url) as clients:
+        request = with_request_id(await user_with_credit(clients), pay_with_credit=with_credit)
         async with holding(database_url, HOLD_COMMITS):
             call = asyncio.ensure_future(clients.orders.CreateOrder(request))
             await seen.terminate(await seen.until_waiting(1))
@@ -257,33 +319,50 @@ async def test_a_backend_killed_in_commit_costs_a_call_with_a_request_id_nothing
     await assert_written_once(seen, request, answer)
 
 
-async def test_a_lost_answer_to_commit_leaves_the_outcome_unknown(database_url: str, seen: Observer) -> None:
+def lost(*, with_credit: bool) -> bytes:
+    """Return what of a message to lose the answer to, so that the answer to a commit is lost."""
+    return COMMIT if with_credit else MARKER.encode()
+
+
+every_loss = pytest.mark.parametrize("resets", [False, True], ids=["closed", "reset"])
+
+
+@every_loss
+@both_ways
+async def test_a_lost_answer_to_commit_leaves_the_outcome_unknown(
+    database_url: str, seen: Observer, *, with_credit: bool, resets: bool
+) -> None:
     async with proxy_to(database_url) as proxy, serving(proxy.url) as clients:
-        user = await clients.create_user()
-        proxy.lose_commit = True
+        order = to_lose(await user_with_credit(clients))
+        proxy.lose_answer_to, proxy.resets = lost(with_credit=with_credit), resets
         with fails(grpc.StatusCode.UNKNOWN, "OUTCOME_UNKNOWN"):
-            await clients.create_order(user.id)
-        assert not proxy.lose_commit
+            await clients.orders.CreateOrder(pb.CreateOrderRequest(order=order, pay_with_credit=with_credit))
+        assert not proxy.lose_answer_to
     # It had happened, so running it anew would have made two.
     assert await seen.count("orders") == 1
 
 
+@every_loss
+@both_ways
 async def test_a_lost_answer_to_commit_is_found_again_by_its_request_id(
-    database_url: str, seen: Observer, logs: list[EventDict]
+    database_url: str, seen: Observer, logs: list[EventDict], *, with_credit: bool, resets: bool
 ) -> None:
     async with proxy_to(database_url) as proxy, serving(proxy.url) as clients:
-        request = with_request_id((await clients.create_user()).id)
-        proxy.lose_commit = True
+        request = with_request_id(await user_with_credit(clients), pay_with_credit=with_credit)
+        proxy.lose_answer_to, proxy.resets = lost(with_credit=with_credit), resets
         answer = await clients.orders.CreateOrder(request)
         assert await clients.orders.CreateOrder(request) == answer
     assert failed_attempts(logs) == [1]
     await assert_written_once(seen, request, answer)
 
 
-async def test_an_outcome_stays_unknown_when_the_database_does_not_come_back(database_url: str, seen: Observer) -> None:
+@both_ways
+async def test_an_outcome_stays_unknown_when_the_database_does_not_come_back(
+    database_url: str, seen: Observer, *, with_credit: bool
+) -> None:
     async with proxy_to(database_url) as proxy, serving(proxy.url) as clients:
-        request = with_request_id((await clients.create_user()).id)
-        proxy.lose_commit = proxy.close_after_loss = True
+        request = with_request_id(await user_with_credit(clients), pay_with_credit=with_credit)
+        proxy.lose_answer_to, proxy.close_after_loss = lost(with_credit=with_credit), True
         with fails(grpc.StatusCode.UNKNOWN, "OUTCOME_UNKNOWN"):
             await clients.orders.CreateOrder(request)
         await proxy.listen()

@@ -28,6 +28,8 @@ SELECT concat_ws(' ', 'column', relname, attname, format_type(atttypid, atttypmo
     WHERE relkind IN ('r', 'p', 'v', 'm')
 UNION ALL SELECT concat_ws(' ', 'constraint', conrelid::regclass, conname, pg_get_constraintdef(pg_constraint.oid))
     FROM pg_constraint JOIN own ON own.oid = conrelid
+UNION ALL SELECT 'statistics ' || pg_get_statisticsobjdef(oid)
+    FROM pg_statistic_ext WHERE stxnamespace = 'public'::regnamespace
 UNION ALL SELECT 'index ' || indexdef FROM pg_indexes WHERE schemaname = 'public'
 UNION ALL SELECT 'trigger ' || pg_get_triggerdef(pg_trigger.oid)
     FROM pg_trigger JOIN own ON own.oid = tgrelid WHERE NOT tgisinternal

@@ -17,7 +17,8 @@ from service.application.ports import OrderFilter, Page, UserFilter
 from service.config import ServerSettings, load
 from service.db.snapshots import Snapshots
 from tests.conftest import running_server
-from tests.support import Clients, connect, counted_statements, driver_connection, fails, item, resident_megabytes
+from tests.sent import sent_statements
+from tests.support import Clients, connect, driver_connection, fails, item, resident_megabytes
 
 EVERYBODY = UserFilter(states=None, created_from=None, created_before=None, superuser=None)
 ALL_ORDERS = OrderFilter(user_id=None, statuses=None, created_from=None, created_before=None, tags_any=(), tags_all=())
@@ -124,9 +125,9 @@ async def test_an_export_sees_one_moment_however_long_it_takes(database_url: str
 
 async def test_an_export_is_one_statement_for_each_page(database_url: str) -> None:
     async with many_users(database_url) as clients:
-        with counted_statements() as statements:
+        with sent_statements() as sent:
             assert len(await exported_users(clients)) == 20_000
-        assert len(statements) == 40
+        assert len(sent) == 40
 
 
 async def test_an_export_takes_the_same_memory_however_much_it_exports(database_url: str) -> None:

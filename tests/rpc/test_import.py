@@ -19,7 +19,8 @@ from service.config import DatabaseSettings, load
 from service.db.store import Store
 from service.rpc.imports import CHUNK_ROWS, LAST_COMMITTED_ROW, MAX_FAILURES
 from service.rpc.messages.user_import import parse_import_row
-from tests.support import PASSWORD, Clients, counted_statements, driver_connection, fails, resident_megabytes
+from tests.sent import sent_statements
+from tests.support import PASSWORD, Clients, driver_connection, fails, resident_megabytes
 
 SKIP = UserImportOnConflict.USER_IMPORT_ON_CONFLICT_SKIP
 UPDATE = UserImportOnConflict.USER_IMPORT_ON_CONFLICT_UPDATE
@@ -286,10 +287,10 @@ class Pulled:
 
 
 async def test_a_chunk_takes_few_statements_however_many_rows_it_has(clients: Clients) -> None:
-    with counted_statements() as statements:
+    with sent_statements() as sent:
         await import_users(clients, [new_row(profile=UserProfile(bio="x")) for _ in range(500)])
     # The time limit, a savepoint, the lookup, users, profiles, events, and the end of the savepoint.
-    assert len(statements) == 7
+    assert len(sent) == 7
 
 
 async def test_an_import_takes_the_same_memory_however_many_rows_it_has(clients: Clients) -> None:

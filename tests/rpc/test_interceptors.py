@@ -1,8 +1,5 @@
 import asyncio
-import io
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import redirect_stderr
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,104 +8,24 @@ import commerce.users.v1.user_service_pb2 as pb
 import grpc
 import pytest
 from commerce.users.v1.user_pb2 import UserState
-from commerce.users.v1.user_service_pb2 import GetUserRequest
-from google.protobuf import descriptor_pool
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodDescriptorProto, ServiceDescriptorProto
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from sqlalchemy import text
 
 from service.application.ports import Contention, DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown, Overloaded
-from service.config import DatabaseSettings, LogSettings, load
+from service.config import DatabaseSettings, load
 from service.db.engine import create_engine
 from service.domain.users import User
-from service.logs import configure_logging
 from service.rpc.current import current_unit_of_work
-from service.rpc.interceptors.base import Context, InterceptedMethods
+from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.reflection import add_reflection
-from tests.faults import Observer, eventually, holding
+from tests.echo import ARITIES, SERVICE, Echo, Log, call, logged, nothing
+from tests.faults import Observer, holding
 from tests.support import PASSWORD, fails, new_user
 from tests.wire import OwnServer, own_server
 
-# A service of every arity, that sends back what it gets. Its messages are a request of ours, whose rules it so has.
-SERVICE = "commerce.testing.v1.EchoService"
-ARITIES = {
-    "UnaryUnary": (False, False),
-    "UnaryStream": (False, True),
-    "StreamUnary": (True, False),
-    "StreamStream": (True, True),
-}
-_MESSAGE = f".{GetUserRequest.DESCRIPTOR.full_name}"
-descriptor_pool.Default().AddSerializedFile(
-    FileDescriptorProto(
-        name="commerce/testing/v1/echo_service.proto",
-        package="commerce.testing.v1",
-        syntax="proto3",
-        dependency=[GetUserRequest.DESCRIPTOR.file.name],
-        service=[
-            ServiceDescriptorProto(
-                name="EchoService",
-                method=[
-                    MethodDescriptorProto(
-                        name=name,
-                        input_type=_MESSAGE,
-                        output_type=_MESSAGE,
-                        client_streaming=request_streaming,
-                        server_streaming=response_streaming,
-                    )
-                    for name, (request_streaming, response_streaming) in ARITIES.items()
-                ],
-            )
-        ],
-    ).SerializeToString()
-)
 every_arity = pytest.mark.parametrize("arity", ARITIES)
-
-
-class Echo:
-    """The service; `act` is what it does before its last answer."""
-
-    def __init__(self) -> None:
-        self.act: Callable[[], Awaitable[None]] = _nothing
-
-    def handlers(self) -> dict[str, Any]:
-        codec: dict[str, Any] = {
-            "request_deserializer": GetUserRequest.FromString,
-            "response_serializer": GetUserRequest.SerializeToString,
-        }
-        return {
-            "UnaryUnary": grpc.unary_unary_rpc_method_handler(self._unary_unary, **codec),
-            "UnaryStream": grpc.unary_stream_rpc_method_handler(self._unary_stream, **codec),
-            "StreamUnary": grpc.stream_unary_rpc_method_handler(self._stream_unary, **codec),
-            "StreamStream": grpc.stream_stream_rpc_method_handler(self._stream_stream, **codec),
-        }
-
-    async def _unary_unary(self, request: GetUserRequest, _context: Context) -> GetUserRequest:
-        await self.act()
-        return request
-
-    async def _unary_stream(self, request: GetUserRequest, _context: Context) -> AsyncIterator[GetUserRequest]:
-        yield request
-        yield request
-        await self.act()
-        yield request
-
-    async def _stream_unary(self, requests: AsyncIterator[GetUserRequest], _context: Context) -> GetUserRequest:
-        joined = "-".join([request.username async for request in requests])
-        await self.act()
-        return GetUserRequest(username=joined)
-
-    async def _stream_stream(
-        self, requests: AsyncIterator[GetUserRequest], _context: Context
-    ) -> AsyncIterator[GetUserRequest]:
-        async for request in requests:
-            yield request
-        await self.act()
-
-
-async def _nothing() -> None:
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -134,51 +51,13 @@ def _echo() -> Echo:
 @pytest.fixture
 def echo(_echo: Echo) -> Iterator[Echo]:
     yield _echo
-    _echo.act = _nothing
-
-
-class Log:
-    """What was written to standard error, of which every line is JSON."""
-
-    def __init__(self, output: io.StringIO) -> None:
-        self.output = output
-
-    def lines(self, **fields: object) -> list[dict[str, Any]]:
-        """Return the lines that have these fields."""
-        lines = [json.loads(line) for line in self.output.getvalue().splitlines()]
-        return [line for line in lines if fields.items() <= line.items()]
-
-    async def line(self, **fields: object) -> dict[str, Any]:
-        """Return the line that has these fields, once it is there: a status is sent before its line is written."""
-        found: list[dict[str, Any]] = await eventually(lambda: self.lines(**fields))
-        [line] = found
-        return line
+    _echo.act = nothing
 
 
 @pytest.fixture
 def log() -> Iterator[Log]:
-    settings = load(LogSettings, log_format="json", log_level="debug")
-    with redirect_stderr(io.StringIO()) as output:
-        configure_logging(settings)
-        yield Log(output)
-    configure_logging(settings)
-
-
-async def call(channel: grpc.aio.Channel, arity: str, *names: str, body: bytes | None = None) -> list[str]:
-    """Send these names, or these bytes, and return the names that come back."""
-    request_streaming, response_streaming = ARITIES[arity]
-    make: Any = {
-        (False, False): channel.unary_unary,
-        (False, True): channel.unary_stream,
-        (True, False): channel.stream_unary,
-        (True, True): channel.stream_stream,
-    }[request_streaming, response_streaming]
-    stub = make(f"/{SERVICE}/{arity}", response_deserializer=GetUserRequest.FromString)
-    bodies = [GetUserRequest(username=name).SerializeToString() for name in names] if body is None else [body]
-    answer = stub(iter(bodies) if request_streaming else bodies[0], timeout=30)
-    if response_streaming:
-        return [response.username async for response in answer]
-    return [(await answer).username]
+    with logged() as log:
+        yield log
 
 
 # The four arities

@@ -4,7 +4,8 @@ import pytest
 from commerce.users.v1.user_pb2 import User, UserProfile
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from tests.support import Clients, counted_statements, driver_connection, fails
+from tests.sent import sent_statements
+from tests.support import Clients, driver_connection, fails
 
 
 async def update(clients: Clients, user: User, *paths: str) -> User:
@@ -69,6 +70,6 @@ async def test_a_wrong_profile_is_refused(clients: Clients, profile: UserProfile
 
 async def test_a_user_and_its_profile_are_read_with_one_statement(clients: Clients) -> None:
     user = await clients.create_user(profile=UserProfile(bio="one"))
-    with counted_statements() as statements:
+    with sent_statements() as sent:
         await clients.users.GetUser(pb.GetUserRequest(id=user.id))
-    assert len(statements) == 1
+    assert len(sent) == 1

@@ -1,5 +1,4 @@
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import uuid4
 
@@ -10,11 +9,12 @@ from commerce.orders.v1.note_pb2 import OrderNote
 from commerce.orders.v1.order_pb2 import Order
 
 from tests.conftest import running_server
-from tests.support import Clients, connect, counted_statements, item
-from tests.wire import GOOD_REQUESTS, METHODS, MUTATIONS, OwnServer, call, euros, order_in, own_server
+from tests.sent import TRANSACTION_CONTROL, sent_statements
+from tests.support import Clients, connect, item, new_order
+from tests.wire import GOOD_REQUESTS, METHODS, MUTATIONS, OwnServer, call, euros, order_in, own_server, user_with_credit
 
-# How many statements a call takes, beside BEGIN and COMMIT. A unit of work begins with its time limit (1) and ends with
-# its events (1); with a request id it claims that (1) and stores the response (1).
+# How many statements a call takes, beside BEGIN and COMMIT, if it is done step by step. A unit of work begins with its
+# time limit (1) and ends with its events (1); with a request id it claims that (1) and stores the response (1).
 STATEMENTS = {
     "CreateUser": 5,
     "GetUser": 1,
@@ -31,12 +31,12 @@ STATEMENTS = {
     "GetOrder": 1,
     "BatchGetOrders": 1,
     "ListOrders": 1,
-    "UpdateOrder": 8,
-    "ConfirmOrder": 6,
-    "ProcessOrder": 6,
-    "ShipOrder": 6,
-    "DeliverOrder": 6,
-    "CancelOrder": 6,
+    "UpdateOrder": 7,
+    "ConfirmOrder": 5,
+    "ProcessOrder": 5,
+    "ShipOrder": 5,
+    "DeliverOrder": 5,
+    "CancelOrder": 5,
     "ListOrderEvents": 1,
     "PurgeUser": 15,
     "GetCreditBalance": 1,
@@ -45,8 +45,8 @@ STATEMENTS = {
     "ListCreditEntries": 1,
     "TransferOrders": 6,
     "GetOrderStatistics": 1,
-    "AddOrderTags": 10,
-    "RemoveOrderTags": 7,
+    "AddOrderTags": 9,
+    "RemoveOrderTags": 6,
     "ListTags": 1,
     "CreateOrderNote": 5,
     "UpdateOrderNote": 4,
@@ -56,9 +56,22 @@ STATEMENTS = {
     "SearchOrderNotes": 1,
     "SearchUsers": 1,
 }
+# What is done with one statement, which is a transaction by itself, if nothing is in the way; the verbs after the read
+# of their order. A request id takes no more.
+AT_ONCE = {
+    "CreateOrder": 1,
+    "ConfirmOrder": 2,
+    "ProcessOrder": 2,
+    "ShipOrder": 2,
+    "DeliverOrder": 2,
+    "CancelOrder": 2,
+}
+Sent = list[tuple[str, Any]]
 WITH_REQUEST_ID = 2
 # The time limit, the claim that is not had, and the stored response.
 OF_A_REPLAY = 3
+# That something is in the way is found out first: by the statement, or by the status that the order is in.
+OF_A_REPLAY_AT_ONCE = OF_A_REPLAY + 1
 ORDER_NUMBER_BLOCK = 32
 
 
@@ -68,18 +81,9 @@ async def own(postgres_url: str, template_url: str) -> AsyncIterator[OwnServer]:
         yield own
 
 
-@contextmanager
-def statements_of_calls() -> Iterator[list[str]]:
-    """Collect statements without those of the readiness probe, which runs every second."""
-    calls: list[str] = []
-    with counted_statements() as statements:
-        yield calls
-        calls.extend(statement for statement in statements if "alembic_version" not in statement)
-
-
-def without_number_blocks(statements: list[str]) -> list[str]:
+def without_number_blocks(sent: Sent) -> Sent:
     """Leave out the statement that only every 32nd order takes."""
-    return [statement for statement in statements if "order_number_seq" not in statement]
+    return [(statement, values) for statement, values in sent if "order_number_seq" not in statement]
 
 
 def test_the_tables_have_every_method() -> None:
@@ -90,40 +94,63 @@ def test_the_tables_have_every_method() -> None:
 @pytest.mark.parametrize("method", sorted(METHODS))
 async def test_a_call_takes_this_many_statements(own: OwnServer, method: str) -> None:
     request = await GOOD_REQUESTS[method](own.clients)
-    with statements_of_calls() as statements:
+    with sent_statements() as statements:
         await call(own.clients.channel, method, request)
     statements = without_number_blocks(statements)
-    assert len(statements) == STATEMENTS[method], statements
+    assert len(statements) == AT_ONCE.get(method, STATEMENTS[method]), statements
 
 
 @pytest.mark.parametrize("method", MUTATIONS)
-async def test_a_request_id_takes_two_more(own: OwnServer, method: str) -> None:
+async def test_only_what_is_done_step_by_step_needs_a_transaction_around_it(own: OwnServer, method: str) -> None:
+    request = await GOOD_REQUESTS[method](own.clients)
+    with sent_statements(with_control=True) as sent:
+        await call(own.clients.channel, method, request)
+    controls = [statement.split()[0].strip(";") for statement, _ in sent if statement.startswith(TRANSACTION_CONTROL)]
+    assert controls == ([] if method in AT_ONCE else ["BEGIN", "COMMIT"])
+
+
+@pytest.mark.parametrize("method", MUTATIONS)
+async def test_a_request_id_takes_two_more_or_none_at_once(own: OwnServer, method: str) -> None:
     request = await GOOD_REQUESTS[method](own.clients)
     request.request_id = str(uuid4())
-    with statements_of_calls() as statements:
+    with sent_statements() as statements:
         await call(own.clients.channel, method, request)
     statements = without_number_blocks(statements)
-    assert len(statements) == STATEMENTS[method] + WITH_REQUEST_ID, statements
+    assert len(statements) == AT_ONCE.get(method, STATEMENTS[method] + WITH_REQUEST_ID), statements
 
 
 @pytest.mark.parametrize("method", MUTATIONS)
-async def test_a_replay_takes_three(own: OwnServer, method: str) -> None:
+async def test_a_replay_takes_three_or_one_more_at_once(own: OwnServer, method: str) -> None:
     request = await GOOD_REQUESTS[method](own.clients)
     request.request_id = str(uuid4())
     await call(own.clients.channel, method, request)
-    with statements_of_calls() as statements:
+    with sent_statements() as statements:
         await call(own.clients.channel, method, request)
-    assert len(statements) == OF_A_REPLAY, statements
+    assert len(statements) == (OF_A_REPLAY_AT_ONCE if method in AT_ONCE else OF_A_REPLAY), statements
 
 
 @pytest.mark.parametrize("method", MUTATIONS)
-async def test_a_dry_run_takes_no_more_than_the_call(own: OwnServer, method: str) -> None:
+async def test_a_dry_run_takes_the_statements_of_every_step(own: OwnServer, method: str) -> None:
     request = await GOOD_REQUESTS[method](own.clients)
     request.validate_only = True
-    with statements_of_calls() as statements:
+    with sent_statements() as statements:
         await call(own.clients.channel, method, request)
     statements = without_number_blocks(statements)
     assert len(statements) == STATEMENTS[method], statements
+
+
+async def test_an_order_with_credit_is_placed_and_confirmed_step_by_step(own: OwnServer) -> None:
+    user_id = await user_with_credit(own.clients)
+    request = orders_pb.CreateOrderRequest(order=new_order(user_id, items=[item("a", 1, 5)]), pay_with_credit=True)
+    with sent_statements() as statements:
+        order = (await own.clients.orders.CreateOrder(request)).order
+    statements = without_number_blocks(statements)
+    # The account is read and changed, and two entries tell of it, in one statement.
+    assert len(statements) == STATEMENTS["CreateOrder"] + 3, statements
+    with sent_statements() as statements:
+        await own.clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=order.id))
+    # The same, after the read that has found the credit.
+    assert len(statements) == 1 + STATEMENTS["ConfirmOrder"] + 3, statements
 
 
 async def test_only_every_32nd_order_asks_for_numbers(postgres_url: str, template_url: str) -> None:
@@ -131,7 +158,7 @@ async def test_only_every_32nd_order_asks_for_numbers(postgres_url: str, templat
         user = await own.clients.create_user()
         blocks = []
         for _ in range(2 * ORDER_NUMBER_BLOCK + 1):
-            with statements_of_calls() as statements:
+            with sent_statements() as statements:
                 await own.clients.create_order(user.id)
             blocks.append(len(statements) - len(without_number_blocks(statements)))
     rest_of_block = [0] * (ORDER_NUMBER_BLOCK - 1)
@@ -145,7 +172,7 @@ async def test_a_rehash_takes_two_more(postgres_url: str, template_url: str) -> 
         connect(server.port) as clients,
     ):
         request = await GOOD_REQUESTS["VerifyPassword"](own.clients)
-        with statements_of_calls() as statements:
+        with sent_statements() as statements:
             await clients.users.VerifyPassword(request)
     assert len(statements) == STATEMENTS["VerifyPassword"] + 2, statements
 
@@ -176,7 +203,7 @@ async def test_a_list_of_a_hundred_takes_no_more_than_one_of_one(
     own: OwnServer, method: str, *, include_total_size: bool
 ) -> None:
     ids = await _hundred_of(own.clients, method)
-    with statements_of_calls() as statements:
+    with sent_statements() as statements:
         response = await call(own.clients.channel, method, LIST_REQUESTS[method](ids, include_total_size))
     listed = next(getattr(response, field.name) for field in response.DESCRIPTOR.fields if field.message_type)
     assert len(listed) >= 100
@@ -192,11 +219,11 @@ async def test_an_order_of_500_items_takes_no_more_than_one_of_three(own: OwnSer
         request.order.items.extend(many)
     else:
         request.id = (await order_in(own.clients, "PENDING", items=many)).id
-    with statements_of_calls() as statements:
+    with sent_statements() as statements:
         response = await call(own.clients.channel, method, request)
     assert len(response.order.items) == 500
     statements = without_number_blocks(statements)
-    assert len(statements) == STATEMENTS[method], statements
+    assert len(statements) == AT_ONCE.get(method, STATEMENTS[method]), statements
 
 
 async def _hundred_of(clients: Clients, method: str) -> list[str]:

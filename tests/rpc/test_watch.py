@@ -14,7 +14,8 @@ from commerce.users.v1.user_pb2 import User, UserEventType
 from google.protobuf.empty_pb2 import Empty
 
 from tests.conftest import running_server
-from tests.support import PASSWORD, Clients, connect, counted_statements, driver_connection, fails
+from tests.sent import sent_statements
+from tests.support import PASSWORD, Clients, connect, driver_connection, fails
 from tests.watching import Stream, eventually, insert_events, watch_orders, watch_users
 
 NEVER = 1000.0
@@ -370,21 +371,21 @@ async def test_many_watchers_cost_the_database_what_one_does(database_url: str, 
         for stream in streams:
             await stream.checkpoint()
         started = clock.time()
-        with counted_statements() as statements:
+        with sent_statements() as sent:
             for _ in range(3):
                 written = await insert_events(connection)
                 for stream in streams:
                     assert ids(await stream.events(1)) == written
-            looks = [statement for statement in statements if "swept_events" in statement]
+            looks = [statement for statement, _ in sent if "swept_events" in statement]
         # Never more than the clock allows for one reader; with one for each watcher there would be hundreds.
         assert 3 <= len(looks) <= (clock.time() - started) / interval + 2
 
 
 async def test_nobody_looks_for_events_when_nobody_watches(database_url: str) -> None:
     async def looks() -> int:
-        with counted_statements() as statements:
+        with sent_statements() as sent:
             await asyncio.sleep(0.2)
-        return len([statement for statement in statements if "swept_events" in statement])
+        return len([statement for statement, _ in sent if "swept_events" in statement])
 
     async def none() -> bool:
         return await looks() == 0

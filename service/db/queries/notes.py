@@ -2,14 +2,18 @@
 
 from typing import Any
 
-from sqlalchemy import REAL, Select, Text, func, select
+from sqlalchemy import REAL, Select, Text, bindparam, func, select
+from sqlalchemy.dialects.postgresql import TSQUERY
 
-from service.application.ports import NoteFilter, Page, PageOfRows
+from service.application.ports import MAX_RANKED, NoteFilter, Page, PageOfRows
+from service.db.queries.ranking import page_of_ranked, ranked_page
 from service.db.queries.reader import Reader
 from service.db.tables import SEARCH_CONFIG, order_notes
 from service.domain.notes import NoteState
 
 _NOTES = select(*(column for column in order_notes.c if column is not order_notes.c.search))
+# In a subquery of its own, so that the planner does not know the words: for common ones it would read the table.
+_WANTED = select(func.websearch_to_tsquery(SEARCH_CONFIG, bindparam("query"), type_=TSQUERY)).scalar_subquery()
 # Marks that a browser does not take for its own, as the body around them is not escaped.
 _HEADLINE = 'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=30, MinWords=10, FragmentDelimiter=" ... "'
 # In characters: words can be long.
@@ -29,15 +33,19 @@ class NoteQueries:
 
     async def search(self, query: str, where: NoteFilter, page: Page) -> PageOfRows:
         """Return a page of the notes that `query` finds, best first."""
-        wanted = func.websearch_to_tsquery(SEARCH_CONFIG, query)
-        rank = func.ts_rank(order_notes.c.search, wanted, type_=REAL).label("rank")
-        # PostgreSQL makes the costly headline after the limit, for the rows of the page only.
-        headline = func.ts_headline(SEARCH_CONFIG, order_notes.c.body, wanted, _HEADLINE)
-        snippet = func.left(headline, _MAX_SNIPPET, type_=Text).label("snippet")
-        statement = (
-            _filtered(_NOTES, where).add_columns(rank, snippet).where(order_notes.c.search.bool_op("@@")(wanted))
-        )
-        return await self._reader.page(statement, (rank, order_notes.c.id), page, descending=True)
+        return page_of_ranked(await self._reader.all(_search(where, page), {"query": query}), page)
+
+
+def _search(where: NoteFilter, page: Page) -> Select[Any]:
+    rank = func.ts_rank(order_notes.c.search, _WANTED, type_=REAL).label("rank")
+    matches = _filtered(select(order_notes.c.id, rank), where).where(order_notes.c.search.bool_op("@@")(_WANTED))
+    part, found, count = ranked_page(matches.limit(MAX_RANKED).cte("ranked"), page)
+    # The costly headline, for the rows of the page only.
+    headline = func.ts_headline(SEARCH_CONFIG, order_notes.c.body, _WANTED, _HEADLINE)
+    snippet = func.left(headline, _MAX_SNIPPET, type_=Text).label("snippet")
+    rows = part.outerjoin(order_notes, order_notes.c.id == found.c.id)
+    statement = _NOTES.add_columns(snippet, found.c.rank, count.c.matches).select_from(rows)
+    return statement.order_by(found.c.rank.desc(), found.c.id.desc())
 
 
 def _filtered(statement: Select[Any], where: NoteFilter) -> Select[Any]:

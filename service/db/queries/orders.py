@@ -24,11 +24,12 @@ from sqlalchemy import (
     func,
     null,
     select,
+    true,
     type_coerce,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 
 from service.application.ports import OrderFilter, Page, PageOfRows, TopUsers
 from service.db.driver import Statement
@@ -53,8 +54,22 @@ class _Items(TypeDecorator[list[list[Any]]]):
         return lambda value: orjson.loads(value) if value else []
 
 
+class _Metadata(TypeDecorator[dict[str, str]]):
+    """JSON as text, which is read by a faster parser than the driver's."""
+
+    impl = Text
+    cache_ok = True
+
+    def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[str | None], dict[str, str]]:
+        """Return what gives the metadata, which most orders do not have; nor has the row of a page without orders."""
+        return lambda value: orjson.loads(value) if value and value != "{}" else {}
+
+
 def _select_orders() -> Select[Any]:
-    """Return a statement for whole orders: their columns, and each one's `items` and `tag_names` as one value each."""
+    """Return a statement for whole orders: their columns, and each one's `items` and `tag_names` as one value each.
+
+    `total_amount` is a text with four decimals, as the amounts of items are.
+    """
     exact = ("id", "product_id", "name", "quantity")
     amounts = (cast(order_items.c[name], Text) for name in ("unit_price", "subtotal"))
     item = func.json_build_array(*(order_items.c[name] for name in exact), *amounts)
@@ -66,9 +81,11 @@ def _select_orders() -> Select[Any]:
         .select_from(order_tags.join(tags))
         .where(order_tags.c.order_id == orders.c.id)
     )
+    special = {"total_amount", "metadata", "credit_user_id"}
     return select(
-        orders,
-        # As text, which is read by a faster parser than the driver's.
+        *(column for column in orders.c if column.name not in special),
+        cast(orders.c.total_amount, Text).label("total_amount"),
+        type_coerce(cast(orders.c.metadata, Text), _Metadata).label("metadata"),
         type_coerce(cast(items.scalar_subquery(), Text), _Items).label("items"),
         names.scalar_subquery().label("tag_names"),
     )
@@ -84,13 +101,10 @@ _TAGS = select(tags.c.name, _ORDER_COUNT.scalar_subquery().label("order_count"))
 _LAST_SUFFIX = chr(sys.maxunicode) * MAX_LENGTH
 
 
-def _with_tag(tag: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Return whether an order has a tag that meets a condition."""
-    return exists().where(order_tags.c.order_id == orders.c.id, tag)
-
-
 _TAG_IDS = select(tags.c.id).where(tags.c.name == any_(bindparam("tags_any", type_=ARRAY(Text))))
-# What a list can ask for, by names of which each stands for a parameter or for none.
+# How far orders of a tag are counted to find the tag that has the fewest.
+_SOME = 1000
+# What a list can ask for, by names of which each stands for a parameter or for none; beside these the tags.
 _CONDITIONS: Mapping[str, ColumnElement[bool] | TextClause] = {
     "user_id": orders.c.user_id == bindparam("user_id"),
     # Apart from `statuses`, so that PostgreSQL can take the rows from an index in their order.
@@ -99,17 +113,62 @@ _CONDITIONS: Mapping[str, ColumnElement[bool] | TextClause] = {
     "open": OPEN,
     "created_from": orders.c.create_time >= bindparam("created_from"),
     "created_before": orders.c.create_time < bindparam("created_before"),
-    "tags_any": _with_tag(order_tags.c.tag_id.in_(_TAG_IDS)),
 }
 
 
+def _is_tag(name: str) -> bool:
+    return name.startswith(("tag_", "tags_"))
+
+
 def _condition(name: str) -> ColumnElement[bool] | TextClause:
-    """Return the condition of a name, which for one of several tags is that of the parameter."""
-    if name.startswith("tag_"):
-        return _with_tag(
-            order_tags.c.tag_id == select(tags.c.id).where(tags.c.name == bindparam(name)).scalar_subquery()
-        )
-    return _CONDITIONS[name]
+    """Return the condition of a name."""
+    return exists().where(order_tags.c.order_id == orders.c.id, _tag(name)) if _is_tag(name) else _CONDITIONS[name]
+
+
+def _tag(name: str) -> ColumnElement[bool]:
+    """Return what the name `tags_any`, or that of a tag's parameter, asks of a row of `order_tags`."""
+    if name == "tags_any":
+        return order_tags.c.tag_id.in_(_TAG_IDS)
+    return order_tags.c.tag_id == select(tags.c.id).where(tags.c.name == bindparam(name)).scalar_subquery()
+
+
+def _ids_by_tag(names: Sequence[str], *, descending: bool, first: bool) -> Select[Any]:
+    """Return the ids of a page of orders with tags, and of few others, without a look at all that have the tags.
+
+    Each of the tags of which an order must have any gives its part of the page, from an index in the page's order. Of
+    tags that it must have all, only the rarest does, as far as a short count tells.
+    """
+    required = [bindparam(name, type_=Text) for name in names if _is_tag(name) and name != "tags_any"]
+    if required:
+        wanted = func.unnest(array(required)).table_valued("name", name="wanted")
+        some = select(order_tags.c.tag_id).where(order_tags.c.tag_id == tags.c.id).limit(_SOME).correlate(tags)
+        number = select(func.count()).select_from(some.subquery()).scalar_subquery()
+        # One that no order ever had has none.
+        among = wanted.outerjoin(tags, tags.c.name == wanted.c.name)
+        tag = select(tags.c.id).select_from(among).order_by(number).limit(1)
+    else:
+        tag = _TAG_IDS
+    chosen, tagged = tag.subquery("chosen"), order_tags.alias("tagged")
+
+    def condition(name: str) -> ColumnElement[bool] | TextClause:
+        if _is_tag(name):
+            # Not EXISTS, for which PostgreSQL would begin with all orders of this tag.
+            has = select(true()).where(order_tags.c.order_id == tagged.c.order_id, _tag(name)).limit(1)
+            return has.scalar_subquery()
+        # The times are in the index too.
+        times = {
+            "created_from": tagged.c.create_time >= bindparam("created_from"),
+            "created_before": tagged.c.create_time < bindparam("created_before"),
+        }
+        return times.get(name, _CONDITIONS[name])
+
+    others = [condition(name) for name in names if required or name != "tags_any"]
+    of_one = select(tagged.c.order_id).join(orders, orders.c.id == tagged.c.order_id)
+    of_one = of_one.where(tagged.c.tag_id == chosen.c.id, *others)
+    keys = (tagged.c.create_time, tagged.c.order_id)
+    part = page_select(of_one, keys, first=first, include_total_size=False, descending=descending)
+    part_of_page = part.correlate(chosen).lateral("part")
+    return select(part_of_page.c.order_id).select_from(chosen.join(part_of_page, true()))
 
 
 def _filters(where: OrderFilter) -> tuple[tuple[str, ...], dict[str, object]]:
@@ -135,8 +194,11 @@ def _filters(where: OrderFilter) -> tuple[tuple[str, ...], dict[str, object]]:
 @lru_cache(maxsize=256)
 def _page_statement(names: tuple[str, ...], *, descending: bool, first: bool, include_total_size: bool) -> Statement:
     """Return the statement for all lists of one shape, compiled once."""
-    wanted = _ORDERS.where(*map(_condition, names))
     keys = (orders.c.create_time, orders.c.id)
+    wanted = _ORDERS.where(*map(_condition, names))
+    # A user has fewer orders than most tags; and a count is of all, in whatever order.
+    if any(map(_is_tag, names)) and "user_id" not in names and not include_total_size:
+        wanted = _ORDERS.where(orders.c.id.in_(_ids_by_tag(names, descending=descending, first=first)))
     return Statement(
         page_select(wanted, keys, first=first, include_total_size=include_total_size, descending=descending)
     )
@@ -151,7 +213,7 @@ class OrderQueries:
 
     async def by_id(self, order_id: UUID) -> Row[Any] | None:
         """Return the order with this id."""
-        order: Row[Any] | None = await self._by_id.get(order_id)
+        order: Row[Any] | None = await self._by_id(order_id)
         return order
 
     async def by_ids(self, order_ids: Sequence[str]) -> Sequence[Row[Any]]:
@@ -175,7 +237,8 @@ class OrderQueries:
         day = cast(func.timezone("UTC", orders.c.create_time), Date).label("day")
         columns = (day, orders.c.status, orders.c.currency, orders.c.user_id, orders.c.total_amount)
         names, values = _filters(where)
-        selected = select(*columns).where(*map(_condition, names)).cte("selected")
+        # Read anew for each part: to keep it for all of them would write it to the disk.
+        selected = select(*columns).where(*map(_condition, names)).cte("selected").prefix_with("NOT MATERIALIZED")
         count, total = func.count().label("order_count"), func.sum(selected.c.total_amount).label("total_amount")
         group = (selected.c.day, selected.c.status, selected.c.currency)
         by_day = select(*group, null().label("user_id"), count, total).group_by(*group)

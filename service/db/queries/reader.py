@@ -1,61 +1,63 @@
-"""How a query reads: AUTOCOMMIT, one statement, one snapshot; and keyset pages."""
+"""How a query reads: one statement, one snapshot; and keyset pages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, ColumnElement, FromClause, Row, Select, Table, bindparam, func, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.application.ports import OutcomeUnknown, Overloaded, Page, PageOfRows, StoreError
+from service.application.ports import Overloaded, Page, PageOfRows, StoreError
 from service.db.coalesce import PointReads
 from service.db.driver import Driver, Statement
-from service.db.errors import translated
+from service.db.replica import Replica
 from service.detached import Detached
+from service.read_preference import prefers_replica
 
 
 class Reader:
     """Runs the read side's statements; every method raises StoreError.
 
     No cancellation reaches a statement that runs (`service.detached`).
+
+    Args:
+        engine: leads to the primary.
+        replica: what the reads of calls that prefer it may be answered by (`service.read_preference`).
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        # A single statement is its own snapshot; BEGIN and ROLLBACK around it would be two more round trips.
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._driver = Driver(engine)
-        self._detached = Detached(lambda error: isinstance(error, StoreError | Overloaded))
+    def __init__(self, engine: AsyncEngine, replica: Replica | None = None) -> None:
+        self.driver = Driver(engine)
+        self._replica = replica
+        self.detached = Detached(lambda error: isinstance(error, StoreError | Overloaded))
 
     async def all(
         self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
     ) -> Sequence[Row[Any]]:
         """Return all rows of a statement; `values` are those of its bind parameters."""
-        return await self._detached.result(self._detached.start(self._all(statement, values or {})))
+        return await self.detached.result(self.detached.start(self._all(statement, values or {})))
 
     async def _all(self, statement: Statement | Select[Any], values: Mapping[str, object]) -> Sequence[Row[Any]]:
-        if isinstance(statement, Statement):
-            return await self._driver.fetch(statement, values)
-        with translated():
-            async with self._engine.connect() as connection:
-                rows: Sequence[Row[Any]] = (await connection.execute(statement, values)).all()
-                return rows
+        if self._replica and prefers_replica.get():
+            return await self._replica.rows(statement, values, otherwise=self.driver)
+        return await self.driver.rows(statement, values)
 
-    async def write(self, statement: Statement, values: Mapping[str, object]) -> Sequence[Row[Any]]:
-        """Run a statement that writes, as a transaction of its own, in work that is detached already.
-
-        Raises:
-            OutcomeUnknown: nothing is heard of it.
-            StoreError, AlreadyExists: nothing was written.
-        """
-        return await self._driver.fetch(statement, values, lost=OutcomeUnknown)
-
-    def point_reads(self, statement: Statement, name: str) -> PointReads:
+    def point_reads(self, statement: Statement, name: str) -> Callable[[UUID], Awaitable[Any]]:
         """Return what reads single rows by their id, with a statement for many, whose parameter has this name."""
-        return PointReads(lambda keys: self._driver.fetch(statement, {name: keys}), self._detached)
+        driver, replica = self.driver, self._replica
+        primary_reads = PointReads(lambda keys: driver.fetch(statement, {name: keys}), self.detached)
+        if replica is None:
+            return primary_reads.get
+        # Apart: whoever wants the primary must not get what others take from the replica.
+        replica_reads = PointReads(lambda keys: replica.rows(statement, {name: keys}, otherwise=driver), self.detached)
+
+        def get(key: UUID) -> Awaitable[Any]:
+            return (replica_reads if prefers_replica.get() else primary_reads).get(key)
+
+        return get
 
     async def drain(self) -> None:
         """Wait until nothing runs any more."""
-        await self._detached.drain()
+        await self.detached.drain()
 
     async def first(
         self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
@@ -105,15 +107,15 @@ class Reader:
             page: which part; `after` holds the value of `key` in the last row before.
             descending: whether the order is descending.
         """
-        children = children.correlate(parent)
-        rows = children.order_by(key.desc() if descending else key).limit(page.size + 1)
+        rows = children.correlate(parent).order_by(key.desc() if descending else key).limit(page.size + 1)
         if page.after is not None:
             (after,) = page.after
             rows = rows.where(key < after if descending else key > after)
         part = rows.lateral("part")
         statement = select(part).select_from(parent.outerjoin(part, true())).where(parent.c.id == parent_id)
         if page.include_total_size:
-            count = children.with_only_columns(func.count())
+            # Not of the parent's row as above, with which it would be counted anew for every row of the page.
+            count = children.with_only_columns(func.count()).where(parent.c.id == parent_id).correlate(None)
             statement = statement.add_columns(count.scalar_subquery().label("total_size"))
         # A parent without children on this page still gives one row, which says that the parent exists.
         found = await self.all(statement.order_by(_ordered(part, key, descending=descending)))

@@ -1,8 +1,4 @@
-"""Finds users by words.
-
-Work is bounded whatever the words: the index gives the matches, of which the first `MAX_RANKED` are read and ranked. To
-read all matches of a common word would take seconds, and no index has them by rank.
-"""
+"""Finds users by words."""
 
 from sqlalchemy import (
     REAL,
@@ -14,14 +10,13 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
-    true,
-    tuple_,
     union,
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.sql.selectable import CTE
 
 from service.application.ports import MAX_RANKED, Page, PageOfRows
+from service.db.queries.ranking import page_of_ranked, ranked_page
 from service.db.queries.reader import Reader
 from service.db.tables import user_columns, user_profiles, users
 from service.domain.search import SearchQuery
@@ -46,16 +41,8 @@ def _ranked(*, show_deleted: bool) -> CTE:
 
 
 def _search(page: Page, *, show_deleted: bool) -> Select[tuple[object, ...]]:
-    ranked = _ranked(show_deleted=show_deleted)
-    keys = (ranked.c.rank, ranked.c.id)
-    # Only the page is joined: the matches may be many.
-    part = select(*keys).order_by(*(key.desc() for key in keys)).limit(page.size + 1)
-    if page.after is not None:
-        part = part.where(tuple_(*keys) < tuple_(*page.after, types=[key.type for key in keys]))
-    found = part.subquery("part")
-    # The count has a row also where the page has none.
-    count = select(func.count().label("matches")).select_from(ranked).subquery("count")
-    rows = count.outerjoin(found, true()).outerjoin(users, users.c.id == found.c.id).outerjoin(user_profiles)
+    part, found, count = ranked_page(_ranked(show_deleted=show_deleted), page)
+    rows = part.outerjoin(users, users.c.id == found.c.id).outerjoin(user_profiles)
     columns = (*user_columns, user_profiles.c.bio, user_profiles.c.avatar_url, found.c.rank, count.c.matches)
     return select(*columns).select_from(rows).order_by(found.c.rank.desc(), found.c.id.desc())
 
@@ -65,6 +52,4 @@ async def search_users(reader: Reader, query: SearchQuery, page: Page, *, show_d
     whole = " & ".join(f"'{word}'" for word in query.words)
     values = {"whole": whole, "matching": f"{whole}:*", "username": query.text.lower()}
     rows = await reader.all(_search(page, show_deleted=show_deleted), values)
-    total_size = min(rows[0].matches, MAX_RANKED)
-    found = [row for row in rows if row.id is not None]
-    return PageOfRows(found[: page.size], len(found) > page.size, total_size)
+    return page_of_ranked(rows, page)

@@ -66,7 +66,7 @@ class UserQueries:
 
     async def by_id(self, user_id: UUID) -> Row[Any] | None:
         """Return the user with this id."""
-        user: Row[Any] | None = await self._by_id.get(user_id)
+        user: Row[Any] | None = await self._by_id(user_id)
         return user
 
     async def by_ids(self, user_ids: Sequence[str]) -> Sequence[Row[Any]]:

@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid4
 
 from service.logs import call_id
 from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
+from service.rpc.metadata import sent_metadata
 
 HEADER = "x-request-id"
 _USABLE = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -53,7 +54,5 @@ class AccessLogInterceptor(Interceptor):
 
 
 def _id_of(context: Context) -> str:
-    for key, value in context.invocation_metadata() or ():
-        if key == HEADER and isinstance(value, str) and _USABLE.fullmatch(value):
-            return value
-    return str(uuid4())
+    sent = sent_metadata(context).get(HEADER)
+    return sent if isinstance(sent, str) and _USABLE.fullmatch(sent) else str(uuid4())

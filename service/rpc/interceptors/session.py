@@ -1,6 +1,7 @@
 """Gives each call its time, its transaction, its retries and, under a request id, its one effect.
 
-A method that declares NO_SIDE_EFFECTS reads by itself, each question a statement of its own. Any other runs in a unit
+A method that declares NO_SIDE_EFFECTS reads by itself, each question a statement of its own, on the replica if its
+caller prefers that. Any other runs in a unit
 of work, which is committed before the caller gets its answer. Either is run anew, as a whole, when the database asks
 for it.
 
@@ -26,13 +27,18 @@ from service.application.ports import (
     RequestKey,
     UnitOfWorkFactory,
 )
+from service.domain.errors import InvalidField
+from service.read_preference import prefers_replica
 from service.rpc.attempts import Deadline, detached, retried
 from service.rpc.current import using
 from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
+from service.rpc.metadata import sent_metadata
 from service.rpc.status import ResponseTooLarge
 
 # Who calls, until callers are authenticated.
 ANONYMOUS = "anonymous"
+# Metadata of a read: where it is to be answered.
+READ_PREFERENCE = "x-read-preference"
 # The work's own limits end it in time; whoever still waits after this much more is told so.
 _GRACE_SECONDS = 2.0
 
@@ -44,6 +50,7 @@ class SessionInterceptor(Interceptor):
         unit_of_work: opens units of work.
         signing_key: secret for the digests of request bodies, which may hold passwords.
         default_deadline: seconds for a call whose caller set none, and at most for any.
+        read_preference: `replica` or `primary`, for reads whose callers do not say.
         max_response_bytes: largest response to send.
     """
 
@@ -53,11 +60,13 @@ class SessionInterceptor(Interceptor):
         *,
         signing_key: bytes,
         default_deadline: float,
+        read_preference: str,
         max_response_bytes: int,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._signing_key = signing_key
         self._default_deadline = default_deadline
+        self._read_preference = read_preference
         self._max_response_bytes = max_response_bytes
         self._detached = detached()
 
@@ -87,11 +96,21 @@ class SessionInterceptor(Interceptor):
         async def attempt() -> bytes:
             return self._serialized(await call(request, context))
 
+        token = prefers_replica.set(self._prefers_replica(context))
         try:
             async with asyncio.timeout(max(0.0, deadline()) + _GRACE_SECONDS) as waiting:
                 return await retried(attempt, deadline, outcome_known_by_repeating=True)
         except TimeoutError as error:
             raise (DeadlineExceeded if waiting.expired() else error) from error
+        finally:
+            prefers_replica.reset(token)
+
+    def _prefers_replica(self, context: Context) -> bool:
+        preference = sent_metadata(context).get(READ_PREFERENCE, self._read_preference)
+        if preference not in {"primary", "replica"}:
+            # Of a misspelt one nobody knows whether old answers would do.
+            raise InvalidField.at(READ_PREFERENCE, "must be primary or replica")
+        return preference == "replica"
 
     async def _write(self, method: Method, call: Call, request: Request, context: Context, deadline: Deadline) -> bytes:
         work = self._detached.start(self._written(method, call, request, context, deadline))

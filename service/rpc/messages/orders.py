@@ -41,13 +41,17 @@ TAG_POSITION = ("name",)
 
 def order_message(order: Order | Row) -> Fields:
     """Return an order, an entity or a row, as a message."""
+    if isinstance(order, Order):
+        items, total_amount = _items_of_entity(order), money(order.currency, order.total_amount)
+    else:
+        items, total_amount = _items_of_row(order), _amount_of_row(order.currency, order.total_amount)
     message = {
         "id": str(order.id),
         "order_number": order.order_number,
         "user_id": str(order.user_id),
         "status": _STATUSES[order.status],
-        "items": _items_of_entity(order) if isinstance(order, Order) else _items_of_row(order),
-        "total_amount": money(order.currency, order.total_amount),
+        "items": items,
+        "total_amount": total_amount,
         "etag": etag_of(order.version),
         "create_time": timestamp(order.create_time),
         "update_time": timestamp(order.update_time),
@@ -97,14 +101,19 @@ def _items_of_row(order: Row) -> list[Fields]:
             "product_id": product_id,
             "name": name,
             "quantity": quantity,
-            "unit_price": _price(currency, unit_price),
-            "subtotal": _price(currency, subtotal),
+            # As `_amount_of_row`, whose calls for each amount of a page would be a tenth of the page's time.
+            "unit_price": {
+                "currency_code": currency,
+                "units": int(unit_price[:-5]),
+                "nanos": int(unit_price[-4:]) * 100_000,
+            },
+            "subtotal": {"currency_code": currency, "units": int(subtotal[:-5]), "nanos": int(subtotal[-4:]) * 100_000},
         }
         for item_id, product_id, name, quantity, unit_price, subtotal in order.items
     ]
 
 
-def _price(currency: str, amount: str) -> Fields:
+def _amount_of_row(currency: str, amount: str) -> Fields:
     """Return an amount of zero or more, written with four decimals, as a google.type.Money."""
     return {"currency_code": currency, "units": int(amount[:-5]), "nanos": int(amount[-4:]) * 100_000}
 

@@ -1256,7 +1256,7 @@ class SearchOrderNotesRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the response before; every other argument but `page_size` must be the same as there."""
     include_total_size: _builtins.bool
-    """Fill `total_size`, which costs a count."""
+    """Fill `total_size`."""
     def __init__(
         self,
         *,
@@ -1285,10 +1285,13 @@ class SearchOrderNotesResponse(_message.Message):
     MATCHES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Opaque; empty on the last page, and only there."""
     total_size: _builtins.int
-    """How many notes match in all; filled only when `include_total_size` was set."""
+    """How many notes match in all, but at most 10 000; filled only when `include_total_size` was set."""
+    truncated: _builtins.bool
+    """More notes match than are ranked: a further word would find better ones."""
     @_builtins.property
     def matches(self) -> _containers.RepeatedCompositeFieldContainer[_note_pb2.OrderNoteMatch]:
         """The page, best match first; the last written first among equals."""
@@ -1299,10 +1302,11 @@ class SearchOrderNotesResponse(_message.Message):
         matches: _abc.Iterable[_note_pb2.OrderNoteMatch] | None = ...,
         next_page_token: _builtins.str = ...,
         total_size: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["matches", b"matches", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["matches", b"matches", "next_page_token", b"next_page_token", "total_size", b"total_size", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,6 +33,11 @@ class OrderServiceStub:
     takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
     `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
     caller or 30 seconds; so does every other, and what did not commit within it is undone.
+
+    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
+    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
+    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
+    other value is INVALID_ARGUMENT (INVALID_FIELD).
     """
 
     def __init__(self, channel):
@@ -171,6 +176,11 @@ class OrderServiceServicer:
     takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
     `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
     caller or 30 seconds; so does every other, and what did not commit within it is undone.
+
+    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
+    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
+    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
+    other value is INVALID_ARGUMENT (INVALID_FIELD).
     """
 
     def CreateOrder(self, request, context):
@@ -356,7 +366,7 @@ class OrderServiceServicer:
 
     def SearchOrderNotes(self, request, context):
         """Finds notes by their words, best match first. Words are compared as they are written, in any language, not by their
-        stem: `refund` does not find `refunds`.
+        stem: `refund` does not find `refunds`. Of more than 10 000 matches only 10 000 are ranked and listed.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
@@ -551,6 +561,11 @@ class OrderService:
     takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
     `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
     caller or 30 seconds; so does every other, and what did not commit within it is undone.
+
+    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
+    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
+    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
+    other value is INVALID_ARGUMENT (INVALID_FIELD).
     """
 
     @staticmethod

@@ -34,6 +34,11 @@ class OrderServiceStub:
     takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
     `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
     caller or 30 seconds; so does every other, and what did not commit within it is undone.
+
+    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
+    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
+    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
+    other value is INVALID_ARGUMENT (INVALID_FIELD).
     """
 
     @_typing.overload
@@ -147,7 +152,7 @@ class OrderServiceStub:
     """
     SearchOrderNotes: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.SearchOrderNotesRequest, _order_service_pb2.SearchOrderNotesResponse]
     """Finds notes by their words, best match first. Words are compared as they are written, in any language, not by their
-    stem: `refund` does not find `refunds`.
+    stem: `refund` does not find `refunds`. Of more than 10 000 matches only 10 000 are ranked and listed.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
@@ -193,6 +198,11 @@ class OrderServiceAsyncStub(OrderServiceStub):
     takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
     `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
     caller or 30 seconds; so does every other, and what did not commit within it is undone.
+
+    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
+    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
+    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
+    other value is INVALID_ARGUMENT (INVALID_FIELD).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -303,7 +313,7 @@ class OrderServiceAsyncStub(OrderServiceStub):
     """
     SearchOrderNotes: _aio.UnaryUnaryMultiCallable[_order_service_pb2.SearchOrderNotesRequest, _order_service_pb2.SearchOrderNotesResponse]  # type: ignore[assignment]
     """Finds notes by their words, best match first. Words are compared as they are written, in any language, not by their
-    stem: `refund` does not find `refunds`.
+    stem: `refund` does not find `refunds`. Of more than 10 000 matches only 10 000 are ranked and listed.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
@@ -348,6 +358,11 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
     `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
     caller or 30 seconds; so does every other, and what did not commit within it is undone.
+
+    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
+    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
+    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
+    other value is INVALID_ARGUMENT (INVALID_FIELD).
     """
 
     @_abc_1.abstractmethod
@@ -576,7 +591,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.SearchOrderNotesResponse, _abc.Awaitable[_order_service_pb2.SearchOrderNotesResponse]]:
         """Finds notes by their words, best match first. Words are compared as they are written, in any language, not by their
-        stem: `refund` does not find `refunds`.
+        stem: `refund` does not find `refunds`. Of more than 10 000 matches only 10 000 are ranked and listed.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """

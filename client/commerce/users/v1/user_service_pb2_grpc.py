@@ -33,6 +33,11 @@ class UserServiceStub:
     takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
     `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
     caller or 30 seconds; so does every other, and what did not commit within it is undone.
+
+    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
+    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
+    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
+    other value is INVALID_ARGUMENT (INVALID_FIELD).
     """
 
     def __init__(self, channel):
@@ -151,6 +156,11 @@ class UserServiceServicer:
     takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
     `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
     caller or 30 seconds; so does every other, and what did not commit within it is undone.
+
+    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
+    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
+    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
+    other value is INVALID_ARGUMENT (INVALID_FIELD).
     """
 
     def CreateUser(self, request, context):
@@ -484,6 +494,11 @@ class UserService:
     takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
     `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
     caller or 30 seconds; so does every other, and what did not commit within it is undone.
+
+    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
+    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
+    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
+    other value is INVALID_ARGUMENT (INVALID_FIELD).
     """
 
     @staticmethod

@@ -34,6 +34,11 @@ class UserServiceStub:
     takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
     `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
     caller or 30 seconds; so does every other, and what did not commit within it is undone.
+
+    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
+    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
+    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
+    other value is INVALID_ARGUMENT (INVALID_FIELD).
     """
 
     @_typing.overload
@@ -182,6 +187,11 @@ class UserServiceAsyncStub(UserServiceStub):
     takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
     `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
     caller or 30 seconds; so does every other, and what did not commit within it is undone.
+
+    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
+    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
+    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
+    other value is INVALID_ARGUMENT (INVALID_FIELD).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -326,6 +336,11 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
     `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
     caller or 30 seconds; so does every other, and what did not commit within it is undone.
+
+    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
+    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
+    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
+    other value is INVALID_ARGUMENT (INVALID_FIELD).
     """
 
     @_abc_1.abstractmethod

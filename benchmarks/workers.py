@@ -1,0 +1,65 @@
+"""Whether a call costs the same when two processes share a port: `python -m benchmarks.workers`.
+
+One process of this service, and two that share a port (COMMERCE_REUSE_PORT), have one database and are measured in
+turns under the same load. Where these, PostgreSQL and the load share two cores, throughput cannot show more than that
+nothing is lost.
+"""
+
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from benchmarks.bench import ALL, SCRATCH, stop
+from benchmarks.calls import build
+from benchmarks.database import filled_database
+from benchmarks.measuring import Bench, Plan, Shape, Subject
+from benchmarks.ratios import ROUNDS, SECONDS, WORKLOAD, print_ratios
+from benchmarks.servers import KINDS, Kind, Server, running
+
+PROCESSES = 2
+LIMIT = 1.1
+# With as many connections both get about as many.
+SHAPE = Shape(in_flight=64, connections=16)
+START_SECONDS = 30
+ONE = KINDS[0]
+SEVERAL = Kind(
+    f"{PROCESSES} processes",
+    "processes of this service on one port",
+    (sys.executable, "-m", "benchmarks.processes", str(PROCESSES)),
+)
+
+
+@click.command()
+@WORKLOAD
+@ROUNDS
+@SECONDS
+def main(*, workloads: Sequence[str], rounds: int, seconds: float) -> None:
+    """Compare the cost of calls with one process and with two."""
+    signal.signal(signal.SIGTERM, stop)
+    SCRATCH.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        database = stack.enter_context(filled_database(SCRATCH / "postgres", ALL.data))
+        one, several = (stack.enter_context(running(kind, database.url, logs)) for kind in (ONE, SEVERAL))
+        wait_until_all_serve(several)
+        bench = Bench(build(SCRATCH), [Subject(one, database), Subject(several, database)], SCRATCH)
+        print_ratios(bench, workloads, SHAPE, Plan(rounds, seconds, warm_up_seconds=1), limit=LIMIT)
+
+
+def wait_until_all_serve(server: Server) -> None:
+    """Return once all processes of a server serve; the port takes connections with the first."""
+    deadline = time.monotonic() + START_SECONDS
+    while server.log.read_text().count('"serving"') < PROCESSES:
+        if time.monotonic() > deadline:
+            raise click.ClickException(f"not all processes serve within {START_SECONDS} seconds")
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
