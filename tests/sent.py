@@ -12,7 +12,13 @@ from sqlalchemy.pool import Pool
 
 TRANSACTION_CONTROL = ("BEGIN", "COMMIT", "ROLLBACK")
 # The server looks at its schema every second, and the driver asks for types on each new connection.
-NOT_OF_CALLS = ("alembic_version", "typeinfo_tree", "current_setting('jit')", "set_config('jit'")
+NOT_OF_CALLS = (
+    "alembic_version",
+    "current_setting('statement_timeout')",
+    "typeinfo_tree",
+    "current_setting('jit')",
+    "set_config('jit'",
+)
 
 
 @contextmanager

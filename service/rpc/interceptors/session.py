@@ -1,9 +1,8 @@
 """Gives each call its time, its transaction, its retries and, under a request id, its one effect.
 
 A method that declares NO_SIDE_EFFECTS reads by itself, each question a statement of its own, on the replica if its
-caller prefers that. Any other runs in a unit
-of work, which is committed before the caller gets its answer. Either is run anew, as a whole, when the database asks
-for it.
+caller prefers that. Any other runs in a unit of work, which is committed before the caller gets its answer. Either is
+run anew, as a whole, when the database asks for it.
 
 A write is a task that the caller's cancellation does not reach (`service.detached`), and so is each question of a read.
 They end by themselves: PostgreSQL limits each statement of a unit of work to the time that is left, and any other to
@@ -134,11 +133,16 @@ class SessionInterceptor(Interceptor):
                     await uow.commit(response)
                 return response
 
+        at_once = not dry_run
+
         async def attempt() -> bytes:
-            try:
-                return await run(at_once=not dry_run)
-            except NotAtOnce:
-                return await run(at_once=False)
+            nonlocal at_once
+            if at_once:
+                try:
+                    return await run(at_once=True)
+                except NotAtOnce:
+                    at_once = False
+            return await run(at_once=False)
 
         try:
             return await retried(attempt, deadline, outcome_known_by_repeating=key is not None)
