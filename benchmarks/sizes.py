@@ -29,10 +29,10 @@ from benchmarks.servers import KINDS, running
 DATA = Data(users=100_000, orders=200_000)
 FILLED = ("users", "user_profiles", "orders", "order_items")
 WRITTEN = ("user_passwords", "events", "request_ids")
-LIVES = 500
+LIVES = 1500
 AT_ONCE = 10
 SIZE = """
-SELECT (SELECT count(*) FROM {0}) AS number, pg_table_size('{0}') AS rows, pg_indexes_size('{0}') AS indexes
+SELECT (SELECT count(*) FROM {0}) AS number, pg_relation_size('{0}') AS rows, pg_indexes_size('{0}') AS indexes
 """
 
 

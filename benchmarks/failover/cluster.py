@@ -54,11 +54,12 @@ class Node:
             self._process = None
 
     def ask(self, path: str) -> Any:  # noqa: ANN401 - whatever JSON it is
-        """Return what Patroni answers, or None when it does not."""
+        """Return what Patroni answers, or None when it does not, or not with yes."""
         connection = http.client.HTTPConnection("127.0.0.1", self.rest_port, timeout=1)
         try:
             connection.request("GET", path)
-            return json.load(connection.getresponse())
+            response = connection.getresponse()
+            return json.load(response) if response.status == http.client.OK else None
         except (OSError, http.client.HTTPException, json.JSONDecodeError):
             return None
         finally:
@@ -101,7 +102,7 @@ class Cluster:
 
         def find() -> Node | None:
             others = (node for node in self.nodes if node is not other_than)
-            return next((node for node in others if _is_leader(node.ask("/patroni"))), None)
+            return next((node for node in others if node.ask("/leader")), None)
 
         found: Node = await until(find)
         return found
@@ -110,12 +111,10 @@ class Cluster:
         """Wait until a leader streams to both others, and waits for one of them before it acknowledges a commit."""
 
         def streams_to_both() -> bool:
-            leaders = filter(_is_leader, (node.ask("/patroni") for node in self.nodes))
-            standbys = [state.get("replication", []) for state in leaders]
-            return [self._standbys] == [
-                sorted(standby["sync_state"] for standby in found if standby["state"] == "streaming")
-                for found in standbys
-            ]
+            leaders = [state for node in self.nodes if (state := node.ask("/leader"))]
+            standbys = leaders[0].get("replication", []) if len(leaders) == 1 else []
+            streaming = [standby["sync_state"] for standby in standbys if standby["state"] == "streaming"]
+            return sorted(streaming) == self._standbys
 
         await until(streams_to_both)
 
@@ -142,10 +141,6 @@ async def cluster(folder: Path, *, patroni: Path, bin_dir: Path, synchronous: bo
         made = Cluster(nodes, port, synchronous=synchronous)
         await made.whole()
         yield made
-
-
-def _is_leader(state: Any) -> bool:  # noqa: ANN401 - what Patroni answers, or None
-    return bool(state) and state["role"] == "primary" and state["state"] == "running"
 
 
 @contextmanager

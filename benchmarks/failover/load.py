@@ -40,6 +40,7 @@ class Told:
         refused: calls, made once, whose status said that nothing was written.
         failures: statuses by their reason, or by what gRPC said where they had none.
         seen: how often each order's creation was watched.
+        standstill: the most seconds for which this program did not run.
     """
 
     acknowledged: dict[str, str] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class Told:
     refused: set[str] = field(default_factory=set)
     failures: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
+    standstill: float = 0
 
     def answered_since(self, moment: float) -> bool:
         """Return whether a call was answered after a moment."""
@@ -70,7 +72,7 @@ async def load(ports: Sequence[int], *, repeating: int, once: int) -> AsyncItera
     """
     told, stop = Told(), asyncio.Event()
     channels = [grpc.aio.insecure_channel(f"127.0.0.1:{port}") for port in ports]
-    watcher = asyncio.create_task(_watch(channels[0], told))
+    others = [asyncio.create_task(_watch(channels[0], told)), asyncio.create_task(_look_at_the_clock(told))]
     callers = [
         asyncio.create_task(_place_orders(channels[number % len(channels)], told, stop, repeat=number < repeating))
         for number in range(repeating + once)
@@ -86,9 +88,9 @@ async def load(ports: Sequence[int], *, repeating: int, once: int) -> AsyncItera
                 break
             await asyncio.sleep(PAUSE_SECONDS)
     finally:
-        for task in (watcher, *callers):
+        for task in (*others, *callers):
             task.cancel()
-        await asyncio.gather(watcher, *callers, return_exceptions=True)
+        await asyncio.gather(*others, *callers, return_exceptions=True)
         for channel in channels:
             await channel.close()
 
@@ -141,6 +143,13 @@ async def _watch(channel: grpc.aio.Channel, told: Told) -> None:
         except grpc.aio.AioRpcError as error:
             told.failures[f"watch: {_reason_of(error) or error.code().name}"] += 1
         await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def _look_at_the_clock(told: Told) -> None:
+    while True:
+        before = time.monotonic()
+        await asyncio.sleep(PAUSE_SECONDS)
+        told.standstill = max(told.standstill, time.monotonic() - before - PAUSE_SECONDS)
 
 
 async def _new_user(channel: grpc.aio.Channel) -> str:
