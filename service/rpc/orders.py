@@ -96,8 +96,8 @@ class OrderServicer(OrderNoteMethods):
 
     async def BatchGetOrders(self, request: pb.BatchGetOrdersRequest, context: Context) -> pb.BatchGetOrdersResponse:
         ids = [order_id.lower() for order_id in request.ids]
-        orders = in_order(ids, await self._queries.by_ids(ids), OrderNotFound)
-        return pb.BatchGetOrdersResponse(orders=[order_message(order) for order in orders])
+        orders = in_order(ids, map(order_message, await self._queries.by_ids(ids)), OrderNotFound)
+        return pb.BatchGetOrdersResponse(orders=orders)
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
         page = self._page_tokens.page(request)

@@ -107,8 +107,8 @@ class UserServicer(UserServiceServicer):
 
     async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, context: Context) -> pb.BatchGetUsersResponse:
         ids = [user_id.lower() for user_id in request.ids]
-        users = in_order(ids, await self._queries.by_ids(ids), UserNotFound)
-        return pb.BatchGetUsersResponse(users=[user_message(user) for user in users])
+        users = in_order(ids, map(user_message, await self._queries.by_ids(ids)), UserNotFound)
+        return pb.BatchGetUsersResponse(users=users)
 
     async def ListUsers(self, request: pb.ListUsersRequest, context: Context) -> pb.ListUsersResponse:
         order_by = parse_order_by(request)

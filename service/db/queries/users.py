@@ -16,9 +16,9 @@ from service.db.tables import EnumText, user_columns, user_passwords, user_profi
 from service.domain.search import SearchQuery
 from service.domain.users import UserState
 
-_USERS = select(*user_columns, user_profiles.c.bio, user_profiles.c.avatar_url).select_from(
-    users.outerjoin(user_profiles)
-)
+# No reader is told what a deleted user was before.
+_COLUMNS = [column for column in user_columns if column.name != "undelete_state"]
+_USERS = select(*_COLUMNS, user_profiles.c.bio, user_profiles.c.avatar_url).select_from(users.outerjoin(user_profiles))
 _BY_IDS = Statement(_USERS.where(users.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True))))))
 _EMAIL = func.lower(users.c.email) == func.lower(bindparam("email"))
 _USERNAME = users.c.username == bindparam("username")

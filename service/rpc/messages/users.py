@@ -45,7 +45,7 @@ def user_message(user: User | Row) -> Fields:
         "email": user.email,
         "username": user.username,
         "full_name": user.full_name,
-        "profile": _profile(user.bio, user.avatar_url),
+        "profile": {"bio": user.bio, "avatar_url": user.avatar_url} if user.bio or user.avatar_url else {},
         "state": _STATES[user.state],
         "etag": etag_of(user.version),
         "create_time": timestamp(user.create_time),
@@ -58,15 +58,6 @@ def user_message(user: User | Row) -> Fields:
         message["delete_time"] = timestamp(user.delete_time)
         message["purge_time"] = timestamp(user.purge_time)
     return message
-
-
-def _profile(bio: str | None, avatar_url: str | None) -> Fields:
-    profile = {}
-    if bio:
-        profile["bio"] = bio
-    if avatar_url:
-        profile["avatar_url"] = avatar_url
-    return profile
 
 
 def user_search_result(row: Row) -> Fields:

@@ -1,6 +1,6 @@
 """Values that messages share: times, money, ids, etags."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,7 +10,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.interval_pb2 import Interval
 from google.type.money_pb2 import Money as MoneyMessage
 
-from service.application.ports import Row
 from service.domain.errors import AmountOutOfRange, InvalidField, NotFound
 from service.domain.money import Money
 
@@ -89,17 +88,18 @@ def require_id(value: str, field: str) -> UUID:
     return UUID(value)
 
 
-def in_order(ids: Sequence[str], rows: Sequence[Row], missing: type[NotFound]) -> list[Row]:
-    """Return one row for each id, in the order of the ids, which are in lower case.
+def in_order(ids: Sequence[str], resources: Iterable[Fields], missing: type[NotFound]) -> list[Fields]:
+    """Return one resource for each id, in the order of the ids, which are in lower case.
 
     Raises:
         NotFound: of the class `missing`; its metadata names every missing id by its index, as ranges, which fit into a
         status however many they are, and the first ones themselves.
     """
     # By their text: to make UUIDs of a thousand ids takes as long as to read the rows.
-    by_id = {str(row.id): row for row in rows}
-    absent = [index for index, key in enumerate(ids) if key not in by_id]
-    if absent:
+    by_id = {resource["id"]: resource for resource in resources}
+    found = [by_id.get(key) for key in ids]
+    if None in found:
+        absent = [index for index, resource in enumerate(found) if resource is None]
         raise missing(
             ids[absent[0]],
             {
@@ -108,7 +108,7 @@ def in_order(ids: Sequence[str], rows: Sequence[Row], missing: type[NotFound]) -
                 "missing_ids": ",".join(ids[index] for index in absent[:_MISSING_IDS]),
             },
         )
-    return [by_id[key] for key in ids]
+    return found
 
 
 def _ranges(numbers: Sequence[int]) -> str:
