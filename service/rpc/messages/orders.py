@@ -1,7 +1,6 @@
 """Orders as messages."""
 
 from collections.abc import Callable
-from functools import lru_cache
 from uuid import UUID
 
 from commerce.common.v1.checkpoint_pb2 import Checkpoint
@@ -102,15 +101,18 @@ def _items_of_row(order: Row) -> list[Fields]:
             "product_id": product_id,
             "name": name,
             "quantity": quantity,
-            "unit_price": _amount_of_row(currency, unit_price),
-            "subtotal": _amount_of_row(currency, subtotal),
+            # As `_amount_of_row`, whose calls for each amount of a page would be a tenth of the page's time.
+            "unit_price": {
+                "currency_code": currency,
+                "units": int(unit_price[:-5]),
+                "nanos": int(unit_price[-4:]) * 100_000,
+            },
+            "subtotal": {"currency_code": currency, "units": int(subtotal[:-5]), "nanos": int(subtotal[-4:]) * 100_000},
         }
         for item_id, product_id, name, quantity, unit_price, subtotal in order.items
     ]
 
 
-# Prices repeat. Nothing changes what this returns: constructors copy it.
-@lru_cache(maxsize=10_000)
 def _amount_of_row(currency: str, amount: str) -> Fields:
     """Return an amount of zero or more, written with four decimals, as a google.type.Money."""
     return {"currency_code": currency, "units": int(amount[:-5]), "nanos": int(amount[-4:]) * 100_000}
