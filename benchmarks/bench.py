@@ -68,7 +68,7 @@ ALL = Choice(
     servers=tuple(kind.name for kind in KINDS),
     shapes=(*SHAPES, "rate"),
     data=Data(users=100_000, orders=200_000),
-    plan=Plan(rounds=5, seconds=1.5, warm_up_seconds=1),
+    plan=Plan(rounds=3, seconds=1.5, warm_up_seconds=1),
 )
 SMOKE = replace(
     ALL,
