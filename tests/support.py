@@ -1,7 +1,7 @@
 """What tests share: clients, requests that work, and what an error says."""
 
 import resource
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,11 +56,9 @@ class Clients:
 
 
 @asynccontextmanager
-async def connect(
-    port: int, options: Sequence[tuple[str, Any]] = (), *, own_connection: bool = False
-) -> AsyncIterator[Clients]:
+async def connect(port: int, *, own_connection: bool = False) -> AsyncIterator[Clients]:
     """Open a channel to a server on this machine; without `own_connection` they share one."""
-    options = [("grpc.use_local_subchannel_pool", int(own_connection)), *options]
+    options = [("grpc.use_local_subchannel_pool", int(own_connection))]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         yield Clients(channel, UserServiceStub(channel), OrderServiceStub(channel), HealthStub(channel))
 

@@ -58,7 +58,7 @@ async def pair(shared_database_url: str) -> AsyncIterator[Pair]:
         found: dict[Process, Clients] = {}
         # Linux chooses by the caller's port.
         for number in count():
-            clients = await connections.enter_async_context(connect(port, options=OWN_CONNECTION))
+            clients = await connections.enter_async_context(connect(port, own_connection=True))
             metadata = (("x-request-id", str(number)),)
             await clients.users.ListUsers(users_pb.ListUsersRequest(), metadata=metadata)
             answering = partial(server_that_answered, servers, str(number))
@@ -122,7 +122,7 @@ async def test_a_server_that_drains_gets_no_new_connection_and_keeps_those_it_ha
         port = await first.port()
 
         async def call(name: str) -> Clients:
-            clients = await connections.enter_async_context(connect(port, options=OWN_CONNECTION))
+            clients = await connections.enter_async_context(connect(port, own_connection=True))
             await clients.users.ListUsers(users_pb.ListUsersRequest(), metadata=(("x-request-id", name),))
             return clients
 
