@@ -38,6 +38,7 @@ _DATABASE: tuple[ColumnElement[Any], ...] = (
     literal_column("(SELECT system_identifier FROM pg_control_system())").label("cluster"),
     literal_column("(SELECT oid FROM pg_database WHERE datname = current_database())").label("database"),
 )
+_SAME = ("cluster", "database", "timeline")
 _PRIMARY = Statement(
     select(
         literal_column("pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')").label("position"),
@@ -145,25 +146,23 @@ class Replica:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             (primary,) = await self._primary_probe.fetch(_PRIMARY, {})
         self._samples.append((asked_at, primary.position))
-        while self._samples[0][0] < asked_at - self._max_lag:
+        # Kept are those within the bound, and one before: when not even that is replayed, the lag is above the bound.
+        while len(self._samples) > 1 and self._samples[1][0] < asked_at - self._max_lag:
             self._samples.popleft()
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 (replica,) = await self._replica_probe.fetch(_REPLICA, {})
         except Exception:
+            # When it comes back after a crash, it can be behind where it was.
+            self._fresh_at = -math.inf
             # What waits for it goes to the primary instead of waiting on.
             for connection in list(self._connections):
                 connection.terminate()
             raise
+        self._fresh_at = -math.inf
         if not replica.is_replica:
-            self._fresh_at = -math.inf
             return "READ_DATABASE_URL leads to no replica"
-        if (replica.cluster, replica.timeline, replica.database) != (
-            primary.cluster,
-            primary.timeline,
-            primary.database,
-        ):
-            self._fresh_at = -math.inf
+        if any(getattr(replica, name) != getattr(primary, name) for name in _SAME):
             return "it replicates another database, or another timeline of this one"
         for sampled_at, position in reversed(self._samples):
             if position <= replica.position:

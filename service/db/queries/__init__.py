@@ -1,1 +1,1 @@
-"""The read side: one statement for each question, on AUTOCOMMIT connections, answered with plain rows."""
+"""The read side: one statement for each question, answered with plain rows."""
