@@ -76,16 +76,16 @@ class Node:
 
     def _pids(self) -> list[int]:
         # Patroni is not the parent of its postmaster, and every backend has a session of its own.
-        children: dict[int, list[int]] = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
+        named = os.fsencode(f"{self._folder}/")
+        found, children = list[int](), dict[int, list[int]]()
+        for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                parent = int(stat.read_text().rpartition(")")[2].split()[1])
-                children.setdefault(parent, []).append(int(stat.parent.name))
-        found = [self._process.pid] if self._process else []
-        with suppress(OSError):
-            found.append(int((self._folder / "data" / "postmaster.pid").read_text().split()[0]))
+                if named in (process / "cmdline").read_bytes():
+                    found.append(int(process.name))
+                parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(process.name))
         for pid in found:
-            found.extend(children.get(pid, ()))
+            found.extend(child for child in children.get(pid, ()) if child not in found)
         return found
 
 
