@@ -278,9 +278,12 @@ async def test_a_promoted_replica_is_not_used(database_url: str, own_copy: Path,
             assert await name_of(clients, user.id) == "New"
 
 
-@pytest.mark.parametrize("where", ["the primary", "another database", "nowhere"])
+@pytest.mark.parametrize(
+    ("where", "problem"),
+    [("the primary", "no replica"), ("another database", "another database"), ("nowhere", "cannot be measured")],
+)
 async def test_what_is_no_replica_of_the_database_is_not_used(
-    database_url: str, replica: Replica, where: str, tmp_path: Path, logs: list[EventDict]
+    database_url: str, replica: Replica, where: str, problem: str, tmp_path: Path, logs: list[EventDict]
 ) -> None:
     wrong = {
         "the primary": database_url,
@@ -289,6 +292,7 @@ async def test_what_is_no_replica_of_the_database_is_not_used(
     }
     async with serving(database_url, wrong[where]) as clients:
         (line,) = told(logs, "replica out of use")
+        assert problem in line["problem"]
         assert "host" not in str(line)
         user = await clients.create_user()
         assert await name_of(clients, user.id) == user.full_name
@@ -301,7 +305,8 @@ async def test_a_replica_of_another_cluster_is_not_used(
         await prepare(url)
         # Both have a database `postgres`, on the same timeline.
         async with serving(url, replica.url):
-            assert len(told(logs, "replica out of use")) == 1
+            (line,) = told(logs, "replica out of use")
+            assert "another" in line["problem"]
 
 
 async def test_a_replica_of_what_was_promoted_is_not_used(
