@@ -241,7 +241,8 @@ class TimeLeft(Protocol):
 # How many matches of a search are ranked; of more, the others are left out.
 MAX_RANKED = 10_000
 
-# A row of the read side: attributes named like those of the entity.
+# A row of the read side: attributes named like those of the entity. Times of users and orders are microseconds since
+# 1970, and amounts of orders ten-thousandths, both as integers.
 Row = Any
 
 

@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 
 from service.application.ports import ExportStalled, Page, PageOfRows, Row, Snapshot, Snapshots
 from service.rpc.interceptors.base import Context
+from service.rpc.page_tokens import position
 
 # Large enough that the cost of a message does not matter, and far below what callers accept (4 MiB).
 MAX_BATCH_BYTES = 1 << 20
@@ -60,7 +61,7 @@ class Exports:
                     await self._write(context, response(batch))
                 if not found.has_more:
                     return
-                after = tuple(getattr(found.rows[-1], key) for key in keys)
+                after = position(found.rows[-1], keys)
 
     async def _write(self, context: Context, message: Message) -> None:
         try:

@@ -10,8 +10,9 @@ from uuid import UUID
 
 from google.protobuf.message import Message
 
-from service.application.ports import Page, PageOfRows
+from service.application.ports import Page, PageOfRows, Row
 from service.domain.errors import InvalidPageToken
+from service.rpc.messages.values import time_of
 from service.rpc.opaque import from_text, to_text
 
 DEFAULT_PAGE_SIZE = 50
@@ -43,8 +44,8 @@ class PageTokens:
         """Return the token for the page after this one, ordered by the attributes `keys`; empty if it is the last."""
         if not found.has_more:
             return ""
-        last = found.rows[-1]
-        payload = json.dumps([_encode(getattr(last, key)) for key in keys], separators=(",", ":")).encode()
+        last = position(found.rows[-1], keys)
+        payload = json.dumps([_encode(key) for key in last], separators=(",", ":")).encode()
         return to_text(self._mac(payload, request) + payload)
 
     def _read(self, token: str, request: Message) -> tuple[_Key, ...]:
@@ -64,6 +65,11 @@ class PageTokens:
         listed = f"{request.DESCRIPTOR.full_name}\0".encode() + arguments.SerializeToString(deterministic=True)
         # The digest has a fixed length, so no part of one input can pass for a part of the other.
         return hmac.digest(self._key, hashlib.sha256(listed).digest() + payload, hashlib.sha256)[:_MAC_BYTES]
+
+
+def position(row: Row, keys: Sequence[str]) -> tuple[_Key, ...]:
+    """Return the values of these attributes of a row, as the column that a list is ordered by has them."""
+    return tuple(time_of(getattr(row, key)) if key.endswith("_time") else getattr(row, key) for key in keys)
 
 
 def _encode(key: _Key) -> list[str | int | float]:

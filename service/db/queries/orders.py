@@ -33,6 +33,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 
 from service.application.ports import OrderFilter, Page, PageOfRows, TopUsers
 from service.db.driver import Statement
+from service.db.queries.columns import in_microseconds, in_ten_thousandths, ten_thousandths
 from service.db.queries.events import event_columns
 from service.db.queries.reader import Reader, page_select
 from service.db.tables import OPEN, EnumText, events, order_items, order_tags, orders, tags
@@ -43,7 +44,7 @@ from service.domain.tags import MAX_LENGTH
 class _Items(TypeDecorator[list[list[Any]]]):
     """A JSON array of items, each an array: id, product_id, name, quantity, unit_price and subtotal.
 
-    The amounts are texts with four decimals: JSON's numbers would be read as floats, and decimals take long to make.
+    Amounts are in ten-thousandths: JSON's numbers with decimals would be read as floats.
     """
 
     impl = Text
@@ -66,12 +67,9 @@ class _Metadata(TypeDecorator[dict[str, str]]):
 
 
 def _select_orders() -> Select[Any]:
-    """Return a statement for whole orders: their columns, and each one's `items` and `tag_names` as one value each.
-
-    `total_amount` is a text with four decimals, as the amounts of items are.
-    """
+    """Return a statement for whole orders: their columns, and each one's `items` and `tag_names` as one value each."""
     exact = ("id", "product_id", "name", "quantity")
-    amounts = (cast(order_items.c[name], Text) for name in ("unit_price", "subtotal"))
+    amounts = (ten_thousandths(order_items.c[name]) for name in ("unit_price", "subtotal"))
     item = func.json_build_array(*(order_items.c[name] for name in exact), *amounts)
     items = select(func.json_agg(aggregate_order_by(item, order_items.c.id))).where(
         order_items.c.order_id == orders.c.id
@@ -81,10 +79,12 @@ def _select_orders() -> Select[Any]:
         .select_from(order_tags.join(tags))
         .where(order_tags.c.order_id == orders.c.id)
     )
-    special = {"total_amount", "metadata", "credit_user_id"}
+    times = ("create_time", "update_time", "credit_expire_time")
+    special = {"total_amount", "metadata", "credit_user_id", *times}
     return select(
         *(column for column in orders.c if column.name not in special),
-        cast(orders.c.total_amount, Text).label("total_amount"),
+        *(in_microseconds(orders.c[name]) for name in times),
+        in_ten_thousandths(orders.c.total_amount),
         type_coerce(cast(orders.c.metadata, Text), _Metadata).label("metadata"),
         type_coerce(cast(items.scalar_subquery(), Text), _Items).label("items"),
         names.scalar_subquery().label("tag_names"),

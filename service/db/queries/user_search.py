@@ -16,9 +16,10 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.sql.selectable import CTE
 
 from service.application.ports import MAX_RANKED, Page, PageOfRows
+from service.db.queries.columns import USER_COLUMNS
 from service.db.queries.ranking import page_of_ranked, ranked_page
 from service.db.queries.reader import Reader
-from service.db.tables import user_columns, user_profiles, users
+from service.db.tables import user_profiles, users
 from service.domain.search import SearchQuery
 from service.domain.users import UserState
 
@@ -43,7 +44,7 @@ def _ranked(*, show_deleted: bool) -> CTE:
 def _search(page: Page, *, show_deleted: bool) -> Select[tuple[object, ...]]:
     part, found, count = ranked_page(_ranked(show_deleted=show_deleted), page)
     rows = part.outerjoin(users, users.c.id == found.c.id).outerjoin(user_profiles)
-    columns = (*user_columns, user_profiles.c.bio, user_profiles.c.avatar_url, found.c.rank, count.c.matches)
+    columns = (*USER_COLUMNS, found.c.rank, count.c.matches)
     return select(*columns).select_from(rows).order_by(found.c.rank.desc(), found.c.id.desc())
 
 

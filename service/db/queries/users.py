@@ -10,15 +10,14 @@ from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
 from service.application.ports import Credentials, Page, PageOfRows, UserFilter
 from service.db.driver import Statement
+from service.db.queries.columns import USER_COLUMNS
 from service.db.queries.reader import Reader, page_select
 from service.db.queries.user_search import search_users
-from service.db.tables import EnumText, user_columns, user_passwords, user_profiles, users
+from service.db.tables import EnumText, user_passwords, user_profiles, users
 from service.domain.search import SearchQuery
 from service.domain.users import UserState
 
-# No reader is told what a deleted user was before.
-_COLUMNS = [column for column in user_columns if column.name != "undelete_state"]
-_USERS = select(*_COLUMNS, user_profiles.c.bio, user_profiles.c.avatar_url).select_from(users.outerjoin(user_profiles))
+_USERS = select(*USER_COLUMNS).select_from(users.outerjoin(user_profiles))
 _BY_IDS = Statement(_USERS.where(users.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True))))))
 _EMAIL = func.lower(users.c.email) == func.lower(bindparam("email"))
 _USERNAME = users.c.username == bindparam("username")

@@ -104,18 +104,18 @@ def _items_of_row(order: Row) -> list[Fields]:
             # As `_amount_of_row`, whose calls for each amount of a page would be a tenth of the page's time.
             "unit_price": {
                 "currency_code": currency,
-                "units": int(unit_price[:-5]),
-                "nanos": int(unit_price[-4:]) * 100_000,
+                "units": unit_price // 10_000,
+                "nanos": unit_price % 10_000 * 100_000,
             },
-            "subtotal": {"currency_code": currency, "units": int(subtotal[:-5]), "nanos": int(subtotal[-4:]) * 100_000},
+            "subtotal": {"currency_code": currency, "units": subtotal // 10_000, "nanos": subtotal % 10_000 * 100_000},
         }
         for item_id, product_id, name, quantity, unit_price, subtotal in order.items
     ]
 
 
-def _amount_of_row(currency: str, amount: str) -> Fields:
-    """Return an amount of zero or more, written with four decimals, as a google.type.Money."""
-    return {"currency_code": currency, "units": int(amount[:-5]), "nanos": int(amount[-4:]) * 100_000}
+def _amount_of_row(currency: str, amount: int) -> Fields:
+    """Return an amount of zero or more, in ten-thousandths, as a google.type.Money."""
+    return {"currency_code": currency, "units": amount // 10_000, "nanos": amount % 10_000 * 100_000}
 
 
 def parse_order_fields(message: OrderMessage, names: frozenset[str]) -> OrderFields:

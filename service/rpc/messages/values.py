@@ -26,12 +26,19 @@ _MAX_NANOS = 999_999_999
 _MISSING_IDS = 10
 
 
-def timestamp(time: datetime | None) -> Fields:
-    """Return the time as a google.protobuf.Timestamp, None as None."""
+def timestamp(time: datetime | int | None) -> Fields:
+    """Return a time, or microseconds since 1970, as a google.protobuf.Timestamp, None as None."""
+    if isinstance(time, int):
+        return {"seconds": time // 1_000_000, "nanos": time % 1_000_000 * 1000}
     if time is None:
         return None
     since = time - _EPOCH
     return {"seconds": since.days * 86400 + since.seconds, "nanos": since.microseconds * 1000}
+
+
+def time_of(time: datetime | int) -> datetime:
+    """Return a time, or microseconds since 1970, as a time."""
+    return _EPOCH + time * _MICROSECOND if isinstance(time, int) else time
 
 
 def money(currency: str, amount: Decimal) -> Fields:

@@ -1,0 +1,62 @@
+"""Times and amounts as integers, for rows of which many are read.
+
+Messages have whole numbers of both. A datetime takes the driver fifteen times as long as an integer, and a decimal, or
+digits cut out of a text, take as long again to be made two whole numbers of. (CPU for BatchGetUsers: 0.00 of that with
+datetimes; for ListOrders 0.00 of that with datetimes and texts.)
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Dialect,
+    Label,
+    Text,
+    TypeDecorator,
+    cast,
+    extract,
+    func,
+    literal_column,
+)
+from sqlalchemy import type_coerce as as_type
+
+from service.db.tables import user_columns, user_profiles, users
+
+
+class _WholeNumber(TypeDecorator[int]):
+    """A number as text, larger than a bigint if need be; the driver would make it a decimal."""
+
+    impl = Text
+    cache_ok = True
+
+    def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[str | None], int | None]:
+        """Return what gives the number."""
+        return lambda value: None if value is None else int(value)
+
+
+def in_microseconds(time: Column[Any]) -> Label[int]:
+    """Return a time in microseconds since 1970, under its name."""
+    return cast(extract("epoch", time) * literal_column("1000000"), BigInteger).label(time.name)
+
+
+def in_ten_thousandths(amount: Column[Any]) -> Label[int]:
+    """Return an amount, which has four decimals, in ten-thousandths, under its name."""
+    return as_type(cast(ten_thousandths(amount), Text), _WholeNumber).label(amount.name)
+
+
+def ten_thousandths(amount: Column[Any]) -> ColumnElement[Any]:
+    """Return an amount in ten-thousandths, as JSON is to have it: as many digits as it takes, and no decimals."""
+    return func.trunc(amount * literal_column("10000"))
+
+
+_USER_TIMES = ("create_time", "update_time", "delete_time", "purge_time")
+# What of a user is read, from `users` and `user_profiles`: nobody is told what a deleted one was before.
+USER_COLUMNS: Sequence[ColumnElement[Any]] = (
+    *(column for column in user_columns if column.name not in {"undelete_state", *_USER_TIMES}),
+    *(in_microseconds(users.c[name]) for name in _USER_TIMES),
+    user_profiles.c.bio,
+    user_profiles.c.avatar_url,
+)
