@@ -1,15 +1,39 @@
-"""Many rows in one statement: INSERT … SELECT … FROM unnest(arrays), which has the same text however many they are."""
+"""Many rows in one statement, which has the same text however many they are: arrays as parameters."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, Column, ColumnElement, Table, Text, bindparam, column, func, literal, select
+from sqlalchemy import (
+    ARRAY,
+    UUID,
+    Column,
+    ColumnElement,
+    Table,
+    Text,
+    any_,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.types import TypeEngine
 
 
+def is_one_of(target: Column[Any], name: str) -> ColumnElement[bool]:
+    """Return the condition that a column has one of the ids of a parameter.
+
+    They are in a subquery, where PostgreSQL does not look when it plans. If it saw how many there are, it would believe
+    that to plan for so few is worth it, and do that in every call, where it takes longer than to read the row.
+    """
+    ids = bindparam(name, type_=ARRAY(UUID))
+    return target == any_(cast(select(ids).scalar_subquery(), ids.type))
+
+
 def insert_arrays(table: Table, names: Sequence[str], **constants: object) -> Insert:
-    """Return a statement that inserts the rows of `arrays`.
+    """Return a statement that inserts the rows of `arrays`: INSERT … SELECT … FROM unnest(…).
 
     Args:
         table: where to.

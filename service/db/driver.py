@@ -9,6 +9,7 @@ execution, for ListOrders 0.68.)
 import asyncio
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import asyncpg
@@ -54,7 +55,9 @@ class Statement:
             known = processor(literal) if processor and literal is not None else literal
             self._parameters.append((name, processor, known))
         columns = compiled._result_columns  # noqa: SLF001
-        self._row: Any = namedtuple("Row", [column.keyname for column in columns])  # type: ignore[misc] # noqa: PYI024 - the columns are known only now
+        row: Any = namedtuple("Row", [column.keyname for column in columns])  # type: ignore[misc] # noqa: PYI024 - the columns are known only now
+        # Its own `_make` is written in Python, and checks how many values there are.
+        self._make_row = partial(tuple.__new__, row)
         processed = ((index, _result_processor(column.type)) for index, column in enumerate(columns))
         self._processed = [(index, processor) for index, processor in processed if processor]
 
@@ -70,7 +73,7 @@ class Statement:
 
         But for members of enums: they stay texts, which are equal to them.
         """
-        make = self._row._make
+        make = self._make_row
         if not self._processed:
             return [make(record) for record in records]
         rows = []

@@ -12,15 +12,14 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ARRAY, Select, Text, any_, bindparam, cast, delete, func, insert, select, update
-from sqlalchemy.dialects.postgresql import UUID as PG_UUID
+from sqlalchemy import Select, Text, cast, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from service.application.ports import NotAtOnce
-from service.db.arrays import arrays, insert_arrays
+from service.db.arrays import arrays, insert_arrays, is_one_of
 from service.db.driver import Statement
 from service.db.queries.reader import Reader
 from service.db.tables import ORDER_NUMBER_BLOCK, order_items, order_number_sequence, order_tags, orders
@@ -50,7 +49,7 @@ def _whole_orders() -> Select[Any]:
 
 
 _WHOLE = _whole_orders()
-WHOLE_BY_IDS = Statement(_WHOLE.where(orders.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True))))))
+WHOLE_BY_IDS = Statement(_WHOLE.where(is_one_of(orders.c.id, "ids")))
 _NEXT_BLOCK = Statement(select(order_number_sequence.next_value().label("start")))
 
 

@@ -2,12 +2,12 @@
 
 import hashlib
 import hmac
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import orjson
 from google.protobuf.message import Message
 
 from service.application.ports import Page, PageOfRows, Row
@@ -45,7 +45,7 @@ class PageTokens:
         if not found.has_more:
             return ""
         last = position(found.rows[-1], keys)
-        payload = json.dumps([_encode(key) for key in last], separators=(",", ":")).encode()
+        payload = orjson.dumps([_encode(key) for key in last])
         return to_text(self._mac(payload, request) + payload)
 
     def _read(self, token: str, request: Message) -> tuple[_Key, ...]:
@@ -54,7 +54,7 @@ class PageTokens:
         if not hmac.compare_digest(mac, self._mac(payload, request)):
             what = "was not given out for this list: send next_page_token unchanged, with all other arguments as before"
             raise InvalidPageToken.at("page_token", what)
-        return tuple(_decode(key) for key in json.loads(payload))
+        return tuple(_decode(key) for key in orjson.loads(payload))
 
     def _mac(self, payload: bytes, request: Message) -> bytes:
         # Everything but these two must stay the same from page to page, so the token answers for it.

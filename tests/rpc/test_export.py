@@ -16,6 +16,7 @@ from google.type.interval_pb2 import Interval
 from service.application.ports import OrderFilter, Page, UserFilter
 from service.config import ServerSettings, load
 from service.db.snapshots import Snapshots
+from service.rpc.page_tokens import position
 from tests.conftest import running_server
 from tests.sent import sent_statements
 from tests.support import Clients, connect, driver_connection, fails, item, resident_megabytes
@@ -115,7 +116,7 @@ async def test_an_export_sees_one_moment_however_long_it_takes(database_url: str
             await clients.create_user()
             await clients.users.DeleteUser(pb.DeleteUserRequest(id=users[2].id))
             await clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=order.id))
-            after = (first.rows[-1].create_time, first.rows[-1].id)
+            after = position(first.rows[-1], ("create_time", "id"))
             rest = await snapshot.users.page(EVERYBODY, "OLDEST", Page(2, after, include_total_size=False))
             orders = await snapshot.orders.page(ALL_ORDERS, "OLDEST", Page(2, None, include_total_size=False))
         assert [str(row.id) for row in (*first.rows, *rest.rows)] == [user.id for user in users]

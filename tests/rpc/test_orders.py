@@ -156,6 +156,19 @@ async def test_an_order_is_found_by_its_id_and_by_its_number(clients: Clients) -
     assert await get(clients, order.id) == await get(clients, order.id.upper()) == by_number.order == order
 
 
+@pytest.mark.parametrize(
+    ("units", "nanos"),
+    [(0, 0), (0, 100_000), (1, 999_900_000), (922_337_203_685_477, 580_800_000), (999_999_999_999_999, 999_900_000)],
+)
+async def test_every_amount_and_time_is_read_as_it_was_written(clients: Clients, units: int, nanos: int) -> None:
+    user = await clients.create_user()
+    wanted = Order(user_id=user.id, items=[item("a", 1, units, nanos, "UYW")])
+    order = (await clients.orders.CreateOrder(pb.CreateOrderRequest(order=wanted))).order
+    assert (order.items[0].unit_price.units, order.items[0].unit_price.nanos) == (units, nanos)
+    listed = (await clients.orders.ListOrders(pb.ListOrdersRequest(user_id=user.id))).orders
+    assert [await get(clients, order.id), *listed] == [order, order]
+
+
 @pytest.mark.parametrize("key", ["id", "order_number"])
 async def test_a_missing_order_is_not_found(clients: Clients, key: str) -> None:
     name = {"id": str(uuid4()), "order_number": "ORD-99999999"}[key]

@@ -28,10 +28,10 @@ from sqlalchemy import (
     type_coerce,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 
 from service.application.ports import OrderFilter, Page, PageOfRows, TopUsers
+from service.db.arrays import is_one_of
 from service.db.driver import Statement
 from service.db.queries.columns import in_microseconds, in_ten_thousandths, ten_thousandths
 from service.db.queries.events import event_columns
@@ -92,7 +92,7 @@ def _select_orders() -> Select[Any]:
 
 
 _ORDERS = _select_orders()
-_BY_IDS = Statement(_ORDERS.where(orders.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True))))))
+_BY_IDS = Statement(_ORDERS.where(is_one_of(orders.c.id, "ids")))
 _BY_NUMBER = Statement(_ORDERS.where(orders.c.order_number == bindparam("order_number")))
 
 _ORDER_COUNT = select(func.count()).select_from(order_tags).where(order_tags.c.tag_id == tags.c.id)

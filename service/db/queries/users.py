@@ -6,9 +6,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ARRAY, ColumnElement, Row, Text, any_, bindparam, func, select
-from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
 from service.application.ports import Credentials, Page, PageOfRows, UserFilter
+from service.db.arrays import is_one_of
 from service.db.driver import Statement
 from service.db.queries.columns import USER_COLUMNS
 from service.db.queries.reader import Reader, page_select
@@ -18,7 +18,7 @@ from service.domain.search import SearchQuery
 from service.domain.users import UserState
 
 _USERS = select(*USER_COLUMNS).select_from(users.outerjoin(user_profiles))
-_BY_IDS = Statement(_USERS.where(users.c.id == any_(bindparam("ids", type_=ARRAY(PG_UUID(as_uuid=True))))))
+_BY_IDS = Statement(_USERS.where(is_one_of(users.c.id, "ids")))
 _EMAIL = func.lower(users.c.email) == func.lower(bindparam("email"))
 _USERNAME = users.c.username == bindparam("username")
 _BY_EMAIL = Statement(_USERS.where(_EMAIL))
