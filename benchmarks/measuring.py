@@ -31,7 +31,8 @@ class Shape:
     def load(self, kind: Kind) -> Load | None:
         """Return the load for a server; None where it would be the same as that of another shape."""
         if not kind.http1:
-            return Load(self.connections, self.in_flight // self.connections, self.rate)
+            rate = self.rate and self.rate * kind.processes
+            return Load(self.connections * kind.processes, self.in_flight // self.connections, rate)
         # A connection has one call at a time.
         alike = self.connections == 1 and self.in_flight > 1
         return None if alike else Load(self.in_flight, 1, self.rate)
@@ -100,9 +101,9 @@ class Bench:
         return [_measurement(workload, shape, subject.server, samples[subject]) for subject, _ in loads]
 
     def _warm_up(self, feed: "_Feed", server: Server, load: Load, plan: Plan) -> int:
-        """Return how many calls a measured run has."""
+        """Return how many calls a measured run has; unless at a rate, enough that its ends do not count for much."""
         hurried = Load(load.connections, load.streams)
-        count = min(4 * load.connections * load.streams, plan.most_calls)
+        count = least = min(4 * load.connections * load.streams, plan.most_calls)
         while True:
             seconds = self._run(feed, server, hurried, count).outcome.seconds
             if count >= plan.most_calls or seconds >= plan.warm_up_seconds:
@@ -110,8 +111,9 @@ class Bench:
             # At most twenty times as many, because the first calls are slow.
             more = min(plan.warm_up_seconds / seconds * 1.1, 20)
             count = min(int(count * more) + 1, plan.most_calls)
-        per_second = load.rate or count / seconds
-        return max(1, min(int(per_second * plan.seconds), plan.most_calls))
+        if load.rate:
+            return max(1, min(int(load.rate * plan.seconds), plan.most_calls))
+        return max(least, min(int(count / seconds * plan.seconds), plan.most_calls))
 
     def _run(self, feed: "_Feed", server: Server, load: Load, count: int) -> _Sample:
         calls = feed.take(server.kind, count)

@@ -36,6 +36,8 @@ class Kind:
     http1: bool = False
     # All that there are for its protocol, unless some are named.
     workloads: Sequence[str] = ()
+    # Of the server, each of which gets as many connections and calls as a server of one process.
+    processes: int = 1
 
     def calls(self, workload: str) -> Calls | None:
         """Return the calls that it can be asked for, None if it has no such method."""
