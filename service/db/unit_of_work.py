@@ -182,9 +182,9 @@ class UnitOfWork:
             raise DeadlineExceeded
         order, old_version = self.orders.unlocked or (self.orders.new[0], 0)
         (event,) = order.take_events()
-        write = Write(order, event, self._actor, self._request, response)
+        write = Write(order, old_version, event, self._actor, self._request, response)
         try:
-            done = await (self._writes.change(write, old_version) if old_version else self._writes.place(write))
+            done = await self._writes.write(write)
         except Contention as error:
             raise NotAtOnce from error
         if not done:
