@@ -126,11 +126,9 @@ class OrderWrites:
         together = _apart(writes)
         try:
             rows = await self._driver.fetch(statement, values(list(together.values())), lost=OutcomeUnknown)
-        except OutcomeUnknown:
-            raise
-        except Exception as error:  # noqa: BLE001 - raised in its caller
-            if len(writes) == 1:
-                return [error]
+        except Exception as error:  # noqa: BLE001 - raised in their callers
+            if len(writes) == 1 or isinstance(error, OutcomeUnknown):
+                return [error] * len(writes)
             return [done for write in writes for done in await self._write(statement, values, [write])]
         written = {row.id for row in rows}
         return [index in together and write.order.id in written for index, write in enumerate(writes)]

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import commerce.orders.v1.order_service_pb2 as pb
 import commerce.users.v1.user_service_pb2 as users_pb
 import grpc
+import orjson
 import pytest
 from commerce.orders.v1.order_pb2 import Order
 from google.rpc.error_details_pb2 import RetryInfo
@@ -268,6 +269,33 @@ async def test_a_transition_waits_for_whoever_has_the_order_locked(
         else:
             await confirming
     assert (await confirming).order.etag == "v2"
+
+
+async def test_orders_that_change_together_share_a_statement_and_not_what_is_in_the_way_of_one(
+    own: OwnServer,
+) -> None:
+    user = await own.clients.create_user()
+    orders = [await own.clients.create_order(user.id) for _ in range(16)]
+    requests = [pb.ConfirmOrderRequest(id=order.id, request_id=str(uuid4())) for order in orders]
+    # To wait for it, a statement has 50 ms.
+    async with holding_request_id(own.database_url, requests[7].request_id, CONFIRM_ORDER):
+        with sent_statements() as sent:
+            calls = [asyncio.ensure_future(own.clients.orders.ConfirmOrder(request)) for request in requests]
+            await asyncio.wait(calls[:7] + calls[8:])
+            assert not calls[7].done()
+    answers = await asyncio.gather(*calls)
+    assert [(answer.order.id, answer.order.etag) for answer in answers] == [(order.id, "v2") for order in orders]
+    changes = [orjson.loads(values[0]) for statement, values in sent if "json_to_recordset" in statement]
+    assert max(map(len, changes)) > 1
+    # What was written, was written once.
+    assert [await own.clients.orders.ConfirmOrder(request) for request in requests] == answers
+    events = [await events_of(own, order) for order in orders]
+    assert events == [["CREATED", "CONFIRMED"]] * len(orders)
+
+
+async def events_of(own: OwnServer, order: Order) -> list[str]:
+    query = "SELECT type FROM events WHERE aggregate_id = $1 ORDER BY position"
+    return [row["type"] for row in await own.connection.fetch(query, UUID(order.id))]
 
 
 # Time
