@@ -1,4 +1,4 @@
-"""Draws where the service spends its time under a workload: `python -m benchmarks.flamegraph GetUser`.
+"""Draws where the service spends its time under a workload: `python -m benchmarks.flamegraph GetUser [--table]`.
 
 py-spy looks a few hundred times a second at what each Python thread does; those that wait are left out. What happens in
 C belongs to the Python function that called it. With --native it is shown, and so are gRPC's own threads, though its
@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -23,6 +24,10 @@ from benchmarks.report import MAIN_SHAPE
 from benchmarks.servers import KINDS, ROOT, running
 
 SAMPLES_PER_SECOND = 400
+# What it begins with.
+MAIN_THREAD = "_run_module_as_main"
+# In the table.
+FUNCTIONS = 25
 
 
 @click.command()
@@ -30,14 +35,15 @@ SAMPLES_PER_SECOND = 400
 @click.option("--seconds", default=10.0, show_default=True)
 @click.option("--server", type=click.Choice(ALL.servers), default="commerce", show_default=True)
 @click.option("--native", is_flag=True, help="Show C and C++ too.")
-def main(workload: str, seconds: float, server: str, *, native: bool) -> None:
+@click.option("--table", is_flag=True, help="Print what each function takes by itself, instead of drawing.")
+def main(workload: str, seconds: float, server: str, *, native: bool, table: bool) -> None:
     """Draw a flame graph of a server on Python under WORKLOAD into .bench."""
     beside = Path(sys.executable).with_name("py-spy")
     py_spy = str(beside) if beside.exists() else shutil.which("py-spy")
     if py_spy is None:
         raise click.ClickException("py-spy is not installed: it is in requirements/bench.txt")
     SCRATCH.mkdir(exist_ok=True)
-    output = SCRATCH / f"profile-{workload}.svg"
+    output = SCRATCH / f"profile-{workload}.{'txt' if table else 'svg'}"
     kind = next(kind for kind in KINDS if kind.name == server)
     with (
         tempfile.TemporaryDirectory() as logs,
@@ -46,7 +52,8 @@ def main(workload: str, seconds: float, server: str, *, native: bool) -> None:
     ):
         bench = Bench(build(SCRATCH), [Subject(target, database)], SCRATCH)
         command = [py_spy, "record", "--function", "--pid", str(target.pid), "--output", str(output)]
-        command += ["--rate", str(SAMPLES_PER_SECOND), *(["--native"] if native else [])]
+        command += ["--rate", str(SAMPLES_PER_SECOND), "--format", "raw" if table else "flamegraph"]
+        command += ["--native"] if native else []
         with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as sampling:  # noqa: S603
             bench.measure(workload, Shape(*MAIN_SHAPE), Plan(rounds=1, seconds=seconds, warm_up_seconds=1))
             # It draws what it has seen.
@@ -56,7 +63,21 @@ def main(workload: str, seconds: float, server: str, *, native: bool) -> None:
             raise click.ClickException(
                 f"py-spy failed (it needs root, or kernel.yama.ptrace_scope = 0): {said.strip()}"
             )
-    click.echo(f"{output.relative_to(ROOT)} shows it; a browser opens it")
+    if table:
+        print_table(output.read_text())
+    else:
+        click.echo(f"{output.relative_to(ROOT)} shows it; a browser opens it")
+
+
+def print_table(stacks: str) -> None:
+    """Print which share of the main thread's samples each function has by itself, with the C that it calls."""
+    samples: Counter[str] = Counter()
+    for line in stacks.splitlines():
+        stack, _, seen = line.rpartition(" ")
+        if stack.startswith(MAIN_THREAD):
+            samples[stack.rpartition(";")[2]] += int(seen)
+    for function, count in samples.most_common(FUNCTIONS):
+        click.echo(f"{count / samples.total():>6.1%}  {function}")
 
 
 if __name__ == "__main__":
