@@ -6,8 +6,8 @@ import sys
 
 # Python looks for cycles after every 700 new objects, which calls make in an instant, with next to no cycles in them.
 _YOUNG_OBJECTS = 20_000
-# Every so many times also among those that were there the last time. A refused call is a cycle: gRPC keeps the exception
-# that ends it, whose traceback has what keeps that. With 20, these took 20 MB more before they were found.
+# Every so many times also among those that were there the last time. A refused call is a cycle: gRPC keeps the
+# exception that ends it, whose traceback has what keeps that. With 20, these took 20 MB more before they were found.
 _TIMES = 5
 
 
