@@ -67,7 +67,7 @@ def main(*, calls: int) -> None:
                 mixture.make(server, WARM_UP)
                 measure_held(kind, server, database)
         with running(KINDS[0], database.url, logs) as server:
-            # The allocator keeps what the most calls at once took, so that comes first, and is more than any time later.
+            # The allocator keeps what the most calls at once took: here more than at any time later.
             with callers("leave", server.port, AT_ONCE, data.user_id(data.users)):
                 pass
             megabytes = measure_slope(mixture, server, calls)
