@@ -114,7 +114,8 @@ def measure_slope(mixture: "Mixture", server: Server, calls: int) -> float:
     points: list[tuple[int, int]] = []
     for made in range(CHUNK, calls + CHUNK, CHUNK):
         mixture.make(server, CHUNK)
-        points.append((made, server.resident_bytes()))
+        # When also those have ended whose caller has left.
+        points.append((made, settled(server)))
         click.echo(f"{made:>10} calls{points[-1][1] / 1e6:>9.1f} MB")
     xs, ys = zip(*points[len(points) // 2 :], strict=True)
     # Bytes by call are megabytes by million calls.

@@ -44,7 +44,8 @@ async def test_an_active_user_places_an_order(store: Store, user: User) -> None:
     order = await placed(store, user)
     (row,) = await store.order_queries.by_ids([str(order.id)])
     assert (row.user_id, row.status, row.order_number) == (user.id, OrderStatus.PENDING, order.order_number)
-    assert Decimal(row.total_amount) == Decimal("21.00")
+    # In ten-thousandths.
+    assert row.total_amount == 21_0000
 
 
 async def test_a_missing_user_places_no_order(store: Store) -> None:
