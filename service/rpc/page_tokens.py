@@ -82,6 +82,6 @@ def _encode(key: _Key) -> list[str | int | float]:
 def _decode(encoded: list[Any]) -> _Key:
     kind, value = encoded
     if kind == "t":
-        return _EPOCH + timedelta(microseconds=value)
+        return time_of(value)
     key: _Key = UUID(value) if kind == "u" else value
     return key
