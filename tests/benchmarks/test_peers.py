@@ -197,6 +197,8 @@ async def test_a_peer_refuses_another_order_under_a_used_request_id(peer: Client
         await peer.orders.CreateOrder(request)
 
 
+# It deletes the user.
+@pytest.mark.usefixtures("service")
 @pytest.mark.parametrize("with_request_id", [False, True])
 async def test_a_peer_places_no_order_for_a_user_who_is_deleted(
     peer: Clients, url: str, *, with_request_id: bool
@@ -302,6 +304,7 @@ async def test_fastapi_stores_an_order_as_the_service_does(
     assert await stored(url, theirs.id) == await stored(url, mine.id)
 
 
+@pytest.mark.usefixtures("service")
 async def test_fastapi_places_no_order_for_a_user_who_is_deleted(fastapi_port: int) -> None:
     item = {"product_id": "a", "name": "A", "quantity": 1, "unit_price": "1"}
     fields = {"user_id": DELETED, "currency": "EUR", "items": [item]}
