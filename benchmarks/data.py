@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 import asyncpg
 import click
+from commerce.orders.v1.order_pb2 import Order
 
 # How many orders each of the regulars has: the users of the first numbers, whose orders are listed.
 ORDERS_OF_A_REGULAR = 100
@@ -76,6 +77,22 @@ class Data:
         """Return an order's status; half of all orders are PENDING."""
         return _STATUSES[(_scattered(order) >> 16) % len(_STATUSES)]
 
+    def items_message(self, order: int) -> bytes:
+        """Return the items of an order as the service keeps them beside it."""
+        items = []
+        for number in (1, 2, 3):
+            price = 100 + (order * 7 + number * 331) % 9900
+            item = {
+                "id": _uuid(_ORDERS_BEGIN, order, "7002", order * 3 + number),
+                "product_id": f"part-{price}",
+                "name": f"Part number {price}",
+                "quantity": number,
+                "unit_price": _euros(price),
+                "subtotal": _euros(price * number),
+            }
+            items.append(item)
+        return Order(items=items).SerializeToString()  # type: ignore[arg-type] # dicts do as well
+
     def order_of_regular(self, user: int, newest: int) -> int:
         """Return one of a regular's orders, counted from the newest, which is 1."""
         return ((ORDERS_OF_A_REGULAR - newest) * self.regulars + user) * self.stride
@@ -85,9 +102,13 @@ def _milliseconds(begin: datetime) -> int:
     return int(begin.timestamp() * 1000)
 
 
-def _uuid(begin: datetime, number: int, kind: str) -> str:
+def _euros(cents: int) -> dict[str, object]:
+    return {"currency_code": "EUR", "units": cents // 100, "nanos": cents % 100 * 10_000_000}
+
+
+def _uuid(begin: datetime, number: int, kind: str, last: int | None = None) -> str:
     time_part = f"{_milliseconds(begin) + number * 1000:012x}"
-    return f"{time_part[:8]}-{time_part[8:]}-{kind}-8000-{number:012x}"
+    return f"{time_part[:8]}-{time_part[8:]}-{kind}-8000-{number if last is None else last:012x}"
 
 
 def _uuid_sql(begin: datetime, number: str, kind: str, last: str = "") -> str:
@@ -129,8 +150,11 @@ def _orders_sql(data: Data) -> str:
 WITH numbered AS (
     SELECT n, {_uuid_sql(_ORDERS_BEGIN, "n", "7001")} AS id, {user} AS user_number,
         (ARRAY{list(_STATUSES)})[({scattered} >> 16) % {len(_STATUSES)} + 1] AS status,
-        timestamptz '{_ORDERS_BEGIN}' + n * interval '1 second' AS time
-    FROM generate_series($1::bigint, $2::bigint) n
+        timestamptz '{_ORDERS_BEGIN}' + n * interval '1 second' AS time, items_message
+    FROM (
+        SELECT $1::bigint + place - 1 AS n, items_message
+        FROM unnest($2::bytea[]) WITH ORDINALITY kept (items_message, place)
+    ) given
 ), made AS MATERIALIZED (
     SELECT *, {_uuid_sql(_USERS_BEGIN, "user_number", "7000")} AS user_id FROM numbered
 ), items AS (
@@ -144,11 +168,11 @@ WITH numbered AS (
     FROM made
 )
 INSERT INTO orders (id, order_number, user_id, status, currency, total_amount, metadata, tracking_number, cancel_reason,
-    version, create_time, update_time)
+    version, create_time, update_time, items_message)
 SELECT id, 'ORD-' || lpad(n::text, 8, '0'), user_id, status, 'EUR',
     ({_cents("n", "1")} + {_cents("n", "2")} * 2 + {_cents("n", "3")} * 3) / 100.0, '{{}}',
     CASE WHEN status IN ('SHIPPED', 'DELIVERED') THEN '1Z' || n END,
-    CASE WHEN status = 'CANCELLED' THEN 'changed my mind' END, 1, time, time
+    CASE WHEN status = 'CANCELLED' THEN 'changed my mind' END, 1, time, time, items_message
 FROM made
 """  # noqa: S608 - of numbers of our own
 
@@ -163,14 +187,15 @@ async def fill(database_url: str, users: int, orders: int) -> None:
     Needs a superuser: triggers and foreign keys are not checked, as the rows are right.
     """
     data = Data(users, orders)
-    statements = [(_users_sql(), bounds) for bounds in _chunks(users)]
-    statements += [(_orders_sql(data), bounds) for bounds in _chunks(orders)]
-    waiting = iter(statements)
+    chunks_of_users, chunks_of_orders = _chunks(users), _chunks(orders)
 
     async def work() -> None:
         async with _connection(database_url) as connection:
-            for statement, bounds in waiting:
-                await connection.execute(statement, *bounds)
+            for first, last in chunks_of_users:
+                await connection.execute(_users_sql(), first, last)
+            for first, last in chunks_of_orders:
+                kept = [data.items_message(order) for order in range(first, last + 1)]
+                await connection.execute(_orders_sql(data), first, kept)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(_CONNECTIONS):

@@ -33,7 +33,7 @@ from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
 from service.rpc.interceptors.session import SessionInterceptor
 from service.rpc.interceptors.validation import ValidationInterceptor
-from service.rpc.messages.orders import watch_orders_response
+from service.rpc.messages.orders import items_message, watch_orders_response
 from service.rpc.messages.users import watch_users_response
 from service.rpc.orders import OrderServicer
 from service.rpc.page_tokens import PageTokens
@@ -73,7 +73,7 @@ class Server:
 
         # The database.
         replica = Replica(settings) if settings.read_database_url else None
-        self.store = Store(settings, replica)
+        self.store = Store(settings, items_message, replica)
         if problem := await self.store.problem():
             await self.store.close()
             raise StartError(problem)

@@ -61,6 +61,7 @@ _ORDER = (
     "create_time",
     "update_time",
 )
+_NEW_ORDER = (*_ORDER, "items_message")
 _ITEM = ("id", "product_id", "name", "quantity", "unit_price", "subtotal")
 # What of an order its verbs change.
 _CHANGED = ("id", "status", "tracking_number", "cancel_reason", "version", "update_time")
@@ -70,7 +71,12 @@ _REQUEST = ("caller", "method", "request_id", "body_digest", "response")
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One order to write, with all that belongs to it; `old_version` is 0 for a new one."""
+    """One order to write, with all that belongs to it.
+
+    Attributes:
+        old_version: 0 for a new order.
+        items_message: the items of a new order as the API sends them; empty for others.
+    """
 
     order: Order
     old_version: int
@@ -78,6 +84,7 @@ class Write:
     actor: str
     request: RequestKey | None
     response: bytes
+    items_message: bytes
 
 
 class OrderWrites:
@@ -174,7 +181,6 @@ def _request_row(request: RequestKey, response: bytes) -> dict[str, object]:
         "caller": request.caller,
         "method": request.method,
         "request_id": request.request_id,
-        # JSON has no bytes.
         "body_digest": request.body_digest.hex(),
         "response": response.hex(),
     }
@@ -187,7 +193,8 @@ def _placing_values(writes: Sequence[Write]) -> dict[str, object]:
         for write in writes
         for item in write.order.items
     ]
-    return {"orders": _json([_order_row(write, _ORDER) for write in writes]), "items": _json(items)}
+    orders = [_order_row(write, _ORDER) | {"items_message": write.items_message.hex()} for write in writes]
+    return {"orders": _json(orders), "items": _json(items)}
 
 
 def _changing_values(writes: Sequence[Write]) -> dict[str, object]:
@@ -225,7 +232,7 @@ def _types(table: Table, names: Sequence[str], prefix: str = "") -> dict[str, Ty
 
 @cache
 def _placing() -> Statement:
-    given = _given(_ORDER)
+    given = _given(_NEW_ORDER)
     # FOR SHARE: the users cannot be deactivated or deleted before this commits.
     customers = (
         select(users.c.id)
@@ -235,8 +242,8 @@ def _placing() -> Statement:
         .cte("customers")
     )
     allowed = select(given).where(given.c.user_id.in_(select(customers.c.id))).cte("allowed")
-    wanted = select(*(allowed.c[name] for name in _ORDER)).where(_is_free(allowed))
-    placed = insert(orders).from_select(list(_ORDER), wanted).returning(orders.c.id).cte("placed")
+    wanted = select(*(_value(allowed.c[name], orders.c[name].type) for name in _NEW_ORDER)).where(_is_free(allowed))
+    placed = insert(orders).from_select(list(_NEW_ORDER), wanted).returning(orders.c.id).cte("placed")
     item = _rows("items", _types(order_items, ("order_id", *_ITEM)))
     item_rows = select(item).where(item.c.order_id.in_(select(placed.c.id)))
     items = insert(order_items).from_select(["order_id", *_ITEM], item_rows).cte("items")
@@ -273,14 +280,8 @@ def _given(names: Sequence[str], **others: TypeEngine[Any]) -> CTE:
 
 def _is_free(allowed: CTE) -> ColumnElement[bool]:
     """Claim the request ids of these rows, and return the condition that one has none or got it."""
-    claims = select(
-        *(
-            func.decode(allowed.c[f"request_{name}"], "hex")
-            if isinstance(request_ids.c[name].type, LargeBinary)
-            else allowed.c[f"request_{name}"]
-            for name in _REQUEST
-        )
-    ).where(allowed.c.request_request_id.is_not(None))
+    values = (_value(allowed.c[f"request_{name}"], request_ids.c[name].type) for name in _REQUEST)
+    claims = select(*values).where(allowed.c.request_request_id.is_not(None))
     claimed = (
         insert(request_ids)
         # In one order, so that no two statements wait for each other.
@@ -293,6 +294,11 @@ def _is_free(allowed: CTE) -> ColumnElement[bool]:
         claimed.c.method == allowed.c.request_method, claimed.c.request_id == allowed.c.request_request_id
     )
     return allowed.c.request_request_id.is_(None) | is_claimed.exists()
+
+
+def _value(given: ColumnElement[Any], kind: TypeEngine[Any]) -> ColumnElement[Any]:
+    """Return what JSON gives as a column of this type is to have it: it has no bytes."""
+    return func.decode(given, "hex") if isinstance(kind, LargeBinary) else given
 
 
 def _event_of(written: CTE, allowed: CTE) -> CTE:

@@ -29,9 +29,12 @@ from service.domain.events import Entity
 from service.domain.orders import CreditState, Order, OrderItem, OrderStatus
 from service.domain.tags import Tag
 
-_COLUMNS = [column.name for column in orders.c]
+_COLUMNS = [column.name for column in orders.c if column.name != "items_message"]
 _ITEM = ("id", "product_id", "name", "quantity", "unit_price", "subtotal")
 _INSERT_ITEMS = insert_arrays(order_items, ("order_id", *_ITEM))
+
+# Gives the items of an order as the API sends them: an Order message on the wire that has nothing else.
+ItemsMessage = Callable[[Order], bytes]
 
 
 def _whole_orders() -> Select[Any]:
@@ -42,7 +45,7 @@ def _whole_orders() -> Select[Any]:
     tags = select(func.json_agg(func.json_build_array(tags_table.c.id, tags_table.c.name)))
     tags = tags.select_from(order_tags.join(tags_table)).where(order_tags.c.order_id == orders.c.id)
     return select(
-        orders,
+        *(orders.c[name] for name in _COLUMNS),
         cast(items.scalar_subquery(), Text).label("items"),
         cast(tags.scalar_subquery(), Text).label("tags"),
     )
@@ -82,6 +85,7 @@ class Orders:
         begin: gives the session.
         collect: takes the events of an order that is written.
         numbers: gives order numbers.
+        items_message: gives the items of an order as they are kept beside it.
         read_at_once: reads whole orders without a transaction; None where there must be one.
     """
 
@@ -90,11 +94,13 @@ class Orders:
         begin: Callable[[], Awaitable[AsyncSession]],
         collect: Callable[[Entity], None],
         numbers: OrderNumbers,
+        items_message: ItemsMessage,
         read_at_once: Callable[[UUID], Awaitable[Any]] | None,
     ) -> None:
         self._begin = begin
         self._collect = collect
         self._numbers = numbers
+        self._items_message = items_message
         self._read_at_once = read_at_once
         self.new: list[Order] = []
         # Each with what it was like in the database.
@@ -178,7 +184,8 @@ class Orders:
         new, self.new = self.new, []
         for order in new:
             self._collect(order)
-            await session.execute(insert(orders), {name: getattr(order, name) for name in _COLUMNS})
+            columns = {name: getattr(order, name) for name in _COLUMNS}
+            await session.execute(insert(orders), columns | {"items_message": self._items_message(order)})
             await self._insert_items(session, order)
             self._remember(order)
         for index, (order, before) in enumerate(self._known):
@@ -199,11 +206,13 @@ class Orders:
 
     async def _update(self, session: AsyncSession, order: Order, before: Order) -> None:
         changed = {name: getattr(order, name) for name in _COLUMNS if getattr(order, name) != getattr(before, name)}
-        if changed:
-            await session.execute(update(orders).where(orders.c.id == order.id).values(changed))
         if order.items != before.items:
+            # Before the order: a trigger forgets its `items_message` here.
             await session.execute(delete(order_items).where(order_items.c.order_id == order.id))
             await self._insert_items(session, order)
+            changed["items_message"] = self._items_message(order)
+        if changed:
+            await session.execute(update(orders).where(orders.c.id == order.id).values(changed))
         if order.tag_names != before.tag_names:
             await self._update_tags(session, order, before)
 

@@ -167,6 +167,9 @@ orders = Table(
     Column("version", BigInteger, nullable=False),
     Column("create_time", _Time, nullable=False),
     Column("update_time", _Time, nullable=False),
+    # The items as the API sends them, so that a reader has them with the order. The triggers forget_items_message set
+    # it to null when items change without it; then `order_items` is read (docs/adr/0018-items-are-kept-as-sent.md).
+    Column("items_message", LargeBinary),
     UniqueConstraint("order_number"),
     CheckConstraint(
         "status IN ('PENDING', 'CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED', 'CANCELLED')", name="status"

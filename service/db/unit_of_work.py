@@ -28,7 +28,7 @@ from service.db.at_once import OrderWrites, Write, event_row
 from service.db.credit import Credit
 from service.db.errors import meaning_of, translated
 from service.db.notes import Notes
-from service.db.orders import OrderNumbers, Orders
+from service.db.orders import ItemsMessage, OrderNumbers, Orders
 from service.db.tables import credit_entries, events, request_ids
 from service.db.users import Users
 from service.domain.errors import DomainError, RequestIdReused
@@ -62,6 +62,7 @@ class UnitOfWork:
         self,
         engine: AsyncEngine,
         numbers: OrderNumbers,
+        items_message: ItemsMessage,
         whole_order: Callable[[UUID], Awaitable[Any]],
         writes: OrderWrites,
         *,
@@ -83,7 +84,9 @@ class UnitOfWork:
         self._active: tuple[UUID, str] | None = None
         self.users = Users(self._begin, self._collect, self._require_active)
         self._whole_order = whole_order
-        self.orders = Orders(self._begin, self._collect, numbers, self._read_order if at_once else None)
+        self._items_message = items_message
+        read_at_once = self._read_order if at_once else None
+        self.orders = Orders(self._begin, self._collect, numbers, items_message, read_at_once)
         self.notes = Notes(self._begin)
         self.credit = Credit(self._begin)
 
@@ -182,7 +185,8 @@ class UnitOfWork:
             raise DeadlineExceeded
         order, old_version = self.orders.unlocked or (self.orders.new[0], 0)
         (event,) = order.take_events()
-        write = Write(order, old_version, event, self._actor, self._request, response)
+        items_message = b"" if old_version else self._items_message(order)
+        write = Write(order, old_version, event, self._actor, self._request, response, items_message)
         try:
             done = await self._writes.write(write)
         except Contention as error:

@@ -6,7 +6,6 @@ from datetime import datetime
 from uuid import UUID
 
 import commerce.orders.v1.order_service_pb2 as pb
-from commerce.orders.v1.order_pb2 import Order as OrderMessage
 
 from service.application.orders import (
     add_order_tags,
@@ -28,8 +27,10 @@ from service.rpc.messages.orders import (
     EVENT_POSITION,
     POSITION,
     TAG_POSITION,
+    add_orders,
     order_event_message,
     order_message,
+    order_message_of_row,
     parse_order_by,
     parse_order_fields,
     parse_order_filter,
@@ -92,21 +93,23 @@ class OrderServicer(OrderNoteMethods):
             order = await self._queries.by_number(request.order_number)
         if order is None:
             raise OrderNotFound(request.id or request.order_number)
-        return pb.GetOrderResponse(order=order_message(order))
+        return pb.GetOrderResponse(order=order_message_of_row(order))
 
     async def BatchGetOrders(self, request: pb.BatchGetOrdersRequest, context: Context) -> pb.BatchGetOrdersResponse:
         ids = [order_id.lower() for order_id in request.ids]
-        orders = in_order(ids, map(order_message, await self._queries.by_ids(ids)), OrderNotFound)
-        return pb.BatchGetOrdersResponse(orders=orders)
+        found = in_order(ids, await self._queries.by_ids(ids), OrderNotFound)
+        response = pb.BatchGetOrdersResponse()
+        add_orders(response.orders, found)
+        return response
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
         page = self._page_tokens.page(request)
         found = await self._queries.page(parse_order_filter(request), parse_order_by(request), page)
-        return pb.ListOrdersResponse(
-            orders=[order_message(order) for order in found.rows],
-            next_page_token=self._page_tokens.next(request, found, POSITION),
-            total_size=found.total_size,
+        response = pb.ListOrdersResponse(
+            next_page_token=self._page_tokens.next(request, found, POSITION), total_size=found.total_size
         )
+        add_orders(response.orders, found.rows)
+        return response
 
     async def UpdateOrder(self, request: pb.UpdateOrderRequest, context: Context) -> pb.UpdateOrderResponse:
         order_id = require_id(request.order.id, "order.id")
@@ -182,7 +185,7 @@ class OrderServicer(OrderNoteMethods):
             context,
             lambda snapshot, page: snapshot.orders.page(where, "OLDEST", page),
             keys=POSITION,
-            message=lambda order: OrderMessage(**order_message(order)),
+            message=order_message_of_row,
             response=lambda orders: pb.ExportOrdersResponse(orders=orders),
             # An order can have 500 items.
             page_rows=200,

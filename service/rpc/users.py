@@ -107,7 +107,7 @@ class UserServicer(UserServiceServicer):
 
     async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, context: Context) -> pb.BatchGetUsersResponse:
         ids = [user_id.lower() for user_id in request.ids]
-        users = in_order(ids, map(user_message, await self._queries.by_ids(ids)), UserNotFound)
+        users = map(user_message, in_order(ids, await self._queries.by_ids(ids), UserNotFound))
         return pb.BatchGetUsersResponse(users=users)
 
     async def ListUsers(self, request: pb.ListUsersRequest, context: Context) -> pb.ListUsersResponse:

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.data import ORDERS_OF_A_REGULAR, Data, fill, reset
 from benchmarks.workloads import WORKLOADS
 from tests.conftest import running_server
+from tests.kept_items import kept_items, stored_items
 from tests.support import driver_connection
 
 DATA = Data(users=200, orders=400)
@@ -74,6 +75,9 @@ async def test_the_data_breaks_no_rule_that_was_off_while_it_was_stored(database
         items = "SELECT min(items), max(items) FROM (SELECT count(*) items FROM order_items GROUP BY order_id) _"
         assert tuple(await connection.fetchrow(items)) == (3, 3)
         assert await connection.fetchval("SELECT nextval('order_number_seq')") > DATA.orders
+        kept = await kept_items(connection)
+        assert len(kept) == DATA.orders
+        assert kept == await stored_items(connection)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

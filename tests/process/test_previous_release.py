@@ -78,6 +78,8 @@ async def test_the_release_before_works_on_what_this_one_made(release: Path, dat
         note = OrderNote(order_id=order.id, author_id=user.id, body="fragile")
         await clients_of_new.orders.CreateOrderNote(orders_pb.CreateOrderNoteRequest(note=note))
         await whole_life(clients_of_old, user, order)
+        changed = (await clients_of_new.orders.GetOrder(orders_pb.GetOrderRequest(id=order.id))).order
+        assert [(item.product_id, item.quantity) for item in changed.items] == [("rocket", 2)]
         kept = (await clients_of_new.users.GetUser(users_pb.GetUserRequest(id=user.id))).user
         assert (kept.profile.bio, kept.full_name) == ("Likes engines.", "Grace Hopper")
 

@@ -1,6 +1,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeVar
 from uuid import UUID, uuid4
 
@@ -243,7 +244,7 @@ def test_what_a_caller_wrote_comes_back_readable_and_in_ascii() -> None:
 
 
 def missing_from(ids: Sequence[UUID], found: Sequence[UUID]) -> NotFound:
-    rows = [{"id": str(key)} for key in found]
+    rows = [SimpleNamespace(id=key) for key in found]
     with pytest.raises(OrderNotFound) as error:
         in_order([str(key) for key in ids], rows, OrderNotFound)
     return error.value
@@ -256,8 +257,8 @@ def indexes(ranges: str) -> list[int]:
 
 
 def test_rows_come_in_the_order_of_the_ids_and_as_often() -> None:
-    one, two = {"id": str(uuid4())}, {"id": str(uuid4())}
-    assert in_order([two["id"], one["id"], two["id"]], [one, two], OrderNotFound) == [two, one, two]
+    one, two = SimpleNamespace(id=uuid4()), SimpleNamespace(id=uuid4())
+    assert in_order([str(row.id) for row in (two, one, two)], [one, two], OrderNotFound) == [two, one, two]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from sqlalchemy import (
     TypeDecorator,
     any_,
     bindparam,
+    case,
     cast,
     exists,
     func,
@@ -67,7 +68,10 @@ class _Metadata(TypeDecorator[dict[str, str]]):
 
 
 def _select_orders() -> Select[Any]:
-    """Return a statement for whole orders: their columns, and each one's `items` and `tag_names` as one value each."""
+    """Return a statement for whole orders: their columns, and each one's `tag_names` and `items` as one value each.
+
+    The items are read where `items_message` is null only.
+    """
     exact = ("id", "product_id", "name", "quantity")
     amounts = (ten_thousandths(order_items.c[name]) for name in ("unit_price", "subtotal"))
     item = func.json_build_array(*(order_items.c[name] for name in exact), *amounts)
@@ -80,13 +84,16 @@ def _select_orders() -> Select[Any]:
         .where(order_tags.c.order_id == orders.c.id)
     )
     times = ("create_time", "update_time", "credit_expire_time")
-    special = {"total_amount", "metadata", "credit_user_id", *times}
+    special = {"total_amount", "metadata", "credit_user_id", "items_message", *times}
     return select(
         *(column for column in orders.c if column.name not in special),
         *(in_microseconds(orders.c[name]) for name in times),
         in_ten_thousandths(orders.c.total_amount),
         type_coerce(cast(orders.c.metadata, Text), _Metadata).label("metadata"),
-        type_coerce(cast(items.scalar_subquery(), Text), _Items).label("items"),
+        orders.c.items_message,
+        case((orders.c.items_message.is_(None), type_coerce(cast(items.scalar_subquery(), Text), _Items))).label(
+            "items"
+        ),
         names.scalar_subquery().label("tag_names"),
     )
 

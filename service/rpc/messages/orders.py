@@ -1,6 +1,6 @@
 """Orders as messages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from commerce.common.v1.checkpoint_pb2 import Checkpoint
@@ -18,6 +18,7 @@ from commerce.orders.v1.order_service_pb2 import (
     WatchOrdersResponse,
 )
 from commerce.orders.v1.tag_pb2 import Tag as TagMessage
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 from service.application.ports import OrderFilter, Row
 from service.domain.events import etag_of
@@ -39,19 +40,52 @@ EVENT_POSITION = ("position",)
 TAG_POSITION = ("name",)
 
 
-def order_message(order: Order | Row) -> Fields:
-    """Return an order, an entity or a row, as a message."""
-    if isinstance(order, Order):
-        items, total_amount = _items_of_entity(order), money(order.currency, order.total_amount)
-    else:
-        items, total_amount = _items_of_row(order), _amount_of_row(order.currency, order.total_amount)
+def order_message(order: Order) -> Fields:
+    """Return an order as a message."""
+    message = _fields(order)
+    message["items"] = _items_of_entity(order)
+    message["total_amount"] = money(order.currency, order.total_amount)
+    return message
+
+
+def order_message_of_row(row: Row) -> OrderMessage:
+    """Return a row as a message."""
+    return _with_items(OrderMessage(**_fields_of_row(row)), row)
+
+
+def add_orders(orders: RepeatedCompositeFieldContainer[OrderMessage], rows: Iterable[Row]) -> None:
+    """Add rows to a message's orders: there, as to make them elsewhere and copy them takes half as much again."""
+    for row in rows:
+        _with_items(orders.add(**_fields_of_row(row)), row)
+
+
+def items_message(order: Order) -> bytes:
+    """Return the items of an order as a message on the wire, which `order_message_of_row` adds to the rest."""
+    return OrderMessage(items=_items_of_entity(order)).SerializeToString()
+
+
+def _with_items(message: OrderMessage, row: Row) -> OrderMessage:
+    if row.items_message is not None:
+        message.MergeFromString(row.items_message)
+    return message
+
+
+def _fields_of_row(row: Row) -> Fields:
+    """Return what of a row is not in its `items_message`, which it need not have."""
+    message = _fields(row)
+    message["total_amount"] = _amount_of_row(row.currency, row.total_amount)
+    if row.items_message is None:
+        message["items"] = _items_of_row(row)
+    return message
+
+
+def _fields(order: Order | Row) -> Fields:
+    """Return what entities and rows have alike."""
     message = {
         "id": str(order.id),
         "order_number": order.order_number,
         "user_id": str(order.user_id),
         "status": _STATUSES[order.status],
-        "items": items,
-        "total_amount": total_amount,
         "etag": etag_of(order.version),
         "create_time": timestamp(order.create_time),
         "update_time": timestamp(order.update_time),

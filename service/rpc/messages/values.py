@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.interval_pb2 import Interval
 from google.type.money_pb2 import Money as MoneyMessage
 
+from service.application.ports import Row
 from service.domain.errors import AmountOutOfRange, InvalidField, NotFound
 from service.domain.money import Money
 
@@ -95,18 +96,18 @@ def require_id(value: str, field: str) -> UUID:
     return UUID(value)
 
 
-def in_order(ids: Sequence[str], resources: Iterable[Fields], missing: type[NotFound]) -> list[Fields]:
-    """Return one resource for each id, in the order of the ids, which are in lower case.
+def in_order(ids: Sequence[str], rows: Iterable[Row], missing: type[NotFound]) -> list[Row]:
+    """Return one row for each id, in the order of the ids, which are in lower case.
 
     Raises:
         NotFound: of the class `missing`; its metadata names every missing id by its index, as ranges, which fit into a
         status however many they are, and the first ones themselves.
     """
     # By their text: to make UUIDs of a thousand ids takes as long as to read the rows.
-    by_id = {resource["id"]: resource for resource in resources}
+    by_id = {str(row.id): row for row in rows}
     found = [by_id.get(key) for key in ids]
     if None in found:
-        absent = [index for index, resource in enumerate(found) if resource is None]
+        absent = [index for index, row in enumerate(found) if row is None]
         raise missing(
             ids[absent[0]],
             {
