@@ -97,14 +97,17 @@ async def test_an_order_reads_the_same_where_its_items_are_not_kept(
         ]
 
     expected = [[order], [other], [other, order, other], [order], [order]]
+    keep = "UPDATE orders SET items_message = $2 WHERE id = ANY($1)"
+    ids = [UUID(order.id), UUID(other.id)]
     assert await everywhere() == expected
-    await connection.execute("UPDATE orders SET items_message = NULL WHERE id = $1", UUID(other.id))
+    await connection.execute(keep, ids[1:], None)
     assert await everywhere() == expected
-    await connection.execute("UPDATE orders SET items_message = NULL")
+    await connection.execute(keep, ids, None)
     assert await everywhere() == expected
     # Otherwise it would be no wonder.
-    await connection.execute("UPDATE orders SET items_message = ''")
+    await connection.execute(keep, ids, b"")
     assert not any(found.items for answer in await everywhere() for found in answer)
+    await connection.execute(keep, ids, None)
 
 
 RENAME = "UPDATE order_items SET name = 'Feather' WHERE order_id = $1 AND product_id = 'anvil'"
