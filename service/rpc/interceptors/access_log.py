@@ -6,7 +6,7 @@ import time
 import grpc
 import structlog
 from google.protobuf.message import Message
-from uuid_utils.compat import uuid4
+from uuid_utils import uuid4
 
 from service.logs import call_id
 from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
