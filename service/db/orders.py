@@ -4,6 +4,7 @@ By statements, not by SQLAlchemy's ORM: to make an order of three items from map
 rest of CreateOrder (`docs/adr/0014-orders-are-written-by-statements.md`).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -65,16 +66,19 @@ class OrderNumbers:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._block = iter(range(0))
+        self._asking = asyncio.Lock()
 
     async def next(self) -> str:
         """Return a number that nobody else gets; raises StoreError."""
         number = next(self._block, None)
         while number is None:
-            # Outside any transaction: a sequence does not roll back.
-            ((start,),) = await self._reader.all(_NEXT_BLOCK)
-            # Two calls can get here at once: the later block wins, and the rest of the other is lost.
-            self._block = iter(range(start, start + ORDER_NUMBER_BLOCK))
-            number = next(self._block, None)
+            async with self._asking:
+                # Whoever waited here finds the block that another call has asked for.
+                number = next(self._block, None)
+                if number is None:
+                    # Outside any transaction: a sequence does not roll back.
+                    ((start,),) = await self._reader.all(_NEXT_BLOCK)
+                    self._block = iter(range(start, start + ORDER_NUMBER_BLOCK))
         return f"ORD-{number:08d}"
 
 

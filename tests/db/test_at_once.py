@@ -15,6 +15,7 @@ from commerce.orders.v1.order_pb2 import Order
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc import StatusCode
 
+from service.db.tables import ORDER_NUMBER_BLOCK
 from tests.faults import CREATE_ORDER, Observer, holding, holding_request_id, observing, settled
 from tests.sent import sent_statements
 from tests.support import Clients, fails, failure_of, item, new_order
@@ -104,6 +105,15 @@ async def test_an_order_waits_for_nobody_who_only_keeps_its_user_as_it_is(own: O
 
 
 # Request ids
+
+
+async def test_orders_that_come_together_ask_together_for_their_numbers(postgres_url: str, template_url: str) -> None:
+    async with own_server(postgres_url, template_url) as own:
+        user = await own.clients.create_user()
+        with sent_statements() as sent:
+            orders = await asyncio.gather(*(own.clients.create_order(user.id) for _ in range(2 * ORDER_NUMBER_BLOCK)))
+    assert len({order.order_number for order in orders}) == len(orders)
+    assert len([statement for statement, _ in sent if "order_number_seq" in statement]) == 2
 
 
 async def test_32_calls_with_one_request_id_place_one_order_and_get_the_same_bytes(
