@@ -43,7 +43,7 @@ from service.domain.orders import Order
 from service.domain.users import UserState
 
 # Orders in one statement.
-_MAX_ORDERS = 16
+_MAX_ORDERS = 32
 # A statement that waits longer for a lock gives up.
 _LOCK_TIMEOUT = "50ms"
 
