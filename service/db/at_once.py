@@ -39,10 +39,10 @@ from service.db.driver import Driver, Statement
 from service.db.tables import events, order_items, orders, request_ids, users
 from service.detached import Detached
 from service.domain.events import Event
-from service.domain.orders import Order
+from service.domain.orders import MAX_ITEMS, Order
 from service.domain.users import UserState
 
-# Orders in one statement.
+# Orders in one statement, if they have no more items together than a single one can have.
 _MAX_ORDERS = 32
 # A statement that waits longer for a lock gives up.
 _LOCK_TIMEOUT = "50ms"
@@ -75,7 +75,7 @@ class Write:
 
     Attributes:
         old_version: 0 for a new order.
-        items_message: the items of a new order as the API sends them; empty for others.
+        items_message: the items of a new order as the API sends them, None for others.
     """
 
     order: Order
@@ -84,7 +84,7 @@ class Write:
     actor: str
     request: RequestKey | None
     response: bytes
-    items_message: bytes
+    items_message: bytes | None
 
 
 class OrderWrites:
@@ -130,6 +130,9 @@ class OrderWrites:
         values: Callable[[Sequence[Write]], dict[str, object]],
         writes: Sequence[Write],
     ) -> Sequence[bool | Exception]:
+        if len(writes) > 1 and sum(len(write.order.items) for write in writes) > MAX_ITEMS:
+            first, second = writes[: len(writes) // 2], writes[len(writes) // 2 :]
+            return [*await self._write(statement, values, first), *await self._write(statement, values, second)]
         together = _apart(writes)
         try:
             rows = await self._driver.fetch(statement, values(list(together.values())), lost=OutcomeUnknown)
@@ -181,8 +184,8 @@ def _request_row(request: RequestKey, response: bytes) -> dict[str, object]:
         "caller": request.caller,
         "method": request.method,
         "request_id": request.request_id,
-        "body_digest": request.body_digest.hex(),
-        "response": response.hex(),
+        "body_digest": _hex(request.body_digest),
+        "response": _hex(response),
     }
 
 
@@ -193,7 +196,7 @@ def _placing_values(writes: Sequence[Write]) -> dict[str, object]:
         for write in writes
         for item in write.order.items
     ]
-    orders = [_order_row(write, _ORDER) | {"items_message": write.items_message.hex()} for write in writes]
+    orders = [_order_row(write, _ORDER) | {"items_message": _hex(write.items_message)} for write in writes]
     return {"orders": _json(orders), "items": _json(items)}
 
 
@@ -209,6 +212,11 @@ def _order_row(write: Write, names: Sequence[str]) -> dict[str, object]:
     if write.request:
         row |= {f"request_{name}": value for name, value in _request_row(write.request, write.response).items()}
     return row
+
+
+def _hex(value: bytes | None) -> str | None:
+    """Return bytes as `_value` reads them."""
+    return None if value is None else value.hex()
 
 
 def _json(rows: Sequence[dict[str, object]]) -> str:

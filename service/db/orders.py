@@ -4,12 +4,11 @@ By statements, not by SQLAlchemy's ORM: to make an order of three items from map
 rest of CreateOrder (`docs/adr/0014-orders-are-written-by-statements.md`).
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import orjson
@@ -29,6 +28,9 @@ from service.domain.errors import OrderNotFound
 from service.domain.events import Entity
 from service.domain.orders import CreditState, Order, OrderItem, OrderStatus
 from service.domain.tags import Tag
+
+if TYPE_CHECKING:
+    from asyncio import Task
 
 _COLUMNS = [column.name for column in orders.c if column.name != "items_message"]
 _ITEM = ("id", "product_id", "name", "quantity", "unit_price", "subtotal")
@@ -66,20 +68,24 @@ class OrderNumbers:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._block = iter(range(0))
-        self._asking = asyncio.Lock()
+        # One for all that wait for a block.
+        self._asking: Task[None] | None = None
 
     async def next(self) -> str:
         """Return a number that nobody else gets; raises StoreError."""
-        number = next(self._block, None)
-        while number is None:
-            async with self._asking:
-                # Whoever waited here finds the block that another call has asked for.
-                number = next(self._block, None)
-                if number is None:
-                    # Outside any transaction: a sequence does not roll back.
-                    ((start,),) = await self._reader.all(_NEXT_BLOCK)
-                    self._block = iter(range(start, start + ORDER_NUMBER_BLOCK))
+        while (number := next(self._block, None)) is None:
+            if self._asking is None:
+                self._asking = self._reader.detached.start(self._ask())
+            await self._reader.detached.result(self._asking)
         return f"ORD-{number:08d}"
+
+    async def _ask(self) -> None:
+        try:
+            # Outside any transaction: a sequence does not roll back.
+            ((start,),) = await self._reader.all(_NEXT_BLOCK)
+            self._block = iter(range(start, start + ORDER_NUMBER_BLOCK))
+        finally:
+            self._asking = None
 
 
 class Orders:
@@ -104,7 +110,7 @@ class Orders:
         self._begin = begin
         self._collect = collect
         self._numbers = numbers
-        self._items_message = items_message
+        self.items_message = items_message
         self._read_at_once = read_at_once
         self.new: list[Order] = []
         # Each with what it was like in the database.
@@ -189,7 +195,7 @@ class Orders:
         for order in new:
             self._collect(order)
             columns = {name: getattr(order, name) for name in _COLUMNS}
-            await session.execute(insert(orders), columns | {"items_message": self._items_message(order)})
+            await session.execute(insert(orders), columns | {"items_message": self.items_message(order)})
             await self._insert_items(session, order)
             self._remember(order)
         for index, (order, before) in enumerate(self._known):
@@ -214,7 +220,7 @@ class Orders:
             # Before the order: a trigger forgets its `items_message` here.
             await session.execute(delete(order_items).where(order_items.c.order_id == order.id))
             await self._insert_items(session, order)
-            changed["items_message"] = self._items_message(order)
+            changed["items_message"] = self.items_message(order)
         if changed:
             await session.execute(update(orders).where(orders.c.id == order.id).values(changed))
         if order.tag_names != before.tag_names:

@@ -84,7 +84,6 @@ class UnitOfWork:
         self._active: tuple[UUID, str] | None = None
         self.users = Users(self._begin, self._collect, self._require_active)
         self._whole_order = whole_order
-        self._items_message = items_message
         read_at_once = self._read_order if at_once else None
         self.orders = Orders(self._begin, self._collect, numbers, items_message, read_at_once)
         self.notes = Notes(self._begin)
@@ -185,7 +184,7 @@ class UnitOfWork:
             raise DeadlineExceeded
         order, old_version = self.orders.unlocked or (self.orders.new[0], 0)
         (event,) = order.take_events()
-        items_message = b"" if old_version else self._items_message(order)
+        items_message = None if old_version else self.orders.items_message(order)
         write = Write(order, old_version, event, self._actor, self._request, response, items_message)
         try:
             done = await self._writes.write(write)

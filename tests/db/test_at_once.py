@@ -104,16 +104,37 @@ async def test_an_order_waits_for_nobody_who_only_keeps_its_user_as_it_is(own: O
     assert len([statement for statement, _ in sent if "order_number_seq" not in statement]) == 1
 
 
-# Request ids
-
-
 async def test_orders_that_come_together_ask_together_for_their_numbers(postgres_url: str, template_url: str) -> None:
     async with own_server(postgres_url, template_url) as own:
         user = await own.clients.create_user()
+
+        async def place(count: int) -> list[Order]:
+            return await asyncio.gather(*(own.clients.create_order(user.id) for _ in range(count)))
+
         with sent_statements() as sent:
-            orders = await asyncio.gather(*(own.clients.create_order(user.id) for _ in range(2 * ORDER_NUMBER_BLOCK)))
-    assert len({order.order_number for order in orders}) == len(orders)
-    assert len([statement for statement, _ in sent if "order_number_seq" in statement]) == 2
+            orders = await place(2 * ORDER_NUMBER_BLOCK)
+        assert len({order.order_number for order in orders}) == len(orders)
+        assert len([statement for statement, _ in sent if "order_number_seq" in statement]) == 2
+        # If that fails, it fails for all, and the next ones ask again.
+        await own.connection.execute("ALTER SEQUENCE order_number_seq RENAME TO away")
+        with fails(StatusCode.INTERNAL, "INTERNAL"):
+            await place(8)
+        await own.connection.execute("ALTER SEQUENCE away RENAME TO order_number_seq")
+        await place(1)
+
+
+async def test_orders_of_many_items_do_not_make_a_statement_that_knows_no_bounds(own: OwnServer) -> None:
+    user = await own.clients.create_user()
+    items = [item(f"part {number}", 1, number) for number in range(1, 201)]
+    with sent_statements() as sent:
+        orders = await asyncio.gather(*(own.clients.create_order(user.id, items=items) for _ in range(12)))
+    assert {len(order.items) for order in orders} == {len(items)}
+    rows = [orjson.loads(value) for _, values in sent for value in values if str(value).startswith('[{"order_id')]
+    # Some came together, but no more than two.
+    assert {len(row) // len(items) for row in rows} == {1, 2}
+
+
+# Request ids
 
 
 async def test_32_calls_with_one_request_id_place_one_order_and_get_the_same_bytes(

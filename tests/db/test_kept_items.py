@@ -120,8 +120,15 @@ WITH added AS (INSERT INTO order_items VALUES ($1, gen_random_uuid(), 'lamp', 'L
 UPDATE orders SET total_amount = total_amount + 5 WHERE id = $1
 """
 
+# The total stays as it is.
+REPLACE = """
+WITH removed AS (DELETE FROM order_items WHERE order_id = $1 AND product_id = 'anvil' RETURNING subtotal)
+INSERT INTO order_items SELECT $1, gen_random_uuid(), 'lamp', 'Lamp', 1, subtotal, subtotal FROM removed
+"""
+EXCHANGE = "UPDATE orders SET currency = 'USD' WHERE id = $1"
 
-@pytest.mark.parametrize("change", [RENAME, REMOVE, ADD])
+
+@pytest.mark.parametrize("change", [RENAME, REMOVE, ADD, REPLACE, EXCHANGE])
 async def test_items_that_somebody_else_changes_are_kept_no_longer(
     own: OwnServer, connection: asyncpg.Connection, change: str
 ) -> None:
@@ -131,7 +138,8 @@ async def test_items_that_somebody_else_changes_are_kept_no_longer(
     assert order.id not in kept
     assert kept[bystander.id] == stored[bystander.id]
     found = (await own.clients.orders.GetOrder(pb.GetOrderRequest(id=order.id))).order
-    assert sorted((item.id, item.name) for item in found.items) == [(row[0], row[2]) for row in stored[order.id]]
+    seen = [(item.id, item.name, item.unit_price.currency_code) for item in found.items]
+    assert sorted(seen) == [(row[0], row[2], row[-1]) for row in stored[order.id]]
     # A change of the items by the service keeps them again.
     changed = pb.UpdateOrderRequest(order=Order(id=order.id, items=[item("lamp", 1, 5)]))
     await own.clients.orders.UpdateOrder(changed)
