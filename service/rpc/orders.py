@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 import commerce.orders.v1.order_service_pb2 as pb
+from commerce.orders.v1.order_pb2 import Order as OrderMessage
 
 from service.application.orders import (
     add_order_tags,
@@ -30,7 +31,6 @@ from service.rpc.messages.orders import (
     add_orders,
     order_event_message,
     order_message,
-    order_message_of_row,
     parse_order_by,
     parse_order_fields,
     parse_order_filter,
@@ -38,7 +38,7 @@ from service.rpc.messages.orders import (
     tag_message,
 )
 from service.rpc.messages.statistics import parse_statistics_filter, statistics_message
-from service.rpc.messages.values import Fields, in_order, require_id
+from service.rpc.messages.values import in_order, require_id
 from service.rpc.order_notes import OrderNoteMethods
 from service.rpc.page_tokens import PageTokens
 from service.rpc.update_masks import fields_to_update, settable_fields
@@ -93,7 +93,7 @@ class OrderServicer(OrderNoteMethods):
             order = await self._queries.by_number(request.order_number)
         if order is None:
             raise OrderNotFound(request.id or request.order_number)
-        return pb.GetOrderResponse(order=order_message_of_row(order))
+        return pb.GetOrderResponse(order=order_message(order))
 
     async def BatchGetOrders(self, request: pb.BatchGetOrdersRequest, context: Context) -> pb.BatchGetOrdersResponse:
         ids = [order_id.lower() for order_id in request.ids]
@@ -185,7 +185,7 @@ class OrderServicer(OrderNoteMethods):
             context,
             lambda snapshot, page: snapshot.orders.page(where, "OLDEST", page),
             keys=POSITION,
-            message=order_message_of_row,
+            message=order_message,
             response=lambda orders: pb.ExportOrdersResponse(orders=orders),
             # An order can have 500 items.
             page_rows=200,
@@ -198,7 +198,9 @@ class OrderServicer(OrderNoteMethods):
             async for response in responses:
                 yield response
 
-    async def _transition(self, request: _TransitionRequest, transition: Callable[[Order, datetime], None]) -> Fields:
+    async def _transition(
+        self, request: _TransitionRequest, transition: Callable[[Order, datetime], None]
+    ) -> OrderMessage:
         now = self._now()
         order = await transition_order(
             self._uow(), UUID(request.id), request.etag, lambda order: transition(order, now)
