@@ -144,6 +144,10 @@ async def call(
     stub = make(f"/{SERVICE}/{arity}", response_deserializer=GetUserRequest.FromString)
     bodies = [GetUserRequest(username=name).SerializeToString() for name in names] if body is None else [body]
     answer = stub(iter(bodies) if request_streaming else bodies[0], timeout=seconds)
-    if response_streaming:
-        return [response.username async for response in answer]
-    return [(await answer).username]
+    try:
+        if response_streaming:
+            return [response.username async for response in answer]
+        return [(await answer).username]
+    finally:
+        # A cancellation of this may otherwise end no more than the reading of a message.
+        answer.cancel()

@@ -32,7 +32,8 @@ LOCK_USER = "SELECT FROM users WHERE id = $1 FOR UPDATE"
 # There is no retry policy; gRPC by itself only repeats what no server has begun.
 CALLER = [
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # How long a connection may take to come about: a busy machine needs more than a moment.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 200),
     # Else all channels of a process share their connections.
     ("grpc.use_local_subchannel_pool", 1),
