@@ -1,6 +1,6 @@
 """Items that are kept with the order as the API sends them: always those of `order_items`, or none."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -65,8 +65,10 @@ async def with_a_reference_now(own: OwnServer) -> Order:
         with_a_reference_now,
     ],
 )
-async def test_every_order_keeps_its_items(own: OwnServer, connection: asyncpg.Connection, make: object) -> None:
-    order = await make(own)  # type: ignore[operator] # one of these
+async def test_every_order_keeps_its_items(
+    own: OwnServer, connection: asyncpg.Connection, make: Callable[[OwnServer], Awaitable[Order]]
+) -> None:
+    order = await make(own)
     kept = await kept_items(connection)
     assert len(kept[order.id]) == len(order.items)
     assert kept[order.id] == (await stored_items(connection))[order.id]
