@@ -6,6 +6,7 @@ wheel names none of its functions.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,8 +27,18 @@ from benchmarks.servers import KINDS, ROOT, running
 SAMPLES_PER_SECOND = 400
 # What it begins with.
 MAIN_THREAD = "_run_module_as_main"
-# In the table.
+# In the table, and what they are for, by their files: the first that fits.
 FUNCTIONS = 25
+PURPOSES = {
+    "gRPC, the event loop, sockets, and the driver where it reads rows": r"asyncio/runners\.py",
+    "the log line, and metadata for it": r"service/logs|structlog|access_log|rpc/metadata|UUID\.__str__|uuid_utils",
+    "the rules of the request": r"interceptors/validation",
+    "the driver where it sends, the statement's values, rows": (
+        r"asyncpg/|db/driver|db/at_once|db/arrays|queries/columns|queries/orders|sqlalchemy"
+    ),
+    "messages, and the bytes of the response": (r"rpc/messages|rpc/users\.py|rpc/orders\.py|_serialized|etag_of"),
+}
+OTHERS = "all others"
 
 
 @click.command()
@@ -70,14 +81,21 @@ def main(workload: str, seconds: float, server: str, *, native: bool, table: boo
 
 
 def print_table(stacks: str) -> None:
-    """Print which share of the main thread's samples each function has by itself, with the C that it calls."""
+    """Print which share of the main thread's samples each function has by itself, with the C that it calls.
+
+    Then the shares of what functions are for.
+    """
     samples: Counter[str] = Counter()
     for line in stacks.splitlines():
         stack, _, seen = line.rpartition(" ")
         if stack.startswith(MAIN_THREAD):
             samples[stack.rpartition(";")[2]] += int(seen)
-    for function, count in samples.most_common(FUNCTIONS):
-        click.echo(f"{count / samples.total():>6.1%}  {function}")
+    purposes: Counter[str] = Counter()
+    for function, count in samples.items():
+        purposes[next((name for name, files in PURPOSES.items() if re.search(files, function)), OTHERS)] += count
+    for counted in (samples, purposes):
+        for name, count in counted.most_common(FUNCTIONS):
+            click.echo(f"{count / samples.total():>6.1%}  {name}")
 
 
 if __name__ == "__main__":

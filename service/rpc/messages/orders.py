@@ -57,11 +57,11 @@ def add_orders(orders: RepeatedCompositeFieldContainer[OrderMessage], rows: Iter
 
 def items_message(order: Order) -> bytes:
     """Return the items of an order as an Order message on the wire that has nothing else."""
-    known = _last_items.get()
-    if known and known[0] == (order.currency, *order.items):
+    made_of, known = (order.currency, *order.items), _last_items.get()
+    if known and known[0] == made_of:
         return known[1]
     message = OrderMessage(items=_items_of_entity(order)).SerializeToString()
-    _last_items.set(((order.currency, *order.items), message))
+    _last_items.set((made_of, message))
     return message
 
 
