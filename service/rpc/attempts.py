@@ -20,10 +20,15 @@ log = structlog.get_logger()
 
 
 class Deadline:
-    """Seconds left until a point in time (`service.application.ports.TimeLeft`)."""
+    """Seconds left until a point in time (`service.application.ports.TimeLeft`).
 
-    def __init__(self, seconds: float) -> None:
+    Attributes:
+        is_callers: whether the caller has set it. gRPC cancels a call at its caller's deadline, at no other.
+    """
+
+    def __init__(self, seconds: float, *, is_callers: bool = False) -> None:
         self._end = time.monotonic() + seconds
+        self.is_callers = is_callers
 
     def __call__(self) -> float:
         """Return the seconds that are left."""

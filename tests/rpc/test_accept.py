@@ -177,6 +177,39 @@ async def test_a_deadline_ends_the_method(served: Served, log: Log, arity: str) 
     await eventually(lambda: len(log.lines(event="call", code="CANCELLED")) == begun)
 
 
+async def test_a_deadline_that_its_caller_forgets_ends_the_method(served: Served, log: Log) -> None:
+    held = Held(served.echo)
+    # gRPC's own clients end a call themselves when its time has passed; this one only sends it.
+    _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(forgetful_call(f"/{SERVICE}/UnaryUnary", "300m"))
+    await held.until(1)
+    await eventually(lambda: held.cancelled == 1)
+    await eventually(lambda: len(log.lines(event="call", code="CANCELLED")) == 1)
+    writer.close()
+
+
+def forgetful_call(path: str, timeout: str) -> bytes:
+    """Return what opens an HTTP/2 connection and calls a method with an empty message (RFC 9113, RFC 7541)."""
+    headers = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": path,
+        ":authority": "localhost",
+        "te": "trailers",
+        "content-type": "application/grpc",
+        "grpc-timeout": timeout,
+    }
+    block = b"".join(
+        b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in header) for header in headers.items()
+    )
+    settings, call_headers, call_data = (4, 0, 0, b""), (1, 4, 1, block), (0, 1, 1, bytes(5))
+    frames = (
+        len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+        for kind, flags, stream, payload in (settings, call_headers, call_data)
+    )
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"".join(frames)
+
+
 async def test_a_method_knows_its_callers_deadline_and_metadata(served: Served) -> None:
     await call(served.channel, "UnaryUnary", "one", seconds=1000)
     assert served.echo.context

@@ -36,18 +36,18 @@ class AccessLogInterceptor(Interceptor):
             started = time.perf_counter()
             sent = _id_of(context)
             context.set_trailing_metadata(((HEADER, sent),))
-            code = grpc.StatusCode.CANCELLED
+            code = "CANCELLED"
             token = call_id.set(sent)
             try:
                 response = await call(request, context)
             except grpc.aio.AbortError:
-                code = context.code()
+                code = context.code().name
                 raise
             else:
-                code = grpc.StatusCode.OK
+                code = "OK"
                 return response
             finally:
-                write("call", code=code.name, duration_ms=round((time.perf_counter() - started) * 1000, 2))
+                write("call", code=code, duration_ms=round((time.perf_counter() - started) * 1000, 2))
                 call_id.reset(token)
 
         return log_call

@@ -12,7 +12,8 @@ They end by themselves: PostgreSQL limits each statement of a unit of work to th
 import asyncio
 import hashlib
 import hmac
-from typing import cast
+from collections.abc import Coroutine
+from typing import Any, cast
 from uuid import UUID
 
 from google.protobuf.descriptor_pb2 import MethodOptions
@@ -80,10 +81,13 @@ class SessionInterceptor(Interceptor):
         run = self._read if _reads(method) else self._write
 
         async def in_session(request: Request, context: Context) -> bytes:
-            remaining = context.time_remaining()
             # gRPC's stub promises a float; without a deadline it is None.
-            allowed = self._default_deadline if cast("float | None", remaining) is None else remaining
-            return await run(method, call, request, context, Deadline(min(allowed, self._default_deadline)))
+            sent = cast("float | None", context.time_remaining())
+            if sent is not None and sent <= self._default_deadline:
+                deadline = Deadline(sent, is_callers=True)
+            else:
+                deadline = Deadline(self._default_deadline)
+            return await run(method, call, request, context, deadline)
 
         return in_session
 
@@ -97,10 +101,9 @@ class SessionInterceptor(Interceptor):
 
         token = prefers_replica.set(self._prefers_replica(context))
         try:
-            async with asyncio.timeout(max(0.0, deadline()) + _GRACE_SECONDS) as waiting:
-                return await retried(attempt, deadline, outcome_known_by_repeating=True)
-        except TimeoutError as error:
-            raise (DeadlineExceeded if waiting.expired() else error) from error
+            reading = retried(attempt, deadline, outcome_known_by_repeating=True)
+            patience = _patience(deadline)
+            return await (reading if patience is None else _within(patience, reading))
         finally:
             prefers_replica.reset(token)
 
@@ -113,8 +116,7 @@ class SessionInterceptor(Interceptor):
 
     async def _write(self, method: Method, call: Call, request: Request, context: Context, deadline: Deadline) -> bytes:
         work = self._detached.start(self._written(method, call, request, context, deadline))
-        patience = max(0.0, deadline()) + _GRACE_SECONDS
-        return await self._detached.result(work, patience=patience, late=OutcomeUnknown)
+        return await self._detached.result(work, patience=_patience(deadline), late=OutcomeUnknown)
 
     async def _written(
         self, method: Method, call: Call, request: Request, context: Context, deadline: Deadline
@@ -165,6 +167,19 @@ class SessionInterceptor(Interceptor):
         body = request.SerializeToString(deterministic=True)
         digest = hmac.digest(self._signing_key, method.path.encode() + b"\0" + body, hashlib.sha256)
         return RequestKey(ANONYMOUS, method.path, UUID(request_id), digest)
+
+
+def _patience(deadline: Deadline) -> float | None:
+    """Return how many seconds to wait for work, None for ever: when a caller's deadline has passed, gRPC cancels."""
+    return None if deadline.is_callers else max(0.0, deadline()) + _GRACE_SECONDS
+
+
+async def _within(seconds: float, reading: Coroutine[Any, Any, bytes]) -> bytes:
+    try:
+        async with asyncio.timeout(seconds) as waiting:
+            return await reading
+    except TimeoutError as error:
+        raise (DeadlineExceeded if waiting.expired() else error) from error
 
 
 def _reads(method: Method) -> bool:
