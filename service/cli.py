@@ -34,8 +34,7 @@ from service.db.ledger import ledger_differences
 from service.db.readiness import problem_with, words_for
 from service.db.store import Store
 from service.logs import configure_logging
-from service.rpc.messages.orders import items_message
-from service.server import Server, StartError
+from service.server import KEPT_MESSAGES, Server, StartError
 
 if TYPE_CHECKING:
     from service.relay import Relay
@@ -159,7 +158,7 @@ def gc() -> None:
 
 
 async def _gc(settings: GcSettings) -> list[str]:
-    store = Store(settings, items_message)
+    store = Store(settings, KEPT_MESSAGES)
     now = datetime.now(UTC)
 
     def unit_of_work() -> AbstractAsyncContextManager[UnitOfWork]:

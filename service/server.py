@@ -16,6 +16,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from service import shared_port
 from service.config import ServerSettings
+from service.db.kept import KeptMessages
 from service.db.replica import Replica
 from service.db.snapshots import Snapshots
 from service.db.store import Store
@@ -34,7 +35,7 @@ from service.rpc.interceptors.errors import ErrorInterceptor
 from service.rpc.interceptors.session import SessionInterceptor
 from service.rpc.interceptors.validation import ValidationInterceptor
 from service.rpc.messages.orders import items_message, watch_orders_response
-from service.rpc.messages.users import watch_users_response
+from service.rpc.messages.users import kept_user, watch_users_response
 from service.rpc.orders import OrderServicer
 from service.rpc.page_tokens import PageTokens
 from service.rpc.reflection import add_reflection
@@ -42,6 +43,8 @@ from service.rpc.users import UserServicer
 from service.rpc.watch import Cursors, Watch
 from service.tuning import schedule_as_batch, settle
 
+# What all that write to a database keep there.
+KEPT_MESSAGES = KeptMessages(items=items_message, user=kept_user)
 SERVICES = ("commerce.users.v1.UserService", "commerce.orders.v1.OrderService")
 
 log = structlog.get_logger()
@@ -73,7 +76,7 @@ class Server:
 
         # The database.
         replica = Replica(settings) if settings.read_database_url else None
-        self.store = Store(settings, items_message, replica)
+        self.store = Store(settings, KEPT_MESSAGES, replica)
         if problem := await self.store.problem():
             await self.store.close()
             raise StartError(problem)

@@ -36,9 +36,6 @@ _COLUMNS = [column.name for column in orders.c if column.name != "items_message"
 _ITEM = ("id", "product_id", "name", "quantity", "unit_price", "subtotal")
 _INSERT_ITEMS = insert_arrays(order_items, ("order_id", *_ITEM))
 
-# Gives the items of an order as the API sends them: an Order message on the wire that has nothing else.
-ItemsMessage = Callable[[Order], bytes]
-
 
 def _whole_orders() -> Select[Any]:
     """Return a statement for whole orders: their columns, and `items` and `tags`, each a JSON array of arrays."""
@@ -104,7 +101,7 @@ class Orders:
         begin: Callable[[], Awaitable[AsyncSession]],
         collect: Callable[[Entity], None],
         numbers: OrderNumbers,
-        items_message: ItemsMessage,
+        items_message: Callable[[Order], bytes],
         read_at_once: Callable[[UUID], Awaitable[Any]] | None,
     ) -> None:
         self._begin = begin

@@ -13,7 +13,8 @@ from service.config import DatabaseSettings
 from service.db.at_once import OrderWrites
 from service.db.engine import create_engine
 from service.db.errors import translated
-from service.db.orders import WHOLE_BY_IDS, ItemsMessage, OrderNumbers
+from service.db.kept import KeptMessages
+from service.db.orders import WHOLE_BY_IDS, OrderNumbers
 from service.db.queries.credit import CreditQueries
 from service.db.queries.maintenance import MaintenanceQueries
 from service.db.queries.notes import NoteQueries
@@ -33,18 +34,18 @@ class Store:
 
     Args:
         settings: where it is.
-        items_message: gives the items of an order as they are kept beside it.
+        kept: makes the messages that are kept in rows.
         replica: a replica of it, which is closed with the rest.
     """
 
-    def __init__(self, settings: DatabaseSettings, items_message: ItemsMessage, replica: Replica | None = None) -> None:
+    def __init__(self, settings: DatabaseSettings, kept: KeptMessages, replica: Replica | None = None) -> None:
         self.engine = create_engine(settings)
         # Apart, so that a busy pool does not look like a lost database.
         self._probe_engine = create_engine(settings, pool_size=1)
         self._replica = replica
         reader = self._reader = Reader(self.engine, replica)
         self._numbers = OrderNumbers(reader)
-        self._items_message = items_message
+        self._kept = kept
         self._whole_order = reader.point_reads(WHOLE_BY_IDS, "ids")
         self._order_writes = OrderWrites(reader.driver, reader.detached)
         self.user_queries = UserQueries(reader)
@@ -63,7 +64,7 @@ class Store:
         return UnitOfWork(
             self.engine,
             self._numbers,
-            self._items_message,
+            self._kept,
             self._whole_order,
             self._order_writes,
             actor=actor,

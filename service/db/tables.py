@@ -99,8 +99,11 @@ users = Table(
     Column("update_time", _Time, nullable=False),
     Column("delete_time", _Time),
     Column("purge_time", _Time),
-    # The words of username, full name and bio. Only triggers write it, and only searches read it (`user_columns`).
+    # The words of username, full name and bio. Only triggers write it, and only searches read it.
     Column("search", TSVECTOR),
+    # The row as the API sends it, so that a reader need not make that. The trigger forget_user_message sets it to null
+    # when the row changes without it; then the columns are read (docs/adr/0019-users-are-kept-as-sent.md).
+    Column("message", LargeBinary),
     UniqueConstraint("username"),
     CheckConstraint("length(email) BETWEEN 3 AND 254", name="email"),
     CheckConstraint("username ~ '^[a-z0-9_.-]{3,50}$'", name="username"),
@@ -120,8 +123,6 @@ users = Table(
     Index("ix_users_superuser", "create_time", "id", postgresql_where=text("superuser")),
     Index(None, "search", postgresql_using="gin"),
 )
-# What a user is read by.
-user_columns = [column for column in users.c if column.name != "search"]
 
 # Apart from `users`, so that no query of users can carry a hash by accident.
 user_passwords = Table(

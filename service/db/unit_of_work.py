@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, event, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, UOWTransaction
+from sqlalchemy.orm.attributes import set_attribute
 
 from service.application.ports import (
     AlreadyAnswered,
@@ -27,12 +28,14 @@ from service.db import mapping as mapping  # noqa: PLC0414 - maps the entities b
 from service.db.at_once import OrderWrites, Write, event_row
 from service.db.credit import Credit
 from service.db.errors import meaning_of, translated
+from service.db.kept import KeptMessages
 from service.db.notes import Notes
-from service.db.orders import ItemsMessage, OrderNumbers, Orders
+from service.db.orders import OrderNumbers, Orders
 from service.db.tables import credit_entries, events, request_ids
 from service.db.users import Users
 from service.domain.errors import DomainError, RequestIdReused
 from service.domain.events import Entity, Event
+from service.domain.users import User
 
 # How long an answer can be repeated (AIP-155).
 KEEP_REQUEST_IDS = timedelta(hours=24)
@@ -62,7 +65,7 @@ class UnitOfWork:
         self,
         engine: AsyncEngine,
         numbers: OrderNumbers,
-        items_message: ItemsMessage,
+        kept: KeptMessages,
         whole_order: Callable[[UUID], Awaitable[Any]],
         writes: OrderWrites,
         *,
@@ -82,10 +85,11 @@ class UnitOfWork:
         self._at_once = at_once
         # A user and what it must be ACTIVE for, which is not checked yet.
         self._active: tuple[UUID, str] | None = None
-        self.users = Users(self._begin, self._collect, self._require_active)
+        self._kept = kept
+        self.users = Users(self._begin, self._collect, self._require_active, kept.user)
         self._whole_order = whole_order
         read_at_once = self._read_order if at_once else None
-        self.orders = Orders(self._begin, self._collect, numbers, items_message, read_at_once)
+        self.orders = Orders(self._begin, self._collect, numbers, kept.items, read_at_once)
         self.notes = Notes(self._begin)
         self.credit = Credit(self._begin)
 
@@ -184,7 +188,7 @@ class UnitOfWork:
             raise DeadlineExceeded
         order, old_version = self.orders.unlocked or (self.orders.new[0], 0)
         (event,) = order.take_events()
-        items_message = None if old_version else self.orders.items_message(order)
+        items_message = None if old_version else self._kept.items(order)
         write = Write(order, old_version, event, self._actor, self._request, response, items_message)
         try:
             done = await self._writes.write(write)
@@ -261,6 +265,9 @@ class UnitOfWork:
         for entity in (*session.new, *session.dirty, *session.deleted):
             if isinstance(entity, Entity):
                 self._collect(entity)
+            if isinstance(entity, User):
+                # The entity does not know that it has such a thing.
+                set_attribute(entity, "message", self._kept.user(entity))
 
     def _collect(self, entity: Entity) -> None:
         self._events.extend(entity.take_events())

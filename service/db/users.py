@@ -28,10 +28,11 @@ from service.domain.users import User, UserState
 
 # What of new users, their profiles and passwords is written in arrays; the rest is the same for all.
 _USERS = ("id", "email", "username", "full_name", "superuser", "create_time", "update_time")
+_USERS_AND_MESSAGES = (*_USERS, "message")
 _PROFILES = ("user_id", "bio", "avatar_url")
 _PASSWORDS = ("user_id", "password_hash", "update_time")
 _INSERT_USERS = (
-    insert_arrays(users, _USERS, state=UserState.ACTIVE, version=1)
+    insert_arrays(users, _USERS_AND_MESSAGES, state=UserState.ACTIVE, version=1)
     .on_conflict_do_nothing(index_elements=[text("lower(email)")])
     .returning(users.c.id)
 )
@@ -49,6 +50,7 @@ class Users:
         begin: gives the session.
         collect: takes the events of a user that the session does not know.
         require_active: checks that a user is ACTIVE, at once or when the transaction is committed.
+        message: gives a user as it is kept in its row.
     """
 
     def __init__(
@@ -56,10 +58,12 @@ class Users:
         begin: Callable[[], Awaitable[AsyncSession]],
         collect: Callable[[User], None],
         require_active: Callable[[UUID, str], Awaitable[None]],
+        message: Callable[[User], bytes],
     ) -> None:
         self._begin = begin
         self._collect = collect
         self._require_active = require_active
+        self._message = message
 
     async def add(self, user: User, password_hash: str) -> None:
         """Keep a new user; UserAlreadyExists comes from here."""
@@ -163,8 +167,8 @@ class Users:
         session = await self._begin()
         # By e-mail, so that two imports of the same users wait for each other in one order.
         ordered = sorted(new, key=lambda user: user.email.lower())
-        rows = [[getattr(user, name) for name in _USERS] for user in ordered]
-        inserted = (await session.scalars(_INSERT_USERS, arrays(_USERS, rows))).all()
+        rows = [[*(getattr(user, name) for name in _USERS), self._message(user)] for user in ordered]
+        inserted = (await session.scalars(_INSERT_USERS, arrays(_USERS_AND_MESSAGES, rows))).all()
         if len(inserted) < len(new):
             raise Contention
         profiles = [(user.id, user.bio, user.avatar_url) for user in new]

@@ -23,6 +23,7 @@ from service.rpc.messages.credit import credit_balance_message, credit_entry_mes
 from service.rpc.messages.users import (
     POSITION,
     SEARCH_POSITION,
+    add_users,
     parse_order_by,
     parse_user_fields,
     parse_user_filter,
@@ -30,7 +31,7 @@ from service.rpc.messages.users import (
     user_message,
     user_search_result,
 )
-from service.rpc.messages.values import Fields, in_order, parse_positive_money, require_id
+from service.rpc.messages.values import in_order, parse_positive_money, require_id
 from service.rpc.page_tokens import PageTokens
 from service.rpc.update_masks import fields_to_update, settable_fields
 from service.rpc.watch import Watch
@@ -107,17 +108,18 @@ class UserServicer(UserServiceServicer):
 
     async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, context: Context) -> pb.BatchGetUsersResponse:
         ids = [user_id.lower() for user_id in request.ids]
-        users = map(user_message, in_order(ids, await self._queries.by_ids(ids), UserNotFound))
-        return pb.BatchGetUsersResponse(users=users)
+        response = pb.BatchGetUsersResponse()
+        add_users(response.users, in_order(ids, await self._queries.by_ids(ids), UserNotFound))
+        return response
 
     async def ListUsers(self, request: pb.ListUsersRequest, context: Context) -> pb.ListUsersResponse:
         order_by = parse_order_by(request)
         found = await self._queries.page(parse_user_filter(request), order_by, self._page_tokens.page(request))
-        return pb.ListUsersResponse(
-            users=[user_message(user) for user in found.rows],
-            next_page_token=self._page_tokens.next(request, found, POSITION[order_by]),
-            total_size=found.total_size,
+        response = pb.ListUsersResponse(
+            next_page_token=self._page_tokens.next(request, found, POSITION[order_by]), total_size=found.total_size
         )
+        add_users(response.users, found.rows)
+        return response
 
     async def SearchUsers(self, request: pb.SearchUsersRequest, context: Context) -> pb.SearchUsersResponse:
         query = SearchQuery.parse(request.query, "query")
@@ -185,7 +187,7 @@ class UserServicer(UserServiceServicer):
             context,
             lambda snapshot, page: snapshot.users.page(where, "OLDEST", page),
             keys=POSITION["OLDEST"],
-            message=lambda user: UserMessage(**user_message(user)),
+            message=user_message,
             response=lambda users: pb.ExportUsersResponse(users=users),
             page_rows=500,
         )
@@ -238,7 +240,7 @@ class UserServicer(UserServiceServicer):
             async for response in responses:
                 yield response
 
-    async def _change(self, request: _ChangeRequest, change: Callable[[User, datetime], None]) -> Fields:
+    async def _change(self, request: _ChangeRequest, change: Callable[[User, datetime], None]) -> UserMessage:
         now = self._now()
         user = await change_user(self._uow(), UUID(request.id), request.etag, lambda user: change(user, now))
         return user_message(user)

@@ -7,14 +7,14 @@ import pytest
 from service.config import DatabaseSettings, PasswordSettings, load
 from service.db.store import Store
 from service.passwords import Argon2Passwords
-from service.rpc.messages.orders import items_message
+from service.server import KEPT_MESSAGES
 from tests.support import FAST_PASSWORDS
 
 
 @pytest.fixture(scope="session")
 async def store(shared_database_url: str) -> AsyncIterator[Store]:
     """The database that tests share: each makes users of its own."""
-    store = Store(load(DatabaseSettings, DATABASE_URL=shared_database_url), items_message)
+    store = Store(load(DatabaseSettings, DATABASE_URL=shared_database_url), KEPT_MESSAGES)
     yield store
     await store.close()
 

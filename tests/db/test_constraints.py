@@ -501,6 +501,7 @@ async def test_only_what_can_be_unknown_can_be_null(connection: asyncpg.Connecti
         "users.undelete_state",
         "users.delete_time",
         "users.purge_time",
+        "users.message",
         "orders.external_ref",
         "orders.tracking_number",
         "orders.cancel_reason",

@@ -27,7 +27,7 @@ from service.db.tail import EventTail
 from service.domain.orders import OPEN_STATUSES, OrderStatus
 from service.domain.search import SearchQuery
 from service.domain.users import UserState
-from service.rpc.messages.orders import items_message
+from service.server import KEPT_MESSAGES
 from tests.conftest import running_server
 from tests.support import connect, driver_connection
 from tests.volume import BUSY_ORDER, DATA, WHOLESALER, Explained, listening_to_new_connections, volume_database
@@ -285,7 +285,7 @@ async def rows_of_tables(volume_url: str) -> Mapping[str, int]:
 @pytest.fixture(scope="module")
 async def volume(volume_url: str, rows_of_tables: Mapping[str, int]) -> AsyncIterator[Volume]:
     settings = load(ServerSettings, DATABASE_URL=volume_url)
-    store, tail = Store(settings, items_message), EventTail(settings)
+    store, tail = Store(settings, KEPT_MESSAGES), EventTail(settings)
     readers = {
         "UserQueries": store.user_queries,
         "OrderQueries": store.order_queries,

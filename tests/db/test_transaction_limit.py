@@ -7,7 +7,7 @@ import pytest
 from service.config import DatabaseSettings, load
 from service.db.store import Store
 from service.domain.users import User, UserFields
-from service.rpc.messages.orders import items_message
+from service.server import KEPT_MESSAGES
 from tests.support import driver_connection
 from tests.watching import eventually
 
@@ -39,7 +39,7 @@ async def test_a_transaction_that_nothing_else_ends_is_ended_by_the_database(
     # One connection: the lost one must make room for another.
     limits = {"db_statement_timeout": STATEMENT_TIMEOUT_SECONDS, "db_pool_size": 1}
     settings = load(DatabaseSettings, DATABASE_URL=database_url, **limits)
-    store = Store(settings, items_message)
+    store = Store(settings, KEPT_MESSAGES)
     ada, grace = (
         User.create(UserFields(email=f"{name}@example.com", username=name), datetime.now(UTC))
         for name in ("ada", "grace")

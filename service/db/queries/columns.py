@@ -16,6 +16,7 @@ from sqlalchemy import (
     Label,
     Text,
     TypeDecorator,
+    case,
     cast,
     extract,
     func,
@@ -23,7 +24,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from service.db.tables import user_columns, user_profiles, users
+from service.db.tables import user_profiles, users
 
 
 class _WholeNumber(TypeDecorator[int]):
@@ -52,11 +53,20 @@ def ten_thousandths(amount: Column[Any]) -> ColumnElement[Any]:
     return func.trunc(amount * literal_column("10000"))
 
 
-_USER_TIMES = ("create_time", "update_time", "delete_time", "purge_time")
-# What of a user is read, from `users` and `user_profiles`: nobody is told what a deleted one was before.
+def _unless_kept(column: ColumnElement[Any]) -> Label[Any]:
+    return case((users.c.message.is_(None), column)).label(column.name)
+
+
+# What of a user is read, from `users` and `user_profiles`: nobody is told what a deleted one was before. What `message`
+# says is read where that is null only, but for what positions in lists are made of, and whether one may sign in.
 USER_COLUMNS: Sequence[ColumnElement[Any]] = (
-    *(column for column in user_columns if column.name not in {"undelete_state", *_USER_TIMES}),
-    *(in_microseconds(users.c[name]) for name in _USER_TIMES),
+    users.c.id,
+    users.c.username,
+    users.c.state,
+    in_microseconds(users.c.create_time),
+    users.c.message,
+    *(_unless_kept(users.c[name]) for name in ("email", "full_name", "superuser", "version")),
+    *(_unless_kept(in_microseconds(users.c[name])) for name in ("update_time", "delete_time", "purge_time")),
     user_profiles.c.bio,
     user_profiles.c.avatar_url,
 )

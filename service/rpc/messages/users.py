@@ -1,6 +1,6 @@
 """Users as messages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from commerce.common.v1.checkpoint_pb2 import Checkpoint
@@ -16,6 +16,7 @@ from commerce.users.v1.user_service_pb2 import (
     WatchUsersRequest,
     WatchUsersResponse,
 )
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 from service.application.ports import Row, UserFilter
 from service.domain.events import etag_of
@@ -38,14 +39,41 @@ POSITION = {"NEWEST": ("create_time", "id"), "OLDEST": ("create_time", "id"), "U
 SEARCH_POSITION = ("rank", "id")
 
 
-def user_message(user: User | Row) -> Fields:
+def user_message(user: User | Row) -> UserMessage:
     """Return a user, an entity or a row, as a message."""
+    return _with_kept(UserMessage(**_fields(user)), user)
+
+
+def add_users(users: RepeatedCompositeFieldContainer[UserMessage], rows: Iterable[Row]) -> None:
+    """Add rows to a message's users: there, as to make them elsewhere and copy them takes longer."""
+    for row in rows:
+        _with_kept(users.add(**_fields(row)), row)
+
+
+def kept_user(user: User) -> bytes:
+    """Return what is kept of a user in its row: a User message on the wire, without its profile."""
+    return UserMessage(**_own_fields(user)).SerializeToString()
+
+
+def _with_kept(message: UserMessage, user: User | Row) -> UserMessage:
+    if not isinstance(user, User) and user.message is not None:
+        message.MergeFromString(user.message)
+    return message
+
+
+def _fields(user: User | Row) -> Fields:
+    """Return a user, but for what `_with_kept` adds."""
+    profile = {"profile": {"bio": user.bio, "avatar_url": user.avatar_url}}
+    is_kept = not isinstance(user, User) and user.message is not None
+    return profile if is_kept else _own_fields(user) | profile
+
+
+def _own_fields(user: User | Row) -> Fields:
     message = {
         "id": str(user.id),
         "email": user.email,
         "username": user.username,
         "full_name": user.full_name,
-        "profile": {"bio": user.bio, "avatar_url": user.avatar_url} if user.bio or user.avatar_url else {},
         "state": _STATES[user.state],
         "etag": etag_of(user.version),
         "create_time": timestamp(user.create_time),
