@@ -12,11 +12,13 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import click
 from commerce.orders.v1.order_pb2 import Order
+from commerce.users.v1.user_pb2 import User, UserState
+from google.protobuf.timestamp_pb2 import Timestamp
 
 # How many orders each of the regulars has: the users of the first numbers, whose orders are listed.
 ORDERS_OF_A_REGULAR = 100
@@ -29,6 +31,10 @@ _CHUNK = 50_000
 _CONNECTIONS = 2
 # Sends neighbours far apart, and is the same in Python and in SQL.
 _FACTOR, _MODULUS = 2_654_435_761, 2**32
+_FIRST_NAMES = ("Ada", "Alan", "Barbara", "Edsger", "Grace", "Ken", "Leslie", "Niklaus")
+_LAST_NAMES = ("Dijkstra", "Hopper", "Lamport", "Liskov", "Lovelace", "Thompson", "Turing", "Wirth")
+# Of so many users one is a superuser.
+_USERS_TO_A_SUPERUSER = 1000
 _STATUSES = ("PENDING",) * 5 + ("CONFIRMED", "PROCESSING", "SHIPPED", "DELIVERED", "CANCELLED")
 
 
@@ -76,6 +82,22 @@ class Data:
     def status_of(self, order: int) -> str:
         """Return an order's status; half of all orders are PENDING."""
         return _STATUSES[(_scattered(order) >> 16) % len(_STATUSES)]
+
+    def user_message(self, user: int) -> bytes:
+        """Return a user as the service keeps it in its row."""
+        created = Timestamp()
+        created.FromDatetime(_USERS_BEGIN + timedelta(seconds=user))
+        return User(
+            id=self.user_id(user),
+            email=f"user{user}@example.com",
+            username=f"user{user}",
+            full_name=f"{_FIRST_NAMES[user % 8]} {_LAST_NAMES[user // 8 % 8]}",
+            superuser=user % _USERS_TO_A_SUPERUSER == 0,
+            state=UserState.USER_STATE_ACTIVE,
+            etag="v1",
+            create_time=created,
+            update_time=created,
+        ).SerializeToString()
 
     def items_message(self, order: int) -> bytes:
         """Return the items of an order as the service keeps them beside it."""
@@ -126,18 +148,20 @@ def _users_sql() -> str:
     return f"""
 WITH made AS (
     SELECT n, {_uuid_sql(_USERS_BEGIN, "n", "7000")} AS id, 'user' || n AS username,
-        (ARRAY['Ada', 'Alan', 'Barbara', 'Edsger', 'Grace', 'Ken', 'Leslie', 'Niklaus'])[n % 8 + 1] || ' '
-        || (ARRAY['Dijkstra', 'Hopper', 'Lamport', 'Liskov', 'Lovelace', 'Thompson', 'Turing', 'Wirth'])[n / 8 % 8 + 1]
-        AS full_name,
-        'Collects part number ' || n || '.' AS bio, timestamptz '{_USERS_BEGIN}' + n * interval '1 second' AS time
-    FROM generate_series($1::bigint, $2::bigint) n
+        (ARRAY{list(_FIRST_NAMES)})[n % 8 + 1] || ' ' || (ARRAY{list(_LAST_NAMES)})[n / 8 % 8 + 1] AS full_name,
+        'Collects part number ' || n || '.' AS bio, timestamptz '{_USERS_BEGIN}' + n * interval '1 second' AS time,
+        message
+    FROM (
+        SELECT $1::bigint + place - 1 AS n, message FROM unnest($2::bytea[]) WITH ORDINALITY kept (message, place)
+    ) given
 ), profiles AS (
     INSERT INTO user_profiles (user_id, bio, avatar_url)
     SELECT id, bio, 'https://img.example.com/' || n || '.png' FROM made
 )
-INSERT INTO users (id, email, username, full_name, superuser, state, version, create_time, update_time, search)
-SELECT id, username || '@example.com', username, full_name, n % 1000 = 0, 'ACTIVE', 1, time, time,
-    user_search(username, full_name, bio)
+INSERT INTO users (id, email, username, full_name, superuser, state, version, create_time, update_time, search,
+    message)
+SELECT id, username || '@example.com', username, full_name, n % {_USERS_TO_A_SUPERUSER} = 0, 'ACTIVE', 1, time, time,
+    user_search(username, full_name, bio), message
 FROM made
 """  # noqa: S608 - of numbers and names of our own
 
@@ -192,7 +216,8 @@ async def fill(database_url: str, users: int, orders: int) -> None:
     async def work() -> None:
         async with _connection(database_url) as connection:
             for first, last in chunks_of_users:
-                await connection.execute(_users_sql(), first, last)
+                kept = [data.user_message(user) for user in range(first, last + 1)]
+                await connection.execute(_users_sql(), first, kept)
             for first, last in chunks_of_orders:
                 kept = [data.items_message(order) for order in range(first, last + 1)]
                 await connection.execute(_orders_sql(data), first, kept)

@@ -10,6 +10,7 @@ from benchmarks.data import ORDERS_OF_A_REGULAR, Data, fill, reset
 from benchmarks.workloads import WORKLOADS
 from tests.conftest import running_server
 from tests.kept_items import kept_items, stored_items
+from tests.kept_users import kept_users, stored_users
 from tests.support import driver_connection
 
 DATA = Data(users=200, orders=400)
@@ -78,6 +79,7 @@ async def test_the_data_breaks_no_rule_that_was_off_while_it_was_stored(database
         kept = await kept_items(connection)
         assert len(kept) == DATA.orders
         assert kept == await stored_items(connection)
+        assert await kept_users(connection) == await stored_users(connection)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
