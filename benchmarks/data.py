@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import click
 from commerce.orders.v1.order_pb2 import Order
-from commerce.users.v1.user_pb2 import User, UserState
+from commerce.users.v1.user_pb2 import User, UserProfile, UserState
 from google.protobuf.timestamp_pb2 import Timestamp
 
 # How many orders each of the regulars has: the users of the first numbers, whose orders are listed.
@@ -92,6 +92,7 @@ class Data:
             email=f"user{user}@example.com",
             username=f"user{user}",
             full_name=f"{_FIRST_NAMES[user % 8]} {_LAST_NAMES[user // 8 % 8]}",
+            profile=UserProfile(bio=f"Collects part number {user}.", avatar_url=f"https://img.example.com/{user}.png"),
             superuser=user % _USERS_TO_A_SUPERUSER == 0,
             state=UserState.USER_STATE_ACTIVE,
             etag="v1",

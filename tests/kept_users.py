@@ -1,4 +1,4 @@
-"""What users are, twice: in their columns, and kept in the row as the API sends them."""
+"""What users are, twice: in columns, and kept as the API sends them."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,8 +16,11 @@ _COLUMNS = (
 
 
 async def stored_users(connection: asyncpg.Connection) -> Users:
-    """Return the columns of each user."""
-    rows = await connection.fetch(f"SELECT {', '.join(_COLUMNS)} FROM users")
+    """Return the columns of each user and its profile."""
+    rows = await connection.fetch(
+        f"SELECT {', '.join(_COLUMNS)}, coalesce(bio, ''), coalesce(avatar_url, '')"
+        " FROM users LEFT JOIN user_profiles ON user_id = id"
+    )
     return {str(user_id): (str(user_id), *rest) for user_id, *rest in rows}
 
 
@@ -28,7 +31,6 @@ async def kept_users(connection: asyncpg.Connection) -> Users:
 
 
 def _columns(user: User) -> tuple[Any, ...]:
-    assert not user.HasField("profile")
     return (
         user.id,
         user.email,
@@ -41,6 +43,8 @@ def _columns(user: User) -> tuple[Any, ...]:
         _time(user.update_time),
         _time(user.delete_time) if user.HasField("delete_time") else None,
         _time(user.purge_time) if user.HasField("purge_time") else None,
+        user.profile.bio,
+        user.profile.avatar_url,
     )
 
 

@@ -16,7 +16,7 @@ class KeptMessages:
 
     Attributes:
         items: returns the items of an order, as an Order message that has nothing else.
-        user: returns a user without its profile, as a User message.
+        user: returns a user, as a User message.
     """
 
     items: Callable[[Order], bytes]

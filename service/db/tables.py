@@ -101,8 +101,9 @@ users = Table(
     Column("purge_time", _Time),
     # The words of username, full name and bio. Only triggers write it, and only searches read it.
     Column("search", TSVECTOR),
-    # The row as the API sends it, so that a reader need not make that. The trigger forget_user_message sets it to null
-    # when the row changes without it; then the columns are read (docs/adr/0019-users-are-kept-as-sent.md).
+    # The user with its profile, as the API sends it, so that a reader need not make that. The triggers
+    # forget_user_message set it to null when either changes without it; then the columns are read
+    # (docs/adr/0019-users-are-kept-as-sent.md).
     Column("message", LargeBinary),
     UniqueConstraint("username"),
     CheckConstraint("length(email) BETWEEN 3 AND 254", name="email"),

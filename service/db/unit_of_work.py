@@ -40,11 +40,16 @@ from service.domain.users import User
 # How long an answer can be repeated (AIP-155).
 KEEP_REQUEST_IDS = timedelta(hours=24)
 
+# How a transaction begins.
+#
 # The statements' limit also bounds the wait for locks, and for another call's claim. The transaction's, from PostgreSQL
 # 17 on, costs the connection, so it comes later, for what nothing else ends: no watcher sees an event while an older
 # transaction is open.
-_LIMIT_TIME = text(
+#
+# That it writes the messages that are kept of what it changes, is what the triggers forget_user_message ask.
+_BEGIN = text(
     "SELECT set_config('statement_timeout', CAST(CAST(:statement AS int) AS text), true),"
+    " set_config('commerce.keeps_messages', 'on', true),"
     " CASE WHEN current_setting('server_version_num')::int >= 170000"
     " THEN set_config('transaction_timeout', CAST(CAST(:transaction AS int) AS text), true) END"
 )
@@ -221,7 +226,7 @@ class UnitOfWork:
             # Entities stay readable after the commit; what a repository loads is locked, so nothing needs a refresh.
             session = self._session = AsyncSession(self._engine, expire_on_commit=False, autoflush=False)
             event.listen(session.sync_session, "before_flush", self._collect_events)
-            await session.execute(_LIMIT_TIME, {"statement": milliseconds, "transaction": milliseconds + _MARGIN})
+            await session.execute(_BEGIN, {"statement": milliseconds, "transaction": milliseconds + _MARGIN})
             if self._request:
                 await self._claim(session, self._request)
             if self._active:

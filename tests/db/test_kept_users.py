@@ -183,10 +183,49 @@ async def test_a_user_that_somebody_else_changes_is_kept_no_longer(
         assert (await kept_users(connection))[user_id] == (await stored_users(connection))[user_id]
 
 
-async def test_a_user_stays_kept_when_its_profile_changes(own: OwnServer, connection: asyncpg.Connection) -> None:
-    user = await created(own)
-    # Its words are written anew into the row of the user, which says them nowhere else.
-    await connection.execute("UPDATE user_profiles SET bio = 'Sails.' WHERE user_id = $1", UUID(user.id))
-    assert user.id in await kept_users(connection)
+MOVE = """
+WITH other AS (
+    INSERT INTO users (id, email, username, full_name, superuser, state, version, create_time, update_time)
+    VALUES (gen_random_uuid(), 'other@example.com', 'other', '', false, 'ACTIVE', 1, now(), now()) RETURNING id
+)
+UPDATE user_profiles SET user_id = other.id FROM other WHERE user_id = $1
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "profile"),
+    [
+        ("UPDATE user_profiles SET bio = 'Sails.' WHERE user_id = $1", ("Sails.", PROFILE.avatar_url)),
+        ("UPDATE user_profiles SET avatar_url = '' WHERE user_id = $1", (PROFILE.bio, "")),
+        ("DELETE FROM user_profiles WHERE user_id = $1", ("", "")),
+        (MOVE, ("", "")),
+    ],
+    ids=["another_bio", "no_avatar", "no_profile", "the_profile_of_another"],
+)
+async def test_a_user_whose_profile_somebody_else_changes_is_kept_no_longer(
+    own: OwnServer, connection: asyncpg.Connection, change: str, profile: tuple[str, str]
+) -> None:
+    user, bystander = await created(own), await created(own)
+    await connection.execute(change, UUID(user.id))
+    kept = await kept_users(connection)
+    assert user.id not in kept
+    assert bystander.id in kept
     found = (await own.clients.users.GetUser(pb.GetUserRequest(id=user.id))).user
-    assert found.profile.bio == "Sails."
+    assert (found.profile.bio, found.profile.avatar_url) == profile
+
+
+async def test_a_profile_that_somebody_else_adds_is_seen(own: OwnServer, connection: asyncpg.Connection) -> None:
+    user = await created(own)
+    await connection.execute("DELETE FROM user_profiles WHERE user_id = $1", UUID(user.id))
+    await own.clients.users.DeactivateUser(pb.DeactivateUserRequest(id=user.id))
+    assert user.id in await kept_users(connection)
+    await connection.execute("INSERT INTO user_profiles VALUES ($1, 'Sails.', '')", UUID(user.id))
+    assert user.id not in await kept_users(connection)
+    found = (await own.clients.users.GetUser(pb.GetUserRequest(id=user.id))).user
+    assert found.profile == UserProfile(bio="Sails.")
+
+
+async def test_a_user_stays_kept_when_only_its_words_change(own: OwnServer, connection: asyncpg.Connection) -> None:
+    user = await created(own)
+    await connection.execute("UPDATE users SET search = NULL WHERE id = $1", UUID(user.id))
+    assert user.id in await kept_users(connection)

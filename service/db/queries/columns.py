@@ -21,6 +21,7 @@ from sqlalchemy import (
     extract,
     func,
     literal_column,
+    select,
     type_coerce,
 )
 
@@ -53,20 +54,23 @@ def ten_thousandths(amount: Column[Any]) -> ColumnElement[Any]:
     return func.trunc(amount * literal_column("10000"))
 
 
-def _unless_kept(column: ColumnElement[Any]) -> Label[Any]:
-    return case((users.c.message.is_(None), column)).label(column.name)
+def _unless_kept(column: ColumnElement[Any], name: str) -> Label[Any]:
+    return case((users.c.message.is_(None), column)).label(name)
 
 
-# What of a user is read, from `users` and `user_profiles`: nobody is told what a deleted one was before. What `message`
-# says is read where that is null only, but for what positions in lists are made of, and whether one may sign in.
+def _of_profile(column: Column[Any]) -> ColumnElement[Any]:
+    return select(column).where(user_profiles.c.user_id == users.c.id).scalar_subquery()
+
+
+# What of a user is read: nobody is told what a deleted one was before. What `message` says is read where that is null
+# only, but for what positions in lists are made of, and whether one may sign in.
 USER_COLUMNS: Sequence[ColumnElement[Any]] = (
     users.c.id,
     users.c.username,
     users.c.state,
     in_microseconds(users.c.create_time),
     users.c.message,
-    *(_unless_kept(users.c[name]) for name in ("email", "full_name", "superuser", "version")),
-    *(_unless_kept(in_microseconds(users.c[name])) for name in ("update_time", "delete_time", "purge_time")),
-    user_profiles.c.bio,
-    user_profiles.c.avatar_url,
+    *(_unless_kept(users.c[name], name) for name in ("email", "full_name", "superuser", "version")),
+    *(_unless_kept(in_microseconds(users.c[name]), name) for name in ("update_time", "delete_time", "purge_time")),
+    *(_unless_kept(_of_profile(user_profiles.c[name]), name) for name in ("bio", "avatar_url")),
 )

@@ -19,7 +19,7 @@ from service.application.ports import MAX_RANKED, Page, PageOfRows
 from service.db.queries.columns import USER_COLUMNS
 from service.db.queries.ranking import page_of_ranked, ranked_page
 from service.db.queries.reader import Reader
-from service.db.tables import user_profiles, users
+from service.db.tables import users
 from service.domain.search import SearchQuery
 from service.domain.users import UserState
 
@@ -43,7 +43,7 @@ def _ranked(*, show_deleted: bool) -> CTE:
 
 def _search(page: Page, *, show_deleted: bool) -> Select[tuple[object, ...]]:
     part, found, count = ranked_page(_ranked(show_deleted=show_deleted), page)
-    rows = part.outerjoin(users, users.c.id == found.c.id).outerjoin(user_profiles)
+    rows = part.outerjoin(users, users.c.id == found.c.id)
     columns = (*USER_COLUMNS, found.c.rank, count.c.matches)
     return select(*columns).select_from(rows).order_by(found.c.rank.desc(), found.c.id.desc())
 

@@ -13,11 +13,11 @@ from service.db.driver import Statement
 from service.db.queries.columns import USER_COLUMNS
 from service.db.queries.reader import Reader, page_select
 from service.db.queries.user_search import search_users
-from service.db.tables import EnumText, user_passwords, user_profiles, users
+from service.db.tables import EnumText, user_passwords, users
 from service.domain.search import SearchQuery
 from service.domain.users import UserState
 
-_USERS = select(*USER_COLUMNS).select_from(users.outerjoin(user_profiles))
+_USERS = select(*USER_COLUMNS)
 _BY_IDS = Statement(_USERS.where(is_one_of(users.c.id, "ids")))
 _EMAIL = func.lower(users.c.email) == func.lower(bindparam("email"))
 _USERNAME = users.c.username == bindparam("username")
