@@ -16,9 +16,10 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import click
-from commerce.orders.v1.order_pb2 import Order
+from commerce.orders.v1.order_pb2 import Order, OrderStatus
 from commerce.users.v1.user_pb2 import User, UserProfile, UserState
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.money_pb2 import Money
 
 # How many orders each of the regulars has: the users of the first numbers, whose orders are listed.
 ORDERS_OF_A_REGULAR = 100
@@ -85,8 +86,7 @@ class Data:
 
     def user_message(self, user: int) -> bytes:
         """Return a user as the service keeps it in its row."""
-        created = Timestamp()
-        created.FromDatetime(_USERS_BEGIN + timedelta(seconds=user))
+        created = _timestamp(_USERS_BEGIN, user)
         return User(
             id=self.user_id(user),
             email=f"user{user}@example.com",
@@ -100,12 +100,13 @@ class Data:
             update_time=created,
         ).SerializeToString()
 
-    def items_message(self, order: int) -> bytes:
-        """Return the items of an order as the service keeps them beside it."""
-        items = []
-        for number in (1, 2, 3):
-            price = 100 + (order * 7 + number * 331) % 9900
-            item = {
+    def order_message(self, order: int) -> bytes:
+        """Return an order as the service keeps it in its row."""
+        status = self.status_of(order)
+        placed = _timestamp(_ORDERS_BEGIN, order)
+        prices = {number: 100 + (order * 7 + number * 331) % 9900 for number in (1, 2, 3)}
+        items = [
+            {
                 "id": _uuid(_ORDERS_BEGIN, order, "7002", order * 3 + number),
                 "product_id": f"part-{price}",
                 "name": f"Part number {price}",
@@ -113,8 +114,21 @@ class Data:
                 "unit_price": _euros(price),
                 "subtotal": _euros(price * number),
             }
-            items.append(item)
-        return Order(items=items).SerializeToString()  # type: ignore[arg-type] # dicts do as well
+            for number, price in prices.items()
+        ]
+        return Order(
+            id=self.order_id(order),
+            order_number=self.order_number(order),
+            user_id=self.user_id(self.user_of(order)),
+            status=OrderStatus.Value(f"ORDER_STATUS_{status}"),
+            items=items,  # type: ignore[arg-type] # dicts do as well
+            total_amount=_euros(sum(price * number for number, price in prices.items())),
+            tracking_number=f"1Z{order}" if status in {"SHIPPED", "DELIVERED"} else "",
+            cancel_reason="changed my mind" if status == "CANCELLED" else "",
+            etag="v1",
+            create_time=placed,
+            update_time=placed,
+        ).SerializeToString()
 
     def order_of_regular(self, user: int, newest: int) -> int:
         """Return one of a regular's orders, counted from the newest, which is 1."""
@@ -125,8 +139,14 @@ def _milliseconds(begin: datetime) -> int:
     return int(begin.timestamp() * 1000)
 
 
-def _euros(cents: int) -> dict[str, object]:
-    return {"currency_code": "EUR", "units": cents // 100, "nanos": cents % 100 * 10_000_000}
+def _timestamp(begin: datetime, number: int) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(begin + timedelta(seconds=number))
+    return timestamp
+
+
+def _euros(cents: int) -> Money:
+    return Money(currency_code="EUR", units=cents // 100, nanos=cents % 100 * 10_000_000)
 
 
 def _uuid(begin: datetime, number: int, kind: str, last: int | None = None) -> str:
@@ -139,6 +159,10 @@ def _uuid_sql(begin: datetime, number: str, kind: str, last: str = "") -> str:
         f"(lpad(to_hex({_milliseconds(begin)} + {number} * 1000), 12, '0') || '{kind}8000'"
         f" || lpad(to_hex({last or number}), 12, '0'))::uuid"
     )
+
+
+def _number(order_number: str) -> int:
+    return int(order_number.removeprefix("ORD-"))
 
 
 def _scattered(number: int) -> int:
@@ -175,10 +199,9 @@ def _orders_sql(data: Data) -> str:
 WITH numbered AS (
     SELECT n, {_uuid_sql(_ORDERS_BEGIN, "n", "7001")} AS id, {user} AS user_number,
         (ARRAY{list(_STATUSES)})[({scattered} >> 16) % {len(_STATUSES)} + 1] AS status,
-        timestamptz '{_ORDERS_BEGIN}' + n * interval '1 second' AS time, items_message
+        timestamptz '{_ORDERS_BEGIN}' + n * interval '1 second' AS time, message
     FROM (
-        SELECT $1::bigint + place - 1 AS n, items_message
-        FROM unnest($2::bytea[]) WITH ORDINALITY kept (items_message, place)
+        SELECT $1::bigint + place - 1 AS n, message FROM unnest($2::bytea[]) WITH ORDINALITY kept (message, place)
     ) given
 ), made AS MATERIALIZED (
     SELECT *, {_uuid_sql(_USERS_BEGIN, "user_number", "7000")} AS user_id FROM numbered
@@ -193,11 +216,11 @@ WITH numbered AS (
     FROM made
 )
 INSERT INTO orders (id, order_number, user_id, status, currency, total_amount, metadata, tracking_number, cancel_reason,
-    version, create_time, update_time, items_message)
+    version, create_time, update_time, message)
 SELECT id, 'ORD-' || lpad(n::text, 8, '0'), user_id, status, 'EUR',
     ({_cents("n", "1")} + {_cents("n", "2")} * 2 + {_cents("n", "3")} * 3) / 100.0, '{{}}',
     CASE WHEN status IN ('SHIPPED', 'DELIVERED') THEN '1Z' || n END,
-    CASE WHEN status = 'CANCELLED' THEN 'changed my mind' END, 1, time, time, items_message
+    CASE WHEN status = 'CANCELLED' THEN 'changed my mind' END, 1, time, time, message
 FROM made
 """  # noqa: S608 - of numbers of our own
 
@@ -220,7 +243,7 @@ async def fill(database_url: str, users: int, orders: int) -> None:
                 kept = [data.user_message(user) for user in range(first, last + 1)]
                 await connection.execute(_users_sql(), first, kept)
             for first, last in chunks_of_orders:
-                kept = [data.items_message(order) for order in range(first, last + 1)]
+                kept = [data.order_message(order) for order in range(first, last + 1)]
                 await connection.execute(_orders_sql(data), first, kept)
 
     async with asyncio.TaskGroup() as group:
@@ -242,10 +265,13 @@ async def reset(database_url: str, data: Data) -> None:
                 await connection.execute(f"DELETE FROM {table} WHERE {key} > $1", last)  # noqa: S608 - one of these
             await connection.execute("DELETE FROM events WHERE id > $1", _uuid(_ORDERS_BEGIN, data.orders, "7003"))
             await connection.execute("DELETE FROM request_ids")
-            await connection.execute(
+            confirmed = await connection.fetch(
                 "UPDATE orders SET status = 'PENDING', version = 1, update_time = create_time"
-                " WHERE status = 'CONFIRMED' AND version > 1"
+                " WHERE status = 'CONFIRMED' AND version > 1 RETURNING id, order_number"
             )
+            # Triggers are off: nothing else makes them fit.
+            kept = [(order["id"], data.order_message(_number(order["order_number"]))) for order in confirmed]
+            await connection.executemany("UPDATE orders SET message = $2 WHERE id = $1", kept)
         await connection.execute("VACUUM orders, order_items, events, request_ids")
 
 

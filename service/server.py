@@ -34,7 +34,7 @@ from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
 from service.rpc.interceptors.session import SessionInterceptor
 from service.rpc.interceptors.validation import ValidationInterceptor
-from service.rpc.messages.orders import items_message, watch_orders_response
+from service.rpc.messages.orders import kept_order, watch_orders_response
 from service.rpc.messages.users import kept_user, watch_users_response
 from service.rpc.orders import OrderServicer
 from service.rpc.page_tokens import PageTokens
@@ -44,7 +44,7 @@ from service.rpc.watch import Cursors, Watch
 from service.tuning import schedule_as_batch, settle
 
 # What all that write to a database keep there.
-KEPT_MESSAGES = KeptMessages(items=items_message, user=kept_user)
+KEPT_MESSAGES = KeptMessages(order=kept_order, user=kept_user)
 SERVICES = ("commerce.users.v1.UserService", "commerce.orders.v1.OrderService")
 
 log = structlog.get_logger()

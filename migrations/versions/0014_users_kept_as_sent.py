@@ -14,15 +14,18 @@ depends_on: str | Sequence[str] | None = None
 FUNCTION = """
 CREATE FUNCTION forget_user_message() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    NEW.message := NULL;
+    -- A message has no words for searches, and those of a new profile are written when it is there already.
+    OLD.search := NEW.search;
+    IF NEW IS DISTINCT FROM OLD THEN
+        NEW.message := NULL;
+    END IF;
     RETURN NEW;
 END
 $$
 """
-# Not where the writer brings a message of its own. What the message does not say is not among the columns.
+# Not where the writer brings a message of its own. No columns are named: the type of one that is could not be changed.
 TRIGGER = """
-CREATE TRIGGER forget_user_message BEFORE UPDATE OF id, email, username, full_name, superuser, state, version,
-    create_time, update_time, delete_time, purge_time ON users FOR EACH ROW
+CREATE TRIGGER forget_user_message BEFORE UPDATE ON users FOR EACH ROW
 WHEN (NEW.message IS NOT DISTINCT FROM OLD.message) EXECUTE FUNCTION forget_user_message()
 """
 

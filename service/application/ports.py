@@ -242,8 +242,8 @@ class TimeLeft(Protocol):
 MAX_RANKED = 10_000
 
 # A row of the read side: attributes named like those of the entity. Times of users and orders are microseconds since
-# 1970, and amounts of orders ten-thousandths, both as integers. An order has its items as `items_message`, as the API
-# sends them, or where that is None as `items`.
+# 1970, and amounts of orders ten-thousandths, both as integers. A user or an order has itself as `message`, as the API
+# sends it; what that says is None then, but for what positions in lists are made of.
 Row = Any
 
 

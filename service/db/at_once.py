@@ -60,11 +60,11 @@ _ORDER = (
     "version",
     "create_time",
     "update_time",
+    "message",
 )
-_NEW_ORDER = (*_ORDER, "items_message")
 _ITEM = ("id", "product_id", "name", "quantity", "unit_price", "subtotal")
 # What of an order its verbs change.
-_CHANGED = ("id", "status", "tracking_number", "cancel_reason", "version", "update_time")
+_CHANGED = ("id", "status", "tracking_number", "cancel_reason", "version", "update_time", "message")
 _EVENT = ("id", "aggregate_type", "aggregate_id", "type", "actor", "create_time", "changes", "user_id", "status")
 _REQUEST = ("caller", "method", "request_id", "body_digest", "response")
 
@@ -75,7 +75,7 @@ class Write:
 
     Attributes:
         old_version: 0 for a new order.
-        items_message: the items of a new order as the API sends them, None for others.
+        message: the order as it is kept in its row.
     """
 
     order: Order
@@ -84,7 +84,7 @@ class Write:
     actor: str
     request: RequestKey | None
     response: bytes
-    items_message: bytes | None
+    message: bytes
 
 
 class OrderWrites:
@@ -196,8 +196,7 @@ def _placing_values(writes: Sequence[Write]) -> dict[str, object]:
         for write in writes
         for item in write.order.items
     ]
-    orders = [_order_row(write, _ORDER) | {"items_message": _hex(write.items_message)} for write in writes]
-    return {"orders": _json(orders), "items": _json(items)}
+    return {"orders": _json([_order_row(write, _ORDER) for write in writes]), "items": _json(items)}
 
 
 def _changing_values(writes: Sequence[Write]) -> dict[str, object]:
@@ -207,16 +206,17 @@ def _changing_values(writes: Sequence[Write]) -> dict[str, object]:
 
 def _order_row(write: Write, names: Sequence[str]) -> dict[str, object]:
     """Return these columns of an order, those of its event and, if there is a request id, of that."""
-    row: dict[str, object] = {name: getattr(write.order, name) for name in names}
+    row: dict[str, object] = {name: getattr(write.order, name) for name in names if name != "message"}
+    row["message"] = _hex(write.message)
     row |= {f"event_{name}": value for name, value in event_row(write.event, write.actor).items()}
     if write.request:
         row |= {f"request_{name}": value for name, value in _request_row(write.request, write.response).items()}
     return row
 
 
-def _hex(value: bytes | None) -> str | None:
+def _hex(value: bytes) -> str:
     """Return bytes as `_value` reads them."""
-    return None if value is None else value.hex()
+    return value.hex()
 
 
 def _json(rows: Sequence[dict[str, object]]) -> str:
@@ -240,7 +240,7 @@ def _types(table: Table, names: Sequence[str], prefix: str = "") -> dict[str, Ty
 
 @cache
 def _placing() -> Statement:
-    given = _given(_NEW_ORDER)
+    given = _given(_ORDER)
     # FOR SHARE: the users cannot be deactivated or deleted before this commits.
     customers = (
         select(users.c.id)
@@ -250,8 +250,8 @@ def _placing() -> Statement:
         .cte("customers")
     )
     allowed = select(given).where(given.c.user_id.in_(select(customers.c.id))).cte("allowed")
-    wanted = select(*(_value(allowed.c[name], orders.c[name].type) for name in _NEW_ORDER)).where(_is_free(allowed))
-    placed = insert(orders).from_select(list(_NEW_ORDER), wanted).returning(orders.c.id).cte("placed")
+    wanted = select(*(_value(allowed.c[name], orders.c[name].type) for name in _ORDER)).where(_is_free(allowed))
+    placed = insert(orders).from_select(list(_ORDER), wanted).returning(orders.c.id).cte("placed")
     item = _rows("items", _types(order_items, ("order_id", *_ITEM)))
     item_rows = select(item).where(item.c.order_id.in_(select(placed.c.id)))
     items = insert(order_items).from_select(["order_id", *_ITEM], item_rows).cte("items")
@@ -272,7 +272,7 @@ def _changing() -> Statement:
     )
     changed = (
         update(orders)
-        .values({name: allowed.c[name] for name in _CHANGED if name != "id"})
+        .values({name: _value(allowed.c[name], orders.c[name].type) for name in _CHANGED if name != "id"})
         .where(orders.c.id == allowed.c.id, _is_free(allowed))
         .returning(orders.c.id)
         .cte("changed")
@@ -316,6 +316,10 @@ def _event_of(written: CTE, allowed: CTE) -> CTE:
 
 
 def _limited() -> CTE:
-    """Limit how long the statement itself, which is a transaction, may wait for a lock."""
-    setting = func.set_config("lock_timeout", _LOCK_TIMEOUT, true())
-    return select(setting.label("limit")).cte("limited").prefix_with("MATERIALIZED")
+    """Limit how long the statement itself, which is a transaction, may wait for a lock.
+
+    And say that it writes the messages that are kept of what it changes, as the triggers forget_order_message ask.
+    """
+    limit = func.set_config("lock_timeout", _LOCK_TIMEOUT, true())
+    keeps = func.set_config("commerce.keeps_messages", "on", true())
+    return select(limit.label("limit"), keeps.label("keeps")).cte("limited").prefix_with("MATERIALIZED")

@@ -71,7 +71,7 @@ class Statement:
     def rows(self, records: Sequence[Any]) -> list[Any]:
         """Return the driver's records as rows, with the attributes and values that Core would give.
 
-        But for members of enums: they stay texts, which are equal to them.
+        But for members of enums: they stay texts, which are equal to them. Null is None for every type.
         """
         make = self._make_row
         if not self._processed:
@@ -80,7 +80,8 @@ class Statement:
         for record in records:
             values = list(record)
             for index, processor in self._processed:
-                values[index] = processor(values[index])
+                if (value := values[index]) is not None:
+                    values[index] = processor(value)
             rows.append(make(values))
         return rows
 

@@ -1,4 +1,4 @@
-"""What is kept in rows as the API sends it, so that readers need not make it (docs/adr/0018, 0019).
+"""What is kept in rows as the API sends it, so that readers need not make it (docs/adr/0019-rows-are-kept-as-sent.md).
 
 Bytes of messages: this layer keeps them, and does not know what is in them.
 """
@@ -15,9 +15,9 @@ class KeptMessages:
     """Makes what is kept.
 
     Attributes:
-        items: returns the items of an order, as an Order message that has nothing else.
+        order: returns an order, as an Order message.
         user: returns a user, as a User message.
     """
 
-    items: Callable[[Order], bytes]
+    order: Callable[[Order], bytes]
     user: Callable[[User], bytes]

@@ -32,7 +32,7 @@ from service.domain.tags import Tag
 if TYPE_CHECKING:
     from asyncio import Task
 
-_COLUMNS = [column.name for column in orders.c if column.name != "items_message"]
+_COLUMNS = [column.name for column in orders.c if column.name not in {"message", "items_message"}]
 _ITEM = ("id", "product_id", "name", "quantity", "unit_price", "subtotal")
 _INSERT_ITEMS = insert_arrays(order_items, ("order_id", *_ITEM))
 
@@ -92,7 +92,7 @@ class Orders:
         begin: gives the session.
         collect: takes the events of an order that is written.
         numbers: gives order numbers.
-        items_message: gives the items of an order as they are kept beside it.
+        message: gives an order as it is kept in its row.
         read_at_once: reads whole orders without a transaction; None where there must be one.
     """
 
@@ -101,13 +101,13 @@ class Orders:
         begin: Callable[[], Awaitable[AsyncSession]],
         collect: Callable[[Entity], None],
         numbers: OrderNumbers,
-        items_message: Callable[[Order], bytes],
+        message: Callable[[Order], bytes],
         read_at_once: Callable[[UUID], Awaitable[Any]] | None,
     ) -> None:
         self._begin = begin
         self._collect = collect
         self._numbers = numbers
-        self.items_message = items_message
+        self._message = message
         self._read_at_once = read_at_once
         self.new: list[Order] = []
         # Each with what it was like in the database.
@@ -192,7 +192,7 @@ class Orders:
         for order in new:
             self._collect(order)
             columns = {name: getattr(order, name) for name in _COLUMNS}
-            await session.execute(insert(orders), columns | {"items_message": self.items_message(order)})
+            await session.execute(insert(orders), columns | {"message": self._message(order)})
             await self._insert_items(session, order)
             self._remember(order)
         for index, (order, before) in enumerate(self._known):
@@ -214,11 +214,10 @@ class Orders:
     async def _update(self, session: AsyncSession, order: Order, before: Order) -> None:
         changed = {name: getattr(order, name) for name in _COLUMNS if getattr(order, name) != getattr(before, name)}
         if order.items != before.items:
-            # Before the order: a trigger forgets its `items_message` here.
             await session.execute(delete(order_items).where(order_items.c.order_id == order.id))
             await self._insert_items(session, order)
-            changed["items_message"] = self.items_message(order)
         if changed:
+            changed["message"] = self._message(order)
             await session.execute(update(orders).where(orders.c.id == order.id).values(changed))
         if order.tag_names != before.tag_names:
             await self._update_tags(session, order, before)

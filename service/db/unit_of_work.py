@@ -94,7 +94,7 @@ class UnitOfWork:
         self.users = Users(self._begin, self._collect, self._require_active, kept.user)
         self._whole_order = whole_order
         read_at_once = self._read_order if at_once else None
-        self.orders = Orders(self._begin, self._collect, numbers, kept.items, read_at_once)
+        self.orders = Orders(self._begin, self._collect, numbers, kept.order, read_at_once)
         self.notes = Notes(self._begin)
         self.credit = Credit(self._begin)
 
@@ -193,8 +193,7 @@ class UnitOfWork:
             raise DeadlineExceeded
         order, old_version = self.orders.unlocked or (self.orders.new[0], 0)
         (event,) = order.take_events()
-        items_message = None if old_version else self._kept.items(order)
-        write = Write(order, old_version, event, self._actor, self._request, response, items_message)
+        write = Write(order, old_version, event, self._actor, self._request, response, self._kept.order(order))
         try:
             done = await self._writes.write(write)
         except Contention as error:

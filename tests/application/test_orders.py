@@ -4,6 +4,7 @@ from decimal import Decimal
 from uuid import uuid4
 
 import pytest
+from commerce.orders.v1.order_pb2 import OrderStatus
 
 from service.application.orders import change_order, create_order
 from service.application.ports import UnitOfWork
@@ -11,9 +12,10 @@ from service.application.users import change_user, create_user
 from service.db.store import Store
 from service.domain.errors import EtagMismatch, IllegalTransition, OrderNotFound, UserNotActive, UserNotFound
 from service.domain.money import Money
-from service.domain.orders import ItemFields, Order, OrderFields, OrderStatus
+from service.domain.orders import ItemFields, Order, OrderFields
 from service.domain.users import User
 from service.passwords import Argon2Passwords
+from service.rpc.messages.orders import order_message
 from tests.support import PASSWORD
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -43,9 +45,9 @@ async def placed(store: Store, user: User) -> Order:
 async def test_an_active_user_places_an_order(store: Store, user: User) -> None:
     order = await placed(store, user)
     (row,) = await store.order_queries.by_ids([str(order.id)])
-    assert (row.user_id, row.status, row.order_number) == (user.id, OrderStatus.PENDING, order.order_number)
-    # In ten-thousandths.
-    assert row.total_amount == 21_0000
+    read = order_message(row)
+    assert (read.user_id, read.order_number) == (str(user.id), order.order_number)
+    assert (read.status, read.total_amount.units) == (OrderStatus.ORDER_STATUS_PENDING, 21)
 
 
 async def test_a_missing_user_places_no_order(store: Store) -> None:
@@ -69,7 +71,8 @@ async def test_a_change_that_nobody_commits_is_not_kept(store: Store, user: User
         await change_order(uow, order.id, "", lambda order: order.confirm(NOW))
         await uow.flush()
     (row,) = await store.order_queries.by_ids([str(order.id)])
-    assert (row.status, row.version) == (OrderStatus.PENDING, 1)
+    read = order_message(row)
+    assert (read.status, read.etag) == (OrderStatus.ORDER_STATUS_PENDING, "v1")
 
 
 async def test_a_stale_etag_keeps_a_change_from_being_tried(store: Store, user: User) -> None:

@@ -13,7 +13,7 @@ from service.db.store import Store
 from service.domain.errors import DomainError, EtagMismatch, InvalidCredentials, InvalidField, UserDeleted, UserNotFound
 from service.domain.users import User, UserFields
 from service.passwords import Argon2Passwords
-from service.rpc.messages.values import time_of
+from service.rpc.messages.users import user_message
 from tests.sent import sent_statements
 from tests.support import FAST_PASSWORDS, PASSWORD
 
@@ -182,7 +182,8 @@ async def test_a_password_is_hashed_anew_when_the_parameters_changed(store: Stor
         assert await hash_of(store, user) == after
     # Nothing of the user itself has changed.
     row = (await store.user_queries.by_ids([str(user.id)]))[0]
-    assert (row.version, time_of(row.update_time)) == (1, NOW)
+    read = user_message(row)
+    assert (read.etag, read.update_time.ToDatetime(tzinfo=UTC)) == ("v1", NOW)
 
 
 async def test_hashing_anew_does_not_undo_a_new_password(store: Store, passwords: Argon2Passwords) -> None:

@@ -38,7 +38,7 @@ DELETED = DATA.user_id(5)
 WITHOUT_PROFILE = DATA.user_id(6)
 # What no two orders share, and what only the service writes.
 OWN = {"id", "order_id", "aggregate_id", "order_number", "create_time", "update_time", "position", "xid"}
-OWN |= {"items_message"}
+OWN |= {"message"}
 
 
 @pytest.fixture(scope="module")

@@ -508,6 +508,7 @@ async def test_only_what_can_be_unknown_can_be_null(connection: asyncpg.Connecti
         "orders.credit_state",
         "orders.credit_user_id",
         "orders.credit_expire_time",
+        "orders.message",
         "orders.items_message",
         "order_notes.publish_time",
         # Filled by triggers and by the database, never by a writer.

@@ -16,6 +16,8 @@ from google.type.interval_pb2 import Interval
 from service.application.ports import OrderFilter, Page, UserFilter
 from service.config import ServerSettings, load
 from service.db.snapshots import Snapshots
+from service.rpc.messages.orders import order_message
+from service.rpc.messages.users import user_message
 from service.rpc.page_tokens import position
 from tests.conftest import running_server
 from tests.sent import sent_statements
@@ -120,7 +122,8 @@ async def test_an_export_sees_one_moment_however_long_it_takes(database_url: str
             rest = await snapshot.users.page(EVERYBODY, "OLDEST", Page(2, after, include_total_size=False))
             orders = await snapshot.orders.page(ALL_ORDERS, "OLDEST", Page(2, None, include_total_size=False))
         assert [str(row.id) for row in (*first.rows, *rest.rows)] == [user.id for user in users]
-        assert [rest.rows[0].state, orders.rows[0].status] == ["ACTIVE", "PENDING"]
+        assert user_message(rest.rows[0]).state == UserState.USER_STATE_ACTIVE
+        assert order_message(orders.rows[0]).status == OrderStatus.ORDER_STATUS_PENDING
     await snapshots.close()
 
 

@@ -5,7 +5,7 @@ whole numbers of a datetime, of a decimal, or of digits cut out of a text. (CPU 
 datetimes; for ListOrders 0.83 of that with datetimes and texts.)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -54,14 +54,20 @@ def ten_thousandths(amount: Column[Any]) -> ColumnElement[Any]:
     return func.trunc(amount * literal_column("10000"))
 
 
-def _unless_kept(column: ColumnElement[Any], name: str) -> Label[Any]:
-    return case((users.c.message.is_(None), column)).label(name)
+def unless_kept(message: Column[Any], value: ColumnElement[Any], name: str) -> Label[Any]:
+    """Return a value under a name, where a row is not kept as a message; else null."""
+    return case((message.is_(None), value)).label(name)
 
 
 def _of_profile(column: Column[Any]) -> ColumnElement[Any]:
     return select(column).where(user_profiles.c.user_id == users.c.id).scalar_subquery()
 
 
+_USER_VALUES: Mapping[str, ColumnElement[Any]] = {
+    **{name: users.c[name] for name in ("email", "full_name", "superuser", "version")},
+    **{name: in_microseconds(users.c[name]) for name in ("update_time", "delete_time", "purge_time")},
+    **{name: _of_profile(user_profiles.c[name]) for name in ("bio", "avatar_url")},
+}
 # What of a user is read: nobody is told what a deleted one was before. What `message` says is read where that is null
 # only, but for what positions in lists are made of, and whether one may sign in.
 USER_COLUMNS: Sequence[ColumnElement[Any]] = (
@@ -70,7 +76,5 @@ USER_COLUMNS: Sequence[ColumnElement[Any]] = (
     users.c.state,
     in_microseconds(users.c.create_time),
     users.c.message,
-    *(_unless_kept(users.c[name], name) for name in ("email", "full_name", "superuser", "version")),
-    *(_unless_kept(in_microseconds(users.c[name]), name) for name in ("update_time", "delete_time", "purge_time")),
-    *(_unless_kept(_of_profile(user_profiles.c[name]), name) for name in ("bio", "avatar_url")),
+    *(unless_kept(users.c.message, value, name) for name, value in _USER_VALUES.items()),
 )

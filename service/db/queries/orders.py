@@ -19,7 +19,6 @@ from sqlalchemy import (
     TypeDecorator,
     any_,
     bindparam,
-    case,
     cast,
     exists,
     func,
@@ -34,7 +33,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 from service.application.ports import OrderFilter, Page, PageOfRows, TopUsers
 from service.db.arrays import is_one_of
 from service.db.driver import Statement
-from service.db.queries.columns import in_microseconds, in_ten_thousandths, ten_thousandths
+from service.db.queries.columns import in_microseconds, in_ten_thousandths, ten_thousandths, unless_kept
 from service.db.queries.events import event_columns
 from service.db.queries.reader import Reader, page_select
 from service.db.tables import OPEN, EnumText, events, order_items, order_tags, orders, tags
@@ -43,7 +42,7 @@ from service.domain.tags import MAX_LENGTH
 
 
 class _Items(TypeDecorator[list[list[Any]]]):
-    """A JSON array of items, each an array: id, product_id, name, quantity, unit_price and subtotal.
+    """A JSON array of items, each an array: id, product_id, name, quantity, unit_price and subtotal; null as None.
 
     Amounts are in ten-thousandths: JSON's numbers with decimals would be read as floats.
     """
@@ -51,9 +50,9 @@ class _Items(TypeDecorator[list[list[Any]]]):
     impl = Text
     cache_ok = True
 
-    def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[str | None], list[list[Any]]]:
+    def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[str | None], list[list[Any]] | None]:
         """Return what gives the items."""
-        return lambda value: orjson.loads(value) if value else []
+        return lambda value: orjson.loads(value) if value else None
 
 
 class _Metadata(TypeDecorator[dict[str, str]]):
@@ -62,16 +61,13 @@ class _Metadata(TypeDecorator[dict[str, str]]):
     impl = Text
     cache_ok = True
 
-    def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[str | None], dict[str, str]]:
-        """Return what gives the metadata, which most orders do not have; nor has the row of a page without orders."""
-        return lambda value: orjson.loads(value) if value and value != "{}" else {}
+    def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[str | None], dict[str, str] | None]:
+        """Return what gives the metadata, None where there is none."""
+        return lambda value: orjson.loads(value) if value and value != "{}" else None
 
 
 def _select_orders() -> Select[Any]:
-    """Return a statement for whole orders: their columns, and each one's `tag_names` and `items` as one value each.
-
-    The items are read where `items_message` is null only.
-    """
+    """Return a statement for orders as `service.application.ports.Row` says: `tag_names` and `items` one value each."""
     exact = ("id", "product_id", "name", "quantity")
     amounts = (ten_thousandths(order_items.c[name]) for name in ("unit_price", "subtotal"))
     item = func.json_build_array(*(order_items.c[name] for name in exact), *amounts)
@@ -83,18 +79,20 @@ def _select_orders() -> Select[Any]:
         .select_from(order_tags.join(tags))
         .where(order_tags.c.order_id == orders.c.id)
     )
-    times = ("create_time", "update_time", "credit_expire_time")
-    special = {"total_amount", "metadata", "credit_user_id", "items_message", *times}
+    plain = ("order_number", "user_id", "status", "currency", "external_ref", "tracking_number", "cancel_reason")
+    values: dict[str, ColumnElement[Any]] = {
+        **{name: orders.c[name] for name in (*plain, "credit_state", "version")},
+        **{name: in_microseconds(orders.c[name]) for name in ("update_time", "credit_expire_time")},
+        "total_amount": in_ten_thousandths(orders.c.total_amount),
+        "metadata": type_coerce(cast(orders.c.metadata, Text), _Metadata),
+        "items": type_coerce(cast(items.scalar_subquery(), Text), _Items),
+        "tag_names": names.scalar_subquery(),
+    }
     return select(
-        *(column for column in orders.c if column.name not in special),
-        *(in_microseconds(orders.c[name]) for name in times),
-        in_ten_thousandths(orders.c.total_amount),
-        type_coerce(cast(orders.c.metadata, Text), _Metadata).label("metadata"),
-        orders.c.items_message,
-        case((orders.c.items_message.is_(None), type_coerce(cast(items.scalar_subquery(), Text), _Items))).label(
-            "items"
-        ),
-        names.scalar_subquery().label("tag_names"),
+        orders.c.id,
+        in_microseconds(orders.c.create_time),
+        orders.c.message,
+        *(unless_kept(orders.c.message, value, name) for name, value in values.items()),
     )
 
 

@@ -1,7 +1,9 @@
 """Orders as messages."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
+from operator import attrgetter
 from uuid import UUID
 
 from commerce.common.v1.checkpoint_pb2 import Checkpoint
@@ -40,40 +42,43 @@ POSITION = ("create_time", "id")
 EVENT_POSITION = ("position",)
 TAG_POSITION = ("name",)
 
-# The items that a call made into a message last, and that message: CreateOrder sends it and keeps it.
-_last_items: ContextVar[tuple[Sequence[object], bytes] | None] = ContextVar("items_message", default=None)
+# The values of an order, but for its lists.
+_values = attrgetter(*(field.name for field in dataclasses.fields(Order) if field.name not in {"items", "tags"}))
+# What the message that a call made last of an entity says, and that message: it is sent, and kept.
+_last: ContextVar[tuple[Sequence[object], OrderMessage] | None] = ContextVar("order_message", default=None)
 
 
 def order_message(order: Order | Row) -> OrderMessage:
     """Return an order, an entity or a row, as a message."""
-    return _with_items(OrderMessage(**_fields(order)), order)
+    if isinstance(order, Order):
+        return _message_of_entity(order)
+    return OrderMessage(**_fields(order)) if order.message is None else OrderMessage.FromString(order.message)
 
 
 def add_orders(orders: RepeatedCompositeFieldContainer[OrderMessage], rows: Iterable[Row]) -> None:
     """Add rows to a message's orders: there, as to make them elsewhere and copy them takes half as much again."""
     for row in rows:
-        _with_items(orders.add(**_fields(row)), row)
+        if row.message is None:
+            orders.add(**_fields(row))
+        else:
+            orders.add().MergeFromString(row.message)
 
 
-def items_message(order: Order) -> bytes:
-    """Return the items of an order as an Order message on the wire that has nothing else."""
-    made_of, known = (order.currency, *order.items), _last_items.get()
+def kept_order(order: Order) -> bytes:
+    """Return an order as it is kept in its row: an Order message on the wire."""
+    return _message_of_entity(order).SerializeToString()
+
+
+def _message_of_entity(order: Order) -> OrderMessage:
+    made_of, known = (*_values(order), *order.items, *order.tags), _last.get()
     if known and known[0] == made_of:
         return known[1]
-    message = OrderMessage(items=_items_of_entity(order)).SerializeToString()
-    _last_items.set((made_of, message))
-    return message
-
-
-def _with_items(message: OrderMessage, order: Order | Row) -> OrderMessage:
-    kept = items_message(order) if isinstance(order, Order) else order.items_message
-    if kept is not None:
-        message.MergeFromString(kept)
+    message = OrderMessage(**_fields(order))
+    _last.set((made_of, message))
     return message
 
 
 def _fields(order: Order | Row) -> Fields:
-    """Return an order, but for the items that `_with_items` adds."""
     message = {
         "id": str(order.id),
         "order_number": order.order_number,
@@ -85,10 +90,10 @@ def _fields(order: Order | Row) -> Fields:
     }
     if isinstance(order, Order):
         message["total_amount"] = money(order.currency, order.total_amount)
+        message["items"] = _items_of_entity(order)
     else:
         message["total_amount"] = _amount_of_row(order.currency, order.total_amount)
-        if order.items_message is None:
-            message["items"] = _items_of_row(order)
+        message["items"] = _items_of_row(order)
     # What most orders do not have is left out, as each field takes its time.
     if order.external_ref:
         message["external_ref"] = order.external_ref
@@ -142,7 +147,7 @@ def _items_of_row(order: Row) -> list[Fields]:
             },
             "subtotal": {"currency_code": currency, "units": subtotal // 10_000, "nanos": subtotal % 10_000 * 100_000},
         }
-        for item_id, product_id, name, quantity, unit_price, subtotal in order.items
+        for item_id, product_id, name, quantity, unit_price, subtotal in order.items or ()
     ]
 
 
