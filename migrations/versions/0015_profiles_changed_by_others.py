@@ -22,7 +22,7 @@ $$
 # user's.
 TRIGGER = """
 CREATE TRIGGER forget_user_message AFTER INSERT OR UPDATE OR DELETE ON user_profiles FOR EACH ROW
-WHEN (current_setting('commerce.keeps_messages', true) IS DISTINCT FROM 'on')
+WHEN (current_setting('commerce.keeps_messages', true) IS DISTINCT FROM '1')
 EXECUTE FUNCTION forget_user_message_of_profile()
 """
 

@@ -20,7 +20,7 @@ $$
 """
 PARTS_TRIGGER = """
 CREATE OR REPLACE TRIGGER forget_order_message AFTER INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW
-WHEN (current_setting('commerce.keeps_messages', true) IS DISTINCT FROM 'on')
+WHEN (current_setting('commerce.keeps_messages', true) IS DISTINCT FROM '1')
 EXECUTE FUNCTION forget_order_message_of_part()
 """
 TAGS_FUNCTION = """

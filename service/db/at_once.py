@@ -36,6 +36,7 @@ from sqlalchemy.types import TypeEngine
 from service.application.ports import OutcomeUnknown, RequestKey
 from service.db.coalesce import Coalesced
 from service.db.driver import Driver, Statement
+from service.db.kept import FORM, KEEPS_MESSAGES
 from service.db.tables import events, order_items, orders, request_ids, users
 from service.detached import Detached
 from service.domain.events import Event
@@ -318,8 +319,8 @@ def _event_of(written: CTE, allowed: CTE) -> CTE:
 def _limited() -> CTE:
     """Limit how long the statement itself, which is a transaction, may wait for a lock.
 
-    And say that it writes the messages that are kept of what it changes, as the triggers forget_order_message ask.
+    And say that it keeps the messages of what it writes.
     """
     limit = func.set_config("lock_timeout", _LOCK_TIMEOUT, true())
-    keeps = func.set_config("commerce.keeps_messages", "on", true())
+    keeps = func.set_config(KEEPS_MESSAGES, FORM, true())
     return select(limit.label("limit"), keeps.label("keeps")).cte("limited").prefix_with("MATERIALIZED")

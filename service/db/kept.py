@@ -1,6 +1,7 @@
 """What is kept in rows as the API sends it, so that readers need not make it (docs/adr/0019-rows-are-kept-as-sent.md).
 
-Bytes of messages: this layer keeps them, and does not know what is in them.
+Bytes of messages: this layer keeps them, and does not know what is in them. Whoever writes a row writes its message,
+too, and says so in its transaction; triggers named forget_… set to null what somebody else leaves behind.
 """
 
 from collections.abc import Callable
@@ -8,6 +9,11 @@ from dataclasses import dataclass
 
 from service.domain.orders import Order
 from service.domain.users import User
+
+# What a transaction says: a setting of PostgreSQL, and which form of the messages it keeps. A field that a later
+# release adds makes it another form, and the triggers then forget what is written in this one.
+KEEPS_MESSAGES = "commerce.keeps_messages"
+FORM = "1"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from service.db import mapping as mapping  # noqa: PLC0414 - maps the entities b
 from service.db.at_once import OrderWrites, Write, event_row
 from service.db.credit import Credit
 from service.db.errors import meaning_of, translated
-from service.db.kept import KeptMessages
+from service.db.kept import FORM, KEEPS_MESSAGES, KeptMessages
 from service.db.notes import Notes
 from service.db.orders import OrderNumbers, Orders
 from service.db.tables import credit_entries, events, request_ids
@@ -46,12 +46,12 @@ KEEP_REQUEST_IDS = timedelta(hours=24)
 # 17 on, costs the connection, so it comes later, for what nothing else ends: no watcher sees an event while an older
 # transaction is open.
 #
-# That it writes the messages that are kept of what it changes, is what the triggers forget_user_message ask.
+# The last is for the triggers that forget messages.
 _BEGIN = text(
     "SELECT set_config('statement_timeout', CAST(CAST(:statement AS int) AS text), true),"
-    " set_config('commerce.keeps_messages', 'on', true),"
     " CASE WHEN current_setting('server_version_num')::int >= 170000"
-    " THEN set_config('transaction_timeout', CAST(CAST(:transaction AS int) AS text), true) END"
+    " THEN set_config('transaction_timeout', CAST(CAST(:transaction AS int) AS text), true) END,"
+    f" set_config('{KEEPS_MESSAGES}', '{FORM}', true)"
 )
 _MARGIN = 2000
 
