@@ -4,7 +4,7 @@ A session for each call by a dependency, response models made from the ORM's obj
 in one process and without an access log. It does what the service does for GetUser, ListOrders and CreateOrder where
 nothing goes wrong: the same rows, the same fields, amounts as decimals, and under a `request_id` one effect and one
 answer. Missing: the rules for requests beyond their types, details of errors, other filters than `user_id`, credit,
-`validate_only`, retries, limits of time, log, and `message`.
+`validate_only`, retries, limits of time, log, and messages kept in rows.
 """
 
 import os

@@ -3,7 +3,7 @@
 // It does what the service does for these methods where nothing goes wrong: the same rows, the same messages, and under
 // a request_id one effect and one answer. Missing: the rules for requests, details of errors (few statuses, without
 // reasons), other filters than user_id, credit, etags, validate_only, request ids of ConfirmOrder, retries, limits of
-// time, log, and message.
+// time, log, and messages kept in rows.
 
 import { createHash } from "node:crypto";
 import { fileURLToPath } from "node:url";

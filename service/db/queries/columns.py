@@ -1,4 +1,4 @@
-"""Times and amounts as integers, for rows of which many are read.
+"""What is read of a row that is not kept as a message (`service.db.kept`): times and amounts as integers.
 
 Messages have whole numbers of both. A datetime takes the driver much longer than an integer, and so does it to make two
 whole numbers of a datetime, of a decimal, or of digits cut out of a text. (CPU for BatchGetUsers: 0.90 of that with
