@@ -1,6 +1,8 @@
 """Orders that are kept in their row as the API sends them: always what columns and rows say, or nothing."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from decimal import Decimal
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -8,9 +10,16 @@ import commerce.orders.v1.order_service_pb2 as pb
 import pytest
 from commerce.orders.v1.order_pb2 import Order
 
+from service.domain.money import Money
+from service.domain.orders import ItemFields, OrderFields
+from service.domain.orders import Order as EntityOrder
+from service.domain.tags import Tag
+from service.rpc.messages.orders import kept_order, order_message
 from tests.kept_orders import kept_orders, stored_orders
 from tests.support import driver_connection, item, new_order
 from tests.wire import OwnServer, order_in, own_server, user_with_credit
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +97,21 @@ async def test_every_order_is_kept(
 ) -> None:
     order = await make(own)
     assert (await kept_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
+
+
+def test_a_message_is_made_anew_when_its_order_has_changed() -> None:
+    price = Money("EUR", Decimal(5))
+    fields: OrderFields = {"items": [ItemFields("anvil", "Anvil", 1, price), ItemFields("lamp", "Lamp", 1, price)]}
+    order = EntityOrder.place(uuid4(), "ORD-1", fields, NOW)
+    assert order_message(order) == Order.FromString(kept_order(order))
+    order.items.pop()
+    assert [item.name for item in Order.FromString(kept_order(order)).items] == ["Anvil"]
+    order.add_tags([Tag(id=uuid4(), name="heavy")], NOW)
+    assert Order.FromString(kept_order(order)).tags == ["heavy"]
+    order.cancel("enough", NOW)
+    assert Order.FromString(kept_order(order)).cancel_reason == "enough"
+    other = EntityOrder.place(order.user_id, "ORD-2", fields, NOW)
+    assert Order.FromString(kept_order(other)).order_number == "ORD-2"
 
 
 async def test_an_order_that_changes_hands_is_kept_no_longer(own: OwnServer, connection: asyncpg.Connection) -> None:
