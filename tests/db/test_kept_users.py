@@ -171,7 +171,7 @@ async def test_a_user_that_somebody_else_changes_is_kept_no_longer(
     # So that it can get another id; a change by the service keeps it again.
     await connection.execute("DELETE FROM user_passwords WHERE user_id = $1", UUID(user.id))
     await connection.execute("DELETE FROM user_profiles WHERE user_id = $1", UUID(user.id))
-    await own.clients.users.UpdateUser(pb.UpdateUserRequest(user=User(id=user.id, full_name="Ada Lovelace")))
+    await own.clients.users.UpdateUser(pb.UpdateUserRequest(user=User(id=user.id, full_name="Ada King")))
     assert user.id in await kept_users(connection)
     changed = f"UPDATE users SET {change} WHERE id = $1 RETURNING id"
     user_id = str(await connection.fetchval(changed, UUID(user.id)))
