@@ -16,6 +16,8 @@ from service.db.embedded import embedded_postgres
 from service.db.engine import async_url, create_engine
 from service.logs import configure_logging
 from service.server import Server
+from tests.kept_orders import kept_orders, stored_orders
+from tests.kept_users import kept_users, stored_users
 from tests.support import FAST_PASSWORDS, Clients, connect, driver_connection
 
 TEMPLATE = "commerce_template"
@@ -58,9 +60,14 @@ async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session")
 async def shared_database_url(postgres_url: str, template_url: str) -> AsyncIterator[str]:
-    """URL of the database that `clients` works on."""
+    """URL of the database that `clients` works on. Whatever tests do there, what is kept in the end is what is stored."""
     async with cloned(postgres_url, template_url) as url:
         yield url
+        async with driver_connection(url) as connection:
+            users, orders = await kept_users(connection), await kept_orders(connection)
+            stored_of_users, stored_of_orders = await stored_users(connection), await stored_orders(connection)
+        assert users == {user_id: stored_of_users[user_id] for user_id in users}
+        assert orders == {order_id: stored_of_orders[order_id] for order_id in orders}
 
 
 @pytest.fixture(scope="session")
