@@ -60,7 +60,7 @@ async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session")
 async def shared_database_url(postgres_url: str, template_url: str) -> AsyncIterator[str]:
-    """URL of the database that `clients` works on. Whatever tests do there, what is kept in the end is what is stored."""
+    """URL of the database that `clients` works on. What is kept there must be what is stored, whatever tests do."""
     async with cloned(postgres_url, template_url) as url:
         yield url
         async with driver_connection(url) as connection:
