@@ -5,9 +5,11 @@ raised.
 """
 
 import asyncio
+import atexit
 import logging
 import sys
 import traceback
+from collections import deque
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -60,20 +62,51 @@ def configure_logging(settings: LogSettings) -> None:
 
 
 class _Lines:
-    """Writes lines to what was standard error when logging was configured."""
+    """Writes lines to what was standard error when logging was configured.
+
+    What a turn of the event loop has to say is written together after it: a write takes as long as to make the line.
+    (CPU for GetUser with 64 in flight: 0.9 of that with a write for each line.) What is worse than info is written at
+    once, after what waits.
+    """
 
     stream: TextIO = sys.stderr
 
+    def __init__(self) -> None:
+        # Of a deque no line is lost between two threads.
+        self._waiting: deque[str] = deque()
+
     def msg(self, line: str) -> None:
-        """Write a line, at once and whole."""
+        """Write a line soon; at once where no event loop runs."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.now(line)
+            return
+        if not self._waiting:
+            loop.call_soon(self.flush)
+        self._waiting.append(line)
+
+    def now(self, line: str) -> None:
+        """Write a line, and what waits before it."""
+        self._waiting.append(line)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what waits, each line whole."""
+        lines = []
+        while self._waiting:
+            lines.append(self._waiting.popleft())
         # A log that nobody takes any more (ValueError: closed) fails no call.
         with suppress(OSError, ValueError):
-            self.stream.write(f"{line}\n")
+            self.stream.write("".join(f"{line}\n" for line in lines))
 
-    debug = info = warning = error = critical = msg
+    debug = info = msg
+    warning = error = critical = now
 
 
 _lines = _Lines()
+# What a loop that was stopped in its turn has left.
+atexit.register(_lines.flush)
 
 
 def _json(_logger: object, _name: str, line: EventDict) -> str:

@@ -104,8 +104,11 @@ def _logging() -> None:
 async def cloned(postgres_url: str, template_url: str) -> AsyncIterator[str]:
     """Give a migrated database until the block ends."""
     name = f"test_{uuid4().hex[:12]}"
-    yield await _create(postgres_url, name, template=str(async_url(template_url).database))
-    await _drop(postgres_url, name)
+    url = await _create(postgres_url, name, template=str(async_url(template_url).database))
+    try:
+        yield url
+    finally:
+        await _drop(postgres_url, name)
 
 
 async def _create(postgres_url: str, name: str, *, template: str) -> str:

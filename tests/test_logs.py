@@ -152,6 +152,31 @@ def test_lines_below_the_level_are_left_out(configure: Configure, level: str) ->
     assert [json.loads(line)["level"] for line in lines()] == levels[levels.index(level) :]
 
 
+def test_what_is_said_in_one_turn_of_the_loop_is_written_after_it(as_json: AsJson) -> None:
+    lines = as_json()
+    log = structlog.get_logger(LOGGER)
+    seen: list[list[str]] = []
+
+    def events() -> list[str]:
+        return [line["event"] for line in lines()]
+
+    async def talk() -> None:
+        log.info("one")
+        log.debug("two")
+        seen.append(events())
+        await asyncio.sleep(0)
+        seen.append(events())
+        log.info("three")
+        # At once, and in its place.
+        log.warning("four")
+        seen.append(events())
+        log.info("last")
+
+    asyncio.run(talk())
+    assert seen == [[], ["one", "two"], ["three", "four"]]
+    assert events() == ["last"]
+
+
 def test_libraries_only_warn_whatever_the_level(as_json: AsJson) -> None:
     lines = as_json()
     logging.getLogger("sqlalchemy.engine").info("SELECT %s", SECRET)

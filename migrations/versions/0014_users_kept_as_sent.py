@@ -1,8 +1,7 @@
-"""A user, kept in its row as the API sends it."""
+"""A user with its profile, kept in its row as the API sends it."""
 
 from collections.abc import Sequence
 
-import sqlalchemy as sa
 from alembic import op
 
 revision: str = "0014"
@@ -11,10 +10,10 @@ branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
 # Whoever changes a user and does not know of the message: the release before, or a person by hand.
-FUNCTION = """
-CREATE FUNCTION forget_user_message() RETURNS trigger LANGUAGE plpgsql AS $$
+USERS_FUNCTION = """
+CREATE OR REPLACE FUNCTION forget_user_message() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    -- A message has no words for searches, and those of a new profile are written when it is there already.
+    -- The words for searches are in no message. Triggers of user_profiles write them into a row that is kept already.
     OLD.search := NEW.search;
     IF NEW IS DISTINCT FROM OLD THEN
         NEW.message := NULL;
@@ -24,21 +23,49 @@ END
 $$
 """
 # Not where the writer brings a message of its own. No columns are named: the type of one that is could not be changed.
-TRIGGER = """
-CREATE TRIGGER forget_user_message BEFORE UPDATE ON users FOR EACH ROW
+USERS_TRIGGER = """
+CREATE OR REPLACE TRIGGER forget_user_message BEFORE UPDATE ON users FOR EACH ROW
 WHEN (NEW.message IS NOT DISTINCT FROM OLD.message) EXECUTE FUNCTION forget_user_message()
+"""
+PROFILES_FUNCTION = """
+CREATE OR REPLACE FUNCTION forget_user_message_of_profile() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    -- Also where there is no message: a writer that has read the old profile may be about to keep it. On INSERT, OLD is
+    -- null, and on DELETE, NEW.
+    PERFORM FROM users WHERE id IN (OLD.user_id, NEW.user_id) ORDER BY id FOR NO KEY UPDATE;
+    UPDATE users SET message = NULL WHERE id IN (OLD.user_id, NEW.user_id) AND message IS NOT NULL;
+    RETURN NULL;
+END
+$$
+"""
+# A writer that keeps messages says so: it writes the user with its message first, and the profile, which refers to it,
+# afterwards.
+PROFILES_TRIGGER = """
+CREATE OR REPLACE TRIGGER forget_user_message AFTER INSERT OR UPDATE OR DELETE ON user_profiles FOR EACH ROW
+WHEN (current_setting('commerce.keeps_messages', true) IS DISTINCT FROM '1')
+EXECUTE FUNCTION forget_user_message_of_profile()
 """
 
 
 def upgrade() -> None:
     """Go from the revision before to this one."""
-    op.add_column("users", sa.Column("message", sa.LargeBinary(), nullable=True))
-    op.execute(FUNCTION)
-    op.execute(TRIGGER)
+    # A transaction for each, which so locks one table only. A run that was cut off goes on where it stopped.
+    with op.get_context().autocommit_block():
+        op.execute("ALTER TABLE users ADD COLUMN IF NOT EXISTS message bytea")
+        op.execute(USERS_FUNCTION)
+        op.execute(USERS_TRIGGER)
+        op.execute(PROFILES_FUNCTION)
+        op.execute(PROFILES_TRIGGER)
+        # By which those are found that are not kept yet.
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_users_not_kept")
+        op.execute("CREATE INDEX CONCURRENTLY ix_users_not_kept ON users (id) WHERE message IS NULL")
 
 
 def downgrade() -> None:
     """Go back."""
-    op.execute("DROP TRIGGER forget_user_message ON users")
-    op.execute("DROP FUNCTION forget_user_message()")
-    op.drop_column("users", "message")
+    with op.get_context().autocommit_block():
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_users_not_kept")
+        op.execute("DROP TRIGGER IF EXISTS forget_user_message ON user_profiles")
+        op.execute("DROP TRIGGER IF EXISTS forget_user_message ON users")
+        op.execute("DROP FUNCTION IF EXISTS forget_user_message_of_profile(), forget_user_message()")
+        op.execute("ALTER TABLE users DROP COLUMN IF EXISTS message")

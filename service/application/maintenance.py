@@ -1,6 +1,7 @@
-"""What time alone decides: holds that expire, and deleted users whose time to be brought back is over.
+"""What nobody calls for: holds that expire, deleted users whose time to be brought back is over, messages to be kept.
 
-Each order and each user is a unit of work of its own, so that nothing is locked for longer than one of them takes.
+Each order and each user is a unit of work of its own, so that nothing is locked for longer than one of them takes, and
+so is each batch of messages.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from service.application.users import purge_user
 from service.domain.errors import NotFound, UserInUse
 
 OpenUnitOfWork = Callable[[], AbstractAsyncContextManager[UnitOfWork]]
+BATCH = 500
 
 
 async def expire_holds(unit_of_work: OpenUnitOfWork, queries: MaintenanceQueries, now: datetime) -> int:
@@ -44,3 +46,18 @@ async def purge_deleted_users(
             # Another sweeper was faster.
             continue
     return purged, kept
+
+
+async def keep_users(unit_of_work: OpenUnitOfWork) -> int:
+    """Keep messages of the users that have none: those from before there were any, or that were changed by hand.
+
+    Returns of how many.
+    """
+    kept = 0
+    while True:
+        async with unit_of_work() as uow:
+            count = await uow.users.keep(BATCH)
+            await uow.commit(b"")
+        if not count:
+            return kept
+        kept += count

@@ -121,6 +121,9 @@ class UserRepository(Protocol):
     async def replace_password_hash(self, user_id: UUID, old: str, new: str, now: datetime) -> None:
         """Replace the hash, unless it is no longer `old`."""
 
+    async def keep(self, limit: int) -> int:
+        """Keep messages of up to so many users that have none and are not locked, and return of how many."""
+
 
 class OrderRepository(Protocol):
     """Orders that this unit of work changes."""
@@ -243,7 +246,7 @@ MAX_RANKED = 10_000
 
 # A row of the read side: attributes named like those of the entity. Times of users and orders are microseconds since
 # 1970, and amounts of orders ten-thousandths, both as integers. A user or an order has itself as `message`, as the API
-# sends it; what that says is None then, but for what positions in lists are made of.
+# sends it; what that says is None then, but for what positions in lists are made of and the state of a user.
 Row = Any
 
 
@@ -316,8 +319,8 @@ class NoteFilter:
 class UserQueries(Protocol):
     """The read side of users. Every method is one statement, and raises StoreError."""
 
-    async def by_id(self, user_id: UUID) -> Row | None:
-        """Return the user with this id."""
+    async def by_id(self, user_id: str) -> Row | None:
+        """Return the user with this id, in lower case."""
 
     async def by_ids(self, user_ids: Sequence[str]) -> Sequence[Row]:
         """Return the users with these ids, in any order."""
@@ -347,8 +350,8 @@ class UserQueries(Protocol):
 class OrderQueries(Protocol):
     """The read side of orders, each with its items and tags. Every method is one statement, and raises StoreError."""
 
-    async def by_id(self, order_id: UUID) -> Row | None:
-        """Return the order with this id."""
+    async def by_id(self, order_id: str) -> Row | None:
+        """Return the order with this id, in lower case."""
 
     async def by_ids(self, order_ids: Sequence[str]) -> Sequence[Row]:
         """Return the orders with these ids, in any order."""

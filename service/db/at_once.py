@@ -262,8 +262,12 @@ def _placing() -> Statement:
 @cache
 def _changing() -> Statement:
     given = _given(_CHANGED, old_version=orders.c.version.type)
-    # With credit, there is more to do.
-    is_as_it_was = (orders.c.version == given.c.old_version, orders.c.credit_state.is_(None))
+    # With credit, there is more to do. An order that is kept no longer was changed by somebody who did not count that.
+    is_as_it_was = (
+        orders.c.version == given.c.old_version,
+        orders.c.credit_state.is_(None),
+        orders.c.message.is_not(None),
+    )
     allowed = (
         select(given)
         .select_from(_limited().join(given, true()).join(orders, orders.c.id == given.c.id))

@@ -14,6 +14,7 @@ from service.detached import Detached
 # Statements at once, so that one that is slow to come back does not hold up everybody.
 _AT_ONCE = 2
 
+Id = UUID | str
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -83,14 +84,15 @@ class PointReads:
         detached: runs that.
     """
 
-    def __init__(self, read: Callable[[Sequence[UUID]], Awaitable[Sequence[Any]]], detached: Detached) -> None:
+    def __init__(self, read: Callable[[Sequence[Id]], Awaitable[Sequence[Any]]], detached: Detached) -> None:
         self._read = read
-        self._reads: Coalesced[UUID, Any] = Coalesced(self._rows, detached, max_items=100)
+        self._reads: Coalesced[Id, Any] = Coalesced(self._rows, detached, max_items=100)
 
-    async def get(self, key: UUID) -> Any:  # noqa: ANN401 - a row
-        """Return the row with this id, or None; raises what `read` raises."""
+    async def get(self, key: Id) -> Any:  # noqa: ANN401 - a row
+        """Return the row with this id, whose text is in lower case, or None; raises what `read` raises."""
         return await self._reads.do(key)
 
-    async def _rows(self, keys: Sequence[UUID]) -> Sequence[Any]:
-        rows = {row.id: row for row in await self._read(keys)}
-        return [rows.get(key) for key in keys]
+    async def _rows(self, keys: Sequence[Id]) -> Sequence[Any]:
+        # By their text, which needs no UUID made of an id that a caller has sent.
+        rows = {str(row.id): row for row in await self._read(keys)}
+        return [rows.get(str(key)) for key in keys]

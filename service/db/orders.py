@@ -46,6 +46,7 @@ def _whole_orders() -> Select[Any]:
     tags = tags.select_from(order_tags.join(tags_table)).where(order_tags.c.order_id == orders.c.id)
     return select(
         *(orders.c[name] for name in _COLUMNS),
+        orders.c.message.is_not(None).label("is_kept"),
         cast(items.scalar_subquery(), Text).label("items"),
         cast(tags.scalar_subquery(), Text).label("tags"),
     )
@@ -153,7 +154,7 @@ class Orders:
         row = await self._read_at_once(order_id)
         if row is None:
             raise OrderNotFound(str(order_id))
-        if row.credit_state is not None:
+        if row.credit_state is not None or not row.is_kept:
             raise NotAtOnce
         order = _order(row)
         self.unlocked = (order, order.version)
@@ -178,6 +179,8 @@ class Orders:
         """Return the tags of these normalised names, made where missing."""
         session = await self._begin()
         statement = select(tags_table.c.id, tags_table.c.name).where(tags_table.c.name.in_(names))
+        # As for the rows that refer to them: what a tag is called goes into messages.
+        statement = statement.with_for_update(read=True, key_share=True)
         found = (await session.execute(statement)).all()
         if missing := sorted(set(names) - {row.name for row in found}):
             # Another call may make the same ones: then this waits for it. Sorted, so that no two wait for each other.
@@ -214,6 +217,7 @@ class Orders:
     async def _update(self, session: AsyncSession, order: Order, before: Order) -> None:
         changed = {name: getattr(order, name) for name in _COLUMNS if getattr(order, name) != getattr(before, name)}
         if order.items != before.items:
+            # Before the order: a trigger of the release before forgets its `items_message` here, if there is one.
             await session.execute(delete(order_items).where(order_items.c.order_id == order.id))
             await self._insert_items(session, order)
         if changed:

@@ -123,6 +123,7 @@ users = Table(
     Index(None, "state", "create_time", "id"),
     Index("ix_users_superuser", "create_time", "id", postgresql_where=text("superuser")),
     Index(None, "search", postgresql_using="gin"),
+    Index("ix_users_not_kept", "id", postgresql_where=text("message IS NULL")),
 )
 
 # Apart from `users`, so that no query of users can carry a hash by accident.

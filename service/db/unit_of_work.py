@@ -224,7 +224,7 @@ class UnitOfWork:
                 raise DeadlineExceeded
             # Entities stay readable after the commit; what a repository loads is locked, so nothing needs a refresh.
             session = self._session = AsyncSession(self._engine, expire_on_commit=False, autoflush=False)
-            event.listen(session.sync_session, "before_flush", self._collect_events)
+            event.listen(session.sync_session, "before_flush", self._collect_written)
             await session.execute(_BEGIN, {"statement": milliseconds, "transaction": milliseconds + _MARGIN})
             if self._request:
                 await self._claim(session, self._request)
@@ -264,7 +264,7 @@ class UnitOfWork:
             columns.request_id == request.request_id,
         )
 
-    def _collect_events(self, session: Session, _context: UOWTransaction, _instances: object) -> None:
+    def _collect_written(self, session: Session, _context: UOWTransaction, _instances: object) -> None:
         # Here, because after the flush the session only holds entities weakly.
         for entity in (*session.new, *session.dirty, *session.deleted):
             if isinstance(entity, Entity):

@@ -8,6 +8,7 @@ from sqlalchemy import ARRAY, Text, any_, bindparam, delete, exists, func, inser
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
+from sqlalchemy.orm.attributes import set_attribute
 from sqlalchemy.sql.base import ExecutableOption
 
 from service.application.ports import Contention
@@ -195,6 +196,16 @@ class Users:
             user_passwords.c.user_id == user_id, user_passwords.c.password_hash == old
         )
         await session.execute(statement.values(password_hash=new, update_time=now))
+
+    async def keep(self, limit: int) -> int:
+        """Keep messages of up to so many users that have none and are not locked, and return of how many."""
+        session = await self._begin()
+        profile = selectinload(User.profile)  # type: ignore[arg-type] # mapped imperatively
+        statement = select(User).options(profile).where(users.c.message.is_(None)).order_by(users.c.id).limit(limit)
+        found = (await session.scalars(statement.with_for_update(key_share=True, skip_locked=True))).all()
+        for user in found:
+            set_attribute(user, "message", self._message(user))
+        return len(found)
 
     async def _get(
         self, user_id: UUID, *options: ExecutableOption, read: bool = False, key_share: bool = False

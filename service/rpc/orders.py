@@ -88,7 +88,7 @@ class OrderServicer(OrderNoteMethods):
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
         order: Row | None
         if request.HasField("id"):
-            order = await self._queries.by_id(UUID(request.id))
+            order = await self._queries.by_id(request.id.lower())
         else:
             order = await self._queries.by_number(request.order_number)
         if order is None:

@@ -95,7 +95,7 @@ class UserServicer(UserServiceServicer):
         match request.WhichOneof("key"):
             case "id":
                 name = request.id
-                user: Row | None = await self._queries.by_id(UUID(request.id))
+                user: Row | None = await self._queries.by_id(request.id.lower())
             case "email":
                 # The name stays out of the error: an e-mail never gets into a status.
                 user = await self._queries.by_email(request.email)

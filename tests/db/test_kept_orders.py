@@ -1,5 +1,6 @@
 """Orders that are kept in their row as the API sends them: always what columns and rows say, or nothing."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -10,11 +11,17 @@ import commerce.orders.v1.order_service_pb2 as pb
 import pytest
 from commerce.orders.v1.order_pb2 import Order
 
+from service.application.orders import confirm_order
+from service.application.ports import NotAtOnce
+from service.config import DatabaseSettings, load
+from service.db.store import Store
 from service.domain.money import Money
 from service.domain.orders import ItemFields, OrderFields
 from service.domain.orders import Order as EntityOrder
 from service.domain.tags import Tag
 from service.rpc.messages.orders import kept_order, order_message
+from service.server import KEPT_MESSAGES
+from tests.faults import eventually, holding
 from tests.kept_orders import kept_orders, stored_orders
 from tests.support import driver_connection, item, new_order
 from tests.wire import OwnServer, order_in, own_server, user_with_credit
@@ -149,7 +156,7 @@ async def test_an_order_reads_the_same_where_it_is_not_kept(own: OwnServer, conn
         ]
 
     expected = [[order], [other], [other, order, other], [order], [order]]
-    # The trigger is not asked, as no other column is named.
+    # The trigger leaves what is written, as nothing else changes.
     keep = "UPDATE orders SET message = $2 WHERE id = ANY($1)"
     ids = [UUID(order.id), UUID(other.id)]
     assert await everywhere() == expected
@@ -231,3 +238,71 @@ async def test_an_order_that_somebody_else_changes_is_kept_no_longer(
     # A change by the service keeps it again.
     await own.clients.orders.AddOrderTags(pb.AddOrderTagsRequest(id=order.id, tags=["heavy", "round"]))
     assert (await kept_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
+
+
+async def test_a_verb_writes_nothing_over_what_somebody_changes_meanwhile(
+    own: OwnServer, connection: asyncpg.Connection
+) -> None:
+    order = await placed_at_once(own)
+    store = Store(load(DatabaseSettings, DATABASE_URL=own.database_url), KEPT_MESSAGES)
+    async with store.unit_of_work(actor="tests", request=None, time_left=lambda: 10, at_once=True) as uow:
+        await confirm_order(uow, UUID(order.id), "", datetime.now(UTC))
+        # Without counting it as a change.
+        await connection.execute("""UPDATE orders SET metadata = '{"k": "v"}' WHERE id = $1""", UUID(order.id))
+        with pytest.raises(NotAtOnce):
+            await uow.commit(b"")
+    await store.close()
+    confirmed = (await own.clients.orders.ConfirmOrder(pb.ConfirmOrderRequest(id=order.id))).order
+    assert dict(confirmed.metadata) == {"k": "v"}
+    assert (await kept_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
+
+
+async def test_items_changed_by_hand_wait_for_whoever_may_keep_the_old_ones(
+    own: OwnServer, connection: asyncpg.Connection
+) -> None:
+    order = await placed_at_once(own)
+    await connection.execute("UPDATE orders SET message = NULL WHERE id = $1", UUID(order.id))
+    async with driver_connection(own.database_url) as service:
+        writing = service.transaction()
+        await writing.start()
+        # As the service does: the lock, what it reads, and what it makes of that.
+        await service.execute("SELECT FROM orders WHERE id = $1 FOR NO KEY UPDATE", UUID(order.id))
+        change = asyncio.ensure_future(connection.execute(RENAME, UUID(order.id)))
+        await eventually(lambda: is_waiting(service))
+        await service.execute("UPDATE orders SET message = $2 WHERE id = $1", UUID(order.id), order.SerializeToString())
+        await writing.commit()
+        await change
+    assert order.id not in await kept_orders(connection)
+
+
+async def test_a_tag_that_is_being_renamed_is_not_kept_under_its_old_name(
+    own: OwnServer, connection: asyncpg.Connection
+) -> None:
+    order, other = await placed_at_once(own), await placed_at_once(own)
+    for tagged in (order, other):
+        await own.clients.orders.AddOrderTags(pb.AddOrderTagsRequest(id=tagged.id, tags=["frail"]))
+    await own.clients.orders.RemoveOrderTags(pb.RemoveOrderTagsRequest(id=order.id, tags=["frail"]))
+    async with holding(own.database_url, "UPDATE tags SET name = 'brittle' WHERE name = 'frail'"):
+        adding = asyncio.ensure_future(
+            own.clients.orders.AddOrderTags(pb.AddOrderTagsRequest(id=order.id, tags=["frail"]))
+        )
+        await eventually(lambda: is_waiting(connection))
+    assert (await adding).order.tags == ["frail"]
+    assert other.id not in await kept_orders(connection)
+    assert (await kept_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
+
+
+async def test_items_that_the_release_before_has_kept_are_forgotten(
+    own: OwnServer, connection: asyncpg.Connection
+) -> None:
+    order = await placed_at_once(own)
+    await connection.execute("UPDATE orders SET items_message = 'x' WHERE id = $1", UUID(order.id))
+    changed = pb.UpdateOrderRequest(order=Order(id=order.id, items=[item("lamp", 1, 5)]))
+    await own.clients.orders.UpdateOrder(changed)
+    assert await connection.fetchval("SELECT items_message FROM orders WHERE id = $1", UUID(order.id)) is None
+    assert (await kept_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
+
+
+async def is_waiting(connection: asyncpg.Connection) -> bool:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(await connection.fetchval(waiting) == 1)

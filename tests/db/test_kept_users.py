@@ -1,6 +1,8 @@
 """Users that are kept in their row as the API sends them: always what the columns say, or nothing."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
 import asyncpg
@@ -10,10 +12,17 @@ from commerce.users.v1.user_import_pb2 import UserImportConfig, UserImportOnConf
 from commerce.users.v1.user_pb2 import User, UserProfile
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from service.application.maintenance import keep_users
+from service.application.ports import UnitOfWork
+from service.config import DatabaseSettings, load
+from service.db.store import Store
+from service.server import KEPT_MESSAGES
+from tests.faults import eventually, holding
 from tests.kept_users import kept_users, stored_users
 from tests.support import PASSWORD, driver_connection
 from tests.wire import OwnServer, own_server, user_in
 
+LOCK_USER = "SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE"
 PROFILE = UserProfile(bio="Likes engines.", avatar_url="https://example.com/ada.png")
 
 
@@ -134,7 +143,7 @@ async def test_a_user_reads_the_same_where_it_is_not_kept(own: OwnServer, connec
         ]
         return [{user.id: user for user in answer if user.id in expected} for answer in answers]
 
-    # The trigger is not asked, as no other column is named.
+    # The trigger leaves what is written, as nothing else changes.
     keep = "UPDATE users SET message = $2 WHERE id = ANY($1)"
     ids = [UUID(user_id) for user_id in expected]
     assert await everywhere() == [expected] * 7
@@ -232,3 +241,50 @@ async def test_a_user_stays_kept_when_only_its_words_change(own: OwnServer, conn
     user = await created(own)
     await connection.execute("UPDATE users SET search = NULL WHERE id = $1", UUID(user.id))
     assert user.id in await kept_users(connection)
+
+
+async def test_users_that_are_not_kept_are_kept_in_the_end(own: OwnServer, connection: asyncpg.Connection) -> None:
+    users = [await created(own), await deleted(own), await own.clients.create_user()]
+    await connection.execute("UPDATE users SET message = NULL")
+    await connection.execute("DELETE FROM user_profiles WHERE user_id = $1", UUID(users[2].id))
+    count = await connection.fetchval("SELECT count(*) FROM users")
+
+    store = Store(load(DatabaseSettings, DATABASE_URL=own.database_url), KEPT_MESSAGES)
+
+    def unit_of_work() -> AbstractAsyncContextManager[UnitOfWork]:
+        return store.unit_of_work(actor="gc", request=None, time_left=lambda: 10)
+
+    async with holding(own.database_url, LOCK_USER, users[0].id):
+        # What somebody holds is left for the next time.
+        assert await keep_users(unit_of_work) == count - 1
+    assert await keep_users(unit_of_work) == 1
+    assert await keep_users(unit_of_work) == 0
+    await store.close()
+    assert await kept_users(connection) == await stored_users(connection)
+    # Nobody is told of a change, as there was none.
+    found = (await own.clients.users.GetUser(pb.GetUserRequest(id=users[0].id))).user
+    assert found == users[0]
+
+
+async def is_waiting(connection: asyncpg.Connection) -> bool:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(await connection.fetchval(waiting) == 1)
+
+
+async def test_a_profile_changed_by_hand_waits_for_whoever_may_keep_the_old_one(
+    own: OwnServer, connection: asyncpg.Connection
+) -> None:
+    user = await created(own)
+    await connection.execute("UPDATE users SET message = NULL WHERE id = $1", UUID(user.id))
+    by_hand = "UPDATE user_profiles SET avatar_url = '' WHERE user_id = $1"
+    async with driver_connection(own.database_url) as service:
+        writing = service.transaction()
+        await writing.start()
+        # As the service does: the lock, what it reads, and what it makes of that.
+        await service.execute(LOCK_USER, UUID(user.id))
+        change = asyncio.ensure_future(connection.execute(by_hand, UUID(user.id)))
+        await eventually(lambda: is_waiting(service))
+        await service.execute("UPDATE users SET message = $2 WHERE id = $1", UUID(user.id), user.SerializeToString())
+        await writing.commit()
+        await change
+    assert user.id not in await kept_users(connection)

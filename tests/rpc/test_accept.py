@@ -181,7 +181,7 @@ async def test_a_deadline_that_its_caller_forgets_ends_the_method(served: Served
     held = Held(served.echo)
     # gRPC's own clients end a call themselves when its time has passed; this one only sends it.
     _, writer = await asyncio.open_connection("127.0.0.1", served.port)
-    writer.write(forgetful_call(f"/{SERVICE}/UnaryUnary", "300m"))
+    writer.write(forgetful_call(f"/{SERVICE}/UnaryUnary", "2S"))
     await held.until(1)
     await eventually(lambda: held.cancelled == 1)
     await eventually(lambda: len(log.lines(event="call", code="CANCELLED")) == 1)

@@ -216,8 +216,8 @@ class OrderQueries:
         self._reader = reader
         self._by_id = reader.point_reads(_BY_IDS, "ids")
 
-    async def by_id(self, order_id: UUID) -> Row[Any] | None:
-        """Return the order with this id."""
+    async def by_id(self, order_id: str) -> Row[Any] | None:
+        """Return the order with this id, in lower case."""
         order: Row[Any] | None = await self._by_id(order_id)
         return order
 

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, ColumnElement, FromClause, Row, Select, Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.application.ports import Overloaded, Page, PageOfRows, StoreError
-from service.db.coalesce import PointReads
+from service.db.coalesce import Id, PointReads
 from service.db.driver import Driver, Statement
 from service.db.replica import Replica
 from service.detached import Detached
@@ -41,7 +41,7 @@ class Reader:
             return await self._replica.rows(statement, values, otherwise=self.driver)
         return await self.driver.rows(statement, values)
 
-    def point_reads(self, statement: Statement, name: str) -> Callable[[UUID], Awaitable[Any]]:
+    def point_reads(self, statement: Statement, name: str) -> Callable[[Id], Awaitable[Any]]:
         """Return what reads single rows by their id, with a statement for many, whose parameter has this name."""
         driver, replica = self.driver, self._replica
         primary_reads = PointReads(lambda keys: driver.fetch(statement, {name: keys}), self.detached)
@@ -50,7 +50,7 @@ class Reader:
         # Apart: whoever wants the primary must not get what others take from the replica.
         replica_reads = PointReads(lambda keys: replica.rows(statement, {name: keys}, otherwise=driver), self.detached)
 
-        def get(key: UUID) -> Awaitable[Any]:
+        def get(key: Id) -> Awaitable[Any]:
             return (replica_reads if prefers_replica.get() else primary_reads).get(key)
 
         return get

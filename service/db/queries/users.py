@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import ARRAY, ColumnElement, Row, Text, any_, bindparam, func, select
 
@@ -63,8 +62,8 @@ class UserQueries:
         self._reader = reader
         self._by_id = reader.point_reads(_BY_IDS, "ids")
 
-    async def by_id(self, user_id: UUID) -> Row[Any] | None:
-        """Return the user with this id."""
+    async def by_id(self, user_id: str) -> Row[Any] | None:
+        """Return the user with this id, in lower case."""
         user: Row[Any] | None = await self._by_id(user_id)
         return user
 
