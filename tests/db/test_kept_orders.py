@@ -297,8 +297,11 @@ async def test_items_that_the_release_before_has_kept_are_forgotten(
 ) -> None:
     order = await placed_at_once(own)
     await connection.execute("UPDATE orders SET items_message = 'x' WHERE id = $1", UUID(order.id))
-    changed = pb.UpdateOrderRequest(order=Order(id=order.id, items=[item("lamp", 1, 5)]))
-    await own.clients.orders.UpdateOrder(changed)
+    # The total stays as it is.
+    changed = Order(id=order.id, items=order.items)
+    for renamed in changed.items:
+        renamed.name = "Feather"
+    await own.clients.orders.UpdateOrder(pb.UpdateOrderRequest(order=changed))
     assert await connection.fetchval("SELECT items_message FROM orders WHERE id = $1", UUID(order.id)) is None
     assert (await kept_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
 
