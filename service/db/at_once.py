@@ -10,7 +10,7 @@ Rows that somebody else holds are passed over, which counts as in the way, and s
 same request id or external reference: it is the other way of doing it that waits, within the call's limits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -102,8 +102,15 @@ class OrderWrites:
 
     def __init__(self, driver: Driver, detached: Detached) -> None:
         self._driver = driver
-        self._placing: Coalesced[Write, bool | Exception] = Coalesced(self._place, detached, max_items=_MAX_ORDERS)
-        self._changing: Coalesced[Write, bool | Exception] = Coalesced(self._change, detached, max_items=_MAX_ORDERS)
+        self._placing = self._coalesced(self._place, detached)
+        self._changing = self._coalesced(self._change, detached)
+
+    @staticmethod
+    def _coalesced(
+        write: Callable[[Sequence[Write]], Awaitable[Sequence[bool | Exception]]], detached: Detached
+    ) -> Coalesced[Write, bool | Exception]:
+        # A unit of work that writes at once is that of a call, whose work nobody cancels.
+        return Coalesced(write, detached, max_items=_MAX_ORDERS, callers_are_detached=True)
 
     async def write(self, write: Write) -> bool:
         """Place an order if its user is ACTIVE, or bring one to another status if it is as it was at `old_version`.

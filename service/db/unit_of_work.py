@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -95,8 +96,16 @@ class UnitOfWork:
         self._whole_order = whole_order
         read_at_once = self._read_order if at_once else None
         self.orders = Orders(self._begin, self._collect, numbers, kept.order, read_at_once)
-        self.notes = Notes(self._begin)
-        self.credit = Credit(self._begin)
+
+    @cached_property
+    def notes(self) -> Notes:
+        """The notes about orders."""
+        return Notes(self._begin)
+
+    @cached_property
+    def credit(self) -> Credit:
+        """The users' credit."""
+        return Credit(self._begin)
 
     async def __aenter__(self) -> Self:
         return self
