@@ -34,7 +34,7 @@ class Reader:
         self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
     ) -> Sequence[Row[Any]]:
         """Return all rows of a statement; `values` are those of its bind parameters."""
-        return await self.detached.result(self.detached.start(self._all(statement, values or {})))
+        return await self.detached.run(self._all(statement, values or {}))
 
     async def _all(self, statement: Statement | Select[Any], values: Mapping[str, object]) -> Sequence[Row[Any]]:
         if self._replica and prefers_replica.get():

@@ -116,8 +116,11 @@ class SessionInterceptor(Interceptor):
         return preference == "replica"
 
     async def _write(self, method: Method, call: Call, request: Request, context: Context, deadline: Deadline) -> bytes:
-        work = self._detached.start(self._written(method, call, request, context, deadline))
-        return await self._detached.result(work, patience=_patience(deadline), late=OutcomeUnknown)
+        work = self._written(method, call, request, context, deadline)
+        patience = _patience(deadline)
+        if patience is None:
+            return await self._detached.run(work)
+        return await self._detached.result(self._detached.start(work), patience=patience, late=OutcomeUnknown)
 
     async def _written(
         self, method: Method, call: Call, request: Request, context: Context, deadline: Deadline
