@@ -45,9 +45,10 @@ OTHERS = "all others"
 @click.argument("workload", type=click.Choice(ALL.workloads))
 @click.option("--seconds", default=10.0, show_default=True)
 @click.option("--server", type=click.Choice(ALL.servers), default="commerce", show_default=True)
+@click.option("--alone", is_flag=True, help="One call at a time, instead of 64.")
 @click.option("--native", is_flag=True, help="Show C and C++ too.")
 @click.option("--table", is_flag=True, help="Print what each function takes by itself, instead of drawing.")
-def main(workload: str, seconds: float, server: str, *, native: bool, table: bool) -> None:
+def main(workload: str, seconds: float, server: str, *, alone: bool, native: bool, table: bool) -> None:
     """Draw a flame graph of a server on Python under WORKLOAD into .bench."""
     beside = Path(sys.executable).with_name("py-spy")
     py_spy = str(beside) if beside.exists() else shutil.which("py-spy")
@@ -66,7 +67,8 @@ def main(workload: str, seconds: float, server: str, *, native: bool, table: boo
         command += ["--rate", str(SAMPLES_PER_SECOND), "--format", "raw" if table else "flamegraph"]
         command += ["--native"] if native else []
         with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as sampling:  # noqa: S603
-            bench.measure(workload, Shape(*MAIN_SHAPE), Plan(rounds=1, seconds=seconds, warm_up_seconds=1))
+            shape = Shape(1, 1) if alone else Shape(*MAIN_SHAPE)
+            bench.measure(workload, shape, Plan(rounds=1, seconds=seconds, warm_up_seconds=1))
             # It draws what it has seen.
             sampling.send_signal(signal.SIGINT)
             _, said = sampling.communicate()
