@@ -11,7 +11,7 @@ from service.application.ports import UnitOfWork
 from service.domain.credit import Account, CreditAccount, EntryType, Transaction, move
 from service.domain.errors import InvalidField
 from service.domain.money import Money
-from service.domain.orders import CreditState, Order
+from service.domain.orders import CreditState, Order, OrderHeader
 
 _AVAILABLE, _HELD, _ISSUED, _SPENT = Account.AVAILABLE, Account.HELD, Account.ISSUED, Account.SPENT
 
@@ -85,7 +85,7 @@ async def follow_total(uow: UnitOfWork, order: Order, old_total: Money, now: dat
         await _move_for_order(uow, order, EntryType.VOID, amount, now, _HELD, _AVAILABLE)
 
 
-async def spend_for_order(uow: UnitOfWork, order: Order, now: datetime) -> None:
+async def spend_for_order(uow: UnitOfWork, order: OrderHeader, now: datetime) -> None:
     """Spend what pays for a confirmed order; raises InsufficientCredit if the hold expired and the credit is gone."""
     held = order.credit_state is CreditState.HELD
     if order.post_credit():
@@ -93,7 +93,7 @@ async def spend_for_order(uow: UnitOfWork, order: Order, now: datetime) -> None:
         await _move_for_order(uow, order, EntryType.POST, order.total, now, source, _SPENT)
 
 
-async def give_back_for_order(uow: UnitOfWork, order: Order, now: datetime) -> None:
+async def give_back_for_order(uow: UnitOfWork, order: OrderHeader, now: datetime) -> None:
     """Give back what paid for a cancelled order."""
     match order.release_credit():
         case CreditState.VOIDED:
@@ -111,7 +111,7 @@ async def expire_hold(uow: UnitOfWork, order: Order, now: datetime) -> bool:
 
 
 async def _move_for_order(
-    uow: UnitOfWork, order: Order, kind: EntryType, amount: Money, now: datetime, source: Account, target: Account
+    uow: UnitOfWork, order: OrderHeader, kind: EntryType, amount: Money, now: datetime, source: Account, target: Account
 ) -> None:
     if not amount.amount or order.credit_user_id is None:
         return

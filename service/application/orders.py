@@ -6,10 +6,10 @@ from uuid import UUID
 
 from service.application.credit import follow_total, give_back_for_order, hold_for_order, spend_for_order
 from service.application.etags import check_etag
-from service.application.ports import UnitOfWork
+from service.application.ports import KeptOrder, UnitOfWork
 from service.domain.errors import InvalidField
 from service.domain.events import Event, FieldChange
-from service.domain.orders import Order, OrderFields
+from service.domain.orders import Order, OrderFields, OrderHeader
 
 
 async def create_order(
@@ -49,7 +49,7 @@ async def update_order(uow: UnitOfWork, order_id: UUID, etag: str, fields: Order
     return order
 
 
-async def confirm_order(uow: UnitOfWork, order_id: UUID, etag: str, now: datetime) -> Order:
+async def confirm_order(uow: UnitOfWork, order_id: UUID, etag: str, now: datetime) -> Order | KeptOrder:
     """Confirm an order, and spend its credit; raises as `change_order`, and InsufficientCredit."""
     order = await _for_transition(uow, order_id, etag)
     order.confirm(now)
@@ -57,7 +57,7 @@ async def confirm_order(uow: UnitOfWork, order_id: UUID, etag: str, now: datetim
     return order
 
 
-async def cancel_order(uow: UnitOfWork, order_id: UUID, etag: str, reason: str, now: datetime) -> Order:
+async def cancel_order(uow: UnitOfWork, order_id: UUID, etag: str, reason: str, now: datetime) -> Order | KeptOrder:
     """Cancel an order, and give its credit back; raises as `change_order`."""
     order = await _for_transition(uow, order_id, etag)
     order.cancel(reason, now)
@@ -97,7 +97,9 @@ async def add_order_tags(uow: UnitOfWork, order_id: UUID, etag: str, names: Sequ
     return order
 
 
-async def transition_order(uow: UnitOfWork, order_id: UUID, etag: str, transition: Callable[[Order], None]) -> Order:
+async def transition_order(
+    uow: UnitOfWork, order_id: UUID, etag: str, transition: Callable[[OrderHeader], None]
+) -> Order | KeptOrder:
     """Apply a verb of the order; raises as `change_order`."""
     order = await _for_transition(uow, order_id, etag)
     transition(order)
@@ -117,7 +119,7 @@ async def _for_update(uow: UnitOfWork, order_id: UUID, etag: str) -> Order:
     return order
 
 
-async def _for_transition(uow: UnitOfWork, order_id: UUID, etag: str) -> Order:
+async def _for_transition(uow: UnitOfWork, order_id: UUID, etag: str) -> Order | KeptOrder:
     order = await uow.orders.get_for_transition(order_id)
     check_etag(order, etag)
     return order

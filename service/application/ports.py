@@ -21,7 +21,7 @@ from uuid import UUID
 from service.domain.credit import CreditAccount, Transaction
 from service.domain.events import Event
 from service.domain.notes import OrderNote
-from service.domain.orders import Order, OrderStatus
+from service.domain.orders import Order, OrderHeader, OrderStatus
 from service.domain.search import SearchQuery
 from service.domain.tags import Tag
 from service.domain.users import User, UserState
@@ -125,6 +125,13 @@ class UserRepository(Protocol):
         """Keep messages of up to so many users that have none and are not locked, and return of how many."""
 
 
+@dataclass(eq=False, kw_only=True)
+class KeptOrder(OrderHeader):
+    """An order that no credit pays for, and what is in it only as the API sends it: `message`, as it was read."""
+
+    message: bytes
+
+
 class OrderRepository(Protocol):
     """Orders that this unit of work changes."""
 
@@ -137,7 +144,7 @@ class OrderRepository(Protocol):
     async def get_for_update(self, order_id: UUID) -> Order:
         """Return the order with its items and tags, locked against other changes; raises OrderNotFound."""
 
-    async def get_for_transition(self, order_id: UUID) -> Order:
+    async def get_for_transition(self, order_id: UUID) -> Order | KeptOrder:
         """Return the order, to change it by one of its verbs and by nothing else; raises OrderNotFound.
 
         No other change comes between: the order is locked, or at the commit it must be as it was read.

@@ -7,6 +7,7 @@ too, and says so in its transaction; triggers named forget_… set to null what 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from service.application.ports import KeptOrder
 from service.domain.orders import Order
 from service.domain.users import User
 
@@ -25,5 +26,5 @@ class KeptMessages:
         user: returns a user, as a User message.
     """
 
-    order: Callable[[Order], bytes]
+    order: Callable[[Order | KeptOrder], bytes]
     user: Callable[[User], bytes]

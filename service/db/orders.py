@@ -5,7 +5,7 @@ rest of CreateOrder (`docs/adr/0014-orders-are-written-by-statements.md`).
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from service.application.ports import NotAtOnce
+from service.application.ports import KeptOrder, NotAtOnce
 from service.db.arrays import arrays, insert_arrays, is_one_of
 from service.db.driver import Statement
 from service.db.queries.reader import Reader
@@ -46,14 +46,14 @@ def _whole_orders() -> Select[Any]:
     tags = tags.select_from(order_tags.join(tags_table)).where(order_tags.c.order_id == orders.c.id)
     return select(
         *(orders.c[name] for name in _COLUMNS),
-        orders.c.message.is_not(None).label("is_kept"),
         cast(items.scalar_subquery(), Text).label("items"),
         cast(tags.scalar_subquery(), Text).label("tags"),
     )
 
 
-_WHOLE = _whole_orders()
-WHOLE_BY_IDS = Statement(_WHOLE.where(is_one_of(orders.c.id, "ids")))
+_WHOLE_BY_IDS = _whole_orders().where(is_one_of(orders.c.id, "ids"))
+_KEPT = [field.name for field in fields(KeptOrder)]
+KEPT_BY_IDS = Statement(select(*(orders.c[name] for name in _KEPT)).where(is_one_of(orders.c.id, "ids")))
 _NEXT_BLOCK = Statement(select(order_number_sequence.next_value().label("start")))
 
 
@@ -94,7 +94,7 @@ class Orders:
         collect: takes the events of an order that is written.
         numbers: gives order numbers.
         message: gives an order as it is kept in its row.
-        read_at_once: reads whole orders without a transaction; None where there must be one.
+        read_at_once: reads a row of `KEPT_BY_IDS` without a transaction; None where there must be one.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Orders:
         # Whether one was asked for without a lock.
         self.asked_unlocked = False
         # The one that was read without a lock, and its version then.
-        self.unlocked: tuple[Order, int] | None = None
+        self.unlocked: tuple[KeptOrder, int] | None = None
 
     async def next_number(self) -> str:
         """Return an order number that no order has or will have."""
@@ -146,7 +146,7 @@ class Orders:
         }
         return [(row.id, row.status) for row in await session.execute(statement.values(changed))]
 
-    async def get_for_transition(self, order_id: UUID) -> Order:
+    async def get_for_transition(self, order_id: UUID) -> Order | KeptOrder:
         """Return the order, to change nothing of it but by one of its verbs; raises OrderNotFound."""
         if self._read_at_once is None:
             return await self.get_for_update(order_id)
@@ -154,9 +154,9 @@ class Orders:
         row = await self._read_at_once(order_id)
         if row is None:
             raise OrderNotFound(str(order_id))
-        if row.credit_state is not None or not row.is_kept:
+        if row.credit_state is not None or row.message is None:
             raise NotAtOnce
-        order = _order(row)
+        order = _kept_order(row)
         self.unlocked = (order, order.version)
         return order
 
@@ -205,7 +205,7 @@ class Orders:
 
     async def _read(self, session: AsyncSession, order_ids: Sequence[UUID]) -> list[Order]:
         """Return orders that are locked."""
-        rows = await session.execute(WHOLE_BY_IDS.core, {"ids": order_ids})
+        rows = await session.execute(_WHOLE_BY_IDS, {"ids": order_ids})
         found = sorted((_order(row) for row in rows), key=lambda order: order.id)
         for order in found:
             self._remember(order)
@@ -239,7 +239,7 @@ class Orders:
             await session.execute(insert(order_tags), [{"order_id": order.id, "tag_id": tag} for tag in sorted(added)])
 
 
-def _order(row: Any) -> Order:  # noqa: ANN401 - a row of `_WHOLE`
+def _order(row: Any) -> Order:  # noqa: ANN401 - a row of `_WHOLE_BY_IDS`
     """Return the order of a row."""
     items = [
         OrderItem(
@@ -257,6 +257,12 @@ def _order(row: Any) -> Order:  # noqa: ANN401 - a row of `_WHOLE`
     columns["status"] = OrderStatus(row.status)
     columns["credit_state"] = CreditState(row.credit_state) if row.credit_state else None
     return Order(**columns, items=items, tags=tags)
+
+
+def _kept_order(row: Any) -> KeptOrder:  # noqa: ANN401 - a row of `KEPT_BY_IDS`
+    columns = dict(zip(_KEPT, row, strict=True))
+    columns["status"] = OrderStatus(row.status)
+    return KeptOrder(**columns)
 
 
 def _copy(order: Order) -> Order:

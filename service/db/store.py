@@ -14,7 +14,7 @@ from service.db.at_once import OrderWrites
 from service.db.engine import create_engine
 from service.db.errors import translated
 from service.db.kept import KeptMessages
-from service.db.orders import WHOLE_BY_IDS, OrderNumbers
+from service.db.orders import KEPT_BY_IDS, OrderNumbers
 from service.db.queries.credit import CreditQueries
 from service.db.queries.maintenance import MaintenanceQueries
 from service.db.queries.notes import NoteQueries
@@ -46,7 +46,7 @@ class Store:
         reader = self._reader = Reader(self.engine, replica)
         self._numbers = OrderNumbers(reader)
         self._kept = kept
-        self._whole_order = reader.point_reads(WHOLE_BY_IDS, "ids")
+        self._kept_order = reader.point_reads(KEPT_BY_IDS, "ids")
         self._order_writes = OrderWrites(reader.driver, reader.detached)
         self.user_queries = UserQueries(reader)
         self.order_queries = OrderQueries(reader)
@@ -65,7 +65,7 @@ class Store:
             self.engine,
             self._numbers,
             self._kept,
-            self._whole_order,
+            self._kept_order,
             self._order_writes,
             actor=actor,
             request=request,

@@ -72,7 +72,7 @@ class UnitOfWork:
         engine: AsyncEngine,
         numbers: OrderNumbers,
         kept: KeptMessages,
-        whole_order: Callable[[UUID], Awaitable[Any]],
+        kept_order: Callable[[UUID], Awaitable[Any]],
         writes: OrderWrites,
         *,
         actor: str,
@@ -93,7 +93,7 @@ class UnitOfWork:
         self._active: tuple[UUID, str] | None = None
         self._kept = kept
         self.users = Users(self._begin, self._collect, self._require_active, kept.user)
-        self._whole_order = whole_order
+        self._kept_order = kept_order
         read_at_once = self._read_order if at_once else None
         self.orders = Orders(self._begin, self._collect, numbers, kept.order, read_at_once)
 
@@ -213,7 +213,7 @@ class UnitOfWork:
     async def _read_order(self, order_id: UUID) -> Any:  # noqa: ANN401 - a row
         try:
             async with asyncio.timeout(max(0, self._time_left())):
-                return await self._whole_order(order_id)
+                return await self._kept_order(order_id)
         except TimeoutError as error:
             raise DeadlineExceeded from error
 

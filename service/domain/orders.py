@@ -89,19 +89,16 @@ class OrderItem:
 
 
 @dataclass(eq=False, kw_only=True)
-class Order(Entity):
-    """An order with its items. Only its methods change `status`, the items and the total."""
+class OrderHeader(Entity):
+    """An order without what is in it: all that its verbs and its credit go by. Only its methods change `status`."""
 
     aggregate_type = "order"
 
     id: UUID
-    order_number: str
     user_id: UUID
     status: OrderStatus
     currency: str
     total_amount: Decimal
-    external_ref: str | None
-    metadata: dict[str, str]
     tracking_number: str | None = None
     cancel_reason: str | None = None
     # Set if the user's credit pays for the order: always its total.
@@ -111,76 +108,12 @@ class Order(Entity):
     # Set while HELD.
     credit_expire_time: datetime | None = None
     version: int
-    create_time: datetime
     update_time: datetime
-    # Ordered by id, which is the order in which the caller named them.
-    items: list[OrderItem] = field(default_factory=list)
-    # In no order.
-    tags: list[Tag] = field(default_factory=list)
-
-    @classmethod
-    def place(cls, user_id: UUID, order_number: str, fields: OrderFields, now: datetime) -> "Order":
-        """Return a new PENDING order.
-
-        Raises:
-            InvalidField: there are no items or too many, or a quantity is out of range.
-            MixedCurrencies, AmountOutOfRange: as in `service.domain.money.total`.
-        """
-        items, sum_of_items = _priced(fields.get("items", ()))
-        order = cls(
-            id=uuid7(),
-            order_number=order_number,
-            user_id=user_id,
-            status=OrderStatus.PENDING,
-            currency=sum_of_items.currency,
-            total_amount=sum_of_items.amount,
-            external_ref=fields.get("external_ref"),
-            metadata=dict(fields.get("metadata", {})),
-            version=1,
-            create_time=now,
-            update_time=now,
-            items=items,
-        )
-        order.record("CREATED", now)
-        return order
 
     @property
     def total(self) -> Money:
         """The sum of the items' subtotals."""
         return Money(self.currency, self.total_amount)
-
-    @property
-    def tag_names(self) -> list[str]:
-        """The names of the tags, sorted."""
-        return sorted(tag.name for tag in self.tags)
-
-    def update(self, fields: OrderFields, now: datetime) -> None:
-        """Set these fields, each as a whole, and compute the total anew.
-
-        Raises:
-            OrderNotPending: the order has been confirmed or cancelled.
-            InvalidField, MixedCurrencies, AmountOutOfRange: as in `place`.
-        """
-        if self.status is not OrderStatus.PENDING:
-            message = f"the order is {self.status}; only a PENDING order can be changed"
-            raise OrderNotPending(self.subject, message, {"status": self.status})
-        changes: list[FieldChange] = []
-        if "items" in fields:
-            old_total = self.total
-            items, sum_of_items = _priced(fields["items"])
-            self.items[:] = items
-            self.currency, self.total_amount = sum_of_items.currency, sum_of_items.amount
-            changes.append(FieldChange("items"))
-            if sum_of_items != old_total:
-                changes.append(FieldChange("total_amount", str(old_total), str(sum_of_items)))
-        if "external_ref" in fields and fields["external_ref"] != self.external_ref:
-            changes.append(FieldChange("external_ref", self.external_ref or "", fields["external_ref"] or ""))
-            self.external_ref = fields["external_ref"]
-        if "metadata" in fields and fields["metadata"] != self.metadata:
-            changes.append(FieldChange("metadata"))
-            self.metadata = dict(fields["metadata"])
-        if changes:
-            self.changed("UPDATED", now, changes)
 
     def confirm(self, now: datetime) -> None:
         """Go from PENDING to CONFIRMED; raises IllegalTransition."""
@@ -203,15 +136,6 @@ class Order(Entity):
         """Go from an open status to CANCELLED; raises IllegalTransition."""
         self._go("cancel", OrderStatus.CANCELLED, now, FieldChange("cancel_reason", "", reason))
         self.cancel_reason = reason
-
-    def add_tags(self, tags: Sequence[Tag], now: datetime) -> None:
-        """Get these tags, in any status; raises InvalidField when there would be too many."""
-        names = self.tag_names
-        self._retag([*self.tags, *(tag for tag in tags if tag.name not in names)], now)
-
-    def remove_tags(self, names: Collection[str], now: datetime) -> None:
-        """Lose the tags of these names, in any status."""
-        self._retag([tag for tag in self.tags if tag.name not in names], now)
 
     def hold_credit(self, now: datetime) -> None:
         """Say that credit is set aside for the new order."""
@@ -247,16 +171,6 @@ class Order(Entity):
         self.changed("CREDIT_EXPIRED", now, [change])
         return True
 
-    def _retag(self, tags: Sequence[Tag], now: datetime) -> None:
-        if len(tags) == len(self.tags):
-            return
-        if len(tags) > MAX_TAGS:
-            raise InvalidField.at("tags", f"must leave the order with at most {MAX_TAGS} tags")
-        old_names = self.tag_names
-        self.tags[:] = tags
-        # No tag has a space in it.
-        self.changed("UPDATED", now, [FieldChange("tags", ", ".join(old_names), ", ".join(self.tag_names))])
-
     def _event(self, event_type: str, now: datetime, changes: tuple[FieldChange, ...]) -> Event:
         return Event(self.aggregate_type, self.id, event_type, now, changes, user_id=self.user_id, status=self.status)
 
@@ -267,6 +181,98 @@ class Order(Entity):
         change = FieldChange("status", self.status, status)
         self.status = status
         self.changed(status, now, [change, *changes])
+
+
+@dataclass(eq=False, kw_only=True)
+class Order(OrderHeader):
+    """An order with its items. Only its methods change the items and the total."""
+
+    order_number: str
+    external_ref: str | None
+    metadata: dict[str, str]
+    create_time: datetime
+    # Ordered by id, which is the order in which the caller named them.
+    items: list[OrderItem] = field(default_factory=list)
+    # In no order.
+    tags: list[Tag] = field(default_factory=list)
+
+    @classmethod
+    def place(cls, user_id: UUID, order_number: str, fields: OrderFields, now: datetime) -> "Order":
+        """Return a new PENDING order.
+
+        Raises:
+            InvalidField: there are no items or too many, or a quantity is out of range.
+            MixedCurrencies, AmountOutOfRange: as in `service.domain.money.total`.
+        """
+        items, sum_of_items = _priced(fields.get("items", ()))
+        order = cls(
+            id=uuid7(),
+            order_number=order_number,
+            user_id=user_id,
+            status=OrderStatus.PENDING,
+            currency=sum_of_items.currency,
+            total_amount=sum_of_items.amount,
+            external_ref=fields.get("external_ref"),
+            metadata=dict(fields.get("metadata", {})),
+            version=1,
+            create_time=now,
+            update_time=now,
+            items=items,
+        )
+        order.record("CREATED", now)
+        return order
+
+    @property
+    def tag_names(self) -> list[str]:
+        """The names of the tags, sorted."""
+        return sorted(tag.name for tag in self.tags)
+
+    def update(self, fields: OrderFields, now: datetime) -> None:
+        """Set these fields, each as a whole, and compute the total anew.
+
+        Raises:
+            OrderNotPending: the order has been confirmed or cancelled.
+            InvalidField, MixedCurrencies, AmountOutOfRange: as in `place`.
+        """
+        if self.status is not OrderStatus.PENDING:
+            message = f"the order is {self.status}; only a PENDING order can be changed"
+            raise OrderNotPending(self.subject, message, {"status": self.status})
+        changes: list[FieldChange] = []
+        if "items" in fields:
+            old_total = self.total
+            items, sum_of_items = _priced(fields["items"])
+            self.items[:] = items
+            self.currency, self.total_amount = sum_of_items.currency, sum_of_items.amount
+            changes.append(FieldChange("items"))
+            if sum_of_items != old_total:
+                changes.append(FieldChange("total_amount", str(old_total), str(sum_of_items)))
+        if "external_ref" in fields and fields["external_ref"] != self.external_ref:
+            changes.append(FieldChange("external_ref", self.external_ref or "", fields["external_ref"] or ""))
+            self.external_ref = fields["external_ref"]
+        if "metadata" in fields and fields["metadata"] != self.metadata:
+            changes.append(FieldChange("metadata"))
+            self.metadata = dict(fields["metadata"])
+        if changes:
+            self.changed("UPDATED", now, changes)
+
+    def add_tags(self, tags: Sequence[Tag], now: datetime) -> None:
+        """Get these tags, in any status; raises InvalidField when there would be too many."""
+        names = self.tag_names
+        self._retag([*self.tags, *(tag for tag in tags if tag.name not in names)], now)
+
+    def remove_tags(self, names: Collection[str], now: datetime) -> None:
+        """Lose the tags of these names, in any status."""
+        self._retag([tag for tag in self.tags if tag.name not in names], now)
+
+    def _retag(self, tags: Sequence[Tag], now: datetime) -> None:
+        if len(tags) == len(self.tags):
+            return
+        if len(tags) > MAX_TAGS:
+            raise InvalidField.at("tags", f"must leave the order with at most {MAX_TAGS} tags")
+        old_names = self.tag_names
+        self.tags[:] = tags
+        # No tag has a space in it.
+        self.changed("UPDATED", now, [FieldChange("tags", ", ".join(old_names), ", ".join(self.tag_names))])
 
 
 def _priced(items: Sequence[ItemFields]) -> tuple[list[OrderItem], Money]:

@@ -20,7 +20,7 @@ from service.application.orders import (
 )
 from service.application.ports import NoteQueries, OrderQueries, Row, UnitOfWork
 from service.domain.errors import OrderNotFound
-from service.domain.orders import Order
+from service.domain.orders import OrderHeader
 from service.domain.tags import normalised, normalised_tag
 from service.rpc.exports import Exports
 from service.rpc.interceptors.base import Context
@@ -123,14 +123,14 @@ class OrderServicer(OrderNoteMethods):
         return pb.ConfirmOrderResponse(order=order_message(order))
 
     async def ProcessOrder(self, request: pb.ProcessOrderRequest, context: Context) -> pb.ProcessOrderResponse:
-        return pb.ProcessOrderResponse(order=await self._transition(request, Order.process))
+        return pb.ProcessOrderResponse(order=await self._transition(request, OrderHeader.process))
 
     async def ShipOrder(self, request: pb.ShipOrderRequest, context: Context) -> pb.ShipOrderResponse:
         number = request.tracking_number
         return pb.ShipOrderResponse(order=await self._transition(request, lambda order, now: order.ship(number, now)))
 
     async def DeliverOrder(self, request: pb.DeliverOrderRequest, context: Context) -> pb.DeliverOrderResponse:
-        return pb.DeliverOrderResponse(order=await self._transition(request, Order.deliver))
+        return pb.DeliverOrderResponse(order=await self._transition(request, OrderHeader.deliver))
 
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.CancelOrderResponse:
         order = await cancel_order(self._uow(), UUID(request.id), request.etag, request.reason, self._now())
@@ -199,7 +199,7 @@ class OrderServicer(OrderNoteMethods):
                 yield response
 
     async def _transition(
-        self, request: _TransitionRequest, transition: Callable[[Order, datetime], None]
+        self, request: _TransitionRequest, transition: Callable[[OrderHeader, datetime], None]
     ) -> OrderMessage:
         now = self._now()
         order = await transition_order(

@@ -14,6 +14,7 @@ from commerce.users.v1.user_pb2 import User
 from grpc import StatusCode
 from structlog.testing import capture_logs
 
+from service.db.orders import KEPT_BY_IDS
 from tests.conftest import running_server
 from tests.faults import Observer, eventually, holding, observing, settled
 from tests.sent import sent_statements
@@ -281,7 +282,7 @@ async def test_orders_are_read_for_their_verbs_together(served: Clients, databas
     user = await served.create_user()
     orders = [await served.create_order(user.id) for _ in range(20)]
     with sent_statements() as sent:
-        async with holding(database_url, "LOCK TABLE order_items"):
+        async with holding(database_url, "LOCK TABLE orders"):
             verbs = []
             for count in range(1, AT_ONCE + 1):
                 verbs.append(confirming(served, orders[count - 1].id))
@@ -291,7 +292,7 @@ async def test_orders_are_read_for_their_verbs_together(served: Clients, databas
             assert len(await seen.backends(waiting=True)) == AT_ONCE
         answers = await asyncio.gather(*verbs)
     assert [(answer.order.id, answer.order.etag) for answer in answers] == [(order.id, "v2") for order in orders]
-    reads = [values for statement, values in sent if "order_items" in statement]
+    reads = [values for statement, values in sent if statement == KEPT_BY_IDS.text]
     assert sorted(asked(values) for values in reads) == [*[1] * AT_ONCE, len(orders) - AT_ONCE]
 
 

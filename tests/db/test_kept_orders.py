@@ -1,7 +1,9 @@
 """Orders that are kept in their row as the API sends them: always what columns and rows say, or nothing."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID, uuid4
@@ -10,19 +12,23 @@ import asyncpg
 import commerce.orders.v1.order_service_pb2 as pb
 import pytest
 from commerce.orders.v1.order_pb2 import Order
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.application.orders import confirm_order
-from service.application.ports import NotAtOnce
+from service.application.ports import KeptOrder, NotAtOnce
 from service.config import DatabaseSettings, load
 from service.db.store import Store
+from service.domain.errors import IllegalTransition
 from service.domain.money import Money
-from service.domain.orders import ItemFields, OrderFields
+from service.domain.orders import ItemFields, OrderFields, OrderHeader
 from service.domain.orders import Order as EntityOrder
 from service.domain.tags import Tag
 from service.rpc.messages.orders import kept_order, order_message
 from service.server import KEPT_MESSAGES
 from tests.faults import eventually, holding
 from tests.kept_orders import kept_orders, stored_orders
+from tests.properties import thorough, times
 from tests.support import driver_connection, item, new_order
 from tests.wire import OwnServer, order_in, own_server, user_with_credit
 
@@ -65,6 +71,13 @@ async def brought_to_its_end(own: OwnServer) -> Order:
     return await order_in(own.clients, "DELIVERED")
 
 
+async def cancelled_with_all_it_can_have(own: OwnServer) -> Order:
+    order = new_order((await own.clients.create_user()).id, external_ref="A-2", metadata={"color": "red"})
+    order = (await own.clients.orders.CreateOrder(pb.CreateOrderRequest(order=order))).order
+    await own.clients.orders.AddOrderTags(pb.AddOrderTagsRequest(id=order.id, tags=["heavy", "big"]))
+    return (await own.clients.orders.CancelOrder(pb.CancelOrderRequest(id=order.id, reason="enough"))).order
+
+
 async def cancelled_with_credit(own: OwnServer) -> Order:
     order = await placed_step_by_step(own)
     return (await own.clients.orders.CancelOrder(pb.CancelOrderRequest(id=order.id, reason="enough"))).order
@@ -93,6 +106,7 @@ async def with_a_reference_now(own: OwnServer) -> Order:
         placed_step_by_step,
         placed_with_other_items_now,
         brought_to_its_end,
+        cancelled_with_all_it_can_have,
         cancelled_with_credit,
         with_a_reference_now,
         with_tags,
@@ -119,6 +133,43 @@ def test_a_message_is_made_anew_when_its_order_has_changed() -> None:
     assert Order.FromString(kept_order(order)).cancel_reason == "enough"
     other = EntityOrder.place(order.user_id, "ORD-2", fields, NOW)
     assert Order.FromString(kept_order(other)).order_number == "ORD-2"
+
+
+def ship(order: OrderHeader, now: datetime) -> None:
+    order.ship("1Z 999", now)
+
+
+def cancel(order: OrderHeader, now: datetime) -> None:
+    order.cancel("enough", now)
+
+
+VERBS: list[Callable[[OrderHeader, datetime], None]] = [
+    OrderHeader.confirm,
+    OrderHeader.process,
+    ship,
+    OrderHeader.deliver,
+    cancel,
+]
+
+
+@thorough
+@given(st.lists(st.tuples(st.sampled_from(VERBS), times), max_size=8))
+def test_verbs_change_what_is_kept_as_they_change_the_order(
+    calls: list[tuple[Callable[[OrderHeader, datetime], None], datetime]],
+) -> None:
+    price = Money("EUR", Decimal("5.5"))
+    items = [ItemFields("anvil", "Anvil", 1, price), ItemFields("lamp", "Lamp", 2, price)]
+    fields = OrderFields(items=items, external_ref="A-1", metadata={"color": "red"})
+    order = EntityOrder.place(uuid4(), "ORD-1", fields, NOW)
+    order.add_tags([Tag(id=uuid4(), name="heavy")], NOW)
+    for verb, now in calls:
+        header = {field.name: getattr(order, field.name) for field in dataclasses.fields(OrderHeader)}
+        kept = KeptOrder(**header, message=kept_order(order))
+        with suppress(IllegalTransition):
+            verb(order, now)
+            verb(kept, now)
+        assert order_message(kept) == order_message(order)
+        assert Order.FromString(kept_order(kept)) == order_message(order)
 
 
 async def test_an_order_that_changes_hands_is_kept_no_longer(own: OwnServer, connection: asyncpg.Connection) -> None:

@@ -22,8 +22,9 @@ from commerce.orders.v1.order_service_pb2 import (
 )
 from commerce.orders.v1.tag_pb2 import Tag as TagMessage
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.application.ports import OrderFilter, Row
+from service.application.ports import KeptOrder, OrderFilter, Row
 from service.domain.events import etag_of
 from service.domain.orders import ItemFields, Order, OrderFields, OrderStatus
 from service.domain.tags import normalised
@@ -42,15 +43,16 @@ POSITION = ("create_time", "id")
 EVENT_POSITION = ("position",)
 TAG_POSITION = ("name",)
 
-# The values of an order, but for its lists.
+# The values of an order, but for its lists, and of one that is kept.
 _values = attrgetter(*(field.name for field in dataclasses.fields(Order) if field.name not in {"items", "tags"}))
+_kept_values = attrgetter(*(field.name for field in dataclasses.fields(KeptOrder)))
 # What the message that a call made last of an entity says, and that message: it is sent, and kept.
 _last: ContextVar[tuple[Sequence[object], OrderMessage] | None] = ContextVar("order_message", default=None)
 
 
-def order_message(order: Order | Row) -> OrderMessage:
+def order_message(order: Order | KeptOrder | Row) -> OrderMessage:
     """Return an order, an entity or a row, as a message."""
-    if isinstance(order, Order):
+    if isinstance(order, Order | KeptOrder):
         return _message_of_entity(order)
     return OrderMessage(**_fields(order)) if order.message is None else OrderMessage.FromString(order.message)
 
@@ -64,17 +66,31 @@ def add_orders(orders: RepeatedCompositeFieldContainer[OrderMessage], rows: Iter
             orders.add().MergeFromString(row.message)
 
 
-def kept_order(order: Order) -> bytes:
+def kept_order(order: Order | KeptOrder) -> bytes:
     """Return an order as it is kept in its row: an Order message on the wire."""
     return _message_of_entity(order).SerializeToString()
 
 
-def _message_of_entity(order: Order) -> OrderMessage:
-    made_of, known = (*_values(order), *order.items, *order.tags), _last.get()
+def _message_of_entity(order: Order | KeptOrder) -> OrderMessage:
+    made_of = _kept_values(order) if isinstance(order, KeptOrder) else (*_values(order), *order.items, *order.tags)
+    known = _last.get()
     if known and known[0] == made_of:
         return known[1]
-    message = OrderMessage(**_fields(order))
+    message = _changed_message(order) if isinstance(order, KeptOrder) else OrderMessage(**_fields(order))
     _last.set((made_of, message))
+    return message
+
+
+def _changed_message(order: KeptOrder) -> OrderMessage:
+    """Return the message that was read with what verbs change."""
+    message = OrderMessage.FromString(order.message)
+    message.status = _STATUSES[order.status]
+    message.etag = order.etag
+    message.update_time.CopyFrom(Timestamp(**timestamp(order.update_time)))
+    if order.tracking_number:
+        message.tracking_number = order.tracking_number
+    if order.cancel_reason:
+        message.cancel_reason = order.cancel_reason
     return message
 
 
