@@ -20,13 +20,13 @@ from benchmarks.calls import build
 from benchmarks.data import Data
 from benchmarks.database import filled_database
 from benchmarks.measuring import Bench, Plan, Shape, Subject
-from benchmarks.report import MAIN_SHAPE, verdicts_table, write_report
+from benchmarks.report import ALONE, MAIN_SHAPE, verdicts_table, write_report
 from benchmarks.results import Machine, Measurement, Results, now, versions
 from benchmarks.servers import KINDS, NODE, ROOT, running
 from benchmarks.workloads import WORKLOADS
 
 SCRATCH = ROOT / ".bench"
-SHAPES = {str(shape): shape for shape in (Shape(*MAIN_SHAPE), Shape(1, 1), Shape(16, 1), Shape(16, 8), Shape(64, 1))}
+SHAPES = {str(shape): shape for shape in (Shape(*MAIN_SHAPE), Shape(*ALONE), Shape(16, 1), Shape(16, 8), Shape(64, 1))}
 # Calls a second that leave a server time to spare, so that latencies are those of calls and not of queues.
 RATES = {
     "GetUser": 500,
@@ -54,11 +54,15 @@ class Choice:
     def plans(self, workload: str) -> Iterator[tuple[Shape, Plan]]:
         """Yield the shapes to measure a workload in."""
         others = replace(self.plan, rounds=(self.plan.rounds + 1) // 2, warm_up_seconds=self.plan.warm_up_seconds / 4)
+        # How long a call takes that is alone depends the most on what else the machine does just then.
+        alone = replace(others, rounds=3 * self.plan.rounds, seconds=self.plan.seconds / 6)
         for name in self.shapes:
             if name == "rate":
                 yield Shape(*MAIN_SHAPE, RATES[workload]), others
             elif name == str(Shape(*MAIN_SHAPE)):
                 yield SHAPES[name], self.plan
+            elif name == str(Shape(*ALONE)):
+                yield SHAPES[name], alone
             else:
                 yield SHAPES[name], replace(others, seconds=self.plan.seconds / 3)
 
@@ -134,7 +138,7 @@ def stop(_number: int, _frame: object) -> None:
 @click.option("--workload", "workloads", type=click.Choice(ALL.workloads), multiple=True, default=ALL.workloads)
 @click.option("--server", "servers", type=click.Choice(ALL.servers), multiple=True, default=ALL.servers)
 @click.option("--shape", "shapes", type=click.Choice(ALL.shapes), multiple=True, default=ALL.shapes)
-@click.option("--rounds", default=ALL.plan.rounds, show_default=True, help="Of 64x8; the others have half as many.")
+@click.option("--rounds", default=ALL.plan.rounds, show_default=True, help="Of 64x8; 1x1 has three times as many.")
 @click.option("--seconds", default=ALL.plan.seconds, show_default=True, help="Of one measured run at 64x8.")
 @click.option("--users", default=ALL.data.users, show_default=True)
 @click.option("--orders", default=ALL.data.orders, show_default=True)
