@@ -1,9 +1,10 @@
 """What the service sends to PostgreSQL, and who waits there."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import asyncpg
 from sqlalchemy import event
@@ -21,6 +22,15 @@ NOT_OF_CALLS = (
 )
 
 
+# All that there are: a driver may keep one for longer than one statement.
+_connections: WeakSet[asyncpg.Connection] = WeakSet()
+
+
+@event.listens_for(Pool, "connect")
+def _remember(connection: Any, _record: object) -> None:
+    _connections.add(connection.driver_connection)
+
+
 @contextmanager
 def sent_statements(*, with_control: bool = False) -> Iterator[list[tuple[str, Any]]]:
     """Collect the statements that are sent while the block runs, each with its values.
@@ -29,7 +39,6 @@ def sent_statements(*, with_control: bool = False) -> Iterator[list[tuple[str, A
     are among them if asked for.
     """
     sent: list[tuple[str, Any]] = []
-    listening: list[asyncpg.Connection] = []
     # Of these the driver tells too.
     for_many_rows: set[str] = set()
 
@@ -49,19 +58,30 @@ def sent_statements(*, with_control: bool = False) -> Iterator[list[tuple[str, A
         if record.query not in for_many_rows and (with_control or not controls):
             keep(record.query, record.args)
 
-    def listen(connection: Any, *_rest: object) -> None:
-        listening.append(connection.driver_connection)
-        connection.driver_connection.add_query_logger(by_driver)
-
     event.listen(Engine, "before_cursor_execute", by_sqlalchemy)
-    event.listen(Pool, "checkout", listen)
     try:
-        yield sent
+        with _listening(by_driver):
+            yield sent
     finally:
-        event.remove(Pool, "checkout", listen)
         event.remove(Engine, "before_cursor_execute", by_sqlalchemy)
-        for connection in listening:
-            connection.remove_query_logger(by_driver)
+
+
+@contextmanager
+def _listening(logger: Callable[[asyncpg.connection.LoggedQuery], None]) -> Iterator[None]:
+    """Tell of the statements on all connections, those that there are and those that are made."""
+
+    def listen_to_new(connection: Any, _record: object) -> None:
+        connection.driver_connection.add_query_logger(logger)
+
+    for connection in list(_connections):
+        connection.add_query_logger(logger)
+    event.listen(Pool, "connect", listen_to_new)
+    try:
+        yield
+    finally:
+        event.remove(Pool, "connect", listen_to_new)
+        for connection in list(_connections):
+            connection.remove_query_logger(logger)
 
 
 async def until_someone_waits(connection: asyncpg.Connection) -> None:

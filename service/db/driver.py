@@ -8,12 +8,13 @@ execution, for ListOrders 0.68.)
 
 import asyncio
 from collections import namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
 import asyncpg
-from sqlalchemy import Executable, Numeric, Row, Select
+from sqlalchemy import Executable, Numeric, Row, Select, event
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -105,23 +106,43 @@ def _is_rolled_back(error: BaseException) -> bool:
 
 
 class Driver:
-    """Runs hot statements on the connections of an engine's pool, each in a transaction of its own; others too."""
+    """Runs hot statements on the connections of an engine's pool, each in a transaction of its own; others too.
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    Args:
+        engine: whose pool, of which others may use connections too.
+        keeps_one: whether to keep one of them from statement to statement, if there are more, until `give_back`. To
+            take one from the pool and to bring it back costs as much as to send the statement. (CPU for GetUser with 64
+            in flight: 0.93 of that without; time of a call that is alone: 0.93.)
+    """
+
+    def __init__(self, engine: AsyncEngine, *, keeps_one: bool = False) -> None:
         self._engine = for_single_statements(engine)
         self._pool = pool = engine.sync_engine.pool
         self._patience: float | None = pool.timeout() if isinstance(pool, QueuePool) else None
         # To wait here for one of the pool's connections costs less than to wait there.
-        self._connections = asyncio.Semaphore(pool.size() if isinstance(pool, QueuePool) else 1)
+        size = pool.size() if isinstance(pool, QueuePool) else 1
+        self._connections = asyncio.Semaphore(size)
+        self._keeps_one = keeps_one and size > 1
+        self._kept: PoolProxiedConnection | None = None
+        # How many others are taking a connection from the pool just now.
+        self._borrowers = 0
+        # How often the pool has lost a connection. Then it may have given up all, and what is kept has to go, too.
+        self._losses = 0
+        event.listen(pool, "invalidate", self._count_loss)
 
     async def rows(self, statement: Statement | Select[Any], values: Values) -> Sequence[Row[Any]]:
         """Return all rows of a statement that only reads, hot or not; raises StoreError."""
         if isinstance(statement, Statement):
             return await self.fetch(statement, values)
         with translated():
-            async with self._engine.connect() as connection:
+            connection = self._engine.connect()
+            with self.lending():
+                await connection.start()
+            try:
                 rows: Sequence[Row[Any]] = (await connection.execute(statement, values)).all()
                 return rows
+            finally:
+                await connection.close()
 
     async def fetch(
         self, statement: Statement, values: Values, *, lost: type[StoreError] = DatabaseUnavailable
@@ -148,7 +169,28 @@ class Driver:
         finally:
             self._connections.release()
 
+    def give_back(self) -> None:
+        """Give the connection that is kept back to the pool."""
+        kept, self._kept = self._kept, None
+        if kept:
+            kept.close()
+
+    @contextmanager
+    def lending(self) -> Iterator[None]:
+        """Keep nothing while the block takes a connection from the pool, which may have no other."""
+        self._borrowers += 1
+        self.give_back()
+        try:
+            yield
+        finally:
+            self._borrowers -= 1
+
+    def _count_loss(self, *_connection: object) -> None:
+        self._losses += 1
+        self.give_back()
+
     async def _fetch(self, statement: Statement, values: Values, lost: type[StoreError]) -> list[Any]:
+        losses = self._losses
         try:
             pooled = await self._check_out()
         except Exception as error:
@@ -179,13 +221,17 @@ class Driver:
             pooled.invalidate()
             raise
         finally:
-            pooled.close()
+            if self._keeps_one and not (self._kept or self._borrowers) and self._losses == losses:
+                self._kept = pooled
+            else:
+                pooled.close()
 
     async def _check_out(self) -> PoolProxiedConnection:
+        pooled, self._kept = self._kept, None
         while True:
             try:
                 # Without the detour through a greenlet where one is idle.
-                pooled = self._pool.connect()
+                pooled = pooled or self._pool.connect()
             except MissingGreenlet:
                 pooled = await greenlet_spawn(self._pool.connect)
             connection = cast("Any", pooled.driver_connection)
@@ -194,3 +240,4 @@ class Driver:
             # PostgreSQL ended it while it was idle.
             pooled.invalidate()
             pooled.close()
+            pooled = None

@@ -43,7 +43,7 @@ class Store:
         # Apart, so that a busy pool does not look like a lost database.
         self._probe_engine = create_engine(settings, pool_size=1)
         self._replica = replica
-        reader = self._reader = Reader(self.engine, replica)
+        reader = self._reader = Reader(self.engine, replica, keeps_one=True)
         self._numbers = OrderNumbers(reader)
         self._kept = kept
         self._kept_order = reader.point_reads(KEPT_BY_IDS, "ids")
@@ -63,6 +63,7 @@ class Store:
         """Return a unit of work, as `service.application.ports.UnitOfWorkFactory` says."""
         return UnitOfWork(
             self.engine,
+            self._reader.driver.lending,
             self._numbers,
             self._kept,
             self._kept_order,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import timedelta
 from functools import cached_property
 from types import TracebackType
@@ -70,6 +70,7 @@ class UnitOfWork:
     def __init__(  # noqa: PLR0913 - what it works with, and what the call says
         self,
         engine: AsyncEngine,
+        lending: Callable[[], AbstractContextManager[None]],
         numbers: OrderNumbers,
         kept: KeptMessages,
         kept_order: Callable[[UUID], Awaitable[Any]],
@@ -81,6 +82,7 @@ class UnitOfWork:
         at_once: bool,
     ) -> None:
         self._engine = engine
+        self._lending = lending
         # None until the transaction begins.
         self._session: AsyncSession | None = None
         self._events: list[Event] = []
@@ -234,7 +236,8 @@ class UnitOfWork:
             # Entities stay readable after the commit; what a repository loads is locked, so nothing needs a refresh.
             session = self._session = AsyncSession(self._engine, expire_on_commit=False, autoflush=False)
             event.listen(session.sync_session, "before_flush", self._collect_written)
-            await session.execute(_BEGIN, {"statement": milliseconds, "transaction": milliseconds + _MARGIN})
+            with self._lending():
+                await session.execute(_BEGIN, {"statement": milliseconds, "transaction": milliseconds + _MARGIN})
             if self._request:
                 await self._claim(session, self._request)
             if self._active:

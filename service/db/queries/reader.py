@@ -23,10 +23,11 @@ class Reader:
     Args:
         engine: leads to the primary.
         replica: what the reads of calls that prefer it may be answered by (`service.read_preference`).
+        keeps_one: as of `Driver`; until `drain`.
     """
 
-    def __init__(self, engine: AsyncEngine, replica: Replica | None = None) -> None:
-        self.driver = Driver(engine)
+    def __init__(self, engine: AsyncEngine, replica: Replica | None = None, *, keeps_one: bool = False) -> None:
+        self.driver = Driver(engine, keeps_one=keeps_one)
         self._replica = replica
         self.detached = Detached(lambda error: isinstance(error, StoreError | Overloaded))
 
@@ -56,8 +57,9 @@ class Reader:
         return get
 
     async def drain(self) -> None:
-        """Wait until nothing runs any more."""
+        """Wait until nothing runs any more; then all connections are back in their pool."""
         await self.detached.drain()
+        self.driver.give_back()
 
     async def first(
         self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
