@@ -12,63 +12,20 @@ same request id or external reference: it is the other way of doing it that wait
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import orjson
-from sqlalchemy import (
-    CTE,
-    ColumnElement,
-    LargeBinary,
-    Select,
-    Table,
-    Text,
-    bindparam,
-    column,
-    func,
-    select,
-    true,
-    update,
-)
-from sqlalchemy.dialects.postgresql import JSON, insert
-from sqlalchemy.types import TypeEngine
 
 from service.application.ports import KeptOrder, OutcomeUnknown, RequestKey
 from service.db.coalesce import Coalesced
 from service.db.driver import Driver, Statement
-from service.db.kept import FORM, KEEPS_MESSAGES
-from service.db.tables import events, order_items, orders, request_ids, users
+from service.db.order_statements import CHANGED, ITEM, ORDER, changing_many, changing_one, placing_many, placing_one
 from service.detached import Detached
 from service.domain.events import Event
 from service.domain.orders import Order, OrderItem
-from service.domain.users import UserState
 
 # Orders in one statement, if they take no more bytes together than a large one by itself.
 _MAX_ORDERS = 32
 _MAX_BYTES = 32 * 1024
-# A statement that waits longer for a lock gives up.
-_LOCK_TIMEOUT = "50ms"
-
-# What of a new order is written; the rest is null.
-_ORDER = (
-    "id",
-    "order_number",
-    "user_id",
-    "status",
-    "currency",
-    "total_amount",
-    "external_ref",
-    "metadata",
-    "version",
-    "create_time",
-    "update_time",
-    "message",
-)
-_ITEM = ("id", "product_id", "name", "quantity", "unit_price", "subtotal")
-# What of an order its verbs change.
-_CHANGED = ("id", "status", "tracking_number", "cancel_reason", "version", "update_time", "message")
-_EVENT = ("id", "aggregate_type", "aggregate_id", "type", "actor", "create_time", "changes", "user_id", "status")
-_REQUEST = ("caller", "method", "request_id", "body_digest", "response")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,29 +90,30 @@ class OrderWrites:
         return done
 
     async def _place(self, writes: Sequence[Write]) -> Sequence[bool | Exception]:
-        return await self._write(_placing, _placing_values, writes)
+        return await self._write(placing_one, placing_many, _placing_values, writes)
 
     async def _change(self, writes: Sequence[Write]) -> Sequence[bool | Exception]:
-        return await self._write(_changing, _changing_values, writes)
+        return await self._write(changing_one, changing_many, _changing_values, writes)
 
     async def _write(
         self,
-        statement: Callable[..., Statement],
+        for_one: Callable[..., Statement],
+        for_many: Callable[[], Statement],
         values: Callable[[Sequence[Write]], dict[str, object]],
         writes: Sequence[Write],
     ) -> Sequence[bool | Exception]:
         if len(writes) > 1 and sum(len(write.message) for write in writes) > _MAX_BYTES:
             first, second = writes[: len(writes) // 2], writes[len(writes) // 2 :]
-            return [*await self._write(statement, values, first), *await self._write(statement, values, second)]
+            return [done for half in (first, second) for done in await self._write(for_one, for_many, values, half)]
         together = _apart(writes)
         chosen = list(together.values())
-        form = statement(is_one=len(chosen) == 1, claims=any(write.request for write in chosen))
+        statement = for_many() if len(chosen) > 1 else for_one(claims=chosen[0].request is not None)
         try:
-            rows = await self._driver.fetch(form, values(chosen), lost=OutcomeUnknown)
+            rows = await self._driver.fetch(statement, values(chosen), lost=OutcomeUnknown)
         except Exception as error:  # noqa: BLE001 - raised in their callers
             if len(writes) == 1 or isinstance(error, OutcomeUnknown):
                 return [error] * len(writes)
-            return [done for write in writes for done in await self._write(statement, values, [write])]
+            return [done for write in writes for done in await self._write(for_one, for_many, values, [write])]
         written = {row.id for row in rows}
         return [index in together and write.order.id in written for index, write in enumerate(writes)]
 
@@ -196,18 +154,18 @@ def event_row(event: Event, actor: str) -> dict[str, object]:
 
 
 def _placing_values(writes: Sequence[Write]) -> dict[str, object]:
-    """Return the parameters of `_placing`."""
+    """Return the parameters for new orders."""
     items = [
-        {"order_id": write.order.id} | {name: getattr(item, name) for name in _ITEM}
+        {"order_id": write.order.id} | {name: getattr(item, name) for name in ITEM}
         for write in writes
         for item in write.items
     ]
-    return _given_values([_order_row(write, _ORDER) for write in writes]) | {"items": _json(items)}
+    return _given_values([_order_row(write, ORDER) for write in writes]) | {"items": _json(items)}
 
 
 def _changing_values(writes: Sequence[Write]) -> dict[str, object]:
-    """Return the parameters of `_changing`."""
-    return _given_values([_order_row(write, _CHANGED) | {"old_version": write.old_version} for write in writes])
+    """Return the parameters for orders that go to another status."""
+    return _given_values([_order_row(write, CHANGED) | {"old_version": write.old_version} for write in writes])
 
 
 def _order_row(write: Write, names: Sequence[str]) -> dict[str, object]:
@@ -223,7 +181,7 @@ def _order_row(write: Write, names: Sequence[str]) -> dict[str, object]:
 
 
 def _given_values(rows: Sequence[dict[str, object]]) -> dict[str, object]:
-    """Return the parameters of `_given`: of several, JSON, which is quicker to write than arrays of columns."""
+    """Return the parameters of these rows: of several, JSON."""
     return {f"given_{name}": value for name, value in rows[0].items()} if len(rows) == 1 else {"given": _json(rows)}
 
 
@@ -234,119 +192,3 @@ def _json(rows: Sequence[dict[str, object]]) -> str:
 def _text(value: object) -> str:
     # Decimals as text, which keeps them exact.
     return value.hex() if isinstance(value, bytes) else str(value)
-
-
-def _rows(parameter: str, columns: dict[str, TypeEngine[Any]]) -> Select[Any]:
-    """Return the rows of a parameter of JSON."""
-    # A record's columns take no collation, and of bytes it has the text.
-    plain = {name: Text() if isinstance(kind, Text | LargeBinary) else kind for name, kind in columns.items()}
-    function = func.json_to_recordset(bindparam(parameter, type_=Text).cast(JSON))
-    row = function.table_valued(*(column(name, kind) for name, kind in plain.items()), name=parameter)
-    row = row.render_derived(with_types=True)
-    return select(
-        *(
-            func.decode(row.c[name], "hex").label(name) if isinstance(kind, LargeBinary) else row.c[name]
-            for name, kind in columns.items()
-        )
-    )
-
-
-def _types(table: Table, names: Sequence[str], prefix: str = "") -> dict[str, TypeEngine[Any]]:
-    return {f"{prefix}{name}": table.c[name].type for name in names}
-
-
-@cache
-def _placing(*, is_one: bool, claims: bool) -> Statement:
-    given = _given(_types(orders, _ORDER), is_one=is_one, claims=claims)
-    # FOR SHARE: the users cannot be deactivated or deleted before this commits.
-    customers = (
-        select(users.c.id)
-        .select_from(_limited().join(users, true()))
-        .where(users.c.id.in_(select(given.c.user_id)), users.c.state == UserState.ACTIVE)
-        .with_for_update(read=True, skip_locked=True, of=users)
-        .cte("customers")
-    )
-    allowed = select(given).where(given.c.user_id.in_(select(customers.c.id))).cte("allowed")
-    wanted = select(*(allowed.c[name] for name in _ORDER)).where(*_are_claimed(allowed, claims=claims))
-    placed = insert(orders).from_select(list(_ORDER), wanted).returning(orders.c.id).cte("placed")
-    item = _rows("items", _types(order_items, ("order_id", *_ITEM))).subquery("item")
-    item_rows = select(item).where(item.c.order_id.in_(select(placed.c.id)))
-    items = insert(order_items).from_select(["order_id", *_ITEM], item_rows).cte("items")
-    return Statement(select(placed.c.id).add_cte(items, _event_of(placed, allowed)))
-
-
-@cache
-def _changing(*, is_one: bool, claims: bool) -> Statement:
-    kinds = _types(orders, _CHANGED) | {"old_version": orders.c.version.type}
-    given = _given(kinds, is_one=is_one, claims=claims)
-    # With credit, there is more to do. An order that is kept no longer was changed by somebody who did not count that.
-    is_as_it_was = (
-        orders.c.version == given.c.old_version,
-        orders.c.credit_state.is_(None),
-        orders.c.message.is_not(None),
-    )
-    allowed = (
-        select(given)
-        .select_from(_limited().join(given, true()).join(orders, orders.c.id == given.c.id))
-        .where(*is_as_it_was)
-        .with_for_update(key_share=True, skip_locked=True, of=orders)
-        .cte("allowed")
-    )
-    changed = (
-        update(orders)
-        .values({name: allowed.c[name] for name in _CHANGED if name != "id"})
-        .where(orders.c.id == allowed.c.id, *_are_claimed(allowed, claims=claims))
-        .returning(orders.c.id)
-        .cte("changed")
-    )
-    return Statement(select(changed.c.id).add_cte(_event_of(changed, allowed)))
-
-
-def _given(kinds: dict[str, TypeEngine[Any]], *, is_one: bool, claims: bool) -> CTE:
-    """Return the rows to write: of each order, these columns, those of its event and, with `claims`, its request id's.
-
-    One has a parameter for each column, which takes PostgreSQL 0.9 of the time that it takes to read it from JSON.
-    """
-    kinds = kinds | _types(events, _EVENT, "event_")
-    if claims:
-        kinds |= _types(request_ids, _REQUEST, "request_")
-    if not is_one:
-        return _rows("given", kinds).cte("given")
-    return select(*(bindparam(f"given_{name}", type_=kind).label(name) for name, kind in kinds.items())).cte("given")
-
-
-def _are_claimed(allowed: CTE, *, claims: bool) -> Sequence[ColumnElement[bool]]:
-    """Claim the request ids of these rows, and return the condition that one has none or got it."""
-    if not claims:
-        return ()
-    wanted = select(*(allowed.c[f"request_{name}"] for name in _REQUEST)).where(
-        allowed.c.request_request_id.is_not(None)
-    )
-    claimed = (
-        insert(request_ids)
-        # In one order, so that no two statements wait for each other.
-        .from_select(list(_REQUEST), wanted.order_by(allowed.c.request_request_id))
-        .on_conflict_do_nothing()
-        .returning(request_ids.c.method, request_ids.c.request_id)
-        .cte("claimed")
-    )
-    is_claimed = select(claimed.c.request_id).where(
-        claimed.c.method == allowed.c.request_method, claimed.c.request_id == allowed.c.request_request_id
-    )
-    return (allowed.c.request_request_id.is_(None) | is_claimed.exists(),)
-
-
-def _event_of(written: CTE, allowed: CTE) -> CTE:
-    """Write the events of the orders that were written."""
-    rows = select(*(allowed.c[f"event_{name}"] for name in _EVENT)).where(allowed.c.id.in_(select(written.c.id)))
-    return insert(events).from_select(list(_EVENT), rows).cte("event")
-
-
-def _limited() -> CTE:
-    """Limit how long the statement itself, which is a transaction, may wait for a lock.
-
-    And say that it keeps the messages of what it writes.
-    """
-    limit = func.set_config("lock_timeout", _LOCK_TIMEOUT, true())
-    keeps = func.set_config(KEEPS_MESSAGES, FORM, true())
-    return select(limit.label("limit"), keeps.label("keeps")).cte("limited").prefix_with("MATERIALIZED")
