@@ -128,7 +128,8 @@ class Driver:
         self._borrowers = 0
         # How often the pool has lost a connection. Then it may have given up all, and what is kept has to go, too.
         self._losses = 0
-        event.listen(pool, "invalidate", self._count_loss)
+        if self._keeps_one:
+            event.listen(pool, "invalidate", self._count_loss)
 
     async def rows(self, statement: Statement | Select[Any], values: Values) -> Sequence[Row[Any]]:
         """Return all rows of a statement that only reads, hot or not; raises StoreError."""
@@ -142,7 +143,7 @@ class Driver:
                 rows: Sequence[Row[Any]] = (await connection.execute(statement, values)).all()
                 return rows
             finally:
-                await connection.close()
+                await asyncio.shield(connection.close())
 
     async def fetch(
         self, statement: Statement, values: Values, *, lost: type[StoreError] = DatabaseUnavailable
@@ -233,7 +234,9 @@ class Driver:
                 # Without the detour through a greenlet where one is idle.
                 pooled = pooled or self._pool.connect()
             except MissingGreenlet:
-                pooled = await greenlet_spawn(self._pool.connect)
+                # None is idle, so what ends meanwhile is for whoever waits, also here.
+                with self.lending():
+                    pooled = await greenlet_spawn(self._pool.connect)
             connection = cast("Any", pooled.driver_connection)
             if not connection.is_closed():
                 return pooled

@@ -1,7 +1,7 @@
 """The statements of `service.db.at_once`: for one order, and for several.
 
-One has a parameter for each value, where it belongs. Several come as rows of JSON, which is quicker to write than
-arrays of columns, but takes PostgreSQL longer for each.
+One has a parameter for each value, where it belongs, but for its items. Several come as rows of JSON, which is quicker
+to write than arrays of columns, but takes PostgreSQL longer for each.
 """
 
 from collections.abc import Mapping, Sequence

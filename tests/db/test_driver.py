@@ -70,6 +70,17 @@ async def test_who_waits_for_a_connection_gets_that_of_the_statement_that_ends_n
         await other.close()
 
 
+async def test_a_statement_that_waits_for_a_connection_gets_that_of_the_one_that_ends_next(
+    engine: AsyncEngine, driver: Driver
+) -> None:
+    async with engine.connect():
+        sleeping = asyncio.create_task(driver.fetch(SLEEP, {}))
+        await asyncio.sleep(0.1)
+        # It would be told that the server is overloaded.
+        await pid_of(driver)
+        assert sleeping.done()
+
+
 async def test_what_is_kept_goes_with_all_others_when_one_leads_to_a_replica(
     engine: AsyncEngine, driver: Driver
 ) -> None:
