@@ -39,6 +39,9 @@ MANY = 40
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 # Each channel with a connection of its own, which the kernel gives to one of the listeners.
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
+# gRPC closes a connection that is led away with its last call. What a caller sends at that moment makes of it a reset,
+# which takes along answers that the kernel has not sent yet; a probe of the bandwidth comes just then, after answers.
+NO_PROBE = ("grpc.http2.bdp_probe", 0)
 
 
 class Served:
@@ -49,7 +52,7 @@ class Served:
         self.port = port
         self.health = health
         self.echo = echo
-        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OWN_CONNECTION)
+        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[*OWN_CONNECTION, NO_PROBE])
 
 
 def make_server(way: Way, echo: Echo, health: aio.HealthServicer) -> AcceptingServer:
