@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 _PACKAGES = ("grpcio", "protobuf", "SQLAlchemy", "asyncpg", "uvloop", "fastapi", "uvicorn")
 
@@ -22,12 +22,14 @@ class Spread(BaseModel):
     median: float
     min: float
     max: float
+    # In the order of the rounds; not kept in JSON.
+    rounds: tuple[float, ...] = Field(default=(), exclude=True)
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
         """Return the spread of these values, of which there is at least one."""
-        ordered = sorted(values)
-        return cls(median=round(statistics.median(ordered), 4), min=round(ordered[0], 4), max=round(ordered[-1], 4))
+        rounds = tuple(round(value, 4) for value in values)
+        return cls(median=round(statistics.median(rounds), 4), min=min(rounds), max=max(rounds), rounds=rounds)
 
 
 class Measurement(BaseModel):

@@ -3,9 +3,10 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +35,7 @@ from service.db.ledger import ledger_differences
 from service.db.readiness import problem_with, words_for
 from service.db.store import Store
 from service.logs import configure_logging
+from service.rpc.event_loop import new_event_loop
 from service.server import KEPT_MESSAGES, Server, StartError
 
 if TYPE_CHECKING:
@@ -78,7 +80,8 @@ def serve(*, dev: bool, host: str | None, port: int | None) -> None:
     with _one_line_errors():
         configure_logging(load(LogSettings))
         if not dev:
-            _run(_serve(load(ServerSettings, host=host, port=port)))
+            settings = load(ServerSettings, host=host, port=port)
+            _run(_serve(settings), partial(new_event_loop, settings.accept))
             return
         development = load(DevelopmentSettings)
         with embedded_postgres(development.data_dir, bin_dir=development.postgres_bin) as database_url:
@@ -87,7 +90,7 @@ def serve(*, dev: bool, host: str | None, port: int | None) -> None:
                 ServerSettings, DATABASE_URL=database_url, host=host, port=port, max_connection_age=0, shutdown_grace=1
             )
             _run(_migrate(settings, "head"))
-            _run(_serve(settings, development.data_dir))
+            _run(_serve(settings, development.data_dir), partial(new_event_loop, settings.accept))
 
 
 async def _serve(settings: ServerSettings, data_dir: Path | None = None) -> None:
@@ -251,8 +254,8 @@ main.add_command(import_users)
 main.add_command(export_orders)
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+def _run(work: Coroutine[Any, Any, T], new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop) -> T:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(work)
 
 

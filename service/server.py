@@ -41,7 +41,7 @@ from service.rpc.page_tokens import PageTokens
 from service.rpc.reflection import add_reflection
 from service.rpc.users import UserServicer
 from service.rpc.watch import Cursors, Watch
-from service.tuning import schedule_as_batch, settle
+from service.tuning import let_the_poller_wait, schedule_as_batch, settle
 
 # What all that write to a database keep there.
 KEPT_MESSAGES = KeptMessages(order=kept_order, user=kept_user)
@@ -152,6 +152,8 @@ class Server:
             accepts=settings.accepts,
             reuse_port=settings.reuse_port,
         )
+        if settings.scheduling == "batch":
+            let_the_poller_wait()
         await self._listen()
         self._watch = asyncio.create_task(self._readiness.watch())
         await self._server.start()

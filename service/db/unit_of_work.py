@@ -116,6 +116,14 @@ class UnitOfWork:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
+            await self._end(exc)
+        finally:
+            # Its repositories refer to it, so only a search for cycles would free them and all that they have read.
+            # (CPU for ConfirmOrder: 0.00 of that with them left.)
+            vars(self).clear()
+
+    async def _end(self, exc: BaseException | None) -> None:
+        try:
             if self._session:
                 # Rolls back what was not committed.
                 await self._session.close()

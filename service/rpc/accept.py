@@ -24,8 +24,14 @@ from service.rpc.interceptors.base import Handler, InterceptedMethods
 # Releases of grpcio with which all tests pass with `calls`.
 PROVEN = frozenset({"1.85.1"})
 _private: Any = cygrpc
+Accept = Literal["auto", "calls", "listeners"]
 
 log = structlog.get_logger()
+
+
+def uses_private_interface(accept: Accept) -> bool:
+    """Return whether calls are taken by gRPC's private interface."""
+    return accept == "calls" or (accept == "auto" and grpc.__version__ in PROVEN)
 
 
 class AcceptingServer:
@@ -44,16 +50,15 @@ class AcceptingServer:
         methods: InterceptedMethods,
         options: Sequence[tuple[str, int]],
         *,
-        accept: Literal["auto", "calls", "listeners"],
+        accept: Accept,
         accepts: int,
         reuse_port: bool,
     ) -> None:
-        if accept == "auto":
-            accept = "calls" if grpc.__version__ in PROVEN else "listeners"
+        private = uses_private_interface(accept)
         self._handlers = methods.handlers
-        self._accepts = accepts if accept == "calls" else 0
+        self._accepts = accepts if private else 0
         self._reuse_port = reuse_port
-        listeners = accepts if accept == "listeners" else 1
+        listeners = 1 if private else accepts
         # Without SO_REUSEPORT a second server is told that the port is taken; with it, both would share it silently.
         shared = int(reuse_port or listeners > 1)
         self._servers = [grpc.aio.server(options=[("grpc.so_reuseport", shared), *options]) for _ in range(listeners)]
@@ -103,16 +108,15 @@ class AcceptingServer:
             for service, named in self._handlers.items()
             for name, handler in named.items()
         }
-        resolver = _private._MethodResolver([], handlers)
         for path, handler in handlers.items():
             if _answers_once(handler):
                 for _ in range(self._accepts):
-                    task = asyncio.create_task(self._accept(core, path, resolver))
+                    task = asyncio.create_task(self._accept(core, path, handler))
                     self._accepting.add(task)
                     task.add_done_callback(self._accepting.discard)
 
-    async def _accept(self, core: Any, path: str, resolver: object) -> None:
-        """Take calls of a method and start them, as the library's own loop does."""
+    async def _accept(self, core: Any, path: str, handler: Handler) -> None:
+        """Take calls of a method and start them, as the library's own loop does once it has found the handler."""
         loop = asyncio.get_running_loop()
         name = path.encode()
         while core.is_running():
@@ -120,7 +124,7 @@ class AcceptingServer:
                 call = await core._request_registered_call(name)
             except _private._RequestCallError:
                 continue
-            answer = _private._handle_rpc(path, resolver, (), call, loop, False)
+            answer = _private._handle_unary_unary_rpc(handler, call, loop)
             task = loop.create_task(_private._schedule_rpc_coro(answer, call, loop, path))
             # Loops only hold tasks weakly.
             self._calls.add(task)

@@ -245,6 +245,21 @@ async def test_no_call_fails_while_a_balancer_sends_new_connections_to_another_s
     assert set(load.outcomes) == {"OK"}, load.outcomes
 
 
+async def test_threads_are_scheduled_as_the_setting_says(database_url: str) -> None:
+    async def scheduling(setting: str) -> dict[tuple[int, int], int]:
+        """Return how many threads of a server have which scheduling class and nice value."""
+        async with serving(database_url, scheduling=setting) as process:
+            await process.port()
+            threads = [int(task) for task in os.listdir(f"/proc/{process.pid}/task")]  # noqa: PTH208 - pathlib blocks
+            return Counter((os.sched_getscheduler(one), os.getpriority(os.PRIO_PROCESS, one)) for one in threads)
+
+    batch, normal = await scheduling("batch"), await scheduling("normal")
+    # One of gRPC's waits for the others; it has more of them, and the main thread is one.
+    assert batch.pop((os.SCHED_BATCH, 10)) == 1
+    assert batch.keys() == {(os.SCHED_BATCH, 0)}
+    assert normal.keys() == {(os.SCHED_OTHER, 0)}
+
+
 @pytest.fixture
 def taken_port() -> Iterator[int]:
     # Its owner would share it.
