@@ -28,7 +28,7 @@ def let_the_poller_wait() -> None:
 
     The event loop wakes it, several times for a call, and where both have to share a processor, it interrupted the loop
     each time, SCHED_BATCH or not. It has so little to do that it gets its share also where others want the processor.
-    (CPU for ConfirmOrder with two processes on two cores: 0.00 of that without.)
+    (CPU with two processes on two cores, for GetUser: 0.91 of that without; for ConfirmOrder 0.94.)
     """
     if sys.platform == "linux":
         for thread in threading.enumerate():

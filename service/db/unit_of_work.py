@@ -119,7 +119,7 @@ class UnitOfWork:
             await self._end(exc)
         finally:
             # Its repositories refer to it, so only a search for cycles would free them and all that they have read.
-            # (CPU for ConfirmOrder: 0.00 of that with them left.)
+            # (CPU for ConfirmOrder: 0.96 of that with them left.)
             vars(self).clear()
 
     async def _end(self, exc: BaseException | None) -> None:
