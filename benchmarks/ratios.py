@@ -1,7 +1,7 @@
 """Two ways to run this service, compared by their ratios: absolute figures are those of a machine and a day.
 
 A machine that others use too changes its speed several times a second, by as much as a half. So the two run in turns
-in many short rounds, and what counts is what all rounds together took: a median would be that of a few.
+in many short rounds, and the means of all rounds are compared: a median says only what a few of them took.
 """
 
 from collections.abc import Sequence
@@ -34,12 +34,12 @@ def print_ratios(bench: Bench, workloads: Sequence[str], shape: Shape, plan: Pla
     over: list[str] = []
     for workload in workloads:
         first, second = bench.measure(workload, shape, plan)
-        click.echo(f"{workload:<26}{first.server:>18}{second.server:>18}{'ratio':>8}{'half of the rounds':>21}")
+        click.echo(f"{workload:<26}{first.server:>18}{second.server:>18}{'ratio':>8}{'middle half, rounds':>22}")
         for figure, before, after in _figures(first, second):
-            means = f"{fmean(before.rounds):>18.2f}{fmean(after.rounds):>18.2f}"
-            lower, _, upper = quantiles(map(truediv, after.rounds, before.rounds), method="inclusive")
+            means = f"{fmean(before.values):>18.2f}{fmean(after.values):>18.2f}"
+            lower, _, upper = quantiles(map(truediv, after.values, before.values), method="inclusive")
             half = f"{lower:.2f} to {upper:.2f}"
-            click.echo(f"{figure:>26}{means}{_ratio(before, after):>8.3f}{half:>21}")
+            click.echo(f"{figure:>26}{means}{_ratio(before, after):>8.3f}{half:>22}")
         if _ratio(first.cpu_us, second.cpu_us) > limit:
             over.append(workload)
     if over:
@@ -54,4 +54,4 @@ def _figures(first: Measurement, second: Measurement) -> list[tuple[str, Spread,
 
 
 def _ratio(before: Spread, after: Spread) -> float:
-    return fmean(after.rounds) / fmean(before.rounds)
+    return fmean(after.values) / fmean(before.values)

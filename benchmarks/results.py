@@ -23,13 +23,13 @@ class Spread(BaseModel):
     min: float
     max: float
     # In the order of the rounds; not kept in JSON.
-    rounds: tuple[float, ...] = Field(default=(), exclude=True)
+    values: tuple[float, ...] = Field(default=(), exclude=True)
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
         """Return the spread of these values, of which there is at least one."""
-        rounds = tuple(round(value, 4) for value in values)
-        return cls(median=round(statistics.median(rounds), 4), min=min(rounds), max=max(rounds), rounds=rounds)
+        rounded = tuple(round(value, 4) for value in values)
+        return cls(median=round(statistics.median(rounded), 4), min=min(rounded), max=max(rounded), values=rounded)
 
 
 class Measurement(BaseModel):

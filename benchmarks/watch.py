@@ -14,6 +14,7 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -30,6 +31,7 @@ from service.db import migrate
 from service.db.embedded import embedded_postgres
 from service.db.engine import async_url, create_engine
 from service.logs import configure_logging
+from service.rpc.event_loop import new_event_loop
 from service.server import Server
 
 EVENTS = 50
@@ -185,7 +187,8 @@ async def migrated(url: str) -> None:
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve", url]:
-            uvloop.run(serve(url))
+            with asyncio.Runner(loop_factory=partial(new_event_loop, "auto")) as runner:
+                runner.run(serve(url))
         case ["watch", port, number]:
             uvloop.run(watch(port, int(number)))
         case _:

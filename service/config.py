@@ -117,13 +117,14 @@ class ServerSettings(DatabaseSettings, ReplicaSettings, PasswordSettings, WatchS
     accept: Literal["auto", "calls", "listeners"] = Field(
         "auto",
         description="how to take several calls at once: `calls` by gRPC's private interface, `listeners` by several "
-        "listeners on the port; `auto`: `calls` with a release of grpcio that is known to allow it, else `listeners`",
+        "listeners on the port; `auto`: `calls` with a release of grpcio that is known to allow it, else `listeners`. "
+        "With `calls`, the event loop uses that interface, too",
     )
     accepts: Count = Field(16, description="calls of each method, or listeners, that are waited for at once")
     scheduling: Literal["batch", "normal"] = Field(
         "batch",
-        description="how Linux schedules the server: with `batch` its threads do not interrupt each other, which costs "
-        "less; `normal` for other systems",
+        description="how Linux schedules the server: with `batch` (SCHED_BATCH, and a higher nice value for a thread "
+        "of gRPC) its threads do not interrupt each other, which costs less; `normal` for other systems",
     )
     default_deadline: Seconds = Field(
         30, description="seconds for a call whose caller set no deadline, and at most for any"

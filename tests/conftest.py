@@ -3,11 +3,9 @@
 TEST_DATABASE_URL runs everything on another server: a URL of a superuser's database.
 """
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -17,18 +15,12 @@ from service.db import migrate
 from service.db.embedded import embedded_postgres
 from service.db.engine import async_url, create_engine
 from service.logs import configure_logging
-from service.rpc.event_loop import new_event_loop
 from service.server import Server
 from tests.kept_orders import kept_orders, stored_orders
 from tests.kept_users import kept_users, stored_users
 from tests.support import FAST_PASSWORDS, Clients, connect, driver_connection
 
 TEMPLATE = "commerce_template"
-
-
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Let everything run on the event loop that serves."""
-    return {"served": partial(new_event_loop, "auto")}
 
 
 @pytest.fixture(scope="session")

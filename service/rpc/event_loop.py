@@ -48,7 +48,7 @@ def _is_grpcs(callback: Callable[..., Any]) -> bool:
 
 
 def _read_all(events: socket.socket, callback: Callable[[*_Args], Any], *args: *_Args) -> None:
-    """Read all bytes but one, which gRPC reads itself, and would wait for."""
+    """Read all bytes but one, which gRPC reads itself."""
     waiting = len(events.recv(_MOST, socket.MSG_PEEK))
     if waiting > 1:
         events.recv(waiting - 1)

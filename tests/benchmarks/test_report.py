@@ -40,7 +40,7 @@ def test_a_missing_peer_is_a_dash_in_the_table() -> None:
 
 
 def test_a_figure_is_the_median_of_its_rounds_with_the_least_and_the_most() -> None:
-    assert Spread.of([5, 1, 9, 2, 3]) == Spread(median=3, min=1, max=9, rounds=(5, 1, 9, 2, 3))
+    assert Spread.of([5, 1, 9, 2, 3]) == Spread(median=3, min=1, max=9, values=(5, 1, 9, 2, 3))
 
 
 def test_the_report_keeps_what_people_wrote(tmp_path: Path) -> None:

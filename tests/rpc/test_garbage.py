@@ -4,6 +4,8 @@ import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from types import FunctionType
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,12 @@ async def own(postgres_url: str, template_url: str) -> AsyncIterator[OwnServer]:
         yield own
 
 
+def name_of(left: Any) -> str:
+    """Return the name of a function, with its module, or else that of an object's type."""
+    named = left if isinstance(left, FunctionType) else type(left)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
 @contextmanager
 def cycles() -> Iterator[Counter[str]]:
     """Count what only a search for cycles finds after the block, by its types."""
@@ -26,7 +34,7 @@ def cycles() -> Iterator[Counter[str]]:
     try:
         yield found
         gc.collect()
-        found.update(f"{type(left).__module__}.{type(left).__qualname__}" for left in gc.garbage)
+        found.update(name_of(left) for left in gc.garbage)
     finally:
         gc.set_debug(0)
         gc.garbage.clear()

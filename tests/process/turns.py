@@ -1,24 +1,25 @@
-"""The event loop that serves, `service.rpc.event_loop`."""
+"""How much of what gRPC has to tell an event loop is left after a few turns: `python -m tests.process.turns ACCEPT`."""
 
 import asyncio
 import gc
 import socket
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fcntl import ioctl
+from functools import partial
 from termios import FIONREAD
 from typing import Any
 
 import grpc
-import uvloop
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # not in the library's stubs
 
-from service.rpc.event_loop import EventLoop, new_event_loop
+from service.rpc.event_loop import new_event_loop
 
-# Turns of the loop; far fewer than calls.
+# Far fewer than calls.
 TURNS = 5
 CALLS = 50
 
@@ -31,19 +32,18 @@ def answering() -> Iterator[int]:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Test", {"Echo": method}),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    yield port
-    server.stop(0).wait()
-
-
-def waking_sockets() -> list[socket.socket]:
-    """Return the pair by which gRPC wakes the event loop."""
-    queues = [found for found in gc.get_objects() if isinstance(found, cygrpc.PollerCompletionQueue)]
-    return [found for queue in queues for found in gc.get_referents(queue) if isinstance(found, socket.socket)]
+    try:
+        yield port
+    finally:
+        server.stop(0).wait()
 
 
 def bytes_to_read() -> int:
-    sizes = (ioctl(waking.fileno(), FIONREAD, bytes(4)) for waking in waking_sockets())
-    return int(sum(struct.unpack("i", size)[0] for size in sizes))
+    """Return how many bytes there are for the event loop in the sockets by which gRPC wakes it."""
+    (queue,) = (found for found in gc.get_objects() if isinstance(found, cygrpc.PollerCompletionQueue))
+    sockets = [found for found in gc.get_referents(queue) if isinstance(found, socket.socket)]
+    assert sockets
+    return int(sum(struct.unpack("i", ioctl(one.fileno(), FIONREAD, bytes(4)))[0] for one in sockets))
 
 
 def block_until_readable(count: int) -> None:
@@ -54,8 +54,8 @@ def block_until_readable(count: int) -> None:
         time.sleep(0.01)
 
 
-async def test_all_that_grpc_has_to_tell_is_read_in_one_turn() -> None:
-    assert isinstance(asyncio.get_running_loop(), EventLoop)
+async def bytes_left() -> int:
+    """Return what is left a few turns after the answers to many calls have come."""
     with answering() as port:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             echo: Any = channel.unary_unary("/Test/Echo")
@@ -66,11 +66,11 @@ async def test_all_that_grpc_has_to_tell_is_read_in_one_turn() -> None:
             block_until_readable(CALLS)
             for _ in range(TURNS):
                 await asyncio.sleep(0)
-            assert bytes_to_read() == 0
+            left = bytes_to_read()
             assert await asyncio.gather(*calls) == [b"%d" % number for number in range(CALLS)]
+    return left
 
 
-def test_the_loop_is_uvloops_own_where_nothing_of_grpcs_is_used() -> None:
-    loop = new_event_loop("listeners")
-    assert type(loop) is uvloop.Loop
-    loop.close()
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=partial(new_event_loop, sys.argv[1])) as runner:  # type: ignore[arg-type] # one of them
+        print(runner.run(bytes_left()))  # noqa: T201 - for who runs it
