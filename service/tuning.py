@@ -9,7 +9,7 @@ import threading
 _YOUNG_OBJECTS = 20_000
 # Every so many times also among those that were there the last time. A refused call is a cycle: gRPC keeps the
 # exception that ends it, whose traceback has what keeps that. With 20, these took 20 MB more before they were found.
-_TIMES = 5
+_TIMES = 2
 _NICER = 10
 
 
