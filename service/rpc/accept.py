@@ -103,15 +103,10 @@ class AcceptingServer:
 
     def _accept_more(self, core: Any) -> None:
         """Ask for more calls of every method that answers once; gRPC's own loop goes on asking for one of each."""
-        handlers = {
-            f"/{service}/{name}": handler
-            for service, named in self._handlers.items()
-            for name, handler in named.items()
-        }
-        for path, handler in handlers.items():
-            if _answers_once(handler):
-                for _ in range(self._accepts):
-                    task = asyncio.create_task(self._accept(core, path, handler))
+        for service, handlers in self._handlers.items():
+            for name, handler in handlers.items():
+                for _ in range(self._accepts if _answers_once(handler) else 0):
+                    task = asyncio.create_task(self._accept(core, f"/{service}/{name}", handler))
                     self._accepting.add(task)
                     task.add_done_callback(self._accepting.discard)
 

@@ -72,5 +72,5 @@ async def bytes_left() -> int:
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=partial(new_event_loop, sys.argv[1])) as runner:  # type: ignore[arg-type] # one of them
+    with asyncio.Runner(loop_factory=partial(new_event_loop, sys.argv[1])) as runner:  # type: ignore[arg-type] # as settings have it
         print(runner.run(bytes_left()))  # noqa: T201 - for who runs it

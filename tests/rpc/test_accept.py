@@ -6,7 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import grpc
@@ -18,7 +18,7 @@ from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub, add_HealthServicer_to_server
 
-from service.rpc.accept import PROVEN, AcceptingServer
+from service.rpc.accept import PROVEN, Accept, AcceptingServer
 from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.interceptors.errors import ErrorInterceptor
@@ -28,7 +28,6 @@ from tests.faults import eventually
 from tests.support import connect
 from tests.watching import watch_orders
 
-Accept = Literal["auto", "calls", "listeners"]
 # How, and how many.
 Way = tuple[Accept, int]
 WAYS: list[Way] = [("calls", 1), ("calls", 16), ("listeners", 1), ("listeners", 4)]
