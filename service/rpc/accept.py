@@ -111,19 +111,23 @@ class AcceptingServer:
                     task.add_done_callback(self._accepting.discard)
 
     async def _accept(self, core: Any, path: str, handler: Handler) -> None:
-        """Take calls of a method and start them, as the library's own loop does once it has found the handler."""
-        loop = asyncio.get_running_loop()
+        """Take calls of a method and start them."""
         name = path.encode()
         while core.is_running():
+            # In no variable: there, the last call would stay until the next comes.
             try:
-                call = await core._request_registered_call(name)
+                self._start(await core._request_registered_call(name), path, handler)
             except _private._RequestCallError:
                 continue
-            answer = _private._handle_unary_unary_rpc(handler, call, loop)
-            task = loop.create_task(_private._schedule_rpc_coro(answer, call, loop, path))
-            # Loops only hold tasks weakly.
-            self._calls.add(task)
-            task.add_done_callback(self._calls.discard)
+
+    def _start(self, call: Any, path: str, handler: Handler) -> None:
+        """Start a call, as the library's own loop does once it has found the handler."""
+        loop = asyncio.get_running_loop()
+        answer = _private._handle_unary_unary_rpc(handler, call, loop)
+        task = loop.create_task(_private._schedule_rpc_coro(answer, call, loop, path))
+        # Loops only hold tasks weakly.
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
 
 
 def _answers_once(handler: Handler) -> bool:

@@ -1,61 +1,200 @@
 """That what a call leaves is freed at once: a search for cycles takes time from all other calls."""
 
+import asyncio
 import gc
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from types import FunctionType
 from typing import Any
+from uuid import UUID
 
+import grpc
 import pytest
+import uvloop
+from commerce.orders.v1.order_service_pb2 import ConfirmOrderRequest, CreateOrderRequest
+from commerce.users.v1.user_service_pb2 import CreateUserRequest, GetUserRequest
 
-from tests.wire import GOOD_REQUESTS, METHODS, OwnServer, call, own_server
+from tests.sent import until_someone_waits
+from tests.support import PASSWORD, Clients, new_order, new_user
+from tests.watching import eventually
+from tests.wire import GOOD_REQUESTS, METHODS, OwnServer, call, call_bytes, own_server
+
+Calls = Callable[[], Awaitable[None]]
 
 
-@pytest.fixture(scope="module")
-async def own(postgres_url: str, template_url: str) -> AsyncIterator[OwnServer]:
-    async with own_server(postgres_url, template_url) as own:
-        yield own
+class Observed:
+    """A server in this process, and what its calls leave.
+
+    On the kind of event loop that serves: asyncio's own keeps a timer that was cancelled, with all that it would need.
+    """
+
+    def __init__(self, runner: asyncio.Runner, own: OwnServer) -> None:
+        self.run = runner.run
+        self.clients: Clients = own.clients
+        self.connection = own.connection
+        self._tasks_when_idle = runner.run(_tasks())
+
+    def good_requests(self, method: str, count: int) -> list[Any]:
+        """Make so many requests for a method that work."""
+
+        async def make() -> list[Any]:
+            return [await GOOD_REQUESTS[method](self.clients) for _ in range(count)]
+
+        return self.run(make())
+
+    def found_after(self, calls: Calls) -> Counter[str]:
+        """Count what only a search for cycles finds after these calls, by its types."""
+        self.run(self._idle())
+        found: Counter[str] = Counter()
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            self.run(self._ended(calls))
+            gc.collect()
+            found.update(_name(left) for left in gc.garbage)
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+        return found
+
+    async def _ended(self, calls: Calls) -> None:
+        await calls()
+        await self._idle()
+
+    async def _idle(self) -> None:
+        async def idle() -> bool:
+            return await _tasks() <= self._tasks_when_idle
+
+        await eventually(idle)
 
 
-def name_of(left: Any) -> str:
+async def _tasks() -> int:
+    return len(asyncio.all_tasks())
+
+
+def _name(left: Any) -> str:
     """Return the name of a function, with its module, or else that of an object's type."""
     named = left if isinstance(left, FunctionType) else type(left)
     return f"{named.__module__}.{named.__qualname__}"
 
 
-@contextmanager
-def cycles() -> Iterator[Counter[str]]:
-    """Count what only a search for cycles finds after the block, by its types."""
-    found: Counter[str] = Counter()
-    gc.collect()
-    gc.disable()
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
-        yield found
-        gc.collect()
-        found.update(name_of(left) for left in gc.garbage)
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
+@pytest.fixture(scope="module")
+def server(postgres_url: str, template_url: str) -> Iterator[Observed]:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        serving = own_server(postgres_url, template_url)
+        own = runner.run(serving.__aenter__())
+        try:
+            yield Observed(runner, own)
+        finally:
+            runner.run(serving.__aexit__(None, None, None))
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-async def test_a_call_leaves_no_cycles_of_ours(own: OwnServer, method: str) -> None:
-    requests = [await GOOD_REQUESTS[method](own.clients) for _ in range(3)]
-    with cycles() as found:
+def test_a_call_leaves_no_cycles_of_ours(server: Observed, method: str) -> None:
+    requests = server.good_requests(method, 3)
+
+    async def calls() -> None:
         for request in requests:
-            await call(own.clients.channel, method, request)
+            await call(server.clients.channel, method, request)
+
+    found = server.found_after(calls)
     # The statements that SQLAlchemy makes for a call have some, with what they are given.
     assert not {name for name in found if name.startswith(("service.", "commerce."))}, found
 
 
-async def test_most_calls_leave_no_cycles_of_grpcs(own: OwnServer) -> None:
-    request = await GOOD_REQUESTS["GetUser"](own.clients)
-    calls = 100
-    with cycles() as found:
-        for _ in range(calls):
-            await call(own.clients.channel, "GetUser", request)
+def test_most_calls_leave_no_cycles_of_grpcs(server: Observed) -> None:
+    count = 100
+    requests = server.good_requests("GetUser", count)
+
+    async def calls() -> None:
+        for request in requests:
+            await call(server.clients.channel, "GetUser", request)
+
+    found = server.found_after(calls)
     # Each that its own loop takes, which are one for each of ours that waits for a call.
-    assert found["grpc._cython.cygrpc._HandlerCallDetails"] < calls / 10, found
+    assert found["grpc._cython.cygrpc._HandlerCallDetails"] < count / 10, found
+
+
+NOBODY = str(UUID(int=1))
+# What is refused on each way that a failure takes, and with which code.
+REFUSED: dict[str, tuple[str, bytes, grpc.StatusCode]] = {
+    "malformed": ("GetUser", b"not a message", grpc.StatusCode.INVALID_ARGUMENT),
+    "invalid": ("CreateOrder", b"", grpc.StatusCode.INVALID_ARGUMENT),
+    "not found by a read": ("GetUser", GetUserRequest(id=NOBODY).SerializeToString(), grpc.StatusCode.NOT_FOUND),
+    "not found by a write": (
+        "ConfirmOrder",
+        ConfirmOrderRequest(id=NOBODY).SerializeToString(),
+        grpc.StatusCode.NOT_FOUND,
+    ),
+    "no such user": (
+        "CreateOrder",
+        CreateOrderRequest(order=new_order(NOBODY)).SerializeToString(),
+        grpc.StatusCode.NOT_FOUND,
+    ),
+}
+
+
+def assert_nothing_of_calls(found: Counter[str]) -> None:
+    """Fail if what was found has to do with calls, but for what gRPC's own loop leaves (see above)."""
+    of_calls = ("service.", "commerce.", "builtins.traceback", "grpc._cython.cygrpc.RPCState")
+    assert not {name for name in found if name.startswith(of_calls)}, found
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refused_call_leaves_no_cycles(server: Observed, case: str) -> None:
+    method, request, code = REFUSED[case]
+
+    async def calls() -> None:
+        for _ in range(3):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call_bytes(server.clients.channel, method, request)
+            assert refused.value.code() == code
+            # It has a traceback with this frame: a cycle of the test's.
+            del refused
+
+    assert_nothing_of_calls(server.found_after(calls))
+
+
+def test_a_call_that_a_constraint_refuses_leaves_no_cycles(server: Observed) -> None:
+    user = server.run(server.clients.create_user())
+    request = CreateUserRequest(user=new_user(email=user.email), password=PASSWORD)
+
+    async def calls() -> None:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await server.clients.users.CreateUser(request)
+        assert refused.value.code() == grpc.StatusCode.ALREADY_EXISTS
+        del refused
+
+    assert_nothing_of_calls(server.found_after(calls))
+
+
+def test_a_call_that_its_caller_leaves_leaves_no_cycles(server: Observed) -> None:
+    user = server.run(server.clients.create_user())
+
+    async def calls() -> None:
+        async with server.connection.transaction():
+            await server.connection.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", UUID(user.id))
+            left = server.clients.orders.CreateOrder(CreateOrderRequest(order=new_order(user.id)))
+            await until_someone_waits(server.connection)
+            left.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await left
+
+    assert_nothing_of_calls(server.found_after(calls))
+
+
+def test_an_ended_call_is_not_kept_until_the_next(server: Observed) -> None:
+    def kept() -> int:
+        return sum(_name(alive) == "grpc._cython.cygrpc.RPCState" for alive in gc.get_objects())
+
+    async def calls() -> None:
+        for _ in range(50):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call_bytes(server.clients.channel, "GetOrder", b"not a message")
+
+    before = kept()
+    server.found_after(calls)
+    # gRPC's own loop keeps the last that it took.
+    assert kept() <= before + 1

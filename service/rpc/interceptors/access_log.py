@@ -40,8 +40,11 @@ class AccessLogInterceptor(Interceptor):
             token = call_id.set(sent)
             try:
                 response = await call(request, context)
-            except grpc.aio.AbortError:
+            except grpc.aio.AbortError as error:
                 code = context.code().name
+                # gRPC keeps the error with the call, and the frames that it went through hold the call.
+                error.__traceback__ = None
+                del context
                 raise
             else:
                 code = "OK"

@@ -49,8 +49,18 @@ async def _abort(method: Method, context: Context, failure: BaseException) -> No
         error_id = str(uuid4())
         log.error("internal error", method=method.path, error_id=error_id, **where_raised(failure))
         status = internal_error(error_id)
+    _forget_frames(failure)
     grpc_status = rpc_status.to_status(status)
     # What is set so far (the caller's x-request-id) would be replaced by the details.
     sent = context.trailing_metadata() or ()
     trailing = (*sent, *grpc_status.trailing_metadata)
     await context.abort(grpc_status.code, grpc_status.details, trailing)
+
+
+def _forget_frames(failure: BaseException) -> None:
+    """Free what the frames hold that a failure and its causes went through: they hold the failure, and so keep it."""
+    error: BaseException | None = failure
+    # Each at most once: a cause may have been raised again while its effect was handled.
+    while error and error.__traceback__:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
