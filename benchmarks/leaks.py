@@ -1,8 +1,13 @@
 """What a connection and a call take of the server's memory, and what they leave: `python -m benchmarks.leaks`.
 
-Calls are of all kinds: reads, pages and orders as in the workload Mixed, refused and unknown ones, and some that their
-caller leaves or that outlast their deadline. What they leave is the slope of the resident memory over the second half
-of them: the first fills caches, pools and the allocator's own reserves. A day of 12 calls a second is a million.
+Calls are of all kinds: reads, pages and orders as in the workload Mixed, refused and unknown ones. What they leave is
+the slope of the resident memory over the second half of them: the first fills caches, pools and the allocator's own
+reserves. A day of 12 calls a second is a million.
+
+Those that their callers leave, or that outlast their deadline, are measured by themselves, because grpcio does leave
+something of them: what it made to read a request, or to send an answer, when the caller goes at that moment
+(https://github.com/grpc/grpc/issues/43360, open with 1.85.3). Of a call that is left while it is worked on nothing
+stays. Here a thousand callers come and go at once, so that most go while their requests are read.
 """
 
 import asyncio
@@ -39,9 +44,13 @@ WARM_UP = 2000
 # Between two looks at the memory.
 CHUNK = 20_000
 # Of all calls.
-REFUSED, LEFT = 0.08, 0.04
+REFUSED = 0.08
 CONNECTIONS, STREAMS = 8, 8
 LIMIT_MB = 4.0
+# How often as many as there can be at once leave their calls, and what each of these may leave: less than what this
+# service keeps of a call.
+ROUNDS_LEFT = 20
+LIMIT_LEFT_BYTES = 400
 # So that all who wait for a lock, or for a connection to the database, wait long enough.
 PATIENT = ("env", "COMMERCE_DB_POOL_TIMEOUT=60", *KINDS[0].command)
 SETTLED_BYTES = 100_000
@@ -71,9 +80,11 @@ def main(*, calls: int) -> None:
             with callers("leave", server.port, AT_ONCE, data.user_id(data.users)):
                 pass
             megabytes = measure_slope(mixture, server, calls)
+            left_bytes = measure_left(server, data.user_id(data.users))
     click.echo(f"{megabytes:+.1f} MB in a million calls; {mixture.failed} of all calls failed that should not have")
-    if megabytes > LIMIT_MB:
-        raise click.ClickException(f"that is more than {LIMIT_MB:g} MB")
+    click.echo(f"{left_bytes:+.0f} bytes of each call that its caller leaves")
+    if megabytes > LIMIT_MB or left_bytes > LIMIT_LEFT_BYTES:
+        raise click.ClickException(f"more than {LIMIT_MB:g} MB, or {LIMIT_LEFT_BYTES} bytes of each that is left")
 
 
 def measure_held(kind: str, server: Server, database: Database) -> None:
@@ -114,12 +125,28 @@ def measure_slope(mixture: "Mixture", server: Server, calls: int) -> float:
     points: list[tuple[int, int]] = []
     for made in range(CHUNK, calls + CHUNK, CHUNK):
         mixture.make(server, CHUNK)
-        # When also those have ended whose caller has left.
         points.append((made, settled(server)))
         click.echo(f"{made:>10} calls{points[-1][1] / 1e6:>9.1f} MB")
-    xs, ys = zip(*points[len(points) // 2 :], strict=True)
     # Bytes by call are megabytes by million calls.
-    return statistics.linear_regression(xs, ys).slope
+    return slope(points)
+
+
+def measure_left(server: Server, user_id: str) -> float:
+    """Return how many bytes a call leaves whose caller leaves it."""
+    points: list[tuple[int, int]] = []
+    for left in range(1, ROUNDS_LEFT + 1):
+        server.shorten_log()
+        with callers("leave", server.port, AT_ONCE, user_id):
+            pass
+        points.append((left * AT_ONCE * CALLS_LEFT, settled(server)))
+        click.echo(f"{points[-1][0]:>10} left {points[-1][1] / 1e6:>9.1f} MB")
+    return slope(points)
+
+
+def slope(points: list[tuple[int, int]]) -> float:
+    """Return the bytes by call over the second half of the points."""
+    calls, resident = zip(*points[len(points) // 2 :], strict=True)
+    return statistics.linear_regression(calls, resident).slope
 
 
 USERS, ORDERS = "/commerce.users.v1.UserService", "/commerce.orders.v1.OrderService"
@@ -143,7 +170,6 @@ class Mixture:
         self.failed = 0
         self._program = program
         self._good = WORKLOADS["Mixed"].grpc(data, Random(1))
-        self._user_id = data.user_id(data.users)
         self._file = program.with_name("calls")
 
     def make(self, server: Server, count: int) -> None:
@@ -153,13 +179,11 @@ class Mixture:
             click.ClickException: a call was not refused that should have been.
 
         """
-        refused, left = int(count * REFUSED), int(count * LEFT)
+        refused = int(count * REFUSED)
         server.shorten_log()
-        self.failed += self._failures(server, islice(self._good, count - refused - left), count - refused - left)
+        self.failed += self._failures(server, islice(self._good, count - refused), count - refused)
         if self._failures(server, REFUSED_CALLS, refused) != refused:
             raise click.ClickException("a call that is wrong was not refused")
-        with callers("leave", server.port, left // CALLS_LEFT, self._user_id):
-            pass
 
     def _failures(self, server: Server, calls: Iterable[Call], count: int) -> int:
         write_calls(self._file, calls)

@@ -7,9 +7,6 @@ import threading
 
 # Python looks for cycles after every 700 new objects, which calls make in an instant, with next to no cycles in them.
 _YOUNG_OBJECTS = 20_000
-# Every so many times also among those that were there the last time. A refused call is a cycle: gRPC keeps the
-# exception that ends it, whose traceback has what keeps that. With 20, these took 20 MB more before they were found.
-_TIMES = 2
 # At so much, Linux gives a thread a tenth of the share that one without has, when both want to run.
 _NICER = 10
 
@@ -47,4 +44,4 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, _TIMES, _TIMES)
+    gc.set_threshold(_YOUNG_OBJECTS)
