@@ -10,15 +10,14 @@ from uuid import uuid4
 
 import pytest
 
-from service.config import DatabaseSettings, LogSettings, ServerSettings, load
+from service.config import DatabaseSettings, ServerSettings, load
 from service.db import migrate
 from service.db.embedded import embedded_postgres
 from service.db.engine import async_url, create_engine
-from service.logs import configure_logging
 from service.server import Server
 from tests.kept_orders import kept_orders, stored_orders
 from tests.kept_users import kept_users, stored_users
-from tests.support import FAST_PASSWORDS, Clients, connect, driver_connection
+from tests.support import FAST_PASSWORDS, Clients, connect, driver_connection, log_everything
 
 TEMPLATE = "commerce_template"
 
@@ -97,7 +96,7 @@ async def running_server(database_url: str, **settings: object) -> AsyncIterator
 
 @pytest.fixture(scope="session", autouse=True)
 def _logging() -> None:
-    configure_logging(load(LogSettings, log_format="json", log_level="debug"))
+    log_everything()
 
 
 @asynccontextmanager

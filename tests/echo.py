@@ -11,10 +11,9 @@ from commerce.users.v1.user_service_pb2 import GetUserRequest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodDescriptorProto, ServiceDescriptorProto
 
-from service.config import LogSettings, load
-from service.logs import configure_logging
 from service.rpc.interceptors.base import Context
 from tests.faults import eventually
+from tests.support import log_everything
 
 # Its messages are a request of ours, whose rules it so has.
 SERVICE = "commerce.testing.v1.EchoService"
@@ -123,11 +122,10 @@ class Log:
 @contextmanager
 def logged() -> Iterator[Log]:
     """Collect what is logged while the block runs, all there is."""
-    settings = load(LogSettings, log_format="json", log_level="debug")
     with redirect_stderr(io.StringIO()) as output:
-        configure_logging(settings)
+        log_everything()
         yield Log(output)
-    configure_logging(settings)
+    log_everything()
 
 
 async def call(

@@ -3,7 +3,6 @@ import csv
 import json
 import stat
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,27 +10,12 @@ from uuid import uuid4
 import commerce.users.v1.user_service_pb2 as pb
 import grpc
 import pytest
-from click.testing import CliRunner
 from commerce.orders.v1.order_pb2 import Order
 from commerce.users.v1.user_pb2 import User, UserProfile
 from google.protobuf.json_format import Parse
 
-from service.cli import main
 from service.server import Server
-from tests.support import PASSWORD, Clients, fails
-
-
-@dataclass
-class Ran:
-    status: int
-    stdout: str
-    stderr: str
-
-
-async def commerce(*arguments: str | Path) -> Ran:
-    """Run the command in this process, which is quicker: the server answers it from the event loop."""
-    result = await asyncio.to_thread(CliRunner().invoke, main, list(map(str, arguments)))
-    return Ran(result.exit_code, result.stdout, result.stderr)
+from tests.support import PASSWORD, Clients, Ran, commerce, fails
 
 
 async def commerce_process(*arguments: str | Path) -> Ran:

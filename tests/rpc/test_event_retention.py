@@ -1,19 +1,16 @@
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import asyncpg
 import grpc
 import pytest
-from click.testing import CliRunner
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.cli import main
 from service.config import DatabaseSettings, load
 from service.db.engine import create_engine
 from service.db.gc import sweep_events
 from tests.rpc.test_watch import committed, ids, served
-from tests.support import driver_connection, fails
+from tests.support import commerce, driver_connection, fails
 from tests.watching import insert_events, watch_orders, watch_users
 
 NOW = timedelta(0)
@@ -120,10 +117,9 @@ async def test_gc_keeps_events_for_as_long_as_it_is_told(
     await connection.execute("UPDATE events SET create_time = now() - interval '89 days'")
 
     async def swept() -> str:
-        # In a thread: the command runs an event loop of its own.
-        result = await asyncio.to_thread(CliRunner().invoke, main, ["gc"])
-        assert result.exit_code == 0, result.output
-        (line,) = (line for line in result.output.splitlines() if line.endswith(" old events"))
+        ran = await commerce("gc")
+        assert ran.status == 0, ran
+        (line,) = (line for line in ran.stdout.splitlines() if line.endswith(" old events"))
         return line
 
     assert await swept() == "swept 0 old events"
