@@ -45,7 +45,7 @@ def main(*, workloads: Sequence[str], rounds: int, seconds: float, small: int, l
             kind = replace(KINDS[0], name=f"{orders:,} orders")
             subjects.append(Subject(stack.enter_context(running(kind, database.url, logs)), database))
         bench = Bench(build(SCRATCH), subjects, SCRATCH)
-        print_ratios(bench, workloads, SHAPE, Plan(rounds, seconds, warm_up_seconds=1), limit=LIMIT)
+        print_ratios(bench, workloads, SHAPE, Plan(rounds, seconds, warm_up_seconds=1, same_calls=True), limit=LIMIT)
 
 
 if __name__ == "__main__":

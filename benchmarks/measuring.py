@@ -48,6 +48,9 @@ class Plan:
     # Of the calls before, which nobody looks at.
     warm_up_seconds: float
     most_calls: int = sys.maxsize
+    # Whether a run has as many calls with each server, those of the quickest: then what a run costs by itself, most of
+    # all its connections, weighs the same where servers are to be compared to the percent.
+    same_calls: bool = False
 
 
 class _Sample(NamedTuple):
@@ -93,6 +96,8 @@ class Bench:
         counts = {
             subject: self._warm_up(feeds[subject.database], subject.server, load, plan) for subject, load in loads
         }
+        if plan.same_calls:
+            counts = dict.fromkeys(counts, max(counts.values()))
         samples: dict[Subject, list[_Sample]] = {subject: [] for subject, _ in loads}
         for turn in range(plan.rounds):
             first = turn % len(loads)

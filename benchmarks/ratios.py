@@ -20,7 +20,7 @@ WORKLOAD = click.option(
     "--workload", "workloads", type=click.Choice(list(WORKLOADS)), multiple=True, default=list(WORKLOADS)
 )
 ROUNDS = click.option("--rounds", type=click.IntRange(min=2), default=50, show_default=True)
-SECONDS = click.option("--seconds", default=0.4, show_default=True, help="Of one measured run.")
+SECONDS = click.option("--seconds", default=0.4, show_default=True, help="Of one measured run, with the quicker.")
 SHAPE = Shape(*MAIN_SHAPE)
 
 

@@ -51,7 +51,7 @@ def main(*, workloads: Sequence[str], rounds: int, seconds: float) -> None:
         one, several = (stack.enter_context(running(kind, database.url, logs)) for kind in (ONE, SEVERAL))
         wait_until_all_serve(several)
         bench = Bench(build(SCRATCH), [Subject(one, database), Subject(several, database)], SCRATCH)
-        print_ratios(bench, workloads, SHAPE, Plan(rounds, seconds, warm_up_seconds=1), limit=LIMIT)
+        print_ratios(bench, workloads, SHAPE, Plan(rounds, seconds, warm_up_seconds=1, same_calls=True), limit=LIMIT)
 
 
 def wait_until_all_serve(server: Server) -> None:
