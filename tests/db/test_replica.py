@@ -32,7 +32,9 @@ ANY_LAG = 600
 @pytest.fixture(scope="module")
 def primary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a server of this module's own, to copy."""
-    with embedded_postgres(tmp_path_factory.mktemp("primary")) as url:
+    # Each copy is a checkpoint, after which nothing else keeps what a replica that is behind still needs.
+    settings = {"wal_keep_size": "1GB"}
+    with embedded_postgres(tmp_path_factory.mktemp("primary"), settings=settings) as url:
         yield url
 
 
