@@ -118,7 +118,7 @@ class ServerSettings(DatabaseSettings, ReplicaSettings, PasswordSettings, WatchS
         "auto",
         description="how to take several calls at once: `calls` by gRPC's private interface, `listeners` by several "
         "listeners on the port; `auto`: `calls` with a release of grpcio that is known to allow it, else `listeners`. "
-        "With `calls`, the event loop uses that interface, too",
+        "With `calls`, the event loop uses that interface, too. The line `serving` of the log says which it is",
     )
     accepts: Count = Field(16, description="calls of each method, or listeners, that are waited for at once")
     scheduling: Literal["batch", "normal"] = Field(

@@ -158,7 +158,7 @@ class Server:
         self._watch = asyncio.create_task(self._readiness.watch())
         await self._server.start()
         settle()
-        log.info("serving", host=settings.host, port=self.port)
+        log.info("serving", host=settings.host, port=self.port, accept=self._server.accept)
 
     async def _listen(self) -> None:
         host, port = self.settings.host, self.settings.port

@@ -16,17 +16,14 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import grpc
-import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # not in the library's stubs
 
 from service.rpc.interceptors.base import Handler, InterceptedMethods
 
 # Releases of grpcio with which all tests pass with `calls`.
-PROVEN = frozenset({"1.85.1"})
+PROVEN = frozenset({"1.85.1", "1.85.3"})
 _private: Any = cygrpc
 Accept = Literal["auto", "calls", "listeners"]
-
-log = structlog.get_logger()
 
 
 def uses_private_interface(accept: Accept) -> bool:
@@ -43,6 +40,9 @@ class AcceptingServer:
         accept: how to take calls (see above); `auto` is `calls` with a grpcio that is known to allow it.
         accepts: how many calls of each method, or how many listeners.
         reuse_port: whether other processes may listen on the port too.
+
+    Attributes:
+        accept: how calls are taken, `calls` or `listeners`.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class AcceptingServer:
         reuse_port: bool,
     ) -> None:
         private = uses_private_interface(accept)
+        self.accept: Accept = "calls" if private else "listeners"
         self._handlers = methods.handlers
         self._accepts = accepts if private else 0
         self._reuse_port = reuse_port

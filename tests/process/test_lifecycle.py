@@ -245,6 +245,12 @@ async def test_no_call_fails_while_a_balancer_sends_new_connections_to_another_s
     assert set(load.outcomes) == {"OK"}, load.outcomes
 
 
+@pytest.mark.parametrize(("setting", "way"), [("auto", "calls"), ("listeners", "listeners")])
+async def test_the_log_says_how_calls_are_taken(database_url: str, setting: str, way: str) -> None:
+    async with serving(database_url, accept=setting) as process:
+        assert (await process.until_logged("serving"))["accept"] == way
+
+
 async def test_threads_are_scheduled_as_the_setting_says(database_url: str) -> None:
     async def scheduling(setting: str) -> dict[tuple[int, int], int]:
         """Return how many threads of a server have which scheduling class and nice value."""

@@ -392,10 +392,12 @@ async def test_the_installed_release_of_grpcio_has_been_tested_with_calls(monkey
     # A new release must be looked at: `service.rpc.accept` uses what it may change. Then add it there.
     assert grpc.__version__ in PROVEN
     async with serving(("auto", 3)) as served:
+        assert served.server.accept == "calls"
         assert listening_sockets(served.port) == 1
         assert await call(served.channel, "UnaryUnary", "one") == ["one"]
     monkeypatch.setattr("service.rpc.accept.PROVEN", frozenset({"1.0.0"}))
     async with serving(("auto", 3)) as served:
+        assert served.server.accept == "listeners"
         assert listening_sockets(served.port) == 3
         assert await call(served.channel, "UnaryUnary", "one") == ["one"]
 
