@@ -20,7 +20,7 @@ run: $(READY) ## Serve on 127.0.0.1:50051 with an embedded PostgreSQL (data in .
 	@exec $(BIN)/commerce serve --dev
 
 .PHONY: test
-test: lint types layers protos breaking migrations dockerfile tests ## Check everything, as CI does: all from lint to tests, and bench-smoke
+test: lint types layers protos breaking migrations dockerfile peers tests ## Check everything, as CI does: all from lint to tests, and bench-smoke
 	@if $(CAN_BUILD_LOAD); then $(MAKE) --no-print-directory bench-smoke ARGS=; \
 	else echo "bench-smoke is left out: gcc or the headers of nghttp2 (libnghttp2-dev) are missing"; fi
 
@@ -85,6 +85,11 @@ benchmarks: $(READY) ## Latency of watches; with DATABASE_URL (migrated, to be f
 
 # The program that makes the calls is in C.
 CAN_BUILD_LOAD = echo '\#include <nghttp2/nghttp2.h>' | gcc -E - >/dev/null 2>&1
+
+# Where bench-smoke runs, so do the tests of the servers that it compares: they need what these need.
+.PHONY: peers
+peers: $(READY)
+	@if $(CAN_BUILD_LOAD); then $(MAKE) --no-print-directory $(BENCH_READY) node; fi
 
 .PHONY: bench
 bench: $(BENCH_READY) node ## Compare with other servers in docs/performance.md; only some: make bench ARGS="--workload GetUser"
