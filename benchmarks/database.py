@@ -29,6 +29,12 @@ _SETTINGS = {
     KEEPS_MESSAGES: FORM,
 }
 _UNFINISHED = "filling"
+# Brings all of a database into memory, as far as that holds it: who is measured first would wait for the disk.
+_READ_ALL = """
+    CREATE EXTENSION IF NOT EXISTS pg_prewarm;
+    SELECT pg_prewarm(oid, 'read') FROM pg_class
+    WHERE relkind IN ('r', 'i') AND relnamespace = 'public'::regnamespace;
+"""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ class Database:
 def filled_database(folder: Path, wanted: data.Data, url: str | None = None) -> Iterator[Database]:
     """Yield the database of a URL, filled if it is empty; without one that of an embedded PostgreSQL kept in `folder`.
 
+    The latter is in memory then, as far as that holds it.
+
     Raises:
         click.ClickException: the database of the URL holds something else.
 
@@ -75,6 +83,7 @@ def filled_database(folder: Path, wanted: data.Data, url: str | None = None) -> 
             asyncio.run(_execute(_plain(postgres_url), f'ALTER DATABASE "{_UNFINISHED}" RENAME TO "{name}"'))
         pid = int((folder / "pgdata" / "postmaster.pid").read_text().split("\n", 1)[0])
         own_url = _plain(postgres_url, name)
+        asyncio.run(_execute(own_url, _READ_ALL))
         yield Database(own_url, wanted, pid, asyncio.run(_version(own_url)))
 
 
