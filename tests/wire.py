@@ -24,13 +24,13 @@ from service.db.tables import metadata
 from tests.conftest import running_server
 from tests.support import PASSWORD, Clients, connect, driver_connection, new_order, new_user
 
-METHODS: dict[str, MethodDescriptor] = {
+_ALL: dict[str, MethodDescriptor] = {
     method.name: method
     for file, service in ((users_pb.DESCRIPTOR, "UserService"), (orders_pb.DESCRIPTOR, "OrderService"))
     for method in file.services_by_name[service].methods
-    # Streams have tests of their own: they take no request that can be repeated as it is.
-    if not (method.client_streaming or method.server_streaming)
 }
+# Streams have tests of their own: they take no request that can be repeated as it is.
+METHODS = {name: method for name, method in _ALL.items() if not (method.client_streaming or method.server_streaming)}
 
 
 def _writes(method: MethodDescriptor) -> bool:
@@ -54,7 +54,7 @@ def response_class(method: str) -> type[Any]:
 
 def path_of(method: str) -> str:
     """Return the path of a method in HTTP/2."""
-    return f"/{METHODS[method].containing_service.full_name}/{method}"
+    return f"/{_ALL[method].containing_service.full_name}/{method}"
 
 
 async def call_bytes(channel: grpc.aio.Channel, method: str, request: bytes) -> bytes:

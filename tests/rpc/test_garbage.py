@@ -11,7 +11,7 @@ from uuid import UUID
 import grpc
 import pytest
 import uvloop
-from commerce.orders.v1.order_service_pb2 import ConfirmOrderRequest, CreateOrderRequest
+from commerce.orders.v1.order_service_pb2 import ConfirmOrderRequest, CreateOrderRequest, WatchOrdersRequest
 from commerce.users.v1.user_service_pb2 import CreateUserRequest, GetUserRequest
 
 from tests.sent import until_someone_waits
@@ -133,6 +133,13 @@ REFUSED: dict[str, tuple[str, bytes, grpc.StatusCode]] = {
         CreateOrderRequest(order=new_order(NOBODY)).SerializeToString(),
         grpc.StatusCode.NOT_FOUND,
     ),
+    # On the wire, a stream of one message is the same as a message.
+    "a stream of responses": (
+        "WatchOrders",
+        WatchOrdersRequest(cursor="none of ours").SerializeToString(),
+        grpc.StatusCode.INVALID_ARGUMENT,
+    ),
+    "a stream of requests": ("ImportUsers", b"not a message", grpc.StatusCode.INVALID_ARGUMENT),
 }
 
 
