@@ -2,7 +2,8 @@
 
 Two servers of this service run at once, one on a small and one on a large database, each with a PostgreSQL of its own
 in `.bench`, and are measured in turns. There are two orders for each user. Only the ratio of server CPU is held to a
-limit: what PostgreSQL takes grows a little with the depth of its indexes and with what its memory does not hold.
+limit: what PostgreSQL takes grows with its indexes and with what its memory does not hold, for rows that are picked one
+by one about twofold.
 """
 
 import signal
