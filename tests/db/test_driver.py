@@ -13,8 +13,8 @@ from service.db.connections.engine import create_engine
 from service.db.connections.executor import StatementExecutor
 from service.db.connections.statement import Statement
 
-PID = Statement(select(func.pg_backend_pid().label("pid")))
-SLEEP = Statement(select(func.pg_sleep(0.3)))
+PID = Statement("pid", select(func.pg_backend_pid().label("pid")))
+SLEEP = Statement("sleep", select(func.pg_sleep(0.3)))
 
 
 @pytest.fixture

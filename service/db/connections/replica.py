@@ -41,13 +41,15 @@ _DATABASE: tuple[ColumnElement[Any], ...] = (
 )
 _SAME = ("cluster", "database", "timeline")
 _PRIMARY = Statement(
+    "primary_position",
     select(
         literal_column("pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')").label("position"),
         literal_column("left(pg_walfile_name(pg_current_wal_flush_lsn()), 8)").label("timeline"),
         *_DATABASE,
-    )
+    ),
 )
 _REPLICA = Statement(
+    "replica_position",
     select(
         literal_column("pg_is_in_recovery()").label("is_replica"),
         literal_column("pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')").label("position"),
@@ -55,7 +57,7 @@ _REPLICA = Statement(
             "timeline"
         ),
         *_DATABASE,
-    )
+    ),
 )
 
 log = structlog.get_logger()

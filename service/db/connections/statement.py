@@ -25,21 +25,23 @@ class Statement:
     """A statement of SQLAlchemy Core, compiled.
 
     Attributes:
+        name: what logs, golden files and plans call it.
         core: the statement itself.
         text: what PostgreSQL gets.
     """
 
-    def __init__(self, core: Executable) -> None:
+    def __init__(self, name: str, core: Executable) -> None:
         compiled: Any = core.compile(dialect=_DIALECT)  # type: ignore[attr-defined] # every statement has it
+        self.name = name
         self.core = core
         self.text = str(compiled)
         processors: Mapping[str, _Processor] = compiled._bind_processors  # noqa: SLF001 - as SQLAlchemy's own execution
         # Literals are parameters too; no call names them.
         self._parameters: list[tuple[str, _Processor | None, Any]] = []
-        for name in compiled.positiontup or ():
-            processor, literal = processors.get(name), compiled.params[name]
+        for parameter in compiled.positiontup or ():
+            processor, literal = processors.get(parameter), compiled.params[parameter]
             known = processor(literal) if processor and literal is not None else literal
-            self._parameters.append((name, processor, known))
+            self._parameters.append((parameter, processor, known))
         columns = compiled._result_columns  # noqa: SLF001
         row: Any = namedtuple("Row", [column.keyname for column in columns])  # type: ignore[misc] # noqa: PYI024 - the columns are known only now
         # Its own `_make` is written in Python, and checks how many values there are.

@@ -101,8 +101,8 @@ def _select_orders() -> Select[Any]:
 
 
 _ORDERS = _select_orders()
-_BY_IDS = Statement(_ORDERS.where(is_one_of(orders.c.id, "ids")))
-_BY_NUMBER = Statement(_ORDERS.where(orders.c.order_number == bindparam("order_number")))
+_BY_IDS = Statement("orders_by_ids", _ORDERS.where(is_one_of(orders.c.id, "ids")))
+_BY_NUMBER = Statement("order_by_number", _ORDERS.where(orders.c.order_number == bindparam("order_number")))
 
 _ORDER_COUNT = select(func.count()).select_from(order_tags).where(order_tags.c.tag_id == tags.c.id)
 _TAGS = select(tags.c.name, _ORDER_COUNT.scalar_subquery().label("order_count"))
@@ -209,7 +209,8 @@ def _page_statement(names: tuple[str, ...], *, descending: bool, first: bool, in
     if any(map(_is_tag, names)) and "user_id" not in names and not include_total_size:
         wanted = _ORDERS.where(orders.c.id.in_(_ids_by_tag(names, descending=descending, first=first)))
     return Statement(
-        page_select(wanted, keys, first=first, include_total_size=include_total_size, descending=descending)
+        "list_orders",
+        page_select(wanted, keys, first=first, include_total_size=include_total_size, descending=descending),
     )
 
 

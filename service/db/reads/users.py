@@ -18,11 +18,11 @@ from service.domain.search import SearchQuery
 from service.domain.users import UserState
 
 _USERS = select(*USER_COLUMNS)
-_BY_IDS = Statement(_USERS.where(is_one_of(users.c.id, "ids")))
+_BY_IDS = Statement("users_by_ids", _USERS.where(is_one_of(users.c.id, "ids")))
 _EMAIL = func.lower(users.c.email) == func.lower(bindparam("email"))
 _USERNAME = users.c.username == bindparam("username")
-_BY_EMAIL = Statement(_USERS.where(_EMAIL))
-_BY_USERNAME = Statement(_USERS.where(_USERNAME))
+_BY_EMAIL = Statement("user_by_email", _USERS.where(_EMAIL))
+_BY_USERNAME = Statement("user_by_username", _USERS.where(_USERNAME))
 _KNOWN_EMAILS = select(func.lower(users.c.email).label("email")).where(
     func.lower(users.c.email) == any_(bindparam("emails", type_=ARRAY(Text)))
 )
@@ -52,7 +52,8 @@ def _page_statement(names: tuple[str, ...], order_by: str, *, first: bool, inclu
     wanted = _USERS.where(*(_CONDITIONS[name] for name in names))
     keys = _KEYS[order_by]
     return Statement(
-        page_select(wanted, keys, first=first, include_total_size=include_total_size, descending=order_by == "NEWEST")
+        "list_users",
+        page_select(wanted, keys, first=first, include_total_size=include_total_size, descending=order_by == "NEWEST"),
     )
 
 

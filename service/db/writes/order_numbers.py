@@ -11,7 +11,7 @@ from service.db.tables import ORDER_NUMBER_BLOCK, order_number_sequence
 if TYPE_CHECKING:
     from asyncio import Task
 
-_NEXT_BLOCK = Statement(select(order_number_sequence.next_value().label("start")))
+_NEXT_BLOCK = Statement("next_order_numbers", select(order_number_sequence.next_value().label("start")))
 
 
 class OrderNumbers:

@@ -51,7 +51,9 @@ def _whole_orders() -> Select[Any]:
 
 _WHOLE_BY_IDS = _whole_orders().where(is_one_of(orders.c.id, "ids"))
 _KEPT = [field.name for field in fields(EncodedOrder)]
-ENCODED_ORDERS_BY_ID = Statement(select(*(orders.c[name] for name in _KEPT)).where(is_one_of(orders.c.id, "ids")))
+ENCODED_ORDERS_BY_ID = Statement(
+    "encoded_orders_by_ids", select(*(orders.c[name] for name in _KEPT)).where(is_one_of(orders.c.id, "ids"))
+)
 
 
 class Orders:

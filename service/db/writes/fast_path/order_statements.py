@@ -96,7 +96,10 @@ def placing_one(*, claims: bool) -> Statement:
     item = _rows("items", _types(order_items, _ITEM_ROW)).subquery("item")
     rows = select(item).select_from(item.join(placed, true()))
     items = insert(order_items).from_select(list(_ITEM_ROW), rows).cte("items")
-    return Statement(select(placed.c.id).add_cte(items, _event(given, placed)))
+    return Statement(
+        "place_order_with_request_id" if claims else "place_order",
+        select(placed.c.id).add_cte(items, _event(given, placed)),
+    )
 
 
 @cache
@@ -118,7 +121,10 @@ def changing_one(*, claims: bool) -> Statement:
         .returning(orders.c.id)
         .cte("changed")
     )
-    return Statement(select(changed.c.id).add_cte(_event(given, changed)))
+    return Statement(
+        "change_order_with_request_id" if claims else "change_order",
+        select(changed.c.id).add_cte(_event(given, changed)),
+    )
 
 
 def _parameters(types: Types) -> dict[str, BindParameter[Any]]:
@@ -158,7 +164,7 @@ def placing_many() -> Statement:
     item = _rows("items", _types(order_items, _ITEM_ROW)).subquery("item")
     item_rows = select(item).where(item.c.order_id.in_(select(placed.c.id)))
     items = insert(order_items).from_select(list(_ITEM_ROW), item_rows).cte("items")
-    return Statement(select(placed.c.id).add_cte(items, _events_of(placed, allowed)))
+    return Statement("place_orders", select(placed.c.id).add_cte(items, _events_of(placed, allowed)))
 
 
 @cache
@@ -179,7 +185,7 @@ def changing_many() -> Statement:
         .returning(orders.c.id)
         .cte("changed")
     )
-    return Statement(select(changed.c.id).add_cte(_events_of(changed, allowed)))
+    return Statement("change_orders", select(changed.c.id).add_cte(_events_of(changed, allowed)))
 
 
 def _rows(parameter: str, types: Types) -> Select[Any]:
