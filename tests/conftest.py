@@ -15,9 +15,9 @@ from service.db.connections.engine import async_url, create_engine
 from service.db.operations import migrate
 from service.devtools.embedded_postgres import embedded_postgres
 from service.server import Server
-from tests.kept_orders import kept_orders, stored_orders
-from tests.kept_users import kept_users, stored_users
-from tests.support import FAST_PASSWORDS, Clients, connect, driver_connection, log_everything
+from tests.support.clients import FAST_PASSWORDS, Clients, connect, driver_connection, log_everything
+from tests.support.encoded_orders import kept_orders, stored_orders
+from tests.support.encoded_users import kept_users, stored_users
 
 TEMPLATE = "commerce_template"
 

@@ -9,9 +9,9 @@ import pytest
 from benchmarks.data import ORDERS_OF_A_REGULAR, Data, fill, reset
 from benchmarks.workloads import WORKLOADS
 from tests.conftest import running_server
-from tests.kept_orders import kept_orders, stored_orders
-from tests.kept_users import kept_users, stored_users
-from tests.support import driver_connection
+from tests.support.clients import driver_connection
+from tests.support.encoded_orders import kept_orders, stored_orders
+from tests.support.encoded_users import kept_users, stored_users
 
 DATA = Data(users=200, orders=400)
 WRITING = ("CreateOrder", "CreateOrderWithRequestId", "ConfirmOrder")

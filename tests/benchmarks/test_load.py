@@ -10,7 +10,7 @@ from benchmarks.calls import BadReplyError, CannotBuildError, Load, Outcome, bui
 from benchmarks.workloads import Call
 from service.server import Server
 from tests.conftest import running_server
-from tests.support import Clients
+from tests.support.clients import Clients
 
 EIGHT_IN_FLIGHT = Load(connections=2, streams=4)
 ONE_BY_ONE = Load(connections=1, streams=1)

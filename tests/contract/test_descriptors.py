@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as users_pb
@@ -17,7 +16,8 @@ from google.api.field_behavior_pb2 import OUTPUT_ONLY, field_behavior
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodOptions
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 SERVICES = (
     users_pb.DESCRIPTOR.services_by_name["UserService"],
     orders_pb.DESCRIPTOR.services_by_name["OrderService"],

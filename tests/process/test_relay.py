@@ -18,9 +18,10 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from tests.conftest import running_server
-from tests.process.running import PATIENCE_SECONDS, ROOT, Running, commerce, free_port, running
-from tests.support import Clients, connect, driver_connection
-from tests.watching import eventually, insert_events
+from tests.support.clients import Clients, connect, driver_connection
+from tests.support.paths import ROOT
+from tests.support.running import PATIENCE_SECONDS, Running, commerce, free_port, running
+from tests.support.watching import eventually, insert_events
 
 BROKER = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "nats-server"
 

@@ -8,9 +8,9 @@ import grpc
 import pytest
 
 from tests.conftest import running_server
-from tests.process.running import commerce, free_port, running
-from tests.support import Clients, connect, driver_connection, new_order
-from tests.watching import Stream
+from tests.support.clients import Clients, connect, driver_connection, new_order
+from tests.support.running import commerce, free_port, running
+from tests.support.watching import Stream
 
 # More of them: COMMERCE_TEST_KILLS=20 pytest tests/process/test_watch_crash.py
 KILLS = int(os.environ.get("COMMERCE_TEST_KILLS", "3"))

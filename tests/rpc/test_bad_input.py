@@ -17,8 +17,8 @@ from google.type.interval_pb2 import Interval
 from google.type.money_pb2 import Money
 from grpc import StatusCode
 
-from tests.support import Failure, fails, item, new_order, new_user
-from tests.wire import GOOD_REQUESTS, METHODS, OwnServer, call, call_bytes, own_server
+from tests.support.clients import Failure, fails, item, new_order, new_user
+from tests.support.wire import GOOD_REQUESTS, METHODS, OwnServer, call, call_bytes, own_server
 
 MAX_MESSAGE_BYTES = 1000
 MAX_DETAILS_BYTES = 4096

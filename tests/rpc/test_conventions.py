@@ -10,8 +10,8 @@ from commerce.users.v1.user_pb2 import User
 from google.api.field_behavior_pb2 import OUTPUT_ONLY, field_behavior
 from grpc import StatusCode
 
-from tests.support import PASSWORD, Clients, fails, new_order, new_user
-from tests.wire import (
+from tests.support.clients import PASSWORD, Clients, fails, new_order, new_user
+from tests.support.wire import (
     GOOD_REQUESTS,
     METHODS,
     MUTATIONS,

@@ -14,10 +14,10 @@ import uvloop
 from commerce.orders.v1.order_service_pb2 import ConfirmOrderRequest, CreateOrderRequest, WatchOrdersRequest
 from commerce.users.v1.user_service_pb2 import CreateUserRequest, GetUserRequest
 
-from tests.sent import until_someone_waits
-from tests.support import PASSWORD, Clients, new_order, new_user
-from tests.watching import eventually
-from tests.wire import GOOD_REQUESTS, METHODS, OwnServer, call, call_bytes, own_server
+from tests.support.clients import PASSWORD, Clients, new_order, new_user
+from tests.support.sent_statements import until_someone_waits
+from tests.support.watching import eventually
+from tests.support.wire import GOOD_REQUESTS, METHODS, OwnServer, call, call_bytes, own_server
 
 Calls = Callable[[], Awaitable[None]]
 
