@@ -10,8 +10,9 @@ from service.application.maintenance import expire_holds, purge_deleted_users
 from service.domain.orders import HOLD_FOR
 from service.domain.users import PURGE_AFTER
 from service.server import Server
-from tests.conftest import running_server
-from tests.support.clients import Clients, connect, fails, item, new_order
+from tests.support.clients import Clients, connect, item, new_order
+from tests.support.failures import fails
+from tests.support.servers import running_server
 
 
 async def expire(server: Server, now: datetime) -> int:

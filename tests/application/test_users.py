@@ -15,7 +15,7 @@ from service.domain.errors import DomainError, EtagMismatch, InvalidCredentials,
 from service.domain.users import User, UserFields
 from service.passwords import Argon2Passwords
 from service.rpc.messages.users import user_message
-from tests.support.clients import FAST_PASSWORDS, PASSWORD
+from tests.support.passwords import FAST_PASSWORDS, PASSWORD
 from tests.support.sent_statements import sent_statements
 
 # Far longer than a statement takes.

@@ -15,7 +15,7 @@ from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations.migrate import MigrationError, head, upgrade
 from service.db.operations.retention import BATCH, delete_expired_request_ids
-from tests.support.clients import driver_connection
+from tests.support.databases import driver_connection
 from tests.support.processes import Finished, run
 
 

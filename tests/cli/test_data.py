@@ -15,7 +15,10 @@ from commerce.users.v1.user_pb2 import User, UserProfile
 from google.protobuf.json_format import Parse
 
 from service.server import Server
-from tests.support.clients import PASSWORD, Clients, Ran, commerce, fails
+from tests.support.clients import Clients
+from tests.support.command import Ran, commerce
+from tests.support.failures import fails
+from tests.support.passwords import PASSWORD
 
 
 async def commerce_process(*arguments: str | Path) -> Ran:

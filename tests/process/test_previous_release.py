@@ -13,7 +13,8 @@ from commerce.orders.v1.order_pb2 import Order, OrderStatus
 from commerce.users.v1.user_pb2 import User, UserProfile, UserState
 from google.type.money_pb2 import Money
 
-from tests.support.clients import PASSWORD, Clients, connect, item
+from tests.support.clients import Clients, connect, item
+from tests.support.passwords import PASSWORD
 from tests.support.paths import ROOT
 from tests.support.processes import serving
 

@@ -19,8 +19,8 @@ from commerce.orders.v1.order_service_pb2_grpc import OrderServiceStub
 from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
 
 from tests.support.clients import Clients, connect, new_order
-from tests.support.faults import eventually
 from tests.support.processes import Process, serving
+from tests.support.waiting import eventually
 from tests.support.watching import watch_orders
 
 # Else all channels of a process share their connections.

@@ -15,9 +15,13 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from service.rpc.health import FAILURES_TO_STOP, SUCCESSES_TO_SERVE, Readiness
 from service.server import SERVICES
-from tests.conftest import running_server
-from tests.support.clients import Clients, connect, driver_connection, fails
-from tests.support.faults import Proxy, eventually, holding, observing, proxy_to
+from tests.support.clients import Clients, connect
+from tests.support.databases import driver_connection, observing
+from tests.support.failures import fails
+from tests.support.locks import holding
+from tests.support.proxies import Proxy, proxy_to
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
 
 LIVENESS = ""
 NEEDING_THE_DATABASE = ("readiness", *SERVICES)

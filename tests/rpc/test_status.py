@@ -32,7 +32,8 @@ from service.domain.errors import (
 )
 from service.rpc.messages.values import in_order
 from service.rpc.status import ResponseTooLarge, internal_error, status_of
-from tests.support.clients import Clients, fails, item, new_order
+from tests.support.clients import Clients, item, new_order
+from tests.support.failures import fails
 from tests.support.paths import ROOT
 from tests.support.properties import thorough
 

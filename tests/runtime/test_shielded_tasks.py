@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from service.runtime.shielded_tasks import ShieldedTasks
-from tests.support.echo import Log, logged
-from tests.support.faults import eventually
+from tests.support.logs import Log, logged
+from tests.support.waiting import eventually
 
 LOST = "internal error after the caller had gone"
 # Ways to have work done.

@@ -1,15 +1,31 @@
 """Keep a PostgreSQL for tests running, with the template migrated: `make test-cluster` runs this until Ctrl-C."""
 
 import asyncio
+import fcntl
 import signal
 import sys
+from pathlib import Path
 
 import click
 
 from service.db.connections.engine import async_url
 from service.devtools.embedded_postgres import EmbeddedPostgresError, embedded_postgres
-from tests.conftest import TEST_CLUSTER, is_locked, migrated_template
-from tests.support.clients import driver_connection
+from tests.support.databases import driver_connection, migrated_template
+from tests.support.paths import ROOT
+
+TEST_CLUSTER = ROOT / ".test-cluster"
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process has locked this file, as one that runs a server of `embedded_postgres` has."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 async def prepare(url: str) -> None:

@@ -1,9 +1,6 @@
 """A service of every arity that sends back what it gets, and what was logged of its calls."""
 
-import io
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -12,8 +9,6 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodDescriptorProto, ServiceDescriptorProto
 
 from service.rpc.interceptors.base import Context
-from tests.support.clients import log_everything
-from tests.support.faults import eventually
 
 # Its messages are a request of ours, whose rules it so has.
 SERVICE = "commerce.testing.v1.EchoService"
@@ -99,33 +94,6 @@ class Echo:
 
 async def nothing() -> None:
     """Do nothing."""
-
-
-class Log:
-    """What was written to standard error, of which every line is JSON."""
-
-    def __init__(self, output: io.StringIO) -> None:
-        self.output = output
-
-    def lines(self, **fields: object) -> list[dict[str, Any]]:
-        """Return the lines that have these fields."""
-        lines = [json.loads(line) for line in self.output.getvalue().splitlines()]
-        return [line for line in lines if fields.items() <= line.items()]
-
-    async def line(self, **fields: object) -> dict[str, Any]:
-        """Return the line that has these fields, once it is there: a status is sent before its line is written."""
-        found: list[dict[str, Any]] = await eventually(lambda: self.lines(**fields))
-        [line] = found
-        return line
-
-
-@contextmanager
-def logged() -> Iterator[Log]:
-    """Collect what is logged while the block runs, all there is."""
-    with redirect_stderr(io.StringIO()) as output:
-        log_everything()
-        yield Log(output)
-    log_everything()
 
 
 async def call(

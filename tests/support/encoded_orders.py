@@ -36,7 +36,7 @@ async def stored_orders(connection: asyncpg.Connection) -> Orders:
     return {order["id"]: order for order in orders}
 
 
-async def kept_orders(connection: asyncpg.Connection) -> Orders:
+async def encoded_orders(connection: asyncpg.Connection) -> Orders:
     """Return what is kept of each order, in the same form; orders that are not kept are left out."""
     rows = await connection.fetch("SELECT id::text, message FROM orders WHERE message IS NOT NULL")
     return {row["id"]: _columns(Order.FromString(row["message"])) for row in rows}

@@ -24,7 +24,7 @@ async def stored_users(connection: asyncpg.Connection) -> Users:
     return {str(user_id): (str(user_id), *rest) for user_id, *rest in rows}
 
 
-async def kept_users(connection: asyncpg.Connection) -> Users:
+async def encoded_users(connection: asyncpg.Connection) -> Users:
     """Return what is kept of each user, as it is in columns; users of which nothing is kept are left out."""
     rows = await connection.fetch("SELECT id, message FROM users WHERE message IS NOT NULL")
     return {str(row["id"]): _columns(User.FromString(row["message"])) for row in rows}

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from service.db.connections.engine import async_url
-from tests.support.faults import eventually
+from tests.support.waiting import eventually
 
 # Debian has it where only root looks.
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

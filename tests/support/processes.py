@@ -12,9 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.support.clients import FAST_PASSWORDS
-from tests.support.faults import eventually
+from tests.support.passwords import FAST_PASSWORDS
 from tests.support.paths import ROOT
+from tests.support.waiting import eventually
 
 COMMAND = [sys.executable, "-m", "service"]
 

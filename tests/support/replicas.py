@@ -11,8 +11,8 @@ import asyncpg
 
 from service.db.connections.engine import async_url
 from service.devtools.embedded_postgres import embedded_postgres
-from tests.support.clients import driver_connection
-from tests.support.faults import eventually
+from tests.support.databases import driver_connection
+from tests.support.waiting import eventually
 
 
 async def copy_of(primary_url: str, folder: Path) -> None:

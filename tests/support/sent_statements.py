@@ -1,6 +1,5 @@
 """What the service sends to PostgreSQL, and who waits there."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -82,11 +81,3 @@ def _listening(logger: Callable[[asyncpg.connection.LoggedQuery], None]) -> Iter
         event.remove(Pool, "connect", listen_to_new)
         for connection in list(_connections):
             connection.remove_query_logger(logger)
-
-
-async def until_someone_waits(connection: asyncpg.Connection) -> None:
-    """Return once a transaction waits for a lock that this connection has."""
-    waits = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
-    async with asyncio.timeout(10):
-        while not await connection.fetchval(waits):  # noqa: ASYNC110 - only the database knows
-            await asyncio.sleep(0.01)

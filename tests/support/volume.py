@@ -4,15 +4,13 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import asyncpg
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from benchmarks.data import Data, fill
-from service.db.connections.engine import async_url
-from tests.support.clients import driver_connection
+from tests.support.databases import cloned, driver_connection
 
 DATA = Data(users=50_000, orders=80_000)
 # Has a third of all orders, few of them open, and has written a tenth of all notes.
@@ -84,20 +82,15 @@ class Explained(NamedTuple):
 @asynccontextmanager
 async def volume_database(postgres_url: str, template_url: str) -> AsyncIterator[str]:
     """Make a database with volume, on which every statement is explained, and drop it when the block ends."""
-    name = f"volume_{uuid4().hex[:12]}"
-    url = async_url(postgres_url).set(database=name).render_as_string(hide_password=False)
-    async with driver_connection(postgres_url) as admin:
-        await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{async_url(template_url).database}"')
+    async with cloned(postgres_url, template_url) as url:
         await fill(url, DATA.users, DATA.orders)
         async with driver_connection(url) as connection:
             await connection.execute(f"SET session_replication_role = replica; {REST}")
             await connection.execute("VACUUM ANALYZE")
-        for setting, value in {**SETTINGS, **EXPLAIN}.items():
-            await admin.execute(f"ALTER DATABASE \"{name}\" SET {setting} = '{value}'")
-        try:
-            yield url
-        finally:
-            await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+            name = await connection.fetchval("SELECT current_database()")
+            for setting, value in {**SETTINGS, **EXPLAIN}.items():
+                await connection.execute(f"ALTER DATABASE \"{name}\" SET {setting} = '{value}'")
+        yield url
 
 
 @contextmanager

@@ -15,11 +15,15 @@ from grpc import StatusCode
 from structlog.testing import capture_logs
 
 from service.db.writes.orders import ENCODED_ORDERS_BY_ID
-from tests.conftest import running_server
-from tests.support.clients import Clients, connect, fails
-from tests.support.faults import Observer, eventually, holding, observing, settled
+from tests.support.clients import Clients, connect
+from tests.support.databases import Observer, observing
+from tests.support.failures import fails, settled
+from tests.support.locks import holding
+from tests.support.methods import call, path_of
+from tests.support.requests import verb_request
 from tests.support.sent_statements import sent_statements
-from tests.support.wire import call, path_of, verb_request
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
 
 Reading = asyncio.Future[User]
 LOCK_USERS = "LOCK TABLE users"

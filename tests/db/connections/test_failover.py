@@ -5,9 +5,10 @@ from asyncio import StreamReader, StreamWriter
 import asyncpg
 import commerce.users.v1.user_service_pb2 as users_pb
 
-from tests.conftest import running_server
 from tests.support.clients import connect
-from tests.support.faults import Proxy, listening, observing
+from tests.support.databases import observing
+from tests.support.proxies import Proxy, listening
+from tests.support.servers import running_server
 
 # "The database system is shutting down", which ends a connection.
 LAST_WORDS = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"

@@ -17,20 +17,14 @@ from google.rpc.error_details_pb2 import RetryInfo
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from tests.conftest import running_server
-from tests.support.clients import Clients, connect, driver_connection, fails, item, new_order
-from tests.support.faults import (
-    COMMIT,
-    COMMIT_WAITS,
-    CREATE_ORDER,
-    HOLD_COMMITS,
-    Observer,
-    eventually,
-    holding,
-    observing,
-    proxy_to,
-)
-from tests.support.wire import user_with_credit
+from tests.support.clients import Clients, connect, item, new_order
+from tests.support.databases import Observer, driver_connection, observing
+from tests.support.failures import fails
+from tests.support.locks import COMMIT_WAITS, CREATE_ORDER, HOLD_COMMITS, holding
+from tests.support.proxies import COMMIT, proxy_to
+from tests.support.requests import user_with_credit
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
 
 LOCK_USER = "SELECT FROM users WHERE id = $1 FOR UPDATE"
 MARKER = "cart-to-lose"

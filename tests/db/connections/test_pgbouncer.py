@@ -13,11 +13,14 @@ from commerce.users.v1.user_pb2 import User
 from google.type.money_pb2 import Money
 
 from service.server import StartError
-from tests.conftest import running_server
-from tests.support.clients import PASSWORD, Clients, connect, fails, new_order, new_user
-from tests.support.faults import holding, observing
+from tests.support.clients import Clients, connect, new_order, new_user
+from tests.support.databases import observing
+from tests.support.failures import fails
+from tests.support.locks import holding
+from tests.support.passwords import PASSWORD
 from tests.support.pgbouncers import POOL_SIZE, PROGRAM, pgbouncer_to
 from tests.support.processes import run
+from tests.support.servers import running_server
 from tests.support.watching import watch_orders
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")

@@ -18,10 +18,13 @@ from service.config import DatabaseSettings, SettingsError, load
 from service.db.connections.engine import create_engine
 from service.db.operations import migrate
 from service.devtools.embedded_postgres import embedded_postgres
-from tests.conftest import cloned, running_server
-from tests.support.clients import PASSWORD, Clients, connect, driver_connection, fails
-from tests.support.faults import eventually, settled
+from tests.support.clients import Clients, connect
+from tests.support.databases import cloned, driver_connection
+from tests.support.failures import fails, settled
+from tests.support.passwords import PASSWORD
 from tests.support.replicas import Replica, copy_of, running_replica
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
 
 PRIMARY = (("x-read-preference", "primary"),)
 REPLICA = (("x-read-preference", "replica"),)

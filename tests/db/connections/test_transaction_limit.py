@@ -8,8 +8,8 @@ from service.config import DatabaseSettings, load
 from service.db.database import Database
 from service.domain.users import User, UserFields
 from service.server import MESSAGE_ENCODERS
-from tests.support.clients import driver_connection
-from tests.support.watching import eventually
+from tests.support.databases import driver_connection
+from tests.support.waiting import eventually
 
 # idle_in_transaction_session_timeout would end it later than a test waits.
 STATEMENT_TIMEOUT_SECONDS = 300

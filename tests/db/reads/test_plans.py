@@ -21,10 +21,12 @@ from service.domain.orders import OPEN_STATUSES, OrderStatus
 from service.domain.search import SearchQuery
 from service.domain.users import UserState
 from service.server import MESSAGE_ENCODERS
-from tests.conftest import running_server
-from tests.support.clients import connect, driver_connection
+from tests.support.clients import connect
+from tests.support.databases import driver_connection
+from tests.support.methods import METHODS, call
+from tests.support.requests import GOOD_REQUESTS
+from tests.support.servers import running_server
 from tests.support.volume import BUSY_ORDER, DATA, WHOLESALER, Explained, listening_to_new_connections, volume_database
-from tests.support.wire import GOOD_REQUESTS, METHODS, call
 
 READ_PORTS = {"UserQueries", "OrderQueries", "NoteQueries", "CreditQueries", "MaintenanceQueries", "EventFeed"}
 OTHER_PORTS = {

@@ -22,10 +22,14 @@ from commerce.orders.v1.order_pb2 import (
 from google.type.money_pb2 import Money
 from structlog.testing import capture_logs
 
-from tests.conftest import running_server
-from tests.support.clients import PASSWORD, Clients, Failure, connect, item, new_order, new_user
-from tests.support.faults import CREATE_ORDER, Observer, eventually, holding, holding_request_id, observing, settled
-from tests.support.wire import user_with_credit
+from tests.support.clients import Clients, connect, item, new_order, new_user
+from tests.support.databases import Observer, observing
+from tests.support.failures import Failure, settled
+from tests.support.locks import CREATE_ORDER, holding, holding_request_id
+from tests.support.passwords import PASSWORD
+from tests.support.requests import user_with_credit
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
 
 LOCK_USER = "SELECT FROM users WHERE id = $1 FOR UPDATE"
 LOCK_ORDER = "SELECT FROM orders WHERE id = $1 FOR UPDATE"

@@ -13,8 +13,10 @@ from google.type.money_pb2 import Money
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations.ledger import ledger_differences
-from tests.conftest import running_server
-from tests.support.clients import Clients, connect, driver_connection, failure_of, item, new_order
+from tests.support.clients import Clients, connect, item, new_order
+from tests.support.databases import driver_connection
+from tests.support.failures import failure_of
+from tests.support.servers import running_server
 
 CLIENTS = 64
 CALLS = 12

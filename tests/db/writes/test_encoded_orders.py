@@ -27,11 +27,14 @@ from service.domain.orders import Order as EntityOrder
 from service.domain.tags import Tag
 from service.rpc.messages.orders import encode_order, order_message
 from service.server import MESSAGE_ENCODERS
-from tests.support.clients import driver_connection, item, new_order
-from tests.support.encoded_orders import kept_orders, stored_orders
-from tests.support.faults import eventually, holding
+from tests.support.clients import item, new_order
+from tests.support.databases import driver_connection
+from tests.support.encoded_orders import encoded_orders, stored_orders
+from tests.support.locks import holding
 from tests.support.properties import thorough, times
-from tests.support.wire import OwnServer, order_in, own_server, user_with_credit
+from tests.support.requests import order_in, user_with_credit
+from tests.support.servers import OwnServer, own_server
+from tests.support.waiting import eventually
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -118,7 +121,7 @@ async def test_every_order_is_kept(
     own: OwnServer, connection: asyncpg.Connection, make: Callable[[OwnServer], Awaitable[Order]]
 ) -> None:
     order = await make(own)
-    assert (await kept_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
+    assert (await encoded_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
 
 
 def test_a_message_is_made_anew_when_its_order_has_changed() -> None:
@@ -177,12 +180,12 @@ async def test_an_order_that_changes_hands_is_kept_no_longer(own: OwnServer, con
     order, receiver = await placed_at_once(own), await own.clients.create_user()
     request = pb.TransferOrdersRequest(from_user_id=order.user_id, to_user_id=receiver.id)
     assert (await own.clients.orders.TransferOrders(request)).transferred_count == 1
-    assert order.id not in await kept_orders(connection)
+    assert order.id not in await encoded_orders(connection)
     found = (await own.clients.orders.GetOrder(pb.GetOrderRequest(id=order.id))).order
     assert found.user_id == receiver.id
     # Its next change keeps it again.
     await own.clients.orders.ConfirmOrder(pb.ConfirmOrderRequest(id=order.id))
-    assert (await kept_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
+    assert (await encoded_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
 
 
 async def test_an_order_reads_the_same_where_it_is_not_kept(own: OwnServer, connection: asyncpg.Connection) -> None:
@@ -276,9 +279,9 @@ async def test_an_order_that_somebody_else_changes_is_kept_no_longer(
     if change in (UNTAG, RENAME_TAG):
         tags = pb.AddOrderTagsRequest(id=order.id, tags=[f"t{order.id}"])
         await own.clients.orders.AddOrderTags(tags)
-    assert order.id in await kept_orders(connection)
+    assert order.id in await encoded_orders(connection)
     await connection.execute(change, UUID(order.id))
-    kept, stored = await kept_orders(connection), await stored_orders(connection)
+    kept, stored = await encoded_orders(connection), await stored_orders(connection)
     assert order.id not in kept
     assert kept[bystander.id] == stored[bystander.id]
     found = (await own.clients.orders.GetOrder(pb.GetOrderRequest(id=order.id))).order
@@ -289,7 +292,7 @@ async def test_an_order_that_somebody_else_changes_is_kept_no_longer(
     )
     # A change by the service keeps it again.
     await own.clients.orders.AddOrderTags(pb.AddOrderTagsRequest(id=order.id, tags=["heavy", "round"]))
-    assert (await kept_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
+    assert (await encoded_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
 
 
 async def test_a_verb_writes_nothing_over_what_somebody_changes_meanwhile(
@@ -306,7 +309,7 @@ async def test_a_verb_writes_nothing_over_what_somebody_changes_meanwhile(
     await store.close()
     confirmed = (await own.clients.orders.ConfirmOrder(pb.ConfirmOrderRequest(id=order.id))).order
     assert dict(confirmed.metadata) == {"k": "v"}
-    assert (await kept_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
+    assert (await encoded_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
 
 
 async def test_items_changed_by_hand_wait_for_whoever_may_keep_the_old_ones(
@@ -324,7 +327,7 @@ async def test_items_changed_by_hand_wait_for_whoever_may_keep_the_old_ones(
         await service.execute("UPDATE orders SET message = $2 WHERE id = $1", UUID(order.id), order.SerializeToString())
         await writing.commit()
         await change
-    assert order.id not in await kept_orders(connection)
+    assert order.id not in await encoded_orders(connection)
 
 
 async def test_a_tag_that_is_being_renamed_is_not_kept_under_its_old_name(
@@ -340,8 +343,8 @@ async def test_a_tag_that_is_being_renamed_is_not_kept_under_its_old_name(
         )
         await eventually(lambda: is_waiting(connection))
     assert (await adding).order.tags == ["frail"]
-    assert other.id not in await kept_orders(connection)
-    assert (await kept_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
+    assert other.id not in await encoded_orders(connection)
+    assert (await encoded_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
 
 
 async def test_items_that_the_release_before_has_kept_are_forgotten(
@@ -355,7 +358,7 @@ async def test_items_that_the_release_before_has_kept_are_forgotten(
         renamed.name = "Feather"
     await own.clients.orders.UpdateOrder(pb.UpdateOrderRequest(order=changed))
     assert await connection.fetchval("SELECT items_message FROM orders WHERE id = $1", UUID(order.id)) is None
-    assert (await kept_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
+    assert (await encoded_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
 
 
 async def is_waiting(connection: asyncpg.Connection) -> bool:

@@ -17,10 +17,13 @@ from service.application.ports.unit_of_work import UnitOfWork
 from service.config import DatabaseSettings, load
 from service.db.database import Database
 from service.server import MESSAGE_ENCODERS
-from tests.support.clients import PASSWORD, driver_connection
-from tests.support.encoded_users import kept_users, stored_users
-from tests.support.faults import eventually, holding
-from tests.support.wire import OwnServer, own_server, user_in
+from tests.support.databases import driver_connection
+from tests.support.encoded_users import encoded_users, stored_users
+from tests.support.locks import holding
+from tests.support.passwords import PASSWORD
+from tests.support.requests import user_in
+from tests.support.servers import OwnServer, own_server
+from tests.support.waiting import eventually
 
 LOCK_USER = "SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE"
 PROFILE = UserProfile(bio="Likes engines.", avatar_url="https://example.com/ada.png")
@@ -111,7 +114,7 @@ async def test_every_user_is_kept(
     own: OwnServer, connection: asyncpg.Connection, make: Callable[[OwnServer], Awaitable[User]]
 ) -> None:
     user = await make(own)
-    assert (await kept_users(connection))[user.id] == (await stored_users(connection))[user.id]
+    assert (await encoded_users(connection))[user.id] == (await stored_users(connection))[user.id]
 
 
 async def test_a_user_reads_the_same_where_it_is_not_kept(own: OwnServer, connection: asyncpg.Connection) -> None:
@@ -181,10 +184,10 @@ async def test_a_user_that_somebody_else_changes_is_kept_no_longer(
     await connection.execute("DELETE FROM user_passwords WHERE user_id = $1", UUID(user.id))
     await connection.execute("DELETE FROM user_profiles WHERE user_id = $1", UUID(user.id))
     await own.clients.users.UpdateUser(pb.UpdateUserRequest(user=User(id=user.id, full_name="Ada King")))
-    assert user.id in await kept_users(connection)
+    assert user.id in await encoded_users(connection)
     changed = f"UPDATE users SET {change} WHERE id = $1 RETURNING id"
     user_id = str(await connection.fetchval(changed, UUID(user.id)))
-    kept, stored = await kept_users(connection), await stored_users(connection)
+    kept, stored = await encoded_users(connection), await stored_users(connection)
     assert user_id not in kept
     assert kept[bystander.id] == stored[bystander.id]
     found = (await own.clients.users.GetUser(pb.GetUserRequest(id=user_id))).user
@@ -192,7 +195,7 @@ async def test_a_user_that_somebody_else_changes_is_kept_no_longer(
     # A change by the service keeps it again.
     if stored[user_id][5] != "DELETED":
         await own.clients.users.UpdateUser(pb.UpdateUserRequest(user=User(id=user_id, full_name="Grace Hopper")))
-        assert (await kept_users(connection))[user_id] == (await stored_users(connection))[user_id]
+        assert (await encoded_users(connection))[user_id] == (await stored_users(connection))[user_id]
 
 
 MOVE = """
@@ -219,7 +222,7 @@ async def test_a_user_whose_profile_somebody_else_changes_is_kept_no_longer(
 ) -> None:
     user, bystander = await created(own), await created(own)
     await connection.execute(change, UUID(user.id))
-    kept = await kept_users(connection)
+    kept = await encoded_users(connection)
     assert user.id not in kept
     assert bystander.id in kept
     found = (await own.clients.users.GetUser(pb.GetUserRequest(id=user.id))).user
@@ -230,9 +233,9 @@ async def test_a_profile_that_somebody_else_adds_is_seen(own: OwnServer, connect
     user = await created(own)
     await connection.execute("DELETE FROM user_profiles WHERE user_id = $1", UUID(user.id))
     await own.clients.users.DeactivateUser(pb.DeactivateUserRequest(id=user.id))
-    assert user.id in await kept_users(connection)
+    assert user.id in await encoded_users(connection)
     await connection.execute("INSERT INTO user_profiles VALUES ($1, 'Sails.', '')", UUID(user.id))
-    assert user.id not in await kept_users(connection)
+    assert user.id not in await encoded_users(connection)
     found = (await own.clients.users.GetUser(pb.GetUserRequest(id=user.id))).user
     assert found.profile == UserProfile(bio="Sails.")
 
@@ -240,7 +243,7 @@ async def test_a_profile_that_somebody_else_adds_is_seen(own: OwnServer, connect
 async def test_a_user_stays_kept_when_only_its_words_change(own: OwnServer, connection: asyncpg.Connection) -> None:
     user = await created(own)
     await connection.execute("UPDATE users SET search = NULL WHERE id = $1", UUID(user.id))
-    assert user.id in await kept_users(connection)
+    assert user.id in await encoded_users(connection)
 
 
 async def test_users_that_are_not_kept_are_kept_in_the_end(own: OwnServer, connection: asyncpg.Connection) -> None:
@@ -260,7 +263,7 @@ async def test_users_that_are_not_kept_are_kept_in_the_end(own: OwnServer, conne
     assert await backfill_encoded_users(unit_of_work) == 1
     assert await backfill_encoded_users(unit_of_work) == 0
     await store.close()
-    assert await kept_users(connection) == await stored_users(connection)
+    assert await encoded_users(connection) == await stored_users(connection)
     # Nobody is told of a change, as there was none.
     found = (await own.clients.users.GetUser(pb.GetUserRequest(id=users[0].id))).user
     assert found == users[0]
@@ -287,4 +290,4 @@ async def test_a_profile_changed_by_hand_waits_for_whoever_may_keep_the_old_one(
         await service.execute("UPDATE users SET message = $2 WHERE id = $1", UUID(user.id), user.SerializeToString())
         await writing.commit()
         await change
-    assert user.id not in await kept_users(connection)
+    assert user.id not in await encoded_users(connection)

@@ -26,10 +26,14 @@ from service.domain.users import User
 from service.rpc.current import current_unit_of_work
 from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.reflection import add_reflection
-from tests.support.clients import PASSWORD, fails, new_user
-from tests.support.echo import ARITIES, SERVICE, Echo, Log, call, logged, nothing
-from tests.support.faults import Observer, holding
-from tests.support.wire import OwnServer, own_server
+from tests.support.clients import new_user
+from tests.support.databases import Observer
+from tests.support.echo import ARITIES, SERVICE, Echo, call, nothing
+from tests.support.failures import fails
+from tests.support.locks import holding
+from tests.support.logs import Log, logged
+from tests.support.passwords import PASSWORD
+from tests.support.servers import OwnServer, own_server
 
 every_arity = pytest.mark.parametrize("arity", ARITIES)
 

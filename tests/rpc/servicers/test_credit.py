@@ -9,7 +9,9 @@ from commerce.orders.v1.order_pb2 import Order, OrderCreditState
 from commerce.users.v1.credit_pb2 import CreditEntryType
 from google.type.money_pb2 import Money
 
-from tests.support.clients import PASSWORD, Clients, fails, item, new_order
+from tests.support.clients import Clients, item, new_order
+from tests.support.failures import fails
+from tests.support.passwords import PASSWORD
 
 
 def euros(units: int, nanos: int = 0) -> Money:

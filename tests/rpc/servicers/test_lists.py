@@ -14,8 +14,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.interval_pb2 import Interval
 from grpc import StatusCode
 
-from tests.support.clients import fails
-from tests.support.wire import OwnServer, call, own_server, verb_request
+from tests.support.failures import fails
+from tests.support.methods import call
+from tests.support.requests import verb_request
+from tests.support.servers import OwnServer, own_server
 
 # Rows are written by SQL, three to each time, so that pages also end between rows of one time.
 FIRST_TIME = datetime(2024, 1, 1, tzinfo=UTC)

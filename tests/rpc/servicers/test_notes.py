@@ -12,9 +12,12 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc.error_details_pb2 import PreconditionFailure
 
 from service.application.ports.queries import MAX_RANKED
-from tests.conftest import running_server
-from tests.support.clients import Clients, connect, driver_connection, fails, failure_of
-from tests.support.sent_statements import sent_statements, until_someone_waits
+from tests.support.clients import Clients, connect
+from tests.support.databases import driver_connection
+from tests.support.failures import fails, failure_of
+from tests.support.locks import until_someone_waits
+from tests.support.sent_statements import sent_statements
+from tests.support.servers import running_server
 
 DRAFT, PUBLISHED = OrderNoteState.ORDER_NOTE_STATE_DRAFT, OrderNoteState.ORDER_NOTE_STATE_PUBLISHED
 

@@ -11,8 +11,10 @@ from google.rpc.error_details_pb2 import PreconditionFailure, ResourceInfo
 from google.type.money_pb2 import Money
 from grpc import StatusCode
 
-from tests.support.clients import Clients, Failure, fails, item, new_order
-from tests.support.wire import GOOD_REQUESTS, call, order_in, user_in, verb_request
+from tests.support.clients import Clients, item, new_order
+from tests.support.failures import Failure, fails
+from tests.support.methods import call
+from tests.support.requests import GOOD_REQUESTS, order_in, user_in, verb_request
 
 
 async def get(clients: Clients, order_id: str) -> Order:

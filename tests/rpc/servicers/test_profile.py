@@ -4,7 +4,9 @@ import pytest
 from commerce.users.v1.user_pb2 import User, UserProfile
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from tests.support.clients import Clients, driver_connection, fails
+from tests.support.clients import Clients
+from tests.support.databases import driver_connection
+from tests.support.failures import fails
 from tests.support.sent_statements import sent_statements
 
 

@@ -15,9 +15,11 @@ from service.db.connections.engine import create_engine
 from service.db.operations import migrate
 from service.domain.errors import InvalidField
 from service.domain.search import SearchQuery
-from tests.conftest import running_server
-from tests.support.clients import Clients, connect, driver_connection, fails
+from tests.support.clients import Clients, connect
+from tests.support.databases import driver_connection
+from tests.support.failures import fails
 from tests.support.sent_statements import sent_statements
+from tests.support.servers import running_server
 
 
 def word() -> str:

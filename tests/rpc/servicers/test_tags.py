@@ -15,9 +15,12 @@ from structlog.testing import capture_logs
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations import migrate
-from tests.conftest import running_server
-from tests.support.clients import Clients, connect, driver_connection, fails
-from tests.support.sent_statements import sent_statements, until_someone_waits
+from tests.support.clients import Clients, connect
+from tests.support.databases import driver_connection
+from tests.support.failures import fails
+from tests.support.locks import until_someone_waits
+from tests.support.sent_statements import sent_statements
+from tests.support.servers import running_server
 
 # Calls that take an order from PENDING to each status.
 TO_STATUS: dict[str, Sequence[str]] = {

@@ -10,9 +10,13 @@ from google.rpc.error_details_pb2 import PreconditionFailure, ResourceInfo
 from grpc import StatusCode
 
 from service.db.tables import metadata
-from tests.conftest import running_server
-from tests.support.clients import PASSWORD, Clients, connect, driver_connection, fails, new_user
-from tests.support.wire import GOOD_REQUESTS, METHODS, call, call_bytes, request_class, user_in
+from tests.support.clients import Clients, connect, new_user
+from tests.support.databases import driver_connection
+from tests.support.failures import fails
+from tests.support.methods import METHODS, call, call_bytes, request_class
+from tests.support.passwords import PASSWORD
+from tests.support.requests import GOOD_REQUESTS, user_in
+from tests.support.servers import running_server
 
 USER_METHODS = sorted(name for name, method in METHODS.items() if method.containing_service.name == "UserService")
 OTHER_PASSWORD = "another password"  # noqa: S105 - of users that live as long as a test

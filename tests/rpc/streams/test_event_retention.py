@@ -10,7 +10,9 @@ from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations.retention import delete_expired_events
 from tests.rpc.streams.test_watch import committed, ids, served
-from tests.support.clients import commerce, driver_connection, fails
+from tests.support.command import commerce
+from tests.support.databases import driver_connection
+from tests.support.failures import fails
 from tests.support.watching import insert_events, watch_orders, watch_users
 
 NOW = timedelta(0)

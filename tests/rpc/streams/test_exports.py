@@ -19,9 +19,12 @@ from service.db.reads.snapshots import Snapshots
 from service.rpc.messages.orders import order_message
 from service.rpc.messages.users import user_message
 from service.rpc.signing.page_tokens import position
-from tests.conftest import running_server
-from tests.support.clients import Clients, connect, driver_connection, fails, item, resident_megabytes
+from tests.support.clients import Clients, connect, item
+from tests.support.databases import driver_connection
+from tests.support.failures import fails
+from tests.support.memory import resident_megabytes
 from tests.support.sent_statements import sent_statements
+from tests.support.servers import running_server
 
 EVERYBODY = UserFilter(states=None, created_from=None, created_before=None, superuser=None)
 ALL_ORDERS = OrderFilter(user_id=None, statuses=None, created_from=None, created_before=None, tags_any=(), tags_all=())

@@ -20,7 +20,11 @@ from service.db.database import Database
 from service.rpc.messages.user_import import parse_import_row
 from service.rpc.streams.imports import CHUNK_ROWS, LAST_COMMITTED_ROW, MAX_FAILURES
 from service.server import MESSAGE_ENCODERS
-from tests.support.clients import PASSWORD, Clients, driver_connection, fails, resident_megabytes
+from tests.support.clients import Clients
+from tests.support.databases import driver_connection
+from tests.support.failures import fails
+from tests.support.memory import resident_megabytes
+from tests.support.passwords import PASSWORD
 from tests.support.sent_statements import sent_statements
 
 SKIP = UserImportOnConflict.USER_IMPORT_ON_CONFLICT_SKIP

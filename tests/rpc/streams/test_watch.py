@@ -13,10 +13,14 @@ from commerce.orders.v1.order_pb2 import OrderEventType, OrderStatus
 from commerce.users.v1.user_pb2 import User, UserEventType
 from google.protobuf.empty_pb2 import Empty
 
-from tests.conftest import running_server
-from tests.support.clients import PASSWORD, Clients, connect, driver_connection, fails
+from tests.support.clients import Clients, connect
+from tests.support.databases import driver_connection
+from tests.support.failures import fails
+from tests.support.passwords import PASSWORD
 from tests.support.sent_statements import sent_statements
-from tests.support.watching import Stream, eventually, insert_events, watch_orders, watch_users
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
+from tests.support.watching import Stream, insert_events, watch_orders, watch_users
 
 NEVER = 1000.0
 

@@ -22,10 +22,11 @@ from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.interceptors.errors import ErrorInterceptor
 from service.rpc.transport.accepting import TESTED_GRPC_VERSIONS, Accept, AcceptingServer
-from tests.conftest import running_server
 from tests.support.clients import connect
-from tests.support.echo import ARITIES, SERVICE, Echo, Log, call, logged
-from tests.support.faults import eventually
+from tests.support.echo import ARITIES, SERVICE, Echo, call
+from tests.support.logs import Log, logged
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
 from tests.support.watching import watch_orders
 
 # How, and how many.

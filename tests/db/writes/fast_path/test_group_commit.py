@@ -16,20 +16,14 @@ from google.rpc.error_details_pb2 import RetryInfo
 from grpc import StatusCode
 
 from service.db.tables import ORDER_NUMBER_BLOCK
-from tests.support.clients import Clients, fails, failure_of, item, new_order
-from tests.support.faults import CREATE_ORDER, Observer, holding, holding_request_id, observing, settled
+from tests.support.clients import Clients, item, new_order
+from tests.support.databases import Observer, observing
+from tests.support.failures import fails, failure_of, settled
+from tests.support.locks import CREATE_ORDER, holding, holding_request_id
+from tests.support.methods import call, call_bytes
+from tests.support.requests import euros, order_in, user_in, user_with_credit, verb_request
 from tests.support.sent_statements import sent_statements
-from tests.support.wire import (
-    OwnServer,
-    call,
-    call_bytes,
-    euros,
-    order_in,
-    own_server,
-    user_in,
-    user_with_credit,
-    verb_request,
-)
+from tests.support.servers import OwnServer, own_server
 
 CONFIRM_ORDER = CREATE_ORDER.replace("CreateOrder", "ConfirmOrder")
 ROUNDS = 8

@@ -1,85 +1,19 @@
 """Every method by its descriptor: a request that works, calls in bytes, and a server whose tables can be compared."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as users_pb
-import grpc
 from commerce.orders.v1.note_pb2 import OrderNote
 from commerce.orders.v1.order_pb2 import Order
 from commerce.users.v1.user_pb2 import User
-from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.descriptor_pb2 import MethodOptions
-from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
 from google.type.money_pb2 import Money
 
-from service.db.connections.engine import async_url
-from service.db.tables import metadata
-from tests.conftest import running_server
-from tests.support.clients import PASSWORD, Clients, connect, driver_connection, new_order, new_user
-
-_ALL: dict[str, MethodDescriptor] = {
-    method.name: method
-    for file, service in ((users_pb.DESCRIPTOR, "UserService"), (orders_pb.DESCRIPTOR, "OrderService"))
-    for method in file.services_by_name[service].methods
-}
-# Streams have tests of their own: they take no request that can be repeated as it is.
-METHODS = {name: method for name, method in _ALL.items() if not (method.client_streaming or method.server_streaming)}
-
-
-def _writes(method: MethodDescriptor) -> bool:
-    return bool(method.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS)
-
-
-READS = sorted(name for name, method in METHODS.items() if not _writes(method))
-# Every method that writes, but for the one that only writes by the way and has no `request_id`.
-MUTATIONS = sorted(name for name, method in METHODS.items() if _writes(method) and name != "VerifyPassword")
-
-
-def request_class(method: str) -> type[Any]:
-    """Return the class of a method's request."""
-    return GetMessageClass(METHODS[method].input_type)
-
-
-def response_class(method: str) -> type[Any]:
-    """Return the class of a method's response."""
-    return GetMessageClass(METHODS[method].output_type)
-
-
-def path_of(method: str) -> str:
-    """Return the path of a method in HTTP/2."""
-    return f"/{_ALL[method].containing_service.full_name}/{method}"
-
-
-async def call_bytes(channel: grpc.aio.Channel, method: str, request: bytes) -> bytes:
-    """Call a method with these bytes and return those of its response."""
-    # Without serializers it takes bytes and gives bytes, of which the stub knows nothing.
-    in_bytes: Any = channel.unary_unary(path_of(method))
-    response: bytes = await in_bytes(request)
-    return response
-
-
-async def call(channel: grpc.aio.Channel, method: str, request: Message) -> Any:
-    """Call a method and return its response."""
-    return response_class(method).FromString(await call_bytes(channel, method, request.SerializeToString()))
-
-
-def resource_of(message: Any) -> Any:
-    """Return the user, order or note that a request or response holds, None if it holds none."""
-    found = {"user", "order", "note"} & set(message.DESCRIPTOR.fields_by_name)
-    return getattr(message, found.pop()) if found else None
-
-
-def etag_holder(request: Any) -> Any:
-    """Return the part of a request that has its etag, the request itself or its resource, None if none has."""
-    return request if "etag" in request.DESCRIPTOR.fields_by_name else resource_of(request)
-
+from tests.support.clients import Clients, new_order, new_user
+from tests.support.methods import call, request_class
+from tests.support.passwords import PASSWORD
 
 # The statuses on the way to each.
 _WAY = ("Confirm", "Process", "Ship", "Deliver")
@@ -323,44 +257,3 @@ GOOD_REQUESTS: dict[str, Callable[[Clients], Awaitable[Any]]] = {
     "SearchOrderNotes": _search_order_notes,
     "SearchUsers": _search_users,
 }
-
-
-@dataclass(frozen=True)
-class OwnServer:
-    """A server on a database that nobody else uses."""
-
-    clients: Clients
-    database_url: str
-    connection: asyncpg.Connection
-
-    async def contents(self) -> dict[str, tuple[int, int]]:
-        """Return the number of rows and a digest of all values of every table: equal only if nothing was written."""
-        tables = ", ".join(
-            f"(SELECT ARRAY[count(*), coalesce(sum(hashtextextended(t::text, 0)), 0)] FROM {name} t) AS {name}"
-            for name in metadata.tables
-        )
-        row = await self.connection.fetchrow(f"SELECT {tables}")
-        return {name: (int(count), int(digest)) for name, (count, digest) in row.items()}
-
-    async def rows(self) -> dict[str, int]:
-        """Return the number of rows of every table."""
-        return {name: count for name, (count, _) in (await self.contents()).items()}
-
-
-@asynccontextmanager
-async def own_server(postgres_url: str, template_url: str, **settings: object) -> AsyncIterator[OwnServer]:
-    """Run a server on a database of its own, cloned from the template."""
-    name = f"own_{uuid4().hex[:12]}"
-    async with driver_connection(postgres_url) as server_connection:
-        template = async_url(template_url).database
-        await server_connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY wal_log')
-        url = async_url(postgres_url).set(database=name).render_as_string(hide_password=False)
-        try:
-            async with (
-                running_server(url, **settings) as server,
-                connect(server.port) as clients,
-                driver_connection(url) as connection,
-            ):
-                yield OwnServer(clients, url, connection)
-        finally:
-            await server_connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
