@@ -107,6 +107,10 @@ growth: $(READY) ## That calls cost the same with 5 million orders as with 100 0
 workers: $(READY) ## That calls cost the same of two processes on one port as of one
 	$(BIN)/python -m benchmarks.workers $(ARGS)
 
+.PHONY: bench-against
+bench-against: $(READY) ## That calls cost the same as with an earlier commit: make bench-against BASE=main
+	$(BIN)/python -m benchmarks.versions --base $(BASE) $(ARGS)
+
 .PHONY: leaks
 leaks: $(READY) ## Memory by connection and by call, and that a million calls leave none behind
 	$(BIN)/python -m benchmarks.leaks $(ARGS)
