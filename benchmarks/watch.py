@@ -31,11 +31,11 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from service.config import DatabaseSettings, LogSettings, ServerSettings, load
-from service.db import migrate
-from service.db.embedded import embedded_postgres
-from service.db.engine import async_url, create_engine
-from service.logs import configure_logging
-from service.rpc.event_loop import new_event_loop
+from service.db.connections.engine import async_url, create_engine
+from service.db.operations import migrate
+from service.devtools.embedded_postgres import embedded_postgres
+from service.observability.logs import configure_logging
+from service.rpc.transport.event_loop import new_event_loop
 from service.server import Server
 
 EVENTS = 50

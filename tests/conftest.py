@@ -11,9 +11,9 @@ from uuid import uuid4
 import pytest
 
 from service.config import DatabaseSettings, ServerSettings, load
-from service.db import migrate
-from service.db.embedded import embedded_postgres
-from service.db.engine import async_url, create_engine
+from service.db.connections.engine import async_url, create_engine
+from service.db.operations import migrate
+from service.devtools.embedded_postgres import embedded_postgres
 from service.server import Server
 from tests.kept_orders import kept_orders, stored_orders
 from tests.kept_users import kept_users, stored_users

@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 import grpc
 
-from service.db.engine import async_url
+from service.db.connections.engine import async_url
 from tests.support import Failure, driver_connection, failure_of
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from service.db.engine import async_url
+from service.db.connections.engine import async_url
 from tests.faults import eventually
 
 # Debian has it where only root looks.

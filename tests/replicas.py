@@ -9,8 +9,8 @@ from pathlib import Path
 
 import asyncpg
 
-from service.db.embedded import embedded_postgres
-from service.db.engine import async_url
+from service.db.connections.engine import async_url
+from service.devtools.embedded_postgres import embedded_postgres
 from tests.faults import eventually
 from tests.support import driver_connection
 

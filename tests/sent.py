@@ -35,8 +35,8 @@ def _remember(connection: Any, _record: object) -> None:
 def sent_statements(*, with_control: bool = False) -> Iterator[list[tuple[str, Any]]]:
     """Collect the statements that are sent while the block runs, each with its values.
 
-    SQLAlchemy tells of those that it sends, and the driver of those of `service.db.driver`. BEGIN, COMMIT and ROLLBACK
-    are among them if asked for.
+    SQLAlchemy reports those that it sends, and the driver those of `service.db.connections.executor`. BEGIN, COMMIT
+    and ROLLBACK are among them if asked for.
     """
     sent: list[tuple[str, Any]] = []
     # Of these the driver tells too.

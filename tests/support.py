@@ -25,10 +25,10 @@ from google.type.money_pb2 import Money
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_status import rpc_status
 
-from service.cli import main
+from service.cli.main import main
 from service.config import LogSettings, load
-from service.db.engine import async_url
-from service.logs import configure_logging
+from service.db.connections.engine import async_url
+from service.observability.logs import configure_logging
 
 if TYPE_CHECKING:
     # Of the stubs' types only; at run time both are one class.

@@ -18,7 +18,7 @@ from service.config import (
     environment_name,
     load,
 )
-from service.db.engine import async_url
+from service.db.connections.engine import async_url
 
 SECRET = "hunter2"  # noqa: S105 - what must not be shown
 URL = f"postgresql://commerce:{SECRET}@db.example.com/commerce"

@@ -4,21 +4,21 @@ from typing import Any
 
 import pytest
 
-from service.detached import Detached
+from service.runtime.shielded_tasks import ShieldedTasks
 from tests.echo import Log, logged
 from tests.faults import eventually
 
 LOST = "internal error after the caller had gone"
 # Ways to have work done.
-Way = Callable[[Detached, Any], Awaitable[Any]]
+Way = Callable[[ShieldedTasks, Any], Awaitable[Any]]
 
 
-async def run(detached: Detached, work: Any) -> Any:
-    return await detached.run(work)
+async def run(shielded_tasks: ShieldedTasks, work: Any) -> Any:
+    return await shielded_tasks.run(work)
 
 
-async def start_and_wait(detached: Detached, work: Any) -> Any:
-    return await detached.result(detached.start(work))
+async def start_and_wait(shielded_tasks: ShieldedTasks, work: Any) -> Any:
+    return await shielded_tasks.result(shielded_tasks.start(work))
 
 
 every_way = pytest.mark.parametrize("way", [run, start_and_wait])
@@ -46,15 +46,15 @@ class Work:
         return "done"
 
 
-def detached() -> Detached:
-    return Detached(lambda error: isinstance(error, LookupError))
+def shielded_tasks() -> ShieldedTasks:
+    return ShieldedTasks(lambda error: isinstance(error, LookupError))
 
 
 @every_way
 async def test_a_caller_gets_what_the_work_returns(way: Way) -> None:
     work = Work()
     work.go_on.set()
-    assert await way(detached(), work()) == "done"
+    assert await way(shielded_tasks(), work()) == "done"
 
 
 @every_way
@@ -63,7 +63,7 @@ async def test_a_caller_gets_what_the_work_raises(way: Way, log: Log, failure: B
     work = Work(failure)
     work.go_on.set()
     with pytest.raises(type(failure)):
-        await way(detached(), work())
+        await way(shielded_tasks(), work())
     await asyncio.sleep(0)
     assert log.lines(event=LOST) == []
 
@@ -73,7 +73,7 @@ async def test_a_caller_gets_what_the_work_raises(way: Way, log: Log, failure: B
     ("failure", "lines"), [(None, 0), (LookupError(), 0), (ValueError(), 1), (asyncio.CancelledError(), 0)], ids=repr
 )
 async def test_work_goes_on_when_its_caller_goes(way: Way, log: Log, failure: BaseException | None, lines: int) -> None:
-    work, running = Work(failure), detached()
+    work, running = Work(failure), shielded_tasks()
     caller = asyncio.ensure_future(way(running, work()))
     await asyncio.sleep(0)
     caller.cancel()

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from service.config import LogSettings, load
-from service.logs import call_id, configure_logging, where_raised
+from service.observability.logs import call_id, configure_logging, where_raised
 
 SECRET = "hunter2"  # noqa: S105 - what must not be shown
 LOGGER = "service.tests"
@@ -296,7 +296,7 @@ def test_the_sqlstate_is_found_behind_other_causes() -> None:
 def test_causes_that_go_in_a_circle_are_followed_once() -> None:
     # In a process of its own, which can be given up.
     program = """
-from service.logs import where_raised
+from service.observability.logs import where_raised
 
 first = ValueError()
 try:

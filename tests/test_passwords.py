@@ -7,7 +7,7 @@ import pytest
 from argon2 import extract_parameters
 from argon2.exceptions import InvalidHashError
 
-from service.application.ports import Overloaded
+from service.application.ports.errors import Overloaded
 from service.config import PasswordSettings, load
 from service.passwords import Argon2Passwords
 from tests.support import FAST_PASSWORDS, PASSWORD

@@ -11,7 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from benchmarks.data import Data, fill
-from service.db.engine import async_url
+from service.db.connections.engine import async_url
 from tests.support import driver_connection
 
 DATA = Data(users=50_000, orders=80_000)

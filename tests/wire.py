@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.type.money_pb2 import Money
 
-from service.db.engine import async_url
+from service.db.connections.engine import async_url
 from service.db.tables import metadata
 from tests.conftest import running_server
 from tests.support import PASSWORD, Clients, connect, driver_connection, new_order, new_user

@@ -5,7 +5,7 @@ from commerce.orders.v1.order_pb2 import Order, OrderCredit, OrderItem
 from commerce.users.v1.user_pb2 import User, UserProfile
 from google.protobuf.message import Message
 
-from service.db.kept import FORM
+from service.db.writes.encoded_messages import MESSAGE_VERSION
 
 FIELDS: dict[type[Message], str] = {
     User: "id email username full_name profile state superuser etag create_time update_time delete_time purge_time",
@@ -21,4 +21,4 @@ FIELDS: dict[type[Message], str] = {
 def test_another_field_makes_another_form(message: type[Message]) -> None:
     """A new field needs what docs/adr/0019-rows-are-kept-as-sent.md says, and only then a line here."""
     names = " ".join(field.name for field in message.DESCRIPTOR.fields)
-    assert (FORM, names) == ("1", FIELDS[message])
+    assert (MESSAGE_VERSION, names) == ("1", FIELDS[message])

@@ -11,8 +11,8 @@ from commerce.orders.v1.order_pb2 import Order
 from google.type.money_pb2 import Money
 
 from service.config import DatabaseSettings, load
-from service.db.engine import create_engine
-from service.db.ledger import ledger_differences
+from service.db.connections.engine import create_engine
+from service.db.operations.ledger import ledger_differences
 from tests.conftest import running_server
 from tests.support import Clients, connect, driver_connection, failure_of, item, new_order
 

@@ -21,8 +21,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from service.db import embedded
-from service.db.embedded import EmbeddedPostgresError, embedded_postgres
+from service.devtools import embedded_postgres as embedded
+from service.devtools.embedded_postgres import EmbeddedPostgresError, embedded_postgres
 
 NOBODY = 65534
 PATIENCE_SECONDS = 60

@@ -16,16 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.application.orders import confirm_order
-from service.application.ports import KeptOrder, NotAtOnce
+from service.application.ports.errors import NeedsTransaction
+from service.application.ports.unit_of_work import EncodedOrder
 from service.config import DatabaseSettings, load
-from service.db.store import Store
+from service.db.database import Database
 from service.domain.errors import IllegalTransition
 from service.domain.money import Money
 from service.domain.orders import ItemFields, OrderFields, OrderHeader
 from service.domain.orders import Order as EntityOrder
 from service.domain.tags import Tag
-from service.rpc.messages.orders import kept_order, order_message
-from service.server import KEPT_MESSAGES
+from service.rpc.messages.orders import encode_order, order_message
+from service.server import MESSAGE_ENCODERS
 from tests.faults import eventually, holding
 from tests.kept_orders import kept_orders, stored_orders
 from tests.properties import thorough, times
@@ -124,15 +125,15 @@ def test_a_message_is_made_anew_when_its_order_has_changed() -> None:
     price = Money("EUR", Decimal(5))
     fields: OrderFields = {"items": [ItemFields("anvil", "Anvil", 1, price), ItemFields("lamp", "Lamp", 1, price)]}
     order = EntityOrder.place(uuid4(), "ORD-1", fields, NOW)
-    assert order_message(order) == Order.FromString(kept_order(order))
+    assert order_message(order) == Order.FromString(encode_order(order))
     order.items.pop()
-    assert [item.name for item in Order.FromString(kept_order(order)).items] == ["Anvil"]
+    assert [item.name for item in Order.FromString(encode_order(order)).items] == ["Anvil"]
     order.add_tags([Tag(id=uuid4(), name="heavy")], NOW)
-    assert Order.FromString(kept_order(order)).tags == ["heavy"]
+    assert Order.FromString(encode_order(order)).tags == ["heavy"]
     order.cancel("enough", NOW)
-    assert Order.FromString(kept_order(order)).cancel_reason == "enough"
+    assert Order.FromString(encode_order(order)).cancel_reason == "enough"
     other = EntityOrder.place(order.user_id, "ORD-2", fields, NOW)
-    assert Order.FromString(kept_order(other)).order_number == "ORD-2"
+    assert Order.FromString(encode_order(other)).order_number == "ORD-2"
 
 
 def ship(order: OrderHeader, now: datetime) -> None:
@@ -164,12 +165,12 @@ def test_verbs_change_what_is_kept_as_they_change_the_order(
     order.add_tags([Tag(id=uuid4(), name="heavy")], NOW)
     for verb, now in calls:
         header = {field.name: getattr(order, field.name) for field in dataclasses.fields(OrderHeader)}
-        kept = KeptOrder(**header, message=kept_order(order))
+        kept = EncodedOrder(**header, message=encode_order(order))
         with suppress(IllegalTransition):
             verb(order, now)
             verb(kept, now)
         assert order_message(kept) == order_message(order)
-        assert Order.FromString(kept_order(kept)) == order_message(order)
+        assert Order.FromString(encode_order(kept)) == order_message(order)
 
 
 async def test_an_order_that_changes_hands_is_kept_no_longer(own: OwnServer, connection: asyncpg.Connection) -> None:
@@ -295,12 +296,12 @@ async def test_a_verb_writes_nothing_over_what_somebody_changes_meanwhile(
     own: OwnServer, connection: asyncpg.Connection
 ) -> None:
     order = await placed_at_once(own)
-    store = Store(load(DatabaseSettings, DATABASE_URL=own.database_url), KEPT_MESSAGES)
+    store = Database(load(DatabaseSettings, DATABASE_URL=own.database_url), MESSAGE_ENCODERS)
     async with store.unit_of_work(actor="tests", request=None, time_left=lambda: 10, at_once=True) as uow:
         await confirm_order(uow, UUID(order.id), "", datetime.now(UTC))
         # Without counting it as a change.
         await connection.execute("""UPDATE orders SET metadata = '{"k": "v"}' WHERE id = $1""", UUID(order.id))
-        with pytest.raises(NotAtOnce):
+        with pytest.raises(NeedsTransaction):
             await uow.commit(b"")
     await store.close()
     confirmed = (await own.clients.orders.ConfirmOrder(pb.ConfirmOrderRequest(id=order.id))).order

@@ -12,11 +12,11 @@ from commerce.users.v1.user_import_pb2 import UserImportConfig, UserImportOnConf
 from commerce.users.v1.user_pb2 import User, UserProfile
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from service.application.maintenance import keep_users
-from service.application.ports import UnitOfWork
+from service.application.maintenance import backfill_encoded_users
+from service.application.ports.unit_of_work import UnitOfWork
 from service.config import DatabaseSettings, load
-from service.db.store import Store
-from service.server import KEPT_MESSAGES
+from service.db.database import Database
+from service.server import MESSAGE_ENCODERS
 from tests.faults import eventually, holding
 from tests.kept_users import kept_users, stored_users
 from tests.support import PASSWORD, driver_connection
@@ -249,16 +249,16 @@ async def test_users_that_are_not_kept_are_kept_in_the_end(own: OwnServer, conne
     await connection.execute("DELETE FROM user_profiles WHERE user_id = $1", UUID(users[2].id))
     count = await connection.fetchval("SELECT count(*) FROM users")
 
-    store = Store(load(DatabaseSettings, DATABASE_URL=own.database_url), KEPT_MESSAGES)
+    store = Database(load(DatabaseSettings, DATABASE_URL=own.database_url), MESSAGE_ENCODERS)
 
     def unit_of_work() -> AbstractAsyncContextManager[UnitOfWork]:
         return store.unit_of_work(actor="gc", request=None, time_left=lambda: 10)
 
     async with holding(own.database_url, LOCK_USER, users[0].id):
         # What somebody holds is left for the next time.
-        assert await keep_users(unit_of_work) == count - 1
-    assert await keep_users(unit_of_work) == 1
-    assert await keep_users(unit_of_work) == 0
+        assert await backfill_encoded_users(unit_of_work) == count - 1
+    assert await backfill_encoded_users(unit_of_work) == 1
+    assert await backfill_encoded_users(unit_of_work) == 0
     await store.close()
     assert await kept_users(connection) == await stored_users(connection)
     # Nobody is told of a change, as there was none.

@@ -11,23 +11,16 @@ from uuid import UUID
 import pytest
 
 from service.application import ports
-from service.application.ports import (
-    MAX_RANKED,
-    NoteFilter,
-    OrderFilter,
-    Page,
-    Place,
-    TopUsers,
-    UserFilter,
-)
+from service.application.ports.events import EventPosition
+from service.application.ports.queries import MAX_RANKED, NoteFilter, OrderFilter, Page, TopUsers, UserFilter
 from service.config import ServerSettings, load
-from service.db.store import Store
+from service.db.database import Database
+from service.db.events.feed import PollingEventFeed
 from service.db.tables import metadata
-from service.db.tail import EventTail
 from service.domain.orders import OPEN_STATUSES, OrderStatus
 from service.domain.search import SearchQuery
 from service.domain.users import UserState
-from service.server import KEPT_MESSAGES
+from service.server import MESSAGE_ENCODERS
 from tests.conftest import running_server
 from tests.support import connect, driver_connection
 from tests.volume import BUSY_ORDER, DATA, WHOLESALER, Explained, listening_to_new_connections, volume_database
@@ -257,7 +250,7 @@ CASES: dict[str, list[Case]] = {
     "MaintenanceQueries.users_to_purge": [ask(user_time(USER) + timedelta(days=30))],
     "EventFeed.earliest": [ask()],
     "EventFeed.latest": [ask()],
-    "EventFeed.follow": [ask(Place(0, 0), lambda _event: True)],
+    "EventFeed.follow": [ask(EventPosition(0, 0), lambda _event: True)],
 }
 
 
@@ -285,7 +278,7 @@ async def rows_of_tables(volume_url: str) -> Mapping[str, int]:
 @pytest.fixture(scope="module")
 async def volume(volume_url: str, rows_of_tables: Mapping[str, int]) -> AsyncIterator[Volume]:
     settings = load(ServerSettings, DATABASE_URL=volume_url)
-    store, tail = Store(settings, KEPT_MESSAGES), EventTail(settings)
+    store, tail = Database(settings, MESSAGE_ENCODERS), PollingEventFeed(settings)
     readers = {
         "UserQueries": store.user_queries,
         "OrderQueries": store.order_queries,

@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from service.config import DatabaseSettings, SettingsError, load
-from service.db import migrate
-from service.db.embedded import embedded_postgres
-from service.db.engine import create_engine
+from service.db.connections.engine import create_engine
+from service.db.operations import migrate
+from service.devtools.embedded_postgres import embedded_postgres
 from tests.conftest import cloned, running_server
 from tests.faults import eventually, settled
 from tests.replicas import Replica, copy_of, running_replica

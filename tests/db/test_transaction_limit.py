@@ -5,9 +5,9 @@ import asyncpg
 import pytest
 
 from service.config import DatabaseSettings, load
-from service.db.store import Store
+from service.db.database import Database
 from service.domain.users import User, UserFields
-from service.server import KEPT_MESSAGES
+from service.server import MESSAGE_ENCODERS
 from tests.support import driver_connection
 from tests.watching import eventually
 
@@ -39,7 +39,7 @@ async def test_a_transaction_that_nothing_else_ends_is_ended_by_the_database(
     # One connection: the lost one must make room for another.
     limits = {"db_statement_timeout": STATEMENT_TIMEOUT_SECONDS, "db_pool_size": 1}
     settings = load(DatabaseSettings, DATABASE_URL=database_url, **limits)
-    store = Store(settings, KEPT_MESSAGES)
+    store = Database(settings, MESSAGE_ENCODERS)
     ada, grace = (
         User.create(UserFields(email=f"{name}@example.com", username=name), datetime.now(UTC))
         for name in ("ada", "grace")

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.cli import main
+from service.cli.main import main
 from service.config import DatabaseSettings, load
-from service.db.engine import create_engine
-from service.db.gc import BATCH, sweep_request_ids
-from service.db.migrate import MigrationError, head, upgrade
+from service.db.connections.engine import create_engine
+from service.db.operations.migrate import MigrationError, head, upgrade
+from service.db.operations.retention import BATCH, delete_expired_request_ids
 from tests.processes import Finished, run
 from tests.support import driver_connection
 
@@ -103,7 +103,7 @@ async def test_sweepers_at_once_share_the_work(database_url: str) -> None:
     await insert_request_ids(database_url, 3 * BATCH, "25 hours")
     await insert_request_ids(database_url, 3, "1 second")
     async with open_engine(database_url) as first, open_engine(database_url) as second:
-        swept = await asyncio.gather(sweep_request_ids(first), sweep_request_ids(second))
+        swept = await asyncio.gather(delete_expired_request_ids(first), delete_expired_request_ids(second))
     assert sum(swept) == 3 * BATCH
     assert await remaining(database_url) == 3
 

@@ -1,4 +1,4 @@
-"""The event loop that serves, `service.rpc.event_loop`, in a process of its own: gRPC shares what wakes it with all."""
+"""The event loop that serves (`service.rpc.transport.event_loop`), in a process of its own: gRPC wakes all loops."""
 
 import asyncio
 import sys

@@ -20,8 +20,8 @@ from commerce.orders.v1.order_service_pb2_grpc import OrderServiceStub
 from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from service.db.engine import async_url
-from service.db.migrate import head
+from service.db.connections.engine import async_url
+from service.db.operations.migrate import head
 from service.server import SERVICES, StartError
 from tests.conftest import running_server
 from tests.faults import Observer, Relay, eventually, holding, listening, observing, settled

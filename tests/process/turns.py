@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # not in the library's stubs
 
-from service.rpc.event_loop import new_event_loop
+from service.rpc.transport.event_loop import new_event_loop
 
 # Far fewer than calls.
 TURNS = 5

@@ -1,4 +1,4 @@
-"""Each way of taking calls, `service.rpc.accept`, with few at once and with many."""
+"""Each way of taking calls, `service.rpc.transport.accepting`, with few at once and with many."""
 
 import asyncio
 import gc
@@ -18,10 +18,10 @@ from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub, add_HealthServicer_to_server
 
-from service.rpc.accept import PROVEN, Accept, AcceptingServer
 from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.interceptors.errors import ErrorInterceptor
+from service.rpc.transport.accepting import TESTED_GRPC_VERSIONS, Accept, AcceptingServer
 from tests.conftest import running_server
 from tests.echo import ARITIES, SERVICE, Echo, Log, call, logged
 from tests.faults import eventually
@@ -389,13 +389,13 @@ async def test_servers_that_agree_on_it_share_a_port() -> None:
 
 
 async def test_the_installed_release_of_grpcio_has_been_tested_with_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A new release must be looked at: `service.rpc.accept` uses what it may change. Then add it there.
-    assert grpc.__version__ in PROVEN
+    # A new release must be looked at: `service.rpc.transport.accepting` uses what it may change. Then add it there.
+    assert grpc.__version__ in TESTED_GRPC_VERSIONS
     async with serving(("auto", 3)) as served:
         assert served.server.accept == "calls"
         assert listening_sockets(served.port) == 1
         assert await call(served.channel, "UnaryUnary", "one") == ["one"]
-    monkeypatch.setattr("service.rpc.accept.PROVEN", frozenset({"1.0.0"}))
+    monkeypatch.setattr("service.rpc.transport.accepting.TESTED_GRPC_VERSIONS", frozenset({"1.0.0"}))
     async with serving(("auto", 3)) as served:
         assert served.server.accept == "listeners"
         assert listening_sockets(served.port) == 3

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.config import DatabaseSettings, load
-from service.db.engine import create_engine
-from service.db.gc import sweep_events
+from service.db.connections.engine import create_engine
+from service.db.operations.retention import delete_expired_events
 from tests.rpc.test_watch import committed, ids, served
 from tests.support import commerce, driver_connection, fails
 from tests.watching import insert_events, watch_orders, watch_users
@@ -36,7 +36,7 @@ async def test_a_cursor_before_what_was_swept_is_out_of_range_and_the_earliest_o
         async with watch_orders(clients, now=True) as stream:
             cursor = await stream.checkpoint()
         await insert_events(connection, 3)
-        assert await sweep_events(engine, NOW) == 3
+        assert await delete_expired_events(engine, NOW) == 3
         kept = await insert_events(connection, 2)
         async with watch_orders(clients, cursor=cursor) as stream:
             with fails(grpc.StatusCode.OUT_OF_RANGE, "CURSOR_EXPIRED") as failure:
@@ -54,7 +54,7 @@ async def test_a_watcher_that_has_read_what_is_swept_goes_on(
     async with served(database_url) as clients, watch_orders(clients, earliest=True) as stream:
         seen = await insert_events(connection, 3)
         assert ids(await stream.events(3)) == seen
-        assert await sweep_events(engine, NOW) == 3
+        assert await delete_expired_events(engine, NOW) == 3
         seen = await insert_events(connection)
         assert ids(await stream.events(1)) == seen
         # Of the other service, and at the same place.
@@ -69,9 +69,9 @@ async def test_events_are_swept_in_batches_in_their_order_up_to_the_first_young_
     await connection.execute("ALTER TABLE events DISABLE TRIGGER events_append_only")
     await connection.execute("UPDATE events SET create_time = now() - interval '2 days' WHERE position <> 2301")
     everything = [str(row["id"]) for row in await connection.fetch("SELECT id FROM events ORDER BY position")]
-    assert await sweep_events(engine, timedelta(days=3)) == 0
+    assert await delete_expired_events(engine, timedelta(days=3)) == 0
     # The transaction of the update has not changed where the events are in the order.
-    assert await sweep_events(engine, timedelta(days=1)) == 2300
+    assert await delete_expired_events(engine, timedelta(days=1)) == 2300
     assert await committed(connection) == everything[2300:]
     mark = await connection.fetchrow("SELECT position FROM swept_events")
     assert mark["position"] == 2300
@@ -85,27 +85,27 @@ async def test_nothing_is_swept_beyond_a_transaction_that_still_runs(
         await transaction.start()
         await insert_events(slow)
         await insert_events(connection)
-        assert await sweep_events(engine, NOW) == 0
+        assert await delete_expired_events(engine, NOW) == 0
         await transaction.commit()
-    assert await sweep_events(engine, NOW) == 2
+    assert await delete_expired_events(engine, NOW) == 2
 
 
 async def test_what_a_relay_has_yet_to_publish_is_kept(connection: asyncpg.Connection, engine: AsyncEngine) -> None:
     await insert_events(connection)
     await connection.execute("INSERT INTO relay_cursors (name, xid, position) SELECT 'nats', xid, position FROM events")
     kept = await insert_events(connection, 2)
-    assert await sweep_events(engine, NOW) == 1
+    assert await delete_expired_events(engine, NOW) == 1
     assert await committed(connection) == kept
     await connection.execute("DELETE FROM relay_cursors")
-    assert await sweep_events(engine, NOW) == 2
+    assert await delete_expired_events(engine, NOW) == 2
 
 
 async def test_a_second_sweeper_leaves_it_to_the_first(connection: asyncpg.Connection, engine: AsyncEngine) -> None:
     await insert_events(connection)
     async with connection.transaction():
         await connection.execute("SELECT FROM swept_events FOR UPDATE")
-        assert await sweep_events(engine, NOW) == 0
-    assert await sweep_events(engine, NOW) == 1
+        assert await delete_expired_events(engine, NOW) == 0
+    assert await delete_expired_events(engine, NOW) == 1
 
 
 async def test_gc_keeps_events_for_as_long_as_it_is_told(

@@ -13,12 +13,12 @@ from commerce.users.v1.user_pb2 import User, UserProfile, UserState
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.interval_pb2 import Interval
 
-from service.application.ports import OrderFilter, Page, UserFilter
+from service.application.ports.queries import OrderFilter, Page, UserFilter
 from service.config import ServerSettings, load
-from service.db.snapshots import Snapshots
+from service.db.reads.snapshots import Snapshots
 from service.rpc.messages.orders import order_message
 from service.rpc.messages.users import user_message
-from service.rpc.page_tokens import position
+from service.rpc.signing.page_tokens import position
 from tests.conftest import running_server
 from tests.sent import sent_statements
 from tests.support import Clients, connect, driver_connection, fails, item, resident_megabytes

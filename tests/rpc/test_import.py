@@ -16,10 +16,10 @@ from commerce.users.v1.user_pb2 import User, UserProfile, UserState
 
 from service.application.imports import Done, OnConflict, import_rows
 from service.config import DatabaseSettings, load
-from service.db.store import Store
-from service.rpc.imports import CHUNK_ROWS, LAST_COMMITTED_ROW, MAX_FAILURES
+from service.db.database import Database
 from service.rpc.messages.user_import import parse_import_row
-from service.server import KEPT_MESSAGES
+from service.rpc.streams.imports import CHUNK_ROWS, LAST_COMMITTED_ROW, MAX_FAILURES
+from service.server import MESSAGE_ENCODERS
 from tests.sent import sent_statements
 from tests.support import PASSWORD, Clients, driver_connection, fails, resident_megabytes
 
@@ -392,7 +392,7 @@ async def test_a_row_whose_commit_was_not_heard_of_is_known_again(
 ) -> None:
     message = new_row(password=PASSWORD)
     rows = [parse_import_row(message)]
-    store = Store(load(DatabaseSettings, DATABASE_URL=shared_database_url), KEPT_MESSAGES)
+    store = Database(load(DatabaseSettings, DATABASE_URL=shared_database_url), MESSAGE_ENCODERS)
     for _ in range(2):
         async with store.unit_of_work(actor="test", request=None, time_left=lambda: 30) as uow:
             hashes = {rows[0].id: "$argon2id$"}

@@ -13,9 +13,15 @@ from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from sqlalchemy import text
 
-from service.application.ports import Contention, DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown, Overloaded
+from service.application.ports.errors import (
+    Contention,
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    OutcomeUnknown,
+    Overloaded,
+)
 from service.config import DatabaseSettings, load
-from service.db.engine import create_engine
+from service.db.connections.engine import create_engine
 from service.domain.users import User
 from service.rpc.current import current_unit_of_work
 from service.rpc.interceptors.base import InterceptedMethods
@@ -190,7 +196,7 @@ async def test_the_log_says_which_of_our_lines_a_failure_of_the_database_came_th
     with fails(StatusCode.INTERNAL, "INTERNAL"):
         await call(own.clients.channel, "UnaryUnary", "one")
     raised = (await log.line(event="internal error"))["raised"]
-    assert [frame for frame in raised if frame.startswith("service/db/users.py")]
+    assert [frame for frame in raised if frame.startswith("service/db/writes/users.py")]
 
 
 @every_arity

@@ -11,7 +11,7 @@ from commerce.orders.v1.order_pb2 import Order, OrderEventType
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc.error_details_pb2 import PreconditionFailure
 
-from service.application.ports import MAX_RANKED
+from service.application.ports.queries import MAX_RANKED
 from tests.conftest import running_server
 from tests.sent import sent_statements, until_someone_waits
 from tests.support import Clients, connect, driver_connection, fails, failure_of

@@ -18,10 +18,10 @@ from google.type.interval_pb2 import Interval
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from service.application.ports import PageOfRows
+from service.application.ports.queries import PageOfRows
 from service.domain.errors import InvalidPageToken
 from service.rpc.messages import orders, users
-from service.rpc.page_tokens import PageTokens
+from service.rpc.signing.page_tokens import PageTokens
 from tests.properties import thorough
 
 TOKENS = PageTokens(b"k" * 32)

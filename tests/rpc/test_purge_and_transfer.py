@@ -9,8 +9,8 @@ from google.type.interval_pb2 import Interval
 from google.type.money_pb2 import Money
 
 from service.config import DatabaseSettings, load
-from service.db.engine import create_engine
-from service.db.ledger import ledger_differences
+from service.db.connections.engine import create_engine
+from service.db.operations.ledger import ledger_differences
 from tests.conftest import running_server
 from tests.support import Clients, connect, driver_connection, fails, item, new_order
 

@@ -9,10 +9,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.application.ports import MAX_RANKED
+from service.application.ports.queries import MAX_RANKED
 from service.config import DatabaseSettings, load
-from service.db import migrate
-from service.db.engine import create_engine
+from service.db.connections.engine import create_engine
+from service.db.operations import migrate
 from service.domain.errors import InvalidField
 from service.domain.search import SearchQuery
 from tests.conftest import running_server

@@ -16,7 +16,7 @@ from google.rpc.status_pb2 import Status
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from service.application.ports import AlreadyAnswered, ExportStalled, Overloaded, StoreError
+from service.application.ports.errors import AlreadyAnswered, ExportStalled, Overloaded, StoreError
 from service.domain.errors import (
     DomainError,
     EtagMismatch,

@@ -13,8 +13,8 @@ from google.type.interval_pb2 import Interval
 from structlog.testing import capture_logs
 
 from service.config import DatabaseSettings, load
-from service.db import migrate
-from service.db.engine import create_engine
+from service.db.connections.engine import create_engine
+from service.db.operations import migrate
 from tests.conftest import running_server
 from tests.sent import sent_statements, until_someone_waits
 from tests.support import Clients, connect, driver_connection, fails

@@ -11,8 +11,8 @@ from service.domain.errors import InvalidUpdateMask
 from service.domain.orders import OrderFields
 from service.domain.users import UserFields
 from service.rpc.messages.orders import parse_order_fields
+from service.rpc.messages.update_masks import fields_to_update, settable_fields
 from service.rpc.messages.users import parse_user_fields
-from service.rpc.update_masks import fields_to_update, settable_fields
 from tests.support import item
 
 USER_FIELDS = {"email", "username", "full_name", "superuser", "profile.bio", "profile.avatar_url"}
