@@ -47,3 +47,12 @@ def headings(document: Path) -> set[str]:
     """Return the fragments by which links name the headings of a document, as GitHub makes them."""
     names = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in names}
+
+
+def test_files_that_documents_name_exist() -> None:
+    # The glossary also says what files were called before.
+    for document in (path for path in ROOT.glob("docs/**/*.md") if path.stem != "glossary"):
+        for name in re.findall(r"`((?:\w+/)+[\w.]*)`", document.read_text()):
+            # Documents may leave out `service/`. What begins with neither is no file of ours.
+            base = next((base for base in (ROOT, ROOT / "service") if (base / name.split("/")[0]).is_dir()), None)
+            assert base is None or (base / name).exists(), f"{document.name}: {name}"
