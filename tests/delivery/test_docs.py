@@ -1,15 +1,13 @@
 """Documents that repeat what the code says agree with it."""
 
 import re
-from pathlib import Path
 
 from commerce.common.v1.error_reason_pb2 import ErrorReason
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from service.config import DevelopmentSettings, GcSettings, RelaySettings, ServerSettings, environment_name
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
 
 
 def test_every_setting_is_documented_as_it_is() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 BIN = Path(sys.executable).parent
 ADDRESS = "127.0.0.1:50051"
 END_OF_STEP = "end of step, status"
