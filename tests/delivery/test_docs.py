@@ -1,6 +1,7 @@
 """Documents that repeat what the code says agree with it."""
 
 import re
+from pathlib import Path
 
 from commerce.common.v1.error_reason_pb2 import ErrorReason
 from pydantic.fields import FieldInfo
