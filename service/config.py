@@ -224,8 +224,8 @@ class OptimizationSettings(Settings):
         "auto",
         description="how several calls are accepted concurrently: `calls` uses a private interface of gRPC, "
         "`listeners` opens several listeners on the port; `auto` is `calls` with a tested release of grpcio, else "
-        "`listeners`. The log line `serving` names the mode. `listeners` with `COMMERCE_PENDING_ACCEPTS=1` is gRPC's own "
-        "way",
+        "`listeners`. The log line `serving` names the mode. `listeners` with `COMMERCE_PENDING_ACCEPTS=1` is gRPC's "
+        "own way",
         json_schema_extra=EXPERT,
     )
     pending_accepts: Count = Field(
