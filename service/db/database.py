@@ -64,7 +64,7 @@ class Database:
         """Return a unit of work, as `service.application.ports.unit_of_work.UnitOfWorkFactory` says."""
         return UnitOfWork(
             self.engine,
-            self._reader.executor.lending,
+            self._reader.executor.lend,
             self._numbers,
             self._kept,
             self._kept_order,
