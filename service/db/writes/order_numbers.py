@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from service.db.connections.reader import StatementReader
 from service.db.connections.statement import Statement
-from service.db.reads.reader import Reader
 from service.db.tables import ORDER_NUMBER_BLOCK, order_number_sequence
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class OrderNumbers:
     So most orders know their number without asking. What is left of a block when the process ends is never used.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: StatementReader) -> None:
         self._reader = reader
         self._block = iter(range(0))
         # One for all that wait for a block.

@@ -95,7 +95,7 @@ class GroupCommit:
             OrderAlreadyExists: for a used external reference.
             StoreError: nothing was written, but with OutcomeUnknown.
         """
-        done = await (self._changing if write.old_version else self._placing).do(write)
+        done = await (self._changing if write.old_version else self._placing).submit(write)
         if isinstance(done, Exception):
             raise done
         return done
