@@ -81,7 +81,7 @@ class Server:
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
 
         # The database.
-        replica = Replica(settings) if settings.read_database_url else None
+        replica = Replica(settings, settings) if settings.read_database_url else None
         self.store = Database(settings, MESSAGE_ENCODERS, replica)
         if problem := await self.store.problem():
             await self.store.close()

@@ -21,8 +21,8 @@ from service.application.ports.events import EventPosition, EventPositionExpired
 from service.application.ports.queries import Row
 from service.config import WatchSettings
 from service.db.connections.engine import create_engine
+from service.db.connections.reader import StatementReader
 from service.db.events.log import EventLog, EventPage
-from service.db.reads.reader import Reader
 from service.domain.errors import ServerDraining, SlowConsumer
 from service.observability.logs import where_raised
 
@@ -98,7 +98,7 @@ class PollingEventFeed:
     def __init__(self, settings: WatchSettings) -> None:
         # Apart, so that calls and watchers do not wait for each other's connections.
         self._engine = create_engine(settings, pool_size=1 + settings.watch_catch_up_connections)
-        self._log = EventLog(Reader(self._engine).all)
+        self._log = EventLog(StatementReader(self._engine).all)
         self._settings = settings
         self._catch_ups = asyncio.Semaphore(settings.watch_catch_up_connections)
         self._draining = False

@@ -39,7 +39,7 @@ PAGE = 500
 
 
 class Read(Protocol):
-    """Runs a statement, as `service.db.reads.reader.Reader.all`."""
+    """Runs a statement, as `service.db.connections.reader.StatementReader.all`."""
 
     def __call__(
         self, statement: Select[Any], values: Mapping[str, object] | None = None
