@@ -29,6 +29,7 @@ from service.cli.main import main
 from service.config import LogSettings, load
 from service.db.connections.engine import async_url
 from service.observability.logs import configure_logging
+from service.rpc.call_context import x_request_id
 
 if TYPE_CHECKING:
     # Of the stubs' types only; at run time both are one class.
@@ -155,7 +156,7 @@ def resident_megabytes() -> float:
 
 def log_everything() -> None:
     """Log all there is as JSON."""
-    configure_logging(load(LogSettings, log_format="json", log_level="debug"))
+    configure_logging(load(LogSettings, log_format="json", log_level="debug"), call_id=x_request_id)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Everything of the database that the rest of a process uses, on one pool."""
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import structlog
@@ -37,14 +38,22 @@ class Database:
         settings: where it is.
         kept: makes the messages that are kept in rows.
         replica: a replica of it, which is closed with the rest.
+        prefers_replica: returns whether the running call prefers the replica for its reads.
     """
 
-    def __init__(self, settings: DatabaseSettings, kept: MessageEncoders, replica: Replica | None = None) -> None:
+    def __init__(
+        self,
+        settings: DatabaseSettings,
+        kept: MessageEncoders,
+        replica: Replica | None = None,
+        *,
+        prefers_replica: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.engine = create_engine(settings)
         # Apart, so that a busy pool does not look like a lost database.
         self._probe_engine = create_engine(settings, pool_size=1)
         self._replica = replica
-        reader = self._reader = Reader(self.engine, replica, hold_connection=True)
+        reader = self._reader = Reader(self.engine, replica, prefers_replica=prefers_replica, hold_connection=True)
         self._numbers = OrderNumbers(reader)
         self._kept = kept
         self._kept_order = reader.batched_loader(ENCODED_ORDERS_BY_ID, "ids")

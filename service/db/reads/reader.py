@@ -13,7 +13,6 @@ from service.db.connections.batching import BatchedLoader, Id
 from service.db.connections.executor import StatementExecutor
 from service.db.connections.replica import Replica
 from service.db.connections.statement import Statement
-from service.read_preference import prefers_replica
 from service.runtime.shielded_tasks import ShieldedTasks
 
 
@@ -24,13 +23,22 @@ class Reader:
 
     Args:
         engine: leads to the primary.
-        replica: what the reads of calls that prefer it may be answered by (`service.read_preference`).
+        replica: answers the reads that prefer it.
+        prefers_replica: returns whether the running call prefers the replica; asked before each read.
         hold_connection: as of `Driver`; until `drain`.
     """
 
-    def __init__(self, engine: AsyncEngine, replica: Replica | None = None, *, hold_connection: bool = False) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        replica: Replica | None = None,
+        *,
+        prefers_replica: Callable[[], bool] = lambda: False,
+        hold_connection: bool = False,
+    ) -> None:
         self.executor = StatementExecutor(engine, hold_connection=hold_connection)
         self._replica = replica
+        self._prefers_replica = prefers_replica
         self.shielded_tasks = ShieldedTasks(lambda error: isinstance(error, StoreError | Overloaded))
 
     async def all(
@@ -40,13 +48,13 @@ class Reader:
         return await self.shielded_tasks.run(self._all(statement, values or {}))
 
     async def _all(self, statement: Statement | Select[Any], values: Mapping[str, object]) -> Sequence[Row[Any]]:
-        if self._replica and prefers_replica.get():
+        if self._replica and self._prefers_replica():
             return await self._replica.rows(statement, values, otherwise=self.executor)
         return await self.executor.rows(statement, values)
 
     def batched_loader(self, statement: Statement, name: str) -> Callable[[Id], Awaitable[Any]]:
         """Return what reads single rows by their id, with a statement for many, whose parameter has this name."""
-        executor, replica = self.executor, self._replica
+        executor, replica, prefers_replica = self.executor, self._replica, self._prefers_replica
         primary_reads = BatchedLoader(lambda keys: executor.fetch(statement, {name: keys}), self.shielded_tasks)
         if replica is None:
             return primary_reads.get
@@ -56,7 +64,7 @@ class Reader:
         )
 
         def get(key: Id) -> Awaitable[Any]:
-            return (replica_reads if prefers_replica.get() else primary_reads).get(key)
+            return (replica_reads if prefers_replica() else primary_reads).get(key)
 
         return get
 

@@ -16,8 +16,8 @@ from service.application.ports.passwords import Passwords
 from service.application.ports.queries import UserQueries
 from service.application.ports.unit_of_work import UnitOfWorkFactory
 from service.domain.errors import AlreadyExists, DomainError, InvalidArgument, InvalidField
+from service.rpc.call_context import ANONYMOUS
 from service.rpc.interceptors.base import Context
-from service.rpc.interceptors.transaction import ANONYMOUS
 from service.rpc.interceptors.validation import field_violation
 from service.rpc.messages.user_import import ON_CONFLICT, import_failure_message, parse_import_row
 from service.rpc.retry import retried, shielded_tasks
