@@ -11,7 +11,7 @@ from commerce.users.v1.user_service_pb2 import GetUserRequest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodDescriptorProto, ServiceDescriptorProto
 
-from service.rpc.interceptors.base import Context
+from service.rpc.methods import Context
 from tests.faults import eventually
 from tests.support import log_everything
 

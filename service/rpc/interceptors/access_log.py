@@ -9,7 +9,8 @@ from google.protobuf.message import Message
 from uuid_utils import uuid4
 
 from service.rpc.call_context import CallContext, enter, leave
-from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
+from service.rpc.interceptors.base import Interceptor
+from service.rpc.methods import Call, Context, Method, Request
 
 HEADER = "x-request-id"
 _VALID_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")

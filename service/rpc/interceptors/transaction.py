@@ -23,7 +23,8 @@ from service.application.ports.errors import AlreadyAnswered, DeadlineExceeded, 
 from service.application.ports.unit_of_work import RequestKey, UnitOfWorkFactory
 from service.domain.errors import InvalidField
 from service.rpc.call_context import ANONYMOUS, current_call, using
-from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
+from service.rpc.interceptors.base import Interceptor
+from service.rpc.methods import Call, Context, Method, Request
 from service.rpc.retry import retried, shielded_tasks
 from service.rpc.status import ResponseTooLarge
 from service.runtime.deadline import Deadline

@@ -23,7 +23,6 @@ from service.application.ports.unit_of_work import UnitOfWork
 from service.domain.errors import OrderNotFound
 from service.domain.orders import OrderHeader
 from service.domain.tags import normalised, normalised_tag
-from service.rpc.interceptors.base import Context
 from service.rpc.messages.orders import (
     EVENT_POSITION,
     POSITION,
@@ -41,6 +40,7 @@ from service.rpc.messages.orders import (
 from service.rpc.messages.statistics import parse_statistics_filter, statistics_message
 from service.rpc.messages.update_masks import fields_to_update, settable_fields
 from service.rpc.messages.values import in_order, require_id
+from service.rpc.methods import Context
 from service.rpc.servicers.order_notes import OrderNoteMethods
 from service.rpc.signing.page_tokens import PageTokens
 from service.rpc.streams.exports import Exports
