@@ -61,7 +61,7 @@ async def _abort(method: Method, context: Context, failure: BaseException) -> No
 def _forget_frames(failure: BaseException) -> None:
     """Remove the tracebacks of a failure and its causes: their frames hold the failure, which makes a cycle."""
     error: BaseException | None = failure
-    # Clearing the traceback also ends this loop where the chain is circular: a cause can be raised again while its effect
+    # Clearing tracebacks also ends this loop where the chain is circular: a cause can be raised again while its effect
     # is handled.
     while error and error.__traceback__:
         error.__traceback__ = None
