@@ -165,7 +165,7 @@ async def _chunks(requests: AsyncIterator[pb.ImportUsersRequest]) -> AsyncIterat
     chunk: list[_Row] = []
     async for request in requests:
         if not request.HasField("row"):
-            raise InvalidField.at("config", "must be in the first message only")
+            raise InvalidField.at("config", "must be set in the first message only")
         violations = violations_of(request.row)
         chunk.append(InvalidField(violations) if violations else parse_import_row(request.row))
         if len(chunk) == CHUNK_ROWS:
