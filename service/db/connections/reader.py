@@ -11,7 +11,6 @@ from service.db.connections.batching import BatchedLoader, Id
 from service.db.connections.executor import StatementExecutor
 from service.db.connections.replica import Replica
 from service.db.connections.statement import Statement
-from service.read_preference import prefers_replica
 from service.runtime.shielded_tasks import ShieldedTasks
 
 
@@ -22,13 +21,22 @@ class StatementReader:
 
     Args:
         engine: connects to the primary.
-        replica: answers the reads of calls that prefer it (`service.read_preference`).
+        replica: answers the reads of calls that prefer it.
+        prefers_replica: returns whether the running call prefers the replica; asked before each read.
         hold_connection: as for `StatementExecutor`; the connection is held until `drain`.
     """
 
-    def __init__(self, engine: AsyncEngine, replica: Replica | None = None, *, hold_connection: bool = False) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        replica: Replica | None = None,
+        *,
+        prefers_replica: Callable[[], bool] = lambda: False,
+        hold_connection: bool = False,
+    ) -> None:
         self.executor = StatementExecutor(engine, hold_connection=hold_connection)
         self._replica = replica
+        self._prefers_replica = prefers_replica
         self.shielded_tasks = ShieldedTasks(lambda error: isinstance(error, StoreError | Overloaded))
 
     async def all(
@@ -51,7 +59,7 @@ class StatementReader:
             statement: returns the rows with these ids.
             name: the statement's parameter for the ids.
         """
-        executor, replica = self.executor, self._replica
+        executor, replica, prefers_replica = self.executor, self._replica, self._prefers_replica
         primary_loader = BatchedLoader(lambda ids: executor.fetch(statement, {name: ids}), self.shielded_tasks)
         if replica is None:
             return primary_loader.load
@@ -61,7 +69,7 @@ class StatementReader:
         )
 
         def load(row_id: Id) -> Awaitable[Any]:
-            return (replica_loader if prefers_replica.get() else primary_loader).load(row_id)
+            return (replica_loader if prefers_replica() else primary_loader).load(row_id)
 
         return load
 
@@ -71,6 +79,6 @@ class StatementReader:
         self.executor.release_held()
 
     async def _all(self, statement: Statement | Select[Any], values: Mapping[str, object]) -> Sequence[Row[Any]]:
-        if self._replica and prefers_replica.get():
+        if self._replica and self._prefers_replica():
             return await self._replica.rows(statement, values, otherwise=self.executor)
         return await self.executor.rows(statement, values)

@@ -24,17 +24,14 @@ from google.protobuf.message import Message
 from service.application.ports.errors import AlreadyAnswered, DeadlineExceeded, NeedsTransaction, OutcomeUnknown
 from service.application.ports.unit_of_work import RequestKey, UnitOfWorkFactory
 from service.domain.errors import InvalidField
-from service.read_preference import prefers_replica
-from service.rpc.current import using
-from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
-from service.rpc.metadata import sent_metadata
+from service.rpc.call_context import ANONYMOUS, current_call, using
+from service.rpc.interceptors.base import Interceptor
+from service.rpc.methods import Call, Context, Method, Request
 from service.rpc.retry import retried, shielded_tasks
 from service.rpc.status import ResponseTooLarge
 from service.runtime.deadline import Deadline
 
-# Who calls, until callers are authenticated.
-ANONYMOUS = "anonymous"
-# Metadata of a read: where it is to be answered.
+# The metadata key by which a client chooses the database that answers a read.
 READ_PREFERENCE = "x-read-preference"
 # The work's own limits end it in time; whoever still waits after this much more is told so.
 _GRACE_SECONDS = 2.0
@@ -100,18 +97,16 @@ class TransactionInterceptor(Interceptor):
         async def attempt() -> bytes:
             return self._serialized(await call(request, context))
 
-        token = prefers_replica.set(self._prefers_replica(context))
-        try:
-            reading = retried(attempt, deadline, outcome_known_by_repeating=True)
-            patience = _patience(deadline)
-            return await (reading if patience is None else _within(patience, reading))
-        finally:
-            prefers_replica.reset(token)
+        call_context = current_call()
+        call_context.prefers_replica = self._prefers_replica(call_context.metadata)
+        reading = retried(attempt, deadline, outcome_known_by_repeating=True)
+        patience = _patience(deadline)
+        return await (reading if patience is None else _within(patience, reading))
 
-    def _prefers_replica(self, context: Context) -> bool:
-        preference = sent_metadata(context).get(READ_PREFERENCE, self._read_preference)
+    def _prefers_replica(self, metadata: Mapping[str, str | bytes]) -> bool:
+        preference = metadata.get(READ_PREFERENCE, self._read_preference)
         if preference not in {"primary", "replica"}:
-            # Of a misspelt one nobody knows whether old answers would do.
+            # A misspelt preference does not tell whether stale answers are acceptable.
             raise InvalidField.at(READ_PREFERENCE, "must be primary or replica")
         return preference == "replica"
 
