@@ -297,7 +297,7 @@ async def test_a_verb_writes_nothing_over_what_somebody_changes_meanwhile(
 ) -> None:
     order = await placed_at_once(own)
     store = Database(load(DatabaseSettings, DATABASE_URL=own.database_url), MESSAGE_ENCODERS)
-    async with store.unit_of_work(actor="tests", request=None, time_left=lambda: 10, at_once=True) as uow:
+    async with store.fast_path(actor="tests", request=None, time_left=lambda: 10) as uow:
         await confirm_order(uow, UUID(order.id), "", datetime.now(UTC))
         # Without counting it as a change.
         await connection.execute("""UPDATE orders SET metadata = '{"k": "v"}' WHERE id = $1""", UUID(order.id))

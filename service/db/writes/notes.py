@@ -1,29 +1,28 @@
 """The write side of the notes of orders."""
 
-from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.db.tables import order_notes, orders
+from service.db.writes.transaction import LazyTransaction
 from service.domain.errors import NoteNotFound
 from service.domain.notes import OrderNote
 
 
 class Notes:
-    """Implements `service.application.ports.unit_of_work.NoteRepository` in the transaction that `begin` gives."""
+    """Implements `service.application.ports.unit_of_work.NoteRepository` in a transaction."""
 
-    def __init__(self, begin: Callable[[], Awaitable[AsyncSession]]) -> None:
-        self._begin = begin
+    def __init__(self, transaction: LazyTransaction) -> None:
+        self._transaction = transaction
 
     async def add(self, note: OrderNote) -> None:
         """Keep a new note of an order that is locked."""
-        (await self._begin()).add(note)
+        (await self._transaction.session()).add(note)
 
     async def get_for_update(self, note_id: UUID) -> OrderNote:
         """Return the note, it and its order locked against other changes; raises NoteNotFound."""
-        session = await self._begin()
+        session = await self._transaction.session()
         # The order first, as everyone does. Both, because only what is locked is read anew after a wait.
         statement = select(OrderNote).join(orders, orders.c.id == order_notes.c.order_id)
         statement = statement.where(order_notes.c.id == note_id)
@@ -34,4 +33,4 @@ class Notes:
 
     async def delete(self, note: OrderNote) -> None:
         """Delete the note with the flush."""
-        await (await self._begin()).delete(note)
+        await (await self._transaction.session()).delete(note)

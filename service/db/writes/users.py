@@ -1,6 +1,6 @@
 """The write side of users."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -24,6 +24,8 @@ from service.db.tables import (
     user_profiles,
     users,
 )
+from service.db.writes.recorded_events import RecordedEvents
+from service.db.writes.transaction import LazyTransaction
 from service.domain.errors import UserNotFound
 from service.domain.users import User, UserState
 
@@ -45,30 +47,24 @@ _HAS_EMAIL = any_(bindparam("emails", type_=ARRAY(Text))) == _EMAIL
 
 
 class Users:
-    """Implements `service.application.ports.unit_of_work.UserRepository` in the transaction that `begin` gives.
+    """Implements `service.application.ports.unit_of_work.UserRepository`.
 
     Args:
-        begin: gives the session.
-        collect: takes the events of a user that the session does not know.
-        require_active: checks that a user is ACTIVE, at once or when the transaction is committed.
-        message: gives a user as it is kept in its row.
+        transaction: the transaction to work in.
+        events: collects the events of users that are written by a statement instead of the session.
+        encode: returns the encoded message of a user, which is written with its row.
     """
 
     def __init__(
-        self,
-        begin: Callable[[], Awaitable[AsyncSession]],
-        collect: Callable[[User], None],
-        require_active: Callable[[UUID, str], Awaitable[None]],
-        message: Callable[[User], bytes],
+        self, transaction: LazyTransaction, events: RecordedEvents, encode: Callable[[User], bytes | None]
     ) -> None:
-        self._begin = begin
-        self._collect = collect
-        self._require_active = require_active
-        self._message = message
+        self._transaction = transaction
+        self._events = events
+        self._encode = encode
 
     async def add(self, user: User, password_hash: str) -> None:
         """Keep a new user; UserAlreadyExists comes from here."""
-        session = await self._begin()
+        session = await self._transaction.session()
         session.add(user)
         await session.flush()
         values = {"user_id": user.id, "password_hash": password_hash, "update_time": user.create_time}
@@ -84,12 +80,12 @@ class Users:
         return await self._get(user_id, read=True)
 
     async def require_active(self, user_id: UUID, action: str) -> None:
-        """Require the user to be ACTIVE until the commit; raises UserNotFound and UserNotActive, here or there."""
-        await self._require_active(user_id, action)
+        """Require the user to be ACTIVE until the commit; raises UserNotFound and UserNotActive."""
+        (await self.get_for_share(user_id)).require_active(action)
 
     async def has_open_orders_or_credit(self, user_id: UUID) -> bool:
         """Return whether there is something that a purge needs `force` for."""
-        session = await self._begin()
+        session = await self._transaction.session()
         open_orders = exists().where(orders.c.user_id == user_id, OPEN)
         accounts = credit_accounts.c
         credit = exists().where(accounts.user_id == user_id, (accounts.available > 0) | (accounts.held > 0))
@@ -97,7 +93,7 @@ class Users:
 
     async def purge(self, user: User) -> int:
         """Erase the user and everything that is its own, and return the number of its orders."""
-        session = await self._begin()
+        session = await self._transaction.session()
         await session.flush()
         own_orders = select(orders.c.id).where(orders.c.user_id == user.id)
         await session.execute(delete(events).where(events.c.aggregate_id.in_(own_orders)))
@@ -148,13 +144,13 @@ class Users:
 
     async def ids_by_email(self, emails: Sequence[str]) -> Mapping[str, UUID]:
         """Return the ids of the users that have one of these e-mails, by their e-mail in lower case."""
-        session = await self._begin()
+        session = await self._transaction.session()
         found = await session.execute(select(_EMAIL.label("email"), users.c.id).where(_HAS_EMAIL), {"emails": emails})
         return {row.email: row.id for row in found}
 
     async def by_email_for_update(self, emails: Sequence[str]) -> Mapping[str, User]:
         """Return the users likewise, locked against other changes."""
-        session = await self._begin()
+        session = await self._transaction.session()
         profile = selectinload(User.profile)  # type: ignore[arg-type] # mapped imperatively
         # In the order in which every call locks users.
         statement = select(User).options(profile).where(_HAS_EMAIL).order_by(users.c.id)
@@ -165,10 +161,10 @@ class Users:
         """Keep new users, of which some have a password; UserAlreadyExists and Contention come from here."""
         if not new:
             return
-        session = await self._begin()
+        session = await self._transaction.session()
         # By e-mail, so that two imports of the same users wait for each other in one order.
         ordered = sorted(new, key=lambda user: user.email.lower())
-        rows = [[*(getattr(user, name) for name in _USERS), self._message(user)] for user in ordered]
+        rows = [[*(getattr(user, name) for name in _USERS), self._encode(user)] for user in ordered]
         inserted = (await session.scalars(_INSERT_USERS, arrays(_USERS_AND_MESSAGES, rows))).all()
         if len(inserted) < len(new):
             raise Contention
@@ -180,18 +176,18 @@ class Users:
         if passwords:
             await session.execute(_INSERT_PASSWORDS, arrays(_PASSWORDS, passwords))
         for user in new:
-            self._collect(user)
+            self._events.collect(user)
 
     async def set_password_hash(self, user_id: UUID, password_hash: str, now: datetime) -> None:
         """Give a user that exists this hash, whether it had one or not."""
-        session = await self._begin()
+        session = await self._transaction.session()
         values = {"password_hash": password_hash, "update_time": now}
         statement = pg_insert(user_passwords).values(user_id=user_id, **values)
         await session.execute(statement.on_conflict_do_update(index_elements=["user_id"], set_=values))
 
     async def replace_password_hash(self, user_id: UUID, old: str, new: str, now: datetime) -> None:
         """Replace the hash, unless it is no longer `old`."""
-        session = await self._begin()
+        session = await self._transaction.session()
         statement = update(user_passwords).where(
             user_passwords.c.user_id == user_id, user_passwords.c.password_hash == old
         )
@@ -199,18 +195,18 @@ class Users:
 
     async def keep(self, limit: int) -> int:
         """Keep messages of up to so many users that have none and are not locked, and return of how many."""
-        session = await self._begin()
+        session = await self._transaction.session()
         profile = selectinload(User.profile)  # type: ignore[arg-type] # mapped imperatively
         statement = select(User).options(profile).where(users.c.message.is_(None)).order_by(users.c.id).limit(limit)
         found = (await session.scalars(statement.with_for_update(key_share=True, skip_locked=True))).all()
         for user in found:
-            set_attribute(user, "message", self._message(user))
+            set_attribute(user, "message", self._encode(user))
         return len(found)
 
     async def _get(
         self, user_id: UUID, *options: ExecutableOption, read: bool = False, key_share: bool = False
     ) -> User:
-        session = await self._begin()
+        session = await self._transaction.session()
         statement = (
             select(User).options(*options).where(users.c.id == user_id).with_for_update(read=read, key_share=key_share)
         )
