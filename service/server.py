@@ -155,8 +155,8 @@ class Server:
         self._server = AcceptingServer(
             methods,
             _options(settings),
-            accept=settings.accept,
-            accepts=settings.accepts,
+            accept=settings.accept_mode,
+            accepts=settings.pending_accepts,
             reuse_port=settings.reuse_port,
         )
         if settings.scheduling == "batch":

@@ -22,7 +22,7 @@ import structlog
 from sqlalchemy import ColumnElement, Row, Select, event, literal_column, select
 
 from service.application.ports.errors import DatabaseUnavailable, DeadlineExceeded, Overloaded
-from service.config import ServerSettings, SettingsError
+from service.config import ReplicaSettings, SettingsError
 from service.db.connections.engine import async_url, create_engine
 from service.db.connections.executor import StatementExecutor
 from service.db.connections.statement import Statement
@@ -66,7 +66,7 @@ log = structlog.get_logger()
 class Replica:
     """The replica at READ_DATABASE_URL: `start`, then `rows`, then `close`."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ReplicaSettings) -> None:
         if settings.read_database_url is None:
             raise SettingsError("READ_DATABASE_URL is not set")
         # Also checks it, under its own name.
