@@ -127,6 +127,10 @@ growth: $(READY) ## Compare the cost of calls with 100 000 orders and with 5 mil
 workers: $(READY) ## Compare the cost of calls to one process and to two on one port
 	$(BIN)/python -m benchmarks.workers $(ARGS)
 
+.PHONY: bench-against
+bench-against: $(READY) ## That calls cost the same as with an earlier commit: make bench-against BASE=main
+	$(BIN)/python -m benchmarks.versions --base $(BASE) $(ARGS)
+
 .PHONY: leaks
 leaks: $(READY) ## Measure memory per connection and per call, and what a million calls leave behind
 	$(BIN)/python -m benchmarks.leaks $(ARGS)

@@ -19,6 +19,6 @@ FIELDS: dict[type[Message], str] = {
 
 @pytest.mark.parametrize("message", FIELDS, ids=lambda message: message.DESCRIPTOR.name)
 def test_another_field_makes_another_form(message: type[Message]) -> None:
-    """A new field needs what docs/adr/0019-rows-are-kept-as-sent.md says, and only then a line here."""
+    """A new field needs what docs/adr/0019-encoded-messages-in-rows.md says, and only then a line here."""
     names = " ".join(field.name for field in message.DESCRIPTOR.fields)
     assert (MESSAGE_VERSION, names) == ("1", FIELDS[message])

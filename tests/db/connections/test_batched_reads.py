@@ -14,7 +14,7 @@ from commerce.users.v1.user_pb2 import User
 from grpc import StatusCode
 from structlog.testing import capture_logs
 
-from service.db.writes.orders import ENCODED_ORDERS_BY_ID
+from service.db.writes.fast_path.encoded_orders import ENCODED_ORDERS_BY_IDS
 from tests.support.clients import Clients, connect
 from tests.support.databases import Observer
 from tests.support.failures import fails, settled
@@ -60,7 +60,7 @@ def getting(clients: Clients, user_id: str, **options: Any) -> Reading:
 
 
 def failed_attempts(logs: Any) -> list[int]:
-    return [line["attempt"] for line in logs if line["event"] == "attempt failed"]
+    return [line["attempt"] for line in logs if line["event"] == "retrying"]
 
 
 # What has been acknowledged is seen
@@ -292,7 +292,7 @@ async def test_orders_are_read_for_their_verbs_together(served: Clients, databas
             assert len(await observer.backends(waiting=True)) == AT_ONCE
         answers = await asyncio.gather(*verbs)
     assert [(answer.order.id, answer.order.etag) for answer in answers] == [(order.id, "v2") for order in orders]
-    reads = [values for statement, values in sent if statement == ENCODED_ORDERS_BY_ID.text]
+    reads = [values for statement, values in sent if statement == ENCODED_ORDERS_BY_IDS.text]
     assert sorted(asked(values) for values in reads) == [*[1] * AT_ONCE, len(orders) - AT_ONCE]
 
 
