@@ -1,4 +1,4 @@
-"""The migrations, in every direction and from many places at once."""
+"""The migrations: upgrades, downgrades, and concurrent runs."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from tests.support.locks import holding
 from tests.support.processes import run_command
 from tests.support.waiting import eventually
 
-# Everything that a migration can make, as text.
+# Every kind of object that a migration can create, as text.
 CATALOG = """
 WITH own AS (SELECT oid, relname, relkind FROM pg_class WHERE relnamespace = 'public'::regnamespace)
 SELECT concat_ws(' ', 'column', relname, attname, format_type(atttypid, atttypmod), attidentity, attgenerated,
@@ -54,7 +54,7 @@ def revisions() -> list[str]:
 
 
 async def alembic(url: str, action: Callable[..., Any], *arguments: str) -> None:
-    # Alembic starts an event loop of its own.
+    # Alembic starts its own event loop.
     await asyncio.to_thread(action, migrate.alembic_config(async_url(url)), *arguments)
 
 
@@ -71,7 +71,7 @@ async def test_every_migration_goes_up_down_and_up_to_the_same_schema(empty_data
 
 
 def _without_marks(schema: set[str]) -> set[str]:
-    """Leave out where the schema is, and what no downgrade can take back: that a constraint was validated."""
+    """Leave out the schema's name, and the one thing that no downgrade undoes: that a constraint is validated."""
     return {line.removesuffix(" NOT VALID") for line in schema if "alembic_version" not in line}
 
 
@@ -97,21 +97,21 @@ async def test_the_migrations_as_sql_make_the_same_schema(empty_database_url: st
     config.output_buffer = StringIO()
     await asyncio.to_thread(command.upgrade, config, "head", sql=True)
     async with driver_connection(empty_database_url) as connection:
-        # One by one, as psql does: an index is not built CONCURRENTLY among others.
+        # One by one, as psql does: CREATE INDEX CONCURRENTLY must be the only statement of its message.
         for statement in config.output_buffer.getvalue().rstrip().removesuffix(";").split(";\n\n"):
             await connection.execute(statement)
         assert await connection.fetchval("SELECT version_num FROM alembic_version") == migrate.head()
     assert await schema_of(empty_database_url) == await schema_of(database_url)
 
 
-async def test_of_four_processes_that_migrate_at_once_one_does_it(empty_database_url: str, database_url: str) -> None:
+async def test_one_of_four_concurrent_migrations_does_the_work(empty_database_url: str, database_url: str) -> None:
     ended = await asyncio.gather(*(run_command("migrate", database_url=empty_database_url) for _ in range(4)))
     assert [process.status for process in ended] == [0, 0, 0, 0], ended
     assert sorted(process.stdout for process in ended) == ["migrated\n", *["there was nothing to migrate\n"] * 3]
     assert await schema_of(empty_database_url) == await schema_of(database_url)
 
 
-async def test_whoever_finds_another_migrating_waits_for_it(empty_database_url: str) -> None:
+async def test_a_migration_waits_for_another_one_that_runs(empty_database_url: str) -> None:
     lock = int.from_bytes(b"commerce", "big")
     async with holding(empty_database_url, f"SELECT pg_advisory_xact_lock({lock})"):
         waiting = asyncio.create_task(run_command("migrate", database_url=empty_database_url))
@@ -153,13 +153,13 @@ async def test_a_migration_that_a_reader_blocks_gives_way_and_tries_again(databa
             " WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%DROP TABLE%'"
         )
         async with holding(database_url, "LOCK TABLE users IN ACCESS SHARE MODE"):
-            # Its DDL is as good as any.
+            # Any DDL would do.
             migrating = asyncio.create_task(alembic(database_url, command.downgrade, "base"))
             first = await eventually(lambda: observer.connection.fetchval(waiting))
-            # Each try has a connection of its own.
+            # Each attempt has its own connection.
             second = await eventually(lambda: observer.connection.fetchval(f"{waiting} AND pid <> $1", first))
             assert second != first
-            # Between the tries other calls get their turn.
+            # Between the attempts other calls can take the lock.
             await observer.connection.execute("SELECT count(*) FROM users")
             assert not migrating.done()
         await migrating
