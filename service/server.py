@@ -46,6 +46,11 @@ from service.rpc.transport.scheduling import freeze_garbage_collector, lower_pol
 
 # What all that write to a database keep there.
 MESSAGE_ENCODERS = MessageEncoders(order=encode_order, user=encode_user)
+# The methods that write one order and nothing else: with luck, one statement.
+FAST_PATH_METHODS = tuple(
+    f"/commerce.orders.v1.OrderService/{name}"
+    for name in ("CreateOrder", "ConfirmOrder", "ProcessOrder", "ShipOrder", "DeliverOrder", "CancelOrder")
+)
 SERVICES = ("commerce.users.v1.UserService", "commerce.orders.v1.OrderService")
 
 log = structlog.get_logger()
@@ -76,7 +81,7 @@ class Server:
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
 
         # The database.
-        replica = Replica(settings, settings) if settings.read_database_url else None
+        replica = Replica(settings) if settings.read_database_url else None
         self.store = Database(settings, MESSAGE_ENCODERS, replica)
         if problem := await self.store.problem():
             await self.store.close()
@@ -92,6 +97,7 @@ class Server:
         self._passwords = Argon2Passwords(settings)
         self._session = TransactionInterceptor(
             self.store.unit_of_work,
+            fast_path=dict.fromkeys(FAST_PATH_METHODS, self.store.fast_path),
             signing_key=key,
             default_deadline=settings.default_deadline,
             read_preference=settings.read_preference,
@@ -149,8 +155,8 @@ class Server:
         self._server = AcceptingServer(
             methods,
             _options(settings),
-            accept=settings.accept,
-            accepts=settings.accepts,
+            accept=settings.accept_mode,
+            accepts=settings.pending_accepts,
             reuse_port=settings.reuse_port,
         )
         if settings.scheduling == "batch":

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from service.application.ports.errors import Overloaded, StoreError
 from service.application.ports.events import EventPosition, EventPositionExpired
 from service.application.ports.queries import Row
-from service.config import ServerSettings
+from service.config import WatchSettings
 from service.db.connections.engine import create_engine
 from service.db.connections.reader import StatementReader
 from service.db.events.log import EventLog, EventPage
@@ -95,12 +95,12 @@ class PollingEventFeed:
         lag: seconds for which the oldest event has been waiting for a transaction that still runs; 0 if none has.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: WatchSettings) -> None:
         # Apart, so that calls and watchers do not wait for each other's connections.
-        self._engine = create_engine(settings, pool_size=1 + settings.watch_catch_ups)
+        self._engine = create_engine(settings, pool_size=1 + settings.watch_catch_up_connections)
         self._log = EventLog(StatementReader(self._engine).all)
         self._settings = settings
-        self._catch_ups = asyncio.Semaphore(settings.watch_catch_ups)
+        self._catch_ups = asyncio.Semaphore(settings.watch_catch_up_connections)
         self._draining = False
         self.lag = 0.0
         self._lag_logged = 0.0
@@ -164,7 +164,7 @@ class PollingEventFeed:
             raise ServerDraining("the server shuts down; go on from the cursor at another")
 
     def _refuse_if_slow(self, overflow_time: float) -> None:
-        patience = self._settings.watch_patience
+        patience = self._settings.slow_consumer_timeout
         if time.monotonic() - overflow_time > patience:
             raise SlowConsumer(f"reading what was waiting took more than {patience:g} s; go on from the cursor")
 
@@ -199,7 +199,7 @@ class PollingEventFeed:
             self._task = asyncio.create_task(self._tail(), context=Context())
         elif page.end < self._floor:
             return None
-        watcher = _Watcher(page.end, wanted, self._settings.watch_queue)
+        watcher = _Watcher(page.end, wanted, self._settings.watch_queue_size)
         for place, event in self._recent:
             watcher.offer(place, event)
         self._watchers.add(watcher)

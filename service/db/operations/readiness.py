@@ -11,8 +11,8 @@ from service.db.operations import migrate
 _UNREACHABLE = "the database cannot be reached: is it running where DATABASE_URL says?"
 # By how the SQLSTATE begins.
 _REFUSALS = {
-    "08P01": "PgBouncer is at DATABASE_URL and refuses: in transaction mode it needs COMMERCE_DB_POOLER=transaction;"
-    " if that is set, its log says why",
+    "08P01": "PgBouncer is at DATABASE_URL and refuses: in transaction mode it needs"
+    " COMMERCE_PGBOUNCER_MODE=transaction; if that is set, its log says why",
     "28": "the database refuses the user or the password in DATABASE_URL",
     "3D": "there is no database of the name in DATABASE_URL",
     "53": "the database has no connection left",
@@ -33,7 +33,7 @@ async def readiness_problem(engine: AsyncEngine) -> str | None:
     if not limited:
         return (
             "statements have no time limit, so something between here and PostgreSQL has dropped it: for PgBouncer in"
-            " transaction mode, set COMMERCE_DB_POOLER=transaction"
+            " transaction mode, set COMMERCE_PGBOUNCER_MODE=transaction"
         )
     if migrate.is_behind(revision):
         return (

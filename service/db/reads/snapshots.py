@@ -9,7 +9,7 @@ from sqlalchemy import Row, Select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.application.ports.errors import Overloaded
-from service.config import ServerSettings
+from service.config import ExportSettings
 from service.db.connections.engine import create_export_engine
 from service.db.connections.statement import Statement
 from service.db.errors import translated_errors
@@ -36,7 +36,7 @@ class Snapshots:
     a few slow readers would leave no connection to the calls.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ExportSettings) -> None:
         self._engine = create_export_engine(settings, idle_seconds=settings.export_stall_timeout + _MARGIN_SECONDS)
         self._limit = settings.max_exports
         self._open = 0
