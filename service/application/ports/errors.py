@@ -41,7 +41,7 @@ class ExportStalled(Exception):
 
 
 class NeedsTransaction(Exception):
-    """A unit of work that was to be done `at_once` cannot be; nothing was written. To be done anew, step by step."""
+    """The fast path cannot do this unit of work; nothing was written. Run the call again in a transaction."""
 
 
 class AlreadyAnswered(Exception):

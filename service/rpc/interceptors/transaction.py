@@ -1,8 +1,10 @@
 """Gives each call its time, its transaction, its retries and, under a request id, its one effect.
 
-A method that declares NO_SIDE_EFFECTS reads by itself, each question a statement of its own, on the replica if its
-caller prefers that. Any other runs in a unit of work, which is committed before the caller gets its answer. Either is
-run anew, as a whole, when the database asks for it.
+A method that declares NO_SIDE_EFFECTS runs without a transaction: each of its statements has a snapshot of its own, and
+goes to the replica if the caller prefers that. Any other method runs in a unit of work, which is committed before the
+response is sent. A method that is listed for the fast path first runs in a unit of work that is one statement; if that
+raises NeedsTransaction, the method runs again in the transactional one. On a retryable error of the database the whole
+method is retried.
 
 A write is a task that the caller's cancellation does not reach (`service.runtime.shielded_tasks`), and so is each
 statement of a read. They end by themselves: PostgreSQL limits each statement of a unit of work to the time that is
@@ -40,6 +42,7 @@ class TransactionInterceptor(Interceptor):
 
     Args:
         unit_of_work: opens units of work.
+        fast_path: for the methods that can be one statement, by path, what opens a unit of work that is one.
         signing_key: secret for the digests of request bodies, which may hold passwords.
         default_deadline: seconds for a call whose caller set none, and at most for any.
         read_preference: `replica` or `primary`, for reads whose callers do not say.
@@ -50,12 +53,14 @@ class TransactionInterceptor(Interceptor):
         self,
         unit_of_work: UnitOfWorkFactory,
         *,
+        fast_path: Mapping[str, UnitOfWorkFactory],
         signing_key: bytes,
         default_deadline: float,
         read_preference: str,
         max_response_bytes: int,
     ) -> None:
         self._unit_of_work = unit_of_work
+        self._fast_path = fast_path
         # Copied for each body: to begin with the key takes longer than all the rest.
         self._digest = hmac.new(signing_key, digestmod=hashlib.sha256)
         self._default_deadline = default_deadline
@@ -120,27 +125,28 @@ class TransactionInterceptor(Interceptor):
         dry_run = getattr(request, "validate_only", False)
         key = None if dry_run else self._request_key(method, request)
 
-        async def run(*, at_once: bool) -> bytes:
-            async with self._unit_of_work(actor=ANONYMOUS, request=key, time_left=deadline, at_once=at_once) as uow:
+        async def run(open_unit_of_work: UnitOfWorkFactory) -> bytes:
+            async with open_unit_of_work(actor=ANONYMOUS, request=key, time_left=deadline) as uow:
                 with using(uow):
                     response = self._serialized(await call(request, context))
                 if dry_run:
-                    # All checks of the database too; leaving without a commit rolls back.
+                    # PostgreSQL makes its checks too; leaving without a commit rolls back.
                     await uow.flush()
                 else:
                     await uow.commit(response)
                 return response
 
-        at_once = not dry_run
+        fast_path = None if dry_run else self._fast_path.get(method.path)
 
         async def attempt() -> bytes:
-            nonlocal at_once
-            if at_once:
+            nonlocal fast_path
+            if fast_path:
                 try:
-                    return await run(at_once=True)
+                    return await run(fast_path)
                 except NeedsTransaction:
-                    at_once = False
-            return await run(at_once=False)
+                    # Also for later attempts: what the fast path could not do once, it seldom can a moment later.
+                    fast_path = None
+            return await run(self._unit_of_work)
 
         try:
             return await retried(attempt, deadline, outcome_known_by_repeating=key is not None)
