@@ -82,7 +82,7 @@ class Server:
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
 
         # The database.
-        replica = Replica(settings) if settings.read_database_url else None
+        replica = Replica(settings, settings) if settings.read_database_url else None
         order_messages = OrderMessageCache()
         encoders = replace(MESSAGE_ENCODERS, order=order_messages.encode)
         self.store = Database(settings, encoders, replica, prefers_replica=prefers_replica)
@@ -159,8 +159,8 @@ class Server:
         self._server = AcceptingServer(
             methods,
             _options(settings),
-            accept=settings.accept,
-            accepts=settings.accepts,
+            accept=settings.accept_mode,
+            accepts=settings.pending_accepts,
             reuse_port=settings.reuse_port,
         )
         if settings.scheduling == "batch":

@@ -83,7 +83,7 @@ def serve(*, dev: bool, host: str | None, port: int | None) -> None:
         configure_logging(load(LogSettings), call_id=x_request_id)
         if not dev:
             settings = load(ServerSettings, host=host, port=port)
-            _run(_serve(settings), partial(new_event_loop, settings.accept))
+            _run(_serve(settings), partial(new_event_loop, settings.accept_mode))
             return
         development = load(DevelopmentSettings)
         with embedded_postgres(development.data_dir, bin_dir=development.postgres_bin) as database_url:
@@ -92,7 +92,7 @@ def serve(*, dev: bool, host: str | None, port: int | None) -> None:
                 ServerSettings, DATABASE_URL=database_url, host=host, port=port, max_connection_age=0, shutdown_grace=1
             )
             _run(_migrate(settings, "head"))
-            _run(_serve(settings, development.data_dir), partial(new_event_loop, settings.accept))
+            _run(_serve(settings, development.data_dir), partial(new_event_loop, settings.accept_mode))
 
 
 async def _serve(settings: ServerSettings, data_dir: Path | None = None) -> None:
@@ -125,10 +125,10 @@ def migrate(*, revision: str, check: bool) -> None:
 
 
 async def _migrate(settings: DatabaseSettings, revision: str) -> bool:
-    if settings.db_pooler != "none":
+    if settings.pgbouncer_mode != "none":
         raise migrations.MigrationError(
             "migrating takes a lock that belongs to a session: run this with the DATABASE_URL of PostgreSQL itself, and"
-            " without COMMERCE_DB_POOLER"
+            " without COMMERCE_PGBOUNCER_MODE"
         )
     engine = create_engine(settings, pool_size=1)
     try:

@@ -73,7 +73,7 @@ class Database:
         """Return a transactional unit of work (`service.application.ports.unit_of_work.UnitOfWorkFactory`)."""
         return TransactionalUnitOfWork(
             self.engine,
-            self._reader.executor.lending,
+            self._reader.executor.lend,
             self._numbers,
             self._encoders,
             actor=actor,

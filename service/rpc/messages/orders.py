@@ -24,7 +24,7 @@ from commerce.orders.v1.tag_pb2 import Tag as TagMessage
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.application.ports.queries import OrderFilter, Row
+from service.application.ports.queries import OrderFilter, OrderOrder, Row
 from service.application.ports.unit_of_work import EncodedOrder
 from service.domain.events import etag_of
 from service.domain.orders import ItemFields, Order, OrderFields, OrderStatus
@@ -35,9 +35,9 @@ _STATUSES = {status: OrderStatusMessage.Value(f"ORDER_STATUS_{status}") for stat
 _STATUSES_BACK = {number: status for status, number in _STATUSES.items()}
 _EVENT_TYPES = {name.removeprefix("ORDER_EVENT_TYPE_"): number for name, number in OrderEventType.items()}
 _ORDER_BY = {
-    ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_UNSPECIFIED: "NEWEST",
-    ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_NEWEST: "NEWEST",
-    ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_OLDEST: "OLDEST",
+    ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_UNSPECIFIED: OrderOrder.NEWEST,
+    ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_NEWEST: OrderOrder.NEWEST,
+    ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_OLDEST: OrderOrder.OLDEST,
 }
 # The attributes that make a position in a list of orders, of events, and of tags.
 POSITION = ("create_time", "id")
@@ -232,7 +232,7 @@ def parse_order_filter(request: ListOrdersRequest | ExportOrdersRequest) -> Orde
     )
 
 
-def parse_order_by(request: ListOrdersRequest) -> str:
+def parse_order_by(request: ListOrdersRequest) -> OrderOrder:
     """Return the order that a request lists in."""
     return _ORDER_BY[request.order_by]
 

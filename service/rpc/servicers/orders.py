@@ -18,7 +18,7 @@ from service.application.orders import (
     transition_order,
     update_order,
 )
-from service.application.ports.queries import NoteQueries, OrderQueries, Row
+from service.application.ports.queries import NoteQueries, OrderOrder, OrderQueries, Row
 from service.application.ports.unit_of_work import UnitOfWork
 from service.domain.errors import OrderNotFound
 from service.domain.orders import OrderHeader
@@ -189,7 +189,7 @@ class OrderServicer(OrderNoteMethods):
         where = parse_order_filter(request)
         await self._exports.run(
             context,
-            lambda snapshot, page: snapshot.orders.page(where, "OLDEST", page),
+            lambda snapshot, page: snapshot.orders.page(where, OrderOrder.OLDEST, page),
             keys=POSITION,
             message=order_message,
             response=lambda orders: pb.ExportOrdersResponse(orders=orders),

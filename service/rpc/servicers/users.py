@@ -11,7 +11,7 @@ from commerce.users.v1.user_service_pb2_grpc import UserServiceServicer
 
 from service.application.credit import grant_credit, transfer_credit
 from service.application.ports.passwords import Passwords
-from service.application.ports.queries import MAX_RANKED, CreditQueries, Row, UserQueries
+from service.application.ports.queries import MAX_RANKED, CreditQueries, Row, UserOrder, UserQueries
 from service.application.ports.unit_of_work import UnitOfWork
 from service.application.users import change_user, create_user, purge_user, set_password, verify_password
 from service.domain.errors import UserNotFound
@@ -187,8 +187,8 @@ class UserServicer(UserServiceServicer):
         where = parse_user_filter(request)
         await self._exports.run(
             context,
-            lambda snapshot, page: snapshot.users.page(where, "OLDEST", page),
-            keys=POSITION["OLDEST"],
+            lambda snapshot, page: snapshot.users.page(where, UserOrder.OLDEST, page),
+            keys=POSITION[UserOrder.OLDEST],
             message=user_message,
             response=lambda users: pb.ExportUsersResponse(users=users),
             page_rows=500,

@@ -11,6 +11,8 @@ from tests.support.clients import new_user
 from tests.support.passwords import PASSWORD
 from tests.support.paths import ROOT
 
+PROTOS = ROOT / "protos/commerce"
+
 
 @pytest.mark.parametrize(
     ("message", "violation"),
@@ -37,7 +39,7 @@ def test_a_violation_names_its_field_and_says_what_is_wrong(message: Message, vi
 def test_every_pattern_of_the_protos_is_described_in_words() -> None:
     written = {
         pattern.replace("\\\\", "\\")
-        for path in (ROOT / "protos/commerce").rglob("*.proto")
+        for path in PROTOS.rglob("*.proto")
         for pattern in re.findall(r'pattern = "(.*)"', path.read_text("utf-8"))
     }
     assert written == set(PATTERN_DESCRIPTIONS)
