@@ -100,7 +100,7 @@ class Server:
         self._passwords = Argon2Passwords(settings)
         self._session = TransactionInterceptor(
             self.store.unit_of_work,
-            fast_path=dict.fromkeys(FAST_PATH_METHODS, self.store.fast_path),
+            fast_path=dict.fromkeys(FAST_PATH_METHODS, self.store.fast_path) if settings.fast_path else {},
             signing_key=key,
             default_deadline=settings.default_deadline,
             read_preference=settings.read_preference,
