@@ -83,8 +83,10 @@ dockerfile: $(READY) ## Check the style of the Dockerfiles (hadolint)
 
 .PHONY: tests
 tests: $(READY) ## Run all tests with branch coverage; some, quickly: make tests T=tests/rpc/test_users.py[::test_name]
-	$(BIN)/pytest $(if $(T),$(QUICKLY) $(T),-n 2 --dist loadfile --cov=service) $(ARGS)
+	$(BIN)/pytest $(if $(T),$(QUICKLY) $(T),$(ALL)) $(ARGS)
 
+# A worker that crashed is not replaced: its successor would begin with the same test.
+ALL = -n 2 --dist loadfile --max-worker-restart 0 --cov=service
 # In this process and without coverage: neither plugin is even loaded.
 QUICKLY = -p no:xdist -p no:pytest_cov
 
@@ -94,7 +96,7 @@ test-cluster: $(READY) ## Keep a migrated PostgreSQL running, which `make tests 
 
 .PHONY: faults
 faults: $(READY) ## Kill a server under a watch twenty times: longer than the tests do
-	COMMERCE_TEST_KILLS=20 $(BIN)/pytest --no-cov tests/process/test_watch_crash.py tests/process/test_crash.py
+	COMMERCE_TEST_KILLS=20 $(BIN)/pytest --no-cov --timeout 3600 tests/process/test_watch_crash.py tests/process/test_crash.py
 
 # The program that makes the calls is in C.
 CAN_BUILD_LOAD = echo '\#include <nghttp2/nghttp2.h>' | gcc -E - >/dev/null 2>&1
