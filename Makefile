@@ -34,9 +34,21 @@ test: lint types layers protos breaking migrations dockerfile peers tests ## Run
 	else echo "bench-smoke is left out: gcc or the headers of nghttp2 (libnghttp2-dev) are missing"; fi
 
 .PHONY: lint
-lint: $(READY) ## Check the style of the code (ruff)
+lint: $(READY) phrases ## Check the style of the code (ruff), spelling and words (typos, .phrases)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/typos
+
+# What is checked for phrases: everything that is written here by hand, and may not name them.
+PROSE = . ':!client/buf' ':!client/commerce' ':!protos/third_party' ':!requirements' ':!*.lock' ':!*-lock.json' \
+	':!LICENSE' ':!CHANGELOG.md' ':!docs/glossary.md' ':!.phrases' ':!.typos.toml'
+
+.PHONY: phrases
+phrases:
+	@found=0; while IFS= read -r line; do \
+	    case $$line in '#'* | '') continue ;; esac; \
+	    ! git grep --untracked --color=auto -InwiE "$${line%% -> *}" -- $(PROSE) || { found=1; echo "write instead: $${line##* -> }"; }; \
+	done <.phrases; exit $$found
 
 .PHONY: types
 types: $(READY) ## Check types (mypy --strict)
