@@ -104,7 +104,7 @@ QUICKLY = -p no:xdist -p no:pytest_cov
 
 .PHONY: test-cluster
 test-cluster: $(READY) ## Keep a migrated PostgreSQL running, which `make tests T=...` then uses (data in .test-cluster)
-	@exec $(BIN)/python -m tests.cluster
+	@exec $(BIN)/python -m tests.support.cluster
 
 .PHONY: faults
 faults: $(READY) ## Kill a server under a watch twenty times: longer than the tests do
@@ -140,6 +140,10 @@ growth: $(READY) ## Compare the cost of calls with 100 000 orders and with 5 mil
 .PHONY: workers
 workers: $(READY) ## Compare the cost of calls to one process and to two on one port
 	$(BIN)/python -m benchmarks.workers $(ARGS)
+
+.PHONY: bench-against
+bench-against: $(READY) ## That calls cost the same as with an earlier commit: make bench-against BASE=main
+	$(BIN)/python -m benchmarks.versions --base $(BASE) $(ARGS)
 
 .PHONY: leaks
 leaks: $(READY) ## Measure memory per connection and per call, and what a million calls leave behind

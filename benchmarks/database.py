@@ -13,10 +13,10 @@ import click
 from benchmarks import data
 from benchmarks.cpu import cpu_seconds
 from service.config import DatabaseSettings, load
-from service.db import migrate
-from service.db.embedded import embedded_postgres
-from service.db.engine import async_url, create_engine
-from service.db.kept import FORM, KEEPS_MESSAGES
+from service.db.connections.engine import async_url, create_engine
+from service.db.operations import migrate
+from service.db.writes.encoded_messages import MESSAGE_VERSION, MESSAGE_VERSION_SETTING
+from service.devtools.embedded_postgres import embedded_postgres
 
 # Durable as by default. The data fits into memory, and no checkpoint and no autovacuum begins in the middle of a
 # measurement: both are done between two of them.
@@ -26,7 +26,7 @@ _SETTINGS = {
     "checkpoint_timeout": "1h",
     "autovacuum": "off",
     # The servers that are compared keep no messages, and do not pay for the triggers which see to that.
-    KEEPS_MESSAGES: FORM,
+    MESSAGE_VERSION_SETTING: MESSAGE_VERSION,
 }
 _UNFINISHED = "filling"
 # Brings all of a database into memory, as far as that holds it: who is measured first would wait for the disk.

@@ -31,12 +31,14 @@ MAIN_THREAD = "_run_module_as_main"
 FUNCTIONS = 25
 PURPOSES = {
     "gRPC, the event loop, sockets, and the driver where it reads rows": r"asyncio/runners\.py",
-    "the log line, and metadata for it": r"service/logs|structlog|access_log|rpc/metadata|UUID\.__str__|uuid_utils",
+    "the log line, and metadata for it": (
+        r"observability/logs|structlog|access_log|rpc/call_context|rpc/metadata|UUID\.__str__|uuid_utils"
+    ),
     "the rules of the request": r"interceptors/validation",
     "the driver where it sends, the statement's values, rows": (
-        r"asyncpg/|db/driver|db/at_once|db/arrays|queries/columns|queries/orders|sqlalchemy"
+        r"asyncpg/|db/connections|writes/fast_path|db/arrays|reads/columns|reads/orders|sqlalchemy"
     ),
-    "messages, and the bytes of the response": (r"rpc/messages|rpc/users\.py|rpc/orders\.py|_serialized|etag_of"),
+    "messages, and the bytes of the response": (r"rpc/messages|rpc/servicers|_serialized|etag_of"),
 }
 OTHERS = "all others"
 

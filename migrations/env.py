@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from service.config import DatabaseSettings, load
-from service.db.engine import async_url
+from service.db.connections.engine import async_url
 from service.db.errors import sqlstate_of
-from service.db.tables import EnumText, Xid8, metadata
+from service.db.tables import metadata
+from service.db.types import EnumText, Xid8
 
 # So that `alembic check` can compare columns of this type.
 ischema_names["xid8"] = Xid8

@@ -12,14 +12,14 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
-from service.application.ports import Overloaded
+from service.application.ports.errors import Overloaded
 from service.config import PasswordSettings
 
 T = TypeVar("T")
 
 
 class Argon2Passwords:
-    """Implements `service.application.ports.Passwords`; made once, for the life of the process."""
+    """Implements `service.application.ports.passwords.Passwords`; made once, for the life of the process."""
 
     def __init__(self, settings: PasswordSettings) -> None:
         self._hasher = PasswordHasher(

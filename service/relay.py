@@ -21,12 +21,14 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 from sqlalchemy.exc import DBAPIError
 
-from service.application.ports import Overloaded, PlaceSwept, Row, StoreError
+from service.application.ports.errors import Overloaded, StoreError
+from service.application.ports.events import EventPositionExpired
+from service.application.ports.queries import Row
 from service.config import RelaySettings
-from service.db.engine import create_engine
-from service.db.readiness import problem_with
-from service.db.relay import RelayLog, active_relay
-from service.logs import where_raised
+from service.db.connections.engine import create_engine
+from service.db.events.relay_cursor import RelayLog, active_relay
+from service.db.operations.readiness import readiness_problem
+from service.observability.logs import where_raised
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
@@ -56,7 +58,7 @@ class Relay:
                 "a relay holds a lock that belongs to a session: run it with the DATABASE_URL of PostgreSQL itself, and"
                 " without COMMERCE_DB_POOLER"
             )
-        if problem := await problem_with(self._engine):
+        if problem := await readiness_problem(self._engine):
             raise RelayError(problem)
         try:
             async with self._jetstream():
@@ -80,7 +82,7 @@ class Relay:
                 async with active_relay(self._engine, name) as events, self._jetstream() as jetstream:
                     log.info("relaying", name=name, stream=self._settings.relay_stream)
                     await self._publish_all(events, jetstream)
-            except PlaceSwept as error:
+            except EventPositionExpired as error:
                 raise RelayError(f"events after the cursor of relay {name} were deleted; delete its cursor") from error
             except _INTERRUPTIONS as error:
                 pause = min(FIRST_PAUSE_SECONDS * 2**self._failures, LONGEST_PAUSE_SECONDS)

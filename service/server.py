@@ -14,37 +14,43 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from service import shared_port
 from service.config import ServerSettings
-from service.db.kept import KeptMessages
-from service.db.replica import Replica
-from service.db.snapshots import Snapshots
-from service.db.store import Store
-from service.db.tail import EventTail
-from service.logs import log_loop_failure
+from service.db.connections.replica import Replica
+from service.db.database import Database
+from service.db.events.feed import PollingEventFeed
+from service.db.reads.snapshots import Snapshots
+from service.db.writes.encoded_messages import MessageEncoders
+from service.observability.logs import log_loop_failure
 from service.passwords import Argon2Passwords
-from service.rpc.accept import AcceptingServer
 from service.rpc.current import current_unit_of_work
-from service.rpc.exports import Exports
 from service.rpc.health import Readiness
-from service.rpc.imports import UserImports
 from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
-from service.rpc.interceptors.session import SessionInterceptor
+from service.rpc.interceptors.transaction import TransactionInterceptor
 from service.rpc.interceptors.validation import ValidationInterceptor
-from service.rpc.messages.orders import kept_order, watch_orders_response
-from service.rpc.messages.users import kept_user, watch_users_response
-from service.rpc.orders import OrderServicer
-from service.rpc.page_tokens import PageTokens
+from service.rpc.messages.orders import encode_order, watch_orders_response
+from service.rpc.messages.users import encode_user, watch_users_response
 from service.rpc.reflection import add_reflection
-from service.rpc.users import UserServicer
-from service.rpc.watch import Cursors, Watch
-from service.tuning import let_the_poller_wait, schedule_as_batch, settle
+from service.rpc.servicers.orders import OrderServicer
+from service.rpc.servicers.users import UserServicer
+from service.rpc.signing.cursors import Cursors
+from service.rpc.signing.page_tokens import PageTokens
+from service.rpc.streams.exports import Exports
+from service.rpc.streams.imports import UserImports
+from service.rpc.streams.watch import Watch
+from service.rpc.transport import shared_port
+from service.rpc.transport.accepting import AcceptingServer
+from service.rpc.transport.scheduling import freeze_garbage_collector, lower_poller_priority, use_batch_scheduling
 
 # What all that write to a database keep there.
-KEPT_MESSAGES = KeptMessages(order=kept_order, user=kept_user)
+MESSAGE_ENCODERS = MessageEncoders(order=encode_order, user=encode_user)
+# The methods that write one order and nothing else: with luck, one statement.
+FAST_PATH_METHODS = tuple(
+    f"/commerce.orders.v1.OrderService/{name}"
+    for name in ("CreateOrder", "ConfirmOrder", "ProcessOrder", "ShipOrder", "DeliverOrder", "CancelOrder")
+)
 SERVICES = ("commerce.users.v1.UserService", "commerce.orders.v1.OrderService")
 
 log = structlog.get_logger()
@@ -71,26 +77,27 @@ class Server:
             raise StartError("protobuf runs on its pure-Python backend, which is many times slower; install its wheel")
         settings = self.settings
         if settings.scheduling == "batch":
-            schedule_as_batch()
+            use_batch_scheduling()
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
 
         # The database.
         replica = Replica(settings) if settings.read_database_url else None
-        self.store = Store(settings, KEPT_MESSAGES, replica)
+        self.store = Database(settings, MESSAGE_ENCODERS, replica)
         if problem := await self.store.problem():
             await self.store.close()
             raise StartError(problem)
         if replica:
             await replica.start()
         self._snapshots = Snapshots(settings)
-        self._tail = EventTail(settings)
+        self._tail = PollingEventFeed(settings)
         configured_key = settings.signing_key
         key = configured_key.get_secret_value().encode() if configured_key else await self.store.signing_key()
 
         # The chain: the first is the outermost.
         self._passwords = Argon2Passwords(settings)
-        self._session = SessionInterceptor(
+        self._session = TransactionInterceptor(
             self.store.unit_of_work,
+            fast_path=dict.fromkeys(FAST_PATH_METHODS, self.store.fast_path),
             signing_key=key,
             default_deadline=settings.default_deadline,
             read_preference=settings.read_preference,
@@ -153,11 +160,11 @@ class Server:
             reuse_port=settings.reuse_port,
         )
         if settings.scheduling == "batch":
-            let_the_poller_wait()
+            lower_poller_priority()
         await self._listen()
         self._watch = asyncio.create_task(self._readiness.watch())
         await self._server.start()
-        settle()
+        freeze_garbage_collector()
         log.info("serving", host=settings.host, port=self.port, accept=self._server.accept)
 
     async def _listen(self) -> None:

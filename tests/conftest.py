@@ -1,41 +1,36 @@
-"""A real PostgreSQL, migrated once and cloned for each test that wants its own, and a real server on a free port.
+"""A real PostgreSQL, migrated once and cloned for each test that needs its own database, and a real server.
 
 TEST_DATABASE_URL runs everything on another server: a URL of a superuser's database. Otherwise, tests in one process
 use the server that `make test-cluster` runs in this tree, if it is up, and start one of their own if it is not.
 
-Fixtures and helpers import the service when they are called, so that a unit test does not wait for these imports.
+Fixtures import the service when they are called, so that a unit test does not wait for these imports.
 """
 
-import fcntl
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 
 if TYPE_CHECKING:
-    from service.server import Server
-    from tests.support import Clients
+    import asyncpg
 
-ROOT = Path(__file__).resolve().parents[1]
-TEST_CLUSTER = ROOT / ".test-cluster"
-TEMPLATE = "commerce_template"
-UNFINISHED_TEMPLATE = f"{TEMPLATE}_unfinished"
-# An advisory lock: of the test runs that share a server, one makes the template.
-TEMPLATE_LOCK = 0x74656D706C617465
+    from service.server import Server
+    from tests.support.clients import Clients
+    from tests.support.databases import Observer
+    from tests.support.logs import Log
+    from tests.support.servers import OwnServer
 
 
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a database server that the tests may fill."""
-    from service.db.embedded import embedded_postgres
-    from service.db.engine import async_url
-    from tests.support import log_everything
+    """URL of a database server in which tests may create databases."""
+    from service.db.connections.engine import async_url
+    from service.devtools.embedded_postgres import embedded_postgres
+    from tests.support.cluster import TEST_CLUSTER, is_locked
+    from tests.support.logs import log_everything
 
     log_everything()
     if url := os.environ.get("TEST_DATABASE_URL"):
@@ -47,81 +42,75 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-def is_locked(path: Path) -> bool:
-    """Return whether a process holds the lock, as that does which runs a server of `embedded_postgres`."""
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
-
-
 @pytest.fixture(scope="session")
 async def template_url(postgres_url: str) -> str:
-    """URL of a migrated database that nobody connects to; others are cloned from it."""
+    """URL of a migrated database without connections; other databases are cloned from it."""
+    from tests.support.databases import migrated_template
+
     return await migrated_template(postgres_url)
-
-
-async def migrated_template(postgres_url: str) -> str:
-    """Return the URL of a database that these migrations made, and make it unless an earlier run has."""
-    from service.config import DatabaseSettings, load
-    from service.db import migrate
-    from service.db.engine import async_url, create_engine
-    from tests.support import driver_connection
-
-    migrations = b"".join(path.read_bytes() for path in sorted((ROOT / "migrations").rglob("*.py")))
-    name = f"{TEMPLATE}_{sha256(migrations).hexdigest()[:16]}"
-    async with driver_connection(postgres_url) as connection:
-        # Ends with the connection.
-        await connection.execute("SELECT pg_advisory_lock($1)", TEMPLATE_LOCK)
-        if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
-            # Under another name first, so that a run which is killed leaves no half of one.
-            await connection.execute(f"DROP DATABASE IF EXISTS {UNFINISHED_TEMPLATE}")
-            url = await _create(postgres_url, UNFINISHED_TEMPLATE, template="template0")
-            engine = create_engine(load(DatabaseSettings, DATABASE_URL=url), pool_size=1)
-            await migrate.upgrade(engine)
-            await engine.dispose()
-            await connection.execute(f"ALTER DATABASE {UNFINISHED_TEMPLATE} RENAME TO {name}")
-    return str(async_url(postgres_url).set(database=name).render_as_string(hide_password=False))
 
 
 @pytest.fixture
 async def database_url(postgres_url: str, template_url: str) -> AsyncIterator[str]:
-    """URL of a migrated database of the test's own."""
+    """URL of a migrated database that only this test uses."""
+    from tests.support.databases import cloned
+
     async with cloned(postgres_url, template_url) as url:
         yield url
 
 
 @pytest.fixture
 async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
-    """URL of an empty database of the test's own."""
+    """URL of an empty database that only this test uses."""
+    from tests.support.databases import create_database, drop_database
+
     name = f"empty_{uuid4().hex[:12]}"
-    yield await _create(postgres_url, name, template="template0")
-    await _drop(postgres_url, name)
+    yield await create_database(postgres_url, name, template="template0")
+    await drop_database(postgres_url, name)
 
 
 @pytest.fixture(scope="session")
 async def shared_database_url(postgres_url: str, template_url: str) -> AsyncIterator[str]:
-    """URL of the database that `clients` works on. What is kept there must be what is stored, whatever tests do."""
-    from tests.kept_orders import kept_orders, stored_orders
-    from tests.kept_users import kept_users, stored_users
-    from tests.support import driver_connection
+    """URL of the database that `clients` works on.
+
+    After all tests, every encoded message in it must equal the columns and rows that it was made from.
+    """
+    from tests.support.databases import cloned, driver_connection
+    from tests.support.encoded_orders import encoded_orders, stored_orders
+    from tests.support.encoded_users import encoded_users, stored_users
 
     async with cloned(postgres_url, template_url) as url:
         yield url
         async with driver_connection(url) as connection:
-            users, orders = await kept_users(connection), await kept_orders(connection)
+            users, orders = await encoded_users(connection), await encoded_orders(connection)
             stored_of_users, stored_of_orders = await stored_users(connection), await stored_orders(connection)
         assert users == {user_id: stored_of_users[user_id] for user_id in users}
         assert orders == {order_id: stored_of_orders[order_id] for order_id in orders}
 
 
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator["asyncpg.Connection"]:
+    """A connection to the test's database beside the service's."""
+    from tests.support.databases import driver_connection
+
+    async with driver_connection(database_url) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def observer(database_url: str) -> AsyncIterator["Observer"]:
+    """An observer of the service's connections to the test's database."""
+    from tests.support.databases import observing
+
+    async with observing(database_url) as observer:
+        yield observer
+
+
 @pytest.fixture(scope="session")
 async def server(shared_database_url: str) -> AsyncIterator["Server"]:
-    """A running server that tests share: each makes users and orders of its own."""
+    """A running server that tests share: each test creates its own users and orders."""
+    from tests.support.servers import running_server
+
     async with running_server(shared_database_url) as server:
         yield server
 
@@ -129,62 +118,34 @@ async def server(shared_database_url: str) -> AsyncIterator["Server"]:
 @pytest.fixture(scope="session")
 async def clients(server: "Server") -> AsyncIterator["Clients"]:
     """Stubs on a real channel to the shared server."""
-    from tests.support import connect
+    from tests.support.clients import connect
 
     async with connect(server.port) as clients:
         yield clients
 
 
-@asynccontextmanager
-async def running_server(database_url: str, **settings: object) -> AsyncIterator["Server"]:
-    """Run a server in this process until the block ends."""
-    from service.config import ServerSettings, load
-    from service.server import Server
-    from tests.support import FAST_PASSWORDS
+@pytest.fixture(scope="module")
+async def own(postgres_url: str, template_url: str) -> AsyncIterator["OwnServer"]:
+    """A server, with its database, that only this module's tests use."""
+    from tests.support.servers import own_server
 
-    server = Server(load(ServerSettings, **{"DATABASE_URL": database_url, "port": 0, **FAST_PASSWORDS, **settings}))
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.stop(grace=1)
+    async with own_server(postgres_url, template_url) as own:
+        yield own
+
+
+@pytest.fixture
+def log() -> Iterator["Log"]:
+    """What is logged during the test."""
+    from tests.support.logs import logged
+
+    with logged() as log:
+        yield log
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _logging() -> None:
-    # A test file that imports what logs, or a fixture that does.
+    # Only if a test file, or a fixture, has imported what logs.
     if "structlog" in sys.modules:
-        from tests.support import log_everything
+        from tests.support.logs import log_everything
 
         log_everything()
-
-
-@asynccontextmanager
-async def cloned(postgres_url: str, template_url: str) -> AsyncIterator[str]:
-    """Give a migrated database until the block ends."""
-    from service.db.engine import async_url
-
-    name = f"test_{uuid4().hex[:12]}"
-    url = await _create(postgres_url, name, template=str(async_url(template_url).database))
-    try:
-        yield url
-    finally:
-        await _drop(postgres_url, name)
-
-
-async def _create(postgres_url: str, name: str, *, template: str) -> str:
-    from service.db.engine import async_url
-
-    await _execute(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY wal_log')
-    return async_url(postgres_url).set(database=name).render_as_string(hide_password=False)
-
-
-async def _drop(postgres_url: str, name: str) -> None:
-    await _execute(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-async def _execute(url: str, statement: str) -> None:
-    from tests.support import driver_connection
-
-    async with driver_connection(url) as connection:
-        await connection.execute(statement)

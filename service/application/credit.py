@@ -7,7 +7,7 @@ accounts by user and currency. So no two calls wait for each other.
 from datetime import datetime
 from uuid import UUID
 
-from service.application.ports import UnitOfWork
+from service.application.ports.unit_of_work import UnitOfWork
 from service.domain.credit import Account, CreditAccount, EntryType, Transaction, move
 from service.domain.errors import InvalidField
 from service.domain.money import Money

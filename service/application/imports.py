@@ -8,7 +8,8 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from service.application.ports import Contention, UnitOfWork
+from service.application.ports.errors import Contention
+from service.application.ports.unit_of_work import UnitOfWork
 from service.domain.errors import AlreadyExists, DomainError, UserAlreadyExists, UserDeleted
 from service.domain.users import User, UserFields
 

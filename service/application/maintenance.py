@@ -9,7 +9,8 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 
 from service.application.credit import expire_hold
-from service.application.ports import MaintenanceQueries, UnitOfWork
+from service.application.ports.queries import MaintenanceQueries
+from service.application.ports.unit_of_work import UnitOfWork
 from service.application.users import purge_user
 from service.domain.errors import NotFound, UserInUse
 
@@ -48,7 +49,7 @@ async def purge_deleted_users(
     return purged, kept
 
 
-async def keep_users(unit_of_work: OpenUnitOfWork) -> int:
+async def backfill_encoded_users(unit_of_work: OpenUnitOfWork) -> int:
     """Keep messages of the users that have none: those from before there were any, or that were changed by hand.
 
     Returns of how many.
@@ -56,7 +57,7 @@ async def keep_users(unit_of_work: OpenUnitOfWork) -> int:
     kept = 0
     while True:
         async with unit_of_work() as uow:
-            count = await uow.users.keep(BATCH)
+            count = await uow.users.encode_missing(BATCH)
             await uow.commit(b"")
         if not count:
             return kept

@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from service.application.etags import check_etag
-from service.application.ports import UnitOfWork
+from service.application.ports.unit_of_work import UnitOfWork
 from service.domain.notes import OrderNote
 
 

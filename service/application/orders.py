@@ -6,7 +6,7 @@ from uuid import UUID
 
 from service.application.credit import follow_total, give_back_for_order, hold_for_order, spend_for_order
 from service.application.etags import check_etag
-from service.application.ports import KeptOrder, UnitOfWork
+from service.application.ports.unit_of_work import EncodedOrder, UnitOfWork
 from service.domain.errors import InvalidField
 from service.domain.events import Event, FieldChange
 from service.domain.orders import Order, OrderFields, OrderHeader
@@ -49,7 +49,7 @@ async def update_order(uow: UnitOfWork, order_id: UUID, etag: str, fields: Order
     return order
 
 
-async def confirm_order(uow: UnitOfWork, order_id: UUID, etag: str, now: datetime) -> Order | KeptOrder:
+async def confirm_order(uow: UnitOfWork, order_id: UUID, etag: str, now: datetime) -> Order | EncodedOrder:
     """Confirm an order, and spend its credit; raises as `change_order`, and InsufficientCredit."""
     order = await _for_transition(uow, order_id, etag)
     order.confirm(now)
@@ -57,7 +57,7 @@ async def confirm_order(uow: UnitOfWork, order_id: UUID, etag: str, now: datetim
     return order
 
 
-async def cancel_order(uow: UnitOfWork, order_id: UUID, etag: str, reason: str, now: datetime) -> Order | KeptOrder:
+async def cancel_order(uow: UnitOfWork, order_id: UUID, etag: str, reason: str, now: datetime) -> Order | EncodedOrder:
     """Cancel an order, and give its credit back; raises as `change_order`."""
     order = await _for_transition(uow, order_id, etag)
     order.cancel(reason, now)
@@ -99,7 +99,7 @@ async def add_order_tags(uow: UnitOfWork, order_id: UUID, etag: str, names: Sequ
 
 async def transition_order(
     uow: UnitOfWork, order_id: UUID, etag: str, transition: Callable[[OrderHeader], None]
-) -> Order | KeptOrder:
+) -> Order | EncodedOrder:
     """Apply a verb of the order; raises as `change_order`."""
     order = await _for_transition(uow, order_id, etag)
     transition(order)
@@ -119,7 +119,7 @@ async def _for_update(uow: UnitOfWork, order_id: UUID, etag: str) -> Order:
     return order
 
 
-async def _for_transition(uow: UnitOfWork, order_id: UUID, etag: str) -> Order | KeptOrder:
+async def _for_transition(uow: UnitOfWork, order_id: UUID, etag: str) -> Order | EncodedOrder:
     order = await uow.orders.get_for_transition(order_id)
     check_etag(order, etag)
     return order

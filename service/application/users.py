@@ -6,7 +6,9 @@ from uuid import UUID
 
 from service.application.credit import give_back_for_order, grant_welcome_credit
 from service.application.etags import check_etag
-from service.application.ports import Passwords, Row, UnitOfWork, UserQueries
+from service.application.ports.passwords import Passwords
+from service.application.ports.queries import Row, UserQueries
+from service.application.ports.unit_of_work import UnitOfWork
 from service.domain.errors import InvalidCredentials, UserInUse
 from service.domain.events import Event
 from service.domain.money import Money

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from service.application.ports import Contention, DatabaseUnavailable, DeadlineExceeded, Overloaded
+from service.application.ports.errors import Contention, DatabaseUnavailable, DeadlineExceeded, Overloaded
 from service.domain.errors import OrderAlreadyExists, UserAlreadyExists
 
 READ_ONLY = "25006"
@@ -63,7 +63,7 @@ def constraint_of(error: BaseException) -> str | None:
     return None
 
 
-def meaning_of(error: Exception) -> Exception | None:
+def translate_error(error: Exception) -> Exception | None:
     """Return the error that the application knows, or None for one that is nobody's fault but ours."""
     if isinstance(error, PoolTimeoutError):
         # All connections are at work for others; trying again at once would only make the queue longer.
@@ -82,11 +82,11 @@ def meaning_of(error: Exception) -> Exception | None:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
     """Raise the meaning of an error of the database instead of the error, where it has one."""
     try:
         yield
     except Exception as error:
-        if meaning := meaning_of(error):
+        if meaning := translate_error(error):
             raise meaning from error
         raise

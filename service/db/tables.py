@@ -3,9 +3,6 @@
 The triggers and the rows that come with the schema are in the migrations, which are the only way it is made.
 """
 
-from collections.abc import Callable
-from enum import StrEnum
-
 from sqlalchemy import (
     TIMESTAMP,
     BigInteger,
@@ -13,7 +10,6 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Computed,
-    Dialect,
     ForeignKey,
     Identity,
     Index,
@@ -26,14 +22,13 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     func,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, UUID
-from sqlalchemy.types import UserDefinedType
 
+from service.db.types import EnumText, Xid8
 from service.domain.notes import NoteState
 from service.domain.orders import CreditState, OrderStatus
 from service.domain.users import UserState
@@ -51,36 +46,6 @@ metadata = MetaData(
 # Whole units up to 10^15 and up to four decimals: every amount that `service.domain.money` lets through.
 _Amount = Numeric(19, 4)
 _Time = TIMESTAMP(timezone=True)
-
-
-class EnumText(TypeDecorator[StrEnum]):
-    """TEXT in the database, a member of a StrEnum in Python."""
-
-    impl = Text
-    cache_ok = True
-
-    def __init__(self, enum: type[StrEnum]) -> None:
-        super().__init__()
-        self.enum = enum
-
-    def process_bind_param(self, value: StrEnum | None, _dialect: Dialect) -> str | None:
-        """Return the member's text."""
-        return None if value is None else str(value)
-
-    def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[str | None], StrEnum | None]:
-        """Return what gives a text's member: a table, as it is asked for every row."""
-        members: dict[str | None, StrEnum | None] = {None: None, **{member.value: member for member in self.enum}}
-        return members.__getitem__
-
-
-class Xid8(UserDefinedType[int]):
-    """PostgreSQL's 64-bit transaction id."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_options: object) -> str:
-        """Return the type's name in DDL."""
-        return "xid8"
 
 
 users = Table(
@@ -103,7 +68,7 @@ users = Table(
     Column("search", TSVECTOR),
     # The user with its profile, as the API sends it, so that a reader need not make that. The triggers
     # forget_user_message set it to null when either changes without it; then the columns are read
-    # (docs/adr/0019-rows-are-kept-as-sent.md).
+    # (docs/adr/0019-encoded-messages-in-rows.md).
     Column("message", LargeBinary),
     UniqueConstraint("username"),
     CheckConstraint("length(email) BETWEEN 3 AND 254", name="email"),
@@ -147,7 +112,7 @@ user_profiles = Table(
     CheckConstraint("length(avatar_url) <= 2000", name="avatar_url"),
 )
 
-# One `nextval` gives this many order numbers to one process (see `service.db.orders.OrderNumbers`).
+# One `nextval` gives this many order numbers to one process (see `service.db.writes.orders.OrderNumbers`).
 ORDER_NUMBER_BLOCK = 32
 order_number_sequence = Sequence("order_number_seq", start=1, increment=ORDER_NUMBER_BLOCK, metadata=metadata)
 
@@ -171,7 +136,7 @@ orders = Table(
     Column("create_time", _Time, nullable=False),
     Column("update_time", _Time, nullable=False),
     # The order with its items and tags, as the API sends it. The triggers forget_order_message set it to null when any
-    # of these changes without it; then the columns and rows are read (docs/adr/0019-rows-are-kept-as-sent.md).
+    # of these changes without it; then the columns and rows are read (docs/adr/0019-encoded-messages-in-rows.md).
     Column("message", LargeBinary),
     # The items alone, likewise, by the release before. Nobody writes or reads it any more; to be dropped.
     Column("items_message", LargeBinary),

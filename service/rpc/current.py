@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from service.application.ports import UnitOfWork
+from service.application.ports.unit_of_work import UnitOfWork
 
 _current: ContextVar[UnitOfWork] = ContextVar("unit_of_work")
 
@@ -13,13 +13,13 @@ def current_unit_of_work() -> UnitOfWork:
     """Return the call's unit of work.
 
     Raises:
-        LookupError: there is none, because SessionInterceptor is not in the chain or the method declares
+        LookupError: there is none, because TransactionInterceptor is not in the chain or the method declares
         NO_SIDE_EFFECTS.
     """
     try:
         return _current.get()
     except LookupError:
-        message = "no unit of work: SessionInterceptor opens one for methods that are not NO_SIDE_EFFECTS"
+        message = "no unit of work: TransactionInterceptor opens one for methods that are not NO_SIDE_EFFECTS"
         raise LookupError(message) from None
 
 

@@ -12,7 +12,7 @@ from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, ResourceInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from service.application.ports import (
+from service.application.ports.errors import (
     Contention,
     DatabaseUnavailable,
     DeadlineExceeded,

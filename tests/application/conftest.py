@@ -5,16 +5,16 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from service.config import DatabaseSettings, PasswordSettings, load
-from service.db.store import Store
+from service.db.database import Database
 from service.passwords import Argon2Passwords
-from service.server import KEPT_MESSAGES
-from tests.support import FAST_PASSWORDS
+from service.server import MESSAGE_ENCODERS
+from tests.support.passwords import FAST_PASSWORDS
 
 
 @pytest.fixture(scope="session")
-async def store(shared_database_url: str) -> AsyncIterator[Store]:
+async def store(shared_database_url: str) -> AsyncIterator[Database]:
     """The database that tests share: each makes users of its own."""
-    store = Store(load(DatabaseSettings, DATABASE_URL=shared_database_url), KEPT_MESSAGES)
+    store = Database(load(DatabaseSettings, DATABASE_URL=shared_database_url), MESSAGE_ENCODERS)
     yield store
     await store.close()
 

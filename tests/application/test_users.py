@@ -6,23 +6,24 @@ from uuid import uuid4
 
 import pytest
 
-from service.application.ports import Overloaded, UnitOfWork
+from service.application.ports.errors import Overloaded
+from service.application.ports.unit_of_work import UnitOfWork
 from service.application.users import change_user, create_user, set_password, verify_password
 from service.config import PasswordSettings, load
-from service.db.store import Store
+from service.db.database import Database
 from service.domain.errors import DomainError, EtagMismatch, InvalidCredentials, InvalidField, UserDeleted, UserNotFound
 from service.domain.users import User, UserFields
 from service.passwords import Argon2Passwords
 from service.rpc.messages.users import user_message
-from tests.sent import sent_statements
-from tests.support import FAST_PASSWORDS, PASSWORD
+from tests.support.passwords import FAST_PASSWORDS, PASSWORD
+from tests.support.sent_statements import sent_statements
 
 # Far longer than a statement takes.
 SLOW_PASSWORDS = {"argon2_time_cost": 20, "argon2_memory_kib": 8192}
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-def unit_of_work(store: Store) -> AbstractAsyncContextManager[UnitOfWork]:
+def unit_of_work(store: Database) -> AbstractAsyncContextManager[UnitOfWork]:
     return store.unit_of_work(actor="tests", request=None, time_left=lambda: 30.0)
 
 
@@ -31,20 +32,20 @@ def somebody() -> UserFields:
     return {"email": f"{name}@example.com", "username": name}
 
 
-async def created(store: Store, passwords: Argon2Passwords) -> User:
+async def created(store: Database, passwords: Argon2Passwords) -> User:
     async with unit_of_work(store) as uow:
         user = await create_user(uow, passwords, somebody(), PASSWORD, NOW)
         await uow.commit(b"")
     return user
 
 
-async def hash_of(store: Store, user: User) -> str:
+async def hash_of(store: Database, user: User) -> str:
     credentials = await store.user_queries.credentials(username=user.username)
     assert credentials is not None
     return credentials.password_hash
 
 
-async def signs_in(store: Store, passwords: Argon2Passwords, user: User, password: str = PASSWORD) -> bool:
+async def signs_in(store: Database, passwords: Argon2Passwords, user: User, password: str = PASSWORD) -> bool:
     async with unit_of_work(store) as uow:
         try:
             row = await verify_password(
@@ -67,20 +68,20 @@ def stronger() -> Iterator[Argon2Passwords]:
         passwords.close()
 
 
-async def test_a_created_user_signs_in(store: Store, passwords: Argon2Passwords) -> None:
+async def test_a_created_user_signs_in(store: Database, passwords: Argon2Passwords) -> None:
     user = await created(store, passwords)
     assert await signs_in(store, passwords, user)
     assert not await signs_in(store, passwords, user, "another password")
 
 
-async def test_a_user_without_a_name_costs_no_statement(store: Store, passwords: Argon2Passwords) -> None:
+async def test_a_user_without_a_name_costs_no_statement(store: Database, passwords: Argon2Passwords) -> None:
     with sent_statements() as sent, pytest.raises(InvalidField):
         async with unit_of_work(store) as uow:
             await create_user(uow, passwords, {"email": "", "username": "ada"}, PASSWORD, NOW)
     assert sent == []
 
 
-async def test_no_connection_waits_while_passwords_do(store: Store, passwords: Argon2Passwords) -> None:
+async def test_no_connection_waits_while_passwords_do(store: Database, passwords: Argon2Passwords) -> None:
     user = await created(store, passwords)
     busy = Argon2Passwords(load(PasswordSettings, **SLOW_PASSWORDS, password_threads=1, password_queue=1))
     hashing = [asyncio.create_task(busy.hash(PASSWORD)) for _ in range(2)]
@@ -96,7 +97,7 @@ async def test_no_connection_waits_while_passwords_do(store: Store, passwords: A
     busy.close()
 
 
-async def test_a_change_that_nobody_commits_is_not_kept(store: Store, passwords: Argon2Passwords) -> None:
+async def test_a_change_that_nobody_commits_is_not_kept(store: Database, passwords: Argon2Passwords) -> None:
     user = await created(store, passwords)
     async with unit_of_work(store) as uow:
         await change_user(uow, user.id, "", lambda user: user.deactivate(NOW))
@@ -104,7 +105,7 @@ async def test_a_change_that_nobody_commits_is_not_kept(store: Store, passwords:
     assert await signs_in(store, passwords, user)
 
 
-async def test_a_stale_etag_keeps_a_change_from_being_tried(store: Store, passwords: Argon2Passwords) -> None:
+async def test_a_stale_etag_keeps_a_change_from_being_tried(store: Database, passwords: Argon2Passwords) -> None:
     user = await created(store, passwords)
     tried: list[User] = []
     async with unit_of_work(store) as uow:
@@ -114,7 +115,7 @@ async def test_a_stale_etag_keeps_a_change_from_being_tried(store: Store, passwo
     assert [found.id for found in tried] == [user.id]
 
 
-async def test_a_missing_user_cannot_be_changed(store: Store, passwords: Argon2Passwords) -> None:
+async def test_a_missing_user_cannot_be_changed(store: Database, passwords: Argon2Passwords) -> None:
     async with unit_of_work(store) as uow:
         with pytest.raises(UserNotFound):
             await change_user(uow, uuid4(), "", lambda user: user.deactivate(NOW))
@@ -123,7 +124,7 @@ async def test_a_missing_user_cannot_be_changed(store: Store, passwords: Argon2P
 
 
 async def test_a_new_password_replaces_the_old_one_and_changes_the_etag(
-    store: Store, passwords: Argon2Passwords
+    store: Database, passwords: Argon2Passwords
 ) -> None:
     user = await created(store, passwords)
     async with unit_of_work(store) as uow:
@@ -136,7 +137,7 @@ async def test_a_new_password_replaces_the_old_one_and_changes_the_etag(
 
 @pytest.mark.parametrize(("state", "etag", "error"), [("ACTIVE", "v7", EtagMismatch), ("DELETED", "", UserDeleted)])
 async def test_a_refused_new_password_leaves_the_old_hash(
-    store: Store, passwords: Argon2Passwords, state: str, etag: str, error: type[DomainError]
+    store: Database, passwords: Argon2Passwords, state: str, etag: str, error: type[DomainError]
 ) -> None:
     user = await created(store, passwords)
     if state == "DELETED":
@@ -153,7 +154,7 @@ async def test_a_refused_new_password_leaves_the_old_hash(
 
 @pytest.mark.parametrize("verb", [User.deactivate, User.delete], ids=["inactive", "deleted"])
 async def test_only_an_active_user_signs_in(
-    store: Store, passwords: Argon2Passwords, verb: Callable[[User, datetime], None]
+    store: Database, passwords: Argon2Passwords, verb: Callable[[User, datetime], None]
 ) -> None:
     user = await created(store, passwords)
     async with unit_of_work(store) as uow:
@@ -162,14 +163,16 @@ async def test_only_an_active_user_signs_in(
     assert not await signs_in(store, passwords, user)
 
 
-async def test_signing_in_reads_once_and_writes_nothing(store: Store, passwords: Argon2Passwords) -> None:
+async def test_signing_in_reads_once_and_writes_nothing(store: Database, passwords: Argon2Passwords) -> None:
     user = await created(store, passwords)
     with sent_statements() as sent:
         assert await signs_in(store, passwords, user)
     assert len(sent) == 1
 
 
-async def test_a_password_is_hashed_anew_when_the_parameters_changed(store: Store, passwords: Argon2Passwords) -> None:
+async def test_a_password_is_hashed_anew_when_the_parameters_changed(
+    store: Database, passwords: Argon2Passwords
+) -> None:
     user = await created(store, passwords)
     before = await hash_of(store, user)
     with stronger() as others:
@@ -186,7 +189,7 @@ async def test_a_password_is_hashed_anew_when_the_parameters_changed(store: Stor
     assert (read.etag, read.update_time.ToDatetime(tzinfo=UTC)) == ("v1", NOW)
 
 
-async def test_hashing_anew_does_not_undo_a_new_password(store: Store, passwords: Argon2Passwords) -> None:
+async def test_hashing_anew_does_not_undo_a_new_password(store: Database, passwords: Argon2Passwords) -> None:
     user = await created(store, passwords)
     old = await hash_of(store, user)
     async with unit_of_work(store) as uow:

@@ -21,10 +21,12 @@ from commerce.users.v1.user_pb2 import User
 from google.protobuf.json_format import ParseDict
 
 from benchmarks.data import Data, fill
-from tests.conftest import cloned, running_server
-from tests.faults import eventually
-from tests.process.running import ROOT, free_port, running
-from tests.support import Clients, connect, driver_connection, new_order
+from tests.support.clients import Clients, connect, new_order
+from tests.support.databases import cloned, driver_connection
+from tests.support.paths import ROOT
+from tests.support.running import free_port, running
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
 
 DATA = Data(users=200, orders=400)
 NODE = ROOT / "benchmarks" / "peers" / "node"

@@ -6,13 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from service.domain.errors import (
-    AmountOutOfRange,
-    IllegalTransition,
-    InvalidField,
-    MixedCurrencies,
-    OrderNotPending,
-)
+from service.domain.errors import AmountOutOfRange, IllegalTransition, InvalidField, MixedCurrencies, OrderNotPending
 from service.domain.events import Event, FieldChange
 from service.domain.money import Money
 from service.domain.orders import (

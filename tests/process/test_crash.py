@@ -10,9 +10,11 @@ import grpc
 import pytest
 from commerce.orders.v1.order_service_pb2_grpc import OrderServiceStub
 
-from tests.faults import COMMIT_WAITS, HOLD_COMMITS, eventually, holding, observing
-from tests.processes import Process, serving
-from tests.support import connect, new_order
+from tests.support.clients import connect, new_order
+from tests.support.databases import observing
+from tests.support.locks import COMMIT_WAITS, HOLD_COMMITS, holding
+from tests.support.processes import Process, serving
+from tests.support.waiting import eventually
 
 # Callers look for a server that is gone more often than the default, which waits up to two minutes.
 IMPATIENT = [

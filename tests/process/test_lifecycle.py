@@ -20,13 +20,17 @@ from commerce.orders.v1.order_service_pb2_grpc import OrderServiceStub
 from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from service.db.engine import async_url
-from service.db.migrate import head
+from service.db.connections.engine import async_url
+from service.db.operations.migrate import head
 from service.server import SERVICES, StartError
-from tests.conftest import running_server
-from tests.faults import Observer, Relay, eventually, holding, listening, observing, settled
-from tests.processes import Finished, Process, serving, started
-from tests.support import Clients, connect, new_order
+from tests.support.clients import Clients, connect, new_order
+from tests.support.databases import Observer, observing
+from tests.support.failures import settled
+from tests.support.locks import holding
+from tests.support.processes import Finished, Process, serving, started
+from tests.support.proxies import Relay, listening
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
 
 LOCK_USER = "SELECT FROM users WHERE id = $1 FOR UPDATE"
 # There is no retry policy; gRPC by itself only repeats what no server has begun.

@@ -17,10 +17,13 @@ import pytest
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from tests.conftest import running_server
-from tests.process.running import PATIENCE_SECONDS, ROOT, Running, commerce, free_port, running
-from tests.support import Clients, connect, driver_connection
-from tests.watching import eventually, insert_events
+from tests.support.clients import Clients, connect
+from tests.support.databases import driver_connection
+from tests.support.paths import ROOT
+from tests.support.running import PATIENCE_SECONDS, Running, commerce, free_port, running
+from tests.support.servers import running_server
+from tests.support.waiting import eventually
+from tests.support.watching import insert_events
 
 BROKER = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "nats-server"
 

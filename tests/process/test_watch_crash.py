@@ -7,10 +7,11 @@ import commerce.orders.v1.order_service_pb2 as pb
 import grpc
 import pytest
 
-from tests.conftest import running_server
-from tests.process.running import commerce, free_port, running
-from tests.support import Clients, connect, driver_connection, new_order
-from tests.watching import Stream
+from tests.support.clients import Clients, connect, new_order
+from tests.support.databases import driver_connection
+from tests.support.running import commerce, free_port, running
+from tests.support.servers import running_server
+from tests.support.watching import Stream
 
 # More of them: COMMERCE_TEST_KILLS=20 pytest tests/process/test_watch_crash.py
 KILLS = int(os.environ.get("COMMERCE_TEST_KILLS", "3"))

@@ -17,8 +17,11 @@ from google.type.interval_pb2 import Interval
 from google.type.money_pb2 import Money
 from grpc import StatusCode
 
-from tests.support import Failure, fails, item, new_order, new_user
-from tests.wire import GOOD_REQUESTS, METHODS, OwnServer, call, call_bytes, own_server
+from tests.support.clients import item, new_order, new_user
+from tests.support.failures import Failure, fails
+from tests.support.methods import METHODS, call, call_bytes
+from tests.support.requests import GOOD_REQUESTS
+from tests.support.servers import OwnServer, own_server
 
 MAX_MESSAGE_BYTES = 1000
 MAX_DETAILS_BYTES = 4096

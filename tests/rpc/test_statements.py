@@ -8,10 +8,11 @@ import pytest
 from commerce.orders.v1.note_pb2 import OrderNote
 from commerce.orders.v1.order_pb2 import Order
 
-from tests.conftest import running_server
-from tests.sent import TRANSACTION_CONTROL, sent_statements
-from tests.support import Clients, connect, item, new_order
-from tests.wire import GOOD_REQUESTS, METHODS, MUTATIONS, OwnServer, call, euros, order_in, own_server, user_with_credit
+from tests.support.clients import Clients, connect, item, new_order
+from tests.support.methods import METHODS, MUTATIONS, call
+from tests.support.requests import GOOD_REQUESTS, euros, order_in, user_with_credit
+from tests.support.sent_statements import TRANSACTION_CONTROL, sent_statements
+from tests.support.servers import OwnServer, own_server, running_server
 
 # How many statements a call takes, beside BEGIN and COMMIT, if it is done step by step. A unit of work begins with its
 # time limit (1) and ends with its events (1); with a request id it claims that (1) and stores the response (1).

@@ -8,7 +8,7 @@ import structlog
 from google.protobuf.message import Message
 from uuid_utils import uuid4
 
-from service.logs import call_id
+from service.observability.logs import call_id
 from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
 from service.rpc.metadata import sent_metadata
 

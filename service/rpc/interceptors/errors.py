@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from grpc.aio import AbortError
 from grpc_status import rpc_status
 
-from service.logs import where_raised
+from service.observability.logs import where_raised
 from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
 from service.rpc.status import internal_error, status_of
 

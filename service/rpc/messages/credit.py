@@ -5,7 +5,7 @@ from commerce.users.v1.credit_pb2 import CreditBalance as CreditBalanceMessage
 from commerce.users.v1.credit_pb2 import CreditEntry as CreditEntryMessage
 from commerce.users.v1.credit_pb2 import CreditEntryType
 
-from service.application.ports import Row
+from service.application.ports.queries import Row
 from service.domain.credit import CreditAccount
 from service.rpc.messages.values import money, timestamp
 

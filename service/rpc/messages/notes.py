@@ -7,7 +7,7 @@ from commerce.orders.v1.note_pb2 import OrderNoteMatch as OrderNoteMatchMessage
 from commerce.orders.v1.note_pb2 import OrderNoteState
 from commerce.orders.v1.order_service_pb2 import ListOrderNotesRequest, SearchOrderNotesRequest
 
-from service.application.ports import NoteFilter, Row
+from service.application.ports.queries import NoteFilter, Row
 from service.domain.errors import InvalidField
 from service.domain.events import etag_of
 from service.domain.notes import NoteState, OrderNote

@@ -24,7 +24,8 @@ from commerce.orders.v1.tag_pb2 import Tag as TagMessage
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.application.ports import KeptOrder, OrderFilter, Row
+from service.application.ports.queries import OrderFilter, Row
+from service.application.ports.unit_of_work import EncodedOrder
 from service.domain.events import etag_of
 from service.domain.orders import ItemFields, Order, OrderFields, OrderStatus
 from service.domain.tags import normalised
@@ -45,14 +46,14 @@ TAG_POSITION = ("name",)
 
 # The values of an order, but for its lists, and of one that is kept.
 _values = attrgetter(*(field.name for field in dataclasses.fields(Order) if field.name not in {"items", "tags"}))
-_kept_values = attrgetter(*(field.name for field in dataclasses.fields(KeptOrder)))
+_kept_values = attrgetter(*(field.name for field in dataclasses.fields(EncodedOrder)))
 # What the message that a call made last of an entity says, and that message: it is sent, and kept.
 _last: ContextVar[tuple[Sequence[object], OrderMessage] | None] = ContextVar("order_message", default=None)
 
 
-def order_message(order: Order | KeptOrder | Row) -> OrderMessage:
+def order_message(order: Order | EncodedOrder | Row) -> OrderMessage:
     """Return an order, an entity or a row, as a message."""
-    if isinstance(order, Order | KeptOrder):
+    if isinstance(order, Order | EncodedOrder):
         return _message_of_entity(order)
     return OrderMessage(**_fields(order)) if order.message is None else OrderMessage.FromString(order.message)
 
@@ -66,22 +67,22 @@ def add_orders(orders: RepeatedCompositeFieldContainer[OrderMessage], rows: Iter
             orders.add().MergeFromString(row.message)
 
 
-def kept_order(order: Order | KeptOrder) -> bytes:
+def encode_order(order: Order | EncodedOrder) -> bytes:
     """Return an order as it is kept in its row: an Order message on the wire."""
     return _message_of_entity(order).SerializeToString()
 
 
-def _message_of_entity(order: Order | KeptOrder) -> OrderMessage:
-    made_of = _kept_values(order) if isinstance(order, KeptOrder) else (*_values(order), *order.items, *order.tags)
+def _message_of_entity(order: Order | EncodedOrder) -> OrderMessage:
+    made_of = _kept_values(order) if isinstance(order, EncodedOrder) else (*_values(order), *order.items, *order.tags)
     known = _last.get()
     if known and known[0] == made_of:
         return known[1]
-    message = _changed_message(order) if isinstance(order, KeptOrder) else OrderMessage(**_fields(order))
+    message = _changed_message(order) if isinstance(order, EncodedOrder) else OrderMessage(**_fields(order))
     _last.set((made_of, message))
     return message
 
 
-def _changed_message(order: KeptOrder) -> OrderMessage:
+def _changed_message(order: EncodedOrder) -> OrderMessage:
     """Return the message that was read with what verbs change."""
     message = OrderMessage.FromString(order.message)
     message.status = _STATUSES[order.status]

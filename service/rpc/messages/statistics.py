@@ -13,7 +13,7 @@ from commerce.orders.v1.order_service_pb2 import (
 )
 from google.type.date_pb2 import Date
 
-from service.application.ports import OrderFilter, Row, TopUsers
+from service.application.ports.queries import OrderFilter, Row, TopUsers
 from service.rpc.messages.values import money, parse_interval
 
 DEFAULT_TOP_USERS = 10

@@ -18,7 +18,7 @@ from commerce.users.v1.user_service_pb2 import (
 )
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
-from service.application.ports import Row, UserFilter
+from service.application.ports.queries import Row, UserFilter
 from service.domain.events import etag_of
 from service.domain.users import User, UserFields, UserState
 from service.rpc.messages.values import Fields, parse_interval, timestamp
@@ -55,7 +55,7 @@ def add_users(users: RepeatedCompositeFieldContainer[UserMessage], rows: Iterabl
             users.add().MergeFromString(row.message)
 
 
-def kept_user(user: User) -> bytes:
+def encode_user(user: User) -> bytes:
     """Return a user as it is kept in its row: a User message on the wire."""
     return UserMessage(**_fields(user)).SerializeToString()
 

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.interval_pb2 import Interval
 from google.type.money_pb2 import Money as MoneyMessage
 
-from service.application.ports import Row
+from service.application.ports.queries import Row
 from service.domain.errors import AmountOutOfRange, InvalidField, NotFound
 from service.domain.money import Money
 

@@ -1,0 +1,1 @@
+"""The `commerce` command, a file for each group of commands."""

@@ -1,0 +1,193 @@
+"""The commands that carry data in and out, as clients of a running service."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import NoReturn, TextIO, cast
+
+import click
+import grpc
+from commerce.common.v1.error_reason_pb2 import ErrorReason
+from commerce.orders.v1.order_service_pb2 import ExportOrdersRequest
+from commerce.orders.v1.order_service_pb2_grpc import OrderServiceStub
+from commerce.users.v1.user_import_pb2 import UserImportConfig, UserImportOnConflict
+from commerce.users.v1.user_service_pb2 import ImportUsersRequest, ImportUsersResponse
+from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
+from google.protobuf.json_format import MessageToJson
+
+from service.cli.user_files import FileError, ImportFile, Rejects, Row
+
+# A response names this many rows that failed: with no more in a call, each of them comes back.
+_ROWS_PER_CALL = 1000
+_LAST_COMMITTED_ROW = "last-committed-row"
+_KEEPALIVE = [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000)]
+
+_address = click.option(
+    "--address", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="Where the service listens."
+)
+
+
+@click.command("import-users")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_address
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["skip", "update", "fail"]),
+    default="skip",
+    show_default=True,
+    help="What to do with a row whose e-mail belongs to a user already.",
+)
+@click.option(
+    "--rejects",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write rejected rows; by default beside FILE, as NAME.rejects.csv or .jsonl.",
+)
+@click.option(
+    "--resume-from", type=click.IntRange(min=1), default=1, metavar="N", help="Leave out the rows before row N."
+)
+def import_users(*, file: Path, address: str, on_conflict: str, rejects: Path | None, resume_from: int) -> None:
+    """Import users from FILE, a .csv with a header or a .jsonl with an object on each line.
+
+    Columns of a .csv: email, username, full_name, superuser, bio, avatar_url, password. Keys of a .jsonl: the same, but
+    bio and avatar_url inside of profile. Names that begin with _ are ignored. Row 1 is the first after the header.
+
+    Rejected rows go to a file of the same kind, each with the reason, to be corrected and imported in turn. Running the
+    command again does no harm: what is there already is skipped. The exit status is 1 if a row was rejected.
+    """
+    rejects = rejects or file.with_suffix(f".rejects{file.suffix}")
+    try:
+        with (
+            ImportFile(file) as rows,
+            Rejects(rejects, rows, append=resume_from > 1) as rejected,
+            grpc.insecure_channel(address, options=_KEEPALIVE) as channel,
+            click.progressbar(
+                length=file.stat().st_size, label="Importing", file=sys.stderr, hidden=not sys.stderr.isatty()
+            ) as bar,
+        ):
+            importer = _Importer(UserServiceStub(channel), address, on_conflict, rejected)
+            wanted = (row for row in rows if row.number >= resume_from)
+            while chunk := list(islice(wanted, _ROWS_PER_CALL)):
+                importer.send(chunk)
+                bar.update(rows.position() - bar.pos)
+    except FileError as error:
+        raise click.ClickException(str(error)) from error
+    counts = importer.counts
+    click.echo(f"{counts['created']} created, {counts['updated']} updated, {counts['skipped']} skipped")
+    if rejected.count:
+        raise click.ClickException(f"rejected rows: {rejected.count}, see {rejects}")
+
+
+class _Importer:
+    """Sends rows, a call for each chunk, and counts what became of them."""
+
+    def __init__(self, stub: UserServiceStub, address: str, on_conflict: str, rejected: Rejects) -> None:
+        self._stub = stub
+        self._address = address
+        self._config = UserImportConfig(
+            on_conflict=UserImportOnConflict.Value(f"USER_IMPORT_ON_CONFLICT_{on_conflict.upper()}")
+        )
+        self._rejected = rejected
+        self.counts: Counter[str] = Counter()
+
+    def send(self, rows: Sequence[Row]) -> None:
+        """Import some rows; raises ClickException where the import cannot go on."""
+        sent = [row for row in rows if row.message]
+        try:
+            response = self._stub.ImportUsers(self._requests(sent, self._config))
+        except grpc.RpcError as error:
+            self._stop(_call_of(error), rows, sent)
+        self.counts.update(
+            created=response.created_count, updated=response.updated_count, skipped=response.skipped_count
+        )
+        self._report(rows, sent, response)
+
+    def _report(self, rows: Sequence[Row], sent: Sequence[Row], response: ImportUsersResponse) -> None:
+        # The service counts the rows of a call from 1.
+        failures = {sent[failure.row_number - 1].number: failure for failure in response.failures}
+        for row in rows:
+            if row.problem:
+                self._rejected.add(row, "UNREADABLE", "", row.problem)
+            elif failure := failures.get(row.number):
+                reason = ErrorReason.Name(failure.reason).removeprefix("ERROR_REASON_")
+                self._rejected.add(row, reason, failure.field, failure.message)
+
+    def _requests(self, rows: Sequence[Row], config: UserImportConfig) -> Iterator[ImportUsersRequest]:
+        yield ImportUsersRequest(config=config)
+        for row in rows:
+            yield ImportUsersRequest(row=row.message)
+
+    def _stop(self, call: grpc.Call, rows: Sequence[Row], sent: Sequence[Row]) -> NoReturn:
+        done = int(dict(call.trailing_metadata()).get(_LAST_COMMITTED_ROW, 0))
+        next_row = sent[done].number if done < len(sent) else sent[-1].number + 1
+        what = _words_for(call, self._address)
+        if call.code() == grpc.StatusCode.ALREADY_EXISTS:
+            what = f"row {next_row}: {what}"
+            # The rows before the conflict that are wrong are not in its status; this changes nothing and names them.
+            again = self._stub.ImportUsers(self._requests(sent[:done], UserImportConfig()))
+            self._report([row for row in rows if row.number < next_row], sent, again)
+        raise click.ClickException(
+            f"{what}; what comes before row {next_row} is done: --resume-from {next_row} goes on"
+        )
+
+
+@click.command("export-orders")
+@_address
+@click.option("--output", default="-", metavar="FILE", help="Where to write; - is standard output.  [default: -]")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["jsonl"]),
+    default="jsonl",
+    show_default=True,
+    help="Form of the file.",
+)
+def export_orders(*, address: str, output: str, file_format: str) -> None:  # noqa: ARG001 - there is one format so far
+    """Export all orders with their items, as they are at one moment: an order on each line, in protobuf's JSON.
+
+    FILE appears only when it is whole.
+    """
+    with grpc.insecure_channel(address, options=_KEEPALIVE) as channel, _written(output) as file:
+        call = OrderServiceStub(channel).ExportOrders(ExportOrdersRequest())
+        orders = (order for response in call for order in response.orders)
+        hidden = not sys.stderr.isatty()
+        try:
+            with click.progressbar(
+                orders, label="Exporting", file=sys.stderr, hidden=hidden, show_pos=True, update_min_steps=500
+            ) as bar:
+                for order in bar:
+                    file.write(MessageToJson(order, preserving_proto_field_name=True, indent=None) + "\n")
+        except grpc.RpcError as error:
+            raise click.ClickException(_words_for(_call_of(error), address)) from error
+
+
+@contextmanager
+def _written(output: str) -> Iterator[TextIO]:
+    """Give a file to write that gets its name when the block ends well."""
+    if output == "-":
+        yield sys.stdout
+        return
+    path = Path(output)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            yield file
+        part.replace(path)
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _call_of(error: grpc.RpcError) -> grpc.Call:
+    # What gRPC raises is the call that failed, though its types do not say so.
+    return cast("grpc.Call", error)
+
+
+def _words_for(call: grpc.Call, address: str) -> str:
+    trailers = dict(call.trailing_metadata())
+    if call.code() == grpc.StatusCode.UNAVAILABLE and "grpc-status-details-bin" not in trailers:
+        return f"no service answers at {address}"
+    return f"{call.details()} ({call.code().name})"

@@ -1,0 +1,117 @@
+"""Everything of one database that a process uses: what `service.server` builds."""
+
+import logging
+from contextlib import AbstractAsyncContextManager
+
+import structlog
+from sqlalchemy import event, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.application.ports.unit_of_work import RequestKey, TimeLeft, UnitOfWork
+from service.config import DatabaseSettings
+from service.db.connections.engine import create_engine
+from service.db.connections.replica import Replica
+from service.db.errors import translated_errors
+from service.db.operations.readiness import readiness_problem
+from service.db.reads.credit import CreditQueries
+from service.db.reads.maintenance import MaintenanceQueries
+from service.db.reads.notes import NoteQueries
+from service.db.reads.orders import OrderQueries
+from service.db.reads.reader import Reader
+from service.db.reads.users import UserQueries
+from service.db.tables import signing_keys
+from service.db.writes.encoded_messages import NO_ENCODED_MESSAGES, MessageEncoders
+from service.db.writes.fast_path.encoded_orders import ENCODED_ORDERS_BY_IDS
+from service.db.writes.fast_path.group_commit import GroupCommit
+from service.db.writes.fast_path.unit_of_work import FastPathUnitOfWork
+from service.db.writes.order_numbers import OrderNumbers
+from service.db.writes.unit_of_work import TransactionalUnitOfWork
+
+log = structlog.get_logger()
+
+
+class Database:
+    """The write side (`unit_of_work`, `fast_path`) and the read side (`…_queries`) of one database.
+
+    Args:
+        settings: how to reach the database.
+        encoders: make the encoded messages that are written with users and orders; None writes none.
+        replica: a replica to read from; it is closed with the database.
+    """
+
+    def __init__(
+        self, settings: DatabaseSettings, encoders: MessageEncoders | None, replica: Replica | None = None
+    ) -> None:
+        self.engine = create_engine(settings)
+        # A pool of its own: a probe must not wait for calls, or a busy pool would look like a lost database.
+        self._probe_engine = create_engine(settings, pool_size=1)
+        self._replica = replica
+        reader = self._reader = Reader(self.engine, replica, hold_connection=True)
+        self._numbers = OrderNumbers(reader)
+        self._encoders = encoders or NO_ENCODED_MESSAGES
+        self._load_encoded_order = reader.batched_loader(ENCODED_ORDERS_BY_IDS, "ids")
+        self._group_commit = GroupCommit(reader.executor, reader.shielded_tasks)
+        self.user_queries = UserQueries(reader)
+        self.order_queries = OrderQueries(reader)
+        self.note_queries = NoteQueries(reader)
+        self.credit_queries = CreditQueries(reader)
+        self.maintenance_queries = MaintenanceQueries(reader)
+        # There are many of these lines, and each costs time to make.
+        if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
+            _log_pool_events(self.engine)
+
+    def unit_of_work(
+        self, *, actor: str, request: RequestKey | None, time_left: TimeLeft
+    ) -> AbstractAsyncContextManager[UnitOfWork]:
+        """Return a transactional unit of work (`service.application.ports.unit_of_work.UnitOfWorkFactory`)."""
+        return TransactionalUnitOfWork(
+            self.engine,
+            self._reader.executor.lending,
+            self._numbers,
+            self._encoders,
+            actor=actor,
+            request=request,
+            time_left=time_left,
+        )
+
+    def fast_path(
+        self, *, actor: str, request: RequestKey | None, time_left: TimeLeft
+    ) -> AbstractAsyncContextManager[UnitOfWork]:
+        """Return a unit of work that is one statement, or raises NeedsTransaction."""
+        return FastPathUnitOfWork(
+            self._load_encoded_order,
+            self._numbers,
+            self._encoders,
+            self._group_commit,
+            actor=actor,
+            request=request,
+            time_left=time_left,
+        )
+
+    async def problem(self) -> str | None:
+        """Return what is wrong with the database, in words for an operator, or None."""
+        return await readiness_problem(self._probe_engine)
+
+    async def signing_key(self) -> bytes:
+        """Return the key that all processes on this database share; raises StoreError."""
+        with translated_errors():
+            async with self.engine.connect() as connection:
+                key: bytes = (await connection.scalars(select(signing_keys.c.key))).one()
+        return key
+
+    async def close(self) -> None:
+        """Close all connections, when nothing runs on them any more."""
+        await self._reader.drain()
+        if self._replica:
+            await self._replica.close()
+        await self.engine.dispose()
+        await self._probe_engine.dispose()
+
+
+def _log_pool_events(engine: AsyncEngine) -> None:
+    for name in ("connect", "checkout", "checkin", "invalidate", "close"):
+
+        def log_event(*_arguments: object, name: str = name) -> None:
+            log.debug("pool", event_name=name, status=engine.pool.status())
+
+        event.listen(engine.sync_engine, name, log_event)

@@ -1,0 +1,1 @@
+"""What operators run: migrations, readiness, retention and the ledger check."""

@@ -1,0 +1,126 @@
+"""Brings the schema to a revision. Any number of processes may try at once: one does it, the others wait for it."""
+
+import asyncio
+import time
+from functools import cache
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import Script, ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from service.db.errors import sqlstate_of, translated_errors
+
+_LOCK = 0x636F6D6D65726365  # "commerce": the advisory lock's number, the same for every process of this service
+_UNDEFINED_TABLE = "42P01"
+
+
+class MigrationError(Exception):
+    """The schema could not be brought to the revision; the message is one line."""
+
+
+def _migrations() -> Path:
+    """Return the folder of the migrations: inside an installed package, else beside it in the source tree."""
+    package = Path(__file__).resolve().parents[2]
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"
+
+
+def alembic_config(url: URL | None = None) -> Config:
+    """Return the configuration of Alembic; without a URL `migrations/env.py` takes the one in the settings."""
+    config = Config()
+    config.set_main_option("script_location", str(_migrations()))
+    config.attributes["url"] = url
+    return config
+
+
+@cache
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(_migrations()))
+
+
+@cache
+def _known() -> frozenset[str]:
+    return frozenset(script.revision for script in _scripts().walk_revisions())
+
+
+def head() -> str:
+    """Return the newest revision that this build knows."""
+    revision = _scripts().get_current_head()
+    if revision is None:
+        message = "there are no migrations"
+        raise MigrationError(message)
+    return revision
+
+
+async def current(connection: AsyncConnection) -> str | None:
+    """Return the revision of the schema, None before the first migration; raises StoreError."""
+    with translated_errors():
+        try:
+            revision: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+        except Exception as error:
+            if sqlstate_of(error) == _UNDEFINED_TABLE:
+                return None
+            raise
+    return revision
+
+
+def is_behind(revision: str | None) -> bool:
+    """Return whether this build cannot serve a schema at this revision.
+
+    It serves its own newest one, and any that it does not know: those come from later builds, whose migrations leave
+    what earlier builds use until these are gone.
+    """
+    return revision is None or (revision in _known() and revision != head())
+
+
+async def upgrade(engine: AsyncEngine, revision: str = "head", *, patience: float = 600) -> bool:
+    """Bring the schema up to a revision and return whether there was anything to do.
+
+    Raises:
+        MigrationError: there is no such revision, or another process kept the lock for `patience` seconds.
+        StoreError: the database failed.
+    """
+    try:
+        script = _scripts().get_revision(revision) if revision else None
+    except CommandError:
+        script = None
+    # None also for `base`, which nothing is brought up to.
+    if not isinstance(script, Script):
+        raise MigrationError(f"there is no migration {revision} to bring the schema up to")
+    target = script.revision
+    give_up = time.monotonic() + patience
+    with translated_errors():
+        # AUTOCOMMIT: a transaction left open here would keep CREATE INDEX CONCURRENTLY waiting for ever.
+        async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            while not _reached(await current(connection), target):
+                if await connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}):
+                    try:
+                        return await _upgrade_locked(engine, connection, target)
+                    finally:
+                        await connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+                if time.monotonic() > give_up:
+                    message = f"another process has been migrating for {patience:.0f} s"
+                    raise MigrationError(message)
+                await asyncio.sleep(0.2)
+    return False
+
+
+def _reached(revision: str | None, target: str) -> bool:
+    """Return whether a schema at this revision has the target, being at it, past it or beyond what this build knows."""
+    if revision is None:
+        return False
+    return revision not in _known() or target in {
+        script.revision for script in _scripts().iterate_revisions(revision, "base")
+    }
+
+
+async def _upgrade_locked(engine: AsyncEngine, connection: AsyncConnection, target: str) -> bool:
+    if _reached(await current(connection), target):
+        return False
+    # Alembic is synchronous and starts an event loop of its own.
+    await asyncio.to_thread(command.upgrade, alembic_config(engine.url), target)
+    return True

@@ -1,0 +1,39 @@
+"""The read side of credit; what each method answers is written at `service.application.ports.queries.CreditQueries`."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, bindparam, select
+
+from service.application.ports.queries import Page, PageOfRows
+from service.db.reads.reader import Reader
+from service.db.tables import credit_accounts, credit_entries, users
+
+_BALANCES = (
+    select(users.c.id, credit_accounts.c.currency, credit_accounts.c.available, credit_accounts.c.held)
+    .select_from(users.outerjoin(credit_accounts))
+    .where(users.c.id == bindparam("user_id"))
+    .order_by(credit_accounts.c.currency)
+)
+
+
+class CreditQueries:
+    """Implements `service.application.ports.queries.CreditQueries`."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def balances(self, user_id: UUID) -> Sequence[Row[Any]] | None:
+        """Return the user's credit, a row for each currency, by currency."""
+        rows = await self._reader.all(_BALANCES, {"user_id": user_id})
+        # A user without credit still gives one row, which says that the user exists.
+        return [row for row in rows if row.currency is not None] if rows else None
+
+    async def entries(self, user_id: UUID, currency: str | None, page: Page) -> PageOfRows | None:
+        """Return a page of the user's ledger, last made first."""
+        statement = select(credit_entries).where(credit_entries.c.user_id == users.c.id)
+        if currency is not None:
+            statement = statement.where(credit_entries.c.currency == currency)
+        key = credit_entries.c.position
+        return await self._reader.page_of(users, user_id, statement, key, page, descending=True)

@@ -1,0 +1,33 @@
+"""The columns of an event, as readers get them."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, FromClause, Text, case, cast, func, select
+
+from service.db.tables import orders
+from service.domain.orders import OrderStatus
+
+
+def event_columns(event: FromClause, order: FromClause | None = None) -> list[ColumnElement[Any]]:
+    """Return the columns of an event: those of `events`, also where the writer did not say whose the order was.
+
+    Then the type tells the status, or the order as it is now, which is looked up unless `order` is its row.
+    """
+    plain = [column for column in event.c if column.name not in {"user_id", "status"}]
+    user_id, order_status = (
+        order.c[name]
+        if order is not None
+        else select(orders.c[name]).where(orders.c.id == event.c.aggregate_id).scalar_subquery()
+        for name in ("user_id", "status")
+    )
+    status = case(
+        (event.c.type.in_(["CREATED", "UPDATED"]), OrderStatus.PENDING.value),
+        (event.c.type.in_([status.value for status in OrderStatus]), event.c.type),
+        else_=cast(order_status, Text),
+    )
+    is_order = event.c.aggregate_type == "order"
+    return [
+        *plain,
+        case((is_order, func.coalesce(event.c.user_id, user_id))).label("user_id"),
+        case((is_order, func.coalesce(event.c.status, status))).label("status"),
+    ]

@@ -1,0 +1,58 @@
+"""The read side of notes; what each method answers is written at `service.application.ports.queries.NoteQueries`."""
+
+from typing import Any
+
+from sqlalchemy import REAL, Select, Text, bindparam, func, select
+from sqlalchemy.dialects.postgresql import TSQUERY
+
+from service.application.ports.queries import MAX_RANKED, NoteFilter, Page, PageOfRows
+from service.db.reads.ranking import page_of_ranked, ranked_page
+from service.db.reads.reader import Reader
+from service.db.tables import SEARCH_CONFIG, order_notes
+from service.domain.notes import NoteState
+
+_NOTES = select(*(column for column in order_notes.c if column is not order_notes.c.search))
+# In a subquery of its own, so that the planner does not know the words: for common ones it would read the table.
+_WANTED = select(func.websearch_to_tsquery(SEARCH_CONFIG, bindparam("query"), type_=TSQUERY)).scalar_subquery()
+# Marks that a browser does not take for its own, as the body around them is not escaped.
+_HEADLINE = 'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=30, MinWords=10, FragmentDelimiter=" ... "'
+# In characters: words can be long.
+_MAX_SNIPPET = 500
+
+
+class NoteQueries:
+    """Implements `service.application.ports.queries.NoteQueries`."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def page(self, where: NoteFilter, page: Page) -> PageOfRows:
+        """Return a page of notes, last written first."""
+        keys = (order_notes.c.create_time, order_notes.c.id)
+        return await self._reader.page(_filtered(_NOTES, where), keys, page, descending=True)
+
+    async def search(self, query: str, where: NoteFilter, page: Page) -> PageOfRows:
+        """Return a page of the notes that `query` finds, best first."""
+        return page_of_ranked(await self._reader.all(_search(where, page), {"query": query}), page)
+
+
+def _search(where: NoteFilter, page: Page) -> Select[Any]:
+    rank = func.ts_rank(order_notes.c.search, _WANTED, type_=REAL).label("rank")
+    matches = _filtered(select(order_notes.c.id, rank), where).where(order_notes.c.search.bool_op("@@")(_WANTED))
+    part, found, count = ranked_page(matches.limit(MAX_RANKED).cte("ranked"), page)
+    # The costly headline, for the rows of the page only.
+    headline = func.ts_headline(SEARCH_CONFIG, order_notes.c.body, _WANTED, _HEADLINE)
+    snippet = func.left(headline, _MAX_SNIPPET, type_=Text).label("snippet")
+    rows = part.outerjoin(order_notes, order_notes.c.id == found.c.id)
+    statement = _NOTES.add_columns(snippet, found.c.rank, count.c.matches).select_from(rows)
+    return statement.order_by(found.c.rank.desc(), found.c.id.desc())
+
+
+def _filtered(statement: Select[Any], where: NoteFilter) -> Select[Any]:
+    if where.order_id is not None:
+        statement = statement.where(order_notes.c.order_id == where.order_id)
+    if where.author_id is not None:
+        statement = statement.where(order_notes.c.author_id == where.author_id)
+    if not where.include_drafts:
+        statement = statement.where(order_notes.c.state == NoteState.PUBLISHED)
+    return statement

@@ -1,0 +1,169 @@
+"""How a query reads: one statement, one snapshot; and keyset pages."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ColumnElement, FromClause, Row, Select, Table, bindparam, func, select, true, tuple_
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.application.ports.errors import Overloaded, StoreError
+from service.application.ports.queries import Page, PageOfRows
+from service.db.connections.batching import BatchedLoader, Id
+from service.db.connections.executor import StatementExecutor
+from service.db.connections.replica import Replica
+from service.db.connections.statement import Statement
+from service.read_preference import prefers_replica
+from service.runtime.shielded_tasks import ShieldedTasks
+
+
+class Reader:
+    """Runs the read side's statements; every method raises StoreError.
+
+    No cancellation reaches a statement that runs (`service.runtime.shielded_tasks`).
+
+    Args:
+        engine: leads to the primary.
+        replica: what the reads of calls that prefer it may be answered by (`service.read_preference`).
+        hold_connection: as of `Driver`; until `drain`.
+    """
+
+    def __init__(self, engine: AsyncEngine, replica: Replica | None = None, *, hold_connection: bool = False) -> None:
+        self.executor = StatementExecutor(engine, hold_connection=hold_connection)
+        self._replica = replica
+        self.shielded_tasks = ShieldedTasks(lambda error: isinstance(error, StoreError | Overloaded))
+
+    async def all(
+        self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
+    ) -> Sequence[Row[Any]]:
+        """Return all rows of a statement; `values` are those of its bind parameters."""
+        return await self.shielded_tasks.run(self._all(statement, values or {}))
+
+    async def _all(self, statement: Statement | Select[Any], values: Mapping[str, object]) -> Sequence[Row[Any]]:
+        if self._replica and prefers_replica.get():
+            return await self._replica.rows(statement, values, otherwise=self.executor)
+        return await self.executor.rows(statement, values)
+
+    def batched_loader(self, statement: Statement, name: str) -> Callable[[Id], Awaitable[Any]]:
+        """Return what reads single rows by their id, with a statement for many, whose parameter has this name."""
+        executor, replica = self.executor, self._replica
+        primary_reads = BatchedLoader(lambda keys: executor.fetch(statement, {name: keys}), self.shielded_tasks)
+        if replica is None:
+            return primary_reads.get
+        # Apart: whoever wants the primary must not get what others take from the replica.
+        replica_reads = BatchedLoader(
+            lambda keys: replica.rows(statement, {name: keys}, otherwise=executor), self.shielded_tasks
+        )
+
+        def get(key: Id) -> Awaitable[Any]:
+            return (replica_reads if prefers_replica.get() else primary_reads).get(key)
+
+        return get
+
+    async def drain(self) -> None:
+        """Wait until nothing runs any more; then all connections are back in their pool."""
+        await self.shielded_tasks.drain()
+        self.executor.release_held()
+
+    async def first(
+        self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
+    ) -> Row[Any] | None:
+        """Return the only row of a statement, or None."""
+        rows = await self.all(statement, values)
+        return rows[0] if rows else None
+
+    async def page(
+        self, statement: Select[Any], keys: Sequence[ColumnElement[Any]], page: Page, *, descending: bool
+    ) -> PageOfRows:
+        """Return one page of a statement without order; its arguments are those of `page_select`."""
+        first, counted = page.after is None, page.include_total_size
+        whole = page_select(statement, keys, first=first, include_total_size=counted, descending=descending)
+        return await self.compiled_page(whole, page)
+
+    async def compiled_page(
+        self, statement: Statement | Select[Any], page: Page, values: Mapping[str, object] | None = None
+    ) -> PageOfRows:
+        """Return one page of a statement that `page_select` made for such a page; `values` are those of its filters."""
+        parameters = {**(values or {}), "row_limit": page.size + 1}
+        parameters.update({f"after_{index}": value for index, value in enumerate(page.after or ())})
+        found = await self.all(statement, parameters)
+        if not page.include_total_size:
+            return PageOfRows(found[: page.size], len(found) > page.size, 0)
+        total_size = found[0].total_size
+        found = [row for row in found if row.is_row]
+        return PageOfRows(found[: page.size], len(found) > page.size, total_size)
+
+    async def page_of(
+        self,
+        parent: Table,
+        parent_id: UUID,
+        children: Select[Any],
+        key: ColumnElement[Any],
+        page: Page,
+        *,
+        descending: bool,
+    ) -> PageOfRows | None:
+        """Return one page of what belongs to one row of `parent`, None if there is no such row.
+
+        Args:
+            parent: the table that the row is in, by its column `id`.
+            parent_id: the row.
+            children: selects from one table what belongs to the row, which it names as `parent`.
+            key: the unique column of `children` that they are ordered by.
+            page: which part; `after` holds the value of `key` in the last row before.
+            descending: whether the order is descending.
+        """
+        rows = children.correlate(parent).order_by(key.desc() if descending else key).limit(page.size + 1)
+        if page.after is not None:
+            (after,) = page.after
+            rows = rows.where(key < after if descending else key > after)
+        part = rows.lateral("part")
+        statement = select(part).select_from(parent.outerjoin(part, true())).where(parent.c.id == parent_id)
+        if page.include_total_size:
+            # Not of the parent's row as above, with which it would be counted anew for every row of the page.
+            count = children.with_only_columns(func.count()).where(parent.c.id == parent_id).correlate(None)
+            statement = statement.add_columns(count.scalar_subquery().label("total_size"))
+        # A parent without children on this page still gives one row, which says that the parent exists.
+        found = await self.all(statement.order_by(_ordered(part, key, descending=descending)))
+        if not found:
+            return None
+        total_size = found[0].total_size if page.include_total_size else 0
+        found = [row for row in found if getattr(row, str(key.key)) is not None]
+        return PageOfRows(found[: page.size], len(found) > page.size, total_size)
+
+
+def page_select(
+    statement: Select[Any],
+    keys: Sequence[ColumnElement[Any]],
+    *,
+    first: bool,
+    include_total_size: bool,
+    descending: bool,
+) -> Select[Any]:
+    """Return the statement for one page of a statement without order.
+
+    Args:
+        statement: its filters are applied, and it has one row for each row of the table of `keys`.
+        keys: the columns of the order, unique together, as in an index.
+        first: whether it is the first page; any other has parameters for the position that it comes after.
+        include_total_size: whether the rows of all pages are counted.
+        descending: whether the order is descending.
+    """
+    rows = statement.order_by(*(key.desc() if descending else key for key in keys))
+    rows = rows.limit(bindparam("row_limit", type_=BigInteger))
+    if not first:
+        position = tuple_(*keys)
+        after = tuple_(*(bindparam(f"after_{index}", type_=key.type) for index, key in enumerate(keys)))
+        rows = rows.where(position < after if descending else position > after)
+    if not include_total_size:
+        return rows
+    # The count and the page see one snapshot; an empty page still has one row, with the count.
+    part = rows.add_columns(true().label("is_row")).subquery("part")
+    count = select(func.count().label("total_size")).select_from(statement.subquery("counted")).subquery("count")
+    both = select(part, count.c.total_size).select_from(count.outerjoin(part, true()))
+    return both.order_by(*(_ordered(part, key, descending=descending) for key in keys))
+
+
+def _ordered(part: FromClause, key: ColumnElement[Any], *, descending: bool) -> ColumnElement[Any]:
+    column = part.c[str(key.key)]
+    return column.desc() if descending else column

@@ -1,0 +1,112 @@
+"""The read side of users; what each method answers is written at `service.application.ports.queries.UserQueries`."""
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from sqlalchemy import ARRAY, ColumnElement, Row, Text, any_, bindparam, func, select
+
+from service.application.ports.queries import Credentials, Page, PageOfRows, UserFilter
+from service.db.arrays import is_one_of
+from service.db.connections.statement import Statement
+from service.db.reads.columns import USER_COLUMNS
+from service.db.reads.reader import Reader, page_select
+from service.db.reads.user_search import search_users
+from service.db.tables import user_passwords, users
+from service.db.types import EnumText
+from service.domain.search import SearchQuery
+from service.domain.users import UserState
+
+_USERS = select(*USER_COLUMNS)
+_BY_IDS = Statement("users_by_ids", _USERS.where(is_one_of(users.c.id, "ids")))
+_EMAIL = func.lower(users.c.email) == func.lower(bindparam("email"))
+_USERNAME = users.c.username == bindparam("username")
+_BY_EMAIL = Statement("user_by_email", _USERS.where(_EMAIL))
+_BY_USERNAME = Statement("user_by_username", _USERS.where(_USERNAME))
+_KNOWN_EMAILS = select(func.lower(users.c.email).label("email")).where(
+    func.lower(users.c.email) == any_(bindparam("emails", type_=ARRAY(Text)))
+)
+_WITH_PASSWORD = _USERS.add_columns(user_passwords.c.password_hash).join(user_passwords)
+
+_KEYS = {
+    "NEWEST": (users.c.create_time, users.c.id),
+    "OLDEST": (users.c.create_time, users.c.id),
+    "USERNAME": (users.c.username,),
+}
+
+# What a list can ask for, by names of which each stands for a parameter or for none.
+_CONDITIONS: Mapping[str, ColumnElement[bool]] = {
+    # Apart from `states`, so that PostgreSQL can take the rows from an index in their order.
+    "state": users.c.state == bindparam("state"),
+    "states": users.c.state == any_(bindparam("states", type_=ARRAY(EnumText(UserState)))),
+    "created_from": users.c.create_time >= bindparam("created_from"),
+    "created_before": users.c.create_time < bindparam("created_before"),
+    "superuser": users.c.superuser,
+    "not_superuser": ~users.c.superuser,
+}
+
+
+@cache
+def _page_statement(names: tuple[str, ...], order_by: str, *, first: bool, include_total_size: bool) -> Statement:
+    """Return the statement for all lists of one shape, compiled once."""
+    wanted = _USERS.where(*(_CONDITIONS[name] for name in names))
+    keys = _KEYS[order_by]
+    return Statement(
+        "list_users",
+        page_select(wanted, keys, first=first, include_total_size=include_total_size, descending=order_by == "NEWEST"),
+    )
+
+
+class UserQueries:
+    """Implements `service.application.ports.queries.UserQueries`."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._by_id = reader.batched_loader(_BY_IDS, "ids")
+
+    async def by_id(self, user_id: str) -> Row[Any] | None:
+        """Return the user with this id, in lower case."""
+        user: Row[Any] | None = await self._by_id(user_id)
+        return user
+
+    async def by_ids(self, user_ids: Sequence[str]) -> Sequence[Row[Any]]:
+        """Return the users with these ids, in any order."""
+        return await self._reader.all(_BY_IDS, {"ids": user_ids})
+
+    async def by_email(self, email: str) -> Row[Any] | None:
+        """Return the user with this e-mail, whatever its case."""
+        return await self._reader.first(_BY_EMAIL, {"email": email})
+
+    async def by_username(self, username: str) -> Row[Any] | None:
+        """Return the user with this username."""
+        return await self._reader.first(_BY_USERNAME, {"username": username})
+
+    async def known_emails(self, emails: Sequence[str]) -> Collection[str]:
+        """Return those of these e-mails, in lower case, that users have, whatever their case."""
+        return [row.email for row in await self._reader.all(_KNOWN_EMAILS, {"emails": emails})]
+
+    async def page(self, where: UserFilter, order_by: str, page: Page) -> PageOfRows:
+        """Return a page of users."""
+        values: dict[str, object] = {"created_from": where.created_from, "created_before": where.created_before}
+        names = [name for name, value in values.items() if value is not None]
+        if where.states is not None:
+            names.append("state" if len(where.states) == 1 else "states")
+            values |= {"state": where.states[0], "states": where.states}
+        if where.superuser is not None:
+            names.append("superuser" if where.superuser else "not_superuser")
+        statement = _page_statement(
+            tuple(names), order_by, first=page.after is None, include_total_size=page.include_total_size
+        )
+        return await self._reader.compiled_page(statement, page, values)
+
+    async def search(self, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:
+        """Return a page of the users that have the words, best first."""
+        return await search_users(self._reader, query, page, show_deleted=show_deleted)
+
+    async def credentials(self, *, email: str | None = None, username: str | None = None) -> Credentials | None:
+        """Return the password hash of the user with this e-mail or username."""
+        if email is not None:
+            row = await self._reader.first(_WITH_PASSWORD.where(_EMAIL), {"email": email})
+        else:
+            row = await self._reader.first(_WITH_PASSWORD.where(_USERNAME), {"username": username})
+        return Credentials(row, row.password_hash) if row else None

@@ -1,0 +1,37 @@
+"""Column types of the schema that SQLAlchemy does not have."""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from sqlalchemy import Dialect, Text, TypeDecorator
+from sqlalchemy.types import UserDefinedType
+
+
+class EnumText(TypeDecorator[StrEnum]):
+    """TEXT in the database, a member of a StrEnum in Python."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, enum: type[StrEnum]) -> None:
+        super().__init__()
+        self.enum = enum
+
+    def process_bind_param(self, value: StrEnum | None, _dialect: Dialect) -> str | None:
+        """Return the member's text."""
+        return None if value is None else str(value)
+
+    def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[str | None], StrEnum | None]:
+        """Return what gives a text's member: a table, as it is asked for every row."""
+        members: dict[str | None, StrEnum | None] = {None: None, **{member.value: member for member in self.enum}}
+        return members.__getitem__
+
+
+class Xid8(UserDefinedType[int]):
+    """PostgreSQL's 64-bit transaction id."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_options: object) -> str:
+        """Return the type's name in DDL."""
+        return "xid8"

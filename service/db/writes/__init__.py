@@ -1,0 +1,1 @@
+"""The write side: the transactional unit of work and its repositories."""

@@ -1,0 +1,1 @@
+"""Units of work that are a single statement; anything else raises NeedsTransaction."""

@@ -1,0 +1,221 @@
+"""Writes orders with one statement each, or with one statement for those that arrive at the same time.
+
+All that the reply depends on is known before the statement is sent: the application makes identifiers and times, and
+order numbers come from blocks. So one statement checks what the write depends on, claims the request id, and writes the
+rows, the event and the stored response. It is a transaction by itself: either all of it happens, or nothing, and then
+it returns no row. (CPU for CreateOrder: 0.17 of the transaction with a statement for each step; for ConfirmOrder 0.29.)
+
+The statement skips rows that another transaction has locked, and gives up soon when it waits for another call with the
+same request id or external reference. In both cases it writes nothing, and the transactional unit of work does the
+waiting, within the limits of the call.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from service.application.ports.errors import OutcomeUnknown
+from service.application.ports.unit_of_work import EncodedOrder, RequestKey
+from service.db.connections.batching import Batcher
+from service.db.connections.executor import StatementExecutor
+from service.db.connections.statement import Statement
+from service.db.writes.event_rows import event_row
+from service.db.writes.fast_path.order_statements import (
+    CHANGED,
+    ITEM,
+    ORDER,
+    changing_many,
+    changing_one,
+    placing_many,
+    placing_one,
+)
+from service.domain.events import Event
+from service.domain.orders import Order, OrderItem
+from service.runtime.shielded_tasks import ShieldedTasks
+
+# The orders of one statement; fewer if they have more bytes together than one large order has.
+_MAX_ORDERS = 32
+_MAX_BYTES = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class OrderWrite:
+    """One order to write, with everything that is written with it.
+
+    Attributes:
+        order: the order as it will be.
+        old_version: the version that the order must still have; 0 for a new order.
+        event: what happened to it.
+        actor: who causes the event.
+        request: the request id to claim, if the call has one.
+        response: the response to store under the request id.
+        message: the encoded message of the order.
+    """
+
+    order: Order | EncodedOrder
+    old_version: int
+    event: Event
+    actor: str
+    request: RequestKey | None
+    response: bytes
+    message: bytes | None
+
+    @property
+    def items(self) -> Sequence[OrderItem]:
+        """The items to insert: those of a new order."""
+        return self.order.items if isinstance(self.order, Order) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    """What statements do with their orders: place them, or change their status.
+
+    Attributes:
+        one: returns the statement for one order; `claims` says whether it claims a request id.
+        many: returns the statement for several orders.
+        values: returns the parameters of either.
+    """
+
+    one: Callable[..., Statement]
+    many: Callable[[], Statement]
+    values: Callable[[Sequence[OrderWrite]], dict[str, object]]
+
+
+class GroupCommit:
+    """Writes the orders of many calls, several with one statement and one commit.
+
+    The orders of a statement share nothing but its commit: if it fails, nothing of it was written, and each of its
+    orders is written by a statement of its own. (CPU with 64 in flight, of that with a statement for each order:
+    CreateOrder 0.80 with up to 16 together, ConfirmOrder 0.75; with up to 32, both 0.92 of that.)
+
+    Args:
+        executor: runs the statements.
+        shielded_tasks: runs the work that several callers wait for.
+    """
+
+    def __init__(self, executor: StatementExecutor, shielded_tasks: ShieldedTasks) -> None:
+        self._executor = executor
+        self._placing = self._batcher(_PLACE, shielded_tasks)
+        self._changing = self._batcher(_CHANGE, shielded_tasks)
+
+    def _batcher(self, operation: _Operation, shielded_tasks: ShieldedTasks) -> Batcher[OrderWrite, bool | Exception]:
+        def write_all(writes: Sequence[OrderWrite]) -> Awaitable[Sequence[bool | Exception]]:
+            return self._write_all(operation, writes)
+
+        # The TransactionInterceptor runs each write in a shielded task, so no caller is cancelled.
+        return Batcher(write_all, shielded_tasks, max_items=_MAX_ORDERS, callers_are_shielded=True)
+
+    async def write(self, write: OrderWrite) -> bool:
+        """Place an order if its user is ACTIVE, or change its status if it still has `old_version`.
+
+        Returns whether the order was written.
+
+        Raises:
+            OrderAlreadyExists: the user has another order with this external reference; nothing was written.
+            OutcomeUnknown: the connection was lost after the statement was sent, so the write may have happened.
+            StoreError: any other; nothing was written.
+        """
+        result = await (self._changing if write.old_version else self._placing).do(write)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def _write_all(self, operation: _Operation, writes: Sequence[OrderWrite]) -> Sequence[bool | Exception]:
+        results: list[bool | Exception] = []
+        for chunk in _chunks(writes):
+            results += await self._write_chunk(operation, chunk)
+        return results
+
+    async def _write_chunk(self, operation: _Operation, chunk: Sequence[OrderWrite]) -> Sequence[bool | Exception]:
+        try:
+            return await self._write_together(operation, chunk)
+        except Exception as error:  # noqa: BLE001 - raised in the callers whose orders these are
+            # With an unknown outcome the orders may have been written, so no statement may try them again.
+            if len(chunk) == 1 or isinstance(error, OutcomeUnknown):
+                return [error] * len(chunk)
+        return [result for write in chunk for result in await self._write_chunk(operation, [write])]
+
+    async def _write_together(self, operation: _Operation, writes: Sequence[OrderWrite]) -> Sequence[bool]:
+        independent = _independent(writes)
+        chosen = list(independent.values())
+        statement = operation.many() if len(chosen) > 1 else operation.one(claims=chosen[0].request is not None)
+        rows = await self._executor.fetch(statement, operation.values(chosen), lost=OutcomeUnknown)
+        written = {row.id for row in rows}
+        return [index in independent and write.order.id in written for index, write in enumerate(writes)]
+
+
+def _chunks(writes: Sequence[OrderWrite]) -> Iterator[Sequence[OrderWrite]]:
+    """Yield the writes in parts that have at most `_MAX_BYTES` of messages, or one order."""
+    chunk: list[OrderWrite] = []
+    size = 0
+    for write in writes:
+        length = len(write.message or b"")
+        if chunk and size + length > _MAX_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(write)
+        size += length
+    yield chunk
+
+
+def _independent(writes: Sequence[OrderWrite]) -> dict[int, OrderWrite]:
+    """Return, by index, the writes that one statement can do: the first for each order and for each request id.
+
+    The statement returns no row for the others, so their calls go to the transactional unit of work.
+    """
+    independent: dict[int, OrderWrite] = {}
+    taken: set[object] = set()
+    for index, write in enumerate(writes):
+        keys: set[object] = {write.order.id}
+        if write.request:
+            keys.add((write.request.method, write.request.request_id))
+        if taken.isdisjoint(keys):
+            taken |= keys
+            independent[index] = write
+    return independent
+
+
+def _place_values(writes: Sequence[OrderWrite]) -> dict[str, object]:
+    """Return the parameters for new orders."""
+    items = [
+        {"order_id": write.order.id} | {name: getattr(item, name) for name in ITEM}
+        for write in writes
+        for item in write.items
+    ]
+    return _given_values([_order_row(write, ORDER) for write in writes]) | {"items": _json(items)}
+
+
+def _change_values(writes: Sequence[OrderWrite]) -> dict[str, object]:
+    """Return the parameters for orders whose status changes."""
+    return _given_values([_order_row(write, CHANGED) | {"old_version": write.old_version} for write in writes])
+
+
+_PLACE = _Operation(placing_one, placing_many, _place_values)
+_CHANGE = _Operation(changing_one, changing_many, _change_values)
+
+
+def _order_row(write: OrderWrite, names: Sequence[str]) -> dict[str, object]:
+    """Return these columns of an order, those of its event and, if the call has a request id, those of that."""
+    row: dict[str, object] = {name: getattr(write.order, name) for name in names if name != "message"}
+    row["message"] = write.message
+    row |= {f"event_{name}": value for name, value in event_row(write.event, write.actor).items()}
+    if request := write.request:
+        row["request_caller"], row["request_method"] = request.caller, request.method
+        row["request_request_id"], row["request_body_digest"] = request.request_id, request.body_digest
+        row["request_response"] = write.response
+    return row
+
+
+def _given_values(rows: Sequence[dict[str, object]]) -> dict[str, object]:
+    """Return the parameters for these rows: a parameter for each column of one row, JSON for several rows."""
+    return {f"given_{name}": value for name, value in rows[0].items()} if len(rows) == 1 else {"given": _json(rows)}
+
+
+def _json(rows: Sequence[dict[str, object]]) -> str:
+    return orjson.dumps(rows, default=_text).decode()
+
+
+def _text(value: object) -> str:
+    # A decimal as text stays exact.
+    return value.hex() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,37 @@
+"""The repository of order notes."""
+
+from uuid import UUID
+
+from sqlalchemy import select
+
+from service.db.tables import order_notes, orders
+from service.db.writes.transaction import LazyTransaction
+from service.domain.errors import NoteNotFound
+from service.domain.notes import OrderNote
+
+
+class Notes:
+    """Implements `service.application.ports.unit_of_work.NoteRepository` in a transaction."""
+
+    def __init__(self, transaction: LazyTransaction) -> None:
+        self._transaction = transaction
+
+    async def add(self, note: OrderNote) -> None:
+        """Add a new note to an order that is locked."""
+        (await self._transaction.session()).add(note)
+
+    async def get_for_update(self, note_id: UUID) -> OrderNote:
+        """Return the note, with the note and its order locked against other changes; raises NoteNotFound."""
+        session = await self._transaction.session()
+        # The order is locked first, as everywhere. Both are locked, because PostgreSQL reads a row again after a wait
+        # only if it locks that row.
+        statement = select(OrderNote).join(orders, orders.c.id == order_notes.c.order_id)
+        statement = statement.where(order_notes.c.id == note_id)
+        note = await session.scalar(statement.with_for_update(key_share=True, of=[orders, order_notes]))
+        if note is None:
+            raise NoteNotFound(str(note_id))
+        return note
+
+    async def delete(self, note: OrderNote) -> None:
+        """Delete the note when the unit of work is flushed."""
+        await (await self._transaction.session()).delete(note)

@@ -1,0 +1,44 @@
+"""Order numbers, taken from the database's sequence in blocks."""
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from service.db.connections.statement import Statement
+from service.db.reads.reader import Reader
+from service.db.tables import ORDER_NUMBER_BLOCK, order_number_sequence
+
+if TYPE_CHECKING:
+    from asyncio import Task
+
+_NEXT_BLOCK = Statement("next_order_numbers", select(order_number_sequence.next_value().label("start")))
+
+
+class OrderNumbers:
+    """Order numbers for one process, taken from the sequence of the database in blocks.
+
+    So most orders get their number without a statement. The numbers that are left of a block when the process ends are
+    never used.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._block = iter(range(0))
+        # The statement that gets the next block; all that need a number wait for the same one.
+        self._asking: Task[None] | None = None
+
+    async def next(self) -> str:
+        """Return a number that no other caller gets; raises StoreError."""
+        while (number := next(self._block, None)) is None:
+            if self._asking is None:
+                self._asking = self._reader.shielded_tasks.start(self._ask())
+            await self._reader.shielded_tasks.result(self._asking)
+        return f"ORD-{number:08d}"
+
+    async def _ask(self) -> None:
+        try:
+            # Outside any transaction: a sequence does not roll back.
+            ((start,),) = await self._reader.all(_NEXT_BLOCK)
+            self._block = iter(range(start, start + ORDER_NUMBER_BLOCK))
+        finally:
+            self._asking = None

@@ -1,0 +1,180 @@
+"""What is logged, and how: structlog for this service's lines and for those of libraries, as JSON or for a terminal.
+
+A line never holds the text of an exception: drivers put SQL, values and e-mails there. It says where the exception was
+raised.
+"""
+
+import asyncio
+import atexit
+import logging
+import sys
+import traceback
+from collections import deque
+from contextlib import suppress
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor
+
+from service.config import LogSettings
+
+_ROOT = Path(__file__).resolve().parents[2]
+_MAX_FRAMES = 12
+
+# What ties the lines of one call together.
+call_id: ContextVar[str | None] = ContextVar("x_request_id", default=None)
+_processors: list[Processor] = []
+
+
+def configure_logging(settings: LogSettings) -> None:
+    """Send all logging to standard error in the format of the settings."""
+    console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    add_time: Processor = structlog.processors.TimeStamper(fmt="iso", utc=True) if console else _add_time
+    renderer: Processor = structlog.dev.ConsoleRenderer() if console else _json
+    shared: list[Processor] = [_add_call_id, structlog.stdlib.add_log_level, add_time, _replace_exception]
+    # Both in place, also for loggers that have been bound already.
+    _lines.stream = sys.stderr
+    _processors[:] = [*shared, renderer]
+    structlog.configure(
+        processors=_processors,
+        # Not by way of the standard library's logging, which takes five times as long.
+        logger_factory=lambda *_names: _lines,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_leave_out_exceptions)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    # Libraries at debug print statements and their values.
+    root.setLevel(logging.WARNING)
+    logging.getLogger("service").setLevel(settings.log_level.upper())
+
+
+class _Lines:
+    """Writes lines to what was standard error when logging was configured.
+
+    What a turn of the event loop has to say is written together after it: a write takes as long as to make the line.
+    (CPU for GetUser with 64 in flight: 0.9 of that with a write for each line.) What is worse than info is written at
+    once, after what waits.
+    """
+
+    stream: TextIO = sys.stderr
+
+    def __init__(self) -> None:
+        # Of a deque no line is lost between two threads.
+        self._waiting: deque[str] = deque()
+
+    def msg(self, line: str) -> None:
+        """Write a line soon; at once where no event loop runs."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.now(line)
+            return
+        if not self._waiting:
+            loop.call_soon(self.flush)
+        self._waiting.append(line)
+
+    def now(self, line: str) -> None:
+        """Write a line, and what waits before it."""
+        self._waiting.append(line)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what waits, each line whole."""
+        lines = []
+        while self._waiting:
+            lines.append(self._waiting.popleft())
+        # A log that nobody takes any more (ValueError: closed) fails no call.
+        with suppress(OSError, ValueError):
+            self.stream.write("".join(f"{line}\n" for line in lines))
+
+    debug = info = msg
+    warning = error = critical = now
+
+
+_lines = _Lines()
+# What a loop that was stopped in its turn has left.
+atexit.register(_lines.flush)
+
+
+def _json(_logger: object, _name: str, line: EventDict) -> str:
+    return orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z).decode()
+
+
+def _add_time(_logger: object, _name: str, line: EventDict) -> EventDict:
+    # orjson writes it in a third of the time that the text would take to make.
+    line["timestamp"] = datetime.now(UTC)
+    return line
+
+
+def _add_call_id(_logger: object, _name: str, line: EventDict) -> EventDict:
+    if (call := call_id.get()) is not None:
+        line["x_request_id"] = call
+    return line
+
+
+def where_raised(error: BaseException) -> dict[str, Any]:
+    """Return where an exception was raised, innermost frame last, and the SQLSTATE if PostgreSQL raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if len(frames) > _MAX_FRAMES:
+        # Libraries go deep: of theirs only the innermost says anything.
+        frames[:-1] = [frame for frame in frames[:-1] if _is_ours(frame.filename)]
+    named = [f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames[-_MAX_FRAMES:]]
+    where: dict[str, Any] = {"raised": named}
+    cause: BaseException | None = error
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if isinstance(sqlstate := getattr(cause, "sqlstate", None), str):
+            where["sqlstate"] = sqlstate
+            break
+        cause = cause.__cause__ or cause.__context__
+    return where
+
+
+def log_loop_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what an event loop could not give to anybody; asyncio's own line would hold the exception's text."""
+    error = context.get("exception")
+    where = where_raised(error) if isinstance(error, BaseException) else {}
+    structlog.get_logger().error("failure outside any call", what=str(context.get("message", "")), **where)
+
+
+def _replace_exception(_logger: object, _name: str, line: EventDict) -> EventDict:
+    if (info := line.pop("exc_info", None)) is None:
+        return line
+    error = sys.exc_info()[1] if info is True else info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        line.update(where_raised(error))
+    return line
+
+
+def _leave_out_exceptions(record: logging.LogRecord) -> bool:
+    """Leave the text of exceptions out of what a library says (a filter that lets every record through)."""
+    if isinstance(record.args, tuple):
+        record.args = tuple("..." if isinstance(value, BaseException) else value for value in record.args)
+    if record.name == "asyncio":
+        # After its first line it shows tasks, and these their exceptions.
+        record.msg = str(record.msg).partition("\n")[0]
+    return True
+
+
+def _is_ours(filename: str) -> bool:
+    path = Path(filename)
+    return path.is_relative_to(_ROOT) and "site-packages" not in path.parts
+
+
+def _short(filename: str) -> str:
+    path = Path(filename)
+    return str(path.relative_to(_ROOT)) if _is_ours(filename) else "/".join(path.parts[-2:])

@@ -1,0 +1,1 @@
+"""The servicers: parse the request, call the application, build the response."""

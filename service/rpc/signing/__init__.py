@@ -1,0 +1,1 @@
+"""Signed page tokens and cursors."""

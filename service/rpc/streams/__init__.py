@@ -1,0 +1,1 @@
+"""Imports, exports and watches: streams with back-pressure and bounds."""

@@ -1,0 +1,1 @@
+"""What any asyncio process needs; knows nothing of orders, gRPC or PostgreSQL."""
