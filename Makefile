@@ -89,7 +89,7 @@ migrations: $(READY) ## Check that migrations take no lock for long (squawk)
 
 .PHONY: dockerfile
 dockerfile: $(READY) ## Check the style of the Dockerfiles (hadolint)
-	$(BIN)/hadolint Dockerfile
+	$(BIN)/hadolint Dockerfile .devcontainer/Dockerfile
 
 ##@ Test
 
