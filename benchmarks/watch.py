@@ -35,6 +35,7 @@ from service.db.connections.engine import async_url, create_engine
 from service.db.operations import migrate
 from service.devtools.embedded_postgres import embedded_postgres
 from service.observability.logs import configure_logging
+from service.rpc.call_context import x_request_id
 from service.rpc.transport.event_loop import new_event_loop
 from service.server import Server
 
@@ -91,7 +92,7 @@ async def write(url: str, pause_seconds: float) -> dict[str, float]:
 
 async def serve(url: str) -> None:
     """Print the port, then a line when the idle server is measured; at the end, what was measured, as JSON."""
-    configure_logging(load(LogSettings))
+    configure_logging(load(LogSettings), call_id=x_request_id)
     server = Server(load(ServerSettings, DATABASE_URL=url, port=0))
     await server.start()
     statements: list[str] = []

@@ -1,61 +1,92 @@
-"""The settings: the only reader of the environment."""
+"""The settings. No other module reads the environment."""
 
+import logging
+import os
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # In milliseconds they must fit 32 bits, for gRPC and for PostgreSQL.
 Seconds = Annotated[float, Field(gt=0, le=2_000_000, allow_inf_nan=False)]
 SecondsOrNone = Annotated[float, Field(ge=0, le=2_000_000, allow_inf_nan=False)]
-# Also the largest number that gRPC takes.
+# gRPC takes no larger number either.
 Count = Annotated[int, Field(ge=1, lt=2**31)]
+
+# Marks a setting that is not for everyday operation; docs/settings.md lists these in a table of their own.
+EXPERT: JsonDict = {"expert": True}
+
+# Fields by the environment variable that set them in the release before. Such a variable still works in this release,
+# with a warning; delete the table in the next one.
+OLD_NAMES = {
+    "COMMERCE_ACCEPT": "accept_mode",
+    "COMMERCE_ACCEPTS": "pending_accepts",
+    "COMMERCE_DB_POOLER": "pgbouncer_mode",
+    "COMMERCE_PASSWORD_QUEUE": "password_queue_size",
+    "COMMERCE_WATCH_CATCH_UPS": "watch_catch_up_connections",
+    "COMMERCE_WATCH_PATIENCE": "slow_consumer_timeout",
+    "COMMERCE_WATCH_QUEUE": "watch_queue_size",
+}
+
+# Of the standard library: some commands load settings before logging is configured, or never configure it. Then Python
+# writes the warning to standard error.
+log = logging.getLogger(__name__)
 
 
 class SettingsError(ValueError):
-    """A setting is missing or wrong; the message names it and holds no value."""
+    """A setting is missing or wrong. The message names the setting and does not repeat its value."""
 
 
-class _Settings(BaseSettings):
+class Settings(BaseSettings):
+    """Base of all settings: frozen, from environment variables that begin with `COMMERCE_`."""
+
     model_config = SettingsConfigDict(env_prefix="COMMERCE_", extra="ignore", frozen=True, populate_by_name=True)
 
 
-class DatabaseSettings(_Settings):
-    """How to reach PostgreSQL, and how long things may take."""
+class DatabaseSettings(Settings):
+    """How to reach PostgreSQL, and the time limits of its use."""
 
     database_url: SecretStr = Field(
         alias="DATABASE_URL",
-        description="PostgreSQL to store everything in, `postgresql://user:password@host/database`",
+        description="URL of the PostgreSQL database, `postgresql://user:password@host/database`",
     )
-    db_pool_size: Count = Field(10, description="connections at most")
-    db_pool_timeout: Seconds = Field(5, description="seconds to wait for a free connection")
-    db_connect_timeout: Seconds = Field(2, description="seconds to wait for a new connection")
-    db_statement_timeout: Seconds = Field(30, description="seconds that any statement may take")
-    db_pooler: Literal["none", "transaction"] = Field(
-        "none",
-        description="what is in front of PostgreSQL: `transaction` for PgBouncer in transaction mode",
+    db_pool_size: Count = Field(10, description="maximum number of connections in the pool")
+    db_pool_timeout: Seconds = Field(
+        5, description="seconds to wait for a free connection of the pool", json_schema_extra=EXPERT
+    )
+    db_connect_timeout: Seconds = Field(2, description="seconds to wait for a new connection", json_schema_extra=EXPERT)
+    db_statement_timeout: Seconds = Field(30, description="maximum seconds for any SQL statement")
+    pgbouncer_mode: Literal["none", "transaction"] = Field(
+        "none", description="`transaction` if `DATABASE_URL` leads to a PgBouncer in transaction mode"
     )
 
 
-class LogSettings(_Settings):
-    """What to log, and how."""
+class LogSettings(Settings):
+    """What is logged, and in which format."""
 
     log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="`auto`: console on a terminal, else JSON"
+        "auto", description="format of the log; `auto` is `console` on a terminal, else `json`"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level to log")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
 
 
-class PasswordSettings(_Settings):
+class PasswordSettings(Settings):
     """How passwords are hashed."""
 
-    argon2_time_cost: Count = Field(2, description="argon2id passes")
-    argon2_parallelism: Count = Field(1, description="argon2id lanes")
-    argon2_memory_kib: Count = Field(19456, description="argon2id memory in KiB, at least 8 for each lane")
-    password_threads: Count = Field(2, description="passwords hashed at once")
-    password_queue: Count = Field(64, description="passwords that may wait before callers are told to come back")
+    argon2_time_cost: Count = Field(2, description="argon2id passes", json_schema_extra=EXPERT)
+    argon2_parallelism: Count = Field(1, description="argon2id lanes", json_schema_extra=EXPERT)
+    argon2_memory_kib: Count = Field(
+        19456, description="argon2id memory in KiB, at least 8 for each lane", json_schema_extra=EXPERT
+    )
+    password_threads: Count = Field(2, description="number of threads that hash passwords")
+    password_queue_size: Count = Field(
+        64,
+        description="passwords that may wait for a thread; a call beyond that is refused with RESOURCE_EXHAUSTED",
+        json_schema_extra=EXPERT,
+    )
 
     @field_validator("argon2_memory_kib")
     @classmethod
@@ -66,35 +97,45 @@ class PasswordSettings(_Settings):
         return memory
 
 
-class WatchSettings(_Settings):
-    """How watches get their events."""
+class WatchSettings(DatabaseSettings):
+    """How the event feed reads events and delivers them to watchers."""
 
     watch_poll_interval: Seconds = Field(
-        0.02, description="seconds between two looks for new events, while anybody watches"
+        0.02,
+        description="seconds between two polls for new events while a watcher is connected",
+        json_schema_extra=EXPERT,
     )
-    watch_queue: Count = Field(1000, description="events that may wait for one watcher to read them")
-    watch_patience: Seconds = Field(
-        10, description="seconds in which a watcher must read a full queue; one that takes longer is dropped"
+    watch_queue_size: Count = Field(
+        1000, description="undelivered events that are queued for one watcher", json_schema_extra=EXPERT
     )
-    watch_checkpoint_interval: Seconds = Field(5, description="seconds without an event until a watcher hears of it")
-    watch_catch_ups: Count = Field(
-        2, description="watchers at once that read past events; each takes a connection more than `db_pool_size`"
+    slow_consumer_timeout: Seconds = Field(
+        10,
+        description="seconds that a watcher has to read a full queue before its stream ends with SLOW_CONSUMER",
+        json_schema_extra=EXPERT,
+    )
+    watch_checkpoint_interval: Seconds = Field(
+        5, description="seconds without an event after which a watcher gets a checkpoint", json_schema_extra=EXPERT
+    )
+    watch_catch_up_connections: Count = Field(
+        2,
+        description="watchers that may read past events at the same time, each on a connection outside the pool",
+        json_schema_extra=EXPERT,
     )
 
 
-class ReplicaSettings(_Settings):
-    """What may be read from a replica, and how far behind that may be."""
+class ReplicaSettings(DatabaseSettings):
+    """Which reads a replica answers, and how far it may lag behind."""
 
     read_database_url: SecretStr | None = Field(
         None,
         alias="READ_DATABASE_URL",
-        description="streaming replica of the PostgreSQL at `DATABASE_URL`, for reads that may be a little old",
+        description="URL of a streaming replica of `DATABASE_URL`, for reads that may be slightly stale",
     )
     read_preference: Literal["primary", "replica"] = Field(
-        "primary", description="where reads go whose callers send no `x-read-preference`"
+        "primary", description="where a call reads if it has no `x-read-preference` metadata"
     )
     max_replica_lag: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = Field(
-        1, description="seconds that a replica may be behind; when it is more, reads go to the primary"
+        1, description="maximum seconds that the replica may lag; beyond that, reads go to the primary"
     )
 
     @field_validator("read_preference")
@@ -105,52 +146,125 @@ class ReplicaSettings(_Settings):
         return preference
 
 
-class ServerSettings(DatabaseSettings, ReplicaSettings, PasswordSettings, WatchSettings, LogSettings):
-    """Everything that `commerce serve` can be told."""
+class ExportSettings(DatabaseSettings):
+    """How many exports run, and when one is ended."""
+
+    max_exports: Count = Field(4, description="maximum concurrent exports, each on a connection outside the pool")
+    export_stall_timeout: Seconds = Field(
+        60,
+        description="seconds after which an export whose client reads nothing is ended; its snapshot holds a "
+        "connection and blocks vacuum",
+        json_schema_extra=EXPERT,
+    )
+
+
+class ListenSettings(Settings):
+    """The address to listen on."""
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; there is no TLS yet")
-    port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 selects a free one")
     reuse_port: bool = Field(
         default=False,
-        description="whether other servers of the same user may listen on the port too, and share its connections",
+        description="whether other servers of the same operating system user may listen on the port too; Linux spreads "
+        "the connections over them",
     )
-    accept: Literal["auto", "calls", "listeners"] = Field(
+
+
+class LimitSettings(Settings):
+    """Limits of calls and connections."""
+
+    default_deadline: Seconds = Field(
+        30, description="deadline in seconds of a call without one, and the maximum for any call"
+    )
+    max_request_bytes: Count = Field(4 * 1024 * 1024, description="maximum size of a request")
+    max_response_bytes: Count = Field(
+        4 * 1024 * 1024, description="maximum size of a response; gRPC clients accept 4 MiB by default"
+    )
+    max_concurrent_streams: Count = Field(
+        100, description="maximum concurrent calls on one connection", json_schema_extra=EXPERT
+    )
+    max_connection_age: SecondsOrNone = Field(
+        15,
+        description="seconds after which GOAWAY asks a client to reconnect, so that clients spread over servers; "
+        "0 is never",
+    )
+    shutdown_grace: SecondsOrNone = Field(10, description="seconds that running calls have to end on shutdown")
+
+
+class OptimizationSettings(Settings):
+    """Switches of what only makes the server faster; with all of them off it gives the same answers."""
+
+    fast_path: bool = Field(
+        default=True,
+        description="whether a unit of work that can be one SQL statement is one, instead of a transaction",
+        json_schema_extra=EXPERT,
+    )
+    batched_reads: bool = Field(
+        default=True,
+        description="whether concurrent reads by id share a SQL statement",
+        json_schema_extra=EXPERT,
+    )
+    encoded_messages: bool = Field(
+        default=True,
+        description="whether users and orders are also stored as the protobuf messages that the API returns",
+        json_schema_extra=EXPERT,
+    )
+    held_connection: bool = Field(
+        default=True,
+        description="whether one connection is held between single statements, instead of returned to the pool",
+        json_schema_extra=EXPERT,
+    )
+    event_loop: Literal["auto", "uvloop", "asyncio"] = Field(
         "auto",
-        description="how to take several calls at once: `calls` by gRPC's private interface, `listeners` by several "
-        "listeners on the port; `auto`: `calls` with a release of grpcio that is known to allow it, else `listeners`. "
-        "With `calls`, the event loop uses that interface, too. The line `serving` of the log says which it is",
+        description="event loop of the server; `auto` is a uvloop that reads all of gRPC's wake-ups together where the "
+        "server accepts by `calls`, else `uvloop`",
+        json_schema_extra=EXPERT,
     )
-    accepts: Count = Field(16, description="calls of each method, or listeners, that are waited for at once")
+    accept_mode: Literal["auto", "calls", "listeners"] = Field(
+        "auto",
+        description="how several calls are accepted concurrently: `calls` uses a private interface of gRPC, "
+        "`listeners` opens several listeners on the port; `auto` is `calls` with a tested release of grpcio, else "
+        "`listeners`. The log line `serving` names the mode. `listeners` with `COMMERCE_PENDING_ACCEPTS=1` is gRPC's "
+        "own way",
+        json_schema_extra=EXPERT,
+    )
+    pending_accepts: Count = Field(
+        16,
+        description="accepts that are pending at the same time: calls of each method, or listeners",
+        json_schema_extra=EXPERT,
+    )
     scheduling: Literal["batch", "normal"] = Field(
         "batch",
-        description="how Linux schedules the server: with `batch` (SCHED_BATCH, and a higher nice value for a thread "
-        "of gRPC) its threads do not interrupt each other, which costs less; `normal` for other systems",
+        description="how Linux schedules the server: with `batch` (SCHED_BATCH, and a higher nice value for the "
+        "polling thread of gRPC) its threads do not preempt each other, which costs less CPU; no effect on "
+        "other systems",
+        json_schema_extra=EXPERT,
     )
-    default_deadline: Seconds = Field(
-        30, description="seconds for a call whose caller set no deadline, and at most for any"
-    )
-    max_request_bytes: Count = Field(4 * 1024 * 1024, description="largest request to accept")
-    max_response_bytes: Count = Field(
-        4 * 1024 * 1024, description="largest response to send; callers accept 4 MiB by default"
-    )
-    max_concurrent_streams: Count = Field(100, description="calls at once on one connection")
-    max_connection_age: SecondsOrNone = Field(
-        15, description="seconds until callers are asked to reconnect, so that they spread over servers; 0: never"
-    )
-    shutdown_grace: SecondsOrNone = Field(10, description="seconds that running calls get to end on shutdown")
-    max_exports: Count = Field(4, description="exports at once, each on a database connection of its own")
-    export_stall_timeout: Seconds = Field(60, description="seconds until an export that nobody reads is cut off")
+
+
+class ServerSettings(
+    ReplicaSettings,
+    ExportSettings,
+    WatchSettings,
+    PasswordSettings,
+    ListenSettings,
+    LimitSettings,
+    OptimizationSettings,
+    LogSettings,
+):
+    """All settings of `commerce serve`. Each part of the server takes only the class of its own settings."""
+
     signing_key: SecretStr | None = Field(
         None,
         min_length=32,
-        description="secret for page tokens and digests of requests; by default one is kept in the database",
+        description="secret that signs page tokens and digests of requests; by default one is stored in the database",
     )
 
 
 class GcSettings(DatabaseSettings):
     """What `commerce gc` deletes."""
 
-    event_retention_days: Count = Field(90, description="days that events are kept for watches, relays and timelines")
+    event_retention_days: Count = Field(90, description="days that events are stored for watches, relays and timelines")
 
 
 class RelaySettings(DatabaseSettings, LogSettings):
@@ -158,39 +272,50 @@ class RelaySettings(DatabaseSettings, LogSettings):
 
     nats_url: SecretStr = Field(description="NATS server with JetStream, `nats://user:password@host:4222`")
     relay_stream: str = Field(
-        "commerce", pattern="^[A-Za-z0-9_-]{1,100}$", description="JetStream stream; made if there is none"
+        "commerce", pattern="^[A-Za-z0-9_-]{1,100}$", description="JetStream stream; created if it does not exist"
     )
     relay_name: str = Field(
-        "nats", pattern="^[A-Za-z0-9_.-]{1,100}$", description="name of the relay's cursor; one relay of a name runs"
+        "nats",
+        pattern="^[A-Za-z0-9_.-]{1,100}$",
+        description="name of the relay's cursor; of the relays with one name only one publishes",
     )
-    relay_poll_interval: Seconds = Field(0.1, description="seconds between two looks of the relay for new events")
+    relay_poll_interval: Seconds = Field(
+        0.1, description="seconds between two polls of the relay for new events", json_schema_extra=EXPERT
+    )
 
 
-class DevelopmentSettings(_Settings):
+class DevelopmentSettings(Settings):
     """The embedded PostgreSQL of `commerce serve --dev`."""
 
-    data_dir: Path = Field(Path(".data"), description="folder of the embedded PostgreSQL")
+    data_dir: Path = Field(Path(".data"), description="directory of the embedded PostgreSQL")
     postgres_bin: Path | None = Field(
-        None, description="folder of the PostgreSQL programs, instead of the installed ones"
+        None, description="directory of the PostgreSQL programs, instead of the installed ones"
     )
 
 
-SettingsT = TypeVar("SettingsT", bound=_Settings)
+SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def load(kind: type[SettingsT], **values: object) -> SettingsT:
-    """Return the settings from the environment; `values` that are not None come before it.
+    """Return the settings from the environment; `values` that are not None override it.
 
     Raises:
         SettingsError: a setting is missing or wrong.
     """
+    given = {name: value for name, value in values.items() if value is not None}
+    by_old_names = _values_by_old_names(kind)
     try:
-        return kind(**{name: value for name, value in values.items() if value is not None})
+        return kind(**{**by_old_names, **given})
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = environment_name(kind, str(first["loc"][0]))
-        what = "is not set" if first["type"] == "missing" else f"is wrong: {first['msg']}"
-        message = f"{name} {what}"
+        if first["type"] == "missing":
+            problem = "is not set"
+        elif first["type"] == "string_pattern_mismatch":
+            problem = "is wrong: use 1 to 100 letters, digits, underscores and hyphens"
+        else:
+            problem = f"is wrong: {first['msg']}"
+        message = f"{name} {problem}"
         raise SettingsError(message) from error
 
 
@@ -200,3 +325,25 @@ def environment_name(kind: type[BaseSettings], field: str) -> str:
     if info is None or info.alias:
         return info.alias if info and info.alias else field
     return f"{kind.model_config['env_prefix']}{field}".upper()
+
+
+def is_expert(kind: type[BaseSettings], field: str) -> bool:
+    """Return whether a setting is not for everyday operation."""
+    return kind.model_fields[field].json_schema_extra is EXPERT
+
+
+def _values_by_old_names(kind: type[BaseSettings]) -> dict[str, object]:
+    """Return the fields that only a renamed environment variable sets, and warn of each such variable."""
+    # As pydantic reads it: in any case.
+    environment = {name.upper(): value for name, value in os.environ.items()}
+    values: dict[str, object] = {}
+    for old, field in OLD_NAMES.items():
+        if field not in kind.model_fields or old not in environment:
+            continue
+        new = environment_name(kind, field)
+        if new in environment and environment[new] != environment[old]:
+            log.warning("%s is ignored: its new name %s is set to another value", old, new)
+            continue
+        log.warning("%s is now named %s; the old name works until the next release", old, new)
+        values[field] = environment[old]
+    return values

@@ -28,7 +28,7 @@ class Argon2Passwords:
             parallelism=settings.argon2_parallelism,
         )
         self._executor = ThreadPoolExecutor(settings.password_threads, thread_name_prefix="password")
-        self._limit = settings.password_threads + settings.password_queue
+        self._limit = settings.password_threads + settings.password_queue_size
         self._waiting = 0
         # Checked where there is no user, so that the answer takes as long as for a wrong password.
         self._dummy_hash = self._hasher.hash("no user has this password")

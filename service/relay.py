@@ -53,10 +53,10 @@ class Relay:
 
     async def check(self) -> None:
         """Raise RelayError if the database or the broker cannot be used."""
-        if self._settings.db_pooler != "none":
+        if self._settings.pgbouncer_mode != "none":
             raise RelayError(
                 "a relay holds a lock that belongs to a session: run it with the DATABASE_URL of PostgreSQL itself, and"
-                " without COMMERCE_DB_POOLER"
+                " without COMMERCE_PGBOUNCER_MODE"
             )
         if problem := await readiness_problem(self._engine):
             raise RelayError(problem)

@@ -4,14 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from pydantic_core import PydanticUndefined
 
 from service.config import (
+    OLD_NAMES,
     DatabaseSettings,
     DevelopmentSettings,
-    GcSettings,
-    LogSettings,
-    PasswordSettings,
     RelaySettings,
     ServerSettings,
     SettingsError,
@@ -19,23 +16,15 @@ from service.config import (
     load,
 )
 from service.db.connections.engine import async_url
+from service.devtools.settings_tables import EXPERT_HEADING, RENAMED_HEADING, renamed, rows, tables
 from tests.support.paths import ROOT
 
 SECRET = "hunter2"  # noqa: S105 - what must not be shown
 URL = f"postgresql://commerce:{SECRET}@db.example.com/commerce"
-KINDS = (
-    DatabaseSettings,
-    LogSettings,
-    PasswordSettings,
-    ServerSettings,
-    DevelopmentSettings,
-    GcSettings,
-    RelaySettings,
-)
 DOCUMENT = ROOT / "docs/settings.md"
 SECONDS = ("DB_POOL_TIMEOUT", "DB_CONNECT_TIMEOUT", "DB_STATEMENT_TIMEOUT", "DEFAULT_DEADLINE")
 COUNTS = (
-    *("DB_POOL_SIZE", "ARGON2_TIME_COST", "ARGON2_PARALLELISM", "PASSWORD_THREADS", "PASSWORD_QUEUE"),
+    *("DB_POOL_SIZE", "ARGON2_TIME_COST", "ARGON2_PARALLELISM", "PASSWORD_THREADS", "PASSWORD_QUEUE_SIZE"),
     *("MAX_REQUEST_BYTES", "MAX_RESPONSE_BYTES", "MAX_CONCURRENT_STREAMS"),
 )
 
@@ -67,7 +56,7 @@ def test_a_database_is_all_that_is_needed() -> None:
         "db_pool_timeout": 5,
         "db_connect_timeout": 2,
         "db_statement_timeout": 30,
-        "db_pooler": "none",
+        "pgbouncer_mode": "none",
         "read_database_url": None,
         "read_preference": "primary",
         "max_replica_lag": 1,
@@ -77,12 +66,17 @@ def test_a_database_is_all_that_is_needed() -> None:
         "argon2_memory_kib": 19 * 1024,
         "argon2_parallelism": 1,
         "password_threads": 2,
-        "password_queue": 64,
+        "password_queue_size": 64,
         # Nobody else's machine reaches a server without TLS by default.
         "host": "127.0.0.1",
         "port": 50051,
-        "accept": "auto",
-        "accepts": 16,
+        "accept_mode": "auto",
+        "pending_accepts": 16,
+        "fast_path": True,
+        "batched_reads": True,
+        "encoded_messages": True,
+        "held_connection": True,
+        "event_loop": "auto",
         "scheduling": "batch",
         # Two servers on one port by mistake would share it silently.
         "reuse_port": False,
@@ -97,10 +91,10 @@ def test_a_database_is_all_that_is_needed() -> None:
         "max_exports": 4,
         "export_stall_timeout": 60,
         "watch_poll_interval": 0.02,
-        "watch_queue": 1000,
-        "watch_patience": 10,
+        "watch_queue_size": 1000,
+        "slow_consumer_timeout": 10,
         "watch_checkpoint_interval": 5,
-        "watch_catch_ups": 2,
+        "watch_catch_up_connections": 2,
     }
 
 
@@ -275,12 +269,70 @@ def test_the_command_says_in_one_line_that_the_url_is_wrong(url: str) -> None:
     assert SECRET not in ended.stderr
 
 
-def test_the_document_lists_every_setting_with_its_default_and_nothing_else() -> None:
-    lines = [line for line in DOCUMENT.read_text("utf-8").splitlines() if line.startswith("| `")]
-    documented = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
-    fields = {environment_name(kind, name): field for kind in KINDS for name, field in kind.model_fields.items()}
-    settings = [
-        (f"`{name}`", "-" if field.default in (None, PydanticUndefined) else f"`{field.default}`", field.description)
-        for name, field in fields.items()
+@pytest.mark.parametrize(("old", "field"), OLD_NAMES.items())
+def test_an_old_name_still_works_and_is_warned_of(
+    environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, old: str, field: str
+) -> None:
+    value = {"accept_mode": "listeners", "pgbouncer_mode": "transaction"}.get(field, "7")
+    environment.setenv(old.lower(), value)
+    assert str(getattr(load(ServerSettings), field)) in {value, f"{value}.0"}
+    new = environment_name(ServerSettings, field)
+    assert caplog.messages == [f"{old} is now named {new}; the old name works until the next release"]
+
+
+def test_the_new_name_wins_over_the_old_one(environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    environment.setenv("COMMERCE_ACCEPTS", "2")
+    environment.setenv("COMMERCE_PENDING_ACCEPTS", "3")
+    assert load(ServerSettings).pending_accepts == 3
+    assert caplog.messages == [
+        "COMMERCE_ACCEPTS is ignored: its new name COMMERCE_PENDING_ACCEPTS is set to another value"
     ]
-    assert sorted(documented) == sorted(settings)
+
+
+def test_an_option_of_the_command_comes_before_an_old_name(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("COMMERCE_ACCEPTS", "2")
+    assert load(ServerSettings, pending_accepts=4).pending_accepts == 4
+
+
+def test_an_old_name_that_these_settings_do_not_have_is_not_warned_of(
+    environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment.setenv("COMMERCE_ACCEPTS", "2")
+    load(DatabaseSettings)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("value", ["many", SECRET])
+def test_a_wrong_value_of_an_old_name_is_reported_without_the_value(
+    environment: pytest.MonkeyPatch, value: str
+) -> None:
+    environment.setenv("COMMERCE_ACCEPTS", value)
+    message = refused()
+    assert message.startswith("COMMERCE_PENDING_ACCEPTS is wrong: ")
+    assert value not in message
+
+
+def test_a_command_without_logging_warns_of_an_old_name_in_one_line(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("COMMERCE_DB_POOLER", "transaction")
+    command = [sys.executable, "-m", "service", "migrate"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    warning, error = ended.stderr.splitlines()
+    assert warning.startswith("COMMERCE_DB_POOLER is now named COMMERCE_PGBOUNCER_MODE; ")
+    assert error.startswith("Error: ")
+
+
+def test_a_wrong_name_is_explained_without_a_pattern(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("COMMERCE_NATS_URL", "nats://127.0.0.1")
+    environment.setenv("COMMERCE_RELAY_STREAM", "a b")
+    with pytest.raises(SettingsError) as error:
+        load(RelaySettings)
+    assert str(error.value) == ("COMMERCE_RELAY_STREAM is wrong: use 1 to 100 letters, digits, underscores and hyphens")
+
+
+def test_the_document_has_the_tables_of_all_settings() -> None:
+    # `python -m service.devtools.settings_tables` prints them.
+    everyday, rest = DOCUMENT.read_text("utf-8").split(EXPERT_HEADING)
+    expert, old = rest.split(RENAMED_HEADING)
+    for part, expected in ((everyday, rows(expert=False)), (expert, rows(expert=True)), (old, renamed())):
+        assert sorted(line for line in part.splitlines() if line.startswith("| `")) == sorted(expected)
+    assert all(line in tables().splitlines() for line in rows(expert=True))

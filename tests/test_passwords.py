@@ -34,7 +34,7 @@ def passwords() -> Iterator[Argon2Passwords]:
 @pytest.fixture
 def slow() -> Iterator[Argon2Passwords]:
     """One at a time, and two that wait."""
-    with hashing(**SLOW_PASSWORDS, password_threads=1, password_queue=2) as passwords:
+    with hashing(**SLOW_PASSWORDS, password_threads=1, password_queue_size=2) as passwords:
         yield passwords
 
 

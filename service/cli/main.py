@@ -36,6 +36,7 @@ from service.db.operations.readiness import describe_store_error, readiness_prob
 from service.db.operations.retention import delete_expired_events, delete_expired_request_ids
 from service.devtools.embedded_postgres import EmbeddedPostgresError, embedded_postgres
 from service.observability.logs import configure_logging
+from service.rpc.call_context import x_request_id
 from service.rpc.transport.event_loop import new_event_loop
 from service.server import MESSAGE_ENCODERS, Server, StartError
 
@@ -79,10 +80,10 @@ def serve(*, dev: bool, host: str | None, port: int | None) -> None:
     The first signal drains: health says NOT_SERVING, callers are led away, and running calls end.
     """
     with _one_line_errors():
-        configure_logging(load(LogSettings))
+        configure_logging(load(LogSettings), call_id=x_request_id)
         if not dev:
             settings = load(ServerSettings, host=host, port=port)
-            _run(_serve(settings), partial(new_event_loop, settings.accept))
+            _run(_serve(settings), partial(new_event_loop, settings.accept_mode))
             return
         development = load(DevelopmentSettings)
         with embedded_postgres(development.data_dir, bin_dir=development.postgres_bin) as database_url:
@@ -91,7 +92,7 @@ def serve(*, dev: bool, host: str | None, port: int | None) -> None:
                 ServerSettings, DATABASE_URL=database_url, host=host, port=port, max_connection_age=0, shutdown_grace=1
             )
             _run(_migrate(settings, "head"))
-            _run(_serve(settings, development.data_dir), partial(new_event_loop, settings.accept))
+            _run(_serve(settings, development.data_dir), partial(new_event_loop, settings.accept_mode))
 
 
 async def _serve(settings: ServerSettings, data_dir: Path | None = None) -> None:
@@ -124,10 +125,10 @@ def migrate(*, revision: str, check: bool) -> None:
 
 
 async def _migrate(settings: DatabaseSettings, revision: str) -> bool:
-    if settings.db_pooler != "none":
+    if settings.pgbouncer_mode != "none":
         raise migrations.MigrationError(
             "migrating takes a lock that belongs to a session: run this with the DATABASE_URL of PostgreSQL itself, and"
-            " without COMMERCE_DB_POOLER"
+            " without COMMERCE_PGBOUNCER_MODE"
         )
     engine = create_engine(settings, pool_size=1)
     try:

@@ -83,7 +83,7 @@ async def test_a_user_without_a_name_costs_no_statement(store: Database, passwor
 
 async def test_no_connection_waits_while_passwords_do(store: Database, passwords: Argon2Passwords) -> None:
     user = await created(store, passwords)
-    busy = Argon2Passwords(load(PasswordSettings, **SLOW_PASSWORDS, password_threads=1, password_queue=1))
+    busy = Argon2Passwords(load(PasswordSettings, **SLOW_PASSWORDS, password_threads=1, password_queue_size=1))
     hashing = [asyncio.create_task(busy.hash(PASSWORD)) for _ in range(2)]
     await asyncio.sleep(0)
     with sent_statements() as sent:

@@ -4,27 +4,8 @@ import re
 from pathlib import Path
 
 from commerce.common.v1.error_reason_pb2 import ErrorReason
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
-from service.config import DevelopmentSettings, GcSettings, RelaySettings, ServerSettings, environment_name
 from tests.support.paths import ROOT
-
-
-def test_every_setting_is_documented_as_it_is() -> None:
-    table = (ROOT / "docs" / "settings.md").read_text()
-    documented = re.findall(r"^\| `(\w+)` \| (?:`(.+?)`|-) \| (.+) \|$", table, re.MULTILINE)
-    # Each once, though commands share some.
-    settings = {
-        (environment_name(kind, name), default(field), str(field.description))
-        for kind in (ServerSettings, DevelopmentSettings, GcSettings, RelaySettings)
-        for name, field in kind.model_fields.items()
-    }
-    assert sorted(documented) == sorted(settings)
-
-
-def default(field: FieldInfo) -> str:
-    return "" if field.default in (PydanticUndefined, None) else str(field.default)
 
 
 def test_the_page_about_errors_names_only_reasons_that_exist() -> None:

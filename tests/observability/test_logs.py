@@ -12,7 +12,8 @@ import pytest
 import structlog
 
 from service.config import LogSettings, load
-from service.observability.logs import call_id, configure_logging, where_raised
+from service.observability.logs import configure_logging, where_raised
+from service.rpc.call_context import CallContext, enter, leave, x_request_id
 from tests.support.paths import ROOT
 
 SECRET = "hunter2"  # noqa: S105 - what must not be shown
@@ -40,7 +41,7 @@ def configure(capsys: pytest.CaptureFixture[str]) -> Iterator[Configure]:
         def lines() -> list[str]:
             return capsys.readouterr().err.splitlines()
 
-        configure_logging(load(LogSettings, **settings))
+        configure_logging(load(LogSettings, **settings), call_id=x_request_id)
         return lines
 
     yield configure
@@ -135,10 +136,10 @@ def test_a_line_of_a_library_is_an_object_too(as_json: AsJson) -> None:
 
 def test_the_id_of_the_call_is_on_each_of_its_lines(as_json: AsJson) -> None:
     lines = as_json()
-    token = call_id.set("abc")
+    token = enter(CallContext("abc", {}))
     structlog.get_logger(LOGGER).info("ours")
     logging.getLogger("some.library").warning("theirs")
-    call_id.reset(token)
+    leave(token)
     structlog.get_logger(LOGGER).info("after")
     assert [line.get("x_request_id") for line in lines()] == ["abc", "abc", None]
 

@@ -251,7 +251,7 @@ async def test_no_call_fails_while_a_balancer_sends_new_connections_to_another_s
 
 @pytest.mark.parametrize(("setting", "way"), [("auto", "calls"), ("listeners", "listeners")])
 async def test_the_log_says_how_calls_are_taken(database_url: str, setting: str, way: str) -> None:
-    async with serving(database_url, accept=setting) as process:
+    async with serving(database_url, accept_mode=setting) as process:
         assert (await process.until_logged("serving"))["accept"] == way
 
 

@@ -8,7 +8,7 @@ from commerce.users.v1.user_service_pb2 import GetUserRequest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodDescriptorProto, ServiceDescriptorProto
 
-from service.rpc.interceptors.base import Context
+from service.rpc.methods import Context
 
 # Its messages are a request of ours, whose rules it so has.
 SERVICE = "commerce.testing.v1.EchoService"

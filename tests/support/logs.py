@@ -8,12 +8,13 @@ from typing import Any
 
 from service.config import LogSettings, load
 from service.observability.logs import configure_logging
+from service.rpc.call_context import x_request_id
 from tests.support.waiting import eventually
 
 
 def log_everything() -> None:
     """Log all there is as JSON."""
-    configure_logging(load(LogSettings, log_format="json", log_level="debug"))
+    configure_logging(load(LogSettings, log_format="json", log_level="debug"), call_id=x_request_id)
 
 
 class Log:

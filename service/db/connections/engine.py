@@ -114,7 +114,7 @@ def _connect(*arguments: object, **options: object) -> Awaitable[Any]:
 
 
 def _execution_options(settings: DatabaseSettings) -> dict[str, bool]:
-    return {_POOLER: settings.db_pooler == "transaction"}
+    return {_POOLER: settings.pgbouncer_mode == "transaction"}
 
 
 def _connect_args(settings: DatabaseSettings, name: str, *, idle_seconds: float) -> dict[str, object]:
@@ -124,7 +124,7 @@ def _connect_args(settings: DatabaseSettings, name: str, *, idle_seconds: float)
         "idle_in_transaction_session_timeout": str(int(idle_seconds * 1000)),
     }
     session = {"application_name": name, "timezone": "UTC"}
-    if settings.db_pooler == "transaction":
+    if settings.pgbouncer_mode == "transaction":
         kept: dict[str, object] = {**UNPREPARED, "connection_class": connection_class(limits)}
     else:
         session |= limits

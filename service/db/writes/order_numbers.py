@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from service.db.connections.reader import StatementReader
 from service.db.connections.statement import Statement
-from service.db.reads.reader import Reader
 from service.db.tables import ORDER_NUMBER_BLOCK, order_number_sequence
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class OrderNumbers:
     never used.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: StatementReader) -> None:
         self._reader = reader
         self._block = iter(range(0))
         # The statement that gets the next block; all that need a number wait for the same one.

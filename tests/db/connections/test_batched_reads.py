@@ -66,7 +66,7 @@ def getting(clients: Clients, user_id: str, **options: Any) -> Reading:
 
 
 def failed_attempts(logs: Any) -> list[int]:
-    return [line["attempt"] for line in logs if line["event"] == "attempt failed"]
+    return [line["attempt"] for line in logs if line["event"] == "retrying"]
 
 
 # What has been acknowledged is seen

@@ -52,10 +52,10 @@ async def test_statements_one_after_another_take_one_connection_once(
 async def test_who_needs_the_last_connection_gets_it(engine: AsyncEngine, executor: StatementExecutor) -> None:
     async with engine.connect():
         await pid_of(executor)
-        with executor.lending():
+        with executor.lend():
             other = await engine.connect()
         # Nobody gets a third one.
-        with executor.lending(), pytest.raises(TimeoutError):
+        with executor.lend(), pytest.raises(TimeoutError):
             await asyncio.wait_for(engine.connect().start(), 0.1)
         await other.close()
         await pid_of(executor)
@@ -67,7 +67,7 @@ async def test_who_waits_for_a_connection_gets_that_of_the_statement_that_ends_n
     async with engine.connect():
         sleeping = asyncio.create_task(executor.fetch(SLEEP, {}))
         await asyncio.sleep(0.1)
-        with executor.lending():
+        with executor.lend():
             other = await engine.connect()
         assert sleeping.done()
         await other.close()

@@ -67,7 +67,7 @@ def holding_user(database_url: str, user_id: str) -> AbstractAsyncContextManager
 
 
 def failed_attempts(logs: list[EventDict]) -> list[int]:
-    return [line["attempt"] for line in logs if line["event"] == "attempt failed"]
+    return [line["attempt"] for line in logs if line["event"] == "retrying"]
 
 
 def with_request_id(user_id: str, **fields: bool) -> pb.CreateOrderRequest:

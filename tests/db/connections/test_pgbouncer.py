@@ -74,7 +74,7 @@ async def use_everything(clients: Clients) -> None:
 
 
 async def test_everything_works_for_more_callers_than_there_are_connections(database_url: str, pooled_url: str) -> None:
-    settings = {"db_pooler": "transaction", "db_pool_size": CALLERS}
+    settings = {"pgbouncer_mode": "transaction", "db_pool_size": CALLERS}
     async with (
         running_server(pooled_url, **settings) as server,
         connect(server.port) as clients,
@@ -99,7 +99,7 @@ async def test_everything_works_for_more_callers_than_there_are_connections(data
 
 
 async def test_the_limit_of_statements_holds(database_url: str, pooled_url: str) -> None:
-    settings = {"db_pooler": "transaction", "db_statement_timeout": 1, "default_deadline": 20}
+    settings = {"pgbouncer_mode": "transaction", "db_statement_timeout": 1, "default_deadline": 20}
     async with running_server(pooled_url, **settings) as server, connect(server.port) as clients:
         user = await clients.create_user()
         async with holding(database_url, "LOCK TABLE users, user_profiles, orders"):
@@ -115,23 +115,23 @@ async def test_the_limit_of_statements_holds(database_url: str, pooled_url: str)
 
 
 async def test_without_the_setting_a_server_does_not_start(database_url: str, pooled_url: str) -> None:
-    with pytest.raises(StartError, match="COMMERCE_DB_POOLER"):
+    with pytest.raises(StartError, match="COMMERCE_PGBOUNCER_MODE"):
         async with running_server(pooled_url):
             pass
     async with pgbouncer_to(database_url, ignore_startup_parameters=LIMITS) as url:
-        with pytest.raises(StartError, match="COMMERCE_DB_POOLER"):
+        with pytest.raises(StartError, match="COMMERCE_PGBOUNCER_MODE"):
             async with running_server(url):
                 pass
 
 
 @pytest.mark.parametrize("command", [["migrate"], ["relay", "--nats-url", "nats://127.0.0.1:1"]])
 async def test_what_needs_a_session_says_so(pooled_url: str, command: list[str]) -> None:
-    ended = await run(*command, database_url=pooled_url, db_pooler="transaction")
+    ended = await run(*command, database_url=pooled_url, pgbouncer_mode="transaction")
     assert ended.status == 1
     assert "DATABASE_URL of PostgreSQL itself" in ended.errors
 
 
 @pytest.mark.parametrize("command", ["gc", "verify-ledger"])
 async def test_what_needs_no_session_runs(pooled_url: str, command: str) -> None:
-    ended = await run(command, database_url=pooled_url, db_pooler="transaction")
+    ended = await run(command, database_url=pooled_url, pgbouncer_mode="transaction")
     assert ended.status == 0, ended.errors

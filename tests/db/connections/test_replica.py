@@ -278,14 +278,18 @@ async def test_a_promoted_replica_is_not_used(database_url: str, own_copy: Path,
             async with driver_connection(replica.url) as there:
                 await there.execute("SELECT pg_promote()")
             (left,) = await eventually(lambda: told(logs, "replica out of use"))
-            assert left["problem"] == "READ_DATABASE_URL leads to no replica"
+            assert left["problem"] == "READ_DATABASE_URL does not lead to a replica"
             await rename(clients, user.id, "New")
             assert await name_of(clients, user.id) == "New"
 
 
 @pytest.mark.parametrize(
     ("where", "problem"),
-    [("the primary", "no replica"), ("another database", "another database"), ("nowhere", "cannot be measured")],
+    [
+        ("the primary", "not lead to a replica"),
+        ("another database", "another database"),
+        ("nowhere", "cannot be measured"),
+    ],
 )
 async def test_what_is_no_replica_of_the_database_is_not_used(
     database_url: str, replica: Replica, where: str, problem: str, tmp_path: Path, logs: list[EventDict]
@@ -351,7 +355,7 @@ async def test_what_the_replica_alone_refuses_is_read_from_the_primary(
         )
         await replica.until_replayed(database_url)
         assert await name_of(clients, user.id) == user.full_name
-        assert len(told(logs, "read from the primary: the replica failed") + told(logs, "replica out of use")) == 1
+        assert len(told(logs, "replica failed; reading from the primary") + told(logs, "replica out of use")) == 1
 
 
 @pytest.mark.parametrize("value", ["Replica", "secondary", ""])

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from service.domain.money import Money
 from service.domain.orders import ItemFields, OrderFields, OrderHeader
 from service.domain.orders import Order as EntityOrder
 from service.domain.tags import Tag
-from service.rpc.messages.orders import encode_order, order_message
+from service.rpc.messages.orders import OrderMessageCache, encode_order, order_message
 from service.server import MESSAGE_ENCODERS
 from tests.support.clients import item, new_order
 from tests.support.databases import driver_connection
@@ -128,7 +129,9 @@ def test_a_message_is_made_anew_when_its_order_has_changed() -> None:
     price = Money("EUR", Decimal(5))
     fields: OrderFields = {"items": [ItemFields("anvil", "Anvil", 1, price), ItemFields("lamp", "Lamp", 1, price)]}
     order = EntityOrder.place(uuid4(), "ORD-1", fields, NOW)
-    assert order_message(order) == Order.FromString(encode_order(order))
+    messages = OrderMessageCache()
+    encode_order = messages.encode
+    assert messages.message(order) == Order.FromString(encode_order(order))
     order.items.pop()
     assert [item.name for item in Order.FromString(encode_order(order)).items] == ["Anvil"]
     order.add_tags([Tag(id=uuid4(), name="heavy")], NOW)
@@ -137,6 +140,32 @@ def test_a_message_is_made_anew_when_its_order_has_changed() -> None:
     assert Order.FromString(encode_order(order)).cancel_reason == "enough"
     other = EntityOrder.place(order.user_id, "ORD-2", fields, NOW)
     assert Order.FromString(encode_order(other)).order_number == "ORD-2"
+
+
+def test_a_message_is_built_once_while_its_order_stays_as_it_is() -> None:
+    messages = OrderMessageCache()
+    fields: OrderFields = {"items": [ItemFields("anvil", "Anvil", 1, Money("EUR", Decimal(5)))]}
+    order = EntityOrder.place(uuid4(), "ORD-1", fields, NOW)
+    built = messages.message(order)
+    messages.encode(order)
+    assert messages.message(order) is built
+    header = {field.name: getattr(order, field.name) for field in dataclasses.fields(OrderHeader)}
+    encoded = EncodedOrder(**header, message=messages.encode(order))
+    encoded.confirm(NOW)
+    built = messages.message(encoded)
+    messages.encode(encoded)
+    messages.encode(order)
+    assert messages.message(encoded) is built
+
+
+def test_a_message_is_freed_with_its_order() -> None:
+    messages = OrderMessageCache()
+    fields: OrderFields = {"items": [ItemFields("anvil", "Anvil", 1, Money("EUR", Decimal(5)))]}
+    order = EntityOrder.place(uuid4(), "ORD-1", fields, NOW)
+    messages.message(order)
+    gone = weakref.ref(order)
+    del order
+    assert gone() is None
 
 
 def ship(order: OrderHeader, now: datetime) -> None:

@@ -23,7 +23,7 @@ from service.application.ports.errors import (
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.domain.users import User
-from service.rpc.current import current_unit_of_work
+from service.rpc.call_context import current_unit_of_work
 from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.reflection import add_reflection
 from tests.support.clients import new_user

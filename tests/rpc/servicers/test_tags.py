@@ -368,7 +368,7 @@ async def test_callers_that_make_the_same_tags_at_once_all_succeed_at_the_first_
             assert [tag.order_count for tag in response.tags] == [8]
     # A deadlock would not be seen otherwise: the call is run anew.
     assert "call" in {line["event"] for line in lines}
-    assert "attempt failed" not in {line["event"] for line in lines}
+    assert "retrying" not in {line["event"] for line in lines}
 
 
 async def test_new_tags_are_made_in_order_so_that_nobody_waits_in_a_circle(

@@ -13,7 +13,7 @@ from commerce.users.v1.user_pb2 import User, UserProfile, UserState
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.interval_pb2 import Interval
 
-from service.application.ports.queries import OrderFilter, Page, UserFilter
+from service.application.ports.queries import OrderFilter, OrderOrder, Page, UserFilter, UserOrder
 from service.config import ServerSettings, load
 from service.db.reads.snapshots import Snapshots
 from service.rpc.messages.orders import order_message
@@ -117,13 +117,13 @@ async def test_an_export_sees_one_moment_however_long_it_takes(database_url: str
         users = [await clients.create_user() for _ in range(3)]
         order = await clients.create_order(users[0].id)
         async with snapshots() as snapshot:
-            first = await snapshot.users.page(EVERYBODY, "OLDEST", Page(2, None, include_total_size=False))
+            first = await snapshot.users.page(EVERYBODY, UserOrder.OLDEST, Page(2, None, include_total_size=False))
             await clients.create_user()
             await clients.users.DeleteUser(pb.DeleteUserRequest(id=users[2].id))
             await clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=order.id))
             after = position(first.rows[-1], ("create_time", "id"))
-            rest = await snapshot.users.page(EVERYBODY, "OLDEST", Page(2, after, include_total_size=False))
-            orders = await snapshot.orders.page(ALL_ORDERS, "OLDEST", Page(2, None, include_total_size=False))
+            rest = await snapshot.users.page(EVERYBODY, UserOrder.OLDEST, Page(2, after, include_total_size=False))
+            orders = await snapshot.orders.page(ALL_ORDERS, OrderOrder.OLDEST, Page(2, None, include_total_size=False))
         assert [str(row.id) for row in (*first.rows, *rest.rows)] == [user.id for user in users]
         assert user_message(rest.rows[0]).state == UserState.USER_STATE_ACTIVE
         assert order_message(orders.rows[0]).status == OrderStatus.ORDER_STATUS_PENDING

@@ -254,7 +254,7 @@ async def test_watchers_that_come_and_go_under_load_see_every_event_once_in_one_
     database_url: str, connection: asyncpg.Connection
 ) -> None:
     # A small queue, so that watchers overflow, catch up and join again.
-    async with served(database_url, watch_queue=3, db_pool_size=4) as clients:
+    async with served(database_url, watch_queue_size=3, db_pool_size=4) as clients:
         user = await clients.create_user()
 
         async def write() -> None:
@@ -284,7 +284,7 @@ async def test_a_watcher_that_does_not_read_is_dropped_and_goes_on_from_its_last
 ) -> None:
     large = f'[{{"field": "reason", "old_value": "", "new_value": "{"x" * 10_000}"}}]'
     patience = 2.0
-    async with running_server(database_url, watch_queue=5, watch_patience=patience) as server:
+    async with running_server(database_url, watch_queue_size=5, slow_consumer_timeout=patience) as server:
         # A connection of its own, which takes little that is not read.
         options = [
             ("grpc.use_local_subchannel_pool", 1),

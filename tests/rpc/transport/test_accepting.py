@@ -410,7 +410,7 @@ async def test_the_installed_release_of_grpcio_has_been_tested_with_calls(monkey
 async def test_the_services_work_whichever_way_calls_are_taken(database_url: str, way: Way) -> None:
     accept, accepts = way
     async with (
-        running_server(database_url, accept=accept, accepts=accepts) as server,
+        running_server(database_url, accept_mode=accept, pending_accepts=accepts) as server,
         connect(server.port) as clients,
     ):
         async with watch_orders(clients, now=True) as watch:
