@@ -36,8 +36,7 @@ from service.db.operations.readiness import describe_store_error, readiness_prob
 from service.db.operations.retention import delete_expired_events, delete_expired_request_ids
 from service.devtools.embedded_postgres import EmbeddedPostgresError, embedded_postgres
 from service.observability.logs import configure_logging
-from service.rpc.transport.event_loop import new_event_loop
-from service.server import MESSAGE_ENCODERS, Server, StartError
+from service.server import MESSAGE_ENCODERS, Server, StartError, new_event_loop
 
 if TYPE_CHECKING:
     from service.relay import Relay
@@ -82,7 +81,7 @@ def serve(*, dev: bool, host: str | None, port: int | None) -> None:
         configure_logging(load(LogSettings))
         if not dev:
             settings = load(ServerSettings, host=host, port=port)
-            _run(_serve(settings), partial(new_event_loop, settings.accept_mode))
+            _run(_serve(settings), partial(new_event_loop, settings))
             return
         development = load(DevelopmentSettings)
         with embedded_postgres(development.data_dir, bin_dir=development.postgres_bin) as database_url:
@@ -91,7 +90,7 @@ def serve(*, dev: bool, host: str | None, port: int | None) -> None:
                 ServerSettings, DATABASE_URL=database_url, host=host, port=port, max_connection_age=0, shutdown_grace=1
             )
             _run(_migrate(settings, "head"))
-            _run(_serve(settings, development.data_dir), partial(new_event_loop, settings.accept_mode))
+            _run(_serve(settings, development.data_dir), partial(new_event_loop, settings))
 
 
 async def _serve(settings: ServerSettings, data_dir: Path | None = None) -> None:

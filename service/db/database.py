@@ -34,19 +34,36 @@ class Database:
     """The write side (`unit_of_work`) and the read side (`…_queries`) of one database.
 
     Args:
-        settings: where it is.
-        kept: makes the messages that are kept in rows.
-        replica: a replica of it, which is closed with the rest.
+        settings: how to reach it.
+        encoders: encode the messages that are stored in rows; None to store no messages.
+        replica: a replica of it, which is closed with it.
+        fast_path: whether a unit of work that can be one statement is one.
+        batched_reads: whether concurrent reads by id share a statement.
+        hold_connection: whether one connection is held between single statements.
     """
 
-    def __init__(self, settings: DatabaseSettings, kept: MessageEncoders, replica: Replica | None = None) -> None:
+    def __init__(
+        self,
+        settings: DatabaseSettings,
+        encoders: MessageEncoders | None,
+        replica: Replica | None = None,
+        *,
+        fast_path: bool = True,
+        batched_reads: bool = True,
+        hold_connection: bool = True,
+    ) -> None:
+        if encoders is None:
+            raise NotImplementedError("rows without encoded messages are not written yet")
         self.engine = create_engine(settings)
         # Apart, so that a busy pool does not look like a lost database.
         self._probe_engine = create_engine(settings, pool_size=1)
         self._replica = replica
-        reader = self._reader = Reader(self.engine, replica, hold_connection=True)
+        reader = self._reader = Reader(
+            self.engine, replica, hold_connection=hold_connection, batched_reads=batched_reads
+        )
         self._numbers = OrderNumbers(reader)
-        self._kept = kept
+        self._fast_path = fast_path
+        self._kept = encoders
         self._kept_order = reader.batched_loader(ENCODED_ORDERS_BY_ID, "ids")
         self._order_writes = GroupCommit(reader.executor, reader.shielded_tasks)
         self.user_queries = UserQueries(reader)
@@ -72,7 +89,7 @@ class Database:
             actor=actor,
             request=request,
             time_left=time_left,
-            at_once=at_once,
+            at_once=at_once and self._fast_path,
         )
 
     async def problem(self) -> str | None:

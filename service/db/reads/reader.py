@@ -25,12 +25,21 @@ class Reader:
     Args:
         engine: leads to the primary.
         replica: what the reads of calls that prefer it may be answered by (`service.read_preference`).
-        hold_connection: as of `Driver`; until `drain`.
+        hold_connection: whether the executor holds a connection, until `drain`.
+        batched_reads: whether concurrent reads by id share a statement.
     """
 
-    def __init__(self, engine: AsyncEngine, replica: Replica | None = None, *, hold_connection: bool = False) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        replica: Replica | None = None,
+        *,
+        hold_connection: bool = False,
+        batched_reads: bool = True,
+    ) -> None:
         self.executor = StatementExecutor(engine, hold_connection=hold_connection)
         self._replica = replica
+        self._batched_reads = batched_reads
         self.shielded_tasks = ShieldedTasks(lambda error: isinstance(error, StoreError | Overloaded))
 
     async def all(
@@ -46,6 +55,8 @@ class Reader:
 
     def batched_loader(self, statement: Statement, name: str) -> Callable[[Id], Awaitable[Any]]:
         """Return what reads single rows by their id, with a statement for many, whose parameter has this name."""
+        if not self._batched_reads:
+            return lambda key: self.first(statement, {name: [key]})
         executor, replica = self.executor, self._replica
         primary_reads = BatchedLoader(lambda keys: executor.fetch(statement, {name: keys}), self.shielded_tasks)
         if replica is None:
