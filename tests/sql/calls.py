@@ -5,11 +5,12 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 from uuid import uuid4
 
-from tests.conftest import running_server
-from tests.sent import sent_statements
 from tests.sql.formatting import format_sql
-from tests.support import Clients, connect
-from tests.wire import GOOD_REQUESTS, MUTATIONS, call
+from tests.support.clients import Clients, connect
+from tests.support.methods import MUTATIONS, call
+from tests.support.requests import GOOD_REQUESTS
+from tests.support.sent_statements import sent_statements
+from tests.support.servers import running_server
 
 # Only every 32nd order takes a new block of numbers.
 _NUMBER_BLOCKS = "order_number_seq"
@@ -45,7 +46,7 @@ async def statements_of(clients: Clients, method: str) -> list[str]:
 
 
 def _in_order(texts: list[str]) -> list[str]:
-    """Put BEGIN before the first statement of its transaction: SQLAlchemy reports that before the driver sends either."""
+    """Put BEGIN before the first statement of its transaction: SQLAlchemy reports that before either is sent."""
     for index, text in enumerate(texts[1:], 1):
         if text.startswith("BEGIN"):
             texts[index - 1 : index + 1] = [text, texts[index - 1]]
