@@ -86,7 +86,7 @@ async def test_the_migrations_make_what_the_tables_say(database_url: str) -> Non
     ("statement", "noticed"),
     [
         ("ALTER TABLE users ADD COLUMN nickname text", "nickname"),
-        ("COMMENT ON TABLE orders IS 'What was bought'", "What was bought"),
+        ("COMMENT ON TABLE orders IS 'What was bought'", "table_comment"),
         ("COMMENT ON COLUMN users.message IS 'Another text'", "Another text"),
     ],
 )
