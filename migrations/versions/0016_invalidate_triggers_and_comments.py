@@ -160,7 +160,7 @@ COLUMN_COMMENTS = {
 
 
 def upgrade() -> None:
-    """Go from the revision before to this one."""
+    """Upgrade the schema from the previous revision to this one."""
     # A transaction for each statement, so that the lock on a table is held for an instant, and never on two tables.
     with op.get_context().autocommit_block():
         for statement in renames("forget", "invalidate"):
@@ -172,7 +172,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Undo the upgrade."""
     with op.get_context().autocommit_block():
         for column in COLUMN_COMMENTS:
             op.execute(f"COMMENT ON COLUMN {column} IS NULL")
