@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from tests.conftest import running_server
@@ -34,21 +34,25 @@ async def both_servers(database_url: str) -> AsyncIterator[Servers]:
         yield Servers(fast_path, transactions)
 
 
-async def statements_of(clients: Clients, method: str) -> list[str]:
-    """Return the texts of the statements that a call sends, with BEGIN and COMMIT."""
+async def request_for(clients: Clients, method: str) -> Any:
+    """Return a request that succeeds, with a request id if the method takes one."""
     request = await GOOD_REQUESTS[method](clients)
     if method in MUTATIONS:
         request.request_id = str(uuid4())
+    return request
+
+
+async def statements_of(clients: Clients, method: str) -> list[str]:
+    """Return the texts of the statements that a call sends, with BEGIN and COMMIT."""
+    request = await request_for(clients, method)
     with sent_statements(with_control=True) as sent:
         await call(clients.channel, method, request)
-    return _in_order([text for text, _ in sent if _NUMBER_BLOCKS not in text])
-
-
-def _in_order(texts: list[str]) -> list[str]:
-    """Put BEGIN before the first statement of its transaction: SQLAlchemy reports that before the driver sends either."""
-    for index, text in enumerate(texts[1:], 1):
+    texts = [text for text, _ in sent if _NUMBER_BLOCKS not in text]
+    for index, text in enumerate(texts):
         if text.startswith("BEGIN"):
-            texts[index - 1 : index + 1] = [text, texts[index - 1]]
+            # SQLAlchemy reports the first statement of a transaction before the driver sends BEGIN, to which the driver
+            # adds the default isolation level if the connection had another one before.
+            texts[index - 1 : index + 1] = ["BEGIN;", texts[index - 1]]
     return texts
 
 
