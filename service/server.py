@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
@@ -22,7 +23,7 @@ from service.db.reads.snapshots import Snapshots
 from service.db.writes.encoded_messages import MessageEncoders
 from service.observability.logs import log_loop_failure
 from service.passwords import Argon2Passwords
-from service.rpc.current import current_unit_of_work
+from service.rpc.call_context import current_unit_of_work, prefers_replica
 from service.rpc.health import Readiness
 from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.base import InterceptedMethods
@@ -30,7 +31,7 @@ from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
 from service.rpc.interceptors.transaction import TransactionInterceptor
 from service.rpc.interceptors.validation import ValidationInterceptor
-from service.rpc.messages.orders import encode_order, watch_orders_response
+from service.rpc.messages.orders import OrderMessageCache, encode_order, watch_orders_response
 from service.rpc.messages.users import encode_user, watch_users_response
 from service.rpc.reflection import add_reflection
 from service.rpc.servicers.orders import OrderServicer
@@ -82,7 +83,9 @@ class Server:
 
         # The database.
         replica = Replica(settings) if settings.read_database_url else None
-        self.store = Database(settings, MESSAGE_ENCODERS, replica)
+        order_messages = OrderMessageCache()
+        encoders = replace(MESSAGE_ENCODERS, order=order_messages.encode)
+        self.store = Database(settings, encoders, replica, prefers_replica=prefers_replica)
         if problem := await self.store.problem():
             await self.store.close()
             raise StartError(problem)
@@ -105,7 +108,7 @@ class Server:
         )
         methods = InterceptedMethods(
             [
-                AccessLogInterceptor(),  # sees every call, and the code that it ends with
+                AccessLogInterceptor(),  # sets the context of every call, and sees the code that it ends with
                 ErrorInterceptor(),  # answers whatever fails below it, after the unit of work has ended
                 DeserializationInterceptor(),  # below the errors, which answer what it refuses
                 ValidationInterceptor(),  # only valid messages get further, so bad ones cost no connection
@@ -138,10 +141,11 @@ class Server:
             current_unit_of_work,
             self.store.order_queries,
             self.store.note_queries,
-            exports,
             page_tokens,
             Watch(self._tail, Cursors(key, "commerce.orders.v1.OrderService"), watch_orders_response),
             _now,
+            messages=order_messages,
+            exports=exports,
         )
         health = aio.HealthServicer()
         methods.add(add_UserServiceServicer_to_server, users)

@@ -57,7 +57,7 @@ async def backfill_encoded_users(unit_of_work: OpenUnitOfWork) -> int:
     kept = 0
     while True:
         async with unit_of_work() as uow:
-            count = await uow.users.keep(BATCH)
+            count = await uow.users.encode_missing(BATCH)
             await uow.commit(b"")
         if not count:
             return kept

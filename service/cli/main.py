@@ -36,6 +36,7 @@ from service.db.operations.readiness import describe_store_error, readiness_prob
 from service.db.operations.retention import delete_expired_events, delete_expired_request_ids
 from service.devtools.embedded_postgres import EmbeddedPostgresError, embedded_postgres
 from service.observability.logs import configure_logging
+from service.rpc.call_context import x_request_id
 from service.rpc.transport.event_loop import new_event_loop
 from service.server import MESSAGE_ENCODERS, Server, StartError
 
@@ -79,7 +80,7 @@ def serve(*, dev: bool, host: str | None, port: int | None) -> None:
     The first signal drains: health says NOT_SERVING, callers are led away, and running calls end.
     """
     with _one_line_errors():
-        configure_logging(load(LogSettings))
+        configure_logging(load(LogSettings), call_id=x_request_id)
         if not dev:
             settings = load(ServerSettings, host=host, port=port)
             _run(_serve(settings), partial(new_event_loop, settings.accept_mode))

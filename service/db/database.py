@@ -1,6 +1,7 @@
 """Everything of one database that a process uses: what `service.server` builds."""
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import structlog
@@ -37,16 +38,22 @@ class Database:
         settings: how to reach the database.
         encoders: make the encoded messages that are written with users and orders; None writes none.
         replica: a replica to read from; it is closed with the database.
+        prefers_replica: returns whether the running call prefers the replica for its reads.
     """
 
     def __init__(
-        self, settings: DatabaseSettings, encoders: MessageEncoders | None, replica: Replica | None = None
+        self,
+        settings: DatabaseSettings,
+        encoders: MessageEncoders | None,
+        replica: Replica | None = None,
+        *,
+        prefers_replica: Callable[[], bool] = lambda: False,
     ) -> None:
         self.engine = create_engine(settings)
         # A pool of its own: a probe must not wait for calls, or a busy pool would look like a lost database.
         self._probe_engine = create_engine(settings, pool_size=1)
         self._replica = replica
-        reader = self._reader = Reader(self.engine, replica, hold_connection=True)
+        reader = self._reader = Reader(self.engine, replica, prefers_replica=prefers_replica, hold_connection=True)
         self._numbers = OrderNumbers(reader)
         self._encoders = encoders or NO_ENCODED_MESSAGES
         self._load_encoded_order = reader.batched_loader(ENCODED_ORDERS_BY_IDS, "ids")
@@ -66,7 +73,7 @@ class Database:
         """Return a transactional unit of work (`service.application.ports.unit_of_work.UnitOfWorkFactory`)."""
         return TransactionalUnitOfWork(
             self.engine,
-            self._reader.executor.lending,
+            self._reader.executor.lend,
             self._numbers,
             self._encoders,
             actor=actor,

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
@@ -19,7 +18,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodOptions
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 SERVICES = (
     users_pb.DESCRIPTOR.services_by_name["UserService"],
     orders_pb.DESCRIPTOR.services_by_name["OrderService"],

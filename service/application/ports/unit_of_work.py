@@ -69,8 +69,8 @@ class UserRepository(Protocol):
     async def replace_password_hash(self, user_id: UUID, old: str, new: str, now: datetime) -> None:
         """Replace the hash, unless it is no longer `old`."""
 
-    async def keep(self, limit: int) -> int:
-        """Keep messages of up to so many users that have none and are not locked, and return of how many."""
+    async def encode_missing(self, limit: int) -> int:
+        """Store encoded messages of up to `limit` users that have none; returns the number of users updated."""
 
 
 @dataclass(eq=False, kw_only=True)

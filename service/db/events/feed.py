@@ -14,10 +14,10 @@ from service.application.ports.events import EventPosition
 from service.application.ports.queries import Row
 from service.config import WatchSettings
 from service.db.connections.engine import create_engine
+from service.db.connections.reader import StatementReader
 from service.db.events.log import EventLog, EventPage
 from service.db.events.poller import Poller
 from service.db.events.watcher import Wanted, Watcher, WatcherState
-from service.db.reads.reader import Reader
 from service.domain.errors import SlowConsumer
 
 
@@ -32,7 +32,7 @@ class PollingEventFeed:
         # Not the pool of the calls: calls and watchers must not wait for each other's connections. One connection is
         # the poller's, so that it never waits for watchers that catch up.
         self._engine = create_engine(settings, pool_size=1 + settings.watch_catch_up_connections)
-        self._log = EventLog(Reader(self._engine).all)
+        self._log = EventLog(StatementReader(self._engine).all)
         self._poller = Poller(self._log, interval=settings.watch_poll_interval)
         self._catch_ups = asyncio.Semaphore(settings.watch_catch_up_connections)
         self._settings = settings

@@ -39,7 +39,7 @@ PAGE_SIZE = 500
 
 
 class Read(Protocol):
-    """Executes a statement, as `service.db.reads.reader.Reader.all` does."""
+    """Executes a statement, as `service.db.connections.reader.StatementReader.all` does."""
 
     def __call__(
         self, statement: Select[Any], values: Mapping[str, object] | None = None

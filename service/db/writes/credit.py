@@ -1,4 +1,4 @@
-"""The write side of credit."""
+"""The repository of credit accounts and ledger entries."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -20,18 +20,18 @@ class Credit:
         self._recorded: list[Transaction] = []
 
     async def lock(self, accounts: Sequence[tuple[UUID, str]]) -> list[CreditAccount]:
-        """Return the credit of users in currencies as asked for, locked in one order and made where missing."""
+        """Return these accounts, each a user and a currency, locked in one order; creates those that do not exist."""
         session = await self._transaction.session()
         found = await self._locked(session, accounts)
         if missing := sorted(key for key in set(accounts) if key not in found):
             zeros = [{"user_id": user, "currency": currency, "available": 0, "held": 0} for user, currency in missing]
-            # Another call may make the same ones: then this waits for it.
+            # If another transaction inserts the same accounts, this waits for it.
             await session.execute(insert(credit_accounts).values(zeros).on_conflict_do_nothing())
             found = await self._locked(session, accounts)
         return [found[key] for key in accounts]
 
     def record(self, transaction: Transaction) -> None:
-        """Add the entries to the ledger with the flush."""
+        """Add the entries to the ledger when the unit of work is flushed."""
         self._recorded.append(transaction)
 
     def take_rows(self, actor: str) -> list[dict[str, object]]:

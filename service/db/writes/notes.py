@@ -1,4 +1,4 @@
-"""The write side of the notes of orders."""
+"""The repository of order notes."""
 
 from uuid import UUID
 
@@ -17,13 +17,14 @@ class Notes:
         self._transaction = transaction
 
     async def add(self, note: OrderNote) -> None:
-        """Keep a new note of an order that is locked."""
+        """Add a new note to an order that is locked."""
         (await self._transaction.session()).add(note)
 
     async def get_for_update(self, note_id: UUID) -> OrderNote:
-        """Return the note, it and its order locked against other changes; raises NoteNotFound."""
+        """Return the note, with the note and its order locked against other changes; raises NoteNotFound."""
         session = await self._transaction.session()
-        # The order first, as everyone does. Both, because only what is locked is read anew after a wait.
+        # The order is locked first, as everywhere. Both are locked, because PostgreSQL reads a row again after a wait
+        # only if it locks that row.
         statement = select(OrderNote).join(orders, orders.c.id == order_notes.c.order_id)
         statement = statement.where(order_notes.c.id == note_id)
         note = await session.scalar(statement.with_for_update(key_share=True, of=[orders, order_notes]))
@@ -32,5 +33,5 @@ class Notes:
         return note
 
     async def delete(self, note: OrderNote) -> None:
-        """Delete the note with the flush."""
+        """Delete the note when the unit of work is flushed."""
         await (await self._transaction.session()).delete(note)

@@ -1,7 +1,7 @@
-"""The write side of orders.
+"""The repository of orders.
 
-By statements, not by SQLAlchemy's ORM: to make an order of three items from mapped objects takes longer than all the
-rest of CreateOrder (`docs/adr/0014-orders-are-written-by-statements.md`).
+It uses statements and not SQLAlchemy's ORM: building an order of three items from mapped objects takes longer than the
+rest of CreateOrder (ADR 14).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -34,8 +34,8 @@ _ITEM = ("id", "product_id", "name", "quantity", "unit_price", "subtotal")
 _INSERT_ITEMS = insert_arrays(order_items, ("order_id", *_ITEM))
 
 
-def _whole_orders() -> Select[Any]:
-    """Return a statement for whole orders: their columns, and `items` and `tags`, each a JSON array of arrays."""
+def _select_orders() -> Select[Any]:
+    """Return the statement that reads orders: their columns, and `items` and `tags`, each a JSON array of arrays."""
     exact = [cast(order_items.c[name], Text) for name in _ITEM]
     items = select(func.json_agg(aggregate_order_by(func.json_build_array(*exact), order_items.c.id)))
     items = items.where(order_items.c.order_id == orders.c.id)
@@ -48,7 +48,7 @@ def _whole_orders() -> Select[Any]:
     )
 
 
-_WHOLE_BY_IDS = _whole_orders().where(is_one_of(orders.c.id, "ids"))
+_ORDERS_BY_IDS = _select_orders().where(is_one_of(orders.c.id, "ids"))
 
 
 class Orders:
@@ -99,7 +99,7 @@ class Orders:
         return await self._read(session, ids) if ids else []
 
     async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[tuple[UUID, OrderStatus]]:
-        """Give all orders of a user, who is locked, to another, and return which; raises OrderAlreadyExists."""
+        """Transfer all orders of a locked user to another, and return them; raises OrderAlreadyExists."""
         session = await self._transaction.session()
         statement = update(orders).where(orders.c.user_id == from_user_id).returning(orders.c.id, orders.c.status)
         changed = {
@@ -117,7 +117,7 @@ class Orders:
         """Return the order with its items and tags, locked against other changes; raises OrderNotFound."""
         session = await self._transaction.session()
         await self.lock(order_id)
-        # By a statement of its own, after the lock is had: it sees what the change that it waited for has written.
+        # A second statement, sent once the lock is held: it sees what the transaction that held the lock has written.
         (order,) = await self._read(session, [order_id])
         return order
 
@@ -129,14 +129,15 @@ class Orders:
             raise OrderNotFound(str(order_id))
 
     async def tags(self, names: Sequence[str]) -> Sequence[Tag]:
-        """Return the tags of these normalised names, made where missing."""
+        """Return the tags with these normalised names; creates those that do not exist."""
         session = await self._transaction.session()
         statement = select(tags_table.c.id, tags_table.c.name).where(tags_table.c.name.in_(names))
-        # As for the rows that refer to them: what a tag is called goes into messages.
+        # Locked as if a row referred to them: encoded messages contain the names of tags.
         statement = statement.with_for_update(read=True, key_share=True)
         found = (await session.execute(statement)).all()
         if missing := sorted(set(names) - {row.name for row in found}):
-            # Another call may make the same ones: then this waits for it. Sorted, so that no two wait for each other.
+            # If another transaction inserts the same tags, this waits for it. All insert in the order of names, so no
+            # two wait for each other.
             rows = [{"id": uuid7(), "name": name} for name in missing]
             await session.execute(pg_insert(tags_table).values(rows).on_conflict_do_nothing())
             found = (await session.execute(statement)).all()
@@ -152,7 +153,7 @@ class Orders:
 
     async def _read(self, session: AsyncSession, order_ids: Sequence[UUID]) -> list[Order]:
         """Return orders that are locked."""
-        rows = await session.execute(_WHOLE_BY_IDS, {"ids": order_ids})
+        rows = await session.execute(_ORDERS_BY_IDS, {"ids": order_ids})
         found = sorted((_order(row) for row in rows), key=lambda order: order.id)
         for order in found:
             self._remember(order)
@@ -164,7 +165,7 @@ class Orders:
     async def _update(self, session: AsyncSession, order: Order, before: Order) -> None:
         changed = {name: getattr(order, name) for name in _COLUMNS if getattr(order, name) != getattr(before, name)}
         if order.items != before.items:
-            # Before the order: a trigger of the release before forgets its `items_message` here, if there is one.
+            # Before the order: if the row has an `items_message` from the release before, a trigger clears it here.
             await session.execute(delete(order_items).where(order_items.c.order_id == order.id))
             await self._insert_items(session, order)
         if changed:
@@ -186,7 +187,7 @@ class Orders:
             await session.execute(insert(order_tags), [{"order_id": order.id, "tag_id": tag} for tag in sorted(added)])
 
 
-def _order(row: Any) -> Order:  # noqa: ANN401 - a row of `_WHOLE_BY_IDS`
+def _order(row: Any) -> Order:  # noqa: ANN401 - a row of `_ORDERS_BY_IDS`
     """Return the order of a row."""
     items = [
         OrderItem(
@@ -207,7 +208,7 @@ def _order(row: Any) -> Order:  # noqa: ANN401 - a row of `_WHOLE_BY_IDS`
 
 
 def _copy(order: Order) -> Order:
-    """Return the order as it is now: changes replace its lists' elements, but do not change these."""
+    """Return a copy of the order. Its lists are copied; their elements are replaced, never changed."""
     return replace(order, items=list(order.items), tags=list(order.tags))
 
 

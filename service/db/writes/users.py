@@ -1,4 +1,4 @@
-"""The write side of users."""
+"""The repository of users."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -29,7 +29,7 @@ from service.db.writes.transaction import LazyTransaction
 from service.domain.errors import UserNotFound
 from service.domain.users import User, UserState
 
-# What of new users, their profiles and passwords is written in arrays; the rest is the same for all.
+# The columns of new users, profiles and passwords that differ from row to row; all others are constants.
 _USERS = ("id", "email", "username", "full_name", "superuser", "create_time", "update_time")
 _USERS_AND_MESSAGES = (*_USERS, "message")
 _PROFILES = ("user_id", "bio", "avatar_url")
@@ -63,7 +63,7 @@ class Users:
         self._encode = encode
 
     async def add(self, user: User, password_hash: str) -> None:
-        """Keep a new user; UserAlreadyExists comes from here."""
+        """Insert a new user; raises UserAlreadyExists."""
         session = await self._transaction.session()
         session.add(user)
         await session.flush()
@@ -72,7 +72,7 @@ class Users:
 
     async def get_for_update(self, user_id: UUID) -> User:
         """Return the user, locked against other changes; raises UserNotFound."""
-        # FOR NO KEY UPDATE: new orders of the user only need its key, and go on.
+        # FOR NO KEY UPDATE: new orders of the user, which only need its key, do not wait for this.
         return await self._get(user_id, selectinload(User.profile), key_share=True)  # type: ignore[arg-type] # mapped imperatively
 
     async def get_for_share(self, user_id: UUID) -> User:
@@ -84,7 +84,7 @@ class Users:
         (await self.get_for_share(user_id)).require_active(action)
 
     async def has_open_orders_or_credit(self, user_id: UUID) -> bool:
-        """Return whether there is something that a purge needs `force` for."""
+        """Return whether the user has open orders or credit, so that a purge needs `force`."""
         session = await self._transaction.session()
         open_orders = exists().where(orders.c.user_id == user_id, OPEN)
         accounts = credit_accounts.c
@@ -92,15 +92,15 @@ class Users:
         return bool(await session.scalar(select(open_orders | credit)))
 
     async def purge(self, user: User) -> int:
-        """Erase the user and everything that is its own, and return the number of its orders."""
+        """Delete the user and everything that belongs to it, and return the number of its orders."""
         session = await self._transaction.session()
         await session.flush()
         own_orders = select(orders.c.id).where(orders.c.user_id == user.id)
         await session.execute(delete(events).where(events.c.aggregate_id.in_(own_orders)))
         await session.execute(delete(events).where(events.c.aggregate_id == user.id))
-        # On orders of others; those on its own go with them.
+        # The notes that the user wrote about orders of others; those about its own orders are deleted with the orders.
         await session.execute(delete(order_notes).where(order_notes.c.author_id == user.id))
-        # Orders of others that this user's credit pays for.
+        # The orders of others that the credit of this user pays for.
         paid = update(orders).where(orders.c.credit_user_id == user.id, orders.c.user_id != user.id)
         await session.execute(paid.values(credit_state=None, credit_user_id=None, credit_expire_time=None))
         await self._purge_entries(session, user.id)
@@ -112,7 +112,10 @@ class Users:
         return order_count
 
     async def _purge_entries(self, session: AsyncSession, user_id: UUID) -> None:
-        """Delete the user's transactions; where another user has a part, put nobody in this one's place."""
+        """Delete the ledger entries of the user.
+
+        Where another user has a part in the transaction, an entry of the account PURGED replaces that of this user.
+        """
         own, other = credit_entries.c, credit_entries.alias("other").c
         with_others = exists().where(other.transaction_id == own.transaction_id, other.user_id != user_id)
         anonymous = select(
@@ -143,26 +146,26 @@ class Users:
         await session.execute(delete(credit_entries).where((own.user_id == user_id) | nobodys))
 
     async def ids_by_email(self, emails: Sequence[str]) -> Mapping[str, UUID]:
-        """Return the ids of the users that have one of these e-mails, by their e-mail in lower case."""
+        """Return the ids of the users with these e-mails, by e-mail in lower case."""
         session = await self._transaction.session()
         found = await session.execute(select(_EMAIL.label("email"), users.c.id).where(_HAS_EMAIL), {"emails": emails})
         return {row.email: row.id for row in found}
 
     async def by_email_for_update(self, emails: Sequence[str]) -> Mapping[str, User]:
-        """Return the users likewise, locked against other changes."""
+        """Return the users with these e-mails, by e-mail in lower case, locked against other changes."""
         session = await self._transaction.session()
         profile = selectinload(User.profile)  # type: ignore[arg-type] # mapped imperatively
-        # In the order in which every call locks users.
+        # By id, the order in which every transaction locks users.
         statement = select(User).options(profile).where(_HAS_EMAIL).order_by(users.c.id)
         found = await session.scalars(statement.with_for_update(key_share=True), {"emails": emails})
         return {user.email.lower(): user for user in found}
 
     async def add_all(self, new: Sequence[User], password_hashes: Mapping[UUID, str]) -> None:
-        """Keep new users, of which some have a password; UserAlreadyExists and Contention come from here."""
+        """Insert new users, some of them with a password; raises UserAlreadyExists and Contention."""
         if not new:
             return
         session = await self._transaction.session()
-        # By e-mail, so that two imports of the same users wait for each other in one order.
+        # By e-mail: two imports of the same users insert in one order, so they do not deadlock.
         ordered = sorted(new, key=lambda user: user.email.lower())
         rows = [[*(getattr(user, name) for name in _USERS), self._encode(user)] for user in ordered]
         inserted = (await session.scalars(_INSERT_USERS, arrays(_USERS_AND_MESSAGES, rows))).all()
@@ -179,22 +182,25 @@ class Users:
             self._events.collect(user)
 
     async def set_password_hash(self, user_id: UUID, password_hash: str, now: datetime) -> None:
-        """Give a user that exists this hash, whether it had one or not."""
+        """Set the password hash of a user that exists."""
         session = await self._transaction.session()
         values = {"password_hash": password_hash, "update_time": now}
         statement = pg_insert(user_passwords).values(user_id=user_id, **values)
         await session.execute(statement.on_conflict_do_update(index_elements=["user_id"], set_=values))
 
     async def replace_password_hash(self, user_id: UUID, old: str, new: str, now: datetime) -> None:
-        """Replace the hash, unless it is no longer `old`."""
+        """Replace the password hash if it is still `old`."""
         session = await self._transaction.session()
         statement = update(user_passwords).where(
             user_passwords.c.user_id == user_id, user_passwords.c.password_hash == old
         )
         await session.execute(statement.values(password_hash=new, update_time=now))
 
-    async def keep(self, limit: int) -> int:
-        """Keep messages of up to so many users that have none and are not locked, and return of how many."""
+    async def encode_missing(self, limit: int) -> int:
+        """Store encoded messages of up to `limit` users that have none and are not locked.
+
+        Returns the number of users updated.
+        """
         session = await self._transaction.session()
         profile = selectinload(User.profile)  # type: ignore[arg-type] # mapped imperatively
         statement = select(User).options(profile).where(users.c.message.is_(None)).order_by(users.c.id).limit(limit)

@@ -17,7 +17,6 @@ from service.application.users import change_user, create_user, purge_user, set_
 from service.domain.errors import UserNotFound
 from service.domain.search import SearchQuery
 from service.domain.users import User
-from service.rpc.interceptors.base import Context
 from service.rpc.messages.credit import POSITION as CREDIT_POSITION
 from service.rpc.messages.credit import credit_balance_message, credit_entry_message
 from service.rpc.messages.update_masks import fields_to_update, settable_fields
@@ -33,6 +32,7 @@ from service.rpc.messages.users import (
     user_search_result,
 )
 from service.rpc.messages.values import in_order, parse_positive_money, require_id
+from service.rpc.methods import Context
 from service.rpc.signing.page_tokens import PageTokens
 from service.rpc.streams.exports import Exports
 from service.rpc.streams.imports import UserImports

@@ -116,7 +116,7 @@ class GroupCommit:
             OutcomeUnknown: the connection was lost after the statement was sent, so the write may have happened.
             StoreError: any other; nothing was written.
         """
-        result = await (self._changing if write.old_version else self._placing).do(write)
+        result = await (self._changing if write.old_version else self._placing).submit(write)
         if isinstance(result, Exception):
             raise result
         return result
