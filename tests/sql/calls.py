@@ -5,11 +5,12 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from tests.conftest import running_server
-from tests.sent import sent_statements
 from tests.sql.formatting import format_sql
-from tests.support import Clients, connect
-from tests.wire import GOOD_REQUESTS, MUTATIONS, call
+from tests.support.clients import Clients
+from tests.support.methods import MUTATIONS, call
+from tests.support.requests import GOOD_REQUESTS
+from tests.support.sent_statements import sent_statements
+from tests.support.servers import serving_clients
 
 # Only every 32nd order takes a new block of numbers.
 _NUMBER_BLOCKS = "order_number_seq"
@@ -26,10 +27,8 @@ class Servers(NamedTuple):
 async def both_servers(database_url: str) -> AsyncIterator[Servers]:
     """Run a server with the fast path and one without until the block ends."""
     async with (
-        running_server(database_url) as with_fast_path,
-        running_server(database_url, fast_path=False) as without,
-        connect(with_fast_path.port) as fast_path,
-        connect(without.port) as transactions,
+        serving_clients(database_url) as fast_path,
+        serving_clients(database_url, fast_path=False) as transactions,
     ):
         yield Servers(fast_path, transactions)
 

@@ -22,11 +22,12 @@ from service.db.connections.engine import async_url, create_engine
 from service.db.operations import migrate
 from service.devtools.embedded_postgres import embedded_postgres
 from service.observability.logs import configure_logging
-from tests.sent import NOT_OF_CALLS
+from service.server import FAST_PATH_METHODS
 from tests.sql.calls import both_servers, request_for
 from tests.sql.formatting import format_sql
-from tests.support import driver_connection
-from tests.wire import METHODS, call
+from tests.support.databases import driver_connection
+from tests.support.methods import METHODS, call, path_of
+from tests.support.sent_statements import NOT_OF_CALLS
 
 USERS, ORDERS = 1_000, 20_000
 # As in tests/volume.py, a notice to the connection that sent the statement. Without the statements inside triggers.
@@ -80,15 +81,18 @@ async def explain(database_url: str, method: str) -> str:
         for setting, value in _AUTO_EXPLAIN.items():
             name = async_url(database_url).database
             await connection.execute(f"ALTER DATABASE \"{name}\" SET {setting} = '{value}'")
-    parts = []
     with explained_statements() as explained:
         async with both_servers(database_url) as servers:
-            for title, clients in (("With the fast path", servers.fast_path), ("Without", servers.transactions)):
+            ways = {f"{method} without the fast path": servers.transactions}
+            if path_of(method) in FAST_PATH_METHODS:
+                ways = {f"{method} on the fast path": servers.fast_path, **ways}
+            parts = []
+            for way, clients in ways.items():
                 request = await request_for(clients, method)
                 explained.clear()
                 await call(clients.channel, method, request)
-                parts.append("\n\n".join([f"-- {title}:", *explained]))
-    return "\n\n".join(dict.fromkeys(parts))
+                parts += [f"-- {way}:", *explained]
+    return "\n\n".join(parts)
 
 
 def main() -> None:

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import cloned
 from tests.sql.calls import Servers, both_servers, readable_call, ways_of
 from tests.sql.catalogue import catalogue, compiled
 from tests.sql.golden import check, check_names
-from tests.wire import METHODS
+from tests.support.databases import cloned
+from tests.support.methods import METHODS
 
 FOLDER = Path(__file__).parent / "methods"
 
