@@ -83,9 +83,12 @@ async def explain(database_url: str, method: str) -> str:
             await connection.execute(f"ALTER DATABASE \"{name}\" SET {setting} = '{value}'")
     with explained_statements() as explained:
         async with both_servers(database_url) as servers:
-            ways = {f"{method} without the fast path": servers.transactions}
+            ways = {method: servers.transactions}
             if path_of(method) in FAST_PATH_METHODS:
-                ways = {f"{method} on the fast path": servers.fast_path, **ways}
+                ways = {
+                    f"{method} on the fast path": servers.fast_path,
+                    f"{method} in a transaction": servers.transactions,
+                }
             parts = []
             for way, clients in ways.items():
                 request = await request_for(clients, method)

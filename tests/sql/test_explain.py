@@ -7,10 +7,10 @@ from tests.sql.explain import explain, main
 
 async def test_explain_shows_statements_with_their_plans(empty_database_url: str) -> None:
     shown = await explain(empty_database_url, "ConfirmOrder")
-    on_the_fast_path, _, without = shown.partition("-- ConfirmOrder without the fast path:")
+    on_the_fast_path, _, in_a_transaction = shown.partition("-- ConfirmOrder in a transaction:")
     assert "FROM limited" in on_the_fast_path
-    assert "FOR NO KEY UPDATE;" in without
-    for part in (on_the_fast_path, without):
+    assert "FOR NO KEY UPDATE;" in in_a_transaction
+    for part in (on_the_fast_path, in_a_transaction):
         assert "--   " in part
         assert "Index Scan using pk_orders" in part
 
