@@ -1,13 +1,25 @@
-"""The server: builds everything, serves, and drains on SIGTERM. Reads top to bottom."""
+"""The server: builds its parts, serves, and drains on SIGTERM. Reads top to bottom.
+
+Each optimization is switched in one line here, by `OptimizationSettings`:
+
+- `Server._open_database`: batched reads, encoded messages, the held connection;
+- `Server._interceptors`: the fast path;
+- `Server._accepting_server`: several pending accepts;
+- `Server._schedule_threads`, `Server._lower_poller_priority`: batch scheduling;
+- `new_event_loop`: the event loop.
+
+Two more have no setting: `freeze_garbage_collector` is one line in `Server.start`, and the batched log lines are
+`service.observability.logs.BatchedLines`.
+"""
 
 import asyncio
 import os
 import signal
-from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
 import structlog
+import uvloop
 from commerce.orders.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
 from commerce.users.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 from google.protobuf.internal import api_implementation
@@ -15,7 +27,7 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from service.config import ServerSettings
+from service.config import LimitSettings, OptimizationSettings, ServerSettings
 from service.db.connections.replica import Replica
 from service.db.database import Database
 from service.db.events.feed import PollingEventFeed
@@ -41,24 +53,37 @@ from service.rpc.signing.page_tokens import PageTokens
 from service.rpc.streams.exports import Exports
 from service.rpc.streams.imports import UserImports
 from service.rpc.streams.watch import Watch
-from service.rpc.transport import shared_port
+from service.rpc.transport import event_loop, shared_port
 from service.rpc.transport.accepting import AcceptingServer
 from service.rpc.transport.scheduling import freeze_garbage_collector, lower_poller_priority, use_batch_scheduling
 
-# What all that write to a database keep there.
+# Every process that writes to the database stores these messages in the rows that it writes.
 MESSAGE_ENCODERS = MessageEncoders(order=encode_order, user=encode_user)
-# The methods that write one order and nothing else: with luck, one statement.
+# The methods that write one order and nothing else, so that the fast path can do them with one statement.
 FAST_PATH_METHODS = tuple(
     f"/commerce.orders.v1.OrderService/{name}"
     for name in ("CreateOrder", "ConfirmOrder", "ProcessOrder", "ShipOrder", "DeliverOrder", "CancelOrder")
 )
-SERVICES = ("commerce.users.v1.UserService", "commerce.orders.v1.OrderService")
+USER_SERVICE = "commerce.users.v1.UserService"
+ORDER_SERVICE = "commerce.orders.v1.OrderService"
+SERVICES = (USER_SERVICE, ORDER_SERVICE)
 
 log = structlog.get_logger()
 
 
 class StartError(Exception):
-    """The server cannot start; the message is one line for an operator."""
+    """The server cannot start. The message is one line for an operator."""
+
+
+def new_event_loop(settings: OptimizationSettings) -> asyncio.AbstractEventLoop:
+    """Return a new event loop to run the server on."""
+    match settings.event_loop:
+        case "auto":
+            return event_loop.new_event_loop(settings.accept_mode)
+        case "uvloop":
+            return uvloop.new_event_loop()
+        case "asyncio":
+            return asyncio.new_event_loop()
 
 
 class Server:
@@ -69,107 +94,134 @@ class Server:
         self.port = 0
 
     async def start(self) -> None:
-        """Build everything and listen.
+        """Build all parts of the server and listen.
 
         Raises:
-            StartError: the database cannot be used, or the port cannot be had.
+            StartError: the database cannot be used, or the address cannot be listened on.
         """
-        if api_implementation.Type() == "python":
-            raise StartError("protobuf runs on its pure-Python backend, which is many times slower; install its wheel")
-        settings = self.settings
-        if settings.scheduling == "batch":
-            use_batch_scheduling()
+        _require_fast_protobuf()
+        self._schedule_threads()
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
+        await self._open_database()
+        self._passwords = Argon2Passwords(self.settings)
+        signing_key = await self._signing_key()
+        methods = self._interceptors(signing_key)
+        self._add_services(methods, signing_key)
+        await self._add_health(methods)
+        # Clients connect as soon as the server listens on a port that other servers share, so this comes last.
+        self._server = self._accepting_server(methods)
+        self._lower_poller_priority()
+        await self._listen()
+        self._health_updates = asyncio.create_task(self._readiness.watch())
+        await self._server.start()
+        freeze_garbage_collector()
+        log.info("serving", host=self.settings.host, port=self.port, accept=self._server.accept)
 
-        # The database.
+    async def _open_database(self) -> None:
+        settings = self.settings
         replica = Replica(settings) if settings.read_database_url else None
-        order_messages = OrderMessageCache()
-        encoders = replace(MESSAGE_ENCODERS, order=order_messages.encode)
-        self.store = Database(settings, encoders, replica, prefers_replica=prefers_replica)
-        if problem := await self.store.problem():
-            await self.store.close()
+        self._order_messages = OrderMessageCache()
+        encoders = MessageEncoders(order=self._order_messages.encode, user=encode_user)
+        self.database = Database(
+            settings,
+            encoders if settings.encoded_messages else None,
+            replica,
+            prefers_replica=prefers_replica,
+            batched_reads=settings.batched_reads,
+            hold_connection=settings.held_connection,
+        )
+        if problem := await self.database.problem():
+            await self.database.close()
             raise StartError(problem)
         if replica:
             await replica.start()
         self._snapshots = Snapshots(settings)
-        self._tail = PollingEventFeed(settings)
-        configured_key = settings.signing_key
-        key = configured_key.get_secret_value().encode() if configured_key else await self.store.signing_key()
+        self._event_feed = PollingEventFeed(settings)
 
-        # The chain: the first is the outermost.
-        self._passwords = Argon2Passwords(settings)
-        self._session = TransactionInterceptor(
-            self.store.unit_of_work,
-            fast_path=dict.fromkeys(FAST_PATH_METHODS, self.store.fast_path) if settings.fast_path else {},
-            signing_key=key,
-            default_deadline=settings.default_deadline,
-            read_preference=settings.read_preference,
-            max_response_bytes=settings.max_response_bytes,
+    async def _signing_key(self) -> bytes:
+        if configured := self.settings.signing_key:
+            return configured.get_secret_value().encode()
+        return await self.database.signing_key()
+
+    def _interceptors(self, signing_key: bytes) -> InterceptedMethods:
+        """Return the chain of interceptors, to which services are added; the first is the outermost."""
+        self._transactions = TransactionInterceptor(
+            self.database.unit_of_work,
+            fast_path=dict.fromkeys(FAST_PATH_METHODS, self.database.fast_path) if self.settings.fast_path else {},
+            signing_key=signing_key,
+            default_deadline=self.settings.default_deadline,
+            read_preference=self.settings.read_preference,
+            max_response_bytes=self.settings.max_response_bytes,
         )
-        methods = InterceptedMethods(
+        return InterceptedMethods(
             [
-                AccessLogInterceptor(),  # sets the context of every call, and sees the code that it ends with
-                ErrorInterceptor(),  # answers whatever fails below it, after the unit of work has ended
-                DeserializationInterceptor(),  # below the errors, which answer what it refuses
-                ValidationInterceptor(),  # only valid messages get further, so bad ones cost no connection
-                self._session,  # innermost: runs the method, anew if it must
+                AccessLogInterceptor(),  # sets the context of every call, and sees its final status code
+                ErrorInterceptor(),  # turns every error raised below into a status, after the unit of work has ended
+                DeserializationInterceptor(),  # below the ErrorInterceptor, which answers malformed requests
+                ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
+                self._transactions,  # innermost: runs the method, and again if that is needed
             ]
         )
 
-        # The services.
-        page_tokens = PageTokens(key)
+    def _add_services(self, methods: InterceptedMethods, signing_key: bytes) -> None:
+        page_tokens = PageTokens(signing_key)
+        exports = Exports(self._snapshots, stall_seconds=self.settings.export_stall_timeout)
         self._imports = UserImports(
-            self.store.unit_of_work,
-            self.store.user_queries,
+            self.database.unit_of_work,
+            self.database.user_queries,
             self._passwords,
             _now,
-            chunk_seconds=settings.default_deadline,
+            chunk_seconds=self.settings.default_deadline,
         )
-        exports = Exports(self._snapshots, stall_seconds=settings.export_stall_timeout)
         users = UserServicer(
             current_unit_of_work,
-            self.store.user_queries,
-            self.store.credit_queries,
+            self.database.user_queries,
+            self.database.credit_queries,
             self._passwords,
             page_tokens,
-            Watch(self._tail, Cursors(key, "commerce.users.v1.UserService"), watch_users_response),
+            Watch(self._event_feed, Cursors(signing_key, USER_SERVICE), watch_users_response),
             _now,
             imports=self._imports,
             exports=exports,
         )
         orders = OrderServicer(
             current_unit_of_work,
-            self.store.order_queries,
-            self.store.note_queries,
+            self.database.order_queries,
+            self.database.note_queries,
             page_tokens,
-            Watch(self._tail, Cursors(key, "commerce.orders.v1.OrderService"), watch_orders_response),
+            Watch(self._event_feed, Cursors(signing_key, ORDER_SERVICE), watch_orders_response),
             _now,
-            messages=order_messages,
+            messages=self._order_messages,
             exports=exports,
         )
-        health = aio.HealthServicer()
         methods.add(add_UserServiceServicer_to_server, users)
         methods.add(add_OrderServiceServicer_to_server, orders)
-        methods.add(add_HealthServicer_to_server, health)
         add_reflection(methods, [*SERVICES, HEALTH])
 
-        # The port, last: on one that others share, connections come as soon as it is listened on.
-        self._readiness = Readiness(health, SERVICES, self.store.problem)
+    async def _add_health(self, methods: InterceptedMethods) -> None:
+        health = aio.HealthServicer()
+        methods.add(add_HealthServicer_to_server, health)
+        self._readiness = Readiness(health, SERVICES, self.database.problem)
         await self._readiness.start()
-        self._server = AcceptingServer(
+
+    def _accepting_server(self, methods: InterceptedMethods) -> AcceptingServer:
+        return AcceptingServer(
             methods,
-            _options(settings),
-            accept=settings.accept_mode,
-            accepts=settings.pending_accepts,
-            reuse_port=settings.reuse_port,
+            _options(self.settings),
+            accept=self.settings.accept_mode,
+            accepts=self.settings.pending_accepts,
+            reuse_port=self.settings.reuse_port,
         )
-        if settings.scheduling == "batch":
+
+    def _schedule_threads(self) -> None:
+        # Before any other thread starts: threads inherit it.
+        if self.settings.scheduling == "batch":
+            use_batch_scheduling()
+
+    def _lower_poller_priority(self) -> None:
+        # After gRPC has started its thread.
+        if self.settings.scheduling == "batch":
             lower_poller_priority()
-        await self._listen()
-        self._watch = asyncio.create_task(self._readiness.watch())
-        await self._server.start()
-        freeze_garbage_collector()
-        log.info("serving", host=settings.host, port=self.port, accept=self._server.accept)
 
     async def _listen(self) -> None:
         host, port = self.settings.host, self.settings.port
@@ -178,15 +230,13 @@ class Server:
         except OSError as error:
             await self._close()
             raise StartError(
-                f"cannot listen on {host}:{port}: the port is in use, or the address is not of this machine"
+                f"cannot listen on {host}:{port}: the port is in use, or this machine does not have the address"
             ) from error
         if not _is_loopback(host):
-            log.warning(
-                "listening beyond this machine without TLS: anyone who reaches the port can do everything", host=host
-            )
+            log.warning("listening on a public address without TLS: anyone who reaches it has full access", host=host)
 
     async def wait_until_signalled(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain; a second signal cuts that short."""
+        """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process without draining."""
         loop = asyncio.get_running_loop()
         first, second = asyncio.Event(), asyncio.Event()
 
@@ -201,61 +251,67 @@ class Server:
         await asyncio.wait({draining, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if draining.done():
-            # Raises what went wrong with it.
+            # Raises the error if draining failed.
             draining.result()
         else:
-            log.warning("second signal: stopping at once")
-            # Not even waiting for statements that run: PostgreSQL rolls back what a lost connection leaves.
+            log.warning("second signal: stopping immediately")
+            # Without waiting for running statements: PostgreSQL rolls back when it loses the connection.
             os._exit(1)
 
     async def drain(self) -> None:
         """Stop without failing a call.
 
-        Callers that watch our health leave on NOT_SERVING. The others are led away by the end of their connection's
-        age, which gRPC spreads by a tenth: only after that does nothing new arrive, and `stop` has nothing to refuse.
+        Clients that watch the health service leave on NOT_SERVING. The others are moved away by GOAWAY as their
+        connections reach the maximum age, to which gRPC adds up to a tenth at random. Only then do no new calls arrive,
+        and `stop` has none to refuse.
         """
         if self.settings.reuse_port:
             shared_port.leave(self.port)
         log.info("draining")
-        self._watch.cancel()
+        self._health_updates.cancel()
         await self._readiness.stop()
         await asyncio.sleep(1.1 * self.settings.max_connection_age)
         await self.stop(grace=self.settings.shutdown_grace)
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, end watches, give other running ones `grace` seconds, and close everything."""
-        self._watch.cancel()
-        self._tail.drain()
+        """Refuse new calls, end watches, give other running calls `grace` seconds, and close all connections."""
+        self._health_updates.cancel()
+        self._event_feed.drain()
         await self._server.stop(grace)
-        # Work whose caller has gone still ends before its connection is closed.
-        await self._session.drain()
+        # A unit of work whose client has disconnected still ends before its connection is closed.
+        await self._transactions.drain()
         await self._imports.drain()
         await self._close()
         log.info("stopped")
 
     async def _close(self) -> None:
         self._passwords.close()
-        await self._tail.close()
+        await self._event_feed.close()
         await self._snapshots.close()
-        await self.store.close()
+        await self.database.close()
 
 
-def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+def _require_fast_protobuf() -> None:
+    if api_implementation.Type() == "python":
+        raise StartError("protobuf runs on its pure-Python backend, which is many times slower; install its wheel")
+
+
+def _options(settings: LimitSettings) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", settings.max_response_bytes),
-        # Without a limit one connection can start more calls than the memory holds.
+        # Without a limit, one connection can start more calls than fit into memory.
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
-        # A caller that vanished is noticed after about 13 s; only with both time-outs.
+        # The server notices after about 13 s that a client has vanished, but only if both timeouts are set.
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 3_000),
         ("grpc.http2.ping_timeout_ms", 3_000),
-        # Callers may ping every 10 s, also while they have no call.
+        # Clients may ping every 10 s, also while they have no call.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
     if settings.max_connection_age:
-        # No grace with it: a call that is under way ends on the old connection, however long it takes.
+        # Without a grace period: a running call ends on the old connection, however long it takes.
         options.append(("grpc.max_connection_age_ms", int(settings.max_connection_age * 1000)))
     return options
 

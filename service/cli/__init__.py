@@ -1,1 +1,1 @@
-"""The `commerce` command, a file for each group of commands."""
+"""The `commerce` command, with one module for each group of commands."""

@@ -1,4 +1,4 @@
-"""The commands that carry data in and out, as clients of a running service."""
+"""The commands that import and export data, as clients of a running service."""
 
 import sys
 from collections import Counter
@@ -20,13 +20,13 @@ from google.protobuf.json_format import MessageToJson
 
 from service.cli.user_files import FileError, ImportFile, Rejects, Row
 
-# A response names this many rows that failed: with no more in a call, each of them comes back.
+# A response names at most this many failed rows. A call with no more rows gets every failure back.
 _ROWS_PER_CALL = 1000
 _LAST_COMMITTED_ROW = "last-committed-row"
 _KEEPALIVE = [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000)]
 
 _address = click.option(
-    "--address", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="Where the service listens."
+    "--address", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="Address of the service."
 )
 
 
@@ -38,24 +38,24 @@ _address = click.option(
     type=click.Choice(["skip", "update", "fail"]),
     default="skip",
     show_default=True,
-    help="What to do with a row whose e-mail belongs to a user already.",
+    help="What to do with a row whose e-mail a user already has.",
 )
 @click.option(
     "--rejects",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to write rejected rows; by default beside FILE, as NAME.rejects.csv or .jsonl.",
+    help="File for rejected rows; by default NAME.rejects.csv or NAME.rejects.jsonl beside FILE.",
 )
-@click.option(
-    "--resume-from", type=click.IntRange(min=1), default=1, metavar="N", help="Leave out the rows before row N."
-)
+@click.option("--resume-from", type=click.IntRange(min=1), default=1, metavar="N", help="Skip the rows before row N.")
 def import_users(*, file: Path, address: str, on_conflict: str, rejects: Path | None, resume_from: int) -> None:
     """Import users from FILE, a .csv with a header or a .jsonl with an object on each line.
 
-    Columns of a .csv: email, username, full_name, superuser, bio, avatar_url, password. Keys of a .jsonl: the same, but
-    bio and avatar_url inside of profile. Names that begin with _ are ignored. Row 1 is the first after the header.
+    Columns of a .csv: email, username, full_name, superuser, bio, avatar_url, password. Keys of a .jsonl: the same,
+    with bio and avatar_url inside profile. Names that begin with _ are ignored. Row 1 is the first row after the
+    header.
 
-    Rejected rows go to a file of the same kind, each with the reason, to be corrected and imported in turn. Running the
-    command again does no harm: what is there already is skipped. The exit status is 1 if a row was rejected.
+    Rejected rows are written to a file of the same format, each with the reason, so that they can be corrected and
+    imported from there. The command can be repeated: by default, users that exist are skipped. The exit status is 1 if
+    a row was rejected.
     """
     rejects = rejects or file.with_suffix(f".rejects{file.suffix}")
     try:
@@ -81,7 +81,7 @@ def import_users(*, file: Path, address: str, on_conflict: str, rejects: Path | 
 
 
 class _Importer:
-    """Sends rows, a call for each chunk, and counts what became of them."""
+    """Sends rows, with one call for each chunk, and counts their outcomes."""
 
     def __init__(self, stub: UserServiceStub, address: str, on_conflict: str, rejected: Rejects) -> None:
         self._stub = stub
@@ -93,19 +93,19 @@ class _Importer:
         self.counts: Counter[str] = Counter()
 
     def send(self, rows: Sequence[Row]) -> None:
-        """Import some rows; raises ClickException where the import cannot go on."""
+        """Import some rows; raises ClickException if the import cannot continue."""
         sent = [row for row in rows if row.message]
         try:
             response = self._stub.ImportUsers(self._requests(sent, self._config))
         except grpc.RpcError as error:
-            self._stop(_call_of(error), rows, sent)
+            self._stop(_failed_call(error), rows, sent)
         self.counts.update(
             created=response.created_count, updated=response.updated_count, skipped=response.skipped_count
         )
         self._report(rows, sent, response)
 
     def _report(self, rows: Sequence[Row], sent: Sequence[Row], response: ImportUsersResponse) -> None:
-        # The service counts the rows of a call from 1.
+        # The service numbers the rows of a call from 1.
         failures = {sent[failure.row_number - 1].number: failure for failure in response.failures}
         for row in rows:
             if row.problem:
@@ -122,34 +122,35 @@ class _Importer:
     def _stop(self, call: grpc.Call, rows: Sequence[Row], sent: Sequence[Row]) -> NoReturn:
         done = int(dict(call.trailing_metadata()).get(_LAST_COMMITTED_ROW, 0))
         next_row = sent[done].number if done < len(sent) else sent[-1].number + 1
-        what = _words_for(call, self._address)
+        what = _description(call, self._address)
         if call.code() == grpc.StatusCode.ALREADY_EXISTS:
             what = f"row {next_row}: {what}"
-            # The rows before the conflict that are wrong are not in its status; this changes nothing and names them.
+            # The status does not name the invalid rows before the conflict. Importing the rows before it again changes
+            # nothing, and names them.
             again = self._stub.ImportUsers(self._requests(sent[:done], UserImportConfig()))
             self._report([row for row in rows if row.number < next_row], sent, again)
         raise click.ClickException(
-            f"{what}; what comes before row {next_row} is done: --resume-from {next_row} goes on"
+            f"{what}; the rows before row {next_row} are imported: continue with --resume-from {next_row}"
         )
 
 
 @click.command("export-orders")
 @_address
-@click.option("--output", default="-", metavar="FILE", help="Where to write; - is standard output.  [default: -]")
+@click.option("--output", default="-", metavar="FILE", help="File to write; - is standard output.  [default: -]")
 @click.option(
     "--format",
     "file_format",
     type=click.Choice(["jsonl"]),
     default="jsonl",
     show_default=True,
-    help="Form of the file.",
+    help="Format of the file.",
 )
 def export_orders(*, address: str, output: str, file_format: str) -> None:  # noqa: ARG001 - there is one format so far
-    """Export all orders with their items, as they are at one moment: an order on each line, in protobuf's JSON.
+    """Export a consistent snapshot of all orders with their items, one order a line, in the JSON format of protobuf.
 
-    FILE appears only when it is whole.
+    FILE appears only when it is complete.
     """
-    with grpc.insecure_channel(address, options=_KEEPALIVE) as channel, _written(output) as file:
+    with grpc.insecure_channel(address, options=_KEEPALIVE) as channel, _output_file(output) as file:
         call = OrderServiceStub(channel).ExportOrders(ExportOrdersRequest())
         orders = (order for response in call for order in response.orders)
         hidden = not sys.stderr.isatty()
@@ -160,12 +161,12 @@ def export_orders(*, address: str, output: str, file_format: str) -> None:  # no
                 for order in bar:
                     file.write(MessageToJson(order, preserving_proto_field_name=True, indent=None) + "\n")
         except grpc.RpcError as error:
-            raise click.ClickException(_words_for(_call_of(error), address)) from error
+            raise click.ClickException(_description(_failed_call(error), address)) from error
 
 
 @contextmanager
-def _written(output: str) -> Iterator[TextIO]:
-    """Give a file to write that gets its name when the block ends well."""
+def _output_file(output: str) -> Iterator[TextIO]:
+    """Give a file to write, which gets its name when the block ends without an error."""
     if output == "-":
         yield sys.stdout
         return
@@ -181,12 +182,12 @@ def _written(output: str) -> Iterator[TextIO]:
         part.unlink(missing_ok=True)
 
 
-def _call_of(error: grpc.RpcError) -> grpc.Call:
-    # What gRPC raises is the call that failed, though its types do not say so.
+def _failed_call(error: grpc.RpcError) -> grpc.Call:
+    # The error that gRPC raises is the failed call itself, which its type does not say.
     return cast("grpc.Call", error)
 
 
-def _words_for(call: grpc.Call, address: str) -> str:
+def _description(call: grpc.Call, address: str) -> str:
     trailers = dict(call.trailing_metadata())
     if call.code() == grpc.StatusCode.UNAVAILABLE and "grpc-status-details-bin" not in trailers:
         return f"no service answers at {address}"

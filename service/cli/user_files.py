@@ -1,4 +1,4 @@
-"""Files of users to import: CSV with a header, or JSON lines; and files of the rows that were rejected."""
+"""Files of users to import, as CSV with a header or as JSON lines, and files of the rows that were rejected."""
 
 import csv
 import json
@@ -9,23 +9,27 @@ from io import TextIOWrapper
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, NamedTuple, Protocol, Self, TextIO
 
 from commerce.users.v1.user_import_pb2 import UserImportRow
 from google.protobuf.json_format import ParseDict, ParseError
 
 COLUMNS = ("email", "username", "full_name", "superuser", "bio", "avatar_url", "password")
-_REJECTION = ("_row", "_reason", "_field", "_message")
+_PROFILE_COLUMNS = ("bio", "avatar_url")
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 class FileError(Exception):
-    """A file cannot be read or written; the message is one line."""
+    """A file cannot be read or written. The message is one line."""
+
+
+class RowError(ValueError):
+    """A row cannot be read as a user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a file, as it was written and as a message; `problem` says why it is none."""
+    """One row of a file, as it was written and as a message; `message` is None if `problem` says what is wrong."""
 
     number: int
     original: Any
@@ -33,25 +37,149 @@ class Row:
     problem: str = ""
 
 
+class Rejection(NamedTuple):
+    """Why a row was rejected; each field is a column in the file of rejected rows, after an underscore."""
+
+    row: int
+    reason: str
+    field: str
+    message: str
+
+
+_REJECTION_COLUMNS = tuple(f"_{name}" for name in Rejection._fields)
+
+
+class _Format(Protocol):
+    """How rows are written in a file: as lists of cells, or as lines of JSON."""
+
+    newline: str | None
+
+    def originals(self, file: TextIO) -> Iterator[Any]:
+        """Yield each row that is not empty, as it is written in the file; raises FileError."""
+
+    def values(self, original: Any) -> dict[str, Any]:  # noqa: ANN401 - what `originals` yields
+        """Return the fields of a row, as JSON has them; raises RowError."""
+
+    def write_header(self, file: TextIO) -> None:
+        """Write what comes before the first rejected row."""
+
+    def write_rejected(self, file: TextIO, rejection: Rejection, original: Any) -> None:  # noqa: ANN401 - likewise
+        """Write a rejected row."""
+
+
+class _Csv:
+    # The csv module reads and writes line breaks itself.
+    newline: str | None = ""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._header: list[str] = []
+
+    def originals(self, file: TextIO) -> Iterator[list[str]]:
+        reader = csv.reader(file)
+        try:
+            self._header = [name.strip() for name in next(reader, [])]
+            self._check_header()
+            yield from (cells for cells in reader if cells)
+        except csv.Error as error:
+            raise FileError(f"{self._path}: line {reader.line_num}: {error}") from error
+
+    def _check_header(self) -> None:
+        names = [name for name in self._header if not name.startswith("_")]
+        if unknown := [name for name in names if name not in COLUMNS]:
+            raise FileError(f"{self._path}: unknown column {unknown[0]!r}; allowed columns: {', '.join(COLUMNS)}")
+        if len(set(names)) < len(names):
+            raise FileError(f"{self._path}: two columns have the same name")
+        if missing := {"email", "username"} - set(names):
+            raise FileError(f"{self._path}: column {min(missing)!r} is missing")
+
+    def values(self, cells: Sequence[str]) -> dict[str, Any]:
+        if len(cells) != len(self._header):
+            raise RowError(f"the row has {len(cells)} columns, and the header has {len(self._header)}")
+        values: dict[str, Any] = {
+            name: cell for name, cell in zip(self._header, cells, strict=True) if name in COLUMNS and cell
+        }
+        values["profile"] = {name: values.pop(name) for name in _PROFILE_COLUMNS if name in values}
+        if "superuser" in values:
+            values["superuser"] = _boolean("superuser", values["superuser"])
+        return values
+
+    def write_header(self, file: TextIO) -> None:
+        csv.writer(file).writerow([*_REJECTION_COLUMNS, *self._without_rejection(self._header)])
+
+    def write_rejected(self, file: TextIO, rejection: Rejection, cells: Sequence[str]) -> None:
+        csv.writer(file).writerow([*rejection, *self._without_rejection(cells)])
+
+    def _without_rejection(self, cells: Sequence[str]) -> list[str]:
+        """Return the cells of a row, without those that an earlier rejection has added."""
+        # A row may have fewer or more cells than the header.
+        names = zip_longest(self._header[: len(cells)], cells)
+        return [cell for name, cell in names if name not in _REJECTION_COLUMNS]
+
+
+class _JsonLines:
+    newline: str | None = None
+
+    def originals(self, file: TextIO) -> Iterator[str]:
+        yield from (text for line in file if (text := line.strip()))
+
+    def values(self, text: str) -> dict[str, Any]:
+        return {name: value for name, value in _json_object(text).items() if not name.startswith("_")}
+
+    def write_header(self, file: TextIO) -> None:
+        """Write nothing: the file has no header."""
+
+    def write_rejected(self, file: TextIO, rejection: Rejection, text: str) -> None:
+        try:
+            original = _json_object(text)
+        except RowError:
+            original = {"_line": text}
+        clean = {name: value for name, value in original.items() if name not in _REJECTION_COLUMNS}
+        rejected = dict(zip(_REJECTION_COLUMNS, rejection, strict=True)) | clean
+        file.write(json.dumps(rejected, ensure_ascii=False) + "\n")
+
+
+def _boolean(column: str, cell: str) -> bool:
+    try:
+        return _BOOLEANS[cell.lower()]
+    except KeyError:
+        raise RowError(f"{column} must be true or false") from None
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise RowError(f"the line is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise RowError("the line is not a JSON object")
+    return found
+
+
 class ImportFile:
     """Reads the rows of a file one by one.
 
     Raises:
-        FileError: the file is of no kind that is known, or its header is wrong.
+        FileError: the file name has an unknown ending, or the header is wrong.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.is_csv = path.suffix.lower() == ".csv"
-        if not self.is_csv and path.suffix.lower() != ".jsonl":
-            raise FileError(f"{path} must end in .csv or .jsonl")
-        self.header: list[str] = []
+        self.format: _Format
+        match path.suffix.lower():
+            case ".csv":
+                self.format = _Csv(path)
+            case ".jsonl":
+                self.format = _JsonLines()
+            case _:
+                raise FileError(f"{path} must end in .csv or .jsonl")
 
     def __enter__(self) -> Self:
         self._bytes = self.path.open("rb")
-        newline = "" if self.is_csv else None
-        # What is not UTF-8 survives until its row is rejected, and is written there as it was.
-        self._file = TextIOWrapper(self._bytes, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+        # Bytes that are not UTF-8 survive until their row is rejected, and are then written as they were.
+        self._file = TextIOWrapper(
+            self._bytes, encoding="utf-8-sig", errors="surrogateescape", newline=self.format.newline
+        )
         return self
 
     def __exit__(
@@ -64,73 +192,22 @@ class ImportFile:
         return self._bytes.tell()
 
     def __iter__(self) -> Iterator[Row]:
-        lines = self._csv_rows() if self.is_csv else self._json_lines()
-        for number, (original, values, problem) in enumerate(lines, 1):
-            if problem:
-                yield Row(number, original, None, problem)
-                continue
+        for number, original in enumerate(self.format.originals(self._file), 1):
             try:
-                yield Row(number, original, ParseDict(values, UserImportRow()))
+                yield Row(number, original, ParseDict(self.format.values(original), UserImportRow()))
             except (ParseError, ValueError) as error:
                 yield Row(number, original, None, " ".join(str(error).split()))
 
-    def _csv_rows(self) -> Iterator[tuple[list[str], dict[str, Any], str]]:
-        reader = csv.reader(self._file)
-        try:
-            self.header = [name.strip() for name in next(reader, [])]
-            self._check_header()
-            for cells in reader:
-                if not cells:
-                    continue
-                problem = ""
-                if len(cells) != len(self.header):
-                    problem = f"has {len(cells)} columns, not the {len(self.header)} of the header"
-                row = {name: cell for name, cell in zip(self.header, cells, strict=False) if name in COLUMNS and cell}
-                superuser = row.pop("superuser", "")
-                values: dict[str, Any] = {name: row[name] for name in row if name not in {"bio", "avatar_url"}}
-                values["profile"] = {name: row[name] for name in ("bio", "avatar_url") if name in row}
-                if superuser:
-                    values["superuser"] = _BOOLEANS.get(superuser.lower())
-                    if values["superuser"] is None:
-                        problem = problem or "superuser must be true or false"
-                yield cells, values, problem
-        except csv.Error as error:
-            raise FileError(f"{self.path}: line {reader.line_num}: {error}") from error
-
-    def _check_header(self) -> None:
-        names = [name for name in self.header if not name.startswith("_")]
-        if unknown := [name for name in names if name not in COLUMNS]:
-            raise FileError(f"{self.path}: column {unknown[0]!r} is none of {', '.join(COLUMNS)}")
-        if len(set(names)) < len(names):
-            raise FileError(f"{self.path}: two columns have one name")
-        if missing := {"email", "username"} - set(names):
-            raise FileError(f"{self.path}: there is no column {min(missing)!r}")
-
-    def _json_lines(self) -> Iterator[tuple[Any, dict[str, Any], str]]:
-        for line in self._file:
-            text = line.strip()
-            if not text:
-                continue
-            try:
-                found = json.loads(text)
-            except ValueError as error:
-                yield text, {}, f"is not JSON: {error}"
-                continue
-            if isinstance(found, dict):
-                yield found, {name: value for name, value in found.items() if not name.startswith("_")}, ""
-            else:
-                yield text, {}, "is not a JSON object"
-
 
 class Rejects:
-    """Writes rejected rows as they were, each with its number and the reason. There is no file unless there is one."""
+    """Writes rejected rows as they were, each with its number and the reason. The first one creates the file."""
 
     def __init__(self, path: Path, source: ImportFile, *, append: bool) -> None:
         if path.resolve() == source.path.resolve():
             raise FileError(f"{path} cannot take the rejected rows: it is the file to import")
         self.count = 0
         self._path = path
-        self._source = source
+        self._format = source.format
         self._append = append
         self._file: TextIO | None = None
 
@@ -146,29 +223,17 @@ class Rejects:
     def add(self, row: Row, reason: str, field: str, message: str) -> None:
         """Write a row; raises FileError."""
         self.count += 1
-        rejection = (row.number, reason, field, message)
         try:
-            file = self._file = self._file or self._open()
-            if self._source.is_csv:
-                csv.writer(file).writerow([*rejection, *self._without_rejection(row.original)])
-            else:
-                original = row.original if isinstance(row.original, dict) else {"_line": row.original}
-                clean = {name: value for name, value in original.items() if name not in _REJECTION}
-                rejected = dict(zip(_REJECTION, rejection, strict=True)) | clean
-                file.write(json.dumps(rejected, ensure_ascii=False) + "\n")
+            self._file = self._file or self._open()
+            self._format.write_rejected(self._file, Rejection(row.number, reason, field, message), row.original)
         except OSError as error:
             raise FileError(f"{self._path}: {error.strerror}") from error
 
     def _open(self) -> TextIO:
-        # Rows can hold passwords.
+        # Only the user who runs the command may read it: rows can hold passwords.
         flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if self._append else os.O_TRUNC)
         handle = os.open(self._path, flags, 0o600)
         file = os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="")
-        if self._source.is_csv and file.tell() == 0:
-            csv.writer(file).writerow([*_REJECTION, *self._without_rejection(self._source.header)])
+        if file.tell() == 0:
+            self._format.write_header(file)
         return file
-
-    def _without_rejection(self, cells: Sequence[str]) -> list[str]:
-        """Return cells without those about an earlier rejection, and whatever is beyond the header."""
-        names = zip_longest(self._source.header[: len(cells)], cells)
-        return [cell for name, cell in names if name not in _REJECTION]

@@ -39,6 +39,8 @@ class Database:
         encoders: make the encoded messages that are written with users and orders; None writes none.
         replica: a replica to read from; it is closed with the database.
         prefers_replica: returns whether the running call prefers the replica for its reads.
+        batched_reads: whether concurrent reads by id share a statement.
+        hold_connection: whether one connection is held between single statements.
     """
 
     def __init__(
@@ -48,12 +50,20 @@ class Database:
         replica: Replica | None = None,
         *,
         prefers_replica: Callable[[], bool] = lambda: False,
+        batched_reads: bool = True,
+        hold_connection: bool = True,
     ) -> None:
         self.engine = create_engine(settings)
         # A pool of its own: a probe must not wait for calls, or a busy pool would look like a lost database.
         self._probe_engine = create_engine(settings, pool_size=1)
         self._replica = replica
-        reader = self._reader = Reader(self.engine, replica, prefers_replica=prefers_replica, hold_connection=True)
+        reader = self._reader = Reader(
+            self.engine,
+            replica,
+            prefers_replica=prefers_replica,
+            batched_reads=batched_reads,
+            hold_connection=hold_connection,
+        )
         self._numbers = OrderNumbers(reader)
         self._encoders = encoders or NO_ENCODED_MESSAGES
         self._load_encoded_order = reader.batched_loader(ENCODED_ORDERS_BY_IDS, "ids")

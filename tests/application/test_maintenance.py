@@ -16,14 +16,14 @@ from tests.support.servers import running_server
 
 
 async def expire(server: Server, now: datetime) -> int:
-    store = server.store
+    store = server.database
     return await expire_holds(
         lambda: store.unit_of_work(actor="gc", request=None, time_left=lambda: 5), store.maintenance_queries, now
     )
 
 
 async def purge(server: Server, now: datetime) -> tuple[int, int]:
-    store = server.store
+    store = server.database
     return await purge_deleted_users(
         lambda: store.unit_of_work(actor="gc", request=None, time_left=lambda: 5), store.maintenance_queries, now
     )

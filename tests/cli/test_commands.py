@@ -95,7 +95,7 @@ async def test_gc_sweeps_answers_that_are_older_than_a_day_and_no_others(databas
     await insert_request_ids(database_url, 3, "23 hours")
     finished = await run_command("gc", database_url=database_url)
     assert (finished.status, finished.stderr) == (0, "")
-    assert f"swept {expired} expired request ids\n" in finished.stdout
+    assert f"deleted {expired} expired request ids\n" in finished.stdout
     assert await remaining(database_url) == 3
 
 

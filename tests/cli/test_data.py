@@ -179,9 +179,9 @@ async def test_fail_stops_at_the_conflict_and_says_where_to_go_on(
     ("name", "text", "problem"),
     [
         ("users.txt", "email\n", "must end in .csv or .jsonl"),
-        ("users.csv", "", "there is no column 'email'"),
-        ("users.csv", "email,username,fullname\n", "column 'fullname' is none of email, username"),
-        ("users.csv", "email,username,email\n", "two columns have one name"),
+        ("users.csv", "", "column 'email' is missing"),
+        ("users.csv", "email,username,fullname\n", "unknown column 'fullname'; allowed columns: email, username"),
+        ("users.csv", "email,username,email\n", "two columns have the same name"),
         ("users.csv", "email,username\n\0,x\n" + '"' + "x" * 200_000 + '",y\n', "field larger than field limit"),
     ],
 )

@@ -135,7 +135,7 @@ async def test_a_full_pool_is_not_a_lost_database(database_url: str) -> None:
             await observer.until_waiting(1)
             with fails(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
                 await clients.users.GetUser(request)
-            assert await server.store.problem() is None
+            assert await server.database.problem() is None
         await call
 
 

@@ -23,6 +23,7 @@ class StatementReader:
         engine: connects to the primary.
         replica: answers the reads of calls that prefer it.
         prefers_replica: returns whether the running call prefers the replica; asked before each read.
+        batched_reads: whether concurrent loads by id share a statement.
         hold_connection: as for `StatementExecutor`; the connection is held until `drain`.
     """
 
@@ -32,11 +33,13 @@ class StatementReader:
         replica: Replica | None = None,
         *,
         prefers_replica: Callable[[], bool] = lambda: False,
+        batched_reads: bool = True,
         hold_connection: bool = False,
     ) -> None:
         self.executor = StatementExecutor(engine, hold_connection=hold_connection)
         self._replica = replica
         self._prefers_replica = prefers_replica
+        self._batched_reads = batched_reads
         self.shielded_tasks = ShieldedTasks(lambda error: isinstance(error, StoreError | Overloaded))
 
     async def all(
@@ -53,12 +56,16 @@ class StatementReader:
         return rows[0] if rows else None
 
     def batched_loader(self, statement: Statement, name: str) -> Callable[[Id], Awaitable[Any]]:
-        """Return a function that loads the row with an id, or None; ids of several callers share a statement.
+        """Return a function that loads the row with an id, or None.
+
+        With `batched_reads`, the ids of several callers share a statement.
 
         Args:
             statement: returns the rows with these ids.
             name: the statement's parameter for the ids.
         """
+        if not self._batched_reads:
+            return lambda row_id: self.first(statement, {name: [row_id]})
         executor, replica, prefers_replica = self.executor, self._replica, self._prefers_replica
         primary_loader = BatchedLoader(lambda ids: executor.fetch(statement, {name: ids}), self.shielded_tasks)
         if replica is None:

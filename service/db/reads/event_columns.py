@@ -11,8 +11,8 @@ from service.domain.orders import OrderStatus
 def event_columns(event: FromClause, order: FromClause | None = None) -> list[ColumnElement[Any]]:
     """Return the columns of an event: those of `events`, with missing values filled in.
 
-    An earlier release wrote events of orders without `user_id` and `status`. Both are read from the order as it is now, but
-    the status from the type of the event where that implies one.
+    An earlier release wrote events of orders without `user_id` and `status`. Both are read from the order as it is now,
+    but the status from the type of the event where that implies one.
 
     Args:
         event: the rows of events.

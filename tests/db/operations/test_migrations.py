@@ -107,7 +107,7 @@ async def test_the_migrations_as_sql_make_the_same_schema(empty_database_url: st
 async def test_of_four_processes_that_migrate_at_once_one_does_it(empty_database_url: str, database_url: str) -> None:
     ended = await asyncio.gather(*(run_command("migrate", database_url=empty_database_url) for _ in range(4)))
     assert [process.status for process in ended] == [0, 0, 0, 0], ended
-    assert sorted(process.stdout for process in ended) == ["migrated\n", *["there was nothing to migrate\n"] * 3]
+    assert sorted(process.stdout for process in ended) == ["migrated\n", *["nothing to migrate\n"] * 3]
     assert await schema_of(empty_database_url) == await schema_of(database_url)
 
 
@@ -141,8 +141,8 @@ async def test_a_schema_of_a_later_build_is_good_enough_and_left_alone(database_
     check, again = await asyncio.gather(
         run_command("migrate", "--check", database_url=database_url), run_command("migrate", database_url=database_url)
     )
-    assert (check.status, check.stdout) == (0, "the schema is what this build needs\n")
-    assert (again.status, again.stdout) == (0, "there was nothing to migrate\n")
+    assert (check.status, check.stdout) == (0, "the schema is up to date\n")
+    assert (again.status, again.stdout) == (0, "nothing to migrate\n")
 
 
 async def test_a_migration_that_a_reader_blocks_gives_way_and_tries_again(database_url: str) -> None:

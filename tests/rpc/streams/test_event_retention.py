@@ -115,9 +115,9 @@ async def test_gc_keeps_events_for_as_long_as_it_is_told(
     async def swept() -> str:
         ran = await invoke_command("gc")
         assert ran.status == 0, ran
-        (line,) = (line for line in ran.stdout.splitlines() if line.endswith(" old events"))
+        (line,) = (line for line in ran.stdout.splitlines() if line.endswith(" expired events"))
         return line
 
-    assert await swept() == "swept 0 old events"
+    assert await swept() == "deleted 0 expired events"
     monkeypatch.setenv("COMMERCE_EVENT_RETENTION_DAYS", "88")
-    assert await swept() == "swept 2 old events"
+    assert await swept() == "deleted 2 expired events"

@@ -1,0 +1,76 @@
+"""The commands that maintain the data: periodic maintenance, and the check of the ledger."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from service.application.maintenance import backfill_encoded_users, expire_holds, purge_deleted_users
+from service.application.ports.unit_of_work import UnitOfWork
+from service.cli.migrate import check_schema
+from service.cli.running import one_line_errors, run, single_connection
+from service.config import DatabaseSettings, GcSettings, LogSettings, load
+from service.db.database import Database
+from service.db.operations.ledger import ledger_differences
+from service.db.operations.retention import delete_expired_events, delete_expired_request_ids
+from service.observability.logs import configure_logging
+from service.server import MESSAGE_ENCODERS
+
+
+@click.command()
+def gc() -> None:
+    """Run periodic maintenance; schedule hourly. Also backfills encoded messages.
+
+    Releases credit held for orders that were not confirmed in time; purges users 30 days after their deletion, except
+    those with open orders or credit; deletes request ids after 24 hours; and deletes events after
+    COMMERCE_EVENT_RETENTION_DAYS (90), except those that a relay has not published yet. Several processes may run this
+    at the same time.
+    """
+    with one_line_errors():
+        configure_logging(load(LogSettings))
+        settings = load(GcSettings)
+        run(check_schema(settings))
+        for line in run(_gc(settings)):
+            click.echo(line)
+
+
+async def _gc(settings: GcSettings) -> list[str]:
+    database = Database(settings, MESSAGE_ENCODERS)
+    now = datetime.now(UTC)
+
+    def unit_of_work() -> AbstractAsyncContextManager[UnitOfWork]:
+        return database.unit_of_work(actor="gc", request=None, time_left=lambda: settings.db_statement_timeout)
+
+    try:
+        expired = await expire_holds(unit_of_work, database.maintenance_queries, now)
+        purged, in_use = await purge_deleted_users(unit_of_work, database.maintenance_queries, now)
+        request_ids = await delete_expired_request_ids(database.engine)
+        events = await delete_expired_events(database.engine, timedelta(days=settings.event_retention_days))
+        encoded = await backfill_encoded_users(unit_of_work)
+    finally:
+        await database.close()
+    return [
+        f"released the expired credit holds of {expired} orders",
+        f"purged {purged} deleted users; {in_use} others have open orders or credit",
+        f"deleted {request_ids} expired request ids",
+        f"deleted {events} expired events",
+        f"stored the encoded messages of {encoded} users",
+    ]
+
+
+@click.command("verify-ledger")
+def verify_ledger() -> None:
+    """Compare every credit balance with the sum of its entries; fail and print each difference."""
+    with one_line_errors():
+        differences = run(_ledger_differences(load(DatabaseSettings)))
+        for difference in differences:
+            click.echo(difference, err=True)
+        if differences:
+            raise click.ClickException(f"the ledger has {len(differences)} differences")
+        click.echo("every balance is the sum of its entries")
+
+
+async def _ledger_differences(settings: DatabaseSettings) -> Sequence[str]:
+    async with single_connection(settings) as engine:
+        return await ledger_differences(engine)

@@ -1,0 +1,45 @@
+"""The command that migrates the schema."""
+
+import click
+
+from service.cli.running import one_line_errors, run, single_connection
+from service.config import DatabaseSettings, load
+from service.db.operations import migrate as migrations
+from service.db.operations.readiness import readiness_problem
+from service.server import StartError
+
+
+@click.command()
+@click.argument("revision", default="head")
+@click.option("--check", is_flag=True, help="Change nothing; fail if this build cannot serve the current schema.")
+def migrate(*, revision: str, check: bool) -> None:
+    """Migrate the schema to REVISION, by default the newest.
+
+    Several processes may run this at the same time: one migrates, and the others wait for it.
+    """
+    with one_line_errors():
+        settings = load(DatabaseSettings)
+        if check:
+            run(check_schema(settings))
+            click.echo("the schema is up to date")
+        else:
+            migrated = run(migrate_schema(settings, revision))
+            click.echo("migrated" if migrated else "nothing to migrate")
+
+
+async def migrate_schema(settings: DatabaseSettings, revision: str) -> bool:
+    """Migrate the schema to a revision, and return whether there was anything to do; raises MigrationError."""
+    if settings.pgbouncer_mode != "none":
+        raise migrations.MigrationError(
+            "migrating takes a session lock, which PgBouncer does not support in transaction mode: set DATABASE_URL to"
+            " PostgreSQL itself, and unset COMMERCE_PGBOUNCER_MODE"
+        )
+    async with single_connection(settings) as engine:
+        return await migrations.upgrade(engine, revision)
+
+
+async def check_schema(settings: DatabaseSettings) -> None:
+    """Raise StartError if this build cannot use the database."""
+    async with single_connection(settings) as engine:
+        if problem := await readiness_problem(engine):
+            raise StartError(problem)

@@ -1,0 +1,49 @@
+"""How commands run: the coroutine of a command, its database connection, and its errors in one line."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+import click
+import uvloop
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.application.ports.errors import StoreError
+from service.config import DatabaseSettings, SettingsError
+from service.db.connections.engine import create_engine
+from service.db.operations.migrate import MigrationError
+from service.db.operations.readiness import describe_store_error
+from service.devtools.embedded_postgres import EmbeddedPostgresError
+from service.server import StartError
+
+T = TypeVar("T")
+
+_EXPECTED = (SettingsError, StartError, MigrationError, EmbeddedPostgresError)
+
+
+def run(work: Coroutine[Any, Any, T], new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop) -> T:
+    """Run a coroutine to its end on a new event loop, and return its result."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(work)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn an expected error of the block into one line on standard error and exit status 1."""
+    try:
+        yield
+    except _EXPECTED as error:
+        raise click.ClickException(str(error)) from error
+    except StoreError as error:
+        raise click.ClickException(describe_store_error(error)) from error
+
+
+@asynccontextmanager
+async def single_connection(settings: DatabaseSettings) -> AsyncIterator[AsyncEngine]:
+    """Give an engine of at most one connection, which is closed after the block."""
+    engine = create_engine(settings, pool_size=1)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()

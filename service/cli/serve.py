@@ -1,0 +1,68 @@
+"""The command that serves."""
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from service.cli.migrate import migrate_schema
+from service.cli.running import one_line_errors, run
+from service.config import DevelopmentSettings, LogSettings, ServerSettings, load
+from service.devtools.embedded_postgres import embedded_postgres
+from service.observability.logs import configure_logging
+from service.rpc.call_context import x_request_id
+from service.server import Server, new_event_loop
+
+_DEVELOPMENT_WELCOME = """
+The user and order service listens on {address} with a database in {data_dir}.
+In another terminal, with grpcurl or with `.venv/bin/buf curl --protocol grpc --http2-prior-knowledge`:
+
+  grpcurl -plaintext {address} list
+  grpcurl -plaintext -d '{{"user": {{"email": "ada@example.com", "username": "ada"}}, "password": "correct horse"}}' \\
+      {address} commerce.users.v1.UserService/CreateUser
+  grpcurl -plaintext -d '{{"username": "ada"}}' {address} commerce.users.v1.UserService/GetUser
+
+docs/tour.md continues from here. Ctrl-C stops the service; the data stays. Other programs connect to the database with
+DATABASE_URL='{database_url}'
+"""
+
+
+@click.command()
+@click.option(
+    "--dev",
+    is_flag=True,
+    help="Start an embedded PostgreSQL with its data in COMMERCE_DATA_DIR, migrate it, and serve.",
+)
+@click.option("--host", help="Address to listen on, instead of COMMERCE_HOST (127.0.0.1).")
+@click.option("--port", type=int, help="Port to listen on, instead of COMMERCE_PORT (50051); 0 selects a free one.")
+def serve(*, dev: bool, host: str | None, port: int | None) -> None:
+    """Serve until SIGTERM or Ctrl-C; a second signal stops immediately.
+
+    The first signal drains the server: its health becomes NOT_SERVING, clients are moved away by GOAWAY as their
+    connections reach the maximum age, and running calls end.
+    """
+    with one_line_errors():
+        configure_logging(load(LogSettings), call_id=x_request_id)
+        if not dev:
+            settings = load(ServerSettings, host=host, port=port)
+            run(_serve(settings), partial(new_event_loop, settings))
+            return
+        development = load(DevelopmentSettings)
+        with embedded_postgres(development.data_dir, bin_dir=development.postgres_bin) as database_url:
+            # There is no other server to move clients to, so Ctrl-C need not wait for their connections to age.
+            settings = load(
+                ServerSettings, DATABASE_URL=database_url, host=host, port=port, max_connection_age=0, shutdown_grace=1
+            )
+            run(migrate_schema(settings, "head"))
+            run(_serve(settings, development.data_dir), partial(new_event_loop, settings))
+
+
+async def _serve(settings: ServerSettings, data_dir: Path | None = None) -> None:
+    server = Server(settings)
+    await server.start()
+    if data_dir is not None:
+        address = f"{settings.host}:{server.port}"
+        # Only SQLAlchemy understands the name of a driver in the URL.
+        url = settings.database_url.get_secret_value().replace("+asyncpg", "")
+        click.echo(_DEVELOPMENT_WELCOME.format(address=address, data_dir=data_dir, database_url=url))
+    await server.wait_until_signalled()
