@@ -106,6 +106,14 @@ QUICKLY = -p no:xdist -p no:pytest_cov
 test-cluster: $(READY) ## Keep a migrated PostgreSQL running, which `make tests T=...` then uses (data in .test-cluster)
 	@exec $(BIN)/python -m tests.support.cluster
 
+.PHONY: sql
+sql: $(READY) ## Rewrite the golden files of SQL statements in tests/sql
+	COMMERCE_TEST_REWRITE_SQL=1 $(BIN)/pytest $(QUICKLY) -q tests/sql
+
+.PHONY: explain
+explain: $(READY) ## Print the statements of METHOD=ConfirmOrder, or another method, with PostgreSQL's plans
+	@$(BIN)/python -m tests.sql.explain $(METHOD)
+
 .PHONY: faults
 faults: $(READY) ## Kill a server under a watch twenty times: longer than the tests do
 	COMMERCE_TEST_KILLS=20 $(BIN)/pytest --no-cov --timeout 3600 tests/process/test_watch_crash.py tests/process/test_crash.py
