@@ -159,8 +159,8 @@ class Server:
         self._server = AcceptingServer(
             methods,
             _options(settings),
-            accept=settings.accept_mode,
-            accepts=settings.pending_accepts,
+            accept_mode=settings.accept_mode,
+            pending_accepts=settings.pending_accepts,
             reuse_port=settings.reuse_port,
         )
         if settings.scheduling == "batch":
@@ -169,7 +169,7 @@ class Server:
         self._watch = asyncio.create_task(self._readiness.watch())
         await self._server.start()
         freeze_garbage_collector()
-        log.info("serving", host=settings.host, port=self.port, accept=self._server.accept)
+        log.info("serving", host=settings.host, port=self.port, accept_mode=self._server.accept_mode)
 
     async def _listen(self) -> None:
         host, port = self.settings.host, self.settings.port
