@@ -34,9 +34,21 @@ test: lint types layers protos breaking migrations dockerfile peers tests ## Run
 	else echo "bench-smoke is left out: gcc or the headers of nghttp2 (libnghttp2-dev) are missing"; fi
 
 .PHONY: lint
-lint: $(READY) ## Check the style of the code (ruff)
+lint: $(READY) phrases ## Check the style of the code (ruff), spelling and words (typos, .phrases)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/typos
+
+# What is checked for phrases: everything that is written here by hand, and may not name them.
+PROSE = . ':!client/buf' ':!client/commerce' ':!protos/third_party' ':!requirements' ':!*.lock' ':!*-lock.json' \
+	':!LICENSE' ':!CHANGELOG.md' ':!docs/glossary.md' ':!.phrases' ':!.typos.toml'
+
+.PHONY: phrases
+phrases:
+	@found=0; while IFS= read -r line; do \
+	    case $$line in '#'* | '') continue ;; esac; \
+	    ! git grep --untracked --color=auto -InwiE "$${line%% -> *}" -- $(PROSE) || { found=1; echo "write instead: $${line##* -> }"; }; \
+	done <.phrases; exit $$found
 
 .PHONY: types
 types: $(READY) ## Check types (mypy --strict)
@@ -77,14 +89,16 @@ migrations: $(READY) ## Check that migrations take no lock for long (squawk)
 
 .PHONY: dockerfile
 dockerfile: $(READY) ## Check the style of the Dockerfiles (hadolint)
-	$(BIN)/hadolint Dockerfile
+	$(BIN)/hadolint Dockerfile .devcontainer/Dockerfile
 
 ##@ Test
 
 .PHONY: tests
 tests: $(READY) ## Run all tests with branch coverage; some, quickly: make tests T=tests/rpc/test_users.py[::test_name]
-	$(BIN)/pytest $(if $(T),$(QUICKLY) $(T),-n 2 --dist loadfile --cov=service) $(ARGS)
+	$(BIN)/pytest $(if $(T),$(QUICKLY) $(T),$(ALL)) $(ARGS)
 
+# A worker that crashed is not replaced: its successor would begin with the same test.
+ALL = -n 2 --dist loadfile --max-worker-restart 0 --cov=service
 # In this process and without coverage: neither plugin is even loaded.
 QUICKLY = -p no:xdist -p no:pytest_cov
 
@@ -94,7 +108,7 @@ test-cluster: $(READY) ## Keep a migrated PostgreSQL running, which `make tests 
 
 .PHONY: faults
 faults: $(READY) ## Kill a server under a watch twenty times: longer than the tests do
-	COMMERCE_TEST_KILLS=20 $(BIN)/pytest --no-cov tests/process/test_watch_crash.py tests/process/test_crash.py
+	COMMERCE_TEST_KILLS=20 $(BIN)/pytest --no-cov --timeout 3600 tests/process/test_watch_crash.py tests/process/test_crash.py
 
 # The program that makes the calls is in C.
 CAN_BUILD_LOAD = echo '\#include <nghttp2/nghttp2.h>' | gcc -E - >/dev/null 2>&1

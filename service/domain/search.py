@@ -18,7 +18,11 @@ class SearchQuery:
 
     @classmethod
     def parse(cls, text: str, field: str) -> "SearchQuery":
-        """Return the query that a text says; raises InvalidField for `field` where it has no word."""
+        """Return the query that a text says; raises InvalidField for `field` where it has no word.
+
+        >>> SearchQuery.parse("ada.lovelace@example", "query").words
+        ('ada', 'lovelace', 'example')
+        """
         words = text.translate(_SEPARATORS).split()
         words = [word for word in words if any(character.isalnum() for character in word)]
         if not words:

@@ -1,14 +1,14 @@
-"""Gives each call its time, its transaction, its retries and, under a request id, its one effect.
+"""Runs each call with its deadline, its unit of work, its retries and, under a request id, its one effect.
 
 A method that declares NO_SIDE_EFFECTS runs without a transaction: each of its statements has a snapshot of its own, and
 goes to the replica if the caller prefers that. Any other method runs in a unit of work, which is committed before the
 response is sent. A method that is listed for the fast path first runs in a unit of work that is one statement; if that
 raises NeedsTransaction, the method runs again in the transactional one. On a retryable error of the database the whole
-method is retried.
+method is retried (`service.rpc.retry`).
 
-A write is a task that the caller's cancellation does not reach (`service.runtime.shielded_tasks`), and so is each
-statement of a read. They end by themselves: PostgreSQL limits each statement of a unit of work to the time that is
-left, and any other to `db_statement_timeout`.
+A write runs in a task that the caller's cancellation does not reach (`service.runtime.shielded_tasks`), and so does
+each statement of a read. They end by themselves: PostgreSQL limits each statement of a unit of work to the time that
+the call has left, and any other statement to `db_statement_timeout`.
 """
 
 import asyncio
@@ -33,20 +33,21 @@ from service.runtime.deadline import Deadline
 
 # The metadata key by which a client chooses the database that answers a read.
 READ_PREFERENCE = "x-read-preference"
-# The work's own limits end it in time; whoever still waits after this much more is told so.
+# PostgreSQL ends the statements of a call at its deadline. If the work has still not ended this much later, the caller
+# is answered without it.
 _GRACE_SECONDS = 2.0
 
 
 class TransactionInterceptor(Interceptor):
-    """Runs each call of ours in its session.
+    """Runs each unary call of this service's own methods, and commits what it writes.
 
     Args:
-        unit_of_work: opens units of work.
-        fast_path: for the methods that can be one statement, by path, what opens a unit of work that is one.
-        signing_key: secret for the digests of request bodies, which may hold passwords.
-        default_deadline: seconds for a call whose caller set none, and at most for any.
-        read_preference: `replica` or `primary`, for reads whose callers do not say.
-        max_response_bytes: largest response to send.
+        unit_of_work: opens transactional units of work.
+        fast_path: opens the units of work that are one statement, by the paths of the methods that try one first.
+        signing_key: key for the digests of request bodies, which may contain passwords.
+        default_deadline: seconds for a call without a deadline, and the maximum for any call.
+        read_preference: `replica` or `primary`, for reads without `x-read-preference`.
+        max_response_bytes: size of the largest response to send.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class TransactionInterceptor(Interceptor):
     ) -> None:
         self._unit_of_work = unit_of_work
         self._fast_path = fast_path
-        # Copied for each body: to begin with the key takes longer than all the rest.
+        # Copied for each body, because hashing the key takes longer than hashing a body.
         self._digest = hmac.new(signing_key, digestmod=hashlib.sha256)
         self._default_deadline = default_deadline
         self._read_preference = read_preference
@@ -69,28 +70,28 @@ class TransactionInterceptor(Interceptor):
         self._shielded_tasks = shielded_tasks()
 
     def wrap(self, method: Method, call: Call) -> Call:
-        """Return the method with its session.
+        """Return the method with its unit of work.
 
-        A method with a stream on either side is left as it is: a stream cannot be run anew, and nothing of the database
-        may be held while a slow reader makes it wait.
+        A method that streams is returned unchanged: a stream cannot be retried as a whole, and a slow reader must not
+        hold a connection to the database.
         """
         if not method.is_ours or method.request_streaming or method.response_streaming:
             return call
         run = self._read if _reads(method) else self._write
 
-        async def in_session(request: Request, context: Context) -> bytes:
-            # gRPC's stub promises a float; without a deadline it is None.
-            sent = cast("float | None", context.time_remaining())
-            if sent is not None and sent <= self._default_deadline:
-                deadline = Deadline(sent, is_callers=True)
+        async def run_with_deadline(request: Request, context: Context) -> bytes:
+            # gRPC's stub promises a float, but without a deadline this is None.
+            seconds_left = cast("float | None", context.time_remaining())
+            if seconds_left is not None and seconds_left <= self._default_deadline:
+                deadline = Deadline(seconds_left, is_callers=True)
             else:
                 deadline = Deadline(self._default_deadline)
             return await run(method, call, request, context, deadline)
 
-        return in_session
+        return run_with_deadline
 
     async def drain(self) -> None:
-        """Wait until all work has ended, also that whose caller has gone; then the database may be left."""
+        """Wait until all writes have ended, including those of callers that have gone; then the database may close."""
         await self._shielded_tasks.drain()
 
     async def _read(self, _method: Method, call: Call, request: Request, context: Context, deadline: Deadline) -> bytes:
@@ -100,8 +101,8 @@ class TransactionInterceptor(Interceptor):
         call_context = current_call()
         call_context.prefers_replica = self._prefers_replica(call_context.metadata)
         reading = retried(attempt, deadline, outcome_known_by_repeating=True)
-        patience = _patience(deadline)
-        return await (reading if patience is None else _within(patience, reading))
+        timeout = _timeout(deadline)
+        return await (reading if timeout is None else _within(timeout, reading))
 
     def _prefers_replica(self, metadata: Mapping[str, str | bytes]) -> bool:
         preference = metadata.get(READ_PREFERENCE, self._read_preference)
@@ -111,32 +112,32 @@ class TransactionInterceptor(Interceptor):
         return preference == "replica"
 
     async def _write(self, method: Method, call: Call, request: Request, context: Context, deadline: Deadline) -> bytes:
-        work = self._written(method, call, request, context, deadline)
-        patience = _patience(deadline)
-        if patience is None:
+        work = self._committed(method, call, request, context, deadline)
+        timeout = _timeout(deadline)
+        if timeout is None:
             return await self._shielded_tasks.run(work)
         return await self._shielded_tasks.result(
-            self._shielded_tasks.start(work), patience=patience, late=OutcomeUnknown
+            self._shielded_tasks.start(work), patience=timeout, late=OutcomeUnknown
         )
 
-    async def _written(
+    async def _committed(
         self, method: Method, call: Call, request: Request, context: Context, deadline: Deadline
     ) -> bytes:
+        """Run a method until its unit of work is committed, and return the response."""
         dry_run = getattr(request, "validate_only", False)
         key = None if dry_run else self._request_key(method, request)
+        fast_path = None if dry_run else self._fast_path.get(method.path)
 
         async def run(open_unit_of_work: UnitOfWorkFactory) -> bytes:
             async with open_unit_of_work(actor=ANONYMOUS, request=key, time_left=deadline) as uow:
                 with using(uow):
                     response = self._serialized(await call(request, context))
                 if dry_run:
-                    # PostgreSQL makes its checks too; leaving without a commit rolls back.
+                    # The constraints of the database are checked too; leaving without a commit rolls back.
                     await uow.flush()
                 else:
                     await uow.commit(response)
                 return response
-
-        fast_path = None if dry_run else self._fast_path.get(method.path)
 
         async def attempt() -> bytes:
             nonlocal fast_path
@@ -144,7 +145,7 @@ class TransactionInterceptor(Interceptor):
                 try:
                     return await run(fast_path)
                 except NeedsTransaction:
-                    # Also for later attempts: what the fast path could not do once, it seldom can a moment later.
+                    # A retry does not try it again: what was in the way may still be there.
                     fast_path = None
             return await run(self._unit_of_work)
 
@@ -154,7 +155,7 @@ class TransactionInterceptor(Interceptor):
             return answer.response
 
     def _serialized(self, response: Message | bytes | None) -> bytes:
-        # Here, so that a response too large for the caller is known before the commit.
+        # Before the commit, so that a call whose response is too large to send writes nothing.
         data = response.SerializeToString() if isinstance(response, Message) else b""
         if len(data) > self._max_response_bytes:
             raise ResponseTooLarge
@@ -164,16 +165,16 @@ class TransactionInterceptor(Interceptor):
         request_id = getattr(request, "request_id", "")
         if not request_id:
             return None
-        # Deterministic: the order of a map's entries is not part of the body. Keyed: a password cannot be guessed from
-        # it.
+        # Deterministic, because the order of a map's entries is no part of the body. With a key, because without one a
+        # password could be guessed from the digest (ADR 3).
         body = request.SerializeToString(deterministic=True)
         digest = self._digest.copy()
         digest.update(method.path.encode() + b"\0" + body)
         return RequestKey(ANONYMOUS, method.path, UUID(request_id), digest.digest())
 
 
-def _patience(deadline: Deadline) -> float | None:
-    """Return how many seconds to wait for work, None for ever: when a caller's deadline has passed, gRPC cancels."""
+def _timeout(deadline: Deadline) -> float | None:
+    """Return how many seconds to wait for work; None for a caller's own deadline, at which gRPC cancels the call."""
     return None if deadline.is_callers else max(0.0, deadline()) + _GRACE_SECONDS
 
 

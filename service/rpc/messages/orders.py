@@ -83,7 +83,7 @@ class OrderMessageCache:
         self._built = WeakKeyDictionary()
 
     def message(self, order: Order | EncodedOrder) -> OrderMessage:
-        """Return the same as `order_message`. The caller must not change it."""
+        """Return the same as `order_message`. Do not change the message: it is shared."""
         values = _values_of(order)
         built = self._built.get(order)
         if built and built[0] == values:

@@ -129,7 +129,7 @@ def _outcomes_in_order(chunk: Sequence[_Row], written: Iterable[Outcome]) -> lis
     """Return the outcomes of all rows of a chunk, in its order.
 
     Args:
-        chunk: the rows, of which the invalid ones have their outcome already.
+        chunk: the rows; the outcome of an invalid one is its error.
         written: the outcomes of the valid rows; fewer than these if a conflict ended the import, and then the result
             ends before the next valid row.
     """
