@@ -246,7 +246,7 @@ async def test_no_call_fails_while_a_balancer_sends_new_connections_to_another_s
 @pytest.mark.parametrize(("setting", "way"), [("auto", "calls"), ("listeners", "listeners")])
 async def test_the_log_says_how_calls_are_taken(database_url: str, setting: str, way: str) -> None:
     async with serving(database_url, accept_mode=setting) as process:
-        assert (await process.until_logged("serving"))["accept"] == way
+        assert (await process.until_logged("serving"))["accept_mode"] == way
 
 
 async def test_threads_are_scheduled_as_the_setting_says(database_url: str) -> None:

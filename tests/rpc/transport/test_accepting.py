@@ -21,7 +21,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub, add_HealthServicer_to_ser
 from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.interceptors.errors import ErrorInterceptor
-from service.rpc.transport.accepting import TESTED_GRPC_VERSIONS, Accept, AcceptingServer
+from service.rpc.transport.accepting import TESTED_GRPC_VERSIONS, AcceptingServer, AcceptMode
 from tests.support.echo import ARITIES, SERVICE, Echo, call
 from tests.support.logs import Log
 from tests.support.servers import serving_clients
@@ -29,7 +29,7 @@ from tests.support.waiting import eventually
 from tests.support.watching import watch_orders
 
 # The accept mode, and the number of pending accepts.
-Way = tuple[Accept, int]
+Way = tuple[AcceptMode, int]
 WAYS: list[Way] = [("calls", 1), ("calls", 16), ("listeners", 1), ("listeners", 4)]
 every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(map(str, way)))
 every_arity = pytest.mark.parametrize("arity", ARITIES)
@@ -58,8 +58,8 @@ def make_server(way: Way, echo: Echo, health: aio.HealthServicer) -> AcceptingSe
     methods = InterceptedMethods([AccessLogInterceptor(), ErrorInterceptor()])
     methods.add_registered_method_handlers(SERVICE, echo.handlers())
     methods.add(add_HealthServicer_to_server, health)
-    accept, accepts = way
-    return AcceptingServer(methods, [], accept=accept, accepts=accepts, reuse_port=False)
+    accept_mode, pending_accepts = way
+    return AcceptingServer(methods, [], accept_mode=accept_mode, pending_accepts=pending_accepts, reuse_port=False)
 
 
 @asynccontextmanager
@@ -368,8 +368,8 @@ async def test_every_form_of_an_address_is_listened_on(way: Way, host: str) -> N
 async def test_servers_that_agree_on_it_share_a_port() -> None:
     methods = InterceptedMethods([])
     methods.add_registered_method_handlers(SERVICE, Echo().handlers())
-    make: Callable[[Accept], AcceptingServer] = lambda accept: AcceptingServer(  # noqa: E731
-        methods, [], accept=accept, accepts=2, reuse_port=True
+    make: Callable[[AcceptMode], AcceptingServer] = lambda accept_mode: AcceptingServer(  # noqa: E731
+        methods, [], accept_mode=accept_mode, pending_accepts=2, reuse_port=True
     )
     first, second = make("calls"), make("listeners")
     port = first.listen("127.0.0.1", 0)
@@ -387,12 +387,12 @@ async def test_the_installed_release_of_grpcio_has_been_tested_with_calls(monkey
     # to TESTED_GRPC_VERSIONS.
     assert grpc.__version__ in TESTED_GRPC_VERSIONS
     async with serving(("auto", 3)) as served:
-        assert served.server.accept == "calls"
+        assert served.server.accept_mode == "calls"
         assert listening_sockets(served.port) == 1
         assert await call(served.channel, "UnaryUnary", "one") == ["one"]
     monkeypatch.setattr("service.rpc.transport.accepting.TESTED_GRPC_VERSIONS", frozenset({"1.0.0"}))
     async with serving(("auto", 3)) as served:
-        assert served.server.accept == "listeners"
+        assert served.server.accept_mode == "listeners"
         assert listening_sockets(served.port) == 3
         assert await call(served.channel, "UnaryUnary", "one") == ["one"]
 
@@ -402,9 +402,9 @@ async def test_the_installed_release_of_grpcio_has_been_tested_with_calls(monkey
 
 @every_way
 async def test_the_services_work_whichever_way_calls_are_taken(database_url: str, way: Way) -> None:
-    accept, accepts = way
+    accept_mode, pending_accepts = way
     async with (
-        serving_clients(database_url, accept_mode=accept, pending_accepts=accepts) as clients,
+        serving_clients(database_url, accept_mode=accept_mode, pending_accepts=pending_accepts) as clients,
     ):
         async with watch_orders(clients, now=True) as watch:
             await watch.checkpoint()
