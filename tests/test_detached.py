@@ -8,7 +8,7 @@ from service.runtime.shielded_tasks import ShieldedTasks
 from tests.echo import Log, logged
 from tests.faults import eventually
 
-LOST = "internal error after the caller had gone"
+LOST = "internal error after the caller stopped waiting"
 # Ways to have work done.
 Way = Callable[[ShieldedTasks, Any], Awaitable[Any]]
 

@@ -197,7 +197,7 @@ class Users:
         )
         await session.execute(statement.values(password_hash=new, update_time=now))
 
-    async def keep(self, limit: int) -> int:
+    async def encode_missing(self, limit: int) -> int:
         """Keep messages of up to so many users that have none and are not locked, and return of how many."""
         session = await self._begin()
         profile = selectinload(User.profile)  # type: ignore[arg-type] # mapped imperatively

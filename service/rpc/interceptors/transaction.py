@@ -116,7 +116,7 @@ class TransactionInterceptor(Interceptor):
         if patience is None:
             return await self._shielded_tasks.run(work)
         return await self._shielded_tasks.result(
-            self._shielded_tasks.start(work), patience=patience, late=OutcomeUnknown
+            self._shielded_tasks.start(work), timeout_seconds=patience, timeout_error=OutcomeUnknown
         )
 
     async def _written(
