@@ -5,6 +5,10 @@ SHELL := bash
 # In the order written, so that the quick checks come first, whatever -j says.
 .NOTPARALLEL:
 
+# Where PYTHONDONTWRITEBYTECODE is set, every process compiles all that it imports: a unit test waits longer for that
+# than for anything else.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,37 +17,54 @@ BENCH_READY := $(VENV)/.bench-ready
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	    /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+##@ Run
 
 .PHONY: run
 run: $(READY) ## Serve on 127.0.0.1:50051 with an embedded PostgreSQL (data in .data)
 	@exec $(BIN)/commerce serve --dev
 
+##@ Check
+
 .PHONY: test
-test: lint types layers protos breaking migrations dockerfile peers tests ## Check everything, as CI does: all from lint to tests, and bench-smoke
+test: lint types layers protos breaking migrations dockerfile peers tests ## Run every check and all tests, as CI does
 	@if $(CAN_BUILD_LOAD); then $(MAKE) --no-print-directory bench-smoke ARGS=; \
 	else echo "bench-smoke is left out: gcc or the headers of nghttp2 (libnghttp2-dev) are missing"; fi
 
 .PHONY: lint
-lint: $(READY) ## Style of the code (ruff)
+lint: $(READY) phrases ## Check the style of the code (ruff), spelling and words (typos, .phrases)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/typos
+
+# What is checked for phrases: everything that is written here by hand, and may not name them.
+PROSE = . ':!client/buf' ':!client/commerce' ':!protos/third_party' ':!requirements' ':!*.lock' ':!*-lock.json' \
+	':!LICENSE' ':!CHANGELOG.md' ':!docs/glossary.md' ':!.phrases' ':!.typos.toml'
+
+.PHONY: phrases
+phrases:
+	@found=0; while IFS= read -r line; do \
+	    case $$line in '#'* | '') continue ;; esac; \
+	    ! git grep --untracked --color=auto -InwiE "$${line%% -> *}" -- $(PROSE) || { found=1; echo "write instead: $${line##* -> }"; }; \
+	done <.phrases; exit $$found
 
 .PHONY: types
-types: $(READY) ## Types (mypy --strict)
+types: $(READY) ## Check types (mypy --strict)
 	$(BIN)/mypy
 
 .PHONY: layers
-layers: $(READY) ## Which layer imports which (import-linter)
+layers: $(READY) ## Check which layer imports which (import-linter)
 	$(BIN)/lint-imports --no-logo
 
 .PHONY: protos
-protos: $(READY) ## Style of the protos (buf)
+protos: $(READY) ## Check the style of the protos (buf)
 	$(BIN)/buf lint
 	$(BIN)/buf format --path protos/commerce --diff --exit-code
 
 .PHONY: breaking
-breaking: $(READY) ## That the protos break no caller (buf), compared with BREAKING_AGAINST=<commit>
+breaking: $(READY) ## Check that the protos break no caller (buf); compares with BREAKING_AGAINST=<commit>
 	@base=$${BREAKING_AGAINST:-$$($(EARLIER_PROTOS))}; \
 	protos=; [ -z "$$base" ] || protos=$$(git ls-tree "$$base" protos/commerce); \
 	if [ -z "$$protos" ]; then echo "no earlier protos to compare with"; exit; fi; \
@@ -63,25 +84,31 @@ EARLIER_PROTOS = git rev-parse --verify --quiet HEAD >/dev/null 2>&1 || exit 0; 
 	git log -2 --format=%H -- protos/commerce | sed -n 2p
 
 .PHONY: migrations
-migrations: $(READY) ## That no migration keeps others waiting (squawk)
+migrations: $(READY) ## Check that migrations take no lock for long (squawk)
 	$(BIN)/alembic upgrade head --sql | $(BIN)/squawk --stdin-filepath upgrade.sql
 
 .PHONY: dockerfile
-dockerfile: $(READY) ## Style of the Dockerfile (hadolint)
-	$(BIN)/hadolint Dockerfile
+dockerfile: $(READY) ## Check the style of the Dockerfiles (hadolint)
+	$(BIN)/hadolint Dockerfile .devcontainer/Dockerfile
+
+##@ Test
 
 .PHONY: tests
-tests: $(READY) ## The tests, with branch coverage; some: make tests ARGS="-n 0 --no-cov tests/rpc -k order"
-	$(BIN)/pytest -n 2 --dist loadfile --cov=service $(ARGS)
+tests: $(READY) ## Run all tests with branch coverage; some, quickly: make tests T=tests/rpc/test_users.py[::test_name]
+	$(BIN)/pytest $(if $(T),$(QUICKLY) $(T),$(ALL)) $(ARGS)
+
+# A worker that crashed is not replaced: its successor would begin with the same test.
+ALL = -n 2 --dist loadfile --max-worker-restart 0 --cov=service
+# In this process and without coverage: neither plugin is even loaded.
+QUICKLY = -p no:xdist -p no:pytest_cov
+
+.PHONY: test-cluster
+test-cluster: $(READY) ## Keep a migrated PostgreSQL running, which `make tests T=...` then uses (data in .test-cluster)
+	@exec $(BIN)/python -m tests.support.cluster
 
 .PHONY: faults
-faults: $(READY) ## Longer than the tests do: twenty kills of a server under a watch that must miss nothing
-	COMMERCE_TEST_KILLS=20 $(BIN)/pytest --no-cov tests/process/test_watch_crash.py tests/process/test_crash.py
-
-.PHONY: benchmarks
-benchmarks: $(READY) ## Latency of watches; with DATABASE_URL (migrated, to be filled) also memory of imports and exports
-	$(BIN)/python benchmarks/watch.py
-	$(if $(DATABASE_URL),$(BIN)/python benchmarks/memory.py --rows $(or $(ROWS),1000000))
+faults: $(READY) ## Kill a server under a watch twenty times: longer than the tests do
+	COMMERCE_TEST_KILLS=20 $(BIN)/pytest --no-cov --timeout 3600 tests/process/test_watch_crash.py tests/process/test_crash.py
 
 # The program that makes the calls is in C.
 CAN_BUILD_LOAD = echo '\#include <nghttp2/nghttp2.h>' | gcc -E - >/dev/null 2>&1
@@ -91,34 +118,45 @@ CAN_BUILD_LOAD = echo '\#include <nghttp2/nghttp2.h>' | gcc -E - >/dev/null 2>&1
 peers: $(READY)
 	@if $(CAN_BUILD_LOAD); then $(MAKE) --no-print-directory $(BENCH_READY) node; fi
 
-.PHONY: bench
-bench: $(BENCH_READY) node ## Compare with other servers in docs/performance.md; only some: make bench ARGS="--workload GetUser"
-	$(BIN)/python -m benchmarks.bench $(ARGS)
-
 .PHONY: bench-smoke
-bench-smoke: $(BENCH_READY) node ## Benchmarks for their answers, not for the time: a few calls of each
+bench-smoke: $(BENCH_READY) node ## Check the answers of the benchmarks with a few calls each
 	$(BIN)/python -m benchmarks.bench --smoke $(ARGS)
 
+##@ Measure
+
+.PHONY: benchmarks
+benchmarks: $(READY) ## Measure the latency of watches; given DATABASE_URL (migrated), also the memory of imports and exports
+	$(BIN)/python benchmarks/watch.py
+	$(if $(DATABASE_URL),$(BIN)/python benchmarks/memory.py --rows $(or $(ROWS),1000000))
+
+.PHONY: bench
+bench: $(BENCH_READY) node ## Compare the service with other servers (docs/performance.md); some: make bench ARGS="--workload GetUser"
+	$(BIN)/python -m benchmarks.bench $(ARGS)
+
 .PHONY: growth
-growth: $(READY) ## That calls cost the same with 5 million orders as with 100 000; 10 GB in .bench
+growth: $(READY) ## Compare the cost of calls with 100 000 orders and with 5 million (10 GB in .bench)
 	$(BIN)/python -m benchmarks.growth $(ARGS)
 
 .PHONY: workers
-workers: $(READY) ## That calls cost the same of two processes on one port as of one
+workers: $(READY) ## Compare the cost of calls to one process and to two on one port
 	$(BIN)/python -m benchmarks.workers $(ARGS)
 
+.PHONY: bench-against
+bench-against: $(READY) ## That calls cost the same as with an earlier commit: make bench-against BASE=main
+	$(BIN)/python -m benchmarks.versions --base $(BASE) $(ARGS)
+
 .PHONY: leaks
-leaks: $(READY) ## Memory by connection and by call, and that a million calls leave none behind
+leaks: $(READY) ## Measure memory per connection and per call, and what a million calls leave behind
 	$(BIN)/python -m benchmarks.leaks $(ARGS)
 
 .PHONY: profile
-profile: $(BENCH_READY) ## A flame graph of the server under METHOD=GetUser, or another workload
+profile: $(BENCH_READY) ## Draw a flame graph of the server under METHOD=GetUser, or another workload
 	$(BIN)/python -m benchmarks.flamegraph $(or $(METHOD),GetUser) $(ARGS)
 
 FAILOVER := .bench/patroni
 
 .PHONY: failover
-failover: $(READY) $(FAILOVER)/.ready ## Three minutes of failovers of a PostgreSQL under Patroni; needs etcd and haproxy
+failover: $(READY) $(FAILOVER)/.ready ## Fail PostgreSQL under Patroni over for three minutes; needs etcd and haproxy
 	$(BIN)/python -m benchmarks.failover.trial --patroni $(FAILOVER)/bin/patroni $(ARGS)
 
 $(FAILOVER)/.ready: requirements/failover.txt
@@ -127,8 +165,10 @@ $(FAILOVER)/.ready: requirements/failover.txt
 	@$(FAILOVER)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
+##@ Maintain
+
 .PHONY: format
-format: $(READY) ## Format code and protos, and correct what can be corrected
+format: $(READY) ## Format code and protos, and apply the linters' corrections
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
 	$(BIN)/buf format --path protos/commerce --write
@@ -141,7 +181,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-heade
 	--no-emit-package commerce-client --python-version 3.11 $(LOCK_FLAGS)
 
 .PHONY: lock
-lock: $(READY) ## Lock what pyproject.toml asks for; to newer versions with LOCK_FLAGS=--upgrade
+lock: $(READY) ## Lock the dependencies in pyproject.toml; LOCK_FLAGS=--upgrade moves to newer versions
 	$(COMPILE) pyproject.toml -o requirements/run.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra dev --extra bench -c requirements/dev.txt -o requirements/bench.txt
@@ -150,8 +190,8 @@ lock: $(READY) ## Lock what pyproject.toml asks for; to newer versions with LOCK
 	echo 'patroni[etcd3,psycopg3]' | $(COMPILE) --no-annotate - -o requirements/failover.txt
 
 .PHONY: clean
-clean: ## Remove what make made, except the data in .data
-	rm -rf $(VENV) .bench benchmarks/peers/node/node_modules
+clean: ## Remove what make made, except .data (stop the test cluster first)
+	rm -rf $(VENV) .bench .test-cluster benchmarks/peers/node/node_modules
 	rm -rf dist htmlcov .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -1,7 +1,11 @@
-"""How long an event takes from its INSERT to its watchers: `python benchmarks/watch.py [--watchers N ...]`.
+"""Latency of events from their INSERT to their watchers, and cost of a watcher: `python benchmarks/watch.py`.
 
 PostgreSQL, the server, all watchers and the writer are processes of their own on this machine, which they share: with
-many watchers most of the time is theirs, not the server's.
+many watchers most of the latency is theirs, not the server's.
+
+Memory is the growth of the server's resident set when the watchers join, so that of one watcher includes what the first
+call and the event feed need. CPU is that of the server's process, without PostgreSQL and without the watchers; what the
+server uses while nothing happens is measured first, and subtracted from what it uses while it delivers events.
 """
 
 import asyncio
@@ -31,11 +35,14 @@ from service.db.connections.engine import async_url, create_engine
 from service.db.operations import migrate
 from service.devtools.embedded_postgres import embedded_postgres
 from service.observability.logs import configure_logging
+from service.rpc.call_context import x_request_id
 from service.rpc.transport.event_loop import new_event_loop
 from service.server import Server
 
 EVENTS = 50
 PAUSE_SECONDS = 0.05
+# Two checkpoint intervals: an idle watcher costs what its checkpoints cost.
+IDLE_SECONDS = 10
 # Beyond it, what is measured is only how long the queue is.
 DELIVERIES_PER_SECOND = 2000
 PATIENCE_SECONDS = 120
@@ -55,14 +62,19 @@ async def measure(url: str, watchers: int) -> None:
         async with part("watch", port, str(watchers)) as watching:
             await line(watching)
             await begin(server)
+            # The server has measured what it uses while nothing happens.
+            await line(server)
             sent = await write(url, max(PAUSE_SECONDS, watchers / DELIVERIES_PER_SECOND))
             arrivals = json.loads(await rest(watching))
-        per_second = float(await rest(server))
+        cost = json.loads(await rest(server))
     latencies = sorted((arrived - sent[event_id]) * 1000 for event_id, arrived in arrivals)
     p50, p99 = statistics.median(latencies), latencies[len(latencies) * 99 // 100]
     click.echo(
         f"{watchers:5} watchers: p50 {p50:7.1f} ms, p99 {p99:7.1f} ms, {len(latencies)} of {watchers * EVENTS}"
-        f" deliveries, {per_second:.1f} statements/s"
+        f" deliveries, {cost['statements_per_second']:.1f} statements/s\n"
+        f"{'':7}idle: {cost['idle_bytes'] / 1e3 / watchers:.1f} KB of memory for each watcher,"
+        f" {cost['idle_cpu'] * 1e3:.1f} ms of CPU a second for all;"
+        f" {cost['delivery_cpu'] / len(latencies) * 1e6:.0f} us of CPU for each delivery"
     )
 
 
@@ -79,21 +91,38 @@ async def write(url: str, pause_seconds: float) -> dict[str, float]:
 
 
 async def serve(url: str) -> None:
-    """Print the port; at the end, how many times a second the tailer asked the database."""
-    configure_logging(load(LogSettings))
+    """Print the port, then a line when the idle server is measured; at the end, what was measured, as JSON."""
+    configure_logging(load(LogSettings), call_id=x_request_id)
     server = Server(load(ServerSettings, DATABASE_URL=url, port=0))
     await server.start()
     statements: list[str] = []
     event.listen(Engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    alone = resident_bytes()
     say(server.port)
-    # All watchers have come.
+    # All watchers have joined.
     await asyncio.to_thread(sys.stdin.readline)
+    cpu = time.process_time()
+    await asyncio.sleep(IDLE_SECONDS)
+    idle_cpu, idle_bytes = (time.process_time() - cpu) / IDLE_SECONDS, resident_bytes() - alone
+    say("idle")
     statements.clear()
-    begun = time.monotonic()
+    begun, cpu = time.monotonic(), time.process_time()
     await asyncio.to_thread(sys.stdin.read)
-    looks = [statement for statement in statements if "waiting_since" in statement]
-    say(len(looks) / (time.monotonic() - begun))
+    seconds, cpu = time.monotonic() - begun, time.process_time() - cpu
+    polls = [statement for statement in statements if "waiting_since" in statement]
+    cost = {
+        "statements_per_second": len(polls) / seconds,
+        "idle_bytes": idle_bytes,
+        "idle_cpu": idle_cpu,
+        "delivery_cpu": cpu - idle_cpu * seconds,
+    }
+    say(json.dumps(cost))
     await server.stop(grace=1)
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def watch(port: str, watchers: int) -> None:

@@ -2,7 +2,8 @@
 
 Each optimization is switched in one line here, by `OptimizationSettings`:
 
-- `Server._open_database`: the fast path, batched reads, encoded messages, the held connection;
+- `Server._open_database`: batched reads, encoded messages, the held connection;
+- `Server._interceptors`: the fast path;
 - `Server._accepting_server`: several pending accepts;
 - `Server._schedule_threads`, `Server._lower_poller_priority`: batch scheduling;
 - `new_event_loop`: the event loop.
@@ -34,7 +35,7 @@ from service.db.reads.snapshots import Snapshots
 from service.db.writes.encoded_messages import MessageEncoders
 from service.observability.logs import log_loop_failure
 from service.passwords import Argon2Passwords
-from service.rpc.current import current_unit_of_work
+from service.rpc.call_context import current_unit_of_work, prefers_replica
 from service.rpc.health import Readiness
 from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.base import InterceptedMethods
@@ -42,7 +43,7 @@ from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
 from service.rpc.interceptors.transaction import TransactionInterceptor
 from service.rpc.interceptors.validation import ValidationInterceptor
-from service.rpc.messages.orders import encode_order, watch_orders_response
+from service.rpc.messages.orders import OrderMessageCache, encode_order, watch_orders_response
 from service.rpc.messages.users import encode_user, watch_users_response
 from service.rpc.reflection import add_reflection
 from service.rpc.servicers.orders import OrderServicer
@@ -58,6 +59,11 @@ from service.rpc.transport.scheduling import freeze_garbage_collector, lower_pol
 
 # Every process that writes to the database stores these messages in the rows that it writes.
 MESSAGE_ENCODERS = MessageEncoders(order=encode_order, user=encode_user)
+# The methods that write one order and nothing else, so that the fast path can do them with one statement.
+FAST_PATH_METHODS = tuple(
+    f"/commerce.orders.v1.OrderService/{name}"
+    for name in ("CreateOrder", "ConfirmOrder", "ProcessOrder", "ShipOrder", "DeliverOrder", "CancelOrder")
+)
 USER_SERVICE = "commerce.users.v1.UserService"
 ORDER_SERVICE = "commerce.orders.v1.OrderService"
 SERVICES = (USER_SERVICE, ORDER_SERVICE)
@@ -114,11 +120,13 @@ class Server:
     async def _open_database(self) -> None:
         settings = self.settings
         replica = Replica(settings) if settings.read_database_url else None
+        self._order_messages = OrderMessageCache()
+        encoders = MessageEncoders(order=self._order_messages.encode, user=encode_user)
         self.database = Database(
             settings,
-            MESSAGE_ENCODERS if settings.encoded_messages else None,
+            encoders if settings.encoded_messages else None,
             replica,
-            fast_path=settings.fast_path,
+            prefers_replica=prefers_replica,
             batched_reads=settings.batched_reads,
             hold_connection=settings.held_connection,
         )
@@ -139,6 +147,7 @@ class Server:
         """Return the chain of interceptors, to which services are added; the first is the outermost."""
         self._transactions = TransactionInterceptor(
             self.database.unit_of_work,
+            fast_path=dict.fromkeys(FAST_PATH_METHODS, self.database.fast_path) if self.settings.fast_path else {},
             signing_key=signing_key,
             default_deadline=self.settings.default_deadline,
             read_preference=self.settings.read_preference,
@@ -146,7 +155,7 @@ class Server:
         )
         return InterceptedMethods(
             [
-                AccessLogInterceptor(),  # sees every call, and its final status code
+                AccessLogInterceptor(),  # sets the context of every call, and sees its final status code
                 ErrorInterceptor(),  # turns every error raised below into a status, after the unit of work has ended
                 DeserializationInterceptor(),  # below the ErrorInterceptor, which answers malformed requests
                 ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
@@ -179,10 +188,11 @@ class Server:
             current_unit_of_work,
             self.database.order_queries,
             self.database.note_queries,
-            exports,
             page_tokens,
             Watch(self._event_feed, Cursors(signing_key, ORDER_SERVICE), watch_orders_response),
             _now,
+            messages=self._order_messages,
+            exports=exports,
         )
         methods.add(add_UserServiceServicer_to_server, users)
         methods.add(add_OrderServiceServicer_to_server, orders)

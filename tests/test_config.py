@@ -17,10 +17,11 @@ from service.config import (
 )
 from service.db.connections.engine import async_url
 from service.devtools.settings_tables import EXPERT_HEADING, RENAMED_HEADING, renamed, rows, tables
+from tests.support.paths import ROOT
 
 SECRET = "hunter2"  # noqa: S105 - what must not be shown
 URL = f"postgresql://commerce:{SECRET}@db.example.com/commerce"
-DOCUMENT = Path(__file__).parents[1] / "docs/settings.md"
+DOCUMENT = ROOT / "docs/settings.md"
 SECONDS = ("DB_POOL_TIMEOUT", "DB_CONNECT_TIMEOUT", "DB_STATEMENT_TIMEOUT", "DEFAULT_DEADLINE")
 COUNTS = (
     *("DB_POOL_SIZE", "ARGON2_TIME_COST", "ARGON2_PARALLELISM", "PASSWORD_THREADS", "PASSWORD_QUEUE_SIZE"),

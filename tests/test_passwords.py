@@ -10,7 +10,7 @@ from argon2.exceptions import InvalidHashError
 from service.application.ports.errors import Overloaded
 from service.config import PasswordSettings, load
 from service.passwords import Argon2Passwords
-from tests.support import FAST_PASSWORDS, PASSWORD
+from tests.support.passwords import FAST_PASSWORDS, PASSWORD
 
 # About a tenth of a second for one hash: long beside a turn of the event loop.
 SLOW_PASSWORDS = {"argon2_time_cost": 20, "argon2_memory_kib": 8192}

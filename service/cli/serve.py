@@ -10,6 +10,7 @@ from service.cli.running import one_line_errors, run
 from service.config import DevelopmentSettings, LogSettings, ServerSettings, load
 from service.devtools.embedded_postgres import embedded_postgres
 from service.observability.logs import configure_logging
+from service.rpc.call_context import x_request_id
 from service.server import Server, new_event_loop
 
 _DEVELOPMENT_WELCOME = """
@@ -21,7 +22,7 @@ In another terminal, with grpcurl or with `.venv/bin/buf curl --protocol grpc --
       {address} commerce.users.v1.UserService/CreateUser
   grpcurl -plaintext -d '{{"username": "ada"}}' {address} commerce.users.v1.UserService/GetUser
 
-The README continues from here. Ctrl-C stops the service; the data stays. Other programs connect to the database with
+docs/tour.md continues from here. Ctrl-C stops the service; the data stays. Other programs connect to the database with
 DATABASE_URL='{database_url}'
 """
 
@@ -41,7 +42,7 @@ def serve(*, dev: bool, host: str | None, port: int | None) -> None:
     connections reach the maximum age, and running calls end.
     """
     with one_line_errors():
-        configure_logging(load(LogSettings))
+        configure_logging(load(LogSettings), call_id=x_request_id)
         if not dev:
             settings = load(ServerSettings, host=host, port=port)
             run(_serve(settings), partial(new_event_loop, settings))

@@ -1,14 +1,14 @@
-"""Everything of the database that the rest of a process uses, on one pool."""
+"""Everything of one database that a process uses: what `service.server` builds."""
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import structlog
 from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.application.ports.unit_of_work import RequestKey, TimeLeft
-from service.application.ports.unit_of_work import UnitOfWork as UnitOfWorkPort
+from service.application.ports.unit_of_work import RequestKey, TimeLeft, UnitOfWork
 from service.config import DatabaseSettings
 from service.db.connections.engine import create_engine
 from service.db.connections.replica import Replica
@@ -21,23 +21,24 @@ from service.db.reads.orders import OrderQueries
 from service.db.reads.reader import Reader
 from service.db.reads.users import UserQueries
 from service.db.tables import signing_keys
-from service.db.writes.encoded_messages import MessageEncoders
+from service.db.writes.encoded_messages import NO_ENCODED_MESSAGES, MessageEncoders
+from service.db.writes.fast_path.encoded_orders import ENCODED_ORDERS_BY_IDS
 from service.db.writes.fast_path.group_commit import GroupCommit
+from service.db.writes.fast_path.unit_of_work import FastPathUnitOfWork
 from service.db.writes.order_numbers import OrderNumbers
-from service.db.writes.orders import ENCODED_ORDERS_BY_ID
-from service.db.writes.unit_of_work import UnitOfWork
+from service.db.writes.unit_of_work import TransactionalUnitOfWork
 
 log = structlog.get_logger()
 
 
 class Database:
-    """The write side (`unit_of_work`) and the read side (`…_queries`) of one database.
+    """The write side (`unit_of_work`, `fast_path`) and the read side (`…_queries`) of one database.
 
     Args:
-        settings: how to reach it.
-        encoders: encode the messages that are stored in rows; None to store no messages.
-        replica: a replica of it, which is closed with it.
-        fast_path: whether a unit of work that can be one statement is one.
+        settings: how to reach the database.
+        encoders: make the encoded messages that are written with users and orders; None writes none.
+        replica: a replica to read from; it is closed with the database.
+        prefers_replica: returns whether the running call prefers the replica for its reads.
         batched_reads: whether concurrent reads by id share a statement.
         hold_connection: whether one connection is held between single statements.
     """
@@ -48,48 +49,60 @@ class Database:
         encoders: MessageEncoders | None,
         replica: Replica | None = None,
         *,
-        fast_path: bool = True,
+        prefers_replica: Callable[[], bool] = lambda: False,
         batched_reads: bool = True,
         hold_connection: bool = True,
     ) -> None:
-        if encoders is None:
-            raise NotImplementedError("rows without encoded messages are not written yet")
         self.engine = create_engine(settings)
-        # Apart, so that a busy pool does not look like a lost database.
+        # A pool of its own: a probe must not wait for calls, or a busy pool would look like a lost database.
         self._probe_engine = create_engine(settings, pool_size=1)
         self._replica = replica
         reader = self._reader = Reader(
-            self.engine, replica, hold_connection=hold_connection, batched_reads=batched_reads
+            self.engine,
+            replica,
+            prefers_replica=prefers_replica,
+            batched_reads=batched_reads,
+            hold_connection=hold_connection,
         )
         self._numbers = OrderNumbers(reader)
-        self._fast_path = fast_path
-        self._kept = encoders
-        self._kept_order = reader.batched_loader(ENCODED_ORDERS_BY_ID, "ids")
-        self._order_writes = GroupCommit(reader.executor, reader.shielded_tasks)
+        self._encoders = encoders or NO_ENCODED_MESSAGES
+        self._load_encoded_order = reader.batched_loader(ENCODED_ORDERS_BY_IDS, "ids")
+        self._group_commit = GroupCommit(reader.executor, reader.shielded_tasks)
         self.user_queries = UserQueries(reader)
         self.order_queries = OrderQueries(reader)
         self.note_queries = NoteQueries(reader)
         self.credit_queries = CreditQueries(reader)
         self.maintenance_queries = MaintenanceQueries(reader)
-        # Their lines are many, and not free to make.
+        # There are many of these lines, and each costs time to make.
         if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
             _log_pool_events(self.engine)
 
     def unit_of_work(
-        self, *, actor: str, request: RequestKey | None, time_left: TimeLeft, at_once: bool = False
-    ) -> AbstractAsyncContextManager[UnitOfWorkPort]:
-        """Return a unit of work, as `service.application.ports.unit_of_work.UnitOfWorkFactory` says."""
-        return UnitOfWork(
+        self, *, actor: str, request: RequestKey | None, time_left: TimeLeft
+    ) -> AbstractAsyncContextManager[UnitOfWork]:
+        """Return a transactional unit of work (`service.application.ports.unit_of_work.UnitOfWorkFactory`)."""
+        return TransactionalUnitOfWork(
             self.engine,
-            self._reader.executor.lending,
+            self._reader.executor.lend,
             self._numbers,
-            self._kept,
-            self._kept_order,
-            self._order_writes,
+            self._encoders,
             actor=actor,
             request=request,
             time_left=time_left,
-            at_once=at_once and self._fast_path,
+        )
+
+    def fast_path(
+        self, *, actor: str, request: RequestKey | None, time_left: TimeLeft
+    ) -> AbstractAsyncContextManager[UnitOfWork]:
+        """Return a unit of work that is one statement, or raises NeedsTransaction."""
+        return FastPathUnitOfWork(
+            self._load_encoded_order,
+            self._numbers,
+            self._encoders,
+            self._group_commit,
+            actor=actor,
+            request=request,
+            time_left=time_left,
         )
 
     async def problem(self) -> str | None:

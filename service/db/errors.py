@@ -63,7 +63,7 @@ def constraint_of(error: BaseException) -> str | None:
     return None
 
 
-def translate_error(error: Exception) -> Exception | None:
+def translate_error(error: BaseException) -> Exception | None:
     """Return the error that the application knows, or None for one that is nobody's fault but ours."""
     if isinstance(error, PoolTimeoutError):
         # All connections are at work for others; trying again at once would only make the queue longer.

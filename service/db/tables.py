@@ -68,7 +68,7 @@ users = Table(
     Column("search", TSVECTOR),
     # The user with its profile, as the API sends it, so that a reader need not make that. The triggers
     # forget_user_message set it to null when either changes without it; then the columns are read
-    # (docs/adr/0019-rows-are-kept-as-sent.md).
+    # (docs/adr/0019-encoded-messages-in-rows.md).
     Column("message", LargeBinary),
     UniqueConstraint("username"),
     CheckConstraint("length(email) BETWEEN 3 AND 254", name="email"),
@@ -136,7 +136,7 @@ orders = Table(
     Column("create_time", _Time, nullable=False),
     Column("update_time", _Time, nullable=False),
     # The order with its items and tags, as the API sends it. The triggers forget_order_message set it to null when any
-    # of these changes without it; then the columns and rows are read (docs/adr/0019-rows-are-kept-as-sent.md).
+    # of these changes without it; then the columns and rows are read (docs/adr/0019-encoded-messages-in-rows.md).
     Column("message", LargeBinary),
     # The items alone, likewise, by the release before. Nobody writes or reads it any more; to be dropped.
     Column("items_message", LargeBinary),

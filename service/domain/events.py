@@ -78,5 +78,9 @@ class Entity:
 
 
 def etag_of(version: int) -> str:
-    """Return the etag of an entity at this version."""
+    """Return the etag of an entity at this version.
+
+    >>> etag_of(3)
+    'v3'
+    """
     return f"v{version}"

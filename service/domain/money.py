@@ -34,6 +34,13 @@ class Money:
             UnknownCurrency: the code is not in `CURRENCY_DECIMALS`.
             TooManyDecimals: the amount is not a whole number of the currency's minor units.
             AmountOutOfRange: the amount is negative, or `AMOUNT_LIMIT` or more.
+
+        >>> Money.checked("JPY", Decimal(500), "order.items[0].unit_price")
+        Money(currency='JPY', amount=Decimal('500'))
+        >>> Money.checked("JPY", Decimal("0.5"), "order.items[0].unit_price")
+        Traceback (most recent call last):
+            ...
+        service.domain.errors.TooManyDecimals: ...
         """
         decimals = CURRENCY_DECIMALS.get(currency)
         if decimals is None:
@@ -45,7 +52,11 @@ class Money:
         return cls(currency, amount)
 
     def times(self, quantity: int, field: str) -> "Money":
-        """Return this amount multiplied by `quantity`; raises AmountOutOfRange for `field`."""
+        """Return this amount multiplied by `quantity`; raises AmountOutOfRange for `field`.
+
+        >>> str(Money("EUR", Decimal("10.50")).times(2, "order.items[0]"))
+        '21.00 EUR'
+        """
         return _in_range(Money(self.currency, self.amount * quantity), field)
 
     def __str__(self) -> str:
@@ -58,6 +69,13 @@ def total(amounts: Iterable[Money], field: str) -> Money:
     Raises:
         MixedCurrencies: the amounts have different currencies.
         AmountOutOfRange: the sum is `AMOUNT_LIMIT` or more.
+
+    >>> str(total([Money("EUR", Decimal("0.10")), Money("EUR", Decimal("0.20"))], "order.items"))
+    '0.30 EUR'
+    >>> total([Money("EUR", Decimal(1)), Money("USD", Decimal(1))], "order.items")
+    Traceback (most recent call last):
+        ...
+    service.domain.errors.MixedCurrencies: ...
     """
     amounts = list(amounts)
     currency = amounts[0].currency

@@ -18,7 +18,11 @@ class SearchQuery:
 
     @classmethod
     def parse(cls, text: str, field: str) -> "SearchQuery":
-        """Parse a query; raises InvalidField for `field` if it contains no word."""
+        """Parse a query; raises InvalidField for `field` if it contains no word.
+
+        >>> SearchQuery.parse("ada.lovelace@example", "query").words
+        ('ada', 'lovelace', 'example')
+        """
         words = text.translate(_SEPARATORS).split()
         words = [word for word in words if any(character.isalnum() for character in word)]
         if not words:

@@ -20,7 +20,11 @@ class Tag:
 
 
 def normalised(tags: Iterable[str], field: str) -> list[str]:
-    """Return the normalised tags, sorted and without duplicates; raises InvalidField for `field[index]`."""
+    """Return the normalised tags, sorted and without duplicates; raises InvalidField for `field[index]`.
+
+    >>> normalised(["Gift  wrap", "express", "EXPRESS"], "tags")
+    ['express', 'gift-wrap']
+    """
     return sorted({normalised_tag(tag, f"{field}[{index}]") for index, tag in enumerate(tags)})
 
 
@@ -29,6 +33,9 @@ def normalised_tag(tag: str, field: str) -> str:
 
     Raises:
         InvalidField: for `field`, if the tag has a control character, or is empty or too long when it is normalised.
+
+    >>> normalised_tag("  Straße № 5 ", "tag")
+    'strasse-no-5'
     """
     if any(unicodedata.category(character) == "Cc" for character in tag):
         raise InvalidField.at(field, "must not contain a control character")

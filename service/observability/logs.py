@@ -10,8 +10,8 @@ import logging
 import sys
 import traceback
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,17 +25,26 @@ from service.config import LogSettings
 _ROOT = Path(__file__).resolve().parents[2]
 _MAX_FRAMES = 12
 
-# On every log line of a call.
-call_id: ContextVar[str | None] = ContextVar("x_request_id", default=None)
 _processors: list[Processor] = []
 
 
-def configure_logging(settings: LogSettings) -> None:
-    """Write all logging to standard error, in the format of the settings."""
+def configure_logging(settings: LogSettings, *, call_id: Callable[[], str | None] = lambda: None) -> None:
+    """Write all logging to standard error, in the format of the settings.
+
+    Args:
+        settings: the format and the level.
+        call_id: returns the id of the running call, which is then on each of its lines; None outside any call.
+    """
+
+    def add_call_id(_logger: object, _name: str, line: EventDict) -> EventDict:
+        if (call := call_id()) is not None:
+            line["x_request_id"] = call
+        return line
+
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     add_time: Processor = structlog.processors.TimeStamper(fmt="iso", utc=True) if console else _add_time
     renderer: Processor = structlog.dev.ConsoleRenderer() if console else _json
-    shared: list[Processor] = [_add_call_id, structlog.stdlib.add_log_level, add_time, _replace_exception]
+    shared: list[Processor] = [add_call_id, structlog.stdlib.add_log_level, add_time, _replace_exception]
     # Changed in place, so that loggers that were bound before use them too.
     _lines.stream = sys.stderr
     _processors[:] = [*shared, renderer]
@@ -119,12 +128,6 @@ def _json(_logger: object, _name: str, line: EventDict) -> str:
 def _add_time(_logger: object, _name: str, line: EventDict) -> EventDict:
     # orjson formats a datetime in a third of the time that Python takes.
     line["timestamp"] = datetime.now(UTC)
-    return line
-
-
-def _add_call_id(_logger: object, _name: str, line: EventDict) -> EventDict:
-    if (call := call_id.get()) is not None:
-        line["x_request_id"] = call
     return line
 
 

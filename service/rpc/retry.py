@@ -1,7 +1,6 @@
-"""How work on the database is run: anew when the database asks for it, and to its end whoever waits for it."""
+"""The retry policy of calls, and the tasks that finish database work after a client has disconnected."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -10,9 +9,12 @@ import structlog
 from service.application.ports.errors import Contention, DatabaseUnavailable, OutcomeUnknown, StoreError
 from service.application.ports.unit_of_work import TimeLeft
 from service.rpc.status import status_of
+from service.runtime.retry import Backoff
 from service.runtime.shielded_tasks import ShieldedTasks
 
 MAX_ATTEMPTS = 3
+# Pauses of up to 0.08 s and 0.32 s: long enough for a deadlock's other transaction to end.
+BACKOFF = Backoff(base=0.08, factor=4, jitter=0.5)
 
 T = TypeVar("T")
 
@@ -20,33 +22,40 @@ log = structlog.get_logger()
 
 
 def shielded_tasks() -> ShieldedTasks:
-    """Return what runs work whose failures, where they have a status, are answers."""
+    """Return a set of shielded tasks that does not log the failures that have a status: these are answers."""
     return ShieldedTasks(lambda error: status_of(error) is not None)
 
 
 async def retried(attempt: Callable[[], Awaitable[T]], deadline: TimeLeft, *, outcome_known_by_repeating: bool) -> T:
-    """Return the result of the first attempt that the database lets through.
+    """Return the result of `attempt`, calling it up to MAX_ATTEMPTS times while the database asks for a retry.
+
+    Args:
+        attempt: does all of the work anew.
+        deadline: no attempt begins after it.
+        outcome_known_by_repeating: whether repeating an attempt whose commit may have happened is safe and tells the
+            outcome.
 
     Raises:
-        StoreError: the last attempt's; OutcomeUnknown once an earlier one may have been committed.
+        OutcomeUnknown: an attempt may have been committed, and no later one told the outcome.
+        StoreError: any other failure of the last attempt.
     """
-    may_have_happened = False
+    may_be_committed = False
     number = 0
     while True:
         number += 1
         try:
             return await attempt()
         except StoreError as error:
-            may_have_happened |= isinstance(error, OutcomeUnknown)
-            worth_another = isinstance(error, Contention | DatabaseUnavailable) or (
+            may_be_committed |= isinstance(error, OutcomeUnknown)
+            retryable = isinstance(error, Contention | DatabaseUnavailable) or (
                 isinstance(error, OutcomeUnknown) and outcome_known_by_repeating
             )
-            pause = random.uniform(0.5, 1) * 0.02 * 4**number  # noqa: S311 - only spreads retries
-            if not worth_another or number == MAX_ATTEMPTS or deadline() <= pause:
-                if may_have_happened:
+            pause = BACKOFF.pause(number)
+            if not retryable or number == MAX_ATTEMPTS or deadline() <= pause:
+                if may_be_committed:
                     raise OutcomeUnknown from error
                 raise
-            log.info("attempt failed", attempt=number, reason=_reason(error), pause_seconds=round(pause, 3))
+            log.info("retrying", attempt=number, reason=_reason(error), pause_seconds=round(pause, 3))
             await asyncio.sleep(pause)
 
 

@@ -1,6 +1,7 @@
-"""Errors as statuses: one table from the error to its code, and its details in the words of google.rpc (AIP-193).
+"""Maps errors to statuses: a table of codes, and details in the messages of google.rpc (AIP-193).
 
-Sizes are bounded: beyond about 8 KB of trailers clients fail a call at random with an error of their own.
+The size of a status is bounded: with more than about 8 KB of trailers, clients fail some calls with an error of their
+own.
 """
 
 from collections.abc import Mapping
@@ -35,13 +36,13 @@ from service.domain.errors import (
 
 DOMAIN = "commerce"
 MAX_MESSAGE_BYTES = 1000
-# For all violations together; the rest of the details is small.
+# Of all field violations together; the other details are small.
 _MAX_VIOLATIONS_BYTES = 2000
 _MAX_TEXT = 200
 
 
 class ResponseTooLarge(Exception):
-    """The response is larger than callers accept; nothing was written."""
+    """The response is larger than the largest message that clients accept; nothing was written."""
 
 
 _CODES: Mapping[type[DomainError], int] = MappingProxyType(
@@ -57,10 +58,15 @@ _CODES: Mapping[type[DomainError], int] = MappingProxyType(
         ServerDraining: Code.UNAVAILABLE,
     }
 )
-# Code, reason, message, and the seconds after which another try may help (0: it does not).
+# Errors outside the domain: code, reason, message, and the seconds after which a retry may succeed (0: no retry).
 _OTHERS: Mapping[type[Exception], tuple[int, str, str, float]] = MappingProxyType(
     {
-        Contention: (Code.ABORTED, "CONTENTION", "other calls kept changing the same data; nothing was written", 0.2),
+        Contention: (
+            Code.ABORTED,
+            "CONTENTION",
+            "other calls were changing the same data; nothing was written",
+            0.2,
+        ),
         DatabaseUnavailable: (
             Code.UNAVAILABLE,
             "DATABASE_UNAVAILABLE",
@@ -70,31 +76,31 @@ _OTHERS: Mapping[type[Exception], tuple[int, str, str, float]] = MappingProxyTyp
         OutcomeUnknown: (
             Code.UNKNOWN,
             "OUTCOME_UNKNOWN",
-            "the call was cut off during its commit; repeat it with the same request_id to learn the outcome",
+            "connection lost during commit; the write may have happened. Retry with the same request_id.",
             0,
         ),
         DeadlineExceeded: (
             Code.DEADLINE_EXCEEDED,
             "DEADLINE_EXCEEDED",
-            "the time of the call ran out; nothing was written",
+            "the deadline of the call passed; nothing was written",
             0,
         ),
         Overloaded: (
             Code.RESOURCE_EXHAUSTED,
             "OVERLOADED",
-            "too much of this work is waiting; nothing was written",
+            "server overloaded: the queue for this operation is full; nothing was written",
             0.5,
         ),
         ExportStalled: (
             Code.ABORTED,
             "EXPORT_STALLED",
-            "nothing of the export was read for too long; start it again and read it as it comes",
+            "the client did not read from the export for too long; start it again and read without pauses",
             0,
         ),
         ResponseTooLarge: (
             Code.RESOURCE_EXHAUSTED,
             "RESPONSE_TOO_LARGE",
-            "the response is larger than callers accept; ask for less at once, for example with a smaller page_size",
+            "the response is too large for one message; request fewer resources, for example with a smaller page_size",
             0,
         ),
     }
@@ -102,7 +108,7 @@ _OTHERS: Mapping[type[Exception], tuple[int, str, str, float]] = MappingProxyTyp
 
 
 def status_of(error: BaseException) -> Status | None:
-    """Return the status of an error, or None for one that callers must learn nothing of."""
+    """Return the status of an error, or None for an error that clients must not see."""
     if isinstance(error, DomainError):
         code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
         return _status(code, error.message, error.reason, error.metadata, *_details(error))
@@ -115,7 +121,7 @@ def status_of(error: BaseException) -> Status | None:
 
 
 def internal_error(error_id: str) -> Status:
-    """Return the status for a defect of ours; the id finds it in the log."""
+    """Return the status for a defect of this service; the log has its cause under `error_id`."""
     return _status(Code.INTERNAL, "internal error", "INTERNAL", {"error_id": error_id})
 
 
@@ -152,5 +158,5 @@ def _bad_request(error: InvalidArgument) -> BadRequest:
 
 
 def _short(text: str) -> str:
-    """Return text that may hold what a caller wrote (a map's key, a mask's path) as short ASCII."""
+    """Return text that a client may have written (the key of a map, the path of a mask) as short ASCII."""
     return text.encode("ascii", "backslashreplace")[:_MAX_TEXT].decode()

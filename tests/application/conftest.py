@@ -8,7 +8,7 @@ from service.config import DatabaseSettings, PasswordSettings, load
 from service.db.database import Database
 from service.passwords import Argon2Passwords
 from service.server import MESSAGE_ENCODERS
-from tests.support import FAST_PASSWORDS
+from tests.support.passwords import FAST_PASSWORDS
 
 
 @pytest.fixture(scope="session")

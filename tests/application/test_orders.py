@@ -16,7 +16,7 @@ from service.domain.orders import ItemFields, Order, OrderFields
 from service.domain.users import User
 from service.passwords import Argon2Passwords
 from service.rpc.messages.orders import order_message
-from tests.support import PASSWORD
+from tests.support.passwords import PASSWORD
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 FIELDS: OrderFields = {"items": [ItemFields("anvil", "Anvil", 2, Money("EUR", Decimal("10.50")))]}

@@ -15,8 +15,8 @@ from service.domain.errors import DomainError, EtagMismatch, InvalidCredentials,
 from service.domain.users import User, UserFields
 from service.passwords import Argon2Passwords
 from service.rpc.messages.users import user_message
-from tests.sent import sent_statements
-from tests.support import FAST_PASSWORDS, PASSWORD
+from tests.support.passwords import FAST_PASSWORDS, PASSWORD
+from tests.support.sent_statements import sent_statements
 
 # Far longer than a statement takes.
 SLOW_PASSWORDS = {"argon2_time_cost": 20, "argon2_memory_kib": 8192}

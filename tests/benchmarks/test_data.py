@@ -8,10 +8,10 @@ import pytest
 
 from benchmarks.data import ORDERS_OF_A_REGULAR, Data, fill, reset
 from benchmarks.workloads import WORKLOADS
-from tests.conftest import running_server
-from tests.kept_orders import kept_orders, stored_orders
-from tests.kept_users import kept_users, stored_users
-from tests.support import driver_connection
+from tests.support.databases import driver_connection
+from tests.support.encoded_orders import encoded_orders, stored_orders
+from tests.support.encoded_users import encoded_users, stored_users
+from tests.support.servers import running_server
 
 DATA = Data(users=200, orders=400)
 WRITING = ("CreateOrder", "CreateOrderWithRequestId", "ConfirmOrder")
@@ -57,8 +57,8 @@ def test_too_little_data_is_refused(users: int, orders: int) -> None:
 async def test_the_data_breaks_no_rule_that_was_off_while_it_was_stored(database_url: str) -> None:
     await fill(database_url, DATA.users, DATA.orders)
     async with driver_connection(database_url) as connection, connection.transaction():
-        assert await kept_orders(connection) == await stored_orders(connection)
-        assert await kept_users(connection) == await stored_users(connection)
+        assert await encoded_orders(connection) == await stored_orders(connection)
+        assert await encoded_users(connection) == await stored_users(connection)
         # The totals are checked again.
         await connection.execute("UPDATE orders SET total_amount = total_amount")
         await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")

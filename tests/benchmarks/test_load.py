@@ -9,8 +9,8 @@ from commerce.users.v1.user_service_pb2 import ExportUsersRequest, GetUserReques
 from benchmarks.calls import BadReplyError, CannotBuildError, Load, Outcome, build, make_calls, write_calls
 from benchmarks.workloads import Call
 from service.server import Server
-from tests.conftest import running_server
-from tests.support import Clients
+from tests.support.clients import Clients
+from tests.support.servers import running_server
 
 EIGHT_IN_FLIGHT = Load(connections=2, streams=4)
 ONE_BY_ONE = Load(connections=1, streams=1)

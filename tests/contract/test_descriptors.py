@@ -5,19 +5,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
+from typing import Any
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as users_pb
 import grpc
 import pytest
-from buf.validate import validate_pb2
 from commerce.common.v1.error_reason_pb2 import ErrorReason
 from google.api.field_behavior_pb2 import OUTPUT_ONLY, field_behavior
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodOptions
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 SERVICES = (
     users_pb.DESCRIPTOR.services_by_name["UserService"],
     orders_pb.DESCRIPTOR.services_by_name["OrderService"],
@@ -56,14 +58,29 @@ LISTS = [method for method in METHODS if "page_size" in method.input_type.fields
 
 
 @cache
-def comments() -> dict[str, str]:
-    """Comments of methods by full name: generated code has none, so the sources are compiled with theirs."""
+def sources() -> FileDescriptorSet:
+    """Compile the sources with their comments and with `buf/validate`: the generated code has neither."""
     protoc = [sys.executable, "-m", "grpc_tools.protoc", "-Iprotos", "-Iprotos/third_party"]
-    sources = [str(path.relative_to(ROOT / "protos")) for path in (ROOT / "protos/commerce").rglob("*_service.proto")]
-    command = [*protoc, "--include_source_info", "--descriptor_set_out=/dev/stdout", *sources]
-    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
+    names = [str(path.relative_to(ROOT / "protos")) for path in (ROOT / "protos/commerce").rglob("*_service.proto")]
+    command = [*protoc, "--include_imports", "--include_source_info", "--descriptor_set_out=/dev/stdout", *names]
+    return FileDescriptorSet.FromString(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+
+
+@cache
+def rules_pool() -> DescriptorPool:
+    """Return a pool of its own with the messages of the rules, for which no generated code is installed."""
+    pool = DescriptorPool()
+    for file in sources().file:
+        if file.name.startswith(("google/protobuf/", "buf/validate/")):
+            pool.Add(file)
+    return pool
+
+
+@cache
+def comments() -> dict[str, str]:
+    """Return the comments of methods by full name."""
     found = {}
-    for file in FileDescriptorSet.FromString(output).file:
+    for file in sources().file:
         for location in file.source_code_info.location:
             # 6: service, 2: method (descriptor.proto).
             if len(location.path) == 4 and (location.path[0], location.path[2]) == (6, 2):
@@ -88,8 +105,13 @@ def input_fields(message: Descriptor, seen: frozenset[str] = frozenset()) -> Ite
 INPUT_FIELDS = {field.full_name: field for method in METHODS for field in input_fields(method.input_type)}
 
 
-def rules_of(field: FieldDescriptor) -> validate_pb2.FieldRules:
-    return field.GetOptions().Extensions[validate_pb2.field]
+def rules_of(field: FieldDescriptor) -> Any:
+    """Return the `buf.validate.field` option, which the generated code carries as an unknown field."""
+    pool = rules_pool()
+    options_class = GetMessageClass(pool.FindMessageTypeByName("google.protobuf.FieldOptions"))
+    options = options_class.FromString(field.GetOptions().SerializeToString())
+    rules: Any = pool.FindExtensionByName("buf.validate.field")
+    return options.Extensions[rules]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=name_of)
@@ -168,13 +190,13 @@ def test_what_a_caller_can_send_is_bounded(field: FieldDescriptor) -> None:
         assert field.type == FieldDescriptor.TYPE_BOOL
 
 
-def assert_bounded_text(rules: validate_pb2.StringRules, field: FieldDescriptor) -> None:
+def assert_bounded_text(rules: Any, field: FieldDescriptor) -> None:
     assert rules.uuid or rules.max_len
     # PostgreSQL stores no NUL in text.
     assert rules.uuid or rules.email or rules.pattern or field.name in NOT_STORED
 
 
-def assert_bounded_message(field: FieldDescriptor, rules: validate_pb2.FieldRules) -> None:
+def assert_bounded_message(field: FieldDescriptor, rules: Any) -> None:
     assert field.message_type
     name = field.message_type.full_name
     if name == "google.protobuf.FieldMask":

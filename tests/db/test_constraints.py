@@ -7,7 +7,7 @@ from typing import NamedTuple
 import asyncpg
 import pytest
 
-from tests.support import driver_connection
+from tests.support.databases import driver_connection
 
 ADA = "00000000-0000-7000-8000-00000000000a"
 GRACE = "00000000-0000-7000-8000-00000000000b"

@@ -13,7 +13,8 @@ from zipfile import ZipFile
 import pytest
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 VERSION = distribution("commerce-service").version
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 

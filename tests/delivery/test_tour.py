@@ -1,4 +1,4 @@
-"""What README.md tells its readers to type is typed here, at a real server, and answered as it shows."""
+"""Type the commands of docs/tour.md, and run the example of docs/calling.md, against a real server."""
 
 import os
 import re
@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 BIN = Path(sys.executable).parent
 ADDRESS = "127.0.0.1:50051"
-# Language and text of every fenced block.
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
 END_OF_STEP = "end of step, status"
 TOUR_SECONDS = 120
+
+
+def blocks(document: str) -> list[tuple[str, str]]:
+    """Return the language and the text of every fenced block of a document."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "docs" / document).read_text(), re.DOTALL | re.MULTILINE)
 
 
 @dataclass
@@ -28,9 +32,7 @@ class Step:
 def steps() -> list[Step]:
     """Return the blocks of commands, each with the block of output that follows it."""
     found: list[Step] = []
-    for language, text in BLOCKS:
-        if language == "python":
-            break
+    for language, text in blocks("tour.md"):
         if language == "sh":
             found.append(Step(text))
         else:
@@ -72,16 +74,16 @@ def outcomes(address: str) -> list[tuple[str, int]]:
     return [(output, int(status)) for output, status in zip(pieces[:-1:2], pieces[1::2], strict=True)]
 
 
-def test_the_tour_goes_as_the_readme_shows(outcomes: list[tuple[str, int]]) -> None:
+def test_the_commands_of_the_tour_print_what_it_shows(outcomes: list[tuple[str, int]]) -> None:
     for step, (output, status) in zip(steps(), outcomes, strict=True):
         assert is_shown(step.answer, output), f"{step.commands}\n{output}"
         assert (status != 0) == ('"code"' in step.answer), step.commands
 
 
 @pytest.mark.usefixtures("outcomes")
-def test_the_python_example_prints_what_the_readme_shows(address: str) -> None:
-    languages = [language for language, _ in BLOCKS]
-    example, shown = (text for _, text in BLOCKS[languages.index("python") :][:2])
+def test_the_python_example_prints_what_its_page_shows(address: str) -> None:
+    (language, example), (_, shown) = blocks("calling.md")
+    assert language == "python"
     command = [sys.executable, "-c", example.replace(ADDRESS, address)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True)
     assert is_shown(shown, printed.stdout), printed.stdout

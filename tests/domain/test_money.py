@@ -11,7 +11,7 @@ from service.domain.errors import AmountOutOfRange, DomainError, InvalidArgument
 from service.domain.errors import MixedCurrencies as Mixed
 from service.domain.money import AMOUNT_LIMIT, CURRENCY_DECIMALS, Money, total
 from service.rpc.messages.values import money, parse_money
-from tests.properties import amounts, thorough
+from tests.support.properties import amounts, thorough
 
 FIELD = "order.items[0].unit_price"
 

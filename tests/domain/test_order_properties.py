@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from service.domain.errors import DomainError, IllegalTransition, OrderNotPending
 from service.domain.money import AMOUNT_LIMIT, Money
 from service.domain.orders import MAX_QUANTITY, TRANSITIONS, ItemFields, Order, OrderFields, OrderItem, OrderStatus
-from tests.properties import amounts, many_calls, times
+from tests.support.properties import amounts, many_calls, times
 
 USER = UUID("01890000-0000-7000-8000-000000000001")
 

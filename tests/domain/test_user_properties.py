@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from service.domain.errors import DomainError, IllegalTransition, InvalidField, UserDeleted
 from service.domain.users import PURGE_AFTER, TRANSITIONS, User, UserFields, UserState
-from tests.properties import many_calls, times
+from tests.support.properties import many_calls, times
 
 ACTIVE, INACTIVE, DELETED = UserState.ACTIVE, UserState.INACTIVE, UserState.DELETED
 

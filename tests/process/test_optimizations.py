@@ -10,12 +10,13 @@ import uvloop
 from service.config import OptimizationSettings, load
 from service.rpc.transport.event_loop import EventLoop
 from service.server import new_event_loop
-from tests.processes import serving
-from tests.support import connect
+from tests.support.clients import connect
+from tests.support.processes import serving
 
 PLAIN: dict[str, Any] = {
     "fast_path": False,
     "batched_reads": False,
+    "encoded_messages": False,
     "held_connection": False,
     "event_loop": "asyncio",
     "accept_mode": "listeners",

@@ -13,8 +13,10 @@ from commerce.orders.v1.order_pb2 import Order, OrderStatus
 from commerce.users.v1.user_pb2 import User, UserProfile, UserState
 from google.type.money_pb2 import Money
 
-from tests.processes import ROOT, serving
-from tests.support import PASSWORD, Clients, connect, item
+from tests.support.clients import Clients, connect, item
+from tests.support.passwords import PASSWORD
+from tests.support.paths import ROOT
+from tests.support.processes import serving
 
 # The last commit before the schema grew beyond users and orders.
 RELEASE = "53a635556e9fc73c732fc944a5898a7d819ffec9"

@@ -18,10 +18,10 @@ import pytest
 from commerce.orders.v1.order_service_pb2_grpc import OrderServiceStub
 from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
 
-from tests.faults import eventually
-from tests.processes import Process, serving
-from tests.support import Clients, connect, new_order
-from tests.watching import watch_orders
+from tests.support.clients import Clients, connect, new_order
+from tests.support.processes import Process, serving
+from tests.support.waiting import eventually
+from tests.support.watching import watch_orders
 
 # Else all channels of a process share their connections.
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]

@@ -17,18 +17,15 @@ from google.type.interval_pb2 import Interval
 from google.type.money_pb2 import Money
 from grpc import StatusCode
 
-from tests.support import Failure, fails, item, new_order, new_user
-from tests.wire import GOOD_REQUESTS, METHODS, OwnServer, call, call_bytes, own_server
+from tests.support.clients import item, new_order, new_user
+from tests.support.failures import Failure, fails
+from tests.support.methods import METHODS, call, call_bytes
+from tests.support.requests import GOOD_REQUESTS
+from tests.support.servers import OwnServer
 
 MAX_MESSAGE_BYTES = 1000
 MAX_DETAILS_BYTES = 4096
 LARGEST = 2**63 - 1
-
-
-@pytest.fixture(scope="module")
-async def own(postgres_url: str, template_url: str) -> AsyncIterator[OwnServer]:
-    async with own_server(postgres_url, template_url) as own:
-        yield own
 
 
 @asynccontextmanager

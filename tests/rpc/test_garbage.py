@@ -14,10 +14,13 @@ import uvloop
 from commerce.orders.v1.order_service_pb2 import ConfirmOrderRequest, CreateOrderRequest, WatchOrdersRequest
 from commerce.users.v1.user_service_pb2 import CreateUserRequest, GetUserRequest
 
-from tests.sent import until_someone_waits
-from tests.support import PASSWORD, Clients, new_order, new_user
-from tests.watching import eventually
-from tests.wire import GOOD_REQUESTS, METHODS, OwnServer, call, call_bytes, own_server
+from tests.support.clients import Clients, new_order, new_user
+from tests.support.locks import until_someone_waits
+from tests.support.methods import METHODS, call, call_bytes
+from tests.support.passwords import PASSWORD
+from tests.support.requests import GOOD_REQUESTS
+from tests.support.servers import OwnServer, own_server
+from tests.support.waiting import eventually
 
 Calls = Callable[[], Awaitable[None]]
 

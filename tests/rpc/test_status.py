@@ -1,6 +1,5 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -33,12 +32,14 @@ from service.domain.errors import (
 )
 from service.rpc.messages.values import in_order
 from service.rpc.status import ResponseTooLarge, internal_error, status_of
-from tests.properties import thorough
-from tests.support import Clients, fails, item, new_order
+from tests.support.clients import Clients, item, new_order
+from tests.support.failures import fails
+from tests.support.paths import ROOT
+from tests.support.properties import thorough
 
 MAX_MESSAGE_BYTES = 1000
 MAX_STATUS_BYTES = 4096
-PROTO = Path(__file__).parents[2] / "protos/commerce/common/v1/error_reason.proto"
+PROTO = ROOT / "protos/commerce/common/v1/error_reason.proto"
 REASONS = [name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()[1:]]
 Detail = TypeVar("Detail", bound=Message)
 

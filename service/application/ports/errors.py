@@ -41,7 +41,7 @@ class ExportStalled(Exception):
 
 
 class NeedsTransaction(Exception):
-    """The unit of work cannot be done by the fast path; nothing was written. Run it again in a transaction."""
+    """The fast path cannot do this unit of work; nothing was written. Run the call again in a transaction."""
 
 
 class AlreadyAnswered(Exception):

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -44,6 +45,21 @@ class PageOfRows:
     rows: Sequence[Row]
     has_more: bool
     total_size: int
+
+
+class UserOrder(StrEnum):
+    """The order of a list of users: by creation time, or by username."""
+
+    NEWEST = "NEWEST"
+    OLDEST = "OLDEST"
+    USERNAME = "USERNAME"
+
+
+class OrderOrder(StrEnum):
+    """The order of a list of orders: by creation time."""
+
+    NEWEST = "NEWEST"
+    OLDEST = "OLDEST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +120,8 @@ class UserQueries(Protocol):
     async def known_emails(self, emails: Sequence[str]) -> Collection[str]:
         """Return those of these e-mails, in lower case, that users have, whatever their case."""
 
-    async def page(self, where: UserFilter, order_by: str, page: Page) -> PageOfRows:
-        """Return a page of users; `order_by` is NEWEST, OLDEST or USERNAME."""
+    async def page(self, where: UserFilter, order_by: UserOrder, page: Page) -> PageOfRows:
+        """Return a page of users."""
 
     async def search(self, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:
         """Return a page of the users that have the words in username, full name or bio, best first.
@@ -129,8 +145,8 @@ class OrderQueries(Protocol):
     async def by_number(self, order_number: str) -> Row | None:
         """Return the order with this number."""
 
-    async def page(self, where: OrderFilter, order_by: str, page: Page) -> PageOfRows:
-        """Return a page of orders; `order_by` is NEWEST or OLDEST."""
+    async def page(self, where: OrderFilter, order_by: OrderOrder, page: Page) -> PageOfRows:
+        """Return a page of orders."""
 
     async def statistics(self, where: OrderFilter, top_users: TopUsers) -> Sequence[Row]:
         """Return sums over orders.

@@ -69,8 +69,8 @@ class UserRepository(Protocol):
     async def replace_password_hash(self, user_id: UUID, old: str, new: str, now: datetime) -> None:
         """Replace the hash, unless it is no longer `old`."""
 
-    async def keep(self, limit: int) -> int:
-        """Keep messages of up to so many users that have none and are not locked, and return of how many."""
+    async def encode_missing(self, limit: int) -> int:
+        """Store encoded messages of up to `limit` users that have none; returns the number of users updated."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -87,7 +87,7 @@ class OrderRepository(Protocol):
         """Return an order number that no order has or will have."""
 
     async def add(self, order: Order) -> None:
-        """Keep a new order; OrderAlreadyExists comes with the flush."""
+        """Add a new order; raises OrderAlreadyExists, here or when the unit of work is flushed or committed."""
 
     async def get_for_update(self, order_id: UUID) -> Order:
         """Return the order with its items and tags, locked against other changes; raises OrderNotFound."""
@@ -179,13 +179,19 @@ class UnitOfWorkFactory(Protocol):
     """Opens units of work."""
 
     def __call__(
-        self, *, actor: str, request: RequestKey | None, time_left: "TimeLeft", at_once: bool = False
+        self, *, actor: str, request: RequestKey | None, time_left: "TimeLeft"
     ) -> AbstractAsyncContextManager[UnitOfWork]:
-        """Return a unit of work of `actor`; `at_once`, it may be done with one statement, or raise NeedsTransaction.
+        """Return a unit of work.
 
-        With `request`, its first use claims the request id, waiting for another call that holds it, and raises
-        AlreadyAnswered, or RequestIdReused for another body. A StoreError or AlreadyExists that happens inside comes
-        out as such.
+        Args:
+            actor: who causes the events and ledger entries.
+            request: the request id to claim, if the call has one. The claim waits for another call that holds it.
+            time_left: how long the call may still take.
+
+        Raises:
+            AlreadyAnswered, RequestIdReused: when the unit of work claims the request id.
+            AlreadyExists, StoreError: when the block raises an error of the database that means one of these.
+            NeedsTransaction: only the fast path, for what it cannot do; nothing was written.
         """
 
 

@@ -1,7 +1,7 @@
-"""Work that comes together is done together, by one statement.
+"""Batch work: items that callers submit while a batch runs form the next batch.
 
-While one statement runs, what arrives forms the next one; no timer ever makes a call wait. So at low load each call has
-its own statement, and the busier the server is, the less each one costs.
+No timer makes a call wait. At low load each call has a statement of its own; the busier the server is, the more calls
+share one, and the less each of them costs.
 """
 
 import asyncio
@@ -11,8 +11,9 @@ from uuid import UUID
 
 from service.runtime.shielded_tasks import ShieldedTasks
 
-# Statements at once, so that one that is slow to come back does not hold up everybody.
-_AT_ONCE = 2
+# Batches that run at the same time: a slow one does not hold up all callers.
+_MAX_RUNNING = 2
+_MAX_IDS = 100
 
 Id = UUID | str
 Item = TypeVar("Item")
@@ -20,16 +21,17 @@ Result = TypeVar("Result")
 
 
 class Batcher(Generic[Item, Result]):
-    """Does something for many callers at once.
+    """Processes the items of many callers in batches.
 
-    A caller's cancellation ends its own wait and nothing else.
+    A caller's cancellation ends that caller's wait; the batch goes on for the others.
 
     Args:
-        run: does it for these items, and returns a result for each, in their order; what it raises, each caller gets.
-        detached: runs that.
-        max_items: how many to do at once.
-        callers_are_shielded: whether nobody cancels a caller. One that is alone then does it itself, which spares the
-            event loop two turns.
+        run: processes a batch, and returns one result per item, in the order of the items. If it raises, every caller
+            of the batch gets the error.
+        shielded_tasks: runs the batches.
+        max_items: the largest batch.
+        callers_are_shielded: whether no caller is ever cancelled. Then a caller that is alone runs its batch itself,
+            which saves two turns of the event loop.
     """
 
     def __init__(
@@ -43,40 +45,40 @@ class Batcher(Generic[Item, Result]):
         self._run = run
         self._shielded_tasks = shielded_tasks
         self._max_items = max_items
-        self._callers_are_detached = callers_are_shielded
+        self._callers_are_shielded = callers_are_shielded
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._running = 0
 
-    async def do(self, item: Item) -> Result:
-        """Return the result for this item; raises what `run` raises."""
-        if self._callers_are_detached and not self._running:
-            return await self._do_alone(item)
+    async def submit(self, item: Item) -> Result:
+        """Return the result for this item, once its batch has run; raises what `run` raises."""
+        if self._callers_are_shielded and not self._running:
+            return await self._run_alone(item)
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((item, result))
         if not self._running:
-            self._start()
+            self._start_batches()
         elif len(self._waiting) == 1:
-            # After whatever else this turn of the loop has to run: calls arrive in bunches.
-            loop.call_soon(self._start)
+            # At the end of this turn of the event loop, because calls arrive in bunches.
+            loop.call_soon(self._start_batches)
         return await result
 
-    async def _do_alone(self, item: Item) -> Result:
+    async def _run_alone(self, item: Item) -> Result:
         self._running += 1
         try:
             (result,) = await self._run([item])
             return result
         finally:
             self._running -= 1
-            self._start()
+            self._start_batches()
 
-    def _start(self) -> None:
-        while self._waiting and self._running < _AT_ONCE:
+    def _start_batches(self) -> None:
+        while self._waiting and self._running < _MAX_RUNNING:
             batch, self._waiting = self._waiting[: self._max_items], self._waiting[self._max_items :]
             self._running += 1
-            self._shielded_tasks.start(self._answer(batch))
+            self._shielded_tasks.start(self._run_batch(batch))
 
-    async def _answer(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _run_batch(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             results = await self._run([item for item, _ in batch])
             for (_, waiting), result in zip(batch, results, strict=True):
@@ -88,30 +90,35 @@ class Batcher(Generic[Item, Result]):
                     waiting.set_exception(error)
         finally:
             self._running -= 1
-            self._start()
+            self._start_batches()
 
 
 class BatchedLoader:
-    """Reads rows by their id, for many callers at once: `id = ANY(…)`.
+    """Loads rows by their id, for many callers with one statement: `id = ANY(…)`.
 
-    It reads its callers' writes: an id is only ever put into a statement that has not been sent, so whatever was
-    committed before it came is seen. A statement that fails, fails for those whose ids it had; whether they ask again
-    is up to each. (CPU for GetUser with 64 in flight: 0.64 of that with a statement each.)
+    A caller reads its own writes: an id only joins a statement that has not been sent yet, so the statement sees
+    everything that was committed before the caller asked. A statement that fails, fails for the callers whose ids it
+    had, and each of them decides whether to ask again. (CPU for GetUser with 64 in flight: 0.64 of that with a
+    statement per call.)
 
     Args:
         read: returns the rows with these ids, in any order.
-        detached: runs that.
+        shielded_tasks: runs the batches.
     """
 
     def __init__(self, read: Callable[[Sequence[Id]], Awaitable[Sequence[Any]]], shielded_tasks: ShieldedTasks) -> None:
         self._read = read
-        self._reads: Batcher[Id, Any] = Batcher(self._rows, shielded_tasks, max_items=100)
+        self._batches: Batcher[Id, Any] = Batcher(self._rows, shielded_tasks, max_items=_MAX_IDS)
 
-    async def get(self, key: Id) -> Any:  # noqa: ANN401 - a row
-        """Return the row with this id, whose text is in lower case, or None; raises what `read` raises."""
-        return await self._reads.do(key)
+    async def load(self, row_id: Id) -> Any:  # noqa: ANN401 - a row
+        """Return the row with this id, or None; raises what `read` raises.
 
-    async def _rows(self, keys: Sequence[Id]) -> Sequence[Any]:
-        # By their text, which needs no UUID made of an id that a caller has sent.
-        rows = {str(row.id): row for row in await self._read(keys)}
-        return [rows.get(str(key)) for key in keys]
+        Args:
+            row_id: if it is text, in lower case.
+        """
+        return await self._batches.submit(row_id)
+
+    async def _rows(self, row_ids: Sequence[Id]) -> Sequence[Any]:
+        # By their text, so that the ids that callers have sent need not be made UUIDs.
+        rows = {str(row.id): row for row in await self._read(row_ids)}
+        return [rows.get(str(row_id)) for row_id in row_ids]

@@ -1,18 +1,17 @@
-"""Hot statements: written in SQLAlchemy Core, compiled once at start, run on the driver's own connection.
+"""Run compiled statements on asyncpg's own connections, which come from SQLAlchemy's pool.
 
 What SQLAlchemy does for a statement in each call (building it, its cache key, a cursor, its own rows, and the greenlet
-around all that) costs two to three times what asyncpg takes to run it. Here, only its pool is left of that; the
-connections, their settings and their limits are the same. (CPU for BatchGetUsers: 0.57 of that with SQLAlchemy's
-execution, for ListOrders 0.68.)
+around all that) costs two to three times what asyncpg takes to run it. So only its pool is used here; the connections,
+their settings and their limits are the same. (CPU for BatchGetUsers: 0.57 of that with SQLAlchemy's execution, for
+ListOrders 0.68.)
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, cast
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
-import asyncpg
-from sqlalchemy import Row, Select, event
+from sqlalchemy import Row, Select
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
@@ -20,53 +19,36 @@ from sqlalchemy.util import greenlet_spawn
 
 from service.application.ports.errors import DatabaseUnavailable, Overloaded, StoreError
 from service.db.connections.engine import for_single_statements
+from service.db.connections.failures import Failure, Outcome, classify_failure
+from service.db.connections.held_connection import HeldConnection, discard, is_closed
 from service.db.connections.statement import Statement, Values
-from service.db.errors import READ_ONLY, sqlstate_of, translate_error, translated_errors
-
-
-def _is_rolled_back(error: BaseException) -> bool:
-    """Return whether PostgreSQL has said, before the connection broke, that it ends it: it has rolled back then.
-
-    Only its own words count, which name a place in its source. Those of a pooler in between say nothing of what has
-    become of the statement.
-    """
-    cause = error.__cause__
-    return isinstance(cause, asyncpg.PostgresError) and bool(cause.server_source_function)
+from service.db.errors import translate_error, translated_errors
 
 
 class StatementExecutor:
-    """Runs hot statements on the connections of an engine's pool, each in a transaction of its own; others too.
+    """Runs statements on the connections of an engine's pool, each statement in a transaction of its own.
 
     Args:
-        engine: whose pool, of which others may use connections too.
+        engine: the owner of the pool, whose connections others may use, too.
         hold_connection: whether to hold one connection between statements, until `release_held`, if the pool has more.
-            To check a connection out and in again costs as much as to send the statement. (CPU for GetUser with 64 in
-            flight: 0.93 of that without; time of a call that is alone: 0.93.)
     """
 
     def __init__(self, engine: AsyncEngine, *, hold_connection: bool = False) -> None:
         self._engine = for_single_statements(engine)
         self._pool = pool = engine.sync_engine.pool
-        self._patience: float | None = pool.timeout() if isinstance(pool, QueuePool) else None
-        # To wait here for one of the pool's connections costs less than to wait there.
+        self._pool_timeout: float | None = pool.timeout() if isinstance(pool, QueuePool) else None
         size = pool.size() if isinstance(pool, QueuePool) else 1
-        self._connections = asyncio.Semaphore(size)
-        self._keeps_one = hold_connection and size > 1
-        self._kept: PoolProxiedConnection | None = None
-        # How many others are taking a connection from the pool just now.
-        self._borrowers = 0
-        # How often the pool has lost a connection. Then it may have given up all, and what is kept has to go, too.
-        self._losses = 0
-        if self._keeps_one:
-            event.listen(pool, "invalidate", self._count_loss)
+        # To wait for this semaphore costs less than to wait for the pool, which has as many connections.
+        self._free_connections = asyncio.Semaphore(size)
+        self._held = HeldConnection(pool, enabled=hold_connection and size > 1)
 
     async def rows(self, statement: Statement | Select[Any], values: Values) -> Sequence[Row[Any]]:
-        """Return all rows of a statement that only reads, hot or not; raises StoreError."""
+        """Return all rows of a statement that only reads, compiled or not; raises StoreError."""
         if isinstance(statement, Statement):
             return await self.fetch(statement, values)
         with translated_errors():
             connection = self._engine.connect()
-            with self.lending():
+            with self.lend():
                 await connection.start()
             try:
                 rows: Sequence[Row[Any]] = (await connection.execute(statement, values)).all()
@@ -77,99 +59,84 @@ class StatementExecutor:
     async def fetch(
         self, statement: Statement, values: Values, *, lost: type[StoreError] = DatabaseUnavailable
     ) -> list[Any]:
-        """Return all rows of a statement; waits for a connection.
+        """Return all rows of a compiled statement; waits for a connection.
 
-        A cancellation costs the connection, so whoever may be cancelled shields this.
+        A cancellation costs the connection, so callers that may be cancelled shield this call.
 
         Raises:
-            StoreError: `lost` where the connection broke after the statement was sent, and nothing was heard of it.
-            AlreadyExists: a constraint was violated that stands for it.
+            StoreError: `lost` if the connection broke after the statement was sent, so that its outcome is unknown.
+            AlreadyExists: the statement violated a unique constraint.
             Overloaded: no connection was free in time.
         """
-        if self._connections.locked():
-            try:
-                async with asyncio.timeout(self._patience):
-                    await self._connections.acquire()
-            except TimeoutError as error:
-                raise Overloaded from error
+        if self._free_connections.locked():
+            await self._wait_for_free_connection()
         else:
-            await self._connections.acquire()
+            await self._free_connections.acquire()
         try:
             return await self._fetch(statement, values, lost)
         finally:
-            self._connections.release()
+            self._free_connections.release()
+
+    def lend(self) -> AbstractContextManager[None]:
+        """Hold no connection while the block takes one from the pool, which may have no other."""
+        return self._held.lend()
 
     def release_held(self) -> None:
-        """Give the connection that is kept back to the pool."""
-        kept, self._kept = self._kept, None
-        if kept:
-            kept.close()
+        """Return the held connection to the pool."""
+        self._held.release()
 
-    @contextmanager
-    def lending(self) -> Iterator[None]:
-        """Keep nothing while the block takes a connection from the pool, which may have no other."""
-        self._borrowers += 1
-        self.release_held()
+    async def _wait_for_free_connection(self) -> None:
         try:
-            yield
-        finally:
-            self._borrowers -= 1
-
-    def _count_loss(self, *_connection: object) -> None:
-        self._losses += 1
-        self.release_held()
+            async with asyncio.timeout(self._pool_timeout):
+                await self._free_connections.acquire()
+        except TimeoutError as error:
+            raise Overloaded from error
 
     async def _fetch(self, statement: Statement, values: Values, lost: type[StoreError]) -> list[Any]:
-        losses = self._losses
+        invalidations = self._held.invalidations
+        pooled = self._held.take() or await self._check_out()
+        connection: Any = pooled.driver_connection
         try:
-            pooled = await self._check_out()
+            return statement.rows(await connection.fetch(statement.text, *statement.arguments(values)))
+        except BaseException as error:
+            failure = classify_failure(error, connection_is_closed=connection.is_closed())
+            if failure.discard_connection:
+                pooled.invalidate()
+            if meaning := _meaning(failure, error, lost):
+                raise meaning from error
+            raise
+        finally:
+            self._held.give_back(pooled, invalidations)
+
+    async def _check_out(self) -> PoolProxiedConnection:
+        """Return an open connection of the pool; waits for one, as others may use them all."""
+        try:
+            while is_closed(pooled := await self._next_of_pool()):
+                discard(pooled)
         except Exception as error:
             if meaning := translate_error(error):
                 raise meaning from error
             raise
-        connection = cast("Any", pooled.driver_connection)
-        try:
-            return statement.rows(await connection.fetch(statement.text, *statement.arguments(values)))
-        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-            # InterfaceError: the connection was closed, or this program is wrong. InternalClientError: PostgreSQL has
-            # said while the connection was idle that it ends it, and not ended it yet.
-            broken = connection.is_closed() or not isinstance(error, asyncpg.InterfaceError)
-            pooled.invalidate()
-            if not broken:
-                raise
-            raise (DatabaseUnavailable if _is_rolled_back(error) else lost) from error
-        except asyncpg.PostgresError as error:
-            # What PostgreSQL reports, it has rolled back.
-            if sqlstate_of(error) == READ_ONLY:
-                # It leads to a replica, and would for ever.
-                pooled.invalidate()
-            if meaning := translate_error(error):
-                raise meaning from error
-            raise
-        except BaseException:
-            # Nobody knows what the connection is in the middle of.
-            pooled.invalidate()
-            raise
-        finally:
-            if self._keeps_one and not (self._kept or self._borrowers) and self._losses == losses:
-                self._kept = pooled
-            else:
-                pooled.close()
+        return pooled
 
-    async def _check_out(self) -> PoolProxiedConnection:
-        pooled, self._kept = self._kept, None
-        while True:
-            try:
-                # Without the detour through a greenlet where one is idle.
-                pooled = pooled or self._pool.connect()
-            except MissingGreenlet:
-                # None is idle, so what ends meanwhile is for whoever waits, also here.
-                with self.lending():
-                    pooled = await greenlet_spawn(self._pool.connect)
-            connection = cast("Any", pooled.driver_connection)
-            if not connection.is_closed():
-                return pooled
-            # PostgreSQL ended it while it was idle.
-            pooled.invalidate()
-            pooled.close()
-            pooled = None
+    async def _next_of_pool(self) -> PoolProxiedConnection:
+        try:
+            # Without the detour through a greenlet if a connection is idle.
+            return self._pool.connect()
+        except MissingGreenlet:
+            # None is idle, so the next statement that ends returns its connection to the pool.
+            with self.lend():
+                return await greenlet_spawn(self._pool.connect)
+
+
+def _meaning(failure: Failure, error: BaseException, lost: type[StoreError]) -> Exception | None:
+    """Return the application's error for a failure, or None to raise the error itself again."""
+    match failure.outcome:
+        case Outcome.ROLLED_BACK:
+            return translate_error(error)
+        case Outcome.UNAVAILABLE:
+            return DatabaseUnavailable()
+        case Outcome.UNKNOWN:
+            return lost()
+        case _:
+            return None

@@ -1,12 +1,13 @@
 """A streaming replica for reads, used while its data is known to be no older than a bound.
 
-How old that is cannot be asked of the replica: on an idle primary the last transaction it has replayed is old, and
-nothing is missing. So the primary is asked, a few times in a second, how far its log is written, and the replica how
-far it has replayed that log. All that was committed before the newest sample that it has replayed is in its data, so
-the lag is the age of that sample: it grows by itself while nothing is heard of either server, or replay stands still.
+The replica cannot be asked how old its data is: on an idle primary the last transaction that the replica has replayed
+is old, although nothing is missing. So this module asks the primary, a few times per second, up to which position its
+log (WAL) is written, and the replica up to which position it has replayed that log. The replica's data contains
+everything that was committed before the newest sample whose position it has replayed, so the lag is the age of that
+sample. The lag grows by itself while one of the servers does not answer, or while replay stands still.
 
-(With `synchronous_commit` off, PostgreSQL shows what is not in its log yet: the lag is then up to three
-`wal_writer_delay`s more.)
+(With `synchronous_commit` off, PostgreSQL shows transactions that are not in its log yet: the data may then be older by
+up to three `wal_writer_delay`s.)
 """
 
 import asyncio
@@ -22,19 +23,19 @@ import structlog
 from sqlalchemy import ColumnElement, Row, Select, event, literal_column, select
 
 from service.application.ports.errors import DatabaseUnavailable, DeadlineExceeded, Overloaded
-from service.config import ReplicaSettings, SettingsError
+from service.config import DatabaseSettings, ReplicaSettings, SettingsError
 from service.db.connections.engine import async_url, create_engine
 from service.db.connections.executor import StatementExecutor
 from service.db.connections.statement import Statement
 from service.observability.logs import where_raised
 
-# Between two looks, and how long one may take.
+# Seconds between two measurements, and the longest that one server may take to answer.
 _PERIOD_SECONDS = 0.25
-_PATIENCE_SECONDS = 2.0
+_ANSWER_SECONDS = 2.0
 
-# A cluster and its copies have one number, the cluster that a copy became when it was promoted another timeline, and a
-# cluster can have several databases. The log tells the primary's timeline at once; a replica's can be as old as its
-# last restart point, so after a failover it takes some minutes until they are the same again.
+# What identifies a database: a cluster and its copies have one system identifier, and a cluster has several databases.
+# A copy that was promoted becomes another timeline. The primary's log tells its timeline immediately; a replica's
+# timeline can be as old as its last restart point, so after a failover it takes some minutes until they are the same.
 _DATABASE: tuple[ColumnElement[Any], ...] = (
     literal_column("(SELECT system_identifier FROM pg_control_system())").label("cluster"),
     literal_column("(SELECT oid FROM pg_database WHERE datname = current_database())").label("database"),
@@ -63,63 +64,120 @@ _REPLICA = Statement(
 log = structlog.get_logger()
 
 
+class LogSamples:
+    """Up to which position the primary's log was written, at times of the last `max_age` seconds.
+
+    The last sample before that is kept, too. If not even its position is replayed, the lag is longer than `max_age`.
+    """
+
+    def __init__(self, max_age: float) -> None:
+        self._max_age = max_age
+        self._samples: deque[tuple[float, float]] = deque()
+
+    def add(self, time: float, position: float) -> None:
+        """Add a sample, and drop those that are too old.
+
+        Args:
+            time: in seconds, not before that of the last sample, and not after the primary read its position.
+            position: in bytes.
+        """
+        self._samples.append((time, position))
+        while len(self._samples) > 1 and self._samples[1][0] < time - self._max_age:
+            self._samples.popleft()
+
+    def fresh_time(self, replayed: float) -> float:
+        """Return the time before which all commits are among what was replayed up to a position, or minus infinity."""
+        return next((time for time, position in reversed(self._samples) if position <= replayed), -math.inf)
+
+
+def identity_problem(primary: Any, replica: Any) -> str | None:  # noqa: ANN401 - rows
+    """Return why a server's data is not that of the primary, or None if it is a replica of it.
+
+    Args:
+        primary: the row of `_PRIMARY`.
+        replica: the row of `_REPLICA`.
+    """
+    if not replica.is_replica:
+        return "READ_DATABASE_URL does not lead to a replica"
+    if any(getattr(replica, name) != getattr(primary, name) for name in _SAME):
+        return "it replicates another database, or another timeline of this one"
+    return None
+
+
+def replica_database(settings: ReplicaSettings) -> DatabaseSettings:
+    """Return the settings of the replica's connections: those of the primary's, with the replica's URL.
+
+    Raises:
+        SettingsError: READ_DATABASE_URL is missing or wrong.
+    """
+    if settings.read_database_url is None:
+        raise SettingsError("READ_DATABASE_URL is not set")
+    # Checks the URL under the name of its own setting.
+    async_url(settings.read_database_url.get_secret_value(), "READ_DATABASE_URL")
+    return settings.model_copy(update={"database_url": settings.read_database_url})
+
+
 class Replica:
-    """The replica at READ_DATABASE_URL: `start`, then `rows`, then `close`."""
+    """The replica at READ_DATABASE_URL: `start`, then `rows`, then `close`.
+
+    Args:
+        settings: where the primary and the replica are, and how far the replica may lag behind.
+    """
 
     def __init__(self, settings: ReplicaSettings) -> None:
-        if settings.read_database_url is None:
-            raise SettingsError("READ_DATABASE_URL is not set")
-        # Also checks it, under its own name.
-        async_url(settings.read_database_url.get_secret_value(), "READ_DATABASE_URL")
-        there = settings.model_copy(update={"database_url": settings.read_database_url})
+        database = replica_database(settings)
         self._max_lag = settings.max_replica_lag
-        self._engine = create_engine(there)
+        self._engine = create_engine(database)
         self._executor = StatementExecutor(self._engine)
-        # Apart, so that a busy pool does not look like a lost server.
-        self._probe_engines = [create_engine(settings, pool_size=1), create_engine(there, pool_size=1)]
+        # Pools of their own, so that a busy pool does not look like a lost server.
+        self._probe_engines = [create_engine(settings, pool_size=1), create_engine(database, pool_size=1)]
         self._primary_probe, self._replica_probe = map(StatementExecutor, self._probe_engines)
-        # Times, and how far the primary's log was written then.
-        self._samples: deque[tuple[float, float]] = deque()
-        # All that was committed before this time is in the replica's data.
-        self._fresh_at = -math.inf
-        # As logged.
+        self._samples = LogSamples(settings.max_replica_lag)
+        # Everything that was committed before this time is in the replica's data.
+        self._fresh_time = -math.inf
+        # As last logged.
         self._in_use: bool | None = None
         self._task: asyncio.Task[None] | None = None
         self._connections: WeakSet[Any] = WeakSet()
-        event.listen(self._engine.sync_engine, "connect", self._keep_connection)
+        event.listen(self._engine.sync_engine, "connect", self._remember_connection)
 
     async def start(self) -> None:
-        """Look at the replica once, and again and again from then on; what is wrong with it is only logged."""
-        await self._look()
-        self._task = asyncio.create_task(self._watch())
+        """Measure the lag now and periodically from now on; a problem with the replica is only logged."""
+        await self._update()
+        self._task = asyncio.create_task(self._update_periodically())
 
     async def rows(
         self, statement: Statement | Select[Any], values: Mapping[str, object], otherwise: StatementExecutor
     ) -> Sequence[Row[Any]]:
-        """Return all rows of a statement: from the replica, or where that cannot be, from the primary.
+        """Return all rows of a statement, from the replica if it is in use and answers, else from the primary.
+
+        Args:
+            statement: only reads.
+            values: of its parameters.
+            otherwise: the primary's executor.
 
         Raises:
-            DeadlineExceeded, Overloaded: the replica has too much to do.
+            DeadlineExceeded, Overloaded: the replica is in use and has too much to do.
             StoreError: the primary failed.
         """
-        if self._lag() <= self._max_lag:
+        if self._is_fresh():
             try:
                 return await self._executor.rows(statement, values)
             except Exception as error:
                 if isinstance(error, DatabaseUnavailable):
-                    self._fresh_at = -math.inf
-                    self._log_use("the connection was lost", error)
+                    self._fresh_time = -math.inf
+                    self._log_change("the connection was lost", error)
                 elif isinstance(error, DeadlineExceeded | Overloaded):
-                    # While it works, what is too much for it is too much for the primary as well.
-                    if self._lag() <= self._max_lag:
+                    # While the replica works, a load that is too much for it is too much for the primary as well.
+                    if self._is_fresh():
                         raise
                 else:
-                    # Whatever it is, a conflict with what is replayed or a table that is not there yet.
-                    log.info("read from the primary: the replica failed", **where_raised(error))
+                    # Such as a conflict with what the replica replays, or a table that it does not have yet.
+                    log.info("replica failed; reading from the primary", **where_raised(error))
         return await otherwise.rows(statement, values)
 
     async def close(self) -> None:
-        """Look no more, and close the connections."""
+        """Stop measuring, and close the connections."""
         if self._task:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -127,54 +185,45 @@ class Replica:
         for engine in (self._engine, *self._probe_engines):
             await engine.dispose()
 
-    def _lag(self) -> float:
-        return time.monotonic() - self._fresh_at
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._fresh_time <= self._max_lag
 
-    async def _watch(self) -> None:
+    async def _update_periodically(self) -> None:
         while True:
-            # Often enough that the samples alone do not use up the bound.
+            # Often enough that the time between two samples does not use up the bound.
             await asyncio.sleep(min(_PERIOD_SECONDS, self._max_lag / 4))
-            await self._look()
+            await self._update()
 
-    async def _look(self) -> None:
+    async def _update(self) -> None:
         try:
             problem, error = await self._measure(), None
         except Exception as failure:  # noqa: BLE001 - the lag is unknown, whatever the reason
             problem, error = "its lag cannot be measured", failure
-        self._log_use(problem, error)
+        self._log_change(problem, error)
 
     async def _measure(self) -> str:
-        """Measure the lag, and return why the replica is not used if it is not."""
+        """Measure the lag; returns why the replica is out of use, in case it is."""
         asked_at = time.monotonic()
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            (primary,) = await self._primary_probe.fetch(_PRIMARY, {})
-        self._samples.append((asked_at, primary.position))
-        # Kept are those within the bound, and one before: when not even that is replayed, the lag is above the bound.
-        while len(self._samples) > 1 and self._samples[1][0] < asked_at - self._max_lag:
-            self._samples.popleft()
+        primary = await _ask(self._primary_probe, _PRIMARY)
+        self._samples.add(asked_at, primary.position)
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                (replica,) = await self._replica_probe.fetch(_REPLICA, {})
+            replica = await _ask(self._replica_probe, _REPLICA)
         except Exception:
-            # When it comes back after a crash, it can be behind where it was.
-            self._fresh_at = -math.inf
-            # What waits for it goes to the primary instead of waiting on.
-            for connection in list(self._connections):
-                connection.terminate()
+            # After a crash the replica can come back with older data than it had.
+            self._fresh_time = -math.inf
+            self._terminate_connections()
             raise
-        self._fresh_at = -math.inf
-        if not replica.is_replica:
-            return "READ_DATABASE_URL leads to no replica"
-        if any(getattr(replica, name) != getattr(primary, name) for name in _SAME):
-            return "it replicates another database, or another timeline of this one"
-        for sampled_at, position in reversed(self._samples):
-            if position <= replica.position:
-                self._fresh_at = sampled_at
-                break
-        return "it lags behind"
+        problem = identity_problem(primary, replica)
+        self._fresh_time = -math.inf if problem else self._samples.fresh_time(replica.position)
+        return problem or "it lags behind"
 
-    def _log_use(self, problem: str, error: Exception | None) -> None:
-        in_use = self._lag() <= self._max_lag
+    def _terminate_connections(self) -> None:
+        """Break the calls that wait for the replica, so that they go to the primary instead of waiting on."""
+        for connection in list(self._connections):
+            connection.terminate()
+
+    def _log_change(self, problem: str, error: Exception | None) -> None:
+        in_use = self._is_fresh()
         if in_use == self._in_use:
             return
         self._in_use = in_use
@@ -183,5 +232,11 @@ class Replica:
         else:
             log.warning("replica out of use", problem=problem, **(where_raised(error) if error else {}))
 
-    def _keep_connection(self, connection: Any, _record: object) -> None:  # noqa: ANN401 - an event of SQLAlchemy's
+    def _remember_connection(self, connection: Any, _record: object) -> None:  # noqa: ANN401 - an event of SQLAlchemy's
         self._connections.add(connection.driver_connection)
+
+
+async def _ask(probe: StatementExecutor, statement: Statement) -> Any:  # noqa: ANN401 - a row
+    async with asyncio.timeout(_ANSWER_SECONDS):
+        (row,) = await probe.fetch(statement, {})
+    return row

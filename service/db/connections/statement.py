@@ -1,24 +1,24 @@
-"""Statements of SQLAlchemy Core, compiled once at start, for the driver's own connection."""
+"""Statements of SQLAlchemy Core, compiled once at start for asyncpg's own connection."""
 
 from collections import namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import Executable, Numeric
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.types import TypeEngine
 
 from service.db.connections.engine import JSON
+from service.db.connections.sqlalchemy_compiled import Processor, bind_processors, result_columns, result_processor
 from service.db.types import EnumText
 
 _DIALECT: Any = asyncpg_dialect.dialect(**JSON)  # type: ignore[no-untyped-call]
-# Types that the driver gives as they are, whatever PostgreSQL calls the type of the column.
+# asyncpg returns decimals for PostgreSQL's numeric, the only type that Numeric columns have here.
 _NUMERIC_OID = 1700
 
 # Values of a statement's parameters, by their name.
 Values = Mapping[str, object]
-_Processor = Callable[[Any], Any]
 
 
 class Statement:
@@ -27,7 +27,7 @@ class Statement:
     Attributes:
         name: what logs, golden files and plans call it.
         core: the statement itself.
-        text: what PostgreSQL gets.
+        text: the SQL that PostgreSQL gets.
     """
 
     def __init__(self, name: str, core: Executable) -> None:
@@ -35,31 +35,31 @@ class Statement:
         self.name = name
         self.core = core
         self.text = str(compiled)
-        processors: Mapping[str, _Processor] = compiled._bind_processors  # noqa: SLF001 - as SQLAlchemy's own execution
-        # Literals are parameters too; no call names them.
-        self._parameters: list[tuple[str, _Processor | None, Any]] = []
+        processors = bind_processors(compiled)
+        # Literals are parameters too, but callers pass no values for them.
+        self._parameters: list[tuple[str, Processor | None, Any]] = []
         for parameter in compiled.positiontup or ():
             processor, literal = processors.get(parameter), compiled.params[parameter]
-            known = processor(literal) if processor and literal is not None else literal
-            self._parameters.append((parameter, processor, known))
-        columns = compiled._result_columns  # noqa: SLF001
-        row: Any = namedtuple("Row", [column.keyname for column in columns])  # type: ignore[misc] # noqa: PYI024 - the columns are known only now
-        # Its own `_make` is written in Python, and checks how many values there are.
+            default = processor(literal) if processor and literal is not None else literal
+            self._parameters.append((parameter, processor, default))
+        columns = result_columns(compiled)
+        row: Any = namedtuple("Row", [column.name for column in columns])  # type: ignore[misc] # noqa: PYI024 - the columns are known only now
+        # The class's own `_make` is written in Python, and checks the number of values.
         self._make_row = partial(tuple.__new__, row)
-        processed = ((index, _result_processor(column.type)) for index, column in enumerate(columns))
+        processed = ((index, _processor_of(column.type)) for index, column in enumerate(columns))
         self._processed = [(index, processor) for index, processor in processed if processor]
 
     def arguments(self, values: Values) -> list[Any]:
-        """Return the values of the parameters, in their order."""
+        """Return the values of all parameters in their order, converted for asyncpg."""
         return [
-            (processor(values[name]) if processor else values[name]) if name in values else known
-            for name, processor, known in self._parameters
+            (processor(values[name]) if processor else values[name]) if name in values else default
+            for name, processor, default in self._parameters
         ]
 
     def rows(self, records: Sequence[Any]) -> list[Any]:
-        """Return the driver's records as rows, with the attributes and values that Core would give.
+        """Return asyncpg's records as rows with the attributes and values that SQLAlchemy would give.
 
-        But for members of enums: they stay texts, which are equal to them. Null is None for every type.
+        The exception are members of enums, which stay texts, equal to the members. NULL is None for every type.
         """
         make = self._make_row
         if not self._processed:
@@ -74,9 +74,7 @@ class Statement:
         return rows
 
 
-def _result_processor(kind: TypeEngine[Any]) -> _Processor | None:
+def _processor_of(kind: TypeEngine[Any]) -> Processor | None:
     if isinstance(kind, EnumText):
         return None
-    oid = _NUMERIC_OID if isinstance(kind, Numeric) else None
-    # The dialect's own form of the type, as for a statement that SQLAlchemy runs.
-    return cast("_Processor | None", kind._cached_result_processor(_DIALECT, oid))  # noqa: SLF001
+    return result_processor(kind, _DIALECT, _NUMERIC_OID if isinstance(kind, Numeric) else None)

@@ -1,1 +1,1 @@
-"""The log of events: its order, the feed for watchers, and the cursors of relays."""
+"""The event log: its order, the event feed of watchers, and the cursors of relays."""

@@ -1,14 +1,14 @@
-"""Reads the log of events in an order that holds.
+"""Reads the event log in an order that never changes: no event appears later before an event that was already read.
 
-Transactions become visible in another order than they took their positions in: whoever asks for positions above the
-last one seen misses what an older transaction commits later. So events are ordered by the transaction that wrote them,
-then by position, and readers stop below the oldest transaction that still runs. What comes later always sorts after
-what was read; the price is that an open write transaction, even of another database of the same PostgreSQL, holds all
-readers up.
+Transactions become visible in a different order than the one in which they took their positions. A reader that asks for
+positions above the last one that it has seen misses the events of an older transaction that commits later. So events
+are ordered by the transaction that wrote them, then by position, and readers stop below the oldest transaction that is
+still running. Every event that appears later sorts after those that were read. The price: an open write transaction,
+even in another database of the same PostgreSQL cluster, delays all readers.
 
-A place is always that of a committed event, never of a transaction that merely ended: after a crash PostgreSQL can give
-the number of one that left no trace to another. A database restored from a dump counts transactions anew: there,
-readers must start anew too.
+An event position is always that of a committed event, never that of a transaction that merely ended: after a crash,
+PostgreSQL can assign the number of a transaction that left no trace to another one. A database that is restored from a
+dump counts transactions from the beginning, so its readers must start from the beginning too.
 """
 
 from collections.abc import Awaitable, Mapping, Sequence
@@ -34,12 +34,12 @@ from service.db.reads.event_columns import event_columns
 from service.db.tables import events, swept_events
 from service.db.types import Xid8
 
-# Events in one read.
-PAGE = 500
+# The maximum number of events in one page.
+PAGE_SIZE = 500
 
 
 class Read(Protocol):
-    """Runs a statement, as `service.db.reads.reader.Reader.all`."""
+    """Executes a statement, as `service.db.connections.reader.StatementReader.all` does."""
 
     def __call__(
         self, statement: Select[Any], values: Mapping[str, object] | None = None
@@ -49,12 +49,12 @@ class Read(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """Events in their order, each with its place.
+    """Events in their order, each with its position.
 
     Attributes:
-        end: the place of the last event, or where the page starts.
-        has_more: whether more may follow at once.
-        waiting_since: when the first event was written that a running transaction keeps from being read.
+        end: the position of the last event; if there is none, the position that the page was read after.
+        has_more: whether there may be further events already.
+        waiting_since: when the oldest event was written that cannot be read yet because of a running transaction.
     """
 
     events: Sequence[tuple[EventPosition, Row[Any]]]
@@ -70,14 +70,14 @@ _part = (
     .where(tuple_(*_ascending) > tuple_(bindparam("xid", type_=Xid8()), bindparam("position", type_=BigInteger())))
     .where(events.c.xid < _xmin)
     .order_by(*_ascending)
-    # Not a parameter: not knowing that it is small, PostgreSQL would plan for a large part of the table.
-    .limit(literal_column(str(PAGE)))
+    # Not a parameter: PostgreSQL would not know that it is small, and plan for a large part of the table.
+    .limit(literal_column(str(PAGE_SIZE)))
     .subquery("part")
 )
 _waiting_since = select(events.c.create_time).where(events.c.xid >= _xmin).order_by(*_ascending)
 _waiting_since = _waiting_since.limit(literal_column("1"))
-# One statement, so one snapshot: events that are swept meanwhile are either still read or known to be gone.
-_PAGE = (
+# One statement, so one snapshot: an event that is deleted meanwhile is either read, or known to be deleted.
+PAGE = (
     select(
         swept_events.c.xid.label("swept_xid"),
         swept_events.c.position.label("swept_position"),
@@ -87,37 +87,37 @@ _PAGE = (
     .select_from(swept_events.outerjoin(_part, true()))
     .order_by(_part.c.xid, _part.c.position)
 )
-_EARLIEST = select(swept_events.c.xid, swept_events.c.position)
+EARLIEST = select(swept_events.c.xid, swept_events.c.position)
 _last = select(*_ascending).where(events.c.xid < _xmin).order_by(*(column.desc() for column in _ascending)).limit(1)
-_either = union_all(_last.subquery().select(), _EARLIEST).subquery()
-_LATEST = select(_either).order_by(_either.c.xid.desc(), _either.c.position.desc()).limit(1)
+_either = union_all(_last.subquery().select(), EARLIEST).subquery()
+LATEST = select(_either).order_by(_either.c.xid.desc(), _either.c.position.desc()).limit(1)
 
 
 class EventLog:
-    """The log of events; every method is one statement, and raises StoreError.
+    """The event log; every method is one statement, and raises StoreError.
 
     Args:
-        read: runs a statement.
+        read: executes a statement.
     """
 
     def __init__(self, read: Read) -> None:
         self._read = read
 
     async def earliest(self) -> EventPosition:
-        """Return the place before the first event that is kept."""
-        (row,) = await self._read(_EARLIEST)
+        """Return the position before the oldest stored event."""
+        (row,) = await self._read(EARLIEST)
         return EventPosition(row.xid, row.position)
 
     async def latest(self) -> EventPosition:
-        """Return the place of the last event, or as `earliest` if there is none."""
-        (row,) = await self._read(_LATEST)
+        """Return the position of the newest event, or that of `earliest` if there is none."""
+        (row,) = await self._read(LATEST)
         return EventPosition(row.xid, row.position)
 
     async def page(self, after: EventPosition) -> EventPage:
-        """Return up to `PAGE` events after a place; raises EventPositionExpired."""
-        rows = await self._read(_PAGE, {"xid": after.xid, "position": after.position})
-        swept = EventPosition(rows[0].swept_xid, rows[0].swept_position)
-        if after < swept:
-            raise EventPositionExpired(swept)
+        """Return up to `PAGE_SIZE` events after a position; raises EventPositionExpired."""
+        rows = await self._read(PAGE, {"xid": after.xid, "position": after.position})
+        deleted = EventPosition(rows[0].swept_xid, rows[0].swept_position)
+        if after < deleted:
+            raise EventPositionExpired(deleted)
         found = [(EventPosition(row.xid, row.position), row) for row in rows if row.xid is not None]
-        return EventPage(found, found[-1][0] if found else after, len(found) == PAGE, rows[0].waiting_since)
+        return EventPage(found, found[-1][0] if found else after, len(found) == PAGE_SIZE, rows[0].waiting_since)

@@ -1,11 +1,11 @@
-"""What a relay keeps in the database: its lock, and how far it has published."""
+"""What a relay stores in the database: its lock, and the position up to which it has published."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Row, Select, func, literal, select
+from sqlalchemy import BigInteger, Executable, Row, Select, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -13,15 +13,32 @@ from service.application.ports.events import EventPosition
 from service.db.errors import translated_errors
 from service.db.events.log import EventLog, EventPage
 from service.db.tables import relay_cursors, swept_events
+from service.db.types import Xid8
 
+# How often a relay tries to become the active one.
 STANDBY_SECONDS = 1.0
+
+LOCK = select(func.pg_try_advisory_lock(func.hashtextextended(bindparam("lock"), 0)))
+_name = bindparam("name", type_=relay_cursors.c.name.type)
+# Locks the row: retention deletes no event that this cursor still needs, from the moment that the cursor exists.
+_earliest = select(_name, swept_events.c.xid, swept_events.c.position).with_for_update(read=True)
+CREATE_CURSOR = insert(relay_cursors).from_select(["name", "xid", "position"], _earliest).on_conflict_do_nothing()
+CURSOR = select(relay_cursors.c.xid, relay_cursors.c.position).where(relay_cursors.c.name == _name)
+_position = {
+    "xid": bindparam("xid", type_=Xid8()),
+    "position": bindparam("position", type_=BigInteger()),
+    "update_time": func.now(),
+}
+ADVANCE = (
+    insert(relay_cursors).values(name=_name, **_position).on_conflict_do_update(index_elements=["name"], set_=_position)
+)
 
 
 class RelayLog:
-    """The events as one relay reads them; every method raises StoreError.
+    """The event log as one relay reads it; every method raises StoreError.
 
-    All on the connection that holds the relay's lock: a relay that has lost the lock can neither read nor say how far
-    it came.
+    All statements run on the connection that holds the relay's lock, so a relay that has lost the lock can neither read
+    events nor move its cursor.
     """
 
     def __init__(self, connection: AsyncConnection, name: str) -> None:
@@ -30,28 +47,22 @@ class RelayLog:
         self._log = EventLog(self._read)
 
     async def cursor(self) -> EventPosition:
-        """Return the place after which to go on; a new relay begins with the earliest event."""
-        columns = ["name", "xid", "position"]
-        # Locked against the sweep, which keeps what comes after this from then on.
-        earliest = select(literal(self._name), swept_events.c.xid, swept_events.c.position).with_for_update(read=True)
-        mine = select(relay_cursors.c.xid, relay_cursors.c.position).where(relay_cursors.c.name == self._name)
-        with translated_errors():
-            await self._connection.execute(
-                insert(relay_cursors).from_select(columns, earliest).on_conflict_do_nothing()
-            )
-        (row,) = await self._read(mine)
+        """Return the position to publish after; a new relay begins with the oldest stored event."""
+        await self._execute(CREATE_CURSOR, {"name": self._name})
+        (row,) = await self._read(CURSOR, {"name": self._name})
         return EventPosition(row.xid, row.position)
 
     async def page(self, after: EventPosition) -> EventPage:
         """Return the next events; raises EventPositionExpired."""
         return await self._log.page(after)
 
-    async def advance(self, place: EventPosition) -> None:
-        """Store that everything up to this place is published."""
-        values = {"xid": place.xid, "position": place.position, "update_time": func.now()}
-        statement = insert(relay_cursors).values(name=self._name, **values)
+    async def advance(self, position: EventPosition) -> None:
+        """Store that all events up to this position are published."""
+        await self._execute(ADVANCE, {"name": self._name, **position._asdict()})
+
+    async def _execute(self, statement: Executable, values: Mapping[str, object]) -> None:
         with translated_errors():
-            await self._connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+            await self._connection.execute(statement, values)
 
     async def _read(self, statement: Select[Any], values: Mapping[str, object] | None = None) -> Sequence[Row[Any]]:
         with translated_errors():
@@ -61,18 +72,21 @@ class RelayLog:
 
 @asynccontextmanager
 async def active_relay(engine: AsyncEngine, name: str) -> AsyncIterator[RelayLog]:
-    """Wait until no other relay of this name is active, and be it until the block ends; raises StoreError."""
-    lock = select(func.pg_try_advisory_lock(func.hashtextextended(f"commerce relay {name}", 0)))
+    """Wait until no other relay of this name is active, then be the active one until the block ends.
+
+    Raises:
+        StoreError: the database failed.
+    """
     with translated_errors():
         connection = await engine.execution_options(isolation_level="AUTOCOMMIT").connect()
     try:
         while True:
             with translated_errors():
-                if await connection.scalar(lock):
+                if await connection.scalar(LOCK, {"lock": f"commerce relay {name}"}):
                     break
             await asyncio.sleep(STANDBY_SECONDS)
         yield RelayLog(connection, name)
     finally:
-        # The lock ends with the connection, which is not to go back to the pool.
+        # PostgreSQL releases the lock when the connection ends, so the connection must not return to the pool.
         await connection.invalidate()
         await connection.close()

@@ -1,1 +1,1 @@
-"""What operators run: migrations, readiness, retention and the ledger check."""
+"""What operators run: migrations, the readiness check, retention and the ledger check."""

@@ -1,4 +1,4 @@
-"""Recomputes what the ledger says and compares it with what is stored beside it."""
+"""Checks the ledger: recomputes all balances from its entries, and compares them with the stored balances."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.db.connections.engine import for_single_statements
 from service.db.errors import translated_errors
 
-# One statement, so one snapshot: nothing that is committed meanwhile looks like a difference.
-_DIFFERENCES = text("""
+# One statement, so one snapshot: a transaction that commits meanwhile does not look like a difference.
+DIFFERENCES = text("""
 WITH summed AS (
     SELECT user_id, currency,
            coalesce(sum(amount) FILTER (WHERE account = 'AVAILABLE'), 0) AS available,
@@ -44,7 +44,7 @@ FROM credit_entries GROUP BY transaction_id, currency HAVING sum(amount) <> 0
 
 
 async def ledger_differences(engine: AsyncEngine) -> Sequence[str]:
-    """Return each difference in words, none if every balance is the sum of its entries; raises StoreError."""
+    """Return a description of each difference, none if the ledger is consistent; raises StoreError."""
     with translated_errors():
         async with for_single_statements(engine).connect() as connection:
-            return (await connection.scalars(_DIFFERENCES)).all()
+            return (await connection.scalars(DIFFERENCES)).all()

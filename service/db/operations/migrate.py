@@ -1,4 +1,4 @@
-"""Brings the schema to a revision. Any number of processes may try at once: one does it, the others wait for it."""
+"""Migrates the schema. Several processes may do so concurrently: one migrates, the others wait until it is done."""
 
 import asyncio
 import time
@@ -14,23 +14,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.db.errors import sqlstate_of, translated_errors
 
-_LOCK = 0x636F6D6D65726365  # "commerce": the advisory lock's number, the same for every process of this service
+# The number of the advisory lock ("commerce" in ASCII), the same in every process of this service.
+_LOCK = 0x636F6D6D65726365
 _UNDEFINED_TABLE = "42P01"
 
 
 class MigrationError(Exception):
-    """The schema could not be brought to the revision; the message is one line."""
+    """The schema could not be migrated to the revision. The message is one line for an operator."""
 
 
 def _migrations() -> Path:
-    """Return the folder of the migrations: inside an installed package, else beside it in the source tree."""
+    """Return the folder of the migrations: in an installed package inside it, in the source tree beside it."""
     package = Path(__file__).resolve().parents[2]
     inside = package / "migrations"
     return inside if inside.is_dir() else package.parent / "migrations"
 
 
 def alembic_config(url: URL | None = None) -> Config:
-    """Return the configuration of Alembic; without a URL `migrations/env.py` takes the one in the settings."""
+    """Return the configuration of Alembic; without a URL, `migrations/env.py` takes the one of the settings."""
     config = Config()
     config.set_main_option("script_location", str(_migrations()))
     config.attributes["url"] = url
@@ -51,8 +52,7 @@ def head() -> str:
     """Return the newest revision that this build knows."""
     revision = _scripts().get_current_head()
     if revision is None:
-        message = "there are no migrations"
-        raise MigrationError(message)
+        raise MigrationError("there are no migrations")
     return revision
 
 
@@ -71,30 +71,31 @@ async def current(connection: AsyncConnection) -> str | None:
 def is_behind(revision: str | None) -> bool:
     """Return whether this build cannot serve a schema at this revision.
 
-    It serves its own newest one, and any that it does not know: those come from later builds, whose migrations leave
-    what earlier builds use until these are gone.
+    It serves its own newest revision, and any revision that it does not know. An unknown revision comes from a later
+    build, whose migrations keep what earlier builds use until no earlier build runs.
     """
     return revision is None or (revision in _known() and revision != head())
 
 
 async def upgrade(engine: AsyncEngine, revision: str = "head", *, patience: float = 600) -> bool:
-    """Bring the schema up to a revision and return whether there was anything to do.
+    """Migrate the schema up to a revision and return whether a migration ran.
 
     Raises:
-        MigrationError: there is no such revision, or another process kept the lock for `patience` seconds.
+        MigrationError: there is no such revision, or another process held the lock for `patience` seconds.
         StoreError: the database failed.
     """
     try:
         script = _scripts().get_revision(revision) if revision else None
     except CommandError:
         script = None
-    # None also for `base`, which nothing is brought up to.
+    # Also None for `base`, which is no revision to migrate up to.
     if not isinstance(script, Script):
-        raise MigrationError(f"there is no migration {revision} to bring the schema up to")
+        raise MigrationError(f"there is no migration {revision}; the newest one is {head()}")
     target = script.revision
     give_up = time.monotonic() + patience
     with translated_errors():
-        # AUTOCOMMIT: a transaction left open here would keep CREATE INDEX CONCURRENTLY waiting for ever.
+        # AUTOCOMMIT: CREATE INDEX CONCURRENTLY in a migration waits for all open transactions, so it would wait for one
+        # of this connection forever.
         async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             while not _reached(await current(connection), target):
                 if await connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}):
@@ -103,14 +104,16 @@ async def upgrade(engine: AsyncEngine, revision: str = "head", *, patience: floa
                     finally:
                         await connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
                 if time.monotonic() > give_up:
-                    message = f"another process has been migrating for {patience:.0f} s"
+                    message = (
+                        f"another process has been migrating the schema for {patience:.0f} s; try again when it is done"
+                    )
                     raise MigrationError(message)
                 await asyncio.sleep(0.2)
     return False
 
 
 def _reached(revision: str | None, target: str) -> bool:
-    """Return whether a schema at this revision has the target, being at it, past it or beyond what this build knows."""
+    """Return whether a schema at this revision includes the target; a revision unknown to this build is a later one."""
     if revision is None:
         return False
     return revision not in _known() or target in {
@@ -121,6 +124,6 @@ def _reached(revision: str | None, target: str) -> bool:
 async def _upgrade_locked(engine: AsyncEngine, connection: AsyncConnection, target: str) -> bool:
     if _reached(await current(connection), target):
         return False
-    # Alembic is synchronous and starts an event loop of its own.
+    # In a thread: Alembic is synchronous, and `migrations/env.py` starts an event loop of its own.
     await asyncio.to_thread(command.upgrade, alembic_config(engine.url), target)
     return True

@@ -1,4 +1,4 @@
-"""Whether the database can be used by this build."""
+"""Checks whether this build can use the database."""
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -9,20 +9,20 @@ from service.db.errors import sqlstate_of, translated_errors
 from service.db.operations import migrate
 
 _UNREACHABLE = "the database cannot be reached: is it running where DATABASE_URL says?"
-# By how the SQLSTATE begins.
+# Refusals by the beginning of their SQLSTATE.
 _REFUSALS = {
-    "08P01": "PgBouncer is at DATABASE_URL and refuses: in transaction mode it needs"
-    " COMMERCE_PGBOUNCER_MODE=transaction; if that is set, its log says why",
-    "28": "the database refuses the user or the password in DATABASE_URL",
+    "08P01": "DATABASE_URL leads to a PgBouncer that refuses the connection: in transaction mode, set"
+    " COMMERCE_PGBOUNCER_MODE=transaction; if that is set, see the log of PgBouncer",
+    "28": "the database refuses the user or the password of DATABASE_URL",
     "3D": "there is no database of the name in DATABASE_URL",
-    "53": "the database has no connection left",
+    "53": "the database has no free connection",
 }
-# What a pooler that was told to ignore the limits of a connection makes of them.
+# False behind a PgBouncer that is configured to ignore the startup parameters with which connections set their limits.
 _IS_LIMITED = text("SELECT current_setting('statement_timeout') <> '0'")
 
 
 async def readiness_problem(engine: AsyncEngine) -> str | None:
-    """Return what is wrong with the database, in words for an operator, or None."""
+    """Return what is wrong with the database, as one line for an operator; None if it is ready."""
     try:
         with translated_errors():
             async with for_single_statements(engine).connect() as connection:
@@ -32,7 +32,7 @@ async def readiness_problem(engine: AsyncEngine) -> str | None:
         return describe_store_error(error)
     if not limited:
         return (
-            "statements have no time limit, so something between here and PostgreSQL has dropped it: for PgBouncer in"
+            "statements have no time limit: a proxy in front of PostgreSQL has dropped it; for PgBouncer in"
             " transaction mode, set COMMERCE_PGBOUNCER_MODE=transaction"
         )
     if migrate.is_behind(revision):
@@ -44,7 +44,7 @@ async def readiness_problem(engine: AsyncEngine) -> str | None:
 
 
 def describe_store_error(error: StoreError) -> str:
-    """Return what failed, in words for an operator."""
+    """Return what failed, as one line for an operator."""
     sqlstate = sqlstate_of(error.__cause__ or error) or ""
     if isinstance(error, DatabaseUnavailable):
         return next((words for start, words in _REFUSALS.items() if sqlstate.startswith(start)), _UNREACHABLE)

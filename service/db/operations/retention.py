@@ -1,78 +1,101 @@
-"""Sweeps what is kept for a time only, in small batches that hold no caller up."""
+"""Deletes expired request ids and events, in small batches that block no caller."""
 
 from datetime import timedelta
 from itertools import takewhile
 
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import Interval, Tuple, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.application.ports.events import EventPosition
 from service.db.errors import translated_errors
 from service.db.tables import events, relay_cursors, request_ids, swept_events
 
-# How long an answer can be repeated (AIP-155).
+# How long a stored response can be replayed under its request id (AIP-155). How long events are stored is a setting:
+# `service.config.GcSettings.event_retention_days`.
 REQUEST_ID_RETENTION = timedelta(hours=24)
+# Rows that one transaction deletes at most.
 BATCH = 1000
+
+_request_key = (request_ids.c.caller, request_ids.c.method, request_ids.c.request_id)
+# SKIP LOCKED: several processes share the work instead of waiting for each other.
+_expired = (
+    select(*_request_key)
+    .where(request_ids.c.create_time < func.now() - bindparam("retention", type_=Interval()))
+    .limit(BATCH)
+    .with_for_update(skip_locked=True)
+)
+DELETE_REQUEST_IDS = delete(request_ids).where(tuple_(*_request_key).in_(_expired))
+
+# Locked: another process that deletes events has this one return without doing anything; and no new relay can begin at
+# an event that this transaction deletes.
+DELETED_UP_TO = select(swept_events.c.xid, swept_events.c.position).with_for_update(skip_locked=True)
+RELAYS = select(relay_cursors.c.xid, relay_cursors.c.position)
+
+
+def _position(name: str) -> Tuple:
+    keys = (events.c.xid, events.c.position)
+    return tuple_(*(bindparam(f"{name}_{key.name}", type_=key.type) for key in keys))
+
+
+_is_old = (events.c.create_time < func.now() - bindparam("retention", type_=Interval())).label("is_old")
+_event_position = tuple_(events.c.xid, events.c.position)
+_is_not_deleted = _event_position > _position("deleted")
+NEXT_EVENTS = (
+    select(events.c.xid, events.c.position, _is_old)
+    # Only below the oldest running transaction: what that commits later would sort before events deleted now.
+    .where(_is_not_deleted, events.c.xid < func.pg_snapshot_xmin(func.pg_current_snapshot()))
+    .order_by(events.c.xid, events.c.position)
+    .limit(BATCH)
+)
+DELETE_EVENTS = delete(events).where(_is_not_deleted, _event_position <= _position("last"))
+ADVANCE_DELETED_UP_TO = update(swept_events).values(
+    {name: bindparam(f"last_{name}", type_=swept_events.c[name].type) for name in ("xid", "position")}
+)
 
 
 async def delete_expired_request_ids(engine: AsyncEngine) -> int:
-    """Delete expired answers and return their number; raises StoreError."""
-    key = tuple_(request_ids.c.caller, request_ids.c.method, request_ids.c.request_id)
-    # SKIP LOCKED: several sweepers share the work instead of waiting for each other.
-    expired = (
-        select(request_ids.c.caller, request_ids.c.method, request_ids.c.request_id)
-        .where(request_ids.c.create_time < func.now() - REQUEST_ID_RETENTION)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-    )
-    swept = 0
+    """Delete expired request ids, with the stored responses, and return the number deleted; raises StoreError."""
+    deleted = 0
     while True:
         with translated_errors():
             async with engine.begin() as connection:
-                count = (await connection.execute(delete(request_ids).where(key.in_(expired)))).rowcount
-        swept += count
-        if count < BATCH:
-            return swept
+                result = await connection.execute(DELETE_REQUEST_IDS, {"retention": REQUEST_ID_RETENTION})
+        deleted += result.rowcount
+        if result.rowcount < BATCH:
+            return deleted
 
 
 async def delete_expired_events(engine: AsyncEngine, older_than: timedelta) -> int:
-    """Delete old events, and return their number; raises StoreError.
+    """Delete old events and return the number deleted; raises StoreError.
 
-    They go in the order in which they are read, up to the first one that is younger or that a relay has yet to publish.
-    How far that was is stored in the same transaction, so every reader learns of a gap and none reads across it.
+    Events are deleted in the order in which they are read, up to the first one that is younger or that a relay has not
+    published yet. The position of the last deleted event is stored in the same transaction, so every reader detects
+    that events after its position are gone, and none reads on as if there were no gap.
     """
-    swept = 0
+    deleted = 0
     while True:
         with translated_errors():
             async with engine.begin() as connection:
-                count = await _sweep_batch_of_events(connection, older_than)
-        swept += count
+                count = await _delete_batch_of_events(connection, older_than)
+        deleted += count
         if count < BATCH:
-            return swept
+            return deleted
 
 
-async def _sweep_batch_of_events(connection: AsyncConnection, older_than: timedelta) -> int:
-    # Locked: what another sweeper is at is left to it, and a new relay cannot begin where this one deletes.
-    mark = select(swept_events.c.xid, swept_events.c.position).with_for_update(skip_locked=True)
-    if (swept := (await connection.execute(mark)).first()) is None:
+async def _delete_batch_of_events(connection: AsyncConnection, older_than: timedelta) -> int:
+    if (mark := (await connection.execute(DELETED_UP_TO)).first()) is None:
         return 0
-    relays = (await connection.execute(select(relay_cursors.c.xid, relay_cursors.c.position))).all()
-    end = min((EventPosition(*relay) for relay in relays), default=None)
+    after = _values("deleted", EventPosition(*mark))
+    published = [EventPosition(*relay) for relay in await connection.execute(RELAYS)]
+    found = (await connection.execute(NEXT_EVENTS, {**after, "retention": older_than})).all()
+    old = [EventPosition(row.xid, row.position) for row in takewhile(lambda row: row.is_old, found)]
+    expired = [position for position in old if not published or position <= min(published)]
+    if expired:
+        last = _values("last", expired[-1])
+        await connection.execute(DELETE_EVENTS, after | last)
+        await connection.execute(ADVANCE_DELETED_UP_TO, last)
+    return len(expired)
 
-    place, keys = tuple_(events.c.xid, events.c.position), (events.c.xid.type, events.c.position.type)
-    after_mark = place > tuple_(*swept, types=keys)
-    is_old = (events.c.create_time < func.now() - older_than).label("is_old")
-    batch = (
-        select(events.c.xid, events.c.position, is_old)
-        # What an older transaction commits later would come before what is deleted now.
-        .where(after_mark, events.c.xid < func.pg_snapshot_xmin(func.pg_current_snapshot()))
-        .order_by(events.c.xid, events.c.position)
-        .limit(BATCH)
-    )
-    found = (await connection.execute(batch)).all()
-    places = [EventPosition(*row[:2]) for row in takewhile(lambda row: row.is_old, found)]
-    places = [place for place in places if end is None or place <= end]
-    if places:
-        await connection.execute(delete(events).where(after_mark, place <= tuple_(*places[-1], types=keys)))
-        await connection.execute(update(swept_events).values(places[-1]._asdict()))
-    return len(places)
+
+def _values(name: str, position: EventPosition) -> dict[str, object]:
+    return {f"{name}_{key}": value for key, value in position._asdict().items()}

@@ -1,1 +1,1 @@
-"""The read side: one statement for each question, answered with plain rows."""
+"""The read side: each query is one statement, which returns plain rows."""

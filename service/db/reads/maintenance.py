@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from service.db.reads.reader import Reader
+from service.db.connections.reader import StatementReader
 from service.db.tables import orders, users
 from service.domain.orders import CreditState
 from service.domain.users import UserState
@@ -15,7 +15,7 @@ from service.domain.users import UserState
 class MaintenanceQueries:
     """Implements `service.application.ports.queries.MaintenanceQueries`."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: StatementReader) -> None:
         self._reader = reader
 
     async def orders_with_expired_holds(self, now: datetime) -> Sequence[UUID]:

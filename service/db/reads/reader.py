@@ -1,87 +1,18 @@
-"""How a query reads: one statement, one snapshot; and keyset pages."""
+"""Read keyset pages."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, FromClause, Row, Select, Table, bindparam, func, select, true, tuple_
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import BigInteger, ColumnElement, FromClause, Select, Table, bindparam, func, select, true, tuple_
 
-from service.application.ports.errors import Overloaded, StoreError
 from service.application.ports.queries import Page, PageOfRows
-from service.db.connections.batching import BatchedLoader, Id
-from service.db.connections.executor import StatementExecutor
-from service.db.connections.replica import Replica
+from service.db.connections.reader import StatementReader
 from service.db.connections.statement import Statement
-from service.read_preference import prefers_replica
-from service.runtime.shielded_tasks import ShieldedTasks
 
 
-class Reader:
-    """Runs the read side's statements; every method raises StoreError.
-
-    No cancellation reaches a statement that runs (`service.runtime.shielded_tasks`).
-
-    Args:
-        engine: leads to the primary.
-        replica: what the reads of calls that prefer it may be answered by (`service.read_preference`).
-        hold_connection: whether the executor holds a connection, until `drain`.
-        batched_reads: whether concurrent reads by id share a statement.
-    """
-
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        replica: Replica | None = None,
-        *,
-        hold_connection: bool = False,
-        batched_reads: bool = True,
-    ) -> None:
-        self.executor = StatementExecutor(engine, hold_connection=hold_connection)
-        self._replica = replica
-        self._batched_reads = batched_reads
-        self.shielded_tasks = ShieldedTasks(lambda error: isinstance(error, StoreError | Overloaded))
-
-    async def all(
-        self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
-    ) -> Sequence[Row[Any]]:
-        """Return all rows of a statement; `values` are those of its bind parameters."""
-        return await self.shielded_tasks.run(self._all(statement, values or {}))
-
-    async def _all(self, statement: Statement | Select[Any], values: Mapping[str, object]) -> Sequence[Row[Any]]:
-        if self._replica and prefers_replica.get():
-            return await self._replica.rows(statement, values, otherwise=self.executor)
-        return await self.executor.rows(statement, values)
-
-    def batched_loader(self, statement: Statement, name: str) -> Callable[[Id], Awaitable[Any]]:
-        """Return what reads single rows by their id, with a statement for many, whose parameter has this name."""
-        if not self._batched_reads:
-            return lambda key: self.first(statement, {name: [key]})
-        executor, replica = self.executor, self._replica
-        primary_reads = BatchedLoader(lambda keys: executor.fetch(statement, {name: keys}), self.shielded_tasks)
-        if replica is None:
-            return primary_reads.get
-        # Apart: whoever wants the primary must not get what others take from the replica.
-        replica_reads = BatchedLoader(
-            lambda keys: replica.rows(statement, {name: keys}, otherwise=executor), self.shielded_tasks
-        )
-
-        def get(key: Id) -> Awaitable[Any]:
-            return (replica_reads if prefers_replica.get() else primary_reads).get(key)
-
-        return get
-
-    async def drain(self) -> None:
-        """Wait until nothing runs any more; then all connections are back in their pool."""
-        await self.shielded_tasks.drain()
-        self.executor.release_held()
-
-    async def first(
-        self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
-    ) -> Row[Any] | None:
-        """Return the only row of a statement, or None."""
-        rows = await self.all(statement, values)
-        return rows[0] if rows else None
+class Reader(StatementReader):
+    """Executes the read side's statements, and reads pages by keyset; every method raises StoreError."""
 
     async def page(
         self, statement: Select[Any], keys: Sequence[ColumnElement[Any]], page: Page, *, descending: bool

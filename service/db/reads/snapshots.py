@@ -1,4 +1,4 @@
-"""Snapshots: everything that an export reads is as it was at one moment."""
+"""Snapshots: all reads of an export see the data as of one moment."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +17,7 @@ from service.db.reads.orders import OrderQueries
 from service.db.reads.reader import Reader
 from service.db.reads.users import UserQueries
 
-# Between the end of a stalled export here and what PostgreSQL would do about it.
+# PostgreSQL ends the transaction of a stalled export this much later than the server ends the export itself.
 _MARGIN_SECONDS = 15
 
 
@@ -32,8 +32,11 @@ class Snapshot:
 class Snapshots:
     """Implements `service.application.ports.queries.Snapshots`.
 
-    Each has a connection of its own and keeps it, with a transaction open, while its reader takes its time: on the pool
-    a few slow readers would leave no connection to the calls.
+    Each has a connection of its own, with an open transaction, for as long as its client takes to read. These
+    connections are not in the pool, where a few slow clients would leave none for calls.
+
+    Args:
+        settings: how to reach the database, how many snapshots can be open, and when an export counts as stalled.
     """
 
     def __init__(self, settings: ExportSettings) -> None:
@@ -43,7 +46,7 @@ class Snapshots:
 
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[Snapshot]:
-        """Open a snapshot."""
+        """Open a snapshot; raises Overloaded if too many are open, and StoreError."""
         if self._open >= self._limit:
             raise Overloaded
         self._open += 1
@@ -63,7 +66,7 @@ class Snapshots:
 
 
 class _OneConnection(Reader):
-    """Runs all statements in the transaction of one connection."""
+    """Executes all statements in the transaction of one connection."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         super().__init__(connection.engine)

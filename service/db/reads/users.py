@@ -1,4 +1,4 @@
-"""The read side of users; what each method answers is written at `service.application.ports.queries.UserQueries`."""
+"""The read side of users; `service.application.ports.queries.UserQueries` documents each method."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Row, Text, any_, bindparam, func, select
 
-from service.application.ports.queries import Credentials, Page, PageOfRows, UserFilter
+from service.application.ports.queries import Credentials, Page, PageOfRows, UserFilter, UserOrder
 from service.db.arrays import is_one_of
 from service.db.connections.statement import Statement
 from service.db.reads.columns import USER_COLUMNS
@@ -29,14 +29,14 @@ _KNOWN_EMAILS = select(func.lower(users.c.email).label("email")).where(
 _WITH_PASSWORD = _USERS.add_columns(user_passwords.c.password_hash).join(user_passwords)
 
 _KEYS = {
-    "NEWEST": (users.c.create_time, users.c.id),
-    "OLDEST": (users.c.create_time, users.c.id),
-    "USERNAME": (users.c.username,),
+    UserOrder.NEWEST: (users.c.create_time, users.c.id),
+    UserOrder.OLDEST: (users.c.create_time, users.c.id),
+    UserOrder.USERNAME: (users.c.username,),
 }
 
-# What a list can ask for, by names of which each stands for a parameter or for none.
+# The conditions that a list can have, by name; most have a parameter of the same name.
 _CONDITIONS: Mapping[str, ColumnElement[bool]] = {
-    # Apart from `states`, so that PostgreSQL can take the rows from an index in their order.
+    # Not merged with `states`: for a single state PostgreSQL can read an index in the order of the list.
     "state": users.c.state == bindparam("state"),
     "states": users.c.state == any_(bindparam("states", type_=ARRAY(EnumText(UserState)))),
     "created_from": users.c.create_time >= bindparam("created_from"),
@@ -47,14 +47,16 @@ _CONDITIONS: Mapping[str, ColumnElement[bool]] = {
 
 
 @cache
-def _page_statement(names: tuple[str, ...], order_by: str, *, first: bool, include_total_size: bool) -> Statement:
-    """Return the statement for all lists of one shape, compiled once."""
-    wanted = _USERS.where(*(_CONDITIONS[name] for name in names))
-    keys = _KEYS[order_by]
-    return Statement(
-        "list_users",
-        page_select(wanted, keys, first=first, include_total_size=include_total_size, descending=order_by == "NEWEST"),
+def _page_statement(names: tuple[str, ...], order_by: UserOrder, *, first: bool, include_total_size: bool) -> Statement:
+    """Return the statement for all lists with these conditions in this order, compiled once."""
+    page = page_select(
+        _USERS.where(*(_CONDITIONS[name] for name in names)),
+        _KEYS[order_by],
+        first=first,
+        include_total_size=include_total_size,
+        descending=order_by == UserOrder.NEWEST,
     )
+    return Statement("list_users", page)
 
 
 class UserQueries:
@@ -85,7 +87,7 @@ class UserQueries:
         """Return those of these e-mails, in lower case, that users have, whatever their case."""
         return [row.email for row in await self._reader.all(_KNOWN_EMAILS, {"emails": emails})]
 
-    async def page(self, where: UserFilter, order_by: str, page: Page) -> PageOfRows:
+    async def page(self, where: UserFilter, order_by: UserOrder, page: Page) -> PageOfRows:
         """Return a page of users."""
         values: dict[str, object] = {"created_from": where.created_from, "created_before": where.created_before}
         names = [name for name, value in values.items() if value is not None]

@@ -1,6 +1,6 @@
-"""The write side of credit."""
+"""The repository of credit accounts and ledger entries."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import select, tuple_
@@ -8,33 +8,34 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.db.tables import credit_accounts
+from service.db.writes.transaction import LazyTransaction
 from service.domain.credit import CreditAccount, Transaction
 
 
 class Credit:
-    """Implements `service.application.ports.unit_of_work.CreditRepository` in the transaction that `begin` gives."""
+    """Implements `service.application.ports.unit_of_work.CreditRepository` in a transaction."""
 
-    def __init__(self, begin: Callable[[], Awaitable[AsyncSession]]) -> None:
-        self._begin = begin
+    def __init__(self, transaction: LazyTransaction) -> None:
+        self._transaction = transaction
         self._recorded: list[Transaction] = []
 
     async def lock(self, accounts: Sequence[tuple[UUID, str]]) -> list[CreditAccount]:
-        """Return the credit of users in currencies as asked for, locked in one order and made where missing."""
-        session = await self._begin()
+        """Return these accounts, each a user and a currency, locked in one order; creates those that do not exist."""
+        session = await self._transaction.session()
         found = await self._locked(session, accounts)
         if missing := sorted(key for key in set(accounts) if key not in found):
             zeros = [{"user_id": user, "currency": currency, "available": 0, "held": 0} for user, currency in missing]
-            # Another call may make the same ones: then this waits for it.
+            # If another transaction inserts the same accounts, this waits for it.
             await session.execute(insert(credit_accounts).values(zeros).on_conflict_do_nothing())
             found = await self._locked(session, accounts)
         return [found[key] for key in accounts]
 
     def record(self, transaction: Transaction) -> None:
-        """Add the entries to the ledger with the flush."""
+        """Add the entries to the ledger when the unit of work is flushed."""
         self._recorded.append(transaction)
 
-    def take_recorded(self, actor: str) -> list[dict[str, object]]:
-        """Return the rows of the entries recorded since the last call."""
+    def take_rows(self, actor: str) -> list[dict[str, object]]:
+        """Return the rows of the entries recorded since the last call, and forget the entries."""
         rows: list[dict[str, object]] = [
             {
                 "id": entry.id,
@@ -53,8 +54,12 @@ class Credit:
             for transaction in self._recorded
             for entry in transaction.entries
         ]
-        self._recorded.clear()
+        self.discard_recorded()
         return rows
+
+    def discard_recorded(self) -> None:
+        """Forget the entries recorded since the last flush."""
+        self._recorded.clear()
 
     async def _locked(
         self, session: AsyncSession, accounts: Sequence[tuple[UUID, str]]

@@ -1,7 +1,9 @@
-"""What is kept in rows as the API sends it, so that readers need not make it (docs/adr/0019-rows-are-kept-as-sent.md).
+"""Encoded messages: the protobuf bytes of users and orders, stored in their rows (ADR 19).
 
-Bytes of messages: this layer keeps them, and does not know what is in them. Whoever writes a row writes its message,
-too, and says so in its transaction; triggers named forget_… set to null what somebody else leaves behind.
+Readers send these bytes instead of building a message from columns. This layer stores them and does not know what is in
+them. A transaction that writes a user or an order also writes its encoded message, and says so by a setting of
+PostgreSQL. If the setting is missing, or names another version of the messages, the triggers invalidate_… set the
+column to null, and readers build the message from the columns.
 """
 
 from collections.abc import Callable
@@ -11,20 +13,24 @@ from service.application.ports.unit_of_work import EncodedOrder
 from service.domain.orders import Order
 from service.domain.users import User
 
-# What a transaction says: a setting of PostgreSQL, and which form of the messages it keeps. A field that a later
-# release adds makes it another form, and the triggers then forget what is written in this one.
+# The setting, and the version of the messages. A release that adds a field to a user or an order increases the version,
+# so that the triggers invalidate what a server of the release before writes.
 MESSAGE_VERSION_SETTING = "commerce.keeps_messages"
 MESSAGE_VERSION = "1"
 
 
 @dataclass(frozen=True, slots=True)
 class MessageEncoders:
-    """Makes what is kept.
+    """Functions that make encoded messages.
 
     Attributes:
-        order: returns an order, as an Order message.
-        user: returns a user, as a User message.
+        order: returns an order as an encoded Order message, or None to store none.
+        user: returns a user as an encoded User message, or None to store none.
     """
 
-    order: Callable[[Order | EncodedOrder], bytes]
-    user: Callable[[User], bytes]
+    order: Callable[[Order | EncodedOrder], bytes | None]
+    user: Callable[[User], bytes | None]
+
+
+# For a service that stores no encoded messages: all readers build messages from columns.
+NO_ENCODED_MESSAGES = MessageEncoders(order=lambda _order: None, user=lambda _user: None)

@@ -1,4 +1,4 @@
-"""Events as rows, the same whichever way they are written."""
+"""Events as rows, for both ways of writing."""
 
 from service.domain.events import Event
 

@@ -1,6 +1,6 @@
-"""Maps the domain's entities to their tables, without the entities knowing (SQLAlchemy imperative mapping).
+"""Maps entities of the domain to their tables, so that the domain imports no SQLAlchemy (imperative mapping).
 
-Orders are not among them: `service.db.writes.orders` writes them by statements.
+Orders are not mapped: `service.db.writes.orders` reads and writes them with statements.
 """
 
 from sqlalchemy.orm import registry, relationship
@@ -14,17 +14,17 @@ _registry = registry(metadata=metadata)
 
 
 def map_entities() -> None:
-    """Map the entities; once in a process."""
+    """Map the entities; called once in a process."""
     _registry.map_imperatively(Profile, user_profiles)
     _registry.map_imperatively(
         User,
         users,
         exclude_properties=["search"],
-        # What a repository did not load is never loaded behind its back.
+        # A repository says what it loads: SQLAlchemy never loads a profile by itself.
         properties={"profile": relationship(Profile, lazy="raise", uselist=False, cascade="all, delete-orphan")},
     )
     _registry.map_imperatively(CreditAccount, credit_accounts)
-    # The database fills the column that is searched, and only its queries read it.
+    # PostgreSQL computes the column `search`, and only queries of the read side use it.
     _registry.map_imperatively(OrderNote, order_notes, exclude_properties=[order_notes.c.search])
 
 

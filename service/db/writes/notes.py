@@ -1,30 +1,30 @@
-"""The write side of the notes of orders."""
+"""The repository of order notes."""
 
-from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.db.tables import order_notes, orders
+from service.db.writes.transaction import LazyTransaction
 from service.domain.errors import NoteNotFound
 from service.domain.notes import OrderNote
 
 
 class Notes:
-    """Implements `service.application.ports.unit_of_work.NoteRepository` in the transaction that `begin` gives."""
+    """Implements `service.application.ports.unit_of_work.NoteRepository` in a transaction."""
 
-    def __init__(self, begin: Callable[[], Awaitable[AsyncSession]]) -> None:
-        self._begin = begin
+    def __init__(self, transaction: LazyTransaction) -> None:
+        self._transaction = transaction
 
     async def add(self, note: OrderNote) -> None:
-        """Keep a new note of an order that is locked."""
-        (await self._begin()).add(note)
+        """Add a new note to an order that is locked."""
+        (await self._transaction.session()).add(note)
 
     async def get_for_update(self, note_id: UUID) -> OrderNote:
-        """Return the note, it and its order locked against other changes; raises NoteNotFound."""
-        session = await self._begin()
-        # The order first, as everyone does. Both, because only what is locked is read anew after a wait.
+        """Return the note, with the note and its order locked against other changes; raises NoteNotFound."""
+        session = await self._transaction.session()
+        # The order is locked first, as everywhere. Both are locked, because PostgreSQL reads a row again after a wait
+        # only if it locks that row.
         statement = select(OrderNote).join(orders, orders.c.id == order_notes.c.order_id)
         statement = statement.where(order_notes.c.id == note_id)
         note = await session.scalar(statement.with_for_update(key_share=True, of=[orders, order_notes]))
@@ -33,5 +33,5 @@ class Notes:
         return note
 
     async def delete(self, note: OrderNote) -> None:
-        """Delete the note with the flush."""
-        await (await self._begin()).delete(note)
+        """Delete the note when the unit of work is flushed."""
+        await (await self._transaction.session()).delete(note)

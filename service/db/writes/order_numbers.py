@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from service.db.connections.reader import StatementReader
 from service.db.connections.statement import Statement
-from service.db.reads.reader import Reader
 from service.db.tables import ORDER_NUMBER_BLOCK, order_number_sequence
 
 if TYPE_CHECKING:
@@ -15,19 +15,20 @@ _NEXT_BLOCK = Statement("next_order_numbers", select(order_number_sequence.next_
 
 
 class OrderNumbers:
-    """Order numbers for one process, taken from the database's sequence in blocks.
+    """Order numbers for one process, taken from the sequence of the database in blocks.
 
-    So most orders know their number without asking. What is left of a block when the process ends is never used.
+    So most orders get their number without a statement. The numbers that are left of a block when the process ends are
+    never used.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: StatementReader) -> None:
         self._reader = reader
         self._block = iter(range(0))
-        # One for all that wait for a block.
+        # The statement that gets the next block; all that need a number wait for the same one.
         self._asking: Task[None] | None = None
 
     async def next(self) -> str:
-        """Return a number that nobody else gets; raises StoreError."""
+        """Return a number that no other caller gets; raises StoreError."""
         while (number := next(self._block, None)) is None:
             if self._asking is None:
                 self._asking = self._reader.shielded_tasks.start(self._ask())

@@ -1,11 +1,11 @@
-"""The write side of orders.
+"""The repository of orders.
 
-By statements, not by SQLAlchemy's ORM: to make an order of three items from mapped objects takes longer than all the
-rest of CreateOrder (`docs/adr/0014-orders-are-written-by-statements.md`).
+It uses statements and not SQLAlchemy's ORM: building an order of three items from mapped objects takes longer than the
+rest of CreateOrder (ADR 14).
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -18,15 +18,14 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from service.application.ports.errors import NeedsTransaction
-from service.application.ports.unit_of_work import EncodedOrder
 from service.db.arrays import arrays, insert_arrays, is_one_of
-from service.db.connections.statement import Statement
+from service.db.errors import translated_errors
 from service.db.tables import order_items, order_tags, orders
 from service.db.tables import tags as tags_table
 from service.db.writes.order_numbers import OrderNumbers
+from service.db.writes.recorded_events import RecordedEvents
+from service.db.writes.transaction import LazyTransaction
 from service.domain.errors import OrderNotFound
-from service.domain.events import Entity
 from service.domain.orders import CreditState, Order, OrderItem, OrderStatus
 from service.domain.tags import Tag
 
@@ -35,8 +34,8 @@ _ITEM = ("id", "product_id", "name", "quantity", "unit_price", "subtotal")
 _INSERT_ITEMS = insert_arrays(order_items, ("order_id", *_ITEM))
 
 
-def _whole_orders() -> Select[Any]:
-    """Return a statement for whole orders: their columns, and `items` and `tags`, each a JSON array of arrays."""
+def _select_orders() -> Select[Any]:
+    """Return the statement that reads orders: their columns, and `items` and `tags`, each a JSON array of arrays."""
     exact = [cast(order_items.c[name], Text) for name in _ITEM]
     items = select(func.json_agg(aggregate_order_by(func.json_build_array(*exact), order_items.c.id)))
     items = items.where(order_items.c.order_id == orders.c.id)
@@ -49,56 +48,50 @@ def _whole_orders() -> Select[Any]:
     )
 
 
-_WHOLE_BY_IDS = _whole_orders().where(is_one_of(orders.c.id, "ids"))
-_KEPT = [field.name for field in fields(EncodedOrder)]
-ENCODED_ORDERS_BY_ID = Statement(
-    "encoded_orders_by_ids", select(*(orders.c[name] for name in _KEPT)).where(is_one_of(orders.c.id, "ids"))
-)
+_ORDERS_BY_IDS = _select_orders().where(is_one_of(orders.c.id, "ids"))
 
 
 class Orders:
-    """Implements `service.application.ports.unit_of_work.OrderRepository` in the transaction that `begin` gives.
+    """Implements `service.application.ports.unit_of_work.OrderRepository`.
 
     Args:
-        begin: gives the session.
-        collect: takes the events of an order that is written.
+        transaction: the transaction to work in.
+        events: collects the events of orders that are written.
         numbers: gives order numbers.
-        message: gives an order as it is kept in its row.
-        read_at_once: reads a row of `ENCODED_ORDERS_BY_ID` without a transaction; None where there must be one.
+        encode: returns the encoded message of an order, which is written with its row.
     """
 
     def __init__(
         self,
-        begin: Callable[[], Awaitable[AsyncSession]],
-        collect: Callable[[Entity], None],
+        transaction: LazyTransaction,
+        events: RecordedEvents,
         numbers: OrderNumbers,
-        message: Callable[[Order], bytes],
-        read_at_once: Callable[[UUID], Awaitable[Any]] | None,
+        encode: Callable[[Order], bytes | None],
     ) -> None:
-        self._begin = begin
-        self._collect = collect
+        self._transaction = transaction
+        self._events = events
         self._numbers = numbers
-        self._message = message
-        self._read_at_once = read_at_once
-        self.new: list[Order] = []
-        # Each with what it was like in the database.
-        self._known: list[tuple[Order, Order]] = []
-        # Whether one was asked for without a lock.
-        self.asked_unlocked = False
-        # The one that was read without a lock, and its version then.
-        self.unlocked: tuple[EncodedOrder, int] | None = None
+        self._encode = encode
+        # Each order that was read or added, with a copy of what the database has.
+        self._loaded: list[tuple[Order, Order]] = []
 
     async def next_number(self) -> str:
         """Return an order number that no order has or will have."""
         return await self._numbers.next()
 
     async def add(self, order: Order) -> None:
-        """Keep a new order; OrderAlreadyExists comes with the flush."""
-        self.new.append(order)
+        """Insert a new order; raises OrderAlreadyExists."""
+        session = await self._transaction.session()
+        with translated_errors():
+            columns = {name: getattr(order, name) for name in _COLUMNS}
+            await session.execute(insert(orders), columns | {"message": self._encode(order)})
+            await self._insert_items(session, order)
+        self._events.collect(order)
+        self._remember(order)
 
     async def held_by_others(self, user_id: UUID) -> Sequence[Order]:
         """Return the user's orders for which another user's credit is held, locked against other changes."""
-        session = await self._begin()
+        session = await self._transaction.session()
         statement = select(orders.c.id).where(
             orders.c.user_id == user_id, orders.c.credit_user_id != user_id, orders.c.credit_state == CreditState.HELD
         )
@@ -106,8 +99,8 @@ class Orders:
         return await self._read(session, ids) if ids else []
 
     async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[tuple[UUID, OrderStatus]]:
-        """Give all orders of a user, who is locked, to another, and return which; raises OrderAlreadyExists."""
-        session = await self._begin()
+        """Transfer all orders of a locked user to another, and return them; raises OrderAlreadyExists."""
+        session = await self._transaction.session()
         statement = update(orders).where(orders.c.user_id == from_user_id).returning(orders.c.id, orders.c.status)
         changed = {
             "user_id": to_user_id,
@@ -116,82 +109,67 @@ class Orders:
         }
         return [(row.id, row.status) for row in await session.execute(statement.values(changed))]
 
-    async def get_for_transition(self, order_id: UUID) -> Order | EncodedOrder:
-        """Return the order, to change nothing of it but by one of its verbs; raises OrderNotFound."""
-        if self._read_at_once is None:
-            return await self.get_for_update(order_id)
-        self.asked_unlocked = True
-        row = await self._read_at_once(order_id)
-        if row is None:
-            raise OrderNotFound(str(order_id))
-        if row.credit_state is not None or row.message is None:
-            raise NeedsTransaction
-        order = _kept_order(row)
-        self.unlocked = (order, order.version)
-        return order
+    async def get_for_transition(self, order_id: UUID) -> Order:
+        """Return the order, locked against other changes; raises OrderNotFound."""
+        return await self.get_for_update(order_id)
 
     async def get_for_update(self, order_id: UUID) -> Order:
         """Return the order with its items and tags, locked against other changes; raises OrderNotFound."""
-        session = await self._begin()
+        session = await self._transaction.session()
         await self.lock(order_id)
-        # By a statement of its own, after the lock is had: it sees what the change that it waited for has written.
+        # A second statement, sent once the lock is held: it sees what the transaction that held the lock has written.
         (order,) = await self._read(session, [order_id])
         return order
 
     async def lock(self, order_id: UUID) -> None:
         """Lock the order against other changes, and its timeline with it; raises OrderNotFound."""
-        session = await self._begin()
+        session = await self._transaction.session()
         statement = select(orders.c.id).where(orders.c.id == order_id).with_for_update(key_share=True)
         if await session.scalar(statement) is None:
             raise OrderNotFound(str(order_id))
 
     async def tags(self, names: Sequence[str]) -> Sequence[Tag]:
-        """Return the tags of these normalised names, made where missing."""
-        session = await self._begin()
+        """Return the tags with these normalised names; creates those that do not exist."""
+        session = await self._transaction.session()
         statement = select(tags_table.c.id, tags_table.c.name).where(tags_table.c.name.in_(names))
-        # As for the rows that refer to them: what a tag is called goes into messages.
+        # Locked as if a row referred to them: encoded messages contain the names of tags.
         statement = statement.with_for_update(read=True, key_share=True)
         found = (await session.execute(statement)).all()
         if missing := sorted(set(names) - {row.name for row in found}):
-            # Another call may make the same ones: then this waits for it. Sorted, so that no two wait for each other.
+            # If another transaction inserts the same tags, this waits for it. All insert in the order of names, so no
+            # two wait for each other.
             rows = [{"id": uuid7(), "name": name} for name in missing]
             await session.execute(pg_insert(tags_table).values(rows).on_conflict_do_nothing())
             found = (await session.execute(statement)).all()
         return [Tag(id=row.id, name=row.name) for row in found]
 
-    async def flush(self, session: AsyncSession) -> None:
-        """Write what is new or has changed."""
-        new, self.new = self.new, []
-        for order in new:
-            self._collect(order)
-            columns = {name: getattr(order, name) for name in _COLUMNS}
-            await session.execute(insert(orders), columns | {"message": self._message(order)})
-            await self._insert_items(session, order)
-            self._remember(order)
-        for index, (order, before) in enumerate(self._known):
-            self._collect(order)
+    async def flush(self) -> None:
+        """Write the orders that have changed since they were read."""
+        session = await self._transaction.session()
+        for index, (order, before) in enumerate(self._loaded):
+            self._events.collect(order)
             await self._update(session, order, before)
-            self._known[index] = (order, _copy(order))
+            self._loaded[index] = (order, _copy(order))
 
     async def _read(self, session: AsyncSession, order_ids: Sequence[UUID]) -> list[Order]:
         """Return orders that are locked."""
-        rows = await session.execute(_WHOLE_BY_IDS, {"ids": order_ids})
+        rows = await session.execute(_ORDERS_BY_IDS, {"ids": order_ids})
         found = sorted((_order(row) for row in rows), key=lambda order: order.id)
         for order in found:
             self._remember(order)
         return found
 
     def _remember(self, order: Order) -> None:
-        self._known.append((order, _copy(order)))
+        self._loaded.append((order, _copy(order)))
 
     async def _update(self, session: AsyncSession, order: Order, before: Order) -> None:
         changed = {name: getattr(order, name) for name in _COLUMNS if getattr(order, name) != getattr(before, name)}
         if order.items != before.items:
-            # Before the order: a trigger of the release before forgets its `items_message` here, if there is one.
+            # Before the order: if the row has an `items_message` from the release before, a trigger clears it here.
             await session.execute(delete(order_items).where(order_items.c.order_id == order.id))
             await self._insert_items(session, order)
         if changed:
-            changed["message"] = self._message(order)
+            changed["message"] = self._encode(order)
             await session.execute(update(orders).where(orders.c.id == order.id).values(changed))
         if order.tag_names != before.tag_names:
             await self._update_tags(session, order, before)
@@ -209,7 +187,7 @@ class Orders:
             await session.execute(insert(order_tags), [{"order_id": order.id, "tag_id": tag} for tag in sorted(added)])
 
 
-def _order(row: Any) -> Order:  # noqa: ANN401 - a row of `_WHOLE_BY_IDS`
+def _order(row: Any) -> Order:  # noqa: ANN401 - a row of `_ORDERS_BY_IDS`
     """Return the order of a row."""
     items = [
         OrderItem(
@@ -229,14 +207,8 @@ def _order(row: Any) -> Order:  # noqa: ANN401 - a row of `_WHOLE_BY_IDS`
     return Order(**columns, items=items, tags=tags)
 
 
-def _kept_order(row: Any) -> EncodedOrder:  # noqa: ANN401 - a row of `ENCODED_ORDERS_BY_ID`
-    columns = dict(zip(_KEPT, row, strict=True))
-    columns["status"] = OrderStatus(row.status)
-    return EncodedOrder(**columns)
-
-
 def _copy(order: Order) -> Order:
-    """Return the order as it is now: changes replace its lists' elements, but do not change these."""
+    """Return a copy of the order. Its lists are copied; their elements are replaced, never changed."""
     return replace(order, items=list(order.items), tags=list(order.tags))
 
 

@@ -1,6 +1,6 @@
-"""The write side of users."""
+"""The repository of users."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -24,10 +24,12 @@ from service.db.tables import (
     user_profiles,
     users,
 )
+from service.db.writes.recorded_events import RecordedEvents
+from service.db.writes.transaction import LazyTransaction
 from service.domain.errors import UserNotFound
 from service.domain.users import User, UserState
 
-# What of new users, their profiles and passwords is written in arrays; the rest is the same for all.
+# The columns of new users, profiles and passwords that differ from row to row; all others are constants.
 _USERS = ("id", "email", "username", "full_name", "superuser", "create_time", "update_time")
 _USERS_AND_MESSAGES = (*_USERS, "message")
 _PROFILES = ("user_id", "bio", "avatar_url")
@@ -45,30 +47,24 @@ _HAS_EMAIL = any_(bindparam("emails", type_=ARRAY(Text))) == _EMAIL
 
 
 class Users:
-    """Implements `service.application.ports.unit_of_work.UserRepository` in the transaction that `begin` gives.
+    """Implements `service.application.ports.unit_of_work.UserRepository`.
 
     Args:
-        begin: gives the session.
-        collect: takes the events of a user that the session does not know.
-        require_active: checks that a user is ACTIVE, at once or when the transaction is committed.
-        message: gives a user as it is kept in its row.
+        transaction: the transaction to work in.
+        events: collects the events of users that are written by a statement instead of the session.
+        encode: returns the encoded message of a user, which is written with its row.
     """
 
     def __init__(
-        self,
-        begin: Callable[[], Awaitable[AsyncSession]],
-        collect: Callable[[User], None],
-        require_active: Callable[[UUID, str], Awaitable[None]],
-        message: Callable[[User], bytes],
+        self, transaction: LazyTransaction, events: RecordedEvents, encode: Callable[[User], bytes | None]
     ) -> None:
-        self._begin = begin
-        self._collect = collect
-        self._require_active = require_active
-        self._message = message
+        self._transaction = transaction
+        self._events = events
+        self._encode = encode
 
     async def add(self, user: User, password_hash: str) -> None:
-        """Keep a new user; UserAlreadyExists comes from here."""
-        session = await self._begin()
+        """Insert a new user; raises UserAlreadyExists."""
+        session = await self._transaction.session()
         session.add(user)
         await session.flush()
         values = {"user_id": user.id, "password_hash": password_hash, "update_time": user.create_time}
@@ -76,7 +72,7 @@ class Users:
 
     async def get_for_update(self, user_id: UUID) -> User:
         """Return the user, locked against other changes; raises UserNotFound."""
-        # FOR NO KEY UPDATE: new orders of the user only need its key, and go on.
+        # FOR NO KEY UPDATE: new orders of the user, which only need its key, do not wait for this.
         return await self._get(user_id, selectinload(User.profile), key_share=True)  # type: ignore[arg-type] # mapped imperatively
 
     async def get_for_share(self, user_id: UUID) -> User:
@@ -84,27 +80,27 @@ class Users:
         return await self._get(user_id, read=True)
 
     async def require_active(self, user_id: UUID, action: str) -> None:
-        """Require the user to be ACTIVE until the commit; raises UserNotFound and UserNotActive, here or there."""
-        await self._require_active(user_id, action)
+        """Require the user to be ACTIVE until the commit; raises UserNotFound and UserNotActive."""
+        (await self.get_for_share(user_id)).require_active(action)
 
     async def has_open_orders_or_credit(self, user_id: UUID) -> bool:
-        """Return whether there is something that a purge needs `force` for."""
-        session = await self._begin()
+        """Return whether the user has open orders or credit, so that a purge needs `force`."""
+        session = await self._transaction.session()
         open_orders = exists().where(orders.c.user_id == user_id, OPEN)
         accounts = credit_accounts.c
         credit = exists().where(accounts.user_id == user_id, (accounts.available > 0) | (accounts.held > 0))
         return bool(await session.scalar(select(open_orders | credit)))
 
     async def purge(self, user: User) -> int:
-        """Erase the user and everything that is its own, and return the number of its orders."""
-        session = await self._begin()
+        """Delete the user and everything that belongs to it, and return the number of its orders."""
+        session = await self._transaction.session()
         await session.flush()
         own_orders = select(orders.c.id).where(orders.c.user_id == user.id)
         await session.execute(delete(events).where(events.c.aggregate_id.in_(own_orders)))
         await session.execute(delete(events).where(events.c.aggregate_id == user.id))
-        # On orders of others; those on its own go with them.
+        # The notes that the user wrote about orders of others; those about its own orders are deleted with the orders.
         await session.execute(delete(order_notes).where(order_notes.c.author_id == user.id))
-        # Orders of others that this user's credit pays for.
+        # The orders of others that the credit of this user pays for.
         paid = update(orders).where(orders.c.credit_user_id == user.id, orders.c.user_id != user.id)
         await session.execute(paid.values(credit_state=None, credit_user_id=None, credit_expire_time=None))
         await self._purge_entries(session, user.id)
@@ -116,7 +112,10 @@ class Users:
         return order_count
 
     async def _purge_entries(self, session: AsyncSession, user_id: UUID) -> None:
-        """Delete the user's transactions; where another user has a part, put nobody in this one's place."""
+        """Delete the ledger entries of the user.
+
+        Where another user has a part in the transaction, an entry of the account PURGED replaces that of this user.
+        """
         own, other = credit_entries.c, credit_entries.alias("other").c
         with_others = exists().where(other.transaction_id == own.transaction_id, other.user_id != user_id)
         anonymous = select(
@@ -147,28 +146,28 @@ class Users:
         await session.execute(delete(credit_entries).where((own.user_id == user_id) | nobodys))
 
     async def ids_by_email(self, emails: Sequence[str]) -> Mapping[str, UUID]:
-        """Return the ids of the users that have one of these e-mails, by their e-mail in lower case."""
-        session = await self._begin()
+        """Return the ids of the users with these e-mails, by e-mail in lower case."""
+        session = await self._transaction.session()
         found = await session.execute(select(_EMAIL.label("email"), users.c.id).where(_HAS_EMAIL), {"emails": emails})
         return {row.email: row.id for row in found}
 
     async def by_email_for_update(self, emails: Sequence[str]) -> Mapping[str, User]:
-        """Return the users likewise, locked against other changes."""
-        session = await self._begin()
+        """Return the users with these e-mails, by e-mail in lower case, locked against other changes."""
+        session = await self._transaction.session()
         profile = selectinload(User.profile)  # type: ignore[arg-type] # mapped imperatively
-        # In the order in which every call locks users.
+        # By id, the order in which every transaction locks users.
         statement = select(User).options(profile).where(_HAS_EMAIL).order_by(users.c.id)
         found = await session.scalars(statement.with_for_update(key_share=True), {"emails": emails})
         return {user.email.lower(): user for user in found}
 
     async def add_all(self, new: Sequence[User], password_hashes: Mapping[UUID, str]) -> None:
-        """Keep new users, of which some have a password; UserAlreadyExists and Contention come from here."""
+        """Insert new users, some of them with a password; raises UserAlreadyExists and Contention."""
         if not new:
             return
-        session = await self._begin()
-        # By e-mail, so that two imports of the same users wait for each other in one order.
+        session = await self._transaction.session()
+        # By e-mail: two imports of the same users insert in one order, so they do not deadlock.
         ordered = sorted(new, key=lambda user: user.email.lower())
-        rows = [[*(getattr(user, name) for name in _USERS), self._message(user)] for user in ordered]
+        rows = [[*(getattr(user, name) for name in _USERS), self._encode(user)] for user in ordered]
         inserted = (await session.scalars(_INSERT_USERS, arrays(_USERS_AND_MESSAGES, rows))).all()
         if len(inserted) < len(new):
             raise Contention
@@ -180,37 +179,40 @@ class Users:
         if passwords:
             await session.execute(_INSERT_PASSWORDS, arrays(_PASSWORDS, passwords))
         for user in new:
-            self._collect(user)
+            self._events.collect(user)
 
     async def set_password_hash(self, user_id: UUID, password_hash: str, now: datetime) -> None:
-        """Give a user that exists this hash, whether it had one or not."""
-        session = await self._begin()
+        """Set the password hash of a user that exists."""
+        session = await self._transaction.session()
         values = {"password_hash": password_hash, "update_time": now}
         statement = pg_insert(user_passwords).values(user_id=user_id, **values)
         await session.execute(statement.on_conflict_do_update(index_elements=["user_id"], set_=values))
 
     async def replace_password_hash(self, user_id: UUID, old: str, new: str, now: datetime) -> None:
-        """Replace the hash, unless it is no longer `old`."""
-        session = await self._begin()
+        """Replace the password hash if it is still `old`."""
+        session = await self._transaction.session()
         statement = update(user_passwords).where(
             user_passwords.c.user_id == user_id, user_passwords.c.password_hash == old
         )
         await session.execute(statement.values(password_hash=new, update_time=now))
 
     async def encode_missing(self, limit: int) -> int:
-        """Keep messages of up to so many users that have none and are not locked, and return of how many."""
-        session = await self._begin()
+        """Store encoded messages of up to `limit` users that have none and are not locked.
+
+        Returns the number of users updated.
+        """
+        session = await self._transaction.session()
         profile = selectinload(User.profile)  # type: ignore[arg-type] # mapped imperatively
         statement = select(User).options(profile).where(users.c.message.is_(None)).order_by(users.c.id).limit(limit)
         found = (await session.scalars(statement.with_for_update(key_share=True, skip_locked=True))).all()
         for user in found:
-            set_attribute(user, "message", self._message(user))
+            set_attribute(user, "message", self._encode(user))
         return len(found)
 
     async def _get(
         self, user_id: UUID, *options: ExecutableOption, read: bool = False, key_share: bool = False
     ) -> User:
-        session = await self._begin()
+        session = await self._transaction.session()
         statement = (
             select(User).options(*options).where(users.c.id == user_id).with_for_update(read=read, key_share=key_share)
         )

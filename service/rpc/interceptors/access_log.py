@@ -1,4 +1,4 @@
-"""Logs each call in one line, under an id that the caller can choose."""
+"""Sets the call context, and logs each call in one line."""
 
 import re
 import time
@@ -8,23 +8,23 @@ import structlog
 from google.protobuf.message import Message
 from uuid_utils import uuid4
 
-from service.observability.logs import call_id
-from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
-from service.rpc.metadata import sent_metadata
+from service.rpc.call_context import CallContext, enter, leave
+from service.rpc.interceptors.base import Interceptor
+from service.rpc.methods import Call, Context, Method, Request
 
 HEADER = "x-request-id"
-_USABLE = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-# Answered too often to be news.
+_VALID_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+# Logged at debug: probes call health every second, and tools call reflection.
 _QUIET = ("/grpc.health.", "/grpc.reflection.")
 
 log = structlog.get_logger()
 
 
 class AccessLogInterceptor(Interceptor):
-    """Logs method, code and duration, and ties all lines of a call together by its `x-request-id`.
+    """Logs method, code and duration of each call under its `x-request-id`.
 
-    The id is the caller's if it sent a usable one, else made here, and goes back in the trailers. It has nothing to do
-    with the `request_id` of a mutation.
+    The client chooses the id, or the server makes one where that is missing or invalid; the trailers return it. It has
+    nothing to do with the `request_id` of a mutation.
     """
 
     def wrap(self, method: Method, call: Call) -> Call:
@@ -34,15 +34,16 @@ class AccessLogInterceptor(Interceptor):
 
         async def log_call(request: Request, context: Context) -> Message | bytes | None:
             started = time.perf_counter()
-            sent = _id_of(context)
-            context.set_trailing_metadata(((HEADER, sent),))
+            metadata = dict(context.invocation_metadata() or ())
+            x_request_id = _valid_id(metadata.get(HEADER)) or str(uuid4())
+            context.set_trailing_metadata(((HEADER, x_request_id),))
             code = "CANCELLED"
-            token = call_id.set(sent)
+            token = enter(CallContext(x_request_id, metadata))
             try:
                 response = await call(request, context)
             except grpc.aio.AbortError as error:
                 code = context.code().name
-                # gRPC keeps the error with the call, and the frames that it went through hold the call.
+                # gRPC stores the error with the call, and the frames in its traceback hold the call: a cycle.
                 error.__traceback__ = None
                 del context
                 raise
@@ -51,11 +52,10 @@ class AccessLogInterceptor(Interceptor):
                 return response
             finally:
                 write("call", code=code, duration_ms=round((time.perf_counter() - started) * 1000, 2))
-                call_id.reset(token)
+                leave(token)
 
         return log_call
 
 
-def _id_of(context: Context) -> str:
-    sent = sent_metadata(context).get(HEADER)
-    return sent if isinstance(sent, str) and _USABLE.fullmatch(sent) else str(uuid4())
+def _valid_id(sent: str | bytes | None) -> str | None:
+    return sent if isinstance(sent, str) and _VALID_ID.fullmatch(sent) else None

@@ -1,4 +1,4 @@
-"""Answers bytes that are no request message with a status of ours, not with the decoder's words."""
+"""Refuses bytes that are not a request message with this service's own status instead of the decoder's text."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -6,21 +6,22 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 
 from service.domain.errors import FieldViolation, MalformedRequest
-from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
+from service.rpc.interceptors.base import Interceptor
+from service.rpc.methods import Call, Context, Method, Request
 
 
 class _Malformed:
-    """Stands for a message that could not be read, until there is a handler to refuse it in."""
+    """Marks a message that could not be read until a handler can refuse it."""
 
 
 _MALFORMED = _Malformed()
 
 
 class DeserializationInterceptor(Interceptor):
-    """Refuses a malformed message inside the method: gRPC calls the deserializer before any interceptor's code."""
+    """Refuses a malformed message inside the method, because gRPC deserializes before it calls any interceptor."""
 
     def deserializer(self, deserialize: Callable[[bytes], Request]) -> Callable[[bytes], Request]:
-        """Return a deserializer that never fails."""
+        """Return a deserializer that marks a malformed message instead of raising."""
 
         def deserialize_or_mark(data: bytes) -> Request:
             try:
@@ -42,7 +43,7 @@ class DeserializationInterceptor(Interceptor):
 
 def _checked(request: Request) -> Request:
     if request is _MALFORMED:
-        what = "is not the request message of this method, or holds a string that is not UTF-8"
+        what = "is not the request message of this method, or contains a string that is not UTF-8"
         raise MalformedRequest([FieldViolation("", what)], f"the request {what}")
     return request
 

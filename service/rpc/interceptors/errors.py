@@ -1,4 +1,4 @@
-"""Turns every failure into one status with details, once, after the unit of work has ended."""
+"""Turns every failure of a call into one status with details, after the unit of work has ended."""
 
 import asyncio
 from typing import NoReturn
@@ -10,14 +10,15 @@ from grpc.aio import AbortError
 from grpc_status import rpc_status
 
 from service.observability.logs import where_raised
-from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
+from service.rpc.interceptors.base import Interceptor
+from service.rpc.methods import Call, Context, Method, Request
 from service.rpc.status import internal_error, status_of
 
 log = structlog.get_logger()
 
 
 class ErrorInterceptor(Interceptor):
-    """Answers an exception with its status. What nothing is known of is INTERNAL; its cause goes to the log only."""
+    """Answers an exception with its status. One without a status becomes INTERNAL; only the log says what caused it."""
 
     def wrap(self, method: Method, call: Call) -> Call:
         """Return the method with its failures answered."""
@@ -26,15 +27,15 @@ class ErrorInterceptor(Interceptor):
             try:
                 return await call(request, context)
             except AbortError:
-                # A library's servicer (health, reflection) has answered already.
+                # A library's servicer (health, reflection) has set the status already.
                 raise
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task and task.cancelling():
-                    # The call itself was cancelled: its caller has gone, or its deadline passed. Nobody waits for a
-                    # status.
+                    # The call itself was cancelled, because its client disconnected or its deadline passed. The client
+                    # does not wait for a status.
                     raise
-                # Cancelled from inside: without a status the caller would wait until its deadline.
+                # Code inside the call was cancelled: without a status the client would wait until its deadline.
                 failure: BaseException = error
             except Exception as error:  # noqa: BLE001 - this is where all failures end
                 failure = error
@@ -51,16 +52,17 @@ async def _abort(method: Method, context: Context, failure: BaseException) -> No
         status = internal_error(error_id)
     _forget_frames(failure)
     grpc_status = rpc_status.to_status(status)
-    # What is set so far (the caller's x-request-id) would be replaced by the details.
-    sent = context.trailing_metadata() or ()
-    trailing = (*sent, *grpc_status.trailing_metadata)
+    # `abort` replaces the trailing metadata that is already set (the x-request-id) unless that is passed again.
+    already_set = context.trailing_metadata() or ()
+    trailing = (*already_set, *grpc_status.trailing_metadata)
     await context.abort(grpc_status.code, grpc_status.details, trailing)
 
 
 def _forget_frames(failure: BaseException) -> None:
-    """Free what the frames hold that a failure and its causes went through: they hold the failure, and so keep it."""
+    """Remove the tracebacks of a failure and its causes: their frames hold the failure, which makes a cycle."""
     error: BaseException | None = failure
-    # Each at most once: a cause may have been raised again while its effect was handled.
+    # Clearing tracebacks also ends this loop where the chain is circular: a cause can be raised again while its effect
+    # is handled.
     while error and error.__traceback__:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__

@@ -1,18 +1,20 @@
-"""Gives each call its time, its transaction, its retries and, under a request id, its one effect.
+"""Runs each call with its deadline, its unit of work, its retries and, under a request id, its one effect.
 
-A method that declares NO_SIDE_EFFECTS reads by itself, each question a statement of its own, on the replica if its
-caller prefers that. Any other runs in a unit of work, which is committed before the caller gets its answer. Either is
-run anew, as a whole, when the database asks for it.
+A method that declares NO_SIDE_EFFECTS runs without a transaction: each of its statements has a snapshot of its own, and
+goes to the replica if the caller prefers that. Any other method runs in a unit of work, which is committed before the
+response is sent. A method that is listed for the fast path first runs in a unit of work that is one statement; if that
+raises NeedsTransaction, the method runs again in the transactional one. On a retryable error of the database the whole
+method is retried (`service.rpc.retry`).
 
-A write is a task that the caller's cancellation does not reach (`service.runtime.shielded_tasks`), and so is each
-statement of a read. They end by themselves: PostgreSQL limits each statement of a unit of work to the time that is
-left, and any other to `db_statement_timeout`.
+A write runs in a task that the caller's cancellation does not reach (`service.runtime.shielded_tasks`), and so does
+each statement of a read. They end by themselves: PostgreSQL limits each statement of a unit of work to the time that
+the call has left, and any other statement to `db_statement_timeout`.
 """
 
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, cast
 from uuid import UUID
 
@@ -22,44 +24,45 @@ from google.protobuf.message import Message
 from service.application.ports.errors import AlreadyAnswered, DeadlineExceeded, NeedsTransaction, OutcomeUnknown
 from service.application.ports.unit_of_work import RequestKey, UnitOfWorkFactory
 from service.domain.errors import InvalidField
-from service.read_preference import prefers_replica
-from service.rpc.current import using
-from service.rpc.interceptors.base import Call, Context, Interceptor, Method, Request
-from service.rpc.metadata import sent_metadata
+from service.rpc.call_context import ANONYMOUS, current_call, using
+from service.rpc.interceptors.base import Interceptor
+from service.rpc.methods import Call, Context, Method, Request
 from service.rpc.retry import retried, shielded_tasks
 from service.rpc.status import ResponseTooLarge
 from service.runtime.deadline import Deadline
 
-# Who calls, until callers are authenticated.
-ANONYMOUS = "anonymous"
-# Metadata of a read: where it is to be answered.
+# The metadata key by which a client chooses the database that answers a read.
 READ_PREFERENCE = "x-read-preference"
-# The work's own limits end it in time; whoever still waits after this much more is told so.
+# PostgreSQL ends the statements of a call at its deadline. If the work has still not ended this much later, the caller
+# is answered without it.
 _GRACE_SECONDS = 2.0
 
 
 class TransactionInterceptor(Interceptor):
-    """Runs each call of ours in its session.
+    """Runs each unary call of this service's own methods, and commits what it writes.
 
     Args:
-        unit_of_work: opens units of work.
-        signing_key: secret for the digests of request bodies, which may hold passwords.
-        default_deadline: seconds for a call whose caller set none, and at most for any.
-        read_preference: `replica` or `primary`, for reads whose callers do not say.
-        max_response_bytes: largest response to send.
+        unit_of_work: opens transactional units of work.
+        fast_path: opens the units of work that are one statement, by the paths of the methods that try one first.
+        signing_key: key for the digests of request bodies, which may contain passwords.
+        default_deadline: seconds for a call without a deadline, and the maximum for any call.
+        read_preference: `replica` or `primary`, for reads without `x-read-preference`.
+        max_response_bytes: size of the largest response to send.
     """
 
     def __init__(
         self,
         unit_of_work: UnitOfWorkFactory,
         *,
+        fast_path: Mapping[str, UnitOfWorkFactory],
         signing_key: bytes,
         default_deadline: float,
         read_preference: str,
         max_response_bytes: int,
     ) -> None:
         self._unit_of_work = unit_of_work
-        # Copied for each body: to begin with the key takes longer than all the rest.
+        self._fast_path = fast_path
+        # Copied for each body, because hashing the key takes longer than hashing a body.
         self._digest = hmac.new(signing_key, digestmod=hashlib.sha256)
         self._default_deadline = default_deadline
         self._read_preference = read_preference
@@ -67,85 +70,84 @@ class TransactionInterceptor(Interceptor):
         self._shielded_tasks = shielded_tasks()
 
     def wrap(self, method: Method, call: Call) -> Call:
-        """Return the method with its session.
+        """Return the method with its unit of work.
 
-        A method with a stream on either side is left as it is: a stream cannot be run anew, and nothing of the database
-        may be held while a slow reader makes it wait.
+        A method that streams is returned unchanged: a stream cannot be retried as a whole, and a slow reader must not
+        hold a connection to the database.
         """
         if not method.is_ours or method.request_streaming or method.response_streaming:
             return call
         run = self._read if _reads(method) else self._write
 
-        async def in_session(request: Request, context: Context) -> bytes:
-            # gRPC's stub promises a float; without a deadline it is None.
-            sent = cast("float | None", context.time_remaining())
-            if sent is not None and sent <= self._default_deadline:
-                deadline = Deadline(sent, is_callers=True)
+        async def run_with_deadline(request: Request, context: Context) -> bytes:
+            # gRPC's stub promises a float, but without a deadline this is None.
+            seconds_left = cast("float | None", context.time_remaining())
+            if seconds_left is not None and seconds_left <= self._default_deadline:
+                deadline = Deadline(seconds_left, is_callers=True)
             else:
                 deadline = Deadline(self._default_deadline)
             return await run(method, call, request, context, deadline)
 
-        return in_session
+        return run_with_deadline
 
     async def drain(self) -> None:
-        """Wait until all work has ended, also that whose caller has gone; then the database may be left."""
+        """Wait until all writes have ended, including those of callers that have gone; then the database may close."""
         await self._shielded_tasks.drain()
 
     async def _read(self, _method: Method, call: Call, request: Request, context: Context, deadline: Deadline) -> bytes:
         async def attempt() -> bytes:
             return self._serialized(await call(request, context))
 
-        token = prefers_replica.set(self._prefers_replica(context))
-        try:
-            reading = retried(attempt, deadline, outcome_known_by_repeating=True)
-            patience = _patience(deadline)
-            return await (reading if patience is None else _within(patience, reading))
-        finally:
-            prefers_replica.reset(token)
+        call_context = current_call()
+        call_context.prefers_replica = self._prefers_replica(call_context.metadata)
+        reading = retried(attempt, deadline, outcome_known_by_repeating=True)
+        timeout = _timeout(deadline)
+        return await (reading if timeout is None else _within(timeout, reading))
 
-    def _prefers_replica(self, context: Context) -> bool:
-        preference = sent_metadata(context).get(READ_PREFERENCE, self._read_preference)
+    def _prefers_replica(self, metadata: Mapping[str, str | bytes]) -> bool:
+        preference = metadata.get(READ_PREFERENCE, self._read_preference)
         if preference not in {"primary", "replica"}:
-            # Of a misspelt one nobody knows whether old answers would do.
+            # A misspelt preference does not tell whether stale answers are acceptable.
             raise InvalidField.at(READ_PREFERENCE, "must be primary or replica")
         return preference == "replica"
 
     async def _write(self, method: Method, call: Call, request: Request, context: Context, deadline: Deadline) -> bytes:
-        work = self._written(method, call, request, context, deadline)
-        patience = _patience(deadline)
-        if patience is None:
+        work = self._committed(method, call, request, context, deadline)
+        timeout = _timeout(deadline)
+        if timeout is None:
             return await self._shielded_tasks.run(work)
         return await self._shielded_tasks.result(
-            self._shielded_tasks.start(work), timeout_seconds=patience, timeout_error=OutcomeUnknown
+            self._shielded_tasks.start(work), timeout_seconds=timeout, timeout_error=OutcomeUnknown
         )
 
-    async def _written(
+    async def _committed(
         self, method: Method, call: Call, request: Request, context: Context, deadline: Deadline
     ) -> bytes:
+        """Run a method until its unit of work is committed, and return the response."""
         dry_run = getattr(request, "validate_only", False)
         key = None if dry_run else self._request_key(method, request)
+        fast_path = None if dry_run else self._fast_path.get(method.path)
 
-        async def run(*, at_once: bool) -> bytes:
-            async with self._unit_of_work(actor=ANONYMOUS, request=key, time_left=deadline, at_once=at_once) as uow:
+        async def run(open_unit_of_work: UnitOfWorkFactory) -> bytes:
+            async with open_unit_of_work(actor=ANONYMOUS, request=key, time_left=deadline) as uow:
                 with using(uow):
                     response = self._serialized(await call(request, context))
                 if dry_run:
-                    # All checks of the database too; leaving without a commit rolls back.
+                    # The constraints of the database are checked too; leaving without a commit rolls back.
                     await uow.flush()
                 else:
                     await uow.commit(response)
                 return response
 
-        at_once = not dry_run
-
         async def attempt() -> bytes:
-            nonlocal at_once
-            if at_once:
+            nonlocal fast_path
+            if fast_path:
                 try:
-                    return await run(at_once=True)
+                    return await run(fast_path)
                 except NeedsTransaction:
-                    at_once = False
-            return await run(at_once=False)
+                    # A retry does not try it again: what was in the way may still be there.
+                    fast_path = None
+            return await run(self._unit_of_work)
 
         try:
             return await retried(attempt, deadline, outcome_known_by_repeating=key is not None)
@@ -153,7 +155,7 @@ class TransactionInterceptor(Interceptor):
             return answer.response
 
     def _serialized(self, response: Message | bytes | None) -> bytes:
-        # Here, so that a response too large for the caller is known before the commit.
+        # Before the commit, so that a call whose response is too large to send writes nothing.
         data = response.SerializeToString() if isinstance(response, Message) else b""
         if len(data) > self._max_response_bytes:
             raise ResponseTooLarge
@@ -163,16 +165,16 @@ class TransactionInterceptor(Interceptor):
         request_id = getattr(request, "request_id", "")
         if not request_id:
             return None
-        # Deterministic: the order of a map's entries is not part of the body. Keyed: a password cannot be guessed from
-        # it.
+        # Deterministic, because the order of a map's entries is no part of the body. With a key, because without one a
+        # password could be guessed from the digest (ADR 3).
         body = request.SerializeToString(deterministic=True)
         digest = self._digest.copy()
         digest.update(method.path.encode() + b"\0" + body)
         return RequestKey(ANONYMOUS, method.path, UUID(request_id), digest.digest())
 
 
-def _patience(deadline: Deadline) -> float | None:
-    """Return how many seconds to wait for work, None for ever: when a caller's deadline has passed, gRPC cancels."""
+def _timeout(deadline: Deadline) -> float | None:
+    """Return how many seconds to wait for work; None for a caller's own deadline, at which gRPC cancels the call."""
     return None if deadline.is_callers else max(0.0, deadline()) + _GRACE_SECONDS
 
 

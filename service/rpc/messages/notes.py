@@ -42,7 +42,7 @@ def order_note_match_message(match: Row) -> OrderNoteMatchMessage:
 def parse_note_filter(request: ListOrderNotesRequest | SearchOrderNotesRequest) -> NoteFilter:
     """Return which notes a request is about; raises InvalidField for a list of all."""
     if isinstance(request, ListOrderNotesRequest) and not (request.order_id or request.author_id):
-        raise InvalidField.at("order_id", "must be set unless author_id is")
+        raise InvalidField.at("order_id", "must be set unless author_id is set")
     return NoteFilter(
         order_id=UUID(request.order_id) if request.order_id else None,
         author_id=UUID(request.author_id) if request.author_id else None,

@@ -2,9 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from contextvars import ContextVar
 from operator import attrgetter
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from commerce.common.v1.checkpoint_pb2 import Checkpoint
 from commerce.orders.v1.order_pb2 import FieldChange as FieldChangeMessage
@@ -24,7 +24,7 @@ from commerce.orders.v1.tag_pb2 import Tag as TagMessage
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.application.ports.queries import OrderFilter, Row
+from service.application.ports.queries import OrderFilter, OrderOrder, Row
 from service.application.ports.unit_of_work import EncodedOrder
 from service.domain.events import etag_of
 from service.domain.orders import ItemFields, Order, OrderFields, OrderStatus
@@ -35,31 +35,31 @@ _STATUSES = {status: OrderStatusMessage.Value(f"ORDER_STATUS_{status}") for stat
 _STATUSES_BACK = {number: status for status, number in _STATUSES.items()}
 _EVENT_TYPES = {name.removeprefix("ORDER_EVENT_TYPE_"): number for name, number in OrderEventType.items()}
 _ORDER_BY = {
-    ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_UNSPECIFIED: "NEWEST",
-    ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_NEWEST: "NEWEST",
-    ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_OLDEST: "OLDEST",
+    ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_UNSPECIFIED: OrderOrder.NEWEST,
+    ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_NEWEST: OrderOrder.NEWEST,
+    ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_OLDEST: OrderOrder.OLDEST,
 }
 # The attributes that make a position in a list of orders, of events, and of tags.
 POSITION = ("create_time", "id")
 EVENT_POSITION = ("position",)
 TAG_POSITION = ("name",)
 
-# The values of an order, but for its lists, and of one that is kept.
+# The values of an order except its lists, and all values of an encoded order.
 _values = attrgetter(*(field.name for field in dataclasses.fields(Order) if field.name not in {"items", "tags"}))
-_kept_values = attrgetter(*(field.name for field in dataclasses.fields(EncodedOrder)))
-# What the message that a call made last of an entity says, and that message: it is sent, and kept.
-_last: ContextVar[tuple[Sequence[object], OrderMessage] | None] = ContextVar("order_message", default=None)
+_encoded_values = attrgetter(*(field.name for field in dataclasses.fields(EncodedOrder)))
 
 
 def order_message(order: Order | EncodedOrder | Row) -> OrderMessage:
     """Return an order, an entity or a row, as a message."""
-    if isinstance(order, Order | EncodedOrder):
-        return _message_of_entity(order)
+    if isinstance(order, EncodedOrder):
+        return _changed_message(order)
+    if isinstance(order, Order):
+        return OrderMessage(**_fields(order))
     return OrderMessage(**_fields(order)) if order.message is None else OrderMessage.FromString(order.message)
 
 
 def add_orders(orders: RepeatedCompositeFieldContainer[OrderMessage], rows: Iterable[Row]) -> None:
-    """Add rows to a message's orders: there, as to make them elsewhere and copy them takes half as much again."""
+    """Add rows to a message's orders in place: to build them apart and copy them takes half as much again."""
     for row in rows:
         if row.message is None:
             orders.add(**_fields(row))
@@ -68,22 +68,43 @@ def add_orders(orders: RepeatedCompositeFieldContainer[OrderMessage], rows: Iter
 
 
 def encode_order(order: Order | EncodedOrder) -> bytes:
-    """Return an order as it is kept in its row: an Order message on the wire."""
-    return _message_of_entity(order).SerializeToString()
+    """Return the encoded message of an order: the bytes of its Order message."""
+    return order_message(order).SerializeToString()
 
 
-def _message_of_entity(order: Order | EncodedOrder) -> OrderMessage:
-    made_of = _kept_values(order) if isinstance(order, EncodedOrder) else (*_values(order), *order.items, *order.tags)
-    known = _last.get()
-    if known and known[0] == made_of:
-        return known[1]
-    message = _changed_message(order) if isinstance(order, EncodedOrder) else OrderMessage(**_fields(order))
-    _last.set((made_of, message))
-    return message
+class OrderMessageCache:
+    """The messages of orders that running calls change: each is built once, to be sent and to be stored.
+
+    Keeps the last message of each order as long as the entity lives, and builds a new one when its values have changed.
+    """
+
+    def __init__(self) -> None:
+        self._built: WeakKeyDictionary[Order | EncodedOrder, tuple[Sequence[object], OrderMessage]]
+        self._built = WeakKeyDictionary()
+
+    def message(self, order: Order | EncodedOrder) -> OrderMessage:
+        """Return the same as `order_message`. The caller must not change it."""
+        values = _values_of(order)
+        built = self._built.get(order)
+        if built and built[0] == values:
+            return built[1]
+        message = order_message(order)
+        self._built[order] = values, message
+        return message
+
+    def encode(self, order: Order | EncodedOrder) -> bytes:
+        """Return the same as `encode_order`."""
+        return self.message(order).SerializeToString()
+
+
+def _values_of(order: Order | EncodedOrder) -> Sequence[object]:
+    if isinstance(order, EncodedOrder):
+        return _encoded_values(order)
+    return (*_values(order), *order.items, *order.tags)
 
 
 def _changed_message(order: EncodedOrder) -> OrderMessage:
-    """Return the message that was read with what verbs change."""
+    """Return the stored message with the fields that transitions change."""
     message = OrderMessage.FromString(order.message)
     message.status = _STATUSES[order.status]
     message.etag = order.etag
@@ -211,7 +232,7 @@ def parse_order_filter(request: ListOrdersRequest | ExportOrdersRequest) -> Orde
     )
 
 
-def parse_order_by(request: ListOrdersRequest) -> str:
+def parse_order_by(request: ListOrdersRequest) -> OrderOrder:
     """Return the order that a request lists in."""
     return _ORDER_BY[request.order_by]
 

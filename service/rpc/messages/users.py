@@ -18,7 +18,7 @@ from commerce.users.v1.user_service_pb2 import (
 )
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
-from service.application.ports.queries import Row, UserFilter
+from service.application.ports.queries import Row, UserFilter, UserOrder
 from service.domain.events import etag_of
 from service.domain.users import User, UserFields, UserState
 from service.rpc.messages.values import Fields, parse_interval, timestamp
@@ -28,13 +28,17 @@ _STATES_BACK = {number: state for state, number in _STATES.items()}
 _EVENT_TYPES = {name.removeprefix("USER_EVENT_TYPE_"): number for name, number in UserEventType.items()}
 _EVENT_TYPES_BACK = {number: name for name, number in _EVENT_TYPES.items()}
 _ORDER_BY = {
-    ListUsersOrderBy.LIST_USERS_ORDER_BY_UNSPECIFIED: "NEWEST",
-    ListUsersOrderBy.LIST_USERS_ORDER_BY_NEWEST: "NEWEST",
-    ListUsersOrderBy.LIST_USERS_ORDER_BY_OLDEST: "OLDEST",
-    ListUsersOrderBy.LIST_USERS_ORDER_BY_USERNAME: "USERNAME",
+    ListUsersOrderBy.LIST_USERS_ORDER_BY_UNSPECIFIED: UserOrder.NEWEST,
+    ListUsersOrderBy.LIST_USERS_ORDER_BY_NEWEST: UserOrder.NEWEST,
+    ListUsersOrderBy.LIST_USERS_ORDER_BY_OLDEST: UserOrder.OLDEST,
+    ListUsersOrderBy.LIST_USERS_ORDER_BY_USERNAME: UserOrder.USERNAME,
 }
 # The attributes that make a position in each order.
-POSITION = {"NEWEST": ("create_time", "id"), "OLDEST": ("create_time", "id"), "USERNAME": ("username",)}
+POSITION = {
+    UserOrder.NEWEST: ("create_time", "id"),
+    UserOrder.OLDEST: ("create_time", "id"),
+    UserOrder.USERNAME: ("username",),
+}
 
 SEARCH_POSITION = ("rank", "id")
 
@@ -118,7 +122,7 @@ def parse_user_filter(request: ListUsersRequest | ExportUsersRequest) -> UserFil
     )
 
 
-def parse_order_by(request: ListUsersRequest) -> str:
+def parse_order_by(request: ListUsersRequest) -> UserOrder:
     """Return the order that a request lists in."""
     return _ORDER_BY[request.order_by]
 

@@ -55,7 +55,9 @@ def parse_money(message: MoneyMessage, field: str) -> Money:
         AmountOutOfRange, UnknownCurrency, TooManyDecimals: for `field`, the message's path in the request.
     """
     if not -_MAX_NANOS <= message.nanos <= _MAX_NANOS or message.units * message.nanos < 0:
-        raise AmountOutOfRange.at(f"{field}.nanos", "must be within +-999999999 and have the sign of units")
+        raise AmountOutOfRange.at(
+            f"{field}.nanos", "must be from -999999999 to 999999999 and have the same sign as units"
+        )
     return Money.checked(message.currency_code, message.units + message.nanos * _NANO, field)
 
 
@@ -63,7 +65,7 @@ def parse_positive_money(message: MoneyMessage, field: str) -> Money:
     """Return the money that a message says; raises as `parse_money`, and AmountOutOfRange for zero."""
     parsed = parse_money(message, field)
     if not parsed.amount:
-        raise AmountOutOfRange.at(field, "must be more than zero")
+        raise AmountOutOfRange.at(field, "must be greater than zero")
     return parsed
 
 

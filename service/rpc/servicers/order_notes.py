@@ -10,7 +10,6 @@ from commerce.orders.v1.order_service_pb2_grpc import OrderServiceServicer
 from service.application.notes import change_note, create_note, delete_note
 from service.application.ports.queries import MAX_RANKED, NoteQueries
 from service.application.ports.unit_of_work import UnitOfWork
-from service.rpc.interceptors.base import Context
 from service.rpc.messages.notes import (
     MATCH_POSITION,
     POSITION,
@@ -20,6 +19,7 @@ from service.rpc.messages.notes import (
 )
 from service.rpc.messages.update_masks import fields_to_update
 from service.rpc.messages.values import require_id
+from service.rpc.methods import Context
 from service.rpc.signing.page_tokens import PageTokens
 
 

@@ -18,16 +18,16 @@ from service.application.orders import (
     transition_order,
     update_order,
 )
-from service.application.ports.queries import NoteQueries, OrderQueries, Row
+from service.application.ports.queries import NoteQueries, OrderOrder, OrderQueries, Row
 from service.application.ports.unit_of_work import UnitOfWork
 from service.domain.errors import OrderNotFound
 from service.domain.orders import OrderHeader
 from service.domain.tags import normalised, normalised_tag
-from service.rpc.interceptors.base import Context
 from service.rpc.messages.orders import (
     EVENT_POSITION,
     POSITION,
     TAG_POSITION,
+    OrderMessageCache,
     add_orders,
     order_event_message,
     order_message,
@@ -40,6 +40,7 @@ from service.rpc.messages.orders import (
 from service.rpc.messages.statistics import parse_statistics_filter, statistics_message
 from service.rpc.messages.update_masks import fields_to_update, settable_fields
 from service.rpc.messages.values import in_order, require_id
+from service.rpc.methods import Context
 from service.rpc.servicers.order_notes import OrderNoteMethods
 from service.rpc.signing.page_tokens import PageTokens
 from service.rpc.streams.exports import Exports
@@ -56,25 +57,29 @@ class OrderServicer(OrderNoteMethods):
         unit_of_work: gives the unit of work of the current call.
         queries: the read side of orders.
         note_queries: the read side of their notes.
-        exports: runs ExportOrders.
         page_tokens: makes and reads page tokens.
         watch: answers watches.
         clock: gives the time, in UTC.
+        messages: builds the messages of orders that calls change; the database encodes with the same one.
+        exports: runs ExportOrders.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each thing that it uses
         self,
         unit_of_work: Callable[[], UnitOfWork],
         queries: OrderQueries,
         note_queries: NoteQueries,
-        exports: Exports,
         page_tokens: PageTokens,
         watch: Watch[pb.WatchOrdersResponse],
         clock: Callable[[], datetime],
+        *,
+        messages: OrderMessageCache,
+        exports: Exports,
     ) -> None:
         self._uow = unit_of_work
         self._queries = queries
         self._note_queries = note_queries
+        self._messages = messages
         self._exports = exports
         self._page_tokens = page_tokens
         self._watch = watch
@@ -84,7 +89,7 @@ class OrderServicer(OrderNoteMethods):
         user_id = require_id(request.order.user_id, "order.user_id")
         fields = parse_order_fields(request.order, settable_fields(request.order))
         order = await create_order(self._uow(), user_id, fields, self._now(), pay_with_credit=request.pay_with_credit)
-        return pb.CreateOrderResponse(order=order_message(order))
+        return pb.CreateOrderResponse(order=self._messages.message(order))
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
         order: Row | None
@@ -117,11 +122,11 @@ class OrderServicer(OrderNoteMethods):
         mask = request.update_mask if request.HasField("update_mask") else None
         fields = parse_order_fields(request.order, fields_to_update(request.order, mask))
         order = await update_order(self._uow(), order_id, request.order.etag, fields, self._now())
-        return pb.UpdateOrderResponse(order=order_message(order))
+        return pb.UpdateOrderResponse(order=self._messages.message(order))
 
     async def ConfirmOrder(self, request: pb.ConfirmOrderRequest, context: Context) -> pb.ConfirmOrderResponse:
         order = await confirm_order(self._uow(), UUID(request.id), request.etag, self._now())
-        return pb.ConfirmOrderResponse(order=order_message(order))
+        return pb.ConfirmOrderResponse(order=self._messages.message(order))
 
     async def ProcessOrder(self, request: pb.ProcessOrderRequest, context: Context) -> pb.ProcessOrderResponse:
         return pb.ProcessOrderResponse(order=await self._transition(request, OrderHeader.process))
@@ -135,7 +140,7 @@ class OrderServicer(OrderNoteMethods):
 
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.CancelOrderResponse:
         order = await cancel_order(self._uow(), UUID(request.id), request.etag, request.reason, self._now())
-        return pb.CancelOrderResponse(order=order_message(order))
+        return pb.CancelOrderResponse(order=self._messages.message(order))
 
     async def ListOrderEvents(self, request: pb.ListOrderEventsRequest, context: Context) -> pb.ListOrderEventsResponse:
         found = await self._queries.events(UUID(request.order_id), self._page_tokens.page(request))
@@ -159,7 +164,7 @@ class OrderServicer(OrderNoteMethods):
     async def AddOrderTags(self, request: pb.AddOrderTagsRequest, context: Context) -> pb.AddOrderTagsResponse:
         names = normalised(request.tags, "tags")
         order = await add_order_tags(self._uow(), UUID(request.id), request.etag, names, self._now())
-        return pb.AddOrderTagsResponse(order=order_message(order))
+        return pb.AddOrderTagsResponse(order=self._messages.message(order))
 
     async def RemoveOrderTags(self, request: pb.RemoveOrderTagsRequest, context: Context) -> pb.RemoveOrderTagsResponse:
         names = normalised(request.tags, "tags")
@@ -167,7 +172,7 @@ class OrderServicer(OrderNoteMethods):
         order = await change_order(
             self._uow(), UUID(request.id), request.etag, lambda order: order.remove_tags(names, now)
         )
-        return pb.RemoveOrderTagsResponse(order=order_message(order))
+        return pb.RemoveOrderTagsResponse(order=self._messages.message(order))
 
     async def ListTags(self, request: pb.ListTagsRequest, context: Context) -> pb.ListTagsResponse:
         prefix = normalised_tag(request.prefix, "prefix") if request.prefix else ""
@@ -184,7 +189,7 @@ class OrderServicer(OrderNoteMethods):
         where = parse_order_filter(request)
         await self._exports.run(
             context,
-            lambda snapshot, page: snapshot.orders.page(where, "OLDEST", page),
+            lambda snapshot, page: snapshot.orders.page(where, OrderOrder.OLDEST, page),
             keys=POSITION,
             message=order_message,
             response=lambda orders: pb.ExportOrdersResponse(orders=orders),
@@ -206,4 +211,4 @@ class OrderServicer(OrderNoteMethods):
         order = await transition_order(
             self._uow(), UUID(request.id), request.etag, lambda order: transition(order, now)
         )
-        return order_message(order)
+        return self._messages.message(order)

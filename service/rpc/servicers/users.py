@@ -11,13 +11,12 @@ from commerce.users.v1.user_service_pb2_grpc import UserServiceServicer
 
 from service.application.credit import grant_credit, transfer_credit
 from service.application.ports.passwords import Passwords
-from service.application.ports.queries import MAX_RANKED, CreditQueries, Row, UserQueries
+from service.application.ports.queries import MAX_RANKED, CreditQueries, Row, UserOrder, UserQueries
 from service.application.ports.unit_of_work import UnitOfWork
 from service.application.users import change_user, create_user, purge_user, set_password, verify_password
 from service.domain.errors import UserNotFound
 from service.domain.search import SearchQuery
 from service.domain.users import User
-from service.rpc.interceptors.base import Context
 from service.rpc.messages.credit import POSITION as CREDIT_POSITION
 from service.rpc.messages.credit import credit_balance_message, credit_entry_message
 from service.rpc.messages.update_masks import fields_to_update, settable_fields
@@ -33,6 +32,7 @@ from service.rpc.messages.users import (
     user_search_result,
 )
 from service.rpc.messages.values import in_order, parse_positive_money, require_id
+from service.rpc.methods import Context
 from service.rpc.signing.page_tokens import PageTokens
 from service.rpc.streams.exports import Exports
 from service.rpc.streams.imports import UserImports
@@ -187,8 +187,8 @@ class UserServicer(UserServiceServicer):
         where = parse_user_filter(request)
         await self._exports.run(
             context,
-            lambda snapshot, page: snapshot.users.page(where, "OLDEST", page),
-            keys=POSITION["OLDEST"],
+            lambda snapshot, page: snapshot.users.page(where, UserOrder.OLDEST, page),
+            keys=POSITION[UserOrder.OLDEST],
             message=user_message,
             response=lambda users: pb.ExportUsersResponse(users=users),
             page_rows=500,

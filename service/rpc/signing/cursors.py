@@ -33,7 +33,7 @@ class Cursors:
         data = decode_base64url(cursor)
         mac, payload = data[:_MAC_BYTES], data[_MAC_BYTES:]
         if not hmac.compare_digest(mac, self._mac(payload)):
-            raise InvalidCursor.at("cursor", "was not given out by this service: send one of a response unchanged")
+            raise InvalidCursor.at("cursor", "was not issued by this service; send the cursor of a response unchanged")
         return EventPosition(*_PLACE.unpack(payload))
 
     def _mac(self, payload: bytes) -> bytes:

@@ -52,7 +52,7 @@ class PageTokens:
         data = decode_base64url(token)
         mac, payload = data[:_MAC_BYTES], data[_MAC_BYTES:]
         if not hmac.compare_digest(mac, self._mac(payload, request)):
-            what = "was not given out for this list: send next_page_token unchanged, with all other arguments as before"
+            what = "was not issued for this list; send next_page_token unchanged, with all other arguments as before"
             raise InvalidPageToken.at("page_token", what)
         return tuple(_decode(key) for key in orjson.loads(payload))
 

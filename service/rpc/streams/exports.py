@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from service.application.ports.errors import ExportStalled
 from service.application.ports.queries import Page, PageOfRows, Row, Snapshot, Snapshots
-from service.rpc.interceptors.base import Context
+from service.rpc.methods import Context
 from service.rpc.signing.page_tokens import position
 
 # Large enough that the cost of a message does not matter, and far below what callers accept (4 MiB).

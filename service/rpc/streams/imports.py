@@ -8,7 +8,6 @@ from itertools import takewhile
 from uuid import UUID
 
 import commerce.users.v1.user_service_pb2 as pb
-from protovalidate import Validator
 
 from service.application.imports import Done, ImportRow, OnConflict, Outcome, import_rows
 from service.application.ports.errors import Overloaded
@@ -16,10 +15,10 @@ from service.application.ports.passwords import Passwords
 from service.application.ports.queries import UserQueries
 from service.application.ports.unit_of_work import UnitOfWorkFactory
 from service.domain.errors import AlreadyExists, DomainError, InvalidArgument, InvalidField
-from service.rpc.interceptors.base import Context
-from service.rpc.interceptors.transaction import ANONYMOUS
-from service.rpc.interceptors.validation import field_violation
+from service.rpc.call_context import ANONYMOUS
 from service.rpc.messages.user_import import ON_CONFLICT, import_failure_message, parse_import_row
+from service.rpc.messages.validation import violations_of
+from service.rpc.methods import Context
 from service.rpc.retry import retried, shielded_tasks
 from service.runtime.deadline import Deadline
 
@@ -32,7 +31,6 @@ _OVERLOADED_PAUSE_SECONDS = 0.1
 
 # A row, or what is wrong with it.
 _Row = ImportRow | InvalidField
-_validator = Validator()
 
 
 class UserImports:
@@ -167,9 +165,9 @@ async def _chunks(requests: AsyncIterator[pb.ImportUsersRequest]) -> AsyncIterat
     chunk: list[_Row] = []
     async for request in requests:
         if not request.HasField("row"):
-            raise InvalidField.at("config", "must be in the first message only")
-        violations = _validator.collect_violations(request.row)
-        chunk.append(InvalidField(map(field_violation, violations)) if violations else parse_import_row(request.row))
+            raise InvalidField.at("config", "must be set in the first message only")
+        violations = violations_of(request.row)
+        chunk.append(InvalidField(violations) if violations else parse_import_row(request.row))
         if len(chunk) == CHUNK_ROWS:
             yield chunk
             chunk = []

@@ -48,7 +48,9 @@ class Watch(Generic[ResponseT]):
                     cursor = response.cursor
         except EventPositionExpired as error:
             metadata = {"earliest_cursor": self._cursors.write(error.earliest)}
-            raise CursorExpired("events after this cursor are no longer kept", metadata) from error
+            raise CursorExpired(
+                "events after this cursor have been deleted; the first cursor that works is earliest_cursor", metadata
+            ) from error
         except (SlowConsumer, ServerDraining) as error:
             error.metadata["cursor"] = cursor
             raise

@@ -18,7 +18,8 @@ from typing import Any, Literal, cast
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # not in the library's stubs
 
-from service.rpc.interceptors.base import Handler, InterceptedMethods
+from service.rpc.interceptors.base import InterceptedMethods
+from service.rpc.methods import Handler
 
 # Releases of grpcio with which all tests pass with `calls`.
 TESTED_GRPC_VERSIONS = frozenset({"1.85.1", "1.85.3"})

@@ -18,8 +18,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Checkpoint(_message.Message):
-    """Says that a watch is alive and has passed everything up to the `cursor` beside it. Sent at the start, whenever nothing
-    was sent for some seconds, and after many events that the filters left out.
+    """Reports that a watch is alive and that the server has read all events up to the `cursor` of the same response. The
+    server sends it at the start of a stream, after some seconds in which it sent nothing, and after it has skipped many
+    events that do not match the filters.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -23,158 +23,190 @@ class _ErrorReason:
 class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
-    """Never sent."""
+    """The server never sends this value."""
     ERROR_REASON_MALFORMED_REQUEST: _ErrorReason.ValueType  # 1
-    """INVALID_ARGUMENT: the bytes are not the method's request message (a string that is not UTF-8 is a common cause)."""
+    """INVALID_ARGUMENT: the bytes cannot be parsed as the method's request message. A common cause is a string that is
+    not valid UTF-8.
+    """
     ERROR_REASON_INVALID_FIELD: _ErrorReason.ValueType  # 2
-    """INVALID_ARGUMENT: a field breaks a rule; `BadRequest` names each field by its path."""
+    """INVALID_ARGUMENT: a field violates a rule. `BadRequest` lists each such field by its path."""
     ERROR_REASON_INVALID_UPDATE_MASK: _ErrorReason.ValueType  # 3
-    """INVALID_ARGUMENT: `update_mask` names a field that does not exist or that callers cannot set."""
+    """INVALID_ARGUMENT: `update_mask` contains a field that does not exist or that callers cannot set."""
     ERROR_REASON_INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 4
-    """INVALID_ARGUMENT: `page_token` is damaged, forged, or was given out for other arguments."""
+    """INVALID_ARGUMENT: `page_token` is damaged or forged, or was issued for a request with other arguments."""
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 5
-    """INVALID_ARGUMENT: the `request_id` was used by this caller for this method with another body."""
+    """INVALID_ARGUMENT: the caller has already used this `request_id` for the same method with another request body."""
     ERROR_REASON_UNKNOWN_CURRENCY: _ErrorReason.ValueType  # 6
-    """INVALID_ARGUMENT: the currency is not an ISO 4217 currency that has a minor unit."""
+    """INVALID_ARGUMENT: the currency code is not an ISO 4217 currency with a minor unit."""
     ERROR_REASON_MIXED_CURRENCIES: _ErrorReason.ValueType  # 7
     """INVALID_ARGUMENT: the items of an order have different currencies."""
     ERROR_REASON_TOO_MANY_DECIMALS: _ErrorReason.ValueType  # 8
-    """INVALID_ARGUMENT: the amount has more decimals than its currency."""
+    """INVALID_ARGUMENT: the amount has more decimal places than its currency allows."""
     ERROR_REASON_AMOUNT_OUT_OF_RANGE: _ErrorReason.ValueType  # 9
-    """INVALID_ARGUMENT: an amount, or the sum of amounts, is negative or larger than can be stored."""
+    """INVALID_ARGUMENT: an amount, or a sum of amounts, is negative or exceeds the largest amount that can be stored."""
     ERROR_REASON_INVALID_CURSOR: _ErrorReason.ValueType  # 12
-    """INVALID_ARGUMENT: the `cursor` of a watch is damaged, forged, or was given out by another service."""
+    """INVALID_ARGUMENT: the `cursor` of a watch is damaged or forged, or was issued by another service."""
     ERROR_REASON_USER_NOT_FOUND: _ErrorReason.ValueType  # 20
-    """NOT_FOUND: no user has this id, e-mail or username."""
+    """NOT_FOUND: no user has this id, email address or username."""
     ERROR_REASON_ORDER_NOT_FOUND: _ErrorReason.ValueType  # 21
     """NOT_FOUND: no order has this id or order number."""
     ERROR_REASON_USER_ALREADY_EXISTS: _ErrorReason.ValueType  # 22
-    """ALREADY_EXISTS: the e-mail or username (metadata `field`) belongs to another user, possibly a deleted one."""
+    """ALREADY_EXISTS: the email address or username belongs to another user, possibly a deleted one. The metadata `field`
+    says which of the two.
+    """
     ERROR_REASON_ORDER_ALREADY_EXISTS: _ErrorReason.ValueType  # 23
     """ALREADY_EXISTS: the user has another order with this `external_ref`."""
     ERROR_REASON_NOTE_NOT_FOUND: _ErrorReason.ValueType  # 24
     """NOT_FOUND: no order note has this id."""
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 30
-    """ABORTED: the resource changed since the caller read the `etag`; read it again."""
+    """ABORTED: the resource has changed since the caller read its `etag`. Read the resource again."""
     ERROR_REASON_ILLEGAL_TRANSITION: _ErrorReason.ValueType  # 31
-    """FAILED_PRECONDITION: the resource cannot go from its state to the asked one; `PreconditionFailure` says where it can go."""
+    """FAILED_PRECONDITION: the requested transition is not allowed from the current state of the resource.
+    `PreconditionFailure` lists the allowed next states.
+    """
     ERROR_REASON_USER_NOT_ACTIVE: _ErrorReason.ValueType  # 32
-    """FAILED_PRECONDITION: the user is not ACTIVE, so it cannot place orders or write notes."""
+    """FAILED_PRECONDITION: the user is not ACTIVE and therefore cannot place orders or write notes."""
     ERROR_REASON_USER_DELETED: _ErrorReason.ValueType  # 33
-    """FAILED_PRECONDITION: the user is deleted and must be undeleted before it can be changed."""
+    """FAILED_PRECONDITION: the user is deleted. Undelete it before changing it."""
     ERROR_REASON_ORDER_NOT_PENDING: _ErrorReason.ValueType  # 34
-    """FAILED_PRECONDITION: only a PENDING order can be changed."""
+    """FAILED_PRECONDITION: the order is not PENDING. Only PENDING orders can be changed."""
     ERROR_REASON_INVALID_CREDENTIALS: _ErrorReason.ValueType  # 35
-    """UNAUTHENTICATED: no active user has this name and password. It does not say which of the two is wrong."""
+    """UNAUTHENTICATED: no ACTIVE user has this login and password. The error does not say which of the two is wrong."""
     ERROR_REASON_INSUFFICIENT_CREDIT: _ErrorReason.ValueType  # 36
-    """FAILED_PRECONDITION: the user has less credit available than the call needs."""
+    """FAILED_PRECONDITION: the user's available credit is lower than the call requires."""
     ERROR_REASON_USER_IN_USE: _ErrorReason.ValueType  # 37
-    """FAILED_PRECONDITION: the user has open orders or credit; `force` erases them too."""
+    """FAILED_PRECONDITION: the user has open orders or credit. Set `force` to erase them as well."""
     ERROR_REASON_CURSOR_EXPIRED: _ErrorReason.ValueType  # 40
-    """OUT_OF_RANGE: events after the `cursor` of a watch are no longer kept. Metadata `earliest_cursor` is the first that
-    works; what changed in between must be read from the resources themselves.
+    """OUT_OF_RANGE: the events after the `cursor` of a watch have been deleted. The metadata `earliest_cursor` is the
+    earliest valid cursor. Read the resources themselves to learn what changed in between.
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 50
-    """RESOURCE_EXHAUSTED: too much of this work is waiting already; `RetryInfo` says when to try again."""
+    """RESOURCE_EXHAUSTED: the server is overloaded; the queue for this operation is full, or too many of these operations
+    are running. Nothing was written. `RetryInfo` says when to retry.
+    """
     ERROR_REASON_RESPONSE_TOO_LARGE: _ErrorReason.ValueType  # 51
-    """RESOURCE_EXHAUSTED: the response would be larger than callers accept; ask for fewer resources at once."""
+    """RESOURCE_EXHAUSTED: the response would exceed the message size that clients accept. Request fewer resources per
+    call.
+    """
     ERROR_REASON_CONTENTION: _ErrorReason.ValueType  # 52
-    """ABORTED: other calls kept changing the same data; `RetryInfo` says when to try again."""
+    """ABORTED: concurrent calls kept changing the same data. `RetryInfo` says when to retry."""
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 53
-    """UNAVAILABLE: the database cannot be reached; `RetryInfo` says when to try again."""
+    """UNAVAILABLE: the server cannot reach the database. `RetryInfo` says when to retry."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 54
-    """DEADLINE_EXCEEDED: the call's time ran out and its work was undone."""
+    """DEADLINE_EXCEEDED: the deadline passed before the call finished. The transaction was rolled back."""
     ERROR_REASON_OUTCOME_UNKNOWN: _ErrorReason.ValueType  # 55
-    """UNKNOWN: the connection broke while the transaction was being committed, or the call was cut off then."""
+    """UNKNOWN: the connection to the database was lost, or the call was cancelled, during the commit. The write may have
+    happened. Retry with the same `request_id`.
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 56
-    """INTERNAL: a defect of the service; metadata `error_id` finds it in the service's log."""
+    """INTERNAL: a bug in the service. The metadata `error_id` identifies the entry in the server's log."""
     ERROR_REASON_EXPORT_STALLED: _ErrorReason.ValueType  # 59
-    """ABORTED: nothing of the export was read for too long; start it again."""
+    """ABORTED: the caller read nothing from the export for too long. Start the export again."""
     ERROR_REASON_SLOW_CONSUMER: _ErrorReason.ValueType  # 60
-    """RESOURCE_EXHAUSTED: the caller of a watch read more slowly than events came. Metadata `cursor` is where to go on."""
+    """RESOURCE_EXHAUSTED: the caller of a watch read more slowly than events occurred. The metadata `cursor` says where
+    to continue.
+    """
     ERROR_REASON_SERVER_DRAINING: _ErrorReason.ValueType  # 61
-    """UNAVAILABLE: the server of a watch is shutting down. Metadata `cursor` is where to go on, at another server."""
+    """UNAVAILABLE: the server of the watch is shutting down. The metadata `cursor` says where to continue, on another
+    server.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call failed. The value without its `ERROR_REASON_` prefix is the `reason` of the `google.rpc.ErrorInfo`
-    (domain `commerce`) that every error status of these services carries, for example `ETAG_MISMATCH`.
+    """The reason why a call failed. Every error status of these services carries a `google.rpc.ErrorInfo` with the domain
+    `commerce`. Its `reason` is one of these names without the prefix `ERROR_REASON_`, for example `ETAG_MISMATCH`.
 
-    Whether a mutation happened: with any reason but `OUTCOME_UNKNOWN` nothing was written. With `OUTCOME_UNKNOWN`, or with a
-    status that carries no `ErrorInfo` (made by a proxy, the network or the caller's own deadline), it may have been written:
-    repeat the call with the same `request_id` to learn which. ImportUsers alone keeps what it did before it failed, and says
-    how far that goes.
+    A failed mutation has written nothing, with three exceptions. If the reason is `OUTCOME_UNKNOWN`, the write may have
+    happened. The same is true if the status carries no `ErrorInfo`, because a proxy, the network or the caller's own
+    deadline produced it. In both cases, retry with the same `request_id` to learn the outcome. ImportUsers keeps the
+    rows that it wrote before it failed, and reports the last one.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
-"""Never sent."""
+"""The server never sends this value."""
 ERROR_REASON_MALFORMED_REQUEST: ErrorReason.ValueType  # 1
-"""INVALID_ARGUMENT: the bytes are not the method's request message (a string that is not UTF-8 is a common cause)."""
+"""INVALID_ARGUMENT: the bytes cannot be parsed as the method's request message. A common cause is a string that is
+not valid UTF-8.
+"""
 ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 2
-"""INVALID_ARGUMENT: a field breaks a rule; `BadRequest` names each field by its path."""
+"""INVALID_ARGUMENT: a field violates a rule. `BadRequest` lists each such field by its path."""
 ERROR_REASON_INVALID_UPDATE_MASK: ErrorReason.ValueType  # 3
-"""INVALID_ARGUMENT: `update_mask` names a field that does not exist or that callers cannot set."""
+"""INVALID_ARGUMENT: `update_mask` contains a field that does not exist or that callers cannot set."""
 ERROR_REASON_INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 4
-"""INVALID_ARGUMENT: `page_token` is damaged, forged, or was given out for other arguments."""
+"""INVALID_ARGUMENT: `page_token` is damaged or forged, or was issued for a request with other arguments."""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 5
-"""INVALID_ARGUMENT: the `request_id` was used by this caller for this method with another body."""
+"""INVALID_ARGUMENT: the caller has already used this `request_id` for the same method with another request body."""
 ERROR_REASON_UNKNOWN_CURRENCY: ErrorReason.ValueType  # 6
-"""INVALID_ARGUMENT: the currency is not an ISO 4217 currency that has a minor unit."""
+"""INVALID_ARGUMENT: the currency code is not an ISO 4217 currency with a minor unit."""
 ERROR_REASON_MIXED_CURRENCIES: ErrorReason.ValueType  # 7
 """INVALID_ARGUMENT: the items of an order have different currencies."""
 ERROR_REASON_TOO_MANY_DECIMALS: ErrorReason.ValueType  # 8
-"""INVALID_ARGUMENT: the amount has more decimals than its currency."""
+"""INVALID_ARGUMENT: the amount has more decimal places than its currency allows."""
 ERROR_REASON_AMOUNT_OUT_OF_RANGE: ErrorReason.ValueType  # 9
-"""INVALID_ARGUMENT: an amount, or the sum of amounts, is negative or larger than can be stored."""
+"""INVALID_ARGUMENT: an amount, or a sum of amounts, is negative or exceeds the largest amount that can be stored."""
 ERROR_REASON_INVALID_CURSOR: ErrorReason.ValueType  # 12
-"""INVALID_ARGUMENT: the `cursor` of a watch is damaged, forged, or was given out by another service."""
+"""INVALID_ARGUMENT: the `cursor` of a watch is damaged or forged, or was issued by another service."""
 ERROR_REASON_USER_NOT_FOUND: ErrorReason.ValueType  # 20
-"""NOT_FOUND: no user has this id, e-mail or username."""
+"""NOT_FOUND: no user has this id, email address or username."""
 ERROR_REASON_ORDER_NOT_FOUND: ErrorReason.ValueType  # 21
 """NOT_FOUND: no order has this id or order number."""
 ERROR_REASON_USER_ALREADY_EXISTS: ErrorReason.ValueType  # 22
-"""ALREADY_EXISTS: the e-mail or username (metadata `field`) belongs to another user, possibly a deleted one."""
+"""ALREADY_EXISTS: the email address or username belongs to another user, possibly a deleted one. The metadata `field`
+says which of the two.
+"""
 ERROR_REASON_ORDER_ALREADY_EXISTS: ErrorReason.ValueType  # 23
 """ALREADY_EXISTS: the user has another order with this `external_ref`."""
 ERROR_REASON_NOTE_NOT_FOUND: ErrorReason.ValueType  # 24
 """NOT_FOUND: no order note has this id."""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 30
-"""ABORTED: the resource changed since the caller read the `etag`; read it again."""
+"""ABORTED: the resource has changed since the caller read its `etag`. Read the resource again."""
 ERROR_REASON_ILLEGAL_TRANSITION: ErrorReason.ValueType  # 31
-"""FAILED_PRECONDITION: the resource cannot go from its state to the asked one; `PreconditionFailure` says where it can go."""
+"""FAILED_PRECONDITION: the requested transition is not allowed from the current state of the resource.
+`PreconditionFailure` lists the allowed next states.
+"""
 ERROR_REASON_USER_NOT_ACTIVE: ErrorReason.ValueType  # 32
-"""FAILED_PRECONDITION: the user is not ACTIVE, so it cannot place orders or write notes."""
+"""FAILED_PRECONDITION: the user is not ACTIVE and therefore cannot place orders or write notes."""
 ERROR_REASON_USER_DELETED: ErrorReason.ValueType  # 33
-"""FAILED_PRECONDITION: the user is deleted and must be undeleted before it can be changed."""
+"""FAILED_PRECONDITION: the user is deleted. Undelete it before changing it."""
 ERROR_REASON_ORDER_NOT_PENDING: ErrorReason.ValueType  # 34
-"""FAILED_PRECONDITION: only a PENDING order can be changed."""
+"""FAILED_PRECONDITION: the order is not PENDING. Only PENDING orders can be changed."""
 ERROR_REASON_INVALID_CREDENTIALS: ErrorReason.ValueType  # 35
-"""UNAUTHENTICATED: no active user has this name and password. It does not say which of the two is wrong."""
+"""UNAUTHENTICATED: no ACTIVE user has this login and password. The error does not say which of the two is wrong."""
 ERROR_REASON_INSUFFICIENT_CREDIT: ErrorReason.ValueType  # 36
-"""FAILED_PRECONDITION: the user has less credit available than the call needs."""
+"""FAILED_PRECONDITION: the user's available credit is lower than the call requires."""
 ERROR_REASON_USER_IN_USE: ErrorReason.ValueType  # 37
-"""FAILED_PRECONDITION: the user has open orders or credit; `force` erases them too."""
+"""FAILED_PRECONDITION: the user has open orders or credit. Set `force` to erase them as well."""
 ERROR_REASON_CURSOR_EXPIRED: ErrorReason.ValueType  # 40
-"""OUT_OF_RANGE: events after the `cursor` of a watch are no longer kept. Metadata `earliest_cursor` is the first that
-works; what changed in between must be read from the resources themselves.
+"""OUT_OF_RANGE: the events after the `cursor` of a watch have been deleted. The metadata `earliest_cursor` is the
+earliest valid cursor. Read the resources themselves to learn what changed in between.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 50
-"""RESOURCE_EXHAUSTED: too much of this work is waiting already; `RetryInfo` says when to try again."""
+"""RESOURCE_EXHAUSTED: the server is overloaded; the queue for this operation is full, or too many of these operations
+are running. Nothing was written. `RetryInfo` says when to retry.
+"""
 ERROR_REASON_RESPONSE_TOO_LARGE: ErrorReason.ValueType  # 51
-"""RESOURCE_EXHAUSTED: the response would be larger than callers accept; ask for fewer resources at once."""
+"""RESOURCE_EXHAUSTED: the response would exceed the message size that clients accept. Request fewer resources per
+call.
+"""
 ERROR_REASON_CONTENTION: ErrorReason.ValueType  # 52
-"""ABORTED: other calls kept changing the same data; `RetryInfo` says when to try again."""
+"""ABORTED: concurrent calls kept changing the same data. `RetryInfo` says when to retry."""
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 53
-"""UNAVAILABLE: the database cannot be reached; `RetryInfo` says when to try again."""
+"""UNAVAILABLE: the server cannot reach the database. `RetryInfo` says when to retry."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 54
-"""DEADLINE_EXCEEDED: the call's time ran out and its work was undone."""
+"""DEADLINE_EXCEEDED: the deadline passed before the call finished. The transaction was rolled back."""
 ERROR_REASON_OUTCOME_UNKNOWN: ErrorReason.ValueType  # 55
-"""UNKNOWN: the connection broke while the transaction was being committed, or the call was cut off then."""
+"""UNKNOWN: the connection to the database was lost, or the call was cancelled, during the commit. The write may have
+happened. Retry with the same `request_id`.
+"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 56
-"""INTERNAL: a defect of the service; metadata `error_id` finds it in the service's log."""
+"""INTERNAL: a bug in the service. The metadata `error_id` identifies the entry in the server's log."""
 ERROR_REASON_EXPORT_STALLED: ErrorReason.ValueType  # 59
-"""ABORTED: nothing of the export was read for too long; start it again."""
+"""ABORTED: the caller read nothing from the export for too long. Start the export again."""
 ERROR_REASON_SLOW_CONSUMER: ErrorReason.ValueType  # 60
-"""RESOURCE_EXHAUSTED: the caller of a watch read more slowly than events came. Metadata `cursor` is where to go on."""
+"""RESOURCE_EXHAUSTED: the caller of a watch read more slowly than events occurred. The metadata `cursor` says where
+to continue.
+"""
 ERROR_REASON_SERVER_DRAINING: ErrorReason.ValueType  # 61
-"""UNAVAILABLE: the server of a watch is shutting down. Metadata `cursor` is where to go on, at another server."""
+"""UNAVAILABLE: the server of the watch is shutting down. The metadata `cursor` says where to continue, on another
+server.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

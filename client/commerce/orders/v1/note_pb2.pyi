@@ -25,28 +25,28 @@ class _OrderNoteState:
 class _OrderNoteStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderNoteState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ORDER_NOTE_STATE_UNSPECIFIED: _OrderNoteState.ValueType  # 0
-    """Never sent."""
+    """The server never sends this value."""
     ORDER_NOTE_STATE_DRAFT: _OrderNoteState.ValueType  # 1
-    """Its author: lists and searches leave it out unless they are asked for drafts. Next: PUBLISHED."""
+    """For its author. Lists and searches omit it unless the request includes drafts. Next: PUBLISHED."""
     ORDER_NOTE_STATE_PUBLISHED: _OrderNoteState.ValueType  # 2
-    """Everyone. The end."""
+    """For everyone. Final state."""
 
 class OrderNoteState(_OrderNoteState, metaclass=_OrderNoteStateEnumTypeWrapper):
-    """Who a note is for."""
+    """The audience of a note."""
 
 ORDER_NOTE_STATE_UNSPECIFIED: OrderNoteState.ValueType  # 0
-"""Never sent."""
+"""The server never sends this value."""
 ORDER_NOTE_STATE_DRAFT: OrderNoteState.ValueType  # 1
-"""Its author: lists and searches leave it out unless they are asked for drafts. Next: PUBLISHED."""
+"""For its author. Lists and searches omit it unless the request includes drafts. Next: PUBLISHED."""
 ORDER_NOTE_STATE_PUBLISHED: OrderNoteState.ValueType  # 2
-"""Everyone. The end."""
+"""For everyone. Final state."""
 Global___OrderNoteState: _TypeAlias = OrderNoteState  # noqa: Y015
 
 @_typing.final
 class OrderNote(_message.Message):
-    """What a user wrote about an order. It has an etag of its own: a note never changes its order.
+    """A note that a user wrote about an order. A note has its own etag: changing a note never changes its order.
 
-    Field rules also hold in updates, for the fields that the update sets.
+    Field rules also apply to updates, for the fields that the update sets.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -61,20 +61,20 @@ class OrderNote(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     PUBLISH_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """UUID (version 7), made by the server."""
+    """UUID (version 7), assigned by the server."""
     order_id: _builtins.str
-    """The order that it is about."""
+    """The order that the note is about."""
     author_id: _builtins.str
-    """The user who wrote it; need not be the one who placed the order."""
+    """The user who wrote the note; not necessarily the user who placed the order."""
     body: _builtins.str
-    """1 to 4000 characters; may have several lines, ended by a newline alone."""
+    """1 to 4000 characters. Can have several lines, separated by a newline without a carriage return."""
     state: Global___OrderNoteState.ValueType
-    """Changed by PublishOrderNote only."""
+    """Changed only by PublishOrderNote."""
     etag: _builtins.str
-    """Changes with every change of the note. In UpdateOrderNote: refuse the update if the note has changed since."""
+    """Changes whenever the note changes. If set in UpdateOrderNote, the update fails if the note has changed since."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the note was written."""
+        """When the note was created."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
@@ -82,7 +82,7 @@ class OrderNote(_message.Message):
 
     @_builtins.property
     def publish_time(self) -> _timestamp_pb2.Timestamp:
-        """When the note was published; not set for a draft."""
+        """When the note was published. Not set for a draft."""
 
     def __init__(
         self,
@@ -107,15 +107,15 @@ Global___OrderNote: _TypeAlias = OrderNote  # noqa: Y015
 
 @_typing.final
 class OrderNoteMatch(_message.Message):
-    """A note that a search found."""
+    """A note that matches a search."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NOTE_FIELD_NUMBER: _builtins.int
     SNIPPET_FIELD_NUMBER: _builtins.int
     snippet: _builtins.str
-    """The parts of the body that match best, in at most 500 characters, with `**` around each word found. Plain text as its
-    author wrote it: escape it before it is shown as HTML.
+    """The best matching parts of the body, at most 500 characters, with `**` around each matching word. This is plain
+    text as the author wrote it: escape it before showing it as HTML.
     """
     @_builtins.property
     def note(self) -> Global___OrderNote:

@@ -28,33 +28,37 @@ class _OrderCreditState:
 class _OrderCreditStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderCreditState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ORDER_CREDIT_STATE_UNSPECIFIED: _OrderCreditState.ValueType  # 0
-    """Never sent."""
+    """The server never sends this value."""
     ORDER_CREDIT_STATE_HELD: _OrderCreditState.ValueType  # 1
-    """Set aside."""
+    """Held for the order."""
     ORDER_CREDIT_STATE_POSTED: _OrderCreditState.ValueType  # 2
-    """Spent, as the order was confirmed."""
+    """Spent, because the order was confirmed."""
     ORDER_CREDIT_STATE_VOIDED: _OrderCreditState.ValueType  # 3
-    """Given back, as the order was cancelled before it was confirmed."""
+    """Returned, because the order was cancelled before it was confirmed."""
     ORDER_CREDIT_STATE_REVERSED: _OrderCreditState.ValueType  # 4
-    """Given back, as the order was cancelled after it was confirmed."""
+    """Returned, because the order was cancelled after it was confirmed."""
     ORDER_CREDIT_STATE_EXPIRED: _OrderCreditState.ValueType  # 5
-    """Given back, as the order was not confirmed in time. Confirming it takes the credit that is available then."""
+    """Returned, because the order was not confirmed in time. Confirming the order then spends the credit that is
+    available at that time.
+    """
 
 class OrderCreditState(_OrderCreditState, metaclass=_OrderCreditStateEnumTypeWrapper):
-    """What became of the credit for an order."""
+    """The state of the credit for an order."""
 
 ORDER_CREDIT_STATE_UNSPECIFIED: OrderCreditState.ValueType  # 0
-"""Never sent."""
+"""The server never sends this value."""
 ORDER_CREDIT_STATE_HELD: OrderCreditState.ValueType  # 1
-"""Set aside."""
+"""Held for the order."""
 ORDER_CREDIT_STATE_POSTED: OrderCreditState.ValueType  # 2
-"""Spent, as the order was confirmed."""
+"""Spent, because the order was confirmed."""
 ORDER_CREDIT_STATE_VOIDED: OrderCreditState.ValueType  # 3
-"""Given back, as the order was cancelled before it was confirmed."""
+"""Returned, because the order was cancelled before it was confirmed."""
 ORDER_CREDIT_STATE_REVERSED: OrderCreditState.ValueType  # 4
-"""Given back, as the order was cancelled after it was confirmed."""
+"""Returned, because the order was cancelled after it was confirmed."""
 ORDER_CREDIT_STATE_EXPIRED: OrderCreditState.ValueType  # 5
-"""Given back, as the order was not confirmed in time. Confirming it takes the credit that is available then."""
+"""Returned, because the order was not confirmed in time. Confirming the order then spends the credit that is
+available at that time.
+"""
 Global___OrderCreditState: _TypeAlias = OrderCreditState  # noqa: Y015
 
 class _OrderStatus:
@@ -64,37 +68,37 @@ class _OrderStatus:
 class _OrderStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ORDER_STATUS_UNSPECIFIED: _OrderStatus.ValueType  # 0
-    """Never sent."""
+    """The server never sends this value."""
     ORDER_STATUS_PENDING: _OrderStatus.ValueType  # 1
-    """Placed; can still be changed. Next: CONFIRMED or CANCELLED."""
+    """Placed and still editable. Next: CONFIRMED or CANCELLED."""
     ORDER_STATUS_CONFIRMED: _OrderStatus.ValueType  # 2
     """Accepted. Next: PROCESSING or CANCELLED."""
     ORDER_STATUS_PROCESSING: _OrderStatus.ValueType  # 3
-    """Being made ready. Next: SHIPPED or CANCELLED."""
+    """Being prepared. Next: SHIPPED or CANCELLED."""
     ORDER_STATUS_SHIPPED: _OrderStatus.ValueType  # 4
-    """On its way. Next: DELIVERED."""
+    """In transit. Next: DELIVERED."""
     ORDER_STATUS_DELIVERED: _OrderStatus.ValueType  # 5
-    """Arrived. The end."""
+    """Delivered. Final state."""
     ORDER_STATUS_CANCELLED: _OrderStatus.ValueType  # 6
-    """Called off. The end."""
+    """Cancelled. Final state."""
 
 class OrderStatus(_OrderStatus, metaclass=_OrderStatusEnumTypeWrapper):
-    """Where an order is in its life."""
+    """The status of an order."""
 
 ORDER_STATUS_UNSPECIFIED: OrderStatus.ValueType  # 0
-"""Never sent."""
+"""The server never sends this value."""
 ORDER_STATUS_PENDING: OrderStatus.ValueType  # 1
-"""Placed; can still be changed. Next: CONFIRMED or CANCELLED."""
+"""Placed and still editable. Next: CONFIRMED or CANCELLED."""
 ORDER_STATUS_CONFIRMED: OrderStatus.ValueType  # 2
 """Accepted. Next: PROCESSING or CANCELLED."""
 ORDER_STATUS_PROCESSING: OrderStatus.ValueType  # 3
-"""Being made ready. Next: SHIPPED or CANCELLED."""
+"""Being prepared. Next: SHIPPED or CANCELLED."""
 ORDER_STATUS_SHIPPED: OrderStatus.ValueType  # 4
-"""On its way. Next: DELIVERED."""
+"""In transit. Next: DELIVERED."""
 ORDER_STATUS_DELIVERED: OrderStatus.ValueType  # 5
-"""Arrived. The end."""
+"""Delivered. Final state."""
 ORDER_STATUS_CANCELLED: OrderStatus.ValueType  # 6
-"""Called off. The end."""
+"""Cancelled. Final state."""
 Global___OrderStatus: _TypeAlias = OrderStatus  # noqa: Y015
 
 class _OrderEventType:
@@ -104,72 +108,72 @@ class _OrderEventType:
 class _OrderEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderEventType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ORDER_EVENT_TYPE_UNSPECIFIED: _OrderEventType.ValueType  # 0
-    """Something that the server which answers does not know yet: a newer one recorded it."""
+    """A type that this server does not know, because a newer server recorded the event."""
     ORDER_EVENT_TYPE_CREATED: _OrderEventType.ValueType  # 1
-    """By CreateOrder."""
+    """The order was placed by CreateOrder."""
     ORDER_EVENT_TYPE_UPDATED: _OrderEventType.ValueType  # 2
-    """By UpdateOrder, AddOrderTags or RemoveOrderTags."""
+    """The order was changed by UpdateOrder, AddOrderTags or RemoveOrderTags."""
     ORDER_EVENT_TYPE_CONFIRMED: _OrderEventType.ValueType  # 3
-    """By ConfirmOrder."""
+    """The order was confirmed by ConfirmOrder."""
     ORDER_EVENT_TYPE_PROCESSING: _OrderEventType.ValueType  # 4
-    """By ProcessOrder."""
+    """The order was moved to PROCESSING by ProcessOrder."""
     ORDER_EVENT_TYPE_SHIPPED: _OrderEventType.ValueType  # 5
-    """By ShipOrder."""
+    """The order was marked as shipped by ShipOrder."""
     ORDER_EVENT_TYPE_DELIVERED: _OrderEventType.ValueType  # 6
-    """By DeliverOrder."""
+    """The order was marked as delivered by DeliverOrder."""
     ORDER_EVENT_TYPE_CANCELLED: _OrderEventType.ValueType  # 7
-    """By CancelOrder."""
+    """The order was cancelled by CancelOrder."""
     ORDER_EVENT_TYPE_TRANSFERRED: _OrderEventType.ValueType  # 8
-    """By TransferOrders."""
+    """The order was moved to another user by TransferOrders."""
     ORDER_EVENT_TYPE_CREDIT_EXPIRED: _OrderEventType.ValueType  # 9
-    """The order was not confirmed in time, and the credit set aside for it was given back."""
+    """The order was not confirmed in time, and the credit held for it was returned."""
     ORDER_EVENT_TYPE_NOTE_CREATED: _OrderEventType.ValueType  # 20
-    """By CreateOrderNote. The change `note_id` of this and the following types names the note."""
+    """A note was created by CreateOrderNote. In this and the following types, the change `note_id` identifies the note."""
     ORDER_EVENT_TYPE_NOTE_UPDATED: _OrderEventType.ValueType  # 21
-    """By UpdateOrderNote."""
+    """A note was changed by UpdateOrderNote."""
     ORDER_EVENT_TYPE_NOTE_PUBLISHED: _OrderEventType.ValueType  # 22
-    """By PublishOrderNote."""
+    """A note was published by PublishOrderNote."""
     ORDER_EVENT_TYPE_NOTE_DELETED: _OrderEventType.ValueType  # 23
-    """By DeleteOrderNote."""
+    """A note was deleted by DeleteOrderNote."""
 
 class OrderEventType(_OrderEventType, metaclass=_OrderEventTypeEnumTypeWrapper):
-    """What happened to an order."""
+    """The type of an order event."""
 
 ORDER_EVENT_TYPE_UNSPECIFIED: OrderEventType.ValueType  # 0
-"""Something that the server which answers does not know yet: a newer one recorded it."""
+"""A type that this server does not know, because a newer server recorded the event."""
 ORDER_EVENT_TYPE_CREATED: OrderEventType.ValueType  # 1
-"""By CreateOrder."""
+"""The order was placed by CreateOrder."""
 ORDER_EVENT_TYPE_UPDATED: OrderEventType.ValueType  # 2
-"""By UpdateOrder, AddOrderTags or RemoveOrderTags."""
+"""The order was changed by UpdateOrder, AddOrderTags or RemoveOrderTags."""
 ORDER_EVENT_TYPE_CONFIRMED: OrderEventType.ValueType  # 3
-"""By ConfirmOrder."""
+"""The order was confirmed by ConfirmOrder."""
 ORDER_EVENT_TYPE_PROCESSING: OrderEventType.ValueType  # 4
-"""By ProcessOrder."""
+"""The order was moved to PROCESSING by ProcessOrder."""
 ORDER_EVENT_TYPE_SHIPPED: OrderEventType.ValueType  # 5
-"""By ShipOrder."""
+"""The order was marked as shipped by ShipOrder."""
 ORDER_EVENT_TYPE_DELIVERED: OrderEventType.ValueType  # 6
-"""By DeliverOrder."""
+"""The order was marked as delivered by DeliverOrder."""
 ORDER_EVENT_TYPE_CANCELLED: OrderEventType.ValueType  # 7
-"""By CancelOrder."""
+"""The order was cancelled by CancelOrder."""
 ORDER_EVENT_TYPE_TRANSFERRED: OrderEventType.ValueType  # 8
-"""By TransferOrders."""
+"""The order was moved to another user by TransferOrders."""
 ORDER_EVENT_TYPE_CREDIT_EXPIRED: OrderEventType.ValueType  # 9
-"""The order was not confirmed in time, and the credit set aside for it was given back."""
+"""The order was not confirmed in time, and the credit held for it was returned."""
 ORDER_EVENT_TYPE_NOTE_CREATED: OrderEventType.ValueType  # 20
-"""By CreateOrderNote. The change `note_id` of this and the following types names the note."""
+"""A note was created by CreateOrderNote. In this and the following types, the change `note_id` identifies the note."""
 ORDER_EVENT_TYPE_NOTE_UPDATED: OrderEventType.ValueType  # 21
-"""By UpdateOrderNote."""
+"""A note was changed by UpdateOrderNote."""
 ORDER_EVENT_TYPE_NOTE_PUBLISHED: OrderEventType.ValueType  # 22
-"""By PublishOrderNote."""
+"""A note was published by PublishOrderNote."""
 ORDER_EVENT_TYPE_NOTE_DELETED: OrderEventType.ValueType  # 23
-"""By DeleteOrderNote."""
+"""A note was deleted by DeleteOrderNote."""
 Global___OrderEventType: _TypeAlias = OrderEventType  # noqa: Y015
 
 @_typing.final
 class Order(_message.Message):
-    """What a user ordered, and how far it has come.
+    """An order that a user has placed, with its items and its status.
 
-    Field rules also hold in updates, for the fields that the update sets.
+    Field rules also apply to updates, for the fields that the update sets.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -210,24 +214,26 @@ class Order(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     CREDIT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """UUID (version 7), made by the server."""
+    """UUID (version 7), assigned by the server."""
     order_number: _builtins.str
-    """Unique, for people to read and say. Numbers grow with time but not strictly, and some are never used."""
+    """A unique number for people to read and say. Later orders tend to have higher numbers, but not strictly, and some
+    numbers are never used.
+    """
     user_id: _builtins.str
     """The user who placed the order."""
     status: Global___OrderStatus.ValueType
-    """Changed by ConfirmOrder, ProcessOrder, ShipOrder, DeliverOrder and CancelOrder only."""
+    """Changed only by ConfirmOrder, ProcessOrder, ShipOrder, DeliverOrder and CancelOrder."""
     external_ref: _builtins.str
-    """The caller's own name for the order, unique among the orders of the user. At most 100 characters on one line."""
+    """The caller's own identifier of the order, unique among the user's orders. At most 100 characters on one line."""
     tracking_number: _builtins.str
     """Set by ShipOrder."""
     cancel_reason: _builtins.str
     """Set by CancelOrder."""
     etag: _builtins.str
-    """Changes with every change of the order. In UpdateOrder: refuse the update if the order has changed since."""
+    """Changes whenever the order changes. If set in UpdateOrder, the update fails if the order has changed since."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderItem]:
-        """1 to 500 items, all in one currency."""
+        """1 to 500 items, all in the same currency."""
 
     @_builtins.property
     def total_amount(self) -> _money_pb2.Money:
@@ -235,11 +241,13 @@ class Order(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The caller's own data: at most 64 entries, keys of 1 to 64 characters, values of at most 500, each on one line."""
+        """The caller's own data: at most 64 entries. Keys have 1 to 64 characters, values have at most 500; both are on one
+        line.
+        """
 
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Changed by AddOrderTags and RemoveOrderTags only. At most 50, each one as `Tag` says, in the order of their characters."""
+        """Changed only by AddOrderTags and RemoveOrderTags. At most 50 normalized tags (see `Tag`), sorted by code point."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -251,7 +259,7 @@ class Order(_message.Message):
 
     @_builtins.property
     def credit(self) -> Global___OrderCredit:
-        """How the user's credit pays for the order; not set unless it does."""
+        """The user's credit that pays for the order. Not set if the order is not paid with credit."""
 
     def __init__(
         self,
@@ -282,17 +290,17 @@ Global___Order: _TypeAlias = Order  # noqa: Y015
 
 @_typing.final
 class OrderCredit(_message.Message):
-    """The user's credit that pays for an order: always the order's total."""
+    """The credit of a user that pays for an order. Its amount is always the order's total."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     state: Global___OrderCreditState.ValueType
-    """What became of it."""
+    """The state of this credit."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it is given back if the order is still not confirmed; only set while HELD."""
+        """When an unconfirmed order's credit is returned to the user. Set only in state HELD."""
 
     def __init__(
         self,
@@ -310,7 +318,7 @@ Global___OrderCredit: _TypeAlias = OrderCredit  # noqa: Y015
 
 @_typing.final
 class OrderItem(_message.Message):
-    """Some quantity of one product in an order."""
+    """A quantity of one product in an order."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -321,16 +329,16 @@ class OrderItem(_message.Message):
     UNIT_PRICE_FIELD_NUMBER: _builtins.int
     SUBTOTAL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """UUID (version 7), made by the server; new whenever the order's items are replaced."""
+    """UUID (version 7), assigned by the server. Replacing the items of an order assigns new ids."""
     product_id: _builtins.str
-    """The caller's id of the product: 1 to 100 characters on one line."""
+    """The caller's identifier of the product: 1 to 100 characters on one line."""
     name: _builtins.str
-    """What to call it on paper: 1 to 200 characters on one line."""
+    """The display name of the product: 1 to 200 characters on one line."""
     quantity: _builtins.int
     """1 to 10 000."""
     @_builtins.property
     def unit_price(self) -> _money_pb2.Money:
-        """Price of one; zero or more, with no more decimals than its currency has."""
+        """The price of one unit. Zero or more, with no more decimal places than its currency allows."""
 
     @_builtins.property
     def subtotal(self) -> _money_pb2.Money:
@@ -356,7 +364,7 @@ Global___OrderItem: _TypeAlias = OrderItem  # noqa: Y015
 
 @_typing.final
 class OrderEvent(_message.Message):
-    """One thing that happened to an order."""
+    """An event of an order: a change, a transition, or a note about it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -373,20 +381,20 @@ class OrderEvent(_message.Message):
     order_id: _builtins.str
     """The order."""
     type: Global___OrderEventType.ValueType
-    """What happened."""
+    """The type of the event."""
     actor: _builtins.str
-    """Who did it: the caller's identity, or `anonymous`."""
+    """The identity of the caller that caused the event, or `anonymous`."""
     user_id: _builtins.str
-    """The user that the order belonged to after the event."""
+    """The user who owned the order after the event."""
     status: Global___OrderStatus.ValueType
-    """The order's status after the event."""
+    """The status of the order after the event."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it happened."""
+        """When the event happened."""
 
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
-        """What changed; empty for CREATED."""
+        """The changed fields. Empty for CREATED."""
 
     def __init__(
         self,
@@ -410,7 +418,7 @@ Global___OrderEvent: _TypeAlias = OrderEvent  # noqa: Y015
 
 @_typing.final
 class FieldChange(_message.Message):
-    """A field of a resource that changed."""
+    """A changed field of a resource."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -418,13 +426,13 @@ class FieldChange(_message.Message):
     OLD_VALUE_FIELD_NUMBER: _builtins.int
     NEW_VALUE_FIELD_NUMBER: _builtins.int
     field: _builtins.str
-    """The field's path in the resource, for example `status`."""
+    """The path of the field in the resource, for example `status`."""
     old_value: _builtins.str
-    """Its value before, as text, that of `tags` with `, ` between them; empty if it had none, or for `items` and `metadata`,
-    which are only named.
+    """The previous value as text; the tags in `tags` are joined with `, `. Empty if there was no previous value. Always
+    empty for `items` and `metadata`: the event names these fields but does not record their values.
     """
     new_value: _builtins.str
-    """Its value after, likewise."""
+    """The new value, in the same form as `old_value`."""
     def __init__(
         self,
         *,

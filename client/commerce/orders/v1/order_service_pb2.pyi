@@ -34,26 +34,26 @@ class _ListOrdersOrderBy:
 class _ListOrdersOrderByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ListOrdersOrderBy.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     LIST_ORDERS_ORDER_BY_UNSPECIFIED: _ListOrdersOrderBy.ValueType  # 0
-    """NEWEST."""
+    """Means NEWEST."""
     LIST_ORDERS_ORDER_BY_NEWEST: _ListOrdersOrderBy.ValueType  # 1
-    """Last created first."""
+    """Newest first, by creation time."""
     LIST_ORDERS_ORDER_BY_OLDEST: _ListOrdersOrderBy.ValueType  # 2
-    """First created first."""
+    """Oldest first, by creation time."""
 
 class ListOrdersOrderBy(_ListOrdersOrderBy, metaclass=_ListOrdersOrderByEnumTypeWrapper):
-    """The order of ListOrders."""
+    """The sort order of ListOrders."""
 
 LIST_ORDERS_ORDER_BY_UNSPECIFIED: ListOrdersOrderBy.ValueType  # 0
-"""NEWEST."""
+"""Means NEWEST."""
 LIST_ORDERS_ORDER_BY_NEWEST: ListOrdersOrderBy.ValueType  # 1
-"""Last created first."""
+"""Newest first, by creation time."""
 LIST_ORDERS_ORDER_BY_OLDEST: ListOrdersOrderBy.ValueType  # 2
-"""First created first."""
+"""Oldest first, by creation time."""
 Global___ListOrdersOrderBy: _TypeAlias = ListOrdersOrderBy  # noqa: Y015
 
 @_typing.final
 class CreateOrderRequest(_message.Message):
-    """Request of CreateOrder."""
+    """Request message for CreateOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -62,14 +62,18 @@ class CreateOrderRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     PAY_WITH_CREDIT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     pay_with_credit: _builtins.bool
-    """Pay with the user's credit: the total is set aside now and spent when the order is confirmed."""
+    """Pay with the user's credit. The total is held now, and spent when the order is confirmed."""
     @_builtins.property
     def order(self) -> _order_pb2.Order:
-        """The order to place: `user_id` and 1 to 500 `items` must be set."""
+        """The order to place. `user_id` and 1 to 500 `items` are required."""
 
     def __init__(
         self,
@@ -89,14 +93,14 @@ Global___CreateOrderRequest: _TypeAlias = CreateOrderRequest  # noqa: Y015
 
 @_typing.final
 class CreateOrderResponse(_message.Message):
-    """Response of CreateOrder."""
+    """Response message for CreateOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> _order_pb2.Order:
-        """The order placed."""
+        """The new order."""
 
     def __init__(
         self,
@@ -113,16 +117,16 @@ Global___CreateOrderResponse: _TypeAlias = CreateOrderResponse  # noqa: Y015
 
 @_typing.final
 class GetOrderRequest(_message.Message):
-    """Request of GetOrder."""
+    """Request message for GetOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     ORDER_NUMBER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """By id."""
+    """The id."""
     order_number: _builtins.str
-    """By order number."""
+    """The order number."""
     def __init__(
         self,
         *,
@@ -141,7 +145,7 @@ Global___GetOrderRequest: _TypeAlias = GetOrderRequest  # noqa: Y015
 
 @_typing.final
 class GetOrderResponse(_message.Message):
-    """Response of GetOrder."""
+    """Response message for GetOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -165,14 +169,14 @@ Global___GetOrderResponse: _TypeAlias = GetOrderResponse  # noqa: Y015
 
 @_typing.final
 class BatchGetOrdersRequest(_message.Message):
-    """Request of BatchGetOrders."""
+    """Request message for BatchGetOrders."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The orders' ids; one may be named twice."""
+        """The ids of the orders. An id can occur more than once."""
 
     def __init__(
         self,
@@ -189,14 +193,14 @@ Global___BatchGetOrdersRequest: _TypeAlias = BatchGetOrdersRequest  # noqa: Y015
 
 @_typing.final
 class BatchGetOrdersResponse(_message.Message):
-    """Response of BatchGetOrders."""
+    """Response message for BatchGetOrders."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def orders(self) -> _containers.RepeatedCompositeFieldContainer[_order_pb2.Order]:
-        """One order for each id, in the order of the ids."""
+        """One order for each id, in the same order."""
 
     def __init__(
         self,
@@ -213,7 +217,7 @@ Global___BatchGetOrdersResponse: _TypeAlias = BatchGetOrdersResponse  # noqa: Y0
 
 @_typing.final
 class ListOrdersRequest(_message.Message):
-    """Request of ListOrders. Filters that are set must all hold."""
+    """Request message for ListOrders. A result matches all filters that are set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -227,30 +231,32 @@ class ListOrdersRequest(_message.Message):
     TAGS_ANY_FIELD_NUMBER: _builtins.int
     TAGS_ALL_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Only orders of this user."""
+    """Return only orders of this user."""
     order_by: Global___ListOrdersOrderBy.ValueType
-    """Unspecified means NEWEST."""
+    """The sort order. Unspecified means NEWEST."""
     page_size: _builtins.int
-    """At most this many orders; 0 means 50, and more than 1000 means 1000."""
+    """The maximum number of orders in a page. 0 means 50; values above 1000 mean 1000."""
     page_token: _builtins.str
-    """`next_page_token` of the response before; every other argument but `page_size` must be the same as there."""
+    """The `next_page_token` of the previous response. All fields other than `page_size` must be the same as in the
+    previous request.
+    """
     include_total_size: _builtins.bool
-    """Fill `total_size`, which costs a count."""
+    """Fill `total_size` in the response, which requires counting all matches."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_order_pb2.OrderStatus.ValueType]:
-        """Only orders with one of these statuses; empty means any."""
+        """Return only orders in one of these statuses. Empty means any status."""
 
     @_builtins.property
     def create_time(self) -> _interval_pb2.Interval:
-        """Only orders created at or after the start and before the end; either may be left out."""
+        """Return only orders created at or after the start and before the end of this interval. Both bounds are optional."""
 
     @_builtins.property
     def tags_any(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only orders with at least one of these tags, in any writing that gives them; see `Tag`."""
+        """Return only orders with at least one of these tags. Tags need not be normalized; see `Tag`."""
 
     @_builtins.property
     def tags_all(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only orders with all of these tags, likewise."""
+        """Return only orders with all of these tags. Tags need not be normalized; see `Tag`."""
 
     def __init__(
         self,
@@ -275,7 +281,7 @@ Global___ListOrdersRequest: _TypeAlias = ListOrdersRequest  # noqa: Y015
 
 @_typing.final
 class ListOrdersResponse(_message.Message):
-    """Response of ListOrders."""
+    """Response message for ListOrders."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -283,12 +289,12 @@ class ListOrdersResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Opaque; empty on the last page, and only there."""
+    """The token of the next page. Empty on the last page, and only there. Callers must not interpret it."""
     total_size: _builtins.int
-    """How many orders match in all; filled only when `include_total_size` was set."""
+    """The number of matching orders. Set only if `include_total_size` was set."""
     @_builtins.property
     def orders(self) -> _containers.RepeatedCompositeFieldContainer[_order_pb2.Order]:
-        """The page. It can be shorter than asked for before the last one."""
+        """The resources of this page. A page before the last one can be shorter than `page_size`."""
 
     def __init__(
         self,
@@ -307,7 +313,7 @@ Global___ListOrdersResponse: _TypeAlias = ListOrdersResponse  # noqa: Y015
 
 @_typing.final
 class UpdateOrderRequest(_message.Message):
-    """Request of UpdateOrder."""
+    """Request message for UpdateOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -316,17 +322,21 @@ class UpdateOrderRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     @_builtins.property
     def order(self) -> _order_pb2.Order:
-        """The order to change, named by its `id`, with the new values. Its `etag`, if set, must be the current one."""
+        """The order to update, identified by its `id`, with the new values. If its `etag` is set, it must be the current one."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to change: items, external_ref, metadata, each replaced as a whole. Absent means those that are set in `order`, and `*` means all
-        of them: a field that is not set is emptied.
+        """The fields to update: items, external_ref, metadata. Each is replaced as a whole. If absent, the fields that are
+        set in `order` are updated. `*` means all of these fields, and clears those that are not set in `order`.
         """
 
     def __init__(
@@ -347,14 +357,14 @@ Global___UpdateOrderRequest: _TypeAlias = UpdateOrderRequest  # noqa: Y015
 
 @_typing.final
 class UpdateOrderResponse(_message.Message):
-    """Response of UpdateOrder."""
+    """Response message for UpdateOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> _order_pb2.Order:
-        """The order as it is now."""
+        """The order after the call."""
 
     def __init__(
         self,
@@ -371,7 +381,7 @@ Global___UpdateOrderResponse: _TypeAlias = UpdateOrderResponse  # noqa: Y015
 
 @_typing.final
 class ConfirmOrderRequest(_message.Message):
-    """Request of ConfirmOrder."""
+    """Request message for ConfirmOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -380,13 +390,17 @@ class ConfirmOrderRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The order's id."""
+    """The id of the order."""
     etag: _builtins.str
-    """If set, the call fails unless the order's etag is still this one."""
+    """If set, the call fails unless this is the current etag of the order."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     def __init__(
         self,
         *,
@@ -405,14 +419,14 @@ Global___ConfirmOrderRequest: _TypeAlias = ConfirmOrderRequest  # noqa: Y015
 
 @_typing.final
 class ConfirmOrderResponse(_message.Message):
-    """Response of ConfirmOrder."""
+    """Response message for ConfirmOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> _order_pb2.Order:
-        """The order as it is now."""
+        """The order after the call."""
 
     def __init__(
         self,
@@ -429,7 +443,7 @@ Global___ConfirmOrderResponse: _TypeAlias = ConfirmOrderResponse  # noqa: Y015
 
 @_typing.final
 class ProcessOrderRequest(_message.Message):
-    """Request of ProcessOrder."""
+    """Request message for ProcessOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -438,13 +452,17 @@ class ProcessOrderRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The order's id."""
+    """The id of the order."""
     etag: _builtins.str
-    """If set, the call fails unless the order's etag is still this one."""
+    """If set, the call fails unless this is the current etag of the order."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     def __init__(
         self,
         *,
@@ -463,14 +481,14 @@ Global___ProcessOrderRequest: _TypeAlias = ProcessOrderRequest  # noqa: Y015
 
 @_typing.final
 class ProcessOrderResponse(_message.Message):
-    """Response of ProcessOrder."""
+    """Response message for ProcessOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> _order_pb2.Order:
-        """The order as it is now."""
+        """The order after the call."""
 
     def __init__(
         self,
@@ -487,7 +505,7 @@ Global___ProcessOrderResponse: _TypeAlias = ProcessOrderResponse  # noqa: Y015
 
 @_typing.final
 class ShipOrderRequest(_message.Message):
-    """Request of ShipOrder."""
+    """Request message for ShipOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -497,15 +515,19 @@ class ShipOrderRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The order's id."""
+    """The id of the order."""
     tracking_number: _builtins.str
-    """The carrier's tracking number."""
+    """The tracking number assigned by the carrier."""
     etag: _builtins.str
-    """If set, the call fails unless the order's etag is still this one."""
+    """If set, the call fails unless this is the current etag of the order."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     def __init__(
         self,
         *,
@@ -525,14 +547,14 @@ Global___ShipOrderRequest: _TypeAlias = ShipOrderRequest  # noqa: Y015
 
 @_typing.final
 class ShipOrderResponse(_message.Message):
-    """Response of ShipOrder."""
+    """Response message for ShipOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> _order_pb2.Order:
-        """The order as it is now."""
+        """The order after the call."""
 
     def __init__(
         self,
@@ -549,7 +571,7 @@ Global___ShipOrderResponse: _TypeAlias = ShipOrderResponse  # noqa: Y015
 
 @_typing.final
 class DeliverOrderRequest(_message.Message):
-    """Request of DeliverOrder."""
+    """Request message for DeliverOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -558,13 +580,17 @@ class DeliverOrderRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The order's id."""
+    """The id of the order."""
     etag: _builtins.str
-    """If set, the call fails unless the order's etag is still this one."""
+    """If set, the call fails unless this is the current etag of the order."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     def __init__(
         self,
         *,
@@ -583,14 +609,14 @@ Global___DeliverOrderRequest: _TypeAlias = DeliverOrderRequest  # noqa: Y015
 
 @_typing.final
 class DeliverOrderResponse(_message.Message):
-    """Response of DeliverOrder."""
+    """Response message for DeliverOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> _order_pb2.Order:
-        """The order as it is now."""
+        """The order after the call."""
 
     def __init__(
         self,
@@ -607,7 +633,7 @@ Global___DeliverOrderResponse: _TypeAlias = DeliverOrderResponse  # noqa: Y015
 
 @_typing.final
 class CancelOrderRequest(_message.Message):
-    """Request of CancelOrder."""
+    """Request message for CancelOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -617,15 +643,19 @@ class CancelOrderRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The order's id."""
+    """The id of the order."""
     reason: _builtins.str
-    """Why, in at most 500 characters on one line."""
+    """The reason for the cancellation: at most 500 characters on one line."""
     etag: _builtins.str
-    """If set, the call fails unless the order's etag is still this one."""
+    """If set, the call fails unless this is the current etag of the order."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     def __init__(
         self,
         *,
@@ -645,14 +675,14 @@ Global___CancelOrderRequest: _TypeAlias = CancelOrderRequest  # noqa: Y015
 
 @_typing.final
 class CancelOrderResponse(_message.Message):
-    """Response of CancelOrder."""
+    """Response message for CancelOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> _order_pb2.Order:
-        """The order as it is now."""
+        """The order after the call."""
 
     def __init__(
         self,
@@ -669,7 +699,7 @@ Global___CancelOrderResponse: _TypeAlias = CancelOrderResponse  # noqa: Y015
 
 @_typing.final
 class ListOrderEventsRequest(_message.Message):
-    """Request of ListOrderEvents."""
+    """Request message for ListOrderEvents."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -678,13 +708,15 @@ class ListOrderEventsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
-    """The order's id."""
+    """The id of the order."""
     page_size: _builtins.int
-    """At most this many events; 0 means 50, and more than 1000 means 1000."""
+    """The maximum number of events in a page. 0 means 50; values above 1000 mean 1000."""
     page_token: _builtins.str
-    """`next_page_token` of the response before; every other argument but `page_size` must be the same as there."""
+    """The `next_page_token` of the previous response. All fields other than `page_size` must be the same as in the
+    previous request.
+    """
     include_total_size: _builtins.bool
-    """Fill `total_size`, which costs a count."""
+    """Fill `total_size` in the response, which requires counting all matches."""
     def __init__(
         self,
         *,
@@ -703,7 +735,7 @@ Global___ListOrderEventsRequest: _TypeAlias = ListOrderEventsRequest  # noqa: Y0
 
 @_typing.final
 class ListOrderEventsResponse(_message.Message):
-    """Response of ListOrderEvents."""
+    """Response message for ListOrderEvents."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -711,12 +743,12 @@ class ListOrderEventsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Opaque; empty on the last page, and only there."""
+    """The token of the next page. Empty on the last page, and only there. Callers must not interpret it."""
     total_size: _builtins.int
-    """How many events match in all; filled only when `include_total_size` was set."""
+    """The number of events of the order. Set only if `include_total_size` was set."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_order_pb2.OrderEvent]:
-        """The page, oldest event first."""
+        """The events of this page, oldest first."""
 
     def __init__(
         self,
@@ -735,7 +767,7 @@ Global___ListOrderEventsResponse: _TypeAlias = ListOrderEventsResponse  # noqa: 
 
 @_typing.final
 class AddOrderTagsRequest(_message.Message):
-    """Request of AddOrderTags."""
+    """Request message for AddOrderTags."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -745,16 +777,18 @@ class AddOrderTagsRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The order's id."""
+    """The id of the order."""
     etag: _builtins.str
-    """If set, the call fails unless the order's etag is still this one."""
+    """If set, the call fails unless this is the current etag of the order."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing."""
+    """Run all checks and return the response that the call would have, but write nothing."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The tags to add, in any writing that gives them; see `Tag`."""
+        """The tags to add. They need not be normalized; see `Tag`."""
 
     def __init__(
         self,
@@ -775,14 +809,14 @@ Global___AddOrderTagsRequest: _TypeAlias = AddOrderTagsRequest  # noqa: Y015
 
 @_typing.final
 class AddOrderTagsResponse(_message.Message):
-    """Response of AddOrderTags."""
+    """Response message for AddOrderTags."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> _order_pb2.Order:
-        """The order as it is now."""
+        """The order after the call."""
 
     def __init__(
         self,
@@ -799,7 +833,7 @@ Global___AddOrderTagsResponse: _TypeAlias = AddOrderTagsResponse  # noqa: Y015
 
 @_typing.final
 class RemoveOrderTagsRequest(_message.Message):
-    """Request of RemoveOrderTags."""
+    """Request message for RemoveOrderTags."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -809,16 +843,18 @@ class RemoveOrderTagsRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The order's id."""
+    """The id of the order."""
     etag: _builtins.str
-    """If set, the call fails unless the order's etag is still this one."""
+    """If set, the call fails unless this is the current etag of the order."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing."""
+    """Run all checks and return the response that the call would have, but write nothing."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The tags to remove, in any writing that gives them; see `Tag`."""
+        """The tags to remove. They need not be normalized; see `Tag`."""
 
     def __init__(
         self,
@@ -839,14 +875,14 @@ Global___RemoveOrderTagsRequest: _TypeAlias = RemoveOrderTagsRequest  # noqa: Y0
 
 @_typing.final
 class RemoveOrderTagsResponse(_message.Message):
-    """Response of RemoveOrderTags."""
+    """Response message for RemoveOrderTags."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> _order_pb2.Order:
-        """The order as it is now."""
+        """The order after the call."""
 
     def __init__(
         self,
@@ -863,7 +899,7 @@ Global___RemoveOrderTagsResponse: _TypeAlias = RemoveOrderTagsResponse  # noqa: 
 
 @_typing.final
 class ListTagsRequest(_message.Message):
-    """Request of ListTags."""
+    """Request message for ListTags."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -872,13 +908,15 @@ class ListTagsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
-    """Only tags that begin with this, in any writing that gives it, as for a whole tag."""
+    """Return only tags that begin with this prefix. It need not be normalized; see `Tag`."""
     page_size: _builtins.int
-    """At most this many tags; 0 means 50, and more than 1000 means 1000."""
+    """The maximum number of tags in a page. 0 means 50; values above 1000 mean 1000."""
     page_token: _builtins.str
-    """`next_page_token` of the response before; every other argument but `page_size` must be the same as there."""
+    """The `next_page_token` of the previous response. All fields other than `page_size` must be the same as in the
+    previous request.
+    """
     include_total_size: _builtins.bool
-    """Fill `total_size`, which costs a count."""
+    """Fill `total_size` in the response, which requires counting all matches."""
     def __init__(
         self,
         *,
@@ -897,7 +935,7 @@ Global___ListTagsRequest: _TypeAlias = ListTagsRequest  # noqa: Y015
 
 @_typing.final
 class ListTagsResponse(_message.Message):
-    """Response of ListTags."""
+    """Response message for ListTags."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -905,12 +943,12 @@ class ListTagsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Opaque; empty on the last page, and only there."""
+    """The token of the next page. Empty on the last page, and only there. Callers must not interpret it."""
     total_size: _builtins.int
-    """How many tags match in all; filled only when `include_total_size` was set."""
+    """The number of matching tags. Set only if `include_total_size` was set."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedCompositeFieldContainer[_tag_pb2.Tag]:
-        """The page, by name in the order of its characters."""
+        """The tags of this page, sorted by the code points of their names."""
 
     def __init__(
         self,
@@ -929,7 +967,7 @@ Global___ListTagsResponse: _TypeAlias = ListTagsResponse  # noqa: Y015
 
 @_typing.final
 class CreateOrderNoteRequest(_message.Message):
-    """Request of CreateOrderNote."""
+    """Request message for CreateOrderNote."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -937,12 +975,16 @@ class CreateOrderNoteRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     @_builtins.property
     def note(self) -> _note_pb2.OrderNote:
-        """The note to write: `order_id`, `author_id` and `body` must be set."""
+        """The note to create. `order_id`, `author_id` and `body` are required."""
 
     def __init__(
         self,
@@ -961,14 +1003,14 @@ Global___CreateOrderNoteRequest: _TypeAlias = CreateOrderNoteRequest  # noqa: Y0
 
 @_typing.final
 class CreateOrderNoteResponse(_message.Message):
-    """Response of CreateOrderNote."""
+    """Response message for CreateOrderNote."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NOTE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def note(self) -> _note_pb2.OrderNote:
-        """The note written."""
+        """The new note."""
 
     def __init__(
         self,
@@ -985,7 +1027,7 @@ Global___CreateOrderNoteResponse: _TypeAlias = CreateOrderNoteResponse  # noqa: 
 
 @_typing.final
 class UpdateOrderNoteRequest(_message.Message):
-    """Request of UpdateOrderNote."""
+    """Request message for UpdateOrderNote."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -994,16 +1036,20 @@ class UpdateOrderNoteRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing."""
+    """Run all checks and return the response that the call would have, but write nothing."""
     @_builtins.property
     def note(self) -> _note_pb2.OrderNote:
-        """The note to change, named by its `id`, with the new values. Its `etag`, if set, must be the current one."""
+        """The note to update, identified by its `id`, with the new values. If its `etag` is set, it must be the current one."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to change: only body can be. Absent means those that are set in `note`, and `*` means all of them."""
+        """The fields to update. Only `body` can be updated. If absent, the fields that are set in `note` are updated. `*`
+        means all fields that can be updated.
+        """
 
     def __init__(
         self,
@@ -1023,14 +1069,14 @@ Global___UpdateOrderNoteRequest: _TypeAlias = UpdateOrderNoteRequest  # noqa: Y0
 
 @_typing.final
 class UpdateOrderNoteResponse(_message.Message):
-    """Response of UpdateOrderNote."""
+    """Response message for UpdateOrderNote."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NOTE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def note(self) -> _note_pb2.OrderNote:
-        """The note as it is now."""
+        """The note after the call."""
 
     def __init__(
         self,
@@ -1047,7 +1093,7 @@ Global___UpdateOrderNoteResponse: _TypeAlias = UpdateOrderNoteResponse  # noqa: 
 
 @_typing.final
 class PublishOrderNoteRequest(_message.Message):
-    """Request of PublishOrderNote."""
+    """Request message for PublishOrderNote."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1056,13 +1102,15 @@ class PublishOrderNoteRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The note's id."""
+    """The id of the note."""
     etag: _builtins.str
-    """If set, the call fails unless the note's etag is still this one."""
+    """If set, the call fails unless this is the current etag of the note."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing."""
+    """Run all checks and return the response that the call would have, but write nothing."""
     def __init__(
         self,
         *,
@@ -1081,14 +1129,14 @@ Global___PublishOrderNoteRequest: _TypeAlias = PublishOrderNoteRequest  # noqa: 
 
 @_typing.final
 class PublishOrderNoteResponse(_message.Message):
-    """Response of PublishOrderNote."""
+    """Response message for PublishOrderNote."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NOTE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def note(self) -> _note_pb2.OrderNote:
-        """The note as it is now."""
+        """The note after the call."""
 
     def __init__(
         self,
@@ -1105,7 +1153,7 @@ Global___PublishOrderNoteResponse: _TypeAlias = PublishOrderNoteResponse  # noqa
 
 @_typing.final
 class DeleteOrderNoteRequest(_message.Message):
-    """Request of DeleteOrderNote."""
+    """Request message for DeleteOrderNote."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1114,13 +1162,15 @@ class DeleteOrderNoteRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The note's id."""
+    """The id of the note."""
     etag: _builtins.str
-    """If set, the call fails unless the note's etag is still this one."""
+    """If set, the call fails unless this is the current etag of the note."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing."""
+    """Run all checks and return the response that the call would have, but write nothing."""
     def __init__(
         self,
         *,
@@ -1139,7 +1189,7 @@ Global___DeleteOrderNoteRequest: _TypeAlias = DeleteOrderNoteRequest  # noqa: Y0
 
 @_typing.final
 class DeleteOrderNoteResponse(_message.Message):
-    """Response of DeleteOrderNote."""
+    """Response message for DeleteOrderNote."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1156,7 +1206,7 @@ Global___DeleteOrderNoteResponse: _TypeAlias = DeleteOrderNoteResponse  # noqa: 
 
 @_typing.final
 class ListOrderNotesRequest(_message.Message):
-    """Request of ListOrderNotes. `order_id` or `author_id` must be set; filters that are set must all hold."""
+    """Request message for ListOrderNotes. `order_id` or `author_id` is required. A result matches all filters that are set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1167,17 +1217,19 @@ class ListOrderNotesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
-    """Only notes about this order."""
+    """Return only notes about this order."""
     author_id: _builtins.str
-    """Only notes of this user."""
+    """Return only notes by this author."""
     include_drafts: _builtins.bool
-    """Also notes that are not published."""
+    """Also return notes that are not published."""
     page_size: _builtins.int
-    """At most this many notes; 0 means 50, and more than 1000 means 1000."""
+    """The maximum number of notes in a page. 0 means 50; values above 1000 mean 1000."""
     page_token: _builtins.str
-    """`next_page_token` of the response before; every other argument but `page_size` must be the same as there."""
+    """The `next_page_token` of the previous response. All fields other than `page_size` must be the same as in the
+    previous request.
+    """
     include_total_size: _builtins.bool
-    """Fill `total_size`, which costs a count."""
+    """Fill `total_size` in the response, which requires counting all matches."""
     def __init__(
         self,
         *,
@@ -1198,7 +1250,7 @@ Global___ListOrderNotesRequest: _TypeAlias = ListOrderNotesRequest  # noqa: Y015
 
 @_typing.final
 class ListOrderNotesResponse(_message.Message):
-    """Response of ListOrderNotes."""
+    """Response message for ListOrderNotes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1206,12 +1258,12 @@ class ListOrderNotesResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Opaque; empty on the last page, and only there."""
+    """The token of the next page. Empty on the last page, and only there. Callers must not interpret it."""
     total_size: _builtins.int
-    """How many notes match in all; filled only when `include_total_size` was set."""
+    """The number of matching notes. Set only if `include_total_size` was set."""
     @_builtins.property
     def notes(self) -> _containers.RepeatedCompositeFieldContainer[_note_pb2.OrderNote]:
-        """The page, last written first."""
+        """The notes of this page, newest first."""
 
     def __init__(
         self,
@@ -1230,7 +1282,7 @@ Global___ListOrderNotesResponse: _TypeAlias = ListOrderNotesResponse  # noqa: Y0
 
 @_typing.final
 class SearchOrderNotesRequest(_message.Message):
-    """Request of SearchOrderNotes. Filters that are set must all hold."""
+    """Request message for SearchOrderNotes. A result matches all filters that are set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1242,21 +1294,24 @@ class SearchOrderNotesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     query: _builtins.str
-    """What to find, 1 to 200 characters on one line: words that must all be there, a `"phrase in quotes"`, `or` between
-    alternatives, and `-` before a word that must not be there. Whole words, whatever their case.
+    """The search query: 1 to 200 characters on one line. It consists of words that must all occur, a `"phrase in
+    quotes"`, `or` between alternatives, and `-` before a word that must not occur. Only whole words match, and case is
+    ignored.
     """
     order_id: _builtins.str
-    """Only notes about this order."""
+    """Return only notes about this order."""
     author_id: _builtins.str
-    """Only notes of this user."""
+    """Return only notes by this author."""
     include_drafts: _builtins.bool
-    """Also notes that are not published."""
+    """Also return notes that are not published."""
     page_size: _builtins.int
-    """At most this many notes; 0 means 50, and more than 1000 means 1000."""
+    """The maximum number of notes in a page. 0 means 50; values above 1000 mean 1000."""
     page_token: _builtins.str
-    """`next_page_token` of the response before; every other argument but `page_size` must be the same as there."""
+    """The `next_page_token` of the previous response. All fields other than `page_size` must be the same as in the
+    previous request.
+    """
     include_total_size: _builtins.bool
-    """Fill `total_size`."""
+    """Fill `total_size` in the response."""
     def __init__(
         self,
         *,
@@ -1278,7 +1333,7 @@ Global___SearchOrderNotesRequest: _TypeAlias = SearchOrderNotesRequest  # noqa: 
 
 @_typing.final
 class SearchOrderNotesResponse(_message.Message):
-    """Response of SearchOrderNotes."""
+    """Response message for SearchOrderNotes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1287,14 +1342,14 @@ class SearchOrderNotesResponse(_message.Message):
     TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Opaque; empty on the last page, and only there."""
+    """The token of the next page. Empty on the last page, and only there. Callers must not interpret it."""
     total_size: _builtins.int
-    """How many notes match in all, but at most 10 000; filled only when `include_total_size` was set."""
+    """The number of matching notes, but at most 10 000. Set only if `include_total_size` was set."""
     truncated: _builtins.bool
-    """More notes match than are ranked: a further word would find better ones."""
+    """Whether more notes match than are ranked. If so, add a word to the query to find better matches."""
     @_builtins.property
     def matches(self) -> _containers.RepeatedCompositeFieldContainer[_note_pb2.OrderNoteMatch]:
-        """The page, best match first; the last written first among equals."""
+        """The matches of this page, best match first. Notes that match equally well are sorted newest first."""
 
     def __init__(
         self,
@@ -1314,7 +1369,7 @@ Global___SearchOrderNotesResponse: _TypeAlias = SearchOrderNotesResponse  # noqa
 
 @_typing.final
 class TransferOrdersRequest(_message.Message):
-    """Request of TransferOrders."""
+    """Request message for TransferOrders."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1323,13 +1378,17 @@ class TransferOrdersRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     from_user_id: _builtins.str
-    """The giving user's id."""
+    """The id of the user to transfer from."""
     to_user_id: _builtins.str
-    """The receiving user's id."""
+    """The id of the user to transfer to."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     def __init__(
         self,
         *,
@@ -1348,13 +1407,13 @@ Global___TransferOrdersRequest: _TypeAlias = TransferOrdersRequest  # noqa: Y015
 
 @_typing.final
 class TransferOrdersResponse(_message.Message):
-    """Response of TransferOrders."""
+    """Response message for TransferOrders."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TRANSFERRED_COUNT_FIELD_NUMBER: _builtins.int
     transferred_count: _builtins.int
-    """How many orders changed their user."""
+    """The number of transferred orders."""
     def __init__(
         self,
         *,
@@ -1370,7 +1429,7 @@ Global___TransferOrdersResponse: _TypeAlias = TransferOrdersResponse  # noqa: Y0
 
 @_typing.final
 class GetOrderStatisticsRequest(_message.Message):
-    """Request of GetOrderStatistics."""
+    """Request message for GetOrderStatistics."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1379,14 +1438,14 @@ class GetOrderStatisticsRequest(_message.Message):
     MORE_THAN_ORDERS_FIELD_NUMBER: _builtins.int
     MAX_TOP_USERS_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Only orders of this user."""
+    """Return only orders of this user."""
     more_than_orders: _builtins.int
-    """Name users with more than this many orders."""
+    """Include only users with more than this number of orders in `top_users`."""
     max_top_users: _builtins.int
-    """At most this many users, those with the most orders; 0 means 10."""
+    """The maximum number of users in `top_users`, which contains the users with the most orders. 0 means 10."""
     @_builtins.property
     def create_time(self) -> _interval_pb2.Interval:
-        """Only orders created at or after the start and before the end; either may be left out."""
+        """Return only orders created at or after the start and before the end of this interval. Both bounds are optional."""
 
     def __init__(
         self,
@@ -1406,7 +1465,7 @@ Global___GetOrderStatisticsRequest: _TypeAlias = GetOrderStatisticsRequest  # no
 
 @_typing.final
 class GetOrderStatisticsResponse(_message.Message):
-    """Response of GetOrderStatistics."""
+    """Response message for GetOrderStatistics."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1414,11 +1473,11 @@ class GetOrderStatisticsResponse(_message.Message):
     TOP_USERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def statistics(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderStatistics]:
-        """By day, status and currency; none where there are no orders."""
+        """The statistics by day, status and currency. A combination without orders has no entry."""
 
     @_builtins.property
     def top_users(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopUser]:
-        """Most orders first."""
+        """The users with the most orders, in descending order."""
 
     def __init__(
         self,
@@ -1436,7 +1495,7 @@ Global___GetOrderStatisticsResponse: _TypeAlias = GetOrderStatisticsResponse  # 
 
 @_typing.final
 class OrderStatistics(_message.Message):
-    """The orders that were created on one day, are in one status now, and are in one currency."""
+    """Statistics of the orders that have the same creation day, current status and currency."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1445,16 +1504,16 @@ class OrderStatistics(_message.Message):
     ORDER_COUNT_FIELD_NUMBER: _builtins.int
     TOTAL_AMOUNT_FIELD_NUMBER: _builtins.int
     status: _order_pb2.OrderStatus.ValueType
-    """Their status."""
+    """The current status of the orders."""
     order_count: _builtins.int
-    """How many they are."""
+    """The number of orders."""
     @_builtins.property
     def day(self) -> _date_pb2.Date:
-        """In UTC."""
+        """The day on which the orders were created, in UTC."""
 
     @_builtins.property
     def total_amount(self) -> _money_pb2.Money:
-        """The sum of their totals."""
+        """The sum of the orders' totals."""
 
     def __init__(
         self,
@@ -1484,10 +1543,10 @@ class TopUser(_message.Message):
     user_id: _builtins.str
     """The user."""
     order_count: _builtins.int
-    """How many orders it has."""
+    """The number of orders of the user."""
     @_builtins.property
     def total_amounts(self) -> _containers.RepeatedCompositeFieldContainer[_money_pb2.Money]:
-        """The sums of their totals, by currency code."""
+        """The sums of the orders' totals, one for each currency, sorted by currency code."""
 
     def __init__(
         self,
@@ -1506,7 +1565,7 @@ Global___TopUser: _TypeAlias = TopUser  # noqa: Y015
 
 @_typing.final
 class ExportOrdersRequest(_message.Message):
-    """Request of ExportOrders. Filters that are set must all hold."""
+    """Request message for ExportOrders. A result matches all filters that are set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1516,22 +1575,22 @@ class ExportOrdersRequest(_message.Message):
     TAGS_ANY_FIELD_NUMBER: _builtins.int
     TAGS_ALL_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Only orders of this user."""
+    """Return only orders of this user."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_order_pb2.OrderStatus.ValueType]:
-        """Only orders with one of these statuses; empty means any."""
+        """Return only orders in one of these statuses. Empty means any status."""
 
     @_builtins.property
     def create_time(self) -> _interval_pb2.Interval:
-        """Only orders created at or after the start and before the end; either may be left out."""
+        """Return only orders created at or after the start and before the end of this interval. Both bounds are optional."""
 
     @_builtins.property
     def tags_any(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only orders with at least one of these tags, in any writing that gives them; see `Tag`."""
+        """Return only orders with at least one of these tags. Tags need not be normalized; see `Tag`."""
 
     @_builtins.property
     def tags_all(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only orders with all of these tags, likewise."""
+        """Return only orders with all of these tags. Tags need not be normalized; see `Tag`."""
 
     def __init__(
         self,
@@ -1552,14 +1611,16 @@ Global___ExportOrdersRequest: _TypeAlias = ExportOrdersRequest  # noqa: Y015
 
 @_typing.final
 class ExportOrdersResponse(_message.Message):
-    """One message of ExportOrders."""
+    """A message of the response stream of ExportOrders."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def orders(self) -> _containers.RepeatedCompositeFieldContainer[_order_pb2.Order]:
-        """The next orders, one or more: a message for each would cost more than the orders."""
+        """The next orders, one or more. They are grouped, because a message for each order would cost more than the order
+        itself.
+        """
 
     def __init__(
         self,
@@ -1576,7 +1637,7 @@ Global___ExportOrdersResponse: _TypeAlias = ExportOrdersResponse  # noqa: Y015
 
 @_typing.final
 class WatchOrdersRequest(_message.Message):
-    """Request of WatchOrders. Filters that are set must all hold."""
+    """Request message for WatchOrders. A result matches all filters that are set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1586,20 +1647,21 @@ class WatchOrdersRequest(_message.Message):
     USER_IDS_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
     now: _builtins.bool
-    """With what is committed from now on; in the moment of the call, some events just before it can come too."""
+    """With the events committed from now on. Some events committed just before the call can be included."""
     earliest: _builtins.bool
-    """With the earliest event that is kept."""
+    """With the earliest stored event."""
     cursor: _builtins.str
-    """After the response with this `cursor`, from this or an earlier stream, whatever its filters were."""
+    """After the response that had this `cursor`. That response can be from an earlier stream with other filters."""
     @_builtins.property
     def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only events of orders that belong to one of these users, at most 100; empty means any. Events of notes say nothing of
-        the order's user and status, so they come only without these two filters.
+        """Return only events of orders that belong to one of these users, at most 100. Empty means any user. Events of notes
+        do not record the user and the status of the order, so they are returned only if neither `user_ids` nor `statuses`
+        is set.
         """
 
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_order_pb2.OrderStatus.ValueType]:
-        """Only events that left the order in one of these statuses; empty means any."""
+        """Return only events after which the order was in one of these statuses. Empty means any status."""
 
     def __init__(
         self,
@@ -1622,7 +1684,7 @@ Global___WatchOrdersRequest: _TypeAlias = WatchOrdersRequest  # noqa: Y015
 
 @_typing.final
 class WatchOrdersResponse(_message.Message):
-    """Response of WatchOrders."""
+    """Response message for WatchOrders."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1630,14 +1692,14 @@ class WatchOrdersResponse(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """Where to start to get what comes after this response. Opaque."""
+    """Set it as `cursor` in a request to continue after this response. Callers must not interpret it."""
     @_builtins.property
     def event(self) -> _order_pb2.OrderEvent:
-        """Something that happened."""
+        """An event."""
 
     @_builtins.property
     def checkpoint(self) -> _checkpoint_pb2.Checkpoint:
-        """Nothing but the cursor."""
+        """No event: only the cursor advances."""
 
     def __init__(
         self,

@@ -26,18 +26,21 @@ if _version_not_supported:
 
 
 class OrderServiceStub:
-    """Places orders and moves them through their life: PENDING, CONFIRMED, PROCESSING, SHIPPED, DELIVERED, or CANCELLED.
+    """Places orders and moves them through their statuses: PENDING, CONFIRMED, PROCESSING, SHIPPED, DELIVERED, or
+    CANCELLED.
 
-    Errors that every method can return beside its own: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD),
-    DEADLINE_EXCEEDED, UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL; and every method that
-    takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
-    `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
-    caller or 30 seconds; so does every other, and what did not commit within it is undone.
+    Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
+    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
+    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    rolled back. The streaming methods document their own limits.
 
-    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
-    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
-    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
-    other value is INVALID_ARGUMENT (INVALID_FIELD).
+    Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
+    the response includes everything that was committed before the call. With `replica`, the response may come from a
+    replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
+    metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
+    (INVALID_FIELD).
     """
 
     def __init__(self, channel):
@@ -169,26 +172,29 @@ class OrderServiceStub:
 
 
 class OrderServiceServicer:
-    """Places orders and moves them through their life: PENDING, CONFIRMED, PROCESSING, SHIPPED, DELIVERED, or CANCELLED.
+    """Places orders and moves them through their statuses: PENDING, CONFIRMED, PROCESSING, SHIPPED, DELIVERED, or
+    CANCELLED.
 
-    Errors that every method can return beside its own: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD),
-    DEADLINE_EXCEEDED, UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL; and every method that
-    takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
-    `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
-    caller or 30 seconds; so does every other, and what did not commit within it is undone.
+    Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
+    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
+    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    rolled back. The streaming methods document their own limits.
 
-    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
-    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
-    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
-    other value is INVALID_ARGUMENT (INVALID_FIELD).
+    Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
+    the response includes everything that was committed before the call. With `replica`, the response may come from a
+    replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
+    metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
+    (INVALID_FIELD).
     """
 
     def CreateOrder(self, request, context):
-        """Places a PENDING order for an ACTIVE user. The server computes every total.
+        """Places a PENDING order for an ACTIVE user. The server computes all totals.
 
-        Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE),
-        FAILED_PRECONDITION (INSUFFICIENT_CREDIT) with `pay_with_credit`,
-        ALREADY_EXISTS (ORDER_ALREADY_EXISTS) for a used `external_ref`,
+        Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE);
+        FAILED_PRECONDITION (INSUFFICIENT_CREDIT) with `pay_with_credit`;
+        ALREADY_EXISTS (ORDER_ALREADY_EXISTS) if another order of the user has the same `external_ref`;
         INVALID_ARGUMENT (UNKNOWN_CURRENCY, MIXED_CURRENCIES, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -205,30 +211,29 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetOrders(self, request, context):
-        """Returns many orders in the order of the request; all or nothing.
+        """Returns many orders, in the order of the requested ids. Fails if any of them does not exist.
 
-        Errors: NOT_FOUND (ORDER_NOT_FOUND) naming every missing one.
+        Errors: NOT_FOUND (ORDER_NOT_FOUND) listing every missing order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListOrders(self, request, context):
-        """Lists orders page by page. No page skips or repeats an order that existed throughout.
+        """Lists orders in pages. The pages neither skip nor repeat an order that exists throughout.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) if a tag is invalid, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateOrder(self, request, context):
-        """Changes the fields of a PENDING order that `update_mask` names, and computes its totals anew. Credit that is held for
-        the order follows its total.
+        """Updates the fields of a PENDING order that `update_mask` lists, and recomputes the order's totals. If credit is
+        held for the order, the held amount is adjusted to the new total.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ORDER_NOT_PENDING, INSUFFICIENT_CREDIT),
-        ABORTED (ETAG_MISMATCH),
-        ALREADY_EXISTS (ORDER_ALREADY_EXISTS), INVALID_ARGUMENT (INVALID_UPDATE_MASK),
+        ABORTED (ETAG_MISMATCH), ALREADY_EXISTS (ORDER_ALREADY_EXISTS), INVALID_ARGUMENT (INVALID_UPDATE_MASK),
         INVALID_ARGUMENT (UNKNOWN_CURRENCY, MIXED_CURRENCIES, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -236,17 +241,17 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmOrder(self, request, context):
-        """Takes a PENDING order to CONFIRMED, and spends the credit that is held for it.
+        """Moves an order from PENDING to CONFIRMED and spends the credit that is held for it.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
-        FAILED_PRECONDITION (INSUFFICIENT_CREDIT) where the hold had expired and the credit is gone.
+        FAILED_PRECONDITION (INSUFFICIENT_CREDIT) if the hold has expired and the user no longer has enough credit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ProcessOrder(self, request, context):
-        """Takes a CONFIRMED order to PROCESSING.
+        """Moves an order from CONFIRMED to PROCESSING.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -255,7 +260,7 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ShipOrder(self, request, context):
-        """Takes a PROCESSING order to SHIPPED.
+        """Moves an order from PROCESSING to SHIPPED.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -264,7 +269,7 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeliverOrder(self, request, context):
-        """Takes a SHIPPED order to DELIVERED.
+        """Moves an order from SHIPPED to DELIVERED.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -273,7 +278,7 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelOrder(self, request, context):
-        """Takes a PENDING, CONFIRMED or PROCESSING order to CANCELLED, and gives back the credit that paid for it.
+        """Moves an order from PENDING, CONFIRMED or PROCESSING to CANCELLED and returns the credit that paid for it.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -282,7 +287,7 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListOrderEvents(self, request, context):
-        """Lists what happened to one order, oldest first.
+        """Lists the events of an order, oldest first.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
@@ -291,35 +296,35 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AddOrderTags(self, request, context):
-        """Gives an order tags, in any status. Tags that it has already change nothing.
+        """Adds tags to an order in any status. Tags that the order already has are ignored.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH),
-        INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none, or more than 50 on one order.
+        INVALID_ARGUMENT (INVALID_FIELD) if a tag is invalid or the order would have more than 50 tags.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveOrderTags(self, request, context):
-        """Takes tags from an order, in any status. Tags that it does not have change nothing.
+        """Removes tags from an order in any status. Tags that the order does not have are ignored.
 
-        Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none.
+        Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_FIELD) if a tag is invalid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTags(self, request, context):
-        """Lists all tags that orders have or had, by name, each with the number of orders that have it.
+        """Lists all tags that orders have or have had, by name, each with the number of orders that have it.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD) for a prefix that no tag can have, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) if no tag can have the prefix, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateOrderNote(self, request, context):
-        """Writes a note about an order, as a DRAFT of an ACTIVE user.
+        """Creates a note about an order, in state DRAFT. Its author must be ACTIVE.
 
         Errors: NOT_FOUND (USER_NOT_FOUND, ORDER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE).
         """
@@ -328,7 +333,8 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateOrderNote(self, request, context):
-        """Changes the fields of a note that `update_mask` names, in any state. The values that it has already change nothing.
+        """Updates the fields of a note that `update_mask` lists, in any state. Setting a field to its current value changes
+        nothing.
 
         Errors: NOT_FOUND (NOTE_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK).
         """
@@ -337,7 +343,7 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PublishOrderNote(self, request, context):
-        """Takes a note from DRAFT to PUBLISHED.
+        """Moves a note from DRAFT to PUBLISHED.
 
         Errors: NOT_FOUND (NOTE_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -346,7 +352,7 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteOrderNote(self, request, context):
-        """Deletes a note for good, in any state.
+        """Deletes a note permanently, in any state.
 
         Errors: NOT_FOUND (NOTE_NOT_FOUND), ABORTED (ETAG_MISMATCH).
         """
@@ -355,18 +361,18 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListOrderNotes(self, request, context):
-        """Lists the notes about an order or of an author, last written first. An order or author without notes, or that does
-        not exist, has an empty list.
+        """Lists the notes about an order or by an author, newest first. The list is empty if the order or author has no notes
+        or does not exist.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD) if neither is named, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) if neither is set, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SearchOrderNotes(self, request, context):
-        """Finds notes by their words, best match first. Words are compared as they are written, in any language, not by their
-        stem: `refund` does not find `refunds`. Of more than 10 000 matches only 10 000 are ranked and listed.
+        """Searches the words of notes, best match first. Words in any language are compared as written, without stemming:
+        `refund` does not match `refunds`. If more than 10 000 notes match, only 10 000 of them are ranked and listed.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
@@ -375,17 +381,19 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TransferOrders(self, request, context):
-        """Gives all orders of one user to another, in one transaction. Credit that pays for them stays the giver's.
+        """Moves all orders of one user to another user, in one transaction. The first user remains the payer of the orders
+        that are paid with credit.
 
-        Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE) for the receiver,
-        ALREADY_EXISTS (ORDER_ALREADY_EXISTS) where both users have an order with the same `external_ref`.
+        Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE) if the receiving user is not ACTIVE;
+        ALREADY_EXISTS (ORDER_ALREADY_EXISTS) if both users have an order with the same `external_ref`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetOrderStatistics(self, request, context):
-        """Counts orders and adds up their totals by day (UTC), status and currency, and names the users with the most orders.
+        """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
+        most orders.
 
         Errors: INVALID_ARGUMENT (INVALID_FIELD).
         """
@@ -394,29 +402,29 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportOrders(self, request, context):
-        """Returns all orders that match, with their items, as they were at one moment, first placed first, as a stream of many
-        messages.
+        """Streams all matching orders with their items, in order of creation, from one consistent snapshot.
 
-        It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
-        at the cost of others.
+        The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
+        its snapshot holds a connection and blocks vacuum.
 
-        Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
+        Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchOrders(self, request, context):
-        """Streams what happens to orders, from now, from the earliest event kept, or from where an earlier stream stopped.
+        """Streams events of orders, starting now, at the earliest stored event, or where an earlier stream stopped.
 
-        Every event comes once, in one order that is the same for all callers; of one order in the order in which it
-        happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
-        handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
-        stream ends only with an error, the caller's deadline, or its cancellation.
+        Each event is sent exactly once, in an order that is the same for all callers; the events of one order are in the
+        order in which they happened. No event is skipped: each response has a `cursor`, and a stream that starts from the
+        last processed cursor continues right after it, on any server, even after a crash of the server or the caller. The
+        first response is sent immediately. The stream ends only with an error, at the caller's deadline, or when the
+        caller cancels it.
 
         Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-        RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
-        UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
+        RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
+        UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -554,18 +562,21 @@ def add_OrderServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OrderService:
-    """Places orders and moves them through their life: PENDING, CONFIRMED, PROCESSING, SHIPPED, DELIVERED, or CANCELLED.
+    """Places orders and moves them through their statuses: PENDING, CONFIRMED, PROCESSING, SHIPPED, DELIVERED, or
+    CANCELLED.
 
-    Errors that every method can return beside its own: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD),
-    DEADLINE_EXCEEDED, UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL; and every method that
-    takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
-    `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
-    caller or 30 seconds; so does every other, and what did not commit within it is undone.
+    Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
+    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
+    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    rolled back. The streaming methods document their own limits.
 
-    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
-    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
-    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
-    other value is INVALID_ARGUMENT (INVALID_FIELD).
+    Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
+    the response includes everything that was committed before the call. With `replica`, the response may come from a
+    replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
+    metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
+    (INVALID_FIELD).
     """
 
     @staticmethod

@@ -27,18 +27,21 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OrderServiceStub:
-    """Places orders and moves them through their life: PENDING, CONFIRMED, PROCESSING, SHIPPED, DELIVERED, or CANCELLED.
+    """Places orders and moves them through their statuses: PENDING, CONFIRMED, PROCESSING, SHIPPED, DELIVERED, or
+    CANCELLED.
 
-    Errors that every method can return beside its own: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD),
-    DEADLINE_EXCEEDED, UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL; and every method that
-    takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
-    `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
-    caller or 30 seconds; so does every other, and what did not commit within it is undone.
+    Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
+    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
+    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    rolled back. The streaming methods document their own limits.
 
-    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
-    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
-    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
-    other value is INVALID_ARGUMENT (INVALID_FIELD).
+    Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
+    the response includes everything that was committed before the call. With `replica`, the response may come from a
+    replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
+    metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
+    (INVALID_FIELD).
     """
 
     @_typing.overload
@@ -46,11 +49,11 @@ class OrderServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> OrderServiceAsyncStub: ...
     CreateOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.CreateOrderRequest, _order_service_pb2.CreateOrderResponse]
-    """Places a PENDING order for an ACTIVE user. The server computes every total.
+    """Places a PENDING order for an ACTIVE user. The server computes all totals.
 
-    Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE),
-      FAILED_PRECONDITION (INSUFFICIENT_CREDIT) with `pay_with_credit`,
-      ALREADY_EXISTS (ORDER_ALREADY_EXISTS) for a used `external_ref`,
+    Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE);
+      FAILED_PRECONDITION (INSUFFICIENT_CREDIT) with `pay_with_credit`;
+      ALREADY_EXISTS (ORDER_ALREADY_EXISTS) if another order of the user has the same `external_ref`;
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, MIXED_CURRENCIES, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
     GetOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderRequest, _order_service_pb2.GetOrderResponse]
@@ -59,159 +62,164 @@ class OrderServiceStub:
     Errors: NOT_FOUND (ORDER_NOT_FOUND).
     """
     BatchGetOrders: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.BatchGetOrdersRequest, _order_service_pb2.BatchGetOrdersResponse]
-    """Returns many orders in the order of the request; all or nothing.
+    """Returns many orders, in the order of the requested ids. Fails if any of them does not exist.
 
-    Errors: NOT_FOUND (ORDER_NOT_FOUND) naming every missing one.
+    Errors: NOT_FOUND (ORDER_NOT_FOUND) listing every missing order.
     """
     ListOrders: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ListOrdersRequest, _order_service_pb2.ListOrdersResponse]
-    """Lists orders page by page. No page skips or repeats an order that existed throughout.
+    """Lists orders in pages. The pages neither skip nor repeat an order that exists throughout.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) if a tag is invalid, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     UpdateOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.UpdateOrderRequest, _order_service_pb2.UpdateOrderResponse]
-    """Changes the fields of a PENDING order that `update_mask` names, and computes its totals anew. Credit that is held for
-    the order follows its total.
+    """Updates the fields of a PENDING order that `update_mask` lists, and recomputes the order's totals. If credit is
+    held for the order, the held amount is adjusted to the new total.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ORDER_NOT_PENDING, INSUFFICIENT_CREDIT),
-      ABORTED (ETAG_MISMATCH),
-      ALREADY_EXISTS (ORDER_ALREADY_EXISTS), INVALID_ARGUMENT (INVALID_UPDATE_MASK),
+      ABORTED (ETAG_MISMATCH), ALREADY_EXISTS (ORDER_ALREADY_EXISTS), INVALID_ARGUMENT (INVALID_UPDATE_MASK),
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, MIXED_CURRENCIES, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
     ConfirmOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ConfirmOrderRequest, _order_service_pb2.ConfirmOrderResponse]
-    """Takes a PENDING order to CONFIRMED, and spends the credit that is held for it.
+    """Moves an order from PENDING to CONFIRMED and spends the credit that is held for it.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
-      FAILED_PRECONDITION (INSUFFICIENT_CREDIT) where the hold had expired and the credit is gone.
+      FAILED_PRECONDITION (INSUFFICIENT_CREDIT) if the hold has expired and the user no longer has enough credit.
     """
     ProcessOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ProcessOrderRequest, _order_service_pb2.ProcessOrderResponse]
-    """Takes a CONFIRMED order to PROCESSING.
+    """Moves an order from CONFIRMED to PROCESSING.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     ShipOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ShipOrderRequest, _order_service_pb2.ShipOrderResponse]
-    """Takes a PROCESSING order to SHIPPED.
+    """Moves an order from PROCESSING to SHIPPED.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     DeliverOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.DeliverOrderRequest, _order_service_pb2.DeliverOrderResponse]
-    """Takes a SHIPPED order to DELIVERED.
+    """Moves an order from SHIPPED to DELIVERED.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.CancelOrderRequest, _order_service_pb2.CancelOrderResponse]
-    """Takes a PENDING, CONFIRMED or PROCESSING order to CANCELLED, and gives back the credit that paid for it.
+    """Moves an order from PENDING, CONFIRMED or PROCESSING to CANCELLED and returns the credit that paid for it.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     ListOrderEvents: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ListOrderEventsRequest, _order_service_pb2.ListOrderEventsResponse]
-    """Lists what happened to one order, oldest first.
+    """Lists the events of an order, oldest first.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     AddOrderTags: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.AddOrderTagsRequest, _order_service_pb2.AddOrderTagsResponse]
-    """Gives an order tags, in any status. Tags that it has already change nothing.
+    """Adds tags to an order in any status. Tags that the order already has are ignored.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH),
-      INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none, or more than 50 on one order.
+      INVALID_ARGUMENT (INVALID_FIELD) if a tag is invalid or the order would have more than 50 tags.
     """
     RemoveOrderTags: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.RemoveOrderTagsRequest, _order_service_pb2.RemoveOrderTagsResponse]
-    """Takes tags from an order, in any status. Tags that it does not have change nothing.
+    """Removes tags from an order in any status. Tags that the order does not have are ignored.
 
-    Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none.
+    Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_FIELD) if a tag is invalid.
     """
     ListTags: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ListTagsRequest, _order_service_pb2.ListTagsResponse]
-    """Lists all tags that orders have or had, by name, each with the number of orders that have it.
+    """Lists all tags that orders have or have had, by name, each with the number of orders that have it.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD) for a prefix that no tag can have, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) if no tag can have the prefix, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     CreateOrderNote: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.CreateOrderNoteRequest, _order_service_pb2.CreateOrderNoteResponse]
-    """Writes a note about an order, as a DRAFT of an ACTIVE user.
+    """Creates a note about an order, in state DRAFT. Its author must be ACTIVE.
 
     Errors: NOT_FOUND (USER_NOT_FOUND, ORDER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE).
     """
     UpdateOrderNote: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.UpdateOrderNoteRequest, _order_service_pb2.UpdateOrderNoteResponse]
-    """Changes the fields of a note that `update_mask` names, in any state. The values that it has already change nothing.
+    """Updates the fields of a note that `update_mask` lists, in any state. Setting a field to its current value changes
+    nothing.
 
     Errors: NOT_FOUND (NOTE_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK).
     """
     PublishOrderNote: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.PublishOrderNoteRequest, _order_service_pb2.PublishOrderNoteResponse]
-    """Takes a note from DRAFT to PUBLISHED.
+    """Moves a note from DRAFT to PUBLISHED.
 
     Errors: NOT_FOUND (NOTE_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     DeleteOrderNote: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.DeleteOrderNoteRequest, _order_service_pb2.DeleteOrderNoteResponse]
-    """Deletes a note for good, in any state.
+    """Deletes a note permanently, in any state.
 
     Errors: NOT_FOUND (NOTE_NOT_FOUND), ABORTED (ETAG_MISMATCH).
     """
     ListOrderNotes: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ListOrderNotesRequest, _order_service_pb2.ListOrderNotesResponse]
-    """Lists the notes about an order or of an author, last written first. An order or author without notes, or that does
-    not exist, has an empty list.
+    """Lists the notes about an order or by an author, newest first. The list is empty if the order or author has no notes
+    or does not exist.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD) if neither is named, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) if neither is set, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     SearchOrderNotes: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.SearchOrderNotesRequest, _order_service_pb2.SearchOrderNotesResponse]
-    """Finds notes by their words, best match first. Words are compared as they are written, in any language, not by their
-    stem: `refund` does not find `refunds`. Of more than 10 000 matches only 10 000 are ranked and listed.
+    """Searches the words of notes, best match first. Words in any language are compared as written, without stemming:
+    `refund` does not match `refunds`. If more than 10 000 notes match, only 10 000 of them are ranked and listed.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     TransferOrders: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.TransferOrdersRequest, _order_service_pb2.TransferOrdersResponse]
-    """Gives all orders of one user to another, in one transaction. Credit that pays for them stays the giver's.
+    """Moves all orders of one user to another user, in one transaction. The first user remains the payer of the orders
+    that are paid with credit.
 
-    Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE) for the receiver,
-      ALREADY_EXISTS (ORDER_ALREADY_EXISTS) where both users have an order with the same `external_ref`.
+    Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE) if the receiving user is not ACTIVE;
+      ALREADY_EXISTS (ORDER_ALREADY_EXISTS) if both users have an order with the same `external_ref`.
     """
     GetOrderStatistics: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderStatisticsRequest, _order_service_pb2.GetOrderStatisticsResponse]
-    """Counts orders and adds up their totals by day (UTC), status and currency, and names the users with the most orders.
+    """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
+    most orders.
 
     Errors: INVALID_ARGUMENT (INVALID_FIELD).
     """
     ExportOrders: _grpc.UnaryStreamMultiCallable[_order_service_pb2.ExportOrdersRequest, _order_service_pb2.ExportOrdersResponse]
-    """Returns all orders that match, with their items, as they were at one moment, first placed first, as a stream of many
-    messages.
+    """Streams all matching orders with their items, in order of creation, from one consistent snapshot.
 
-    It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
-    at the cost of others.
+    The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
+    its snapshot holds a connection and blocks vacuum.
 
-    Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
+    Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
     """
     WatchOrders: _grpc.UnaryStreamMultiCallable[_order_service_pb2.WatchOrdersRequest, _order_service_pb2.WatchOrdersResponse]
-    """Streams what happens to orders, from now, from the earliest event kept, or from where an earlier stream stopped.
+    """Streams events of orders, starting now, at the earliest stored event, or where an earlier stream stopped.
 
-    Every event comes once, in one order that is the same for all callers; of one order in the order in which it
-    happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
-    handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
-    stream ends only with an error, the caller's deadline, or its cancellation.
+    Each event is sent exactly once, in an order that is the same for all callers; the events of one order are in the
+    order in which they happened. No event is skipped: each response has a `cursor`, and a stream that starts from the
+    last processed cursor continues right after it, on any server, even after a crash of the server or the caller. The
+    first response is sent immediately. The stream ends only with an error, at the caller's deadline, or when the
+    caller cancels it.
 
     Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-      RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
-      UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
+      RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
+      UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
     """
 
 @_typing.type_check_only
 class OrderServiceAsyncStub(OrderServiceStub):
-    """Places orders and moves them through their life: PENDING, CONFIRMED, PROCESSING, SHIPPED, DELIVERED, or CANCELLED.
+    """Places orders and moves them through their statuses: PENDING, CONFIRMED, PROCESSING, SHIPPED, DELIVERED, or
+    CANCELLED.
 
-    Errors that every method can return beside its own: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD),
-    DEADLINE_EXCEEDED, UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL; and every method that
-    takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
-    `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
-    caller or 30 seconds; so does every other, and what did not commit within it is undone.
+    Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
+    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
+    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    rolled back. The streaming methods document their own limits.
 
-    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
-    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
-    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
-    other value is INVALID_ARGUMENT (INVALID_FIELD).
+    Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
+    the response includes everything that was committed before the call. With `replica`, the response may come from a
+    replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
+    metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
+    (INVALID_FIELD).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.CreateOrderRequest, _order_service_pb2.CreateOrderResponse]  # type: ignore[assignment]
-    """Places a PENDING order for an ACTIVE user. The server computes every total.
+    """Places a PENDING order for an ACTIVE user. The server computes all totals.
 
-    Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE),
-      FAILED_PRECONDITION (INSUFFICIENT_CREDIT) with `pay_with_credit`,
-      ALREADY_EXISTS (ORDER_ALREADY_EXISTS) for a used `external_ref`,
+    Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE);
+      FAILED_PRECONDITION (INSUFFICIENT_CREDIT) with `pay_with_credit`;
+      ALREADY_EXISTS (ORDER_ALREADY_EXISTS) if another order of the user has the same `external_ref`;
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, MIXED_CURRENCIES, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
     GetOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderRequest, _order_service_pb2.GetOrderResponse]  # type: ignore[assignment]
@@ -220,149 +228,154 @@ class OrderServiceAsyncStub(OrderServiceStub):
     Errors: NOT_FOUND (ORDER_NOT_FOUND).
     """
     BatchGetOrders: _aio.UnaryUnaryMultiCallable[_order_service_pb2.BatchGetOrdersRequest, _order_service_pb2.BatchGetOrdersResponse]  # type: ignore[assignment]
-    """Returns many orders in the order of the request; all or nothing.
+    """Returns many orders, in the order of the requested ids. Fails if any of them does not exist.
 
-    Errors: NOT_FOUND (ORDER_NOT_FOUND) naming every missing one.
+    Errors: NOT_FOUND (ORDER_NOT_FOUND) listing every missing order.
     """
     ListOrders: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListOrdersRequest, _order_service_pb2.ListOrdersResponse]  # type: ignore[assignment]
-    """Lists orders page by page. No page skips or repeats an order that existed throughout.
+    """Lists orders in pages. The pages neither skip nor repeat an order that exists throughout.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) if a tag is invalid, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     UpdateOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.UpdateOrderRequest, _order_service_pb2.UpdateOrderResponse]  # type: ignore[assignment]
-    """Changes the fields of a PENDING order that `update_mask` names, and computes its totals anew. Credit that is held for
-    the order follows its total.
+    """Updates the fields of a PENDING order that `update_mask` lists, and recomputes the order's totals. If credit is
+    held for the order, the held amount is adjusted to the new total.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ORDER_NOT_PENDING, INSUFFICIENT_CREDIT),
-      ABORTED (ETAG_MISMATCH),
-      ALREADY_EXISTS (ORDER_ALREADY_EXISTS), INVALID_ARGUMENT (INVALID_UPDATE_MASK),
+      ABORTED (ETAG_MISMATCH), ALREADY_EXISTS (ORDER_ALREADY_EXISTS), INVALID_ARGUMENT (INVALID_UPDATE_MASK),
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, MIXED_CURRENCIES, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
     ConfirmOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ConfirmOrderRequest, _order_service_pb2.ConfirmOrderResponse]  # type: ignore[assignment]
-    """Takes a PENDING order to CONFIRMED, and spends the credit that is held for it.
+    """Moves an order from PENDING to CONFIRMED and spends the credit that is held for it.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
-      FAILED_PRECONDITION (INSUFFICIENT_CREDIT) where the hold had expired and the credit is gone.
+      FAILED_PRECONDITION (INSUFFICIENT_CREDIT) if the hold has expired and the user no longer has enough credit.
     """
     ProcessOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ProcessOrderRequest, _order_service_pb2.ProcessOrderResponse]  # type: ignore[assignment]
-    """Takes a CONFIRMED order to PROCESSING.
+    """Moves an order from CONFIRMED to PROCESSING.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     ShipOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ShipOrderRequest, _order_service_pb2.ShipOrderResponse]  # type: ignore[assignment]
-    """Takes a PROCESSING order to SHIPPED.
+    """Moves an order from PROCESSING to SHIPPED.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     DeliverOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.DeliverOrderRequest, _order_service_pb2.DeliverOrderResponse]  # type: ignore[assignment]
-    """Takes a SHIPPED order to DELIVERED.
+    """Moves an order from SHIPPED to DELIVERED.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     CancelOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.CancelOrderRequest, _order_service_pb2.CancelOrderResponse]  # type: ignore[assignment]
-    """Takes a PENDING, CONFIRMED or PROCESSING order to CANCELLED, and gives back the credit that paid for it.
+    """Moves an order from PENDING, CONFIRMED or PROCESSING to CANCELLED and returns the credit that paid for it.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     ListOrderEvents: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListOrderEventsRequest, _order_service_pb2.ListOrderEventsResponse]  # type: ignore[assignment]
-    """Lists what happened to one order, oldest first.
+    """Lists the events of an order, oldest first.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     AddOrderTags: _aio.UnaryUnaryMultiCallable[_order_service_pb2.AddOrderTagsRequest, _order_service_pb2.AddOrderTagsResponse]  # type: ignore[assignment]
-    """Gives an order tags, in any status. Tags that it has already change nothing.
+    """Adds tags to an order in any status. Tags that the order already has are ignored.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH),
-      INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none, or more than 50 on one order.
+      INVALID_ARGUMENT (INVALID_FIELD) if a tag is invalid or the order would have more than 50 tags.
     """
     RemoveOrderTags: _aio.UnaryUnaryMultiCallable[_order_service_pb2.RemoveOrderTagsRequest, _order_service_pb2.RemoveOrderTagsResponse]  # type: ignore[assignment]
-    """Takes tags from an order, in any status. Tags that it does not have change nothing.
+    """Removes tags from an order in any status. Tags that the order does not have are ignored.
 
-    Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none.
+    Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_FIELD) if a tag is invalid.
     """
     ListTags: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListTagsRequest, _order_service_pb2.ListTagsResponse]  # type: ignore[assignment]
-    """Lists all tags that orders have or had, by name, each with the number of orders that have it.
+    """Lists all tags that orders have or have had, by name, each with the number of orders that have it.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD) for a prefix that no tag can have, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) if no tag can have the prefix, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     CreateOrderNote: _aio.UnaryUnaryMultiCallable[_order_service_pb2.CreateOrderNoteRequest, _order_service_pb2.CreateOrderNoteResponse]  # type: ignore[assignment]
-    """Writes a note about an order, as a DRAFT of an ACTIVE user.
+    """Creates a note about an order, in state DRAFT. Its author must be ACTIVE.
 
     Errors: NOT_FOUND (USER_NOT_FOUND, ORDER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE).
     """
     UpdateOrderNote: _aio.UnaryUnaryMultiCallable[_order_service_pb2.UpdateOrderNoteRequest, _order_service_pb2.UpdateOrderNoteResponse]  # type: ignore[assignment]
-    """Changes the fields of a note that `update_mask` names, in any state. The values that it has already change nothing.
+    """Updates the fields of a note that `update_mask` lists, in any state. Setting a field to its current value changes
+    nothing.
 
     Errors: NOT_FOUND (NOTE_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK).
     """
     PublishOrderNote: _aio.UnaryUnaryMultiCallable[_order_service_pb2.PublishOrderNoteRequest, _order_service_pb2.PublishOrderNoteResponse]  # type: ignore[assignment]
-    """Takes a note from DRAFT to PUBLISHED.
+    """Moves a note from DRAFT to PUBLISHED.
 
     Errors: NOT_FOUND (NOTE_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     DeleteOrderNote: _aio.UnaryUnaryMultiCallable[_order_service_pb2.DeleteOrderNoteRequest, _order_service_pb2.DeleteOrderNoteResponse]  # type: ignore[assignment]
-    """Deletes a note for good, in any state.
+    """Deletes a note permanently, in any state.
 
     Errors: NOT_FOUND (NOTE_NOT_FOUND), ABORTED (ETAG_MISMATCH).
     """
     ListOrderNotes: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListOrderNotesRequest, _order_service_pb2.ListOrderNotesResponse]  # type: ignore[assignment]
-    """Lists the notes about an order or of an author, last written first. An order or author without notes, or that does
-    not exist, has an empty list.
+    """Lists the notes about an order or by an author, newest first. The list is empty if the order or author has no notes
+    or does not exist.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD) if neither is named, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) if neither is set, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     SearchOrderNotes: _aio.UnaryUnaryMultiCallable[_order_service_pb2.SearchOrderNotesRequest, _order_service_pb2.SearchOrderNotesResponse]  # type: ignore[assignment]
-    """Finds notes by their words, best match first. Words are compared as they are written, in any language, not by their
-    stem: `refund` does not find `refunds`. Of more than 10 000 matches only 10 000 are ranked and listed.
+    """Searches the words of notes, best match first. Words in any language are compared as written, without stemming:
+    `refund` does not match `refunds`. If more than 10 000 notes match, only 10 000 of them are ranked and listed.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     TransferOrders: _aio.UnaryUnaryMultiCallable[_order_service_pb2.TransferOrdersRequest, _order_service_pb2.TransferOrdersResponse]  # type: ignore[assignment]
-    """Gives all orders of one user to another, in one transaction. Credit that pays for them stays the giver's.
+    """Moves all orders of one user to another user, in one transaction. The first user remains the payer of the orders
+    that are paid with credit.
 
-    Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE) for the receiver,
-      ALREADY_EXISTS (ORDER_ALREADY_EXISTS) where both users have an order with the same `external_ref`.
+    Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE) if the receiving user is not ACTIVE;
+      ALREADY_EXISTS (ORDER_ALREADY_EXISTS) if both users have an order with the same `external_ref`.
     """
     GetOrderStatistics: _aio.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderStatisticsRequest, _order_service_pb2.GetOrderStatisticsResponse]  # type: ignore[assignment]
-    """Counts orders and adds up their totals by day (UTC), status and currency, and names the users with the most orders.
+    """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
+    most orders.
 
     Errors: INVALID_ARGUMENT (INVALID_FIELD).
     """
     ExportOrders: _aio.UnaryStreamMultiCallable[_order_service_pb2.ExportOrdersRequest, _order_service_pb2.ExportOrdersResponse]  # type: ignore[assignment]
-    """Returns all orders that match, with their items, as they were at one moment, first placed first, as a stream of many
-    messages.
+    """Streams all matching orders with their items, in order of creation, from one consistent snapshot.
 
-    It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
-    at the cost of others.
+    The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
+    its snapshot holds a connection and blocks vacuum.
 
-    Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
+    Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
     """
     WatchOrders: _aio.UnaryStreamMultiCallable[_order_service_pb2.WatchOrdersRequest, _order_service_pb2.WatchOrdersResponse]  # type: ignore[assignment]
-    """Streams what happens to orders, from now, from the earliest event kept, or from where an earlier stream stopped.
+    """Streams events of orders, starting now, at the earliest stored event, or where an earlier stream stopped.
 
-    Every event comes once, in one order that is the same for all callers; of one order in the order in which it
-    happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
-    handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
-    stream ends only with an error, the caller's deadline, or its cancellation.
+    Each event is sent exactly once, in an order that is the same for all callers; the events of one order are in the
+    order in which they happened. No event is skipped: each response has a `cursor`, and a stream that starts from the
+    last processed cursor continues right after it, on any server, even after a crash of the server or the caller. The
+    first response is sent immediately. The stream ends only with an error, at the caller's deadline, or when the
+    caller cancels it.
 
     Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-      RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
-      UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
+      RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
+      UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
     """
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Places orders and moves them through their life: PENDING, CONFIRMED, PROCESSING, SHIPPED, DELIVERED, or CANCELLED.
+    """Places orders and moves them through their statuses: PENDING, CONFIRMED, PROCESSING, SHIPPED, DELIVERED, or
+    CANCELLED.
 
-    Errors that every method can return beside its own: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD),
-    DEADLINE_EXCEEDED, UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL; and every method that
-    takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
-    `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
-    caller or 30 seconds; so does every other, and what did not commit within it is undone.
+    Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
+    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
+    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    rolled back. The streaming methods document their own limits.
 
-    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
-    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
-    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
-    other value is INVALID_ARGUMENT (INVALID_FIELD).
+    Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
+    the response includes everything that was committed before the call. With `replica`, the response may come from a
+    replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
+    metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
+    (INVALID_FIELD).
     """
 
     @_abc_1.abstractmethod
@@ -371,11 +384,11 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.CreateOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.CreateOrderResponse, _abc.Awaitable[_order_service_pb2.CreateOrderResponse]]:
-        """Places a PENDING order for an ACTIVE user. The server computes every total.
+        """Places a PENDING order for an ACTIVE user. The server computes all totals.
 
-        Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE),
-          FAILED_PRECONDITION (INSUFFICIENT_CREDIT) with `pay_with_credit`,
-          ALREADY_EXISTS (ORDER_ALREADY_EXISTS) for a used `external_ref`,
+        Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE);
+          FAILED_PRECONDITION (INSUFFICIENT_CREDIT) with `pay_with_credit`;
+          ALREADY_EXISTS (ORDER_ALREADY_EXISTS) if another order of the user has the same `external_ref`;
           INVALID_ARGUMENT (UNKNOWN_CURRENCY, MIXED_CURRENCIES, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
         """
 
@@ -396,9 +409,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.BatchGetOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.BatchGetOrdersResponse, _abc.Awaitable[_order_service_pb2.BatchGetOrdersResponse]]:
-        """Returns many orders in the order of the request; all or nothing.
+        """Returns many orders, in the order of the requested ids. Fails if any of them does not exist.
 
-        Errors: NOT_FOUND (ORDER_NOT_FOUND) naming every missing one.
+        Errors: NOT_FOUND (ORDER_NOT_FOUND) listing every missing order.
         """
 
     @_abc_1.abstractmethod
@@ -407,9 +420,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.ListOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.ListOrdersResponse, _abc.Awaitable[_order_service_pb2.ListOrdersResponse]]:
-        """Lists orders page by page. No page skips or repeats an order that existed throughout.
+        """Lists orders in pages. The pages neither skip nor repeat an order that exists throughout.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) if a tag is invalid, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
 
     @_abc_1.abstractmethod
@@ -418,12 +431,11 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.UpdateOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.UpdateOrderResponse, _abc.Awaitable[_order_service_pb2.UpdateOrderResponse]]:
-        """Changes the fields of a PENDING order that `update_mask` names, and computes its totals anew. Credit that is held for
-        the order follows its total.
+        """Updates the fields of a PENDING order that `update_mask` lists, and recomputes the order's totals. If credit is
+        held for the order, the held amount is adjusted to the new total.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ORDER_NOT_PENDING, INSUFFICIENT_CREDIT),
-          ABORTED (ETAG_MISMATCH),
-          ALREADY_EXISTS (ORDER_ALREADY_EXISTS), INVALID_ARGUMENT (INVALID_UPDATE_MASK),
+          ABORTED (ETAG_MISMATCH), ALREADY_EXISTS (ORDER_ALREADY_EXISTS), INVALID_ARGUMENT (INVALID_UPDATE_MASK),
           INVALID_ARGUMENT (UNKNOWN_CURRENCY, MIXED_CURRENCIES, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
         """
 
@@ -433,10 +445,10 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.ConfirmOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.ConfirmOrderResponse, _abc.Awaitable[_order_service_pb2.ConfirmOrderResponse]]:
-        """Takes a PENDING order to CONFIRMED, and spends the credit that is held for it.
+        """Moves an order from PENDING to CONFIRMED and spends the credit that is held for it.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
-          FAILED_PRECONDITION (INSUFFICIENT_CREDIT) where the hold had expired and the credit is gone.
+          FAILED_PRECONDITION (INSUFFICIENT_CREDIT) if the hold has expired and the user no longer has enough credit.
         """
 
     @_abc_1.abstractmethod
@@ -445,7 +457,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.ProcessOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.ProcessOrderResponse, _abc.Awaitable[_order_service_pb2.ProcessOrderResponse]]:
-        """Takes a CONFIRMED order to PROCESSING.
+        """Moves an order from CONFIRMED to PROCESSING.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -456,7 +468,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.ShipOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.ShipOrderResponse, _abc.Awaitable[_order_service_pb2.ShipOrderResponse]]:
-        """Takes a PROCESSING order to SHIPPED.
+        """Moves an order from PROCESSING to SHIPPED.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -467,7 +479,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.DeliverOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.DeliverOrderResponse, _abc.Awaitable[_order_service_pb2.DeliverOrderResponse]]:
-        """Takes a SHIPPED order to DELIVERED.
+        """Moves an order from SHIPPED to DELIVERED.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -478,7 +490,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.CancelOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.CancelOrderResponse, _abc.Awaitable[_order_service_pb2.CancelOrderResponse]]:
-        """Takes a PENDING, CONFIRMED or PROCESSING order to CANCELLED, and gives back the credit that paid for it.
+        """Moves an order from PENDING, CONFIRMED or PROCESSING to CANCELLED and returns the credit that paid for it.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -489,7 +501,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.ListOrderEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.ListOrderEventsResponse, _abc.Awaitable[_order_service_pb2.ListOrderEventsResponse]]:
-        """Lists what happened to one order, oldest first.
+        """Lists the events of an order, oldest first.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
@@ -500,10 +512,10 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.AddOrderTagsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.AddOrderTagsResponse, _abc.Awaitable[_order_service_pb2.AddOrderTagsResponse]]:
-        """Gives an order tags, in any status. Tags that it has already change nothing.
+        """Adds tags to an order in any status. Tags that the order already has are ignored.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH),
-          INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none, or more than 50 on one order.
+          INVALID_ARGUMENT (INVALID_FIELD) if a tag is invalid or the order would have more than 50 tags.
         """
 
     @_abc_1.abstractmethod
@@ -512,9 +524,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.RemoveOrderTagsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.RemoveOrderTagsResponse, _abc.Awaitable[_order_service_pb2.RemoveOrderTagsResponse]]:
-        """Takes tags from an order, in any status. Tags that it does not have change nothing.
+        """Removes tags from an order in any status. Tags that the order does not have are ignored.
 
-        Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_FIELD) for a tag that is none.
+        Errors: NOT_FOUND (ORDER_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_FIELD) if a tag is invalid.
         """
 
     @_abc_1.abstractmethod
@@ -523,9 +535,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.ListTagsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.ListTagsResponse, _abc.Awaitable[_order_service_pb2.ListTagsResponse]]:
-        """Lists all tags that orders have or had, by name, each with the number of orders that have it.
+        """Lists all tags that orders have or have had, by name, each with the number of orders that have it.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD) for a prefix that no tag can have, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) if no tag can have the prefix, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
 
     @_abc_1.abstractmethod
@@ -534,7 +546,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.CreateOrderNoteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.CreateOrderNoteResponse, _abc.Awaitable[_order_service_pb2.CreateOrderNoteResponse]]:
-        """Writes a note about an order, as a DRAFT of an ACTIVE user.
+        """Creates a note about an order, in state DRAFT. Its author must be ACTIVE.
 
         Errors: NOT_FOUND (USER_NOT_FOUND, ORDER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE).
         """
@@ -545,7 +557,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.UpdateOrderNoteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.UpdateOrderNoteResponse, _abc.Awaitable[_order_service_pb2.UpdateOrderNoteResponse]]:
-        """Changes the fields of a note that `update_mask` names, in any state. The values that it has already change nothing.
+        """Updates the fields of a note that `update_mask` lists, in any state. Setting a field to its current value changes
+        nothing.
 
         Errors: NOT_FOUND (NOTE_NOT_FOUND), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK).
         """
@@ -556,7 +569,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.PublishOrderNoteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.PublishOrderNoteResponse, _abc.Awaitable[_order_service_pb2.PublishOrderNoteResponse]]:
-        """Takes a note from DRAFT to PUBLISHED.
+        """Moves a note from DRAFT to PUBLISHED.
 
         Errors: NOT_FOUND (NOTE_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -567,7 +580,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.DeleteOrderNoteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.DeleteOrderNoteResponse, _abc.Awaitable[_order_service_pb2.DeleteOrderNoteResponse]]:
-        """Deletes a note for good, in any state.
+        """Deletes a note permanently, in any state.
 
         Errors: NOT_FOUND (NOTE_NOT_FOUND), ABORTED (ETAG_MISMATCH).
         """
@@ -578,10 +591,10 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.ListOrderNotesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.ListOrderNotesResponse, _abc.Awaitable[_order_service_pb2.ListOrderNotesResponse]]:
-        """Lists the notes about an order or of an author, last written first. An order or author without notes, or that does
-        not exist, has an empty list.
+        """Lists the notes about an order or by an author, newest first. The list is empty if the order or author has no notes
+        or does not exist.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD) if neither is named, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) if neither is set, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
 
     @_abc_1.abstractmethod
@@ -590,8 +603,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.SearchOrderNotesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.SearchOrderNotesResponse, _abc.Awaitable[_order_service_pb2.SearchOrderNotesResponse]]:
-        """Finds notes by their words, best match first. Words are compared as they are written, in any language, not by their
-        stem: `refund` does not find `refunds`. Of more than 10 000 matches only 10 000 are ranked and listed.
+        """Searches the words of notes, best match first. Words in any language are compared as written, without stemming:
+        `refund` does not match `refunds`. If more than 10 000 notes match, only 10 000 of them are ranked and listed.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
@@ -602,10 +615,11 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.TransferOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.TransferOrdersResponse, _abc.Awaitable[_order_service_pb2.TransferOrdersResponse]]:
-        """Gives all orders of one user to another, in one transaction. Credit that pays for them stays the giver's.
+        """Moves all orders of one user to another user, in one transaction. The first user remains the payer of the orders
+        that are paid with credit.
 
-        Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE) for the receiver,
-          ALREADY_EXISTS (ORDER_ALREADY_EXISTS) where both users have an order with the same `external_ref`.
+        Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE) if the receiving user is not ACTIVE;
+          ALREADY_EXISTS (ORDER_ALREADY_EXISTS) if both users have an order with the same `external_ref`.
         """
 
     @_abc_1.abstractmethod
@@ -614,7 +628,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.GetOrderStatisticsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.GetOrderStatisticsResponse, _abc.Awaitable[_order_service_pb2.GetOrderStatisticsResponse]]:
-        """Counts orders and adds up their totals by day (UTC), status and currency, and names the users with the most orders.
+        """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
+        most orders.
 
         Errors: INVALID_ARGUMENT (INVALID_FIELD).
         """
@@ -625,13 +640,12 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.ExportOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_order_service_pb2.ExportOrdersResponse], _abc.AsyncIterator[_order_service_pb2.ExportOrdersResponse]]:
-        """Returns all orders that match, with their items, as they were at one moment, first placed first, as a stream of many
-        messages.
+        """Streams all matching orders with their items, in order of creation, from one consistent snapshot.
 
-        It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
-        at the cost of others.
+        The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
+        its snapshot holds a connection and blocks vacuum.
 
-        Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
+        Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
         """
 
     @_abc_1.abstractmethod
@@ -640,16 +654,17 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.WatchOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_order_service_pb2.WatchOrdersResponse], _abc.AsyncIterator[_order_service_pb2.WatchOrdersResponse]]:
-        """Streams what happens to orders, from now, from the earliest event kept, or from where an earlier stream stopped.
+        """Streams events of orders, starting now, at the earliest stored event, or where an earlier stream stopped.
 
-        Every event comes once, in one order that is the same for all callers; of one order in the order in which it
-        happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
-        handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
-        stream ends only with an error, the caller's deadline, or its cancellation.
+        Each event is sent exactly once, in an order that is the same for all callers; the events of one order are in the
+        order in which they happened. No event is skipped: each response has a `cursor`, and a stream that starts from the
+        last processed cursor continues right after it, on any server, even after a crash of the server or the caller. The
+        first response is sent immediately. The stream ends only with an error, at the caller's deadline, or when the
+        caller cancels it.
 
         Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-          RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
-          UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
+          RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
+          UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
         """
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -18,11 +18,11 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Tag(_message.Message):
-    """A word that orders are marked with. Tags need not be made first: they come with the first order that gets them.
+    """A label for orders. A tag is created when it is first added to an order.
 
-    Tags that differ only in what the eye takes for the same are one. They are kept in Unicode normalization form NFKC and in
-    lower case, without white space around them, and with one `-` for any white space inside: ` Gift  Wrap ` is `gift-wrap`.
-    In this form they have 1 to 50 characters.
+    Tags are normalized before they are stored or compared: to Unicode normalization form NFKC and lower case, without
+    leading and trailing white space, and with a single `-` in place of each run of white space. ` Gift  Wrap ` becomes
+    `gift-wrap`. A normalized tag has 1 to 50 characters.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -30,9 +30,11 @@ class Tag(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ORDER_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The tag itself."""
+    """The normalized tag."""
     order_count: _builtins.int
-    """How many orders have it. It can be 0: a tag stays known when its last order loses it."""
+    """The number of orders that have the tag. Can be 0, because a tag is not deleted when it is removed from its last
+    order.
+    """
     def __init__(
         self,
         *,

@@ -26,21 +26,21 @@ class _CreditAccount:
 class _CreditAccountEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CreditAccount.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CREDIT_ACCOUNT_UNSPECIFIED: _CreditAccount.ValueType  # 0
-    """Never sent."""
+    """The server never sends this value."""
     CREDIT_ACCOUNT_AVAILABLE: _CreditAccount.ValueType  # 1
-    """What can be spent."""
+    """Credit that the user can spend."""
     CREDIT_ACCOUNT_HELD: _CreditAccount.ValueType  # 2
-    """What is set aside for orders."""
+    """Credit held for orders."""
 
 class CreditAccount(_CreditAccount, metaclass=_CreditAccountEnumTypeWrapper):
-    """A part of a user's credit."""
+    """An account of a user's credit."""
 
 CREDIT_ACCOUNT_UNSPECIFIED: CreditAccount.ValueType  # 0
-"""Never sent."""
+"""The server never sends this value."""
 CREDIT_ACCOUNT_AVAILABLE: CreditAccount.ValueType  # 1
-"""What can be spent."""
+"""Credit that the user can spend."""
 CREDIT_ACCOUNT_HELD: CreditAccount.ValueType  # 2
-"""What is set aside for orders."""
+"""Credit held for orders."""
 Global___CreditAccount: _TypeAlias = CreditAccount  # noqa: Y015
 
 class _CreditEntryType:
@@ -50,42 +50,46 @@ class _CreditEntryType:
 class _CreditEntryTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CreditEntryType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CREDIT_ENTRY_TYPE_UNSPECIFIED: _CreditEntryType.ValueType  # 0
-    """Never sent."""
+    """The server never sends this value."""
     CREDIT_ENTRY_TYPE_GRANT: _CreditEntryType.ValueType  # 1
-    """By GrantCredit, or as welcome credit."""
+    """Credit granted by GrantCredit, or as `welcome_credit` by CreateUser."""
     CREDIT_ENTRY_TYPE_TRANSFER: _CreditEntryType.ValueType  # 2
-    """By TransferCredit."""
+    """Credit moved between users by TransferCredit."""
     CREDIT_ENTRY_TYPE_HOLD: _CreditEntryType.ValueType  # 3
-    """Set aside for an order: from available to held."""
+    """Credit held for an order: moved from available to held."""
     CREDIT_ENTRY_TYPE_VOID: _CreditEntryType.ValueType  # 4
-    """Given back before it was spent, as the order became cheaper, was cancelled, or waited too long."""
+    """Held credit returned before it was spent, because the order's total decreased, the order was cancelled, or the hold
+    expired.
+    """
     CREDIT_ENTRY_TYPE_POST: _CreditEntryType.ValueType  # 5
-    """Spent, as the order was confirmed."""
+    """Spent, because the order was confirmed."""
     CREDIT_ENTRY_TYPE_REVERSAL: _CreditEntryType.ValueType  # 6
-    """Given back after it was spent, as the order was cancelled."""
+    """Credit returned after it was spent, because the order was cancelled."""
 
 class CreditEntryType(_CreditEntryType, metaclass=_CreditEntryTypeEnumTypeWrapper):
-    """Why an entry was made."""
+    """The reason for a ledger entry."""
 
 CREDIT_ENTRY_TYPE_UNSPECIFIED: CreditEntryType.ValueType  # 0
-"""Never sent."""
+"""The server never sends this value."""
 CREDIT_ENTRY_TYPE_GRANT: CreditEntryType.ValueType  # 1
-"""By GrantCredit, or as welcome credit."""
+"""Credit granted by GrantCredit, or as `welcome_credit` by CreateUser."""
 CREDIT_ENTRY_TYPE_TRANSFER: CreditEntryType.ValueType  # 2
-"""By TransferCredit."""
+"""Credit moved between users by TransferCredit."""
 CREDIT_ENTRY_TYPE_HOLD: CreditEntryType.ValueType  # 3
-"""Set aside for an order: from available to held."""
+"""Credit held for an order: moved from available to held."""
 CREDIT_ENTRY_TYPE_VOID: CreditEntryType.ValueType  # 4
-"""Given back before it was spent, as the order became cheaper, was cancelled, or waited too long."""
+"""Held credit returned before it was spent, because the order's total decreased, the order was cancelled, or the hold
+expired.
+"""
 CREDIT_ENTRY_TYPE_POST: CreditEntryType.ValueType  # 5
-"""Spent, as the order was confirmed."""
+"""Spent, because the order was confirmed."""
 CREDIT_ENTRY_TYPE_REVERSAL: CreditEntryType.ValueType  # 6
-"""Given back after it was spent, as the order was cancelled."""
+"""Credit returned after it was spent, because the order was cancelled."""
 Global___CreditEntryType: _TypeAlias = CreditEntryType  # noqa: Y015
 
 @_typing.final
 class CreditBalance(_message.Message):
-    """A user's credit in one currency."""
+    """The credit of a user in one currency."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -93,11 +97,11 @@ class CreditBalance(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def available(self) -> _money_pb2.Money:
-        """What can be spent."""
+        """Credit that the user can spend."""
 
     @_builtins.property
     def held(self) -> _money_pb2.Money:
-        """What is set aside for orders that are not confirmed yet."""
+        """Credit held for orders that are not confirmed yet."""
 
     def __init__(
         self,
@@ -115,7 +119,7 @@ Global___CreditBalance: _TypeAlias = CreditBalance  # noqa: Y015
 
 @_typing.final
 class CreditEntry(_message.Message):
-    """One line of a user's ledger. Entries never change; a correction is an entry of its own."""
+    """An entry in a user's ledger. Entries are immutable; a correction is a new entry."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -133,30 +137,30 @@ class CreditEntry(_message.Message):
     id: _builtins.str
     """UUID (version 7)."""
     transaction_id: _builtins.str
-    """The same for all entries that were made at once, whose amounts add up to zero over all accounts."""
+    """Identifies the ledger transaction. The amounts of all entries of a transaction, over all accounts, add up to zero."""
     user_id: _builtins.str
     """The user."""
     account: Global___CreditAccount.ValueType
-    """Which part of the user's credit changed."""
+    """The account that changed."""
     type: Global___CreditEntryType.ValueType
-    """What happened."""
+    """The type of the event."""
     order_id: _builtins.str
-    """The order it was for, if any."""
+    """The order that the entry is for, if any."""
     description: _builtins.str
-    """What the caller said of it."""
+    """The description given by the caller."""
     actor: _builtins.str
-    """Who did it: the caller's identity, or `anonymous`."""
+    """The identity of the caller that caused the event, or `anonymous`."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """By how much; negative where the account got less."""
+        """The amount of the change. Negative if the balance of the account decreased."""
 
     @_builtins.property
     def balance_after(self) -> _money_pb2.Money:
-        """The account after the entry."""
+        """The balance of the account after the entry."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it happened."""
+        """When the event happened."""
 
     def __init__(
         self,

@@ -26,39 +26,47 @@ class _UserImportOnConflict:
 class _UserImportOnConflictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UserImportOnConflict.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     USER_IMPORT_ON_CONFLICT_UNSPECIFIED: _UserImportOnConflict.ValueType  # 0
-    """SKIP."""
+    """Means SKIP."""
     USER_IMPORT_ON_CONFLICT_SKIP: _UserImportOnConflict.ValueType  # 1
-    """Leave the user as it is."""
+    """Do not change the existing user."""
     USER_IMPORT_ON_CONFLICT_UPDATE: _UserImportOnConflict.ValueType  # 2
-    """Give the user what the row sets; what it leaves empty stays, and so does the password."""
+    """Update the existing user with the fields that the row sets. Fields that are empty in the row, and the password, do
+    not change.
+    """
     USER_IMPORT_ON_CONFLICT_FAIL: _UserImportOnConflict.ValueType  # 3
-    """End the import. What comes before the row is kept. A username that is taken ends it too."""
+    """Stop the import. The rows before this one remain imported. A username that belongs to another user also stops the
+    import.
+    """
 
 class UserImportOnConflict(_UserImportOnConflict, metaclass=_UserImportOnConflictEnumTypeWrapper):
-    """What to do with a row whose e-mail belongs to a user already, whatever its case."""
+    """What to do with a row whose email address, ignoring case, belongs to an existing user."""
 
 USER_IMPORT_ON_CONFLICT_UNSPECIFIED: UserImportOnConflict.ValueType  # 0
-"""SKIP."""
+"""Means SKIP."""
 USER_IMPORT_ON_CONFLICT_SKIP: UserImportOnConflict.ValueType  # 1
-"""Leave the user as it is."""
+"""Do not change the existing user."""
 USER_IMPORT_ON_CONFLICT_UPDATE: UserImportOnConflict.ValueType  # 2
-"""Give the user what the row sets; what it leaves empty stays, and so does the password."""
+"""Update the existing user with the fields that the row sets. Fields that are empty in the row, and the password, do
+not change.
+"""
 USER_IMPORT_ON_CONFLICT_FAIL: UserImportOnConflict.ValueType  # 3
-"""End the import. What comes before the row is kept. A username that is taken ends it too."""
+"""Stop the import. The rows before this one remain imported. A username that belongs to another user also stops the
+import.
+"""
 Global___UserImportOnConflict: _TypeAlias = UserImportOnConflict  # noqa: Y015
 
 @_typing.final
 class UserImportConfig(_message.Message):
-    """How to import; the first message of an import."""
+    """The configuration of an import, sent in its first message."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ON_CONFLICT_FIELD_NUMBER: _builtins.int
     FIRST_ROW_NUMBER_FIELD_NUMBER: _builtins.int
     on_conflict: Global___UserImportOnConflict.ValueType
-    """What to do with a row whose e-mail belongs to a user already. Unspecified means SKIP."""
+    """What to do with a row whose email address belongs to an existing user. Unspecified means SKIP."""
     first_row_number: _builtins.int
-    """The number of the first row that is sent; 0 means 1. The others count on from it."""
+    """The number of the first row. 0 means 1. The following rows are numbered consecutively."""
     def __init__(
         self,
         *,
@@ -75,7 +83,7 @@ Global___UserImportConfig: _TypeAlias = UserImportConfig  # noqa: Y015
 
 @_typing.final
 class UserImportRow(_message.Message):
-    """One user to import."""
+    """A user to import."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -86,20 +94,20 @@ class UserImportRow(_message.Message):
     PROFILE_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
     email: _builtins.str
-    """The user's e-mail, by which it is found again."""
+    """The user's email address. It identifies an existing user."""
     username: _builtins.str
-    """Unique among all users. 3 to 50 of `a-z 0-9 _ . -`."""
+    """Unique among all users. 3 to 50 characters out of `a-z`, `0-9`, `_`, `.` and `-`."""
     full_name: _builtins.str
     """At most 200 characters on one line."""
     superuser: _builtins.bool
-    """Whether the user may do everything. Not set means no, or as it is."""
+    """Whether the user has all permissions. If not set, a new user gets false and an existing user does not change."""
     password: _builtins.str
-    """The password of a new user, 8 to 128 characters; each takes the time of a sign-in. Without one the user cannot sign
-    in until SetPassword gives it one.
+    """The password of a new user: 8 to 128 characters. Each password is hashed, which takes as long as a sign-in. A user
+    without a password cannot sign in until SetPassword sets one.
     """
     @_builtins.property
     def profile(self) -> _user_pb2.UserProfile:
-        """What the user says about itself."""
+        """The information that the user gives about itself."""
 
     def __init__(
         self,
@@ -132,13 +140,15 @@ class UserImportFailure(_message.Message):
     FIELD_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     row_number: _builtins.int
-    """The row's number."""
+    """The number of the row."""
     reason: _error_reason_pb2.ErrorReason.ValueType
-    """Why: INVALID_FIELD, USER_ALREADY_EXISTS (its username is another user's), or USER_DELETED (with UPDATE)."""
+    """The reason: INVALID_FIELD, USER_ALREADY_EXISTS (the username belongs to another user), or USER_DELETED (with
+    UPDATE).
+    """
     field: _builtins.str
-    """The path of the field that is wrong, for example `profile.bio`; empty if it is none in particular."""
+    """The path of the invalid field, for example `profile.bio`. Empty if the failure does not concern a single field."""
     message: _builtins.str
-    """What is wrong, for people."""
+    """A description of the failure for people to read."""
     def __init__(
         self,
         *,

@@ -27,11 +27,11 @@ class _UserState:
 class _UserStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UserState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     USER_STATE_UNSPECIFIED: _UserState.ValueType  # 0
-    """Never sent."""
+    """The server never sends this value."""
     USER_STATE_ACTIVE: _UserState.ValueType  # 1
-    """It can."""
+    """The user can sign in and place orders."""
     USER_STATE_INACTIVE: _UserState.ValueType  # 2
-    """Switched off by DeactivateUser."""
+    """Deactivated by DeactivateUser."""
     USER_STATE_DELETED: _UserState.ValueType  # 3
     """Soft-deleted by DeleteUser."""
 
@@ -39,11 +39,11 @@ class UserState(_UserState, metaclass=_UserStateEnumTypeWrapper):
     """Whether a user can sign in and place orders."""
 
 USER_STATE_UNSPECIFIED: UserState.ValueType  # 0
-"""Never sent."""
+"""The server never sends this value."""
 USER_STATE_ACTIVE: UserState.ValueType  # 1
-"""It can."""
+"""The user can sign in and place orders."""
 USER_STATE_INACTIVE: UserState.ValueType  # 2
-"""Switched off by DeactivateUser."""
+"""Deactivated by DeactivateUser."""
 USER_STATE_DELETED: UserState.ValueType  # 3
 """Soft-deleted by DeleteUser."""
 Global___UserState: _TypeAlias = UserState  # noqa: Y015
@@ -55,52 +55,52 @@ class _UserEventType:
 class _UserEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UserEventType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     USER_EVENT_TYPE_UNSPECIFIED: _UserEventType.ValueType  # 0
-    """Something that the server which answers does not know yet: a newer one recorded it."""
+    """A type that this server does not know, because a newer server recorded the event."""
     USER_EVENT_TYPE_CREATED: _UserEventType.ValueType  # 1
-    """By CreateUser."""
+    """The user was created by CreateUser."""
     USER_EVENT_TYPE_UPDATED: _UserEventType.ValueType  # 2
-    """By UpdateUser."""
+    """The user was changed by UpdateUser."""
     USER_EVENT_TYPE_DEACTIVATED: _UserEventType.ValueType  # 3
-    """By DeactivateUser."""
+    """The user was deactivated by DeactivateUser."""
     USER_EVENT_TYPE_REACTIVATED: _UserEventType.ValueType  # 4
-    """By ReactivateUser."""
+    """The user was reactivated by ReactivateUser."""
     USER_EVENT_TYPE_DELETED: _UserEventType.ValueType  # 5
-    """By DeleteUser."""
+    """The user was deleted by DeleteUser."""
     USER_EVENT_TYPE_UNDELETED: _UserEventType.ValueType  # 6
-    """By UndeleteUser."""
+    """The user was restored by UndeleteUser."""
     USER_EVENT_TYPE_PASSWORD_CHANGED: _UserEventType.ValueType  # 7
-    """By SetPassword."""
+    """The password was replaced by SetPassword."""
     USER_EVENT_TYPE_PURGED: _UserEventType.ValueType  # 8
-    """By PurgeUser. It is the last event of the user, and the only one that is kept."""
+    """The user was erased by PurgeUser. This is the user's last event, and the only one that is not erased with the user."""
 
 class UserEventType(_UserEventType, metaclass=_UserEventTypeEnumTypeWrapper):
-    """What happened to a user."""
+    """The type of a user event."""
 
 USER_EVENT_TYPE_UNSPECIFIED: UserEventType.ValueType  # 0
-"""Something that the server which answers does not know yet: a newer one recorded it."""
+"""A type that this server does not know, because a newer server recorded the event."""
 USER_EVENT_TYPE_CREATED: UserEventType.ValueType  # 1
-"""By CreateUser."""
+"""The user was created by CreateUser."""
 USER_EVENT_TYPE_UPDATED: UserEventType.ValueType  # 2
-"""By UpdateUser."""
+"""The user was changed by UpdateUser."""
 USER_EVENT_TYPE_DEACTIVATED: UserEventType.ValueType  # 3
-"""By DeactivateUser."""
+"""The user was deactivated by DeactivateUser."""
 USER_EVENT_TYPE_REACTIVATED: UserEventType.ValueType  # 4
-"""By ReactivateUser."""
+"""The user was reactivated by ReactivateUser."""
 USER_EVENT_TYPE_DELETED: UserEventType.ValueType  # 5
-"""By DeleteUser."""
+"""The user was deleted by DeleteUser."""
 USER_EVENT_TYPE_UNDELETED: UserEventType.ValueType  # 6
-"""By UndeleteUser."""
+"""The user was restored by UndeleteUser."""
 USER_EVENT_TYPE_PASSWORD_CHANGED: UserEventType.ValueType  # 7
-"""By SetPassword."""
+"""The password was replaced by SetPassword."""
 USER_EVENT_TYPE_PURGED: UserEventType.ValueType  # 8
-"""By PurgeUser. It is the last event of the user, and the only one that is kept."""
+"""The user was erased by PurgeUser. This is the user's last event, and the only one that is not erased with the user."""
 Global___UserEventType: _TypeAlias = UserEventType  # noqa: Y015
 
 @_typing.final
 class User(_message.Message):
     """A person or system that can sign in and place orders.
 
-    Its password is never part of it. Field rules also hold in updates, for the fields that the update sets.
+    Never contains the user's password. Field rules also apply to updates, for the fields that the update sets.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -118,22 +118,22 @@ class User(_message.Message):
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     PURGE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """UUID (version 7), made by the server."""
+    """UUID (version 7), assigned by the server."""
     email: _builtins.str
-    """Unique among all users whatever its case, also among deleted ones. At most 254 characters. Kept as written."""
+    """Unique among all users, including deleted ones; case is ignored. At most 254 characters. Stored in the given case."""
     username: _builtins.str
-    """Unique among all users, also among deleted ones. 3 to 50 of `a-z 0-9 _ . -`."""
+    """Unique among all users, including deleted ones. 3 to 50 characters out of `a-z`, `0-9`, `_`, `.` and `-`."""
     full_name: _builtins.str
-    """At most 200 characters on one line. May be empty."""
+    """At most 200 characters on one line. Can be empty."""
     state: Global___UserState.ValueType
-    """Changed by DeactivateUser, ReactivateUser, DeleteUser and UndeleteUser only."""
+    """Changed only by DeactivateUser, ReactivateUser, DeleteUser and UndeleteUser."""
     superuser: _builtins.bool
-    """Whether the user may do everything. These services only keep it; callers decide what it allows."""
+    """Whether the user has all permissions. These services only store this flag; callers decide what it permits."""
     etag: _builtins.str
-    """Changes with every change of the user. In UpdateUser: refuse the update if the user has changed since."""
+    """Changes whenever the user changes. If set in UpdateUser, the update fails if the user has changed since."""
     @_builtins.property
     def profile(self) -> Global___UserProfile:
-        """What the user says about itself."""
+        """The information that the user gives about itself."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -145,11 +145,11 @@ class User(_message.Message):
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
-        """When the user was deleted; only set while it is."""
+        """When the user was deleted. Set only in state DELETED."""
 
     @_builtins.property
     def purge_time(self) -> _timestamp_pb2.Timestamp:
-        """When the deleted user may be erased for good; until then UndeleteUser brings it back."""
+        """When the deleted user may be erased permanently. Until then, UndeleteUser restores the user."""
 
     def __init__(
         self,
@@ -177,16 +177,16 @@ Global___User: _TypeAlias = User  # noqa: Y015
 
 @_typing.final
 class UserProfile(_message.Message):
-    """What a user says about itself."""
+    """The information that a user gives about itself."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BIO_FIELD_NUMBER: _builtins.int
     AVATAR_URL_FIELD_NUMBER: _builtins.int
     bio: _builtins.str
-    """At most 1000 characters; may have several lines."""
+    """At most 1000 characters. Can have several lines."""
     avatar_url: _builtins.str
-    """URL of a picture."""
+    """The URL of a picture."""
     def __init__(
         self,
         *,
@@ -203,7 +203,7 @@ Global___UserProfile: _TypeAlias = UserProfile  # noqa: Y015
 
 @_typing.final
 class UserEvent(_message.Message):
-    """One thing that happened to a user."""
+    """An event of a user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -218,16 +218,16 @@ class UserEvent(_message.Message):
     user_id: _builtins.str
     """The user."""
     type: Global___UserEventType.ValueType
-    """What happened."""
+    """The type of the event."""
     actor: _builtins.str
-    """Who did it: the caller's identity, or `anonymous`."""
+    """The identity of the caller that caused the event, or `anonymous`."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it happened."""
+        """When the event happened."""
 
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
-        """What changed; empty for CREATED."""
+        """The changed fields. Empty for CREATED."""
 
     def __init__(
         self,
@@ -249,7 +249,7 @@ Global___UserEvent: _TypeAlias = UserEvent  # noqa: Y015
 
 @_typing.final
 class FieldChange(_message.Message):
-    """A field of a user that changed."""
+    """A changed field of a user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -257,11 +257,13 @@ class FieldChange(_message.Message):
     OLD_VALUE_FIELD_NUMBER: _builtins.int
     NEW_VALUE_FIELD_NUMBER: _builtins.int
     field: _builtins.str
-    """The field's path in the resource, for example `state`."""
+    """The path of the field in the resource, for example `state`."""
     old_value: _builtins.str
-    """Its value before, as text; empty for personal fields, which are only named."""
+    """The previous value as text. Empty for personal fields: the event names these fields but does not record their
+    values.
+    """
     new_value: _builtins.str
-    """Its value after, likewise."""
+    """The new value, in the same form as `old_value`."""
     def __init__(
         self,
         *,

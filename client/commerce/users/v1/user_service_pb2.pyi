@@ -33,30 +33,30 @@ class _ListUsersOrderBy:
 class _ListUsersOrderByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ListUsersOrderBy.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     LIST_USERS_ORDER_BY_UNSPECIFIED: _ListUsersOrderBy.ValueType  # 0
-    """NEWEST."""
+    """Means NEWEST."""
     LIST_USERS_ORDER_BY_NEWEST: _ListUsersOrderBy.ValueType  # 1
-    """Last created first."""
+    """Newest first, by creation time."""
     LIST_USERS_ORDER_BY_OLDEST: _ListUsersOrderBy.ValueType  # 2
-    """First created first."""
+    """Oldest first, by creation time."""
     LIST_USERS_ORDER_BY_USERNAME: _ListUsersOrderBy.ValueType  # 3
-    """By username, in byte order. A user renamed between two pages can be on both or on none."""
+    """By username, in byte order. A user that is renamed between two pages can appear on both or on neither."""
 
 class ListUsersOrderBy(_ListUsersOrderBy, metaclass=_ListUsersOrderByEnumTypeWrapper):
-    """The order of ListUsers."""
+    """The sort order of ListUsers."""
 
 LIST_USERS_ORDER_BY_UNSPECIFIED: ListUsersOrderBy.ValueType  # 0
-"""NEWEST."""
+"""Means NEWEST."""
 LIST_USERS_ORDER_BY_NEWEST: ListUsersOrderBy.ValueType  # 1
-"""Last created first."""
+"""Newest first, by creation time."""
 LIST_USERS_ORDER_BY_OLDEST: ListUsersOrderBy.ValueType  # 2
-"""First created first."""
+"""Oldest first, by creation time."""
 LIST_USERS_ORDER_BY_USERNAME: ListUsersOrderBy.ValueType  # 3
-"""By username, in byte order. A user renamed between two pages can be on both or on none."""
+"""By username, in byte order. A user that is renamed between two pages can appear on both or on neither."""
 Global___ListUsersOrderBy: _TypeAlias = ListUsersOrderBy  # noqa: Y015
 
 @_typing.final
 class CreateUserRequest(_message.Message):
-    """Request of CreateUser."""
+    """Request message for CreateUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -66,14 +66,18 @@ class CreateUserRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     WELCOME_CREDIT_FIELD_NUMBER: _builtins.int
     password: _builtins.str
-    """The user's password. 8 to 128 characters. Kept only as an argon2id hash."""
+    """The password of the user: 8 to 128 characters. The server stores only its argon2id hash."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     @_builtins.property
     def user(self) -> _user_pb2.User:
-        """The user to create: `email` and `username` must be set."""
+        """The user to create. `email` and `username` are required."""
 
     @_builtins.property
     def welcome_credit(self) -> _money_pb2.Money:
@@ -98,14 +102,14 @@ Global___CreateUserRequest: _TypeAlias = CreateUserRequest  # noqa: Y015
 
 @_typing.final
 class CreateUserResponse(_message.Message):
-    """Response of CreateUser."""
+    """Response message for CreateUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> _user_pb2.User:
-        """The user created."""
+        """The new user."""
 
     def __init__(
         self,
@@ -122,7 +126,7 @@ Global___CreateUserResponse: _TypeAlias = CreateUserResponse  # noqa: Y015
 
 @_typing.final
 class GetUserRequest(_message.Message):
-    """Request of GetUser."""
+    """Request message for GetUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -130,11 +134,11 @@ class GetUserRequest(_message.Message):
     EMAIL_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """By id."""
+    """The id."""
     email: _builtins.str
-    """By e-mail, whatever its case."""
+    """The email address; case is ignored."""
     username: _builtins.str
-    """By username."""
+    """The username."""
     def __init__(
         self,
         *,
@@ -154,7 +158,7 @@ Global___GetUserRequest: _TypeAlias = GetUserRequest  # noqa: Y015
 
 @_typing.final
 class GetUserResponse(_message.Message):
-    """Response of GetUser."""
+    """Response message for GetUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -178,14 +182,14 @@ Global___GetUserResponse: _TypeAlias = GetUserResponse  # noqa: Y015
 
 @_typing.final
 class BatchGetUsersRequest(_message.Message):
-    """Request of BatchGetUsers."""
+    """Request message for BatchGetUsers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The users' ids; one may be named twice."""
+        """The ids of the users. An id can occur more than once."""
 
     def __init__(
         self,
@@ -202,14 +206,14 @@ Global___BatchGetUsersRequest: _TypeAlias = BatchGetUsersRequest  # noqa: Y015
 
 @_typing.final
 class BatchGetUsersResponse(_message.Message):
-    """Response of BatchGetUsers."""
+    """Response message for BatchGetUsers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[_user_pb2.User]:
-        """One user for each id, in the order of the ids."""
+        """One user for each id, in the same order."""
 
     def __init__(
         self,
@@ -226,7 +230,7 @@ Global___BatchGetUsersResponse: _TypeAlias = BatchGetUsersResponse  # noqa: Y015
 
 @_typing.final
 class ListUsersRequest(_message.Message):
-    """Request of ListUsers. Filters that are set must all hold."""
+    """Request message for ListUsers. A result matches all filters that are set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -239,24 +243,26 @@ class ListUsersRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     superuser: _builtins.bool
-    """Only superusers, or only others."""
+    """If true, return only superusers. If false, return only users that are not superusers."""
     show_deleted: _builtins.bool
-    """Deleted users too, where `states` is empty."""
+    """Also return deleted users if `states` is empty."""
     order_by: Global___ListUsersOrderBy.ValueType
-    """Unspecified means NEWEST."""
+    """The sort order. Unspecified means NEWEST."""
     page_size: _builtins.int
-    """At most this many users; 0 means 50, and more than 1000 means 1000."""
+    """The maximum number of users in a page. 0 means 50; values above 1000 mean 1000."""
     page_token: _builtins.str
-    """`next_page_token` of the response before; every other argument but `page_size` must be the same as there."""
+    """The `next_page_token` of the previous response. All fields other than `page_size` must be the same as in the
+    previous request.
+    """
     include_total_size: _builtins.bool
-    """Fill `total_size`, which costs a count."""
+    """Fill `total_size` in the response, which requires counting all matches."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_user_pb2.UserState.ValueType]:
-        """Only users in one of these states; empty means any but DELETED."""
+        """Return only users in one of these states. Empty means any state except DELETED."""
 
     @_builtins.property
     def create_time(self) -> _interval_pb2.Interval:
-        """Only users created at or after the start and before the end; either may be left out."""
+        """Return only users created at or after the start and before the end of this interval. Both bounds are optional."""
 
     def __init__(
         self,
@@ -282,7 +288,7 @@ Global___ListUsersRequest: _TypeAlias = ListUsersRequest  # noqa: Y015
 
 @_typing.final
 class ListUsersResponse(_message.Message):
-    """Response of ListUsers."""
+    """Response message for ListUsers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -290,12 +296,12 @@ class ListUsersResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Opaque; empty on the last page, and only there."""
+    """The token of the next page. Empty on the last page, and only there. Callers must not interpret it."""
     total_size: _builtins.int
-    """How many users match in all; filled only when `include_total_size` was set."""
+    """The number of matching users. Set only if `include_total_size` was set."""
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[_user_pb2.User]:
-        """The page. It can be shorter than asked for before the last one."""
+        """The resources of this page. A page before the last one can be shorter than `page_size`."""
 
     def __init__(
         self,
@@ -314,7 +320,7 @@ Global___ListUsersResponse: _TypeAlias = ListUsersResponse  # noqa: Y015
 
 @_typing.final
 class SearchUsersRequest(_message.Message):
-    """Request of SearchUsers."""
+    """Request message for SearchUsers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -324,15 +330,17 @@ class SearchUsersRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     query: _builtins.str
-    """The words to find, in 1 to 200 characters on one line."""
+    """The words to search for: 1 to 200 characters on one line."""
     show_deleted: _builtins.bool
-    """Deleted users too."""
+    """Also return deleted users."""
     page_size: _builtins.int
-    """At most this many users; 0 means 50, and more than 1000 means 1000."""
+    """The maximum number of users in a page. 0 means 50; values above 1000 mean 1000."""
     page_token: _builtins.str
-    """`next_page_token` of the response before; every other argument but `page_size` must be the same as there."""
+    """The `next_page_token` of the previous response. All fields other than `page_size` must be the same as in the
+    previous request.
+    """
     include_total_size: _builtins.bool
-    """Fill `total_size`."""
+    """Fill `total_size` in the response."""
     def __init__(
         self,
         *,
@@ -352,7 +360,7 @@ Global___SearchUsersRequest: _TypeAlias = SearchUsersRequest  # noqa: Y015
 
 @_typing.final
 class SearchUsersResponse(_message.Message):
-    """Response of SearchUsers."""
+    """Response message for SearchUsers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -361,14 +369,14 @@ class SearchUsersResponse(_message.Message):
     TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Opaque; empty on the last page, and only there."""
+    """The token of the next page. Empty on the last page, and only there. Callers must not interpret it."""
     total_size: _builtins.int
-    """How many users match in all, but at most 10 000; filled only when `include_total_size` was set."""
+    """The number of matching users, but at most 10 000. Set only if `include_total_size` was set."""
     truncated: _builtins.bool
-    """More users match than are ranked: a further word would find better ones."""
+    """Whether more users match than are ranked. If so, add a word to the query to find better matches."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserSearchResult]:
-        """The page, best match first."""
+        """The users of this page, best match first."""
 
     def __init__(
         self,
@@ -388,14 +396,14 @@ Global___SearchUsersResponse: _TypeAlias = SearchUsersResponse  # noqa: Y015
 
 @_typing.final
 class UserSearchResult(_message.Message):
-    """A user that a search found."""
+    """A user that matches a search."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
     RANK_FIELD_NUMBER: _builtins.int
     rank: _builtins.float
-    """How well it matches; higher is better. It says nothing beside another search's."""
+    """How well the user matches; higher is better. Ranks of different searches cannot be compared."""
     @_builtins.property
     def user(self) -> _user_pb2.User:
         """The user."""
@@ -416,7 +424,7 @@ Global___UserSearchResult: _TypeAlias = UserSearchResult  # noqa: Y015
 
 @_typing.final
 class UpdateUserRequest(_message.Message):
-    """Request of UpdateUser."""
+    """Request message for UpdateUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -425,17 +433,22 @@ class UpdateUserRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     @_builtins.property
     def user(self) -> _user_pb2.User:
-        """The user to change, named by its `id`, with the new values. Its `etag`, if set, must be the current one."""
+        """The user to update, identified by its `id`, with the new values. If its `etag` is set, it must be the current one."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to change: email, username, full_name, superuser, profile, profile.bio, profile.avatar_url. Absent means those that are set in `user`, and `*` means all
-        of them: a field that is not set is emptied.
+        """The fields to update: email, username, full_name, superuser, profile, profile.bio, profile.avatar_url. If absent,
+        the fields that are set in `user` are updated. `*` means all of these fields, and clears those that are not set in
+        `user`.
         """
 
     def __init__(
@@ -456,14 +469,14 @@ Global___UpdateUserRequest: _TypeAlias = UpdateUserRequest  # noqa: Y015
 
 @_typing.final
 class UpdateUserResponse(_message.Message):
-    """Response of UpdateUser."""
+    """Response message for UpdateUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> _user_pb2.User:
-        """The user as it is now."""
+        """The user after the call."""
 
     def __init__(
         self,
@@ -480,7 +493,7 @@ Global___UpdateUserResponse: _TypeAlias = UpdateUserResponse  # noqa: Y015
 
 @_typing.final
 class DeactivateUserRequest(_message.Message):
-    """Request of DeactivateUser."""
+    """Request message for DeactivateUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -489,13 +502,17 @@ class DeactivateUserRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The user's id."""
+    """The id of the user."""
     etag: _builtins.str
-    """If set, the call fails unless the user's etag is still this one."""
+    """If set, the call fails unless this is the current etag of the user."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     def __init__(
         self,
         *,
@@ -514,14 +531,14 @@ Global___DeactivateUserRequest: _TypeAlias = DeactivateUserRequest  # noqa: Y015
 
 @_typing.final
 class DeactivateUserResponse(_message.Message):
-    """Response of DeactivateUser."""
+    """Response message for DeactivateUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> _user_pb2.User:
-        """The user as it is now."""
+        """The user after the call."""
 
     def __init__(
         self,
@@ -538,7 +555,7 @@ Global___DeactivateUserResponse: _TypeAlias = DeactivateUserResponse  # noqa: Y0
 
 @_typing.final
 class ReactivateUserRequest(_message.Message):
-    """Request of ReactivateUser."""
+    """Request message for ReactivateUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -547,13 +564,17 @@ class ReactivateUserRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The user's id."""
+    """The id of the user."""
     etag: _builtins.str
-    """If set, the call fails unless the user's etag is still this one."""
+    """If set, the call fails unless this is the current etag of the user."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     def __init__(
         self,
         *,
@@ -572,14 +593,14 @@ Global___ReactivateUserRequest: _TypeAlias = ReactivateUserRequest  # noqa: Y015
 
 @_typing.final
 class ReactivateUserResponse(_message.Message):
-    """Response of ReactivateUser."""
+    """Response message for ReactivateUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> _user_pb2.User:
-        """The user as it is now."""
+        """The user after the call."""
 
     def __init__(
         self,
@@ -596,7 +617,7 @@ Global___ReactivateUserResponse: _TypeAlias = ReactivateUserResponse  # noqa: Y0
 
 @_typing.final
 class DeleteUserRequest(_message.Message):
-    """Request of DeleteUser."""
+    """Request message for DeleteUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -605,13 +626,17 @@ class DeleteUserRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The user's id."""
+    """The id of the user."""
     etag: _builtins.str
-    """If set, the call fails unless the user's etag is still this one."""
+    """If set, the call fails unless this is the current etag of the user."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     def __init__(
         self,
         *,
@@ -630,14 +655,14 @@ Global___DeleteUserRequest: _TypeAlias = DeleteUserRequest  # noqa: Y015
 
 @_typing.final
 class DeleteUserResponse(_message.Message):
-    """Response of DeleteUser."""
+    """Response message for DeleteUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> _user_pb2.User:
-        """The user as it is now."""
+        """The user after the call."""
 
     def __init__(
         self,
@@ -654,7 +679,7 @@ Global___DeleteUserResponse: _TypeAlias = DeleteUserResponse  # noqa: Y015
 
 @_typing.final
 class UndeleteUserRequest(_message.Message):
-    """Request of UndeleteUser."""
+    """Request message for UndeleteUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -663,13 +688,17 @@ class UndeleteUserRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The user's id."""
+    """The id of the user."""
     etag: _builtins.str
-    """If set, the call fails unless the user's etag is still this one."""
+    """If set, the call fails unless this is the current etag of the user."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     def __init__(
         self,
         *,
@@ -688,14 +717,14 @@ Global___UndeleteUserRequest: _TypeAlias = UndeleteUserRequest  # noqa: Y015
 
 @_typing.final
 class UndeleteUserResponse(_message.Message):
-    """Response of UndeleteUser."""
+    """Response message for UndeleteUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> _user_pb2.User:
-        """The user as it is now."""
+        """The user after the call."""
 
     def __init__(
         self,
@@ -712,7 +741,7 @@ Global___UndeleteUserResponse: _TypeAlias = UndeleteUserResponse  # noqa: Y015
 
 @_typing.final
 class SetPasswordRequest(_message.Message):
-    """Request of SetPassword."""
+    """Request message for SetPassword."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -722,15 +751,19 @@ class SetPasswordRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The user's id."""
+    """The id of the user."""
     password: _builtins.str
-    """The new password. 8 to 128 characters. Kept only as an argon2id hash."""
+    """The new password: 8 to 128 characters. The server stores only its argon2id hash."""
     etag: _builtins.str
-    """If set, the call fails unless the user's etag is still this one."""
+    """If set, the call fails unless this is the current etag of the user."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     def __init__(
         self,
         *,
@@ -750,14 +783,14 @@ Global___SetPasswordRequest: _TypeAlias = SetPasswordRequest  # noqa: Y015
 
 @_typing.final
 class SetPasswordResponse(_message.Message):
-    """Response of SetPassword."""
+    """Response message for SetPassword."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> _user_pb2.User:
-        """The user as it is now."""
+        """The user after the call."""
 
     def __init__(
         self,
@@ -774,7 +807,7 @@ Global___SetPasswordResponse: _TypeAlias = SetPasswordResponse  # noqa: Y015
 
 @_typing.final
 class VerifyPasswordRequest(_message.Message):
-    """Request of VerifyPassword."""
+    """Request message for VerifyPassword."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -782,11 +815,11 @@ class VerifyPasswordRequest(_message.Message):
     USERNAME_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
     email: _builtins.str
-    """By e-mail, whatever its case."""
+    """The email address; case is ignored."""
     username: _builtins.str
-    """By username."""
+    """The username."""
     password: _builtins.str
-    """The password to check, at most 128 characters."""
+    """The password to verify: at most 128 characters."""
     def __init__(
         self,
         *,
@@ -806,14 +839,14 @@ Global___VerifyPasswordRequest: _TypeAlias = VerifyPasswordRequest  # noqa: Y015
 
 @_typing.final
 class VerifyPasswordResponse(_message.Message):
-    """Response of VerifyPassword."""
+    """Response message for VerifyPassword."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> _user_pb2.User:
-        """The user whose password it is."""
+        """The user who has this login and password."""
 
     def __init__(
         self,
@@ -830,7 +863,7 @@ Global___VerifyPasswordResponse: _TypeAlias = VerifyPasswordResponse  # noqa: Y0
 
 @_typing.final
 class ImportUsersRequest(_message.Message):
-    """One message of ImportUsers."""
+    """A message of the request stream of ImportUsers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -838,12 +871,12 @@ class ImportUsersRequest(_message.Message):
     ROW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config(self) -> _user_import_pb2.UserImportConfig:
-        """How to import."""
+        """The configuration of the import."""
 
     @_builtins.property
     def row(self) -> _user_import_pb2.UserImportRow:
-        """A user to import. Its rules are checked, but row by row and by the method itself: checked here, with the message,
-        one bad row would end the call for all others.
+        """A user to import. ImportUsers itself checks the rules of each row: if they were checked together with this
+        message, one invalid row would end the call and stop the import of all other rows.
         """
 
     def __init__(
@@ -864,7 +897,7 @@ Global___ImportUsersRequest: _TypeAlias = ImportUsersRequest  # noqa: Y015
 
 @_typing.final
 class ImportUsersResponse(_message.Message):
-    """Response of ImportUsers."""
+    """Response message for ImportUsers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -875,18 +908,20 @@ class ImportUsersResponse(_message.Message):
     FAILURES_FIELD_NUMBER: _builtins.int
     LAST_COMMITTED_ROW_FIELD_NUMBER: _builtins.int
     created_count: _builtins.int
-    """Users created."""
+    """The number of created users."""
     updated_count: _builtins.int
-    """Users that changed."""
+    """The number of updated users."""
     skipped_count: _builtins.int
-    """Rows for which nothing was to do: their user exists, with SKIP, or is already as they say, with UPDATE."""
+    """The number of rows that required no change: with SKIP, the user exists; with UPDATE, the user already has the
+    values of the row.
+    """
     failure_count: _builtins.int
-    """Rows that were not imported."""
+    """The number of rows that were not imported."""
     last_committed_row: _builtins.int
-    """The number of the last row; one less than `first_row_number` if there was none."""
+    """The number of the last row, or `first_row_number` minus one if there were no rows."""
     @_builtins.property
     def failures(self) -> _containers.RepeatedCompositeFieldContainer[_user_import_pb2.UserImportFailure]:
-        """The first 1000 of these, by row number."""
+        """The first 1000 rows that were not imported, by row number."""
 
     def __init__(
         self,
@@ -908,7 +943,7 @@ Global___ImportUsersResponse: _TypeAlias = ImportUsersResponse  # noqa: Y015
 
 @_typing.final
 class ExportUsersRequest(_message.Message):
-    """Request of ExportUsers. Filters that are set must all hold."""
+    """Request message for ExportUsers. A result matches all filters that are set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -917,16 +952,16 @@ class ExportUsersRequest(_message.Message):
     SUPERUSER_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
     superuser: _builtins.bool
-    """Only superusers, or only others."""
+    """If true, return only superusers. If false, return only users that are not superusers."""
     show_deleted: _builtins.bool
-    """Deleted users too, where `states` is empty."""
+    """Also return deleted users if `states` is empty."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_user_pb2.UserState.ValueType]:
-        """Only users in one of these states; empty means any but DELETED."""
+        """Return only users in one of these states. Empty means any state except DELETED."""
 
     @_builtins.property
     def create_time(self) -> _interval_pb2.Interval:
-        """Only users created at or after the start and before the end; either may be left out."""
+        """Return only users created at or after the start and before the end of this interval. Both bounds are optional."""
 
     def __init__(
         self,
@@ -948,14 +983,16 @@ Global___ExportUsersRequest: _TypeAlias = ExportUsersRequest  # noqa: Y015
 
 @_typing.final
 class ExportUsersResponse(_message.Message):
-    """One message of ExportUsers."""
+    """A message of the response stream of ExportUsers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[_user_pb2.User]:
-        """The next users, one or more: a message for each would cost more than the users."""
+        """The next users, one or more. They are grouped, because a message for each user would cost more than the user
+        itself.
+        """
 
     def __init__(
         self,
@@ -972,13 +1009,13 @@ Global___ExportUsersResponse: _TypeAlias = ExportUsersResponse  # noqa: Y015
 
 @_typing.final
 class GetCreditBalanceRequest(_message.Message):
-    """Request of GetCreditBalance."""
+    """Request message for GetCreditBalance."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """The user's id."""
+    """The id of the user."""
     def __init__(
         self,
         *,
@@ -994,14 +1031,14 @@ Global___GetCreditBalanceRequest: _TypeAlias = GetCreditBalanceRequest  # noqa: 
 
 @_typing.final
 class GetCreditBalanceResponse(_message.Message):
-    """Response of GetCreditBalance."""
+    """Response message for GetCreditBalance."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BALANCES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def balances(self) -> _containers.RepeatedCompositeFieldContainer[_credit_pb2.CreditBalance]:
-        """By currency code."""
+        """The balances, sorted by currency code."""
 
     def __init__(
         self,
@@ -1018,7 +1055,7 @@ Global___GetCreditBalanceResponse: _TypeAlias = GetCreditBalanceResponse  # noqa
 
 @_typing.final
 class GrantCreditRequest(_message.Message):
-    """Request of GrantCredit."""
+    """Request message for GrantCredit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1028,16 +1065,20 @@ class GrantCreditRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """The user's id."""
+    """The id of the user."""
     description: _builtins.str
-    """What for, in at most 200 characters on one line."""
+    """A description: at most 200 characters on one line."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """How much; more than zero."""
+        """The amount. Must be greater than zero."""
 
     def __init__(
         self,
@@ -1058,17 +1099,17 @@ Global___GrantCreditRequest: _TypeAlias = GrantCreditRequest  # noqa: Y015
 
 @_typing.final
 class GrantCreditResponse(_message.Message):
-    """Response of GrantCredit."""
+    """Response message for GrantCredit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BALANCE_FIELD_NUMBER: _builtins.int
     TRANSACTION_ID_FIELD_NUMBER: _builtins.int
     transaction_id: _builtins.str
-    """What the new entries have in common."""
+    """The `transaction_id` of the new ledger entries."""
     @_builtins.property
     def balance(self) -> _credit_pb2.CreditBalance:
-        """The user's credit in this currency as it is now."""
+        """The user's balance in this currency after the call."""
 
     def __init__(
         self,
@@ -1086,7 +1127,7 @@ Global___GrantCreditResponse: _TypeAlias = GrantCreditResponse  # noqa: Y015
 
 @_typing.final
 class TransferCreditRequest(_message.Message):
-    """Request of TransferCredit."""
+    """Request message for TransferCredit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1097,18 +1138,22 @@ class TransferCreditRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     from_user_id: _builtins.str
-    """The giving user's id."""
+    """The id of the user to transfer from."""
     to_user_id: _builtins.str
-    """The receiving user's id."""
+    """The id of the user to transfer to."""
     description: _builtins.str
-    """What for, in at most 200 characters on one line."""
+    """A description: at most 200 characters on one line."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """How much; more than zero."""
+        """The amount. Must be greater than zero."""
 
     def __init__(
         self,
@@ -1130,7 +1175,7 @@ Global___TransferCreditRequest: _TypeAlias = TransferCreditRequest  # noqa: Y015
 
 @_typing.final
 class TransferCreditResponse(_message.Message):
-    """Response of TransferCredit."""
+    """Response message for TransferCredit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1138,14 +1183,14 @@ class TransferCreditResponse(_message.Message):
     TO_BALANCE_FIELD_NUMBER: _builtins.int
     TRANSACTION_ID_FIELD_NUMBER: _builtins.int
     transaction_id: _builtins.str
-    """What the new entries have in common."""
+    """The `transaction_id` of the new ledger entries."""
     @_builtins.property
     def from_balance(self) -> _credit_pb2.CreditBalance:
-        """The giving user's credit in this currency as it is now."""
+        """The balance of `from_user_id` in this currency after the call."""
 
     @_builtins.property
     def to_balance(self) -> _credit_pb2.CreditBalance:
-        """The receiving user's."""
+        """The balance of `to_user_id` in this currency after the call."""
 
     def __init__(
         self,
@@ -1164,7 +1209,7 @@ Global___TransferCreditResponse: _TypeAlias = TransferCreditResponse  # noqa: Y0
 
 @_typing.final
 class ListCreditEntriesRequest(_message.Message):
-    """Request of ListCreditEntries."""
+    """Request message for ListCreditEntries."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1174,15 +1219,17 @@ class ListCreditEntriesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """The user's id."""
+    """The id of the user."""
     currency_code: _builtins.str
-    """Only entries in this currency."""
+    """Return only entries in this currency."""
     page_size: _builtins.int
-    """At most this many entries; 0 means 50, and more than 1000 means 1000."""
+    """The maximum number of entries in a page. 0 means 50; values above 1000 mean 1000."""
     page_token: _builtins.str
-    """`next_page_token` of the response before; every other argument but `page_size` must be the same as there."""
+    """The `next_page_token` of the previous response. All fields other than `page_size` must be the same as in the
+    previous request.
+    """
     include_total_size: _builtins.bool
-    """Fill `total_size`, which costs a count."""
+    """Fill `total_size` in the response, which requires counting all matches."""
     def __init__(
         self,
         *,
@@ -1202,7 +1249,7 @@ Global___ListCreditEntriesRequest: _TypeAlias = ListCreditEntriesRequest  # noqa
 
 @_typing.final
 class ListCreditEntriesResponse(_message.Message):
-    """Response of ListCreditEntries."""
+    """Response message for ListCreditEntries."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1210,12 +1257,12 @@ class ListCreditEntriesResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Opaque; empty on the last page, and only there."""
+    """The token of the next page. Empty on the last page, and only there. Callers must not interpret it."""
     total_size: _builtins.int
-    """How many entries match in all; filled only when `include_total_size` was set."""
+    """The number of matching entries. Set only if `include_total_size` was set."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_credit_pb2.CreditEntry]:
-        """The page, last made first."""
+        """The entries of this page, newest first."""
 
     def __init__(
         self,
@@ -1234,7 +1281,7 @@ Global___ListCreditEntriesResponse: _TypeAlias = ListCreditEntriesResponse  # no
 
 @_typing.final
 class PurgeUserRequest(_message.Message):
-    """Request of PurgeUser."""
+    """Request message for PurgeUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1244,15 +1291,19 @@ class PurgeUserRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The user's id."""
+    """The id of the user."""
     force: _builtins.bool
-    """Also with open orders and credit."""
+    """Erase the user even if it has open orders or credit."""
     etag: _builtins.str
-    """If set, the call fails unless the user's etag is still this one."""
+    """If set, the call fails unless this is the current etag of the user."""
     request_id: _builtins.str
-    """UUID that makes the call safe to repeat for 24 hours: the same id and body give the first response again."""
+    """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
+    again.
+    """
     validate_only: _builtins.bool
-    """Check everything and answer as if done, but write nothing. Identifiers in the answer are not kept."""
+    """Run all checks and return the response that the call would have, but write nothing. Identifiers in this response
+    are not reserved.
+    """
     def __init__(
         self,
         *,
@@ -1272,13 +1323,13 @@ Global___PurgeUserRequest: _TypeAlias = PurgeUserRequest  # noqa: Y015
 
 @_typing.final
 class PurgeUserResponse(_message.Message):
-    """Response of PurgeUser."""
+    """Response message for PurgeUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PURGED_ORDER_COUNT_FIELD_NUMBER: _builtins.int
     purged_order_count: _builtins.int
-    """How many orders were erased with the user."""
+    """The number of orders that were erased with the user."""
     def __init__(
         self,
         *,
@@ -1294,7 +1345,7 @@ Global___PurgeUserResponse: _TypeAlias = PurgeUserResponse  # noqa: Y015
 
 @_typing.final
 class WatchUsersRequest(_message.Message):
-    """Request of WatchUsers. Filters that are set must all hold."""
+    """Request message for WatchUsers. A result matches all filters that are set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1304,18 +1355,18 @@ class WatchUsersRequest(_message.Message):
     USER_IDS_FIELD_NUMBER: _builtins.int
     TYPES_FIELD_NUMBER: _builtins.int
     now: _builtins.bool
-    """With what is committed from now on; in the moment of the call, some events just before it can come too."""
+    """With the events committed from now on. Some events committed just before the call can be included."""
     earliest: _builtins.bool
-    """With the earliest event that is kept."""
+    """With the earliest stored event."""
     cursor: _builtins.str
-    """After the response with this `cursor`, from this or an earlier stream, whatever its filters were."""
+    """After the response that had this `cursor`. That response can be from an earlier stream with other filters."""
     @_builtins.property
     def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only events of these users, at most 100; empty means any."""
+        """Return only events of these users, at most 100. Empty means any user."""
 
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_user_pb2.UserEventType.ValueType]:
-        """Only events of these types; empty means any."""
+        """Return only events of these types. Empty means any type."""
 
     def __init__(
         self,
@@ -1338,7 +1389,7 @@ Global___WatchUsersRequest: _TypeAlias = WatchUsersRequest  # noqa: Y015
 
 @_typing.final
 class WatchUsersResponse(_message.Message):
-    """Response of WatchUsers."""
+    """Response message for WatchUsers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1346,14 +1397,14 @@ class WatchUsersResponse(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """Where to start to get what comes after this response. Opaque."""
+    """Set it as `cursor` in a request to continue after this response. Callers must not interpret it."""
     @_builtins.property
     def event(self) -> _user_pb2.UserEvent:
-        """Something that happened."""
+        """An event."""
 
     @_builtins.property
     def checkpoint(self) -> _checkpoint_pb2.Checkpoint:
-        """Nothing but the cursor."""
+        """No event: only the cursor advances."""
 
     def __init__(
         self,

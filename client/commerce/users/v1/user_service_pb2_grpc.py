@@ -26,18 +26,20 @@ if _version_not_supported:
 
 
 class UserServiceStub:
-    """Creates, finds and changes users, and checks their passwords.
+    """Creates, finds and updates users, and verifies their passwords.
 
-    Errors that every method can return beside its own: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD),
-    DEADLINE_EXCEEDED, UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL; and every method that
-    takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
-    `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
-    caller or 30 seconds; so does every other, and what did not commit within it is undone.
+    Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
+    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
+    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    rolled back. The streaming methods document their own limits.
 
-    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
-    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
-    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
-    other value is INVALID_ARGUMENT (INVALID_FIELD).
+    Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
+    the response includes everything that was committed before the call. With `replica`, the response may come from a
+    replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
+    metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
+    (INVALID_FIELD).
     """
 
     def __init__(self, channel):
@@ -149,33 +151,35 @@ class UserServiceStub:
 
 
 class UserServiceServicer:
-    """Creates, finds and changes users, and checks their passwords.
+    """Creates, finds and updates users, and verifies their passwords.
 
-    Errors that every method can return beside its own: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD),
-    DEADLINE_EXCEEDED, UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL; and every method that
-    takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
-    `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
-    caller or 30 seconds; so does every other, and what did not commit within it is undone.
+    Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
+    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
+    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    rolled back. The streaming methods document their own limits.
 
-    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
-    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
-    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
-    other value is INVALID_ARGUMENT (INVALID_FIELD).
+    Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
+    the response includes everything that was committed before the call. With `replica`, the response may come from a
+    replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
+    metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
+    (INVALID_FIELD).
     """
 
     def CreateUser(self, request, context):
         """Creates an ACTIVE user.
 
-        Errors: ALREADY_EXISTS (USER_ALREADY_EXISTS) naming the field;
-        INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE) for the credit;
-        RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be hashed.
+        Errors: ALREADY_EXISTS (USER_ALREADY_EXISTS) with the field in the metadata;
+        INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE) for `welcome_credit`;
+        RESOURCE_EXHAUSTED (OVERLOADED) if the queue for hashing passwords is full.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetUser(self, request, context):
-        """Returns one user, also a deleted one.
+        """Returns one user, including a deleted one.
 
         Errors: NOT_FOUND (USER_NOT_FOUND).
         """
@@ -184,16 +188,16 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetUsers(self, request, context):
-        """Returns many users, also deleted ones, in the order of the request; all or nothing.
+        """Returns many users, including deleted ones, in the order of the requested ids. Fails if any of them does not exist.
 
-        Errors: NOT_FOUND (USER_NOT_FOUND) naming every missing one.
+        Errors: NOT_FOUND (USER_NOT_FOUND) listing every missing user.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListUsers(self, request, context):
-        """Lists users page by page. No page skips or repeats a user that existed throughout.
+        """Lists users in pages. The pages neither skip nor repeat a user that exists throughout.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
@@ -202,19 +206,20 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchUsers(self, request, context):
-        """Finds users by the words of their username, full name and bio, best match first: the username counts most, then the
-        full name. Every word of the query must be there; case and punctuation do not matter, and the last word may be
-        the beginning of one. Of more than 10 000 matches only 10 000 are ranked and listed, beside the user whose username
-        is the query. A user that changes between two pages can be on both or on none.
+        """Searches the words of usernames, full names and bios, best match first. A match in the username has the highest
+        weight, followed by the full name. Every word of the query must occur. Case and punctuation are ignored, and the
+        last word can be a prefix. If more than 10 000 users match, only 10 000 of them are ranked and listed, in addition
+        to the user whose username equals the query. A user that changes between two pages can appear on both or on
+        neither.
 
-        Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) for a query without a word.
+        Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) if the query contains no word.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateUser(self, request, context):
-        """Changes the fields of a user that `update_mask` names.
+        """Updates the fields of a user that `update_mask` lists.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), ALREADY_EXISTS (USER_ALREADY_EXISTS),
         ABORTED (ETAG_MISMATCH), FAILED_PRECONDITION (USER_DELETED),
@@ -225,7 +230,7 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeactivateUser(self, request, context):
-        """Takes an ACTIVE user to INACTIVE: it can no longer sign in or place orders.
+        """Moves a user from ACTIVE to INACTIVE. An INACTIVE user cannot sign in or place orders.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -234,7 +239,7 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReactivateUser(self, request, context):
-        """Takes an INACTIVE user back to ACTIVE.
+        """Moves a user from INACTIVE to ACTIVE.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -243,7 +248,7 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """Soft-deletes a user: it is kept for 30 days, during which UndeleteUser brings it back.
+        """Soft-deletes a user. UndeleteUser can restore it for 30 days.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -252,7 +257,7 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UndeleteUser(self, request, context):
-        """Brings a deleted user back to the state that it had before.
+        """Restores a deleted user to the state that it had before it was deleted.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -261,68 +266,70 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PurgeUser(self, request, context):
-        """Erases a user for good, in whatever state it is, with its orders, their timelines and its ledger. Other users' ledgers keep
-        their entries. Answers stored for request ids are swept within 24 hours.
+        """Permanently erases a user in any state, with its orders, their events and its ledger. The ledgers of other users do
+        not change. Responses stored for request ids are deleted within 24 hours.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
-        FAILED_PRECONDITION (USER_IN_USE) without `force` while the user has open orders or credit.
+        FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetPassword(self, request, context):
-        """Replaces a user's password.
+        """Replaces the password of a user.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED), ABORTED (ETAG_MISMATCH);
-        RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be hashed.
+        RESOURCE_EXHAUSTED (OVERLOADED) if the queue for hashing passwords is full.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VerifyPassword(self, request, context):
-        """Checks a password and returns its user. The answer, and the time it takes, are the same for a wrong password, an
-        unknown user and one that is not ACTIVE. It takes no `request_id`: a stored answer would outlive a change of password.
+        """Verifies a password and returns its user. The response and the response time are the same for a wrong password, an
+        unknown user and a user that is not ACTIVE. The method takes no `request_id`, because a stored response would
+        remain valid after a change of the password.
 
         Errors: UNAUTHENTICATED (INVALID_CREDENTIALS);
-        RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be checked.
+        RESOURCE_EXHAUSTED (OVERLOADED) if the queue for verifying passwords is full.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportUsers(self, request_iterator, context):
-        """Creates many users, and updates those that exist if asked to: a stream of one configuration and then one message for
-        each row. A row that is wrong is counted and named in the response, and the others go on.
+        """Creates many users and, on request, updates existing ones. The caller streams one configuration, followed by one
+        message for each row. An invalid row is counted and listed in the response, and does not stop the import.
 
-        Rows are written 1000 at a time, in the order in which they come, and what is written stays whatever becomes of the
-        call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent
-        again, in part or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends,
-        trailing metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
+        Rows are written in the order in which they arrive, 1000 at a time. Written rows remain, even if the call fails
+        later. The method takes no `request_id`, because a row is identified by its email address: with SKIP and UPDATE,
+        sending all or some of the same rows again leads to the same result. The only deadline is that of the caller.
+        However the call ends, the trailing metadata `last-committed-row` contains the number of the last processed row.
+        All rows up to it have been processed.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD) where the first message is not the configuration, or a later one is no row;
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) if the first message has no configuration or a later message has no row;
         with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
-        ABORTED (CONTENTION) where other calls kept changing the same users.
+        ABORTED (CONTENTION) if concurrent calls kept changing the same users.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportUsers(self, request, context):
-        """Returns all users that match, as they were at one moment, first created first, as a stream of many messages.
+        """Streams all matching users, in order of creation, from one consistent snapshot.
 
-        It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
-        at the cost of others.
+        The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
+        its snapshot holds a connection and blocks vacuum.
 
-        Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
+        Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCreditBalance(self, request, context):
-        """Returns a user's credit, one balance for each currency in which it ever had some.
+        """Returns the credit of a user: one balance for each currency in which the user has or has had credit.
 
         Errors: NOT_FOUND (USER_NOT_FOUND).
         """
@@ -331,7 +338,7 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GrantCredit(self, request, context):
-        """Gives a user credit out of nothing.
+        """Grants store credit to a user.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED),
         INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
@@ -341,7 +348,7 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TransferCredit(self, request, context):
-        """Moves available credit from one user to another: both see it, or neither.
+        """Moves available credit from one user to another, in one transaction.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
         INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
@@ -351,7 +358,7 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCreditEntries(self, request, context):
-        """Lists the entries of a user's ledger, last made first.
+        """Lists the ledger entries of a user, newest first.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
@@ -360,16 +367,17 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchUsers(self, request, context):
-        """Streams what happens to users, from now, from the earliest event kept, or from where an earlier stream stopped.
+        """Streams events of users, starting now, at the earliest stored event, or where an earlier stream stopped.
 
-        Every event comes once, in one order that is the same for all callers; of one user in the order in which it
-        happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
-        handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
-        stream ends only with an error, the caller's deadline, or its cancellation.
+        Each event is sent exactly once, in an order that is the same for all callers; the events of one user are in the
+        order in which they happened. No event is skipped: each response has a `cursor`, and a stream that starts from the
+        last processed cursor continues right after it, on any server, even after a crash of the server or the caller. The
+        first response is sent immediately. The stream ends only with an error, at the caller's deadline, or when the
+        caller cancels it.
 
         Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-        RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
-        UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
+        RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
+        UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -487,18 +495,20 @@ def add_UserServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class UserService:
-    """Creates, finds and changes users, and checks their passwords.
+    """Creates, finds and updates users, and verifies their passwords.
 
-    Errors that every method can return beside its own: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD),
-    DEADLINE_EXCEEDED, UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL; and every method that
-    takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
-    `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
-    caller or 30 seconds; so does every other, and what did not commit within it is undone.
+    Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
+    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
+    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    rolled back. The streaming methods document their own limits.
 
-    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
-    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
-    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
-    other value is INVALID_ARGUMENT (INVALID_FIELD).
+    Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
+    the response includes everything that was committed before the call. With `replica`, the response may come from a
+    replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
+    metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
+    (INVALID_FIELD).
     """
 
     @staticmethod

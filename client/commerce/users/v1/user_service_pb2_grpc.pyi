@@ -27,18 +27,20 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class UserServiceStub:
-    """Creates, finds and changes users, and checks their passwords.
+    """Creates, finds and updates users, and verifies their passwords.
 
-    Errors that every method can return beside its own: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD),
-    DEADLINE_EXCEEDED, UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL; and every method that
-    takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
-    `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
-    caller or 30 seconds; so does every other, and what did not commit within it is undone.
+    Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
+    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
+    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    rolled back. The streaming methods document their own limits.
 
-    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
-    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
-    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
-    other value is INVALID_ARGUMENT (INVALID_FIELD).
+    Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
+    the response includes everything that was committed before the call. With `replica`, the response may come from a
+    replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
+    metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
+    (INVALID_FIELD).
     """
 
     @_typing.overload
@@ -48,299 +50,311 @@ class UserServiceStub:
     CreateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.CreateUserRequest, _user_service_pb2.CreateUserResponse]
     """Creates an ACTIVE user.
 
-    Errors: ALREADY_EXISTS (USER_ALREADY_EXISTS) naming the field;
-      INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE) for the credit;
-      RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be hashed.
+    Errors: ALREADY_EXISTS (USER_ALREADY_EXISTS) with the field in the metadata;
+      INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE) for `welcome_credit`;
+      RESOURCE_EXHAUSTED (OVERLOADED) if the queue for hashing passwords is full.
     """
     GetUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.GetUserRequest, _user_service_pb2.GetUserResponse]
-    """Returns one user, also a deleted one.
+    """Returns one user, including a deleted one.
 
     Errors: NOT_FOUND (USER_NOT_FOUND).
     """
     BatchGetUsers: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.BatchGetUsersRequest, _user_service_pb2.BatchGetUsersResponse]
-    """Returns many users, also deleted ones, in the order of the request; all or nothing.
+    """Returns many users, including deleted ones, in the order of the requested ids. Fails if any of them does not exist.
 
-    Errors: NOT_FOUND (USER_NOT_FOUND) naming every missing one.
+    Errors: NOT_FOUND (USER_NOT_FOUND) listing every missing user.
     """
     ListUsers: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ListUsersRequest, _user_service_pb2.ListUsersResponse]
-    """Lists users page by page. No page skips or repeats a user that existed throughout.
+    """Lists users in pages. The pages neither skip nor repeat a user that exists throughout.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     SearchUsers: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.SearchUsersRequest, _user_service_pb2.SearchUsersResponse]
-    """Finds users by the words of their username, full name and bio, best match first: the username counts most, then the
-    full name. Every word of the query must be there; case and punctuation do not matter, and the last word may be
-    the beginning of one. Of more than 10 000 matches only 10 000 are ranked and listed, beside the user whose username
-    is the query. A user that changes between two pages can be on both or on none.
+    """Searches the words of usernames, full names and bios, best match first. A match in the username has the highest
+    weight, followed by the full name. Every word of the query must occur. Case and punctuation are ignored, and the
+    last word can be a prefix. If more than 10 000 users match, only 10 000 of them are ranked and listed, in addition
+    to the user whose username equals the query. A user that changes between two pages can appear on both or on
+    neither.
 
-    Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) for a query without a word.
+    Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) if the query contains no word.
     """
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]
-    """Changes the fields of a user that `update_mask` names.
+    """Updates the fields of a user that `update_mask` lists.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), ALREADY_EXISTS (USER_ALREADY_EXISTS),
       ABORTED (ETAG_MISMATCH), FAILED_PRECONDITION (USER_DELETED),
       INVALID_ARGUMENT (INVALID_UPDATE_MASK).
     """
     DeactivateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.DeactivateUserRequest, _user_service_pb2.DeactivateUserResponse]
-    """Takes an ACTIVE user to INACTIVE: it can no longer sign in or place orders.
+    """Moves a user from ACTIVE to INACTIVE. An INACTIVE user cannot sign in or place orders.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     ReactivateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ReactivateUserRequest, _user_service_pb2.ReactivateUserResponse]
-    """Takes an INACTIVE user back to ACTIVE.
+    """Moves a user from INACTIVE to ACTIVE.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.DeleteUserRequest, _user_service_pb2.DeleteUserResponse]
-    """Soft-deletes a user: it is kept for 30 days, during which UndeleteUser brings it back.
+    """Soft-deletes a user. UndeleteUser can restore it for 30 days.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     UndeleteUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.UndeleteUserRequest, _user_service_pb2.UndeleteUserResponse]
-    """Brings a deleted user back to the state that it had before.
+    """Restores a deleted user to the state that it had before it was deleted.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     PurgeUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.PurgeUserRequest, _user_service_pb2.PurgeUserResponse]
-    """Erases a user for good, in whatever state it is, with its orders, their timelines and its ledger. Other users' ledgers keep
-    their entries. Answers stored for request ids are swept within 24 hours.
+    """Permanently erases a user in any state, with its orders, their events and its ledger. The ledgers of other users do
+    not change. Responses stored for request ids are deleted within 24 hours.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
-      FAILED_PRECONDITION (USER_IN_USE) without `force` while the user has open orders or credit.
+      FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.
     """
     SetPassword: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.SetPasswordRequest, _user_service_pb2.SetPasswordResponse]
-    """Replaces a user's password.
+    """Replaces the password of a user.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED), ABORTED (ETAG_MISMATCH);
-      RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be hashed.
+      RESOURCE_EXHAUSTED (OVERLOADED) if the queue for hashing passwords is full.
     """
     VerifyPassword: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.VerifyPasswordRequest, _user_service_pb2.VerifyPasswordResponse]
-    """Checks a password and returns its user. The answer, and the time it takes, are the same for a wrong password, an
-    unknown user and one that is not ACTIVE. It takes no `request_id`: a stored answer would outlive a change of password.
+    """Verifies a password and returns its user. The response and the response time are the same for a wrong password, an
+    unknown user and a user that is not ACTIVE. The method takes no `request_id`, because a stored response would
+    remain valid after a change of the password.
 
     Errors: UNAUTHENTICATED (INVALID_CREDENTIALS);
-      RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be checked.
+      RESOURCE_EXHAUSTED (OVERLOADED) if the queue for verifying passwords is full.
     """
     ImportUsers: _grpc.StreamUnaryMultiCallable[_user_service_pb2.ImportUsersRequest, _user_service_pb2.ImportUsersResponse]
-    """Creates many users, and updates those that exist if asked to: a stream of one configuration and then one message for
-    each row. A row that is wrong is counted and named in the response, and the others go on.
+    """Creates many users and, on request, updates existing ones. The caller streams one configuration, followed by one
+    message for each row. An invalid row is counted and listed in the response, and does not stop the import.
 
-    Rows are written 1000 at a time, in the order in which they come, and what is written stays whatever becomes of the
-    call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent
-    again, in part or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends,
-    trailing metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
+    Rows are written in the order in which they arrive, 1000 at a time. Written rows remain, even if the call fails
+    later. The method takes no `request_id`, because a row is identified by its email address: with SKIP and UPDATE,
+    sending all or some of the same rows again leads to the same result. The only deadline is that of the caller.
+    However the call ends, the trailing metadata `last-committed-row` contains the number of the last processed row.
+    All rows up to it have been processed.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD) where the first message is not the configuration, or a later one is no row;
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) if the first message has no configuration or a later message has no row;
       with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
-      ABORTED (CONTENTION) where other calls kept changing the same users.
+      ABORTED (CONTENTION) if concurrent calls kept changing the same users.
     """
     ExportUsers: _grpc.UnaryStreamMultiCallable[_user_service_pb2.ExportUsersRequest, _user_service_pb2.ExportUsersResponse]
-    """Returns all users that match, as they were at one moment, first created first, as a stream of many messages.
+    """Streams all matching users, in order of creation, from one consistent snapshot.
 
-    It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
-    at the cost of others.
+    The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
+    its snapshot holds a connection and blocks vacuum.
 
-    Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
+    Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
     """
     GetCreditBalance: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.GetCreditBalanceRequest, _user_service_pb2.GetCreditBalanceResponse]
-    """Returns a user's credit, one balance for each currency in which it ever had some.
+    """Returns the credit of a user: one balance for each currency in which the user has or has had credit.
 
     Errors: NOT_FOUND (USER_NOT_FOUND).
     """
     GrantCredit: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.GrantCreditRequest, _user_service_pb2.GrantCreditResponse]
-    """Gives a user credit out of nothing.
+    """Grants store credit to a user.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED),
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
     TransferCredit: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.TransferCreditRequest, _user_service_pb2.TransferCreditResponse]
-    """Moves available credit from one user to another: both see it, or neither.
+    """Moves available credit from one user to another, in one transaction.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
     ListCreditEntries: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ListCreditEntriesRequest, _user_service_pb2.ListCreditEntriesResponse]
-    """Lists the entries of a user's ledger, last made first.
+    """Lists the ledger entries of a user, newest first.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     WatchUsers: _grpc.UnaryStreamMultiCallable[_user_service_pb2.WatchUsersRequest, _user_service_pb2.WatchUsersResponse]
-    """Streams what happens to users, from now, from the earliest event kept, or from where an earlier stream stopped.
+    """Streams events of users, starting now, at the earliest stored event, or where an earlier stream stopped.
 
-    Every event comes once, in one order that is the same for all callers; of one user in the order in which it
-    happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
-    handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
-    stream ends only with an error, the caller's deadline, or its cancellation.
+    Each event is sent exactly once, in an order that is the same for all callers; the events of one user are in the
+    order in which they happened. No event is skipped: each response has a `cursor`, and a stream that starts from the
+    last processed cursor continues right after it, on any server, even after a crash of the server or the caller. The
+    first response is sent immediately. The stream ends only with an error, at the caller's deadline, or when the
+    caller cancels it.
 
     Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-      RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
-      UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
+      RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
+      UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
     """
 
 @_typing.type_check_only
 class UserServiceAsyncStub(UserServiceStub):
-    """Creates, finds and changes users, and checks their passwords.
+    """Creates, finds and updates users, and verifies their passwords.
 
-    Errors that every method can return beside its own: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD),
-    DEADLINE_EXCEEDED, UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL; and every method that
-    takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
-    `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
-    caller or 30 seconds; so does every other, and what did not commit within it is undone.
+    Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
+    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
+    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    rolled back. The streaming methods document their own limits.
 
-    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
-    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
-    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
-    other value is INVALID_ARGUMENT (INVALID_FIELD).
+    Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
+    the response includes everything that was committed before the call. With `replica`, the response may come from a
+    replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
+    metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
+    (INVALID_FIELD).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.CreateUserRequest, _user_service_pb2.CreateUserResponse]  # type: ignore[assignment]
     """Creates an ACTIVE user.
 
-    Errors: ALREADY_EXISTS (USER_ALREADY_EXISTS) naming the field;
-      INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE) for the credit;
-      RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be hashed.
+    Errors: ALREADY_EXISTS (USER_ALREADY_EXISTS) with the field in the metadata;
+      INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE) for `welcome_credit`;
+      RESOURCE_EXHAUSTED (OVERLOADED) if the queue for hashing passwords is full.
     """
     GetUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetUserRequest, _user_service_pb2.GetUserResponse]  # type: ignore[assignment]
-    """Returns one user, also a deleted one.
+    """Returns one user, including a deleted one.
 
     Errors: NOT_FOUND (USER_NOT_FOUND).
     """
     BatchGetUsers: _aio.UnaryUnaryMultiCallable[_user_service_pb2.BatchGetUsersRequest, _user_service_pb2.BatchGetUsersResponse]  # type: ignore[assignment]
-    """Returns many users, also deleted ones, in the order of the request; all or nothing.
+    """Returns many users, including deleted ones, in the order of the requested ids. Fails if any of them does not exist.
 
-    Errors: NOT_FOUND (USER_NOT_FOUND) naming every missing one.
+    Errors: NOT_FOUND (USER_NOT_FOUND) listing every missing user.
     """
     ListUsers: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ListUsersRequest, _user_service_pb2.ListUsersResponse]  # type: ignore[assignment]
-    """Lists users page by page. No page skips or repeats a user that existed throughout.
+    """Lists users in pages. The pages neither skip nor repeat a user that exists throughout.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     SearchUsers: _aio.UnaryUnaryMultiCallable[_user_service_pb2.SearchUsersRequest, _user_service_pb2.SearchUsersResponse]  # type: ignore[assignment]
-    """Finds users by the words of their username, full name and bio, best match first: the username counts most, then the
-    full name. Every word of the query must be there; case and punctuation do not matter, and the last word may be
-    the beginning of one. Of more than 10 000 matches only 10 000 are ranked and listed, beside the user whose username
-    is the query. A user that changes between two pages can be on both or on none.
+    """Searches the words of usernames, full names and bios, best match first. A match in the username has the highest
+    weight, followed by the full name. Every word of the query must occur. Case and punctuation are ignored, and the
+    last word can be a prefix. If more than 10 000 users match, only 10 000 of them are ranked and listed, in addition
+    to the user whose username equals the query. A user that changes between two pages can appear on both or on
+    neither.
 
-    Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) for a query without a word.
+    Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) if the query contains no word.
     """
     UpdateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]  # type: ignore[assignment]
-    """Changes the fields of a user that `update_mask` names.
+    """Updates the fields of a user that `update_mask` lists.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), ALREADY_EXISTS (USER_ALREADY_EXISTS),
       ABORTED (ETAG_MISMATCH), FAILED_PRECONDITION (USER_DELETED),
       INVALID_ARGUMENT (INVALID_UPDATE_MASK).
     """
     DeactivateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.DeactivateUserRequest, _user_service_pb2.DeactivateUserResponse]  # type: ignore[assignment]
-    """Takes an ACTIVE user to INACTIVE: it can no longer sign in or place orders.
+    """Moves a user from ACTIVE to INACTIVE. An INACTIVE user cannot sign in or place orders.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     ReactivateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ReactivateUserRequest, _user_service_pb2.ReactivateUserResponse]  # type: ignore[assignment]
-    """Takes an INACTIVE user back to ACTIVE.
+    """Moves a user from INACTIVE to ACTIVE.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.DeleteUserRequest, _user_service_pb2.DeleteUserResponse]  # type: ignore[assignment]
-    """Soft-deletes a user: it is kept for 30 days, during which UndeleteUser brings it back.
+    """Soft-deletes a user. UndeleteUser can restore it for 30 days.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     UndeleteUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.UndeleteUserRequest, _user_service_pb2.UndeleteUserResponse]  # type: ignore[assignment]
-    """Brings a deleted user back to the state that it had before.
+    """Restores a deleted user to the state that it had before it was deleted.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     PurgeUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.PurgeUserRequest, _user_service_pb2.PurgeUserResponse]  # type: ignore[assignment]
-    """Erases a user for good, in whatever state it is, with its orders, their timelines and its ledger. Other users' ledgers keep
-    their entries. Answers stored for request ids are swept within 24 hours.
+    """Permanently erases a user in any state, with its orders, their events and its ledger. The ledgers of other users do
+    not change. Responses stored for request ids are deleted within 24 hours.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
-      FAILED_PRECONDITION (USER_IN_USE) without `force` while the user has open orders or credit.
+      FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.
     """
     SetPassword: _aio.UnaryUnaryMultiCallable[_user_service_pb2.SetPasswordRequest, _user_service_pb2.SetPasswordResponse]  # type: ignore[assignment]
-    """Replaces a user's password.
+    """Replaces the password of a user.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED), ABORTED (ETAG_MISMATCH);
-      RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be hashed.
+      RESOURCE_EXHAUSTED (OVERLOADED) if the queue for hashing passwords is full.
     """
     VerifyPassword: _aio.UnaryUnaryMultiCallable[_user_service_pb2.VerifyPasswordRequest, _user_service_pb2.VerifyPasswordResponse]  # type: ignore[assignment]
-    """Checks a password and returns its user. The answer, and the time it takes, are the same for a wrong password, an
-    unknown user and one that is not ACTIVE. It takes no `request_id`: a stored answer would outlive a change of password.
+    """Verifies a password and returns its user. The response and the response time are the same for a wrong password, an
+    unknown user and a user that is not ACTIVE. The method takes no `request_id`, because a stored response would
+    remain valid after a change of the password.
 
     Errors: UNAUTHENTICATED (INVALID_CREDENTIALS);
-      RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be checked.
+      RESOURCE_EXHAUSTED (OVERLOADED) if the queue for verifying passwords is full.
     """
     ImportUsers: _aio.StreamUnaryMultiCallable[_user_service_pb2.ImportUsersRequest, _user_service_pb2.ImportUsersResponse]  # type: ignore[assignment]
-    """Creates many users, and updates those that exist if asked to: a stream of one configuration and then one message for
-    each row. A row that is wrong is counted and named in the response, and the others go on.
+    """Creates many users and, on request, updates existing ones. The caller streams one configuration, followed by one
+    message for each row. An invalid row is counted and listed in the response, and does not stop the import.
 
-    Rows are written 1000 at a time, in the order in which they come, and what is written stays whatever becomes of the
-    call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent
-    again, in part or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends,
-    trailing metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
+    Rows are written in the order in which they arrive, 1000 at a time. Written rows remain, even if the call fails
+    later. The method takes no `request_id`, because a row is identified by its email address: with SKIP and UPDATE,
+    sending all or some of the same rows again leads to the same result. The only deadline is that of the caller.
+    However the call ends, the trailing metadata `last-committed-row` contains the number of the last processed row.
+    All rows up to it have been processed.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD) where the first message is not the configuration, or a later one is no row;
+    Errors: INVALID_ARGUMENT (INVALID_FIELD) if the first message has no configuration or a later message has no row;
       with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
-      ABORTED (CONTENTION) where other calls kept changing the same users.
+      ABORTED (CONTENTION) if concurrent calls kept changing the same users.
     """
     ExportUsers: _aio.UnaryStreamMultiCallable[_user_service_pb2.ExportUsersRequest, _user_service_pb2.ExportUsersResponse]  # type: ignore[assignment]
-    """Returns all users that match, as they were at one moment, first created first, as a stream of many messages.
+    """Streams all matching users, in order of creation, from one consistent snapshot.
 
-    It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
-    at the cost of others.
+    The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
+    its snapshot holds a connection and blocks vacuum.
 
-    Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
+    Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
     """
     GetCreditBalance: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetCreditBalanceRequest, _user_service_pb2.GetCreditBalanceResponse]  # type: ignore[assignment]
-    """Returns a user's credit, one balance for each currency in which it ever had some.
+    """Returns the credit of a user: one balance for each currency in which the user has or has had credit.
 
     Errors: NOT_FOUND (USER_NOT_FOUND).
     """
     GrantCredit: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GrantCreditRequest, _user_service_pb2.GrantCreditResponse]  # type: ignore[assignment]
-    """Gives a user credit out of nothing.
+    """Grants store credit to a user.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED),
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
     TransferCredit: _aio.UnaryUnaryMultiCallable[_user_service_pb2.TransferCreditRequest, _user_service_pb2.TransferCreditResponse]  # type: ignore[assignment]
-    """Moves available credit from one user to another: both see it, or neither.
+    """Moves available credit from one user to another, in one transaction.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
     ListCreditEntries: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ListCreditEntriesRequest, _user_service_pb2.ListCreditEntriesResponse]  # type: ignore[assignment]
-    """Lists the entries of a user's ledger, last made first.
+    """Lists the ledger entries of a user, newest first.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     WatchUsers: _aio.UnaryStreamMultiCallable[_user_service_pb2.WatchUsersRequest, _user_service_pb2.WatchUsersResponse]  # type: ignore[assignment]
-    """Streams what happens to users, from now, from the earliest event kept, or from where an earlier stream stopped.
+    """Streams events of users, starting now, at the earliest stored event, or where an earlier stream stopped.
 
-    Every event comes once, in one order that is the same for all callers; of one user in the order in which it
-    happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
-    handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
-    stream ends only with an error, the caller's deadline, or its cancellation.
+    Each event is sent exactly once, in an order that is the same for all callers; the events of one user are in the
+    order in which they happened. No event is skipped: each response has a `cursor`, and a stream that starts from the
+    last processed cursor continues right after it, on any server, even after a crash of the server or the caller. The
+    first response is sent immediately. The stream ends only with an error, at the caller's deadline, or when the
+    caller cancels it.
 
     Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-      RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
-      UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
+      RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
+      UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
     """
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Creates, finds and changes users, and checks their passwords.
+    """Creates, finds and updates users, and verifies their passwords.
 
-    Errors that every method can return beside its own: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD),
-    DEADLINE_EXCEEDED, UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL; and every method that
-    takes a `request_id` also INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN (OUTCOME_UNKNOWN).
-    `commerce.common.v1.ErrorReason` explains each reason. A method without side effects runs with the deadline of its
-    caller or 30 seconds; so does every other, and what did not commit within it is undone.
+    Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
+    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
+    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    rolled back. The streaming methods document their own limits.
 
-    A method without side effects that returns one response heeds the metadata `x-read-preference`: with `primary` its
-    answer has all that was committed before the call; with `replica` it may come from a replica that is behind by no more
-    than the server allows, where there is one. What is meant without it is a setting of the server, `primary` by default. Any
-    other value is INVALID_ARGUMENT (INVALID_FIELD).
+    Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
+    the response includes everything that was committed before the call. With `replica`, the response may come from a
+    replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
+    metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
+    (INVALID_FIELD).
     """
 
     @_abc_1.abstractmethod
@@ -351,9 +365,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_user_service_pb2.CreateUserResponse, _abc.Awaitable[_user_service_pb2.CreateUserResponse]]:
         """Creates an ACTIVE user.
 
-        Errors: ALREADY_EXISTS (USER_ALREADY_EXISTS) naming the field;
-          INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE) for the credit;
-          RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be hashed.
+        Errors: ALREADY_EXISTS (USER_ALREADY_EXISTS) with the field in the metadata;
+          INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE) for `welcome_credit`;
+          RESOURCE_EXHAUSTED (OVERLOADED) if the queue for hashing passwords is full.
         """
 
     @_abc_1.abstractmethod
@@ -362,7 +376,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.GetUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.GetUserResponse, _abc.Awaitable[_user_service_pb2.GetUserResponse]]:
-        """Returns one user, also a deleted one.
+        """Returns one user, including a deleted one.
 
         Errors: NOT_FOUND (USER_NOT_FOUND).
         """
@@ -373,9 +387,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.BatchGetUsersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.BatchGetUsersResponse, _abc.Awaitable[_user_service_pb2.BatchGetUsersResponse]]:
-        """Returns many users, also deleted ones, in the order of the request; all or nothing.
+        """Returns many users, including deleted ones, in the order of the requested ids. Fails if any of them does not exist.
 
-        Errors: NOT_FOUND (USER_NOT_FOUND) naming every missing one.
+        Errors: NOT_FOUND (USER_NOT_FOUND) listing every missing user.
         """
 
     @_abc_1.abstractmethod
@@ -384,7 +398,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.ListUsersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.ListUsersResponse, _abc.Awaitable[_user_service_pb2.ListUsersResponse]]:
-        """Lists users page by page. No page skips or repeats a user that existed throughout.
+        """Lists users in pages. The pages neither skip nor repeat a user that exists throughout.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
@@ -395,12 +409,13 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.SearchUsersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.SearchUsersResponse, _abc.Awaitable[_user_service_pb2.SearchUsersResponse]]:
-        """Finds users by the words of their username, full name and bio, best match first: the username counts most, then the
-        full name. Every word of the query must be there; case and punctuation do not matter, and the last word may be
-        the beginning of one. Of more than 10 000 matches only 10 000 are ranked and listed, beside the user whose username
-        is the query. A user that changes between two pages can be on both or on none.
+        """Searches the words of usernames, full names and bios, best match first. A match in the username has the highest
+        weight, followed by the full name. Every word of the query must occur. Case and punctuation are ignored, and the
+        last word can be a prefix. If more than 10 000 users match, only 10 000 of them are ranked and listed, in addition
+        to the user whose username equals the query. A user that changes between two pages can appear on both or on
+        neither.
 
-        Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) for a query without a word.
+        Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) if the query contains no word.
         """
 
     @_abc_1.abstractmethod
@@ -409,7 +424,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.UpdateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.UpdateUserResponse, _abc.Awaitable[_user_service_pb2.UpdateUserResponse]]:
-        """Changes the fields of a user that `update_mask` names.
+        """Updates the fields of a user that `update_mask` lists.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), ALREADY_EXISTS (USER_ALREADY_EXISTS),
           ABORTED (ETAG_MISMATCH), FAILED_PRECONDITION (USER_DELETED),
@@ -422,7 +437,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.DeactivateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.DeactivateUserResponse, _abc.Awaitable[_user_service_pb2.DeactivateUserResponse]]:
-        """Takes an ACTIVE user to INACTIVE: it can no longer sign in or place orders.
+        """Moves a user from ACTIVE to INACTIVE. An INACTIVE user cannot sign in or place orders.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -433,7 +448,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.ReactivateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.ReactivateUserResponse, _abc.Awaitable[_user_service_pb2.ReactivateUserResponse]]:
-        """Takes an INACTIVE user back to ACTIVE.
+        """Moves a user from INACTIVE to ACTIVE.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -444,7 +459,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.DeleteUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.DeleteUserResponse, _abc.Awaitable[_user_service_pb2.DeleteUserResponse]]:
-        """Soft-deletes a user: it is kept for 30 days, during which UndeleteUser brings it back.
+        """Soft-deletes a user. UndeleteUser can restore it for 30 days.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -455,7 +470,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.UndeleteUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.UndeleteUserResponse, _abc.Awaitable[_user_service_pb2.UndeleteUserResponse]]:
-        """Brings a deleted user back to the state that it had before.
+        """Restores a deleted user to the state that it had before it was deleted.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
         """
@@ -466,11 +481,11 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.PurgeUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.PurgeUserResponse, _abc.Awaitable[_user_service_pb2.PurgeUserResponse]]:
-        """Erases a user for good, in whatever state it is, with its orders, their timelines and its ledger. Other users' ledgers keep
-        their entries. Answers stored for request ids are swept within 24 hours.
+        """Permanently erases a user in any state, with its orders, their events and its ledger. The ledgers of other users do
+        not change. Responses stored for request ids are deleted within 24 hours.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
-          FAILED_PRECONDITION (USER_IN_USE) without `force` while the user has open orders or credit.
+          FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.
         """
 
     @_abc_1.abstractmethod
@@ -479,10 +494,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.SetPasswordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.SetPasswordResponse, _abc.Awaitable[_user_service_pb2.SetPasswordResponse]]:
-        """Replaces a user's password.
+        """Replaces the password of a user.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED), ABORTED (ETAG_MISMATCH);
-          RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be hashed.
+          RESOURCE_EXHAUSTED (OVERLOADED) if the queue for hashing passwords is full.
         """
 
     @_abc_1.abstractmethod
@@ -491,11 +506,12 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.VerifyPasswordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.VerifyPasswordResponse, _abc.Awaitable[_user_service_pb2.VerifyPasswordResponse]]:
-        """Checks a password and returns its user. The answer, and the time it takes, are the same for a wrong password, an
-        unknown user and one that is not ACTIVE. It takes no `request_id`: a stored answer would outlive a change of password.
+        """Verifies a password and returns its user. The response and the response time are the same for a wrong password, an
+        unknown user and a user that is not ACTIVE. The method takes no `request_id`, because a stored response would
+        remain valid after a change of the password.
 
         Errors: UNAUTHENTICATED (INVALID_CREDENTIALS);
-          RESOURCE_EXHAUSTED (OVERLOADED) when too many passwords wait to be checked.
+          RESOURCE_EXHAUSTED (OVERLOADED) if the queue for verifying passwords is full.
         """
 
     @_abc_1.abstractmethod
@@ -504,17 +520,18 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_user_service_pb2.ImportUsersRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.ImportUsersResponse, _abc.Awaitable[_user_service_pb2.ImportUsersResponse]]:
-        """Creates many users, and updates those that exist if asked to: a stream of one configuration and then one message for
-        each row. A row that is wrong is counted and named in the response, and the others go on.
+        """Creates many users and, on request, updates existing ones. The caller streams one configuration, followed by one
+        message for each row. An invalid row is counted and listed in the response, and does not stop the import.
 
-        Rows are written 1000 at a time, in the order in which they come, and what is written stays whatever becomes of the
-        call. It takes no `request_id`, as a row is known by its e-mail: with SKIP and UPDATE the same rows can be sent
-        again, in part or all, and come to the same. It has no deadline but the caller's. Whenever it ends, however it ends,
-        trailing metadata `last-committed-row` has the number of the last row that is done with, and so are all before it.
+        Rows are written in the order in which they arrive, 1000 at a time. Written rows remain, even if the call fails
+        later. The method takes no `request_id`, because a row is identified by its email address: with SKIP and UPDATE,
+        sending all or some of the same rows again leads to the same result. The only deadline is that of the caller.
+        However the call ends, the trailing metadata `last-committed-row` contains the number of the last processed row.
+        All rows up to it have been processed.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD) where the first message is not the configuration, or a later one is no row;
+        Errors: INVALID_ARGUMENT (INVALID_FIELD) if the first message has no configuration or a later message has no row;
           with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
-          ABORTED (CONTENTION) where other calls kept changing the same users.
+          ABORTED (CONTENTION) if concurrent calls kept changing the same users.
         """
 
     @_abc_1.abstractmethod
@@ -523,12 +540,12 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.ExportUsersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_user_service_pb2.ExportUsersResponse], _abc.AsyncIterator[_user_service_pb2.ExportUsersResponse]]:
-        """Returns all users that match, as they were at one moment, first created first, as a stream of many messages.
+        """Streams all matching users, in order of creation, from one consistent snapshot.
 
-        It has no deadline but the caller's. Whoever reads nothing for a minute is cut off, as the moment can only be kept
-        at the cost of others.
+        The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
+        its snapshot holds a connection and blocks vacuum.
 
-        Errors: RESOURCE_EXHAUSTED (OVERLOADED) when too many exports run already, ABORTED (EXPORT_STALLED).
+        Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
         """
 
     @_abc_1.abstractmethod
@@ -537,7 +554,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.GetCreditBalanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.GetCreditBalanceResponse, _abc.Awaitable[_user_service_pb2.GetCreditBalanceResponse]]:
-        """Returns a user's credit, one balance for each currency in which it ever had some.
+        """Returns the credit of a user: one balance for each currency in which the user has or has had credit.
 
         Errors: NOT_FOUND (USER_NOT_FOUND).
         """
@@ -548,7 +565,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.GrantCreditRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.GrantCreditResponse, _abc.Awaitable[_user_service_pb2.GrantCreditResponse]]:
-        """Gives a user credit out of nothing.
+        """Grants store credit to a user.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED),
           INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
@@ -560,7 +577,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.TransferCreditRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.TransferCreditResponse, _abc.Awaitable[_user_service_pb2.TransferCreditResponse]]:
-        """Moves available credit from one user to another: both see it, or neither.
+        """Moves available credit from one user to another, in one transaction.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
           INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
@@ -572,7 +589,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.ListCreditEntriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.ListCreditEntriesResponse, _abc.Awaitable[_user_service_pb2.ListCreditEntriesResponse]]:
-        """Lists the entries of a user's ledger, last made first.
+        """Lists the ledger entries of a user, newest first.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
@@ -583,16 +600,17 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.WatchUsersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_user_service_pb2.WatchUsersResponse], _abc.AsyncIterator[_user_service_pb2.WatchUsersResponse]]:
-        """Streams what happens to users, from now, from the earliest event kept, or from where an earlier stream stopped.
+        """Streams events of users, starting now, at the earliest stored event, or where an earlier stream stopped.
 
-        Every event comes once, in one order that is the same for all callers; of one user in the order in which it
-        happened. No event is left out: each response has a `cursor`, and a stream that starts from the last cursor that was
-        handled goes on right after it, at any server, also after a crash of either side. The first response comes at once. The
-        stream ends only with an error, the caller's deadline, or its cancellation.
+        Each event is sent exactly once, in an order that is the same for all callers; the events of one user are in the
+        order in which they happened. No event is skipped: each response has a `cursor`, and a stream that starts from the
+        last processed cursor continues right after it, on any server, even after a crash of the server or the caller. The
+        first response is sent immediately. The stream ends only with an error, at the caller's deadline, or when the
+        caller cancels it.
 
         Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-          RESOURCE_EXHAUSTED (SLOW_CONSUMER) when the caller does not read as fast as events come, and
-          UNAVAILABLE (SERVER_DRAINING) when the server shuts down, both with the last `cursor` sent as metadata.
+          RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
+          UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
         """
 
 def add_UserServiceServicer_to_server(servicer: UserServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,16 +1,16 @@
-"""Transactions of one statement: the hot writes, with everything that belongs to them.
+"""Writes orders with one statement each, or with one statement for those that arrive at the same time.
 
-Whatever the reply needs is known before: identifiers and times are made by the application, order numbers come from
-blocks. So one statement checks what the write depends on, claims the request id, writes the rows, the event and the
-stored response, and is a transaction by itself. Either all of it happens or nothing: then no row comes back, and the
-unit of work is done anew, step by step, which also finds out what was in the way. (CPU for CreateOrder: 0.17 of the
-transaction with a statement for each step; for ConfirmOrder 0.29.)
+All that the reply depends on is known before the statement is sent: the application makes identifiers and times, and
+order numbers come from blocks. So one statement checks what the write depends on, claims the request id, and writes the
+rows, the event and the stored response. It is a transaction by itself: either all of it happens, or nothing, and then
+it returns no row. (CPU for CreateOrder: 0.17 of the transaction with a statement for each step; for ConfirmOrder 0.29.)
 
-Rows that somebody else holds are passed over, which counts as in the way, and so does a wait for another call with the
-same request id or external reference: it is the other way of doing it that waits, within the call's limits.
+The statement skips rows that another transaction has locked, and gives up soon when it waits for another call with the
+same request id or external reference. In both cases it writes nothing, and the transactional unit of work does the
+waiting, within the limits of the call.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -34,18 +34,23 @@ from service.domain.events import Event
 from service.domain.orders import Order, OrderItem
 from service.runtime.shielded_tasks import ShieldedTasks
 
-# Orders in one statement, if they take no more bytes together than a large one by itself.
+# The orders of one statement; fewer if they have more bytes together than one large order has.
 _MAX_ORDERS = 32
 _MAX_BYTES = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class OrderWrite:
-    """One order to write, with all that belongs to it.
+    """One order to write, with everything that is written with it.
 
     Attributes:
-        old_version: 0 for a new order.
-        message: the order as it is kept in its row.
+        order: the order as it will be.
+        old_version: the version that the order must still have; 0 for a new order.
+        event: what happened to it.
+        actor: who causes the event.
+        request: the request id to claim, if the call has one.
+        response: the response to store under the request id.
+        message: the encoded message of the order.
     """
 
     order: Order | EncodedOrder
@@ -54,87 +59,112 @@ class OrderWrite:
     actor: str
     request: RequestKey | None
     response: bytes
-    message: bytes
+    message: bytes | None
 
     @property
     def items(self) -> Sequence[OrderItem]:
-        """What belongs to a new order."""
+        """The items to insert: those of a new order."""
         return self.order.items if isinstance(self.order, Order) else ()
 
 
-class GroupCommit:
-    """Writes orders, each in a transaction of one statement, or with others that come at the same time.
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    """What statements do with their orders: place them, or change their status.
 
-    Orders that are written together share a statement and its commit, and nothing else: where it fails, whatever the
-    reason, nothing of it was written, and each order is written by itself. (CPU with 64 in flight, of that with a
-    statement each: CreateOrder 0.80 with up to 16 together, ConfirmOrder 0.75; with up to 32, both 0.92 of that.)
+    Attributes:
+        one: returns the statement for one order; `claims` says whether it claims a request id.
+        many: returns the statement for several orders.
+        values: returns the parameters of either.
+    """
+
+    one: Callable[..., Statement]
+    many: Callable[[], Statement]
+    values: Callable[[Sequence[OrderWrite]], dict[str, object]]
+
+
+class GroupCommit:
+    """Writes the orders of many calls, several with one statement and one commit.
+
+    The orders of a statement share nothing but its commit: if it fails, nothing of it was written, and each of its
+    orders is written by a statement of its own. (CPU with 64 in flight, of that with a statement for each order:
+    CreateOrder 0.80 with up to 16 together, ConfirmOrder 0.75; with up to 32, both 0.92 of that.)
 
     Args:
-        driver: runs the statements.
-        detached: runs the work for several callers.
+        executor: runs the statements.
+        shielded_tasks: runs the work that several callers wait for.
     """
 
     def __init__(self, executor: StatementExecutor, shielded_tasks: ShieldedTasks) -> None:
         self._executor = executor
-        self._placing = self._coalesced(self._place, shielded_tasks)
-        self._changing = self._coalesced(self._change, shielded_tasks)
+        self._placing = self._batcher(_PLACE, shielded_tasks)
+        self._changing = self._batcher(_CHANGE, shielded_tasks)
 
-    @staticmethod
-    def _coalesced(
-        write: Callable[[Sequence[OrderWrite]], Awaitable[Sequence[bool | Exception]]], shielded_tasks: ShieldedTasks
-    ) -> Batcher[OrderWrite, bool | Exception]:
-        # A unit of work that writes at once is that of a call, whose work nobody cancels.
-        return Batcher(write, shielded_tasks, max_items=_MAX_ORDERS, callers_are_shielded=True)
+    def _batcher(self, operation: _Operation, shielded_tasks: ShieldedTasks) -> Batcher[OrderWrite, bool | Exception]:
+        def write_all(writes: Sequence[OrderWrite]) -> Awaitable[Sequence[bool | Exception]]:
+            return self._write_all(operation, writes)
+
+        # The TransactionInterceptor runs each write in a shielded task, so no caller is cancelled.
+        return Batcher(write_all, shielded_tasks, max_items=_MAX_ORDERS, callers_are_shielded=True)
 
     async def write(self, write: OrderWrite) -> bool:
-        """Place an order if its user is ACTIVE, or bring one to another status if it is as it was at `old_version`.
+        """Place an order if its user is ACTIVE, or change its status if it still has `old_version`.
 
-        Returns whether that was done.
+        Returns whether the order was written.
 
         Raises:
-            OrderAlreadyExists: for a used external reference.
-            StoreError: nothing was written, but with OutcomeUnknown.
+            OrderAlreadyExists: the user has another order with this external reference; nothing was written.
+            OutcomeUnknown: the connection was lost after the statement was sent, so the write may have happened.
+            StoreError: any other; nothing was written.
         """
-        done = await (self._changing if write.old_version else self._placing).do(write)
-        if isinstance(done, Exception):
-            raise done
-        return done
+        result = await (self._changing if write.old_version else self._placing).submit(write)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    async def _place(self, writes: Sequence[OrderWrite]) -> Sequence[bool | Exception]:
-        return await self._write(placing_one, placing_many, _placing_values, writes)
+    async def _write_all(self, operation: _Operation, writes: Sequence[OrderWrite]) -> Sequence[bool | Exception]:
+        results: list[bool | Exception] = []
+        for chunk in _chunks(writes):
+            results += await self._write_chunk(operation, chunk)
+        return results
 
-    async def _change(self, writes: Sequence[OrderWrite]) -> Sequence[bool | Exception]:
-        return await self._write(changing_one, changing_many, _changing_values, writes)
-
-    async def _write(
-        self,
-        for_one: Callable[..., Statement],
-        for_many: Callable[[], Statement],
-        values: Callable[[Sequence[OrderWrite]], dict[str, object]],
-        writes: Sequence[OrderWrite],
-    ) -> Sequence[bool | Exception]:
-        if len(writes) > 1 and sum(len(write.message) for write in writes) > _MAX_BYTES:
-            first, second = writes[: len(writes) // 2], writes[len(writes) // 2 :]
-            return [done for half in (first, second) for done in await self._write(for_one, for_many, values, half)]
-        together = _apart(writes)
-        chosen = list(together.values())
-        statement = for_many() if len(chosen) > 1 else for_one(claims=chosen[0].request is not None)
+    async def _write_chunk(self, operation: _Operation, chunk: Sequence[OrderWrite]) -> Sequence[bool | Exception]:
         try:
-            rows = await self._executor.fetch(statement, values(chosen), lost=OutcomeUnknown)
-        except Exception as error:  # noqa: BLE001 - raised in their callers
-            if len(writes) == 1 or isinstance(error, OutcomeUnknown):
-                return [error] * len(writes)
-            return [done for write in writes for done in await self._write(for_one, for_many, values, [write])]
+            return await self._write_together(operation, chunk)
+        except Exception as error:  # noqa: BLE001 - raised in the callers whose orders these are
+            # With an unknown outcome the orders may have been written, so no statement may try them again.
+            if len(chunk) == 1 or isinstance(error, OutcomeUnknown):
+                return [error] * len(chunk)
+        return [result for write in chunk for result in await self._write_chunk(operation, [write])]
+
+    async def _write_together(self, operation: _Operation, writes: Sequence[OrderWrite]) -> Sequence[bool]:
+        independent = _independent(writes)
+        chosen = list(independent.values())
+        statement = operation.many() if len(chosen) > 1 else operation.one(claims=chosen[0].request is not None)
+        rows = await self._executor.fetch(statement, operation.values(chosen), lost=OutcomeUnknown)
         written = {row.id for row in rows}
-        return [index in together and write.order.id in written for index, write in enumerate(writes)]
+        return [index in independent and write.order.id in written for index, write in enumerate(writes)]
 
 
-def _apart(writes: Sequence[OrderWrite]) -> dict[int, OrderWrite]:
-    """Return, by their indexes, what one statement can write: of one order, or under one request id, only the first.
+def _chunks(writes: Sequence[OrderWrite]) -> Iterator[Sequence[OrderWrite]]:
+    """Yield the writes in parts that have at most `_MAX_BYTES` of messages, or one order."""
+    chunk: list[OrderWrite] = []
+    size = 0
+    for write in writes:
+        length = len(write.message or b"")
+        if chunk and size + length > _MAX_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(write)
+        size += length
+    yield chunk
 
-    The others find it in their way.
+
+def _independent(writes: Sequence[OrderWrite]) -> dict[int, OrderWrite]:
+    """Return, by index, the writes that one statement can do: the first for each order and for each request id.
+
+    The statement returns no row for the others, so their calls go to the transactional unit of work.
     """
-    apart: dict[int, OrderWrite] = {}
+    independent: dict[int, OrderWrite] = {}
     taken: set[object] = set()
     for index, write in enumerate(writes):
         keys: set[object] = {write.order.id}
@@ -142,11 +172,11 @@ def _apart(writes: Sequence[OrderWrite]) -> dict[int, OrderWrite]:
             keys.add((write.request.method, write.request.request_id))
         if taken.isdisjoint(keys):
             taken |= keys
-            apart[index] = write
-    return apart
+            independent[index] = write
+    return independent
 
 
-def _placing_values(writes: Sequence[OrderWrite]) -> dict[str, object]:
+def _place_values(writes: Sequence[OrderWrite]) -> dict[str, object]:
     """Return the parameters for new orders."""
     items = [
         {"order_id": write.order.id} | {name: getattr(item, name) for name in ITEM}
@@ -156,13 +186,17 @@ def _placing_values(writes: Sequence[OrderWrite]) -> dict[str, object]:
     return _given_values([_order_row(write, ORDER) for write in writes]) | {"items": _json(items)}
 
 
-def _changing_values(writes: Sequence[OrderWrite]) -> dict[str, object]:
-    """Return the parameters for orders that go to another status."""
+def _change_values(writes: Sequence[OrderWrite]) -> dict[str, object]:
+    """Return the parameters for orders whose status changes."""
     return _given_values([_order_row(write, CHANGED) | {"old_version": write.old_version} for write in writes])
 
 
+_PLACE = _Operation(placing_one, placing_many, _place_values)
+_CHANGE = _Operation(changing_one, changing_many, _change_values)
+
+
 def _order_row(write: OrderWrite, names: Sequence[str]) -> dict[str, object]:
-    """Return these columns of an order, those of its event and, if there is a request id, of that."""
+    """Return these columns of an order, those of its event and, if the call has a request id, those of that."""
     row: dict[str, object] = {name: getattr(write.order, name) for name in names if name != "message"}
     row["message"] = write.message
     row |= {f"event_{name}": value for name, value in event_row(write.event, write.actor).items()}
@@ -174,7 +208,7 @@ def _order_row(write: OrderWrite, names: Sequence[str]) -> dict[str, object]:
 
 
 def _given_values(rows: Sequence[dict[str, object]]) -> dict[str, object]:
-    """Return the parameters of these rows: of several, JSON."""
+    """Return the parameters for these rows: a parameter for each column of one row, JSON for several rows."""
     return {f"given_{name}": value for name, value in rows[0].items()} if len(rows) == 1 else {"given": _json(rows)}
 
 
@@ -183,5 +217,5 @@ def _json(rows: Sequence[dict[str, object]]) -> str:
 
 
 def _text(value: object) -> str:
-    # Decimals as text, which keeps them exact.
+    # A decimal as text stays exact.
     return value.hex() if isinstance(value, bytes) else str(value)

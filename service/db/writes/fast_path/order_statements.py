@@ -1,7 +1,8 @@
-"""The statements of `service.db.writes.fast_path.group_commit`: for one order, and for several.
+"""The statements of `service.db.writes.fast_path.group_commit`, each for one order or for several.
 
-One has a parameter for each value, where it belongs, but for its items. Several come as rows of JSON, which is quicker
-to write than arrays of columns, but takes PostgreSQL longer for each.
+The statements for one order have a parameter for each value, except for the items, which are JSON. The statements for
+several orders take their rows as JSON: that is quicker to encode than an array for each column, but PostgreSQL takes
+longer for each order. `tests/sql/` shows the SQL of each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,10 +32,10 @@ from service.db.tables import events, order_items, orders, request_ids, users
 from service.db.writes.encoded_messages import MESSAGE_VERSION, MESSAGE_VERSION_SETTING
 from service.domain.users import UserState
 
-# A statement that waits longer for a lock gives up.
+# The statement fails if it waits longer than this for a lock.
 _LOCK_TIMEOUT = "50ms"
 
-# What of a new order is written; the rest is null.
+# The columns of a new order that are written; all others are null.
 ORDER = (
     "id",
     "order_number",
@@ -50,7 +51,7 @@ ORDER = (
     "message",
 )
 ITEM = ("id", "product_id", "name", "quantity", "unit_price", "subtotal")
-# What of an order its verbs change.
+# The columns of an order that transitions change.
 CHANGED = ("id", "status", "tracking_number", "cancel_reason", "version", "update_time", "message")
 EVENT = ("id", "aggregate_type", "aggregate_id", "type", "actor", "create_time", "changes", "user_id", "status")
 REQUEST = ("caller", "method", "request_id", "body_digest", "response")
@@ -63,7 +64,7 @@ def _types(table: Table, names: Sequence[str], prefix: str = "") -> Types:
     return {f"{prefix}{name}": table.c[name].type for name in names}
 
 
-# Of the values of an order that is new or changed, its event and its request id.
+# The types of the parameters: those of the order, its event and its request id.
 _EVENT_TYPES = _types(events, EVENT, "event_")
 _REQUEST_TYPES = _types(request_ids, REQUEST, "request_")
 _PLACED_TYPES: Types = {**_types(orders, ORDER), **_EVENT_TYPES, **_REQUEST_TYPES}
@@ -75,7 +76,7 @@ _CHANGED_TYPES: Types = {
 }
 
 
-# One order: the parameters are named as below, with given_ before.
+# Statements for one order. Their parameters are the names above with the prefix given_.
 
 
 @cache
@@ -104,12 +105,12 @@ def placing_one(*, claims: bool) -> Statement:
 
 @cache
 def changing_one(*, claims: bool) -> Statement:
-    """Return the statement that brings an order to another status and, with `claims`, claims its request id."""
+    """Return the statement that changes the status of an order and, with `claims`, claims its request id."""
     given = _parameters(_CHANGED_TYPES)
     allowed = (
         select(orders.c.id)
         .select_from(_limited().join(orders, true()))
-        .where(orders.c.id == given["id"], *_is_as_it_was(given["old_version"]))
+        .where(orders.c.id == given["id"], *_is_unchanged(given["old_version"]))
         .with_for_update(key_share=True, skip_locked=True, of=orders)
         .cte("allowed")
     )
@@ -132,7 +133,7 @@ def _parameters(types: Types) -> dict[str, BindParameter[Any]]:
 
 
 def _claim(given: Mapping[str, BindParameter[Any]], condition: CTE) -> CTE:
-    """Claim the request id if the condition has a row; the claim has one then if nobody was before."""
+    """Claim the request id if the condition has a row; returns a row if no earlier call has claimed it."""
     row = select(*(given[f"request_{name}"] for name in REQUEST)).select_from(condition)
     claim = insert(request_ids).from_select(list(REQUEST), row).on_conflict_do_nothing()
     return claim.returning(request_ids.c.request_id).cte("claimed")
@@ -143,12 +144,12 @@ def _event(given: Mapping[str, BindParameter[Any]], written: CTE) -> CTE:
     return insert(events).from_select(list(EVENT), row).cte("event")
 
 
-# Several orders: the parameter `given` has their rows as JSON, bytes as hexadecimal digits.
+# Statements for several orders. The parameter `given` has their rows as JSON, bytes in hexadecimal.
 
 
 @cache
 def placing_many() -> Statement:
-    """Return the statement that places orders; `items` are those of all."""
+    """Return the statement that places orders; the parameter `items` has the items of all."""
     given = _rows("given", _PLACED_TYPES).cte("given")
     # FOR SHARE: the users cannot be deactivated or deleted before this commits.
     customers = (
@@ -169,12 +170,12 @@ def placing_many() -> Statement:
 
 @cache
 def changing_many() -> Statement:
-    """Return the statement that brings orders to another status."""
+    """Return the statement that changes the status of orders."""
     given = _rows("given", _CHANGED_TYPES).cte("given")
     allowed = (
         select(given)
         .select_from(_limited().join(given, true()).join(orders, orders.c.id == given.c.id))
-        .where(*_is_as_it_was(given.c.old_version))
+        .where(*_is_unchanged(given.c.old_version))
         .with_for_update(key_share=True, skip_locked=True, of=orders)
         .cte("allowed")
     )
@@ -189,8 +190,8 @@ def changing_many() -> Statement:
 
 
 def _rows(parameter: str, types: Types) -> Select[Any]:
-    """Return the rows of a parameter of JSON."""
-    # A record's columns take no collation, and of bytes it has the text.
+    """Return the rows of a JSON parameter."""
+    # The columns of a record have no collation, and bytes arrive as text.
     plain = {name: Text() if isinstance(kind, Text | LargeBinary) else kind for name, kind in types.items()}
     function = func.json_to_recordset(bindparam(parameter, type_=Text).cast(JSON))
     row = function.table_valued(*(column(name, kind) for name, kind in plain.items()), name=parameter)
@@ -204,13 +205,13 @@ def _rows(parameter: str, types: Types) -> Select[Any]:
 
 
 def _is_free(allowed: CTE) -> ColumnElement[bool]:
-    """Claim the request ids of these rows, and return the condition that one has none or got it."""
+    """Claim the request ids of these rows, and return the condition that a row has none or has claimed it."""
     claims = select(*(allowed.c[f"request_{name}"] for name in REQUEST)).where(
         allowed.c.request_request_id.is_not(None)
     )
     claimed = (
         insert(request_ids)
-        # In one order, so that no two statements wait for each other.
+        # All statements claim in this order, so that no two wait for each other.
         .from_select(list(REQUEST), claims.order_by(allowed.c.request_request_id))
         .on_conflict_do_nothing()
         .returning(request_ids.c.method, request_ids.c.request_id)
@@ -223,23 +224,24 @@ def _is_free(allowed: CTE) -> ColumnElement[bool]:
 
 
 def _events_of(written: CTE, allowed: CTE) -> CTE:
-    """Write the events of the orders that were written."""
+    """Insert the events of the orders that were written."""
     rows = select(*(allowed.c[f"event_{name}"] for name in EVENT)).where(allowed.c.id.in_(select(written.c.id)))
     return insert(events).from_select(list(EVENT), rows).cte("event")
 
 
-# Both
+# Parts of both.
 
 
-def _is_as_it_was(old_version: ColumnElement[int]) -> tuple[ColumnElement[bool], ...]:
-    # With credit, there is more to do. An order that is kept no longer was changed by somebody who did not count that.
+def _is_unchanged(old_version: ColumnElement[int]) -> tuple[ColumnElement[bool], ...]:
+    # An order that credit pays for needs more than this statement. If the encoded message is gone, another program has
+    # changed the order without a new version.
     return (orders.c.version == old_version, orders.c.credit_state.is_(None), orders.c.message.is_not(None))
 
 
 def _limited() -> CTE:
-    """Limit how long the statement itself, which is a transaction, may wait for a lock.
+    """Set the limits of the statement, which is a transaction by itself.
 
-    And say that it keeps the messages of what it writes.
+    It limits the wait for locks, and tells the triggers invalidate_… that the statement writes encoded messages.
     """
     limit = func.set_config("lock_timeout", _LOCK_TIMEOUT, true())
     keeps = func.set_config(MESSAGE_VERSION_SETTING, MESSAGE_VERSION, true())

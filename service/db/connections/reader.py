@@ -1,0 +1,91 @@
+"""Execute statements that only read: on the primary or the replica, out of reach of a caller's cancellation."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Row, Select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.application.ports.errors import Overloaded, StoreError
+from service.db.connections.batching import BatchedLoader, Id
+from service.db.connections.executor import StatementExecutor
+from service.db.connections.replica import Replica
+from service.db.connections.statement import Statement
+from service.runtime.shielded_tasks import ShieldedTasks
+
+
+class StatementReader:
+    """Executes statements that only read, each one with its own snapshot; every method raises StoreError.
+
+    A caller's cancellation does not reach a running statement (`service.runtime.shielded_tasks`).
+
+    Args:
+        engine: connects to the primary.
+        replica: answers the reads of calls that prefer it.
+        prefers_replica: returns whether the running call prefers the replica; asked before each read.
+        batched_reads: whether concurrent loads by id share a statement.
+        hold_connection: as for `StatementExecutor`; the connection is held until `drain`.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        replica: Replica | None = None,
+        *,
+        prefers_replica: Callable[[], bool] = lambda: False,
+        batched_reads: bool = True,
+        hold_connection: bool = False,
+    ) -> None:
+        self.executor = StatementExecutor(engine, hold_connection=hold_connection)
+        self._replica = replica
+        self._prefers_replica = prefers_replica
+        self._batched_reads = batched_reads
+        self.shielded_tasks = ShieldedTasks(lambda error: isinstance(error, StoreError | Overloaded))
+
+    async def all(
+        self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
+    ) -> Sequence[Row[Any]]:
+        """Return all rows of a statement; `values` are those of its bind parameters."""
+        return await self.shielded_tasks.run(self._all(statement, values or {}))
+
+    async def first(
+        self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
+    ) -> Row[Any] | None:
+        """Return the only row of a statement, or None."""
+        rows = await self.all(statement, values)
+        return rows[0] if rows else None
+
+    def batched_loader(self, statement: Statement, name: str) -> Callable[[Id], Awaitable[Any]]:
+        """Return a function that loads the row with an id, or None.
+
+        With `batched_reads`, the ids of several callers share a statement.
+
+        Args:
+            statement: returns the rows with these ids.
+            name: the statement's parameter for the ids.
+        """
+        if not self._batched_reads:
+            return lambda row_id: self.first(statement, {name: [row_id]})
+        executor, replica, prefers_replica = self.executor, self._replica, self._prefers_replica
+        primary_loader = BatchedLoader(lambda ids: executor.fetch(statement, {name: ids}), self.shielded_tasks)
+        if replica is None:
+            return primary_loader.load
+        # Two loaders, so that a caller that reads from the primary never gets a row of the replica.
+        replica_loader = BatchedLoader(
+            lambda ids: replica.rows(statement, {name: ids}, otherwise=executor), self.shielded_tasks
+        )
+
+        def load(row_id: Id) -> Awaitable[Any]:
+            return (replica_loader if prefers_replica() else primary_loader).load(row_id)
+
+        return load
+
+    async def drain(self) -> None:
+        """Wait until no statement runs; then all connections are back in their pool."""
+        await self.shielded_tasks.drain()
+        self.executor.release_held()
+
+    async def _all(self, statement: Statement | Select[Any], values: Mapping[str, object]) -> Sequence[Row[Any]]:
+        if self._replica and self._prefers_replica():
+            return await self._replica.rows(statement, values, otherwise=self.executor)
+        return await self.executor.rows(statement, values)

@@ -1,0 +1,116 @@
+"""One PostgreSQL transaction, begun by its first use."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from service.application.ports.errors import DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown
+from service.application.ports.unit_of_work import RequestKey, TimeLeft
+from service.db.errors import translate_error
+from service.db.writes.encoded_messages import MESSAGE_VERSION, MESSAGE_VERSION_SETTING
+from service.db.writes.recorded_events import RecordedEvents
+from service.db.writes.request_ids import claim, store_response
+
+# The first statement of every transaction sets its limits.
+#
+# `statement_timeout` is the time that the call has left. It also bounds the wait for locks and for the claim of another
+# call. `transaction_timeout` (PostgreSQL 17 and later) costs the connection, so it comes later, for a transaction that
+# nothing else ends: watchers see no event while an older transaction is open.
+#
+# The last setting tells the triggers invalidate_… that this transaction writes encoded messages itself.
+_BEGIN = text(
+    "SELECT set_config('statement_timeout', CAST(CAST(:statement AS int) AS text), true),"
+    " CASE WHEN current_setting('server_version_num')::int >= 170000"
+    " THEN set_config('transaction_timeout', CAST(CAST(:transaction AS int) AS text), true) END,"
+    f" set_config('{MESSAGE_VERSION_SETTING}', '{MESSAGE_VERSION}', true)"
+)
+_TRANSACTION_TIMEOUT_MARGIN_MS = 2000
+
+
+class LazyTransaction:
+    """The transaction of one unit of work.
+
+    Args:
+        engine: the pool to take a connection from.
+        checkout: entered while the transaction waits for that connection.
+        events: collects the events of entities when the session is flushed.
+        request: the request id to claim, if the call has one.
+        time_left: how long the call may still take.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        checkout: Callable[[], AbstractContextManager[None]],
+        events: RecordedEvents,
+        *,
+        request: RequestKey | None,
+        time_left: TimeLeft,
+    ) -> None:
+        self._engine = engine
+        self._checkout = checkout
+        self._events = events
+        self._request = request
+        self._time_left = time_left
+        self._session: AsyncSession | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the transaction has been used."""
+        return self._session is not None
+
+    async def session(self) -> AsyncSession:
+        """Return the session; the first call begins the transaction and claims the request id.
+
+        Raises:
+            DeadlineExceeded: the call has no time left.
+            AlreadyAnswered, RequestIdReused, Contention: see `service.db.writes.request_ids.claim`.
+        """
+        return self._session or await self._begin()
+
+    async def _begin(self) -> AsyncSession:
+        milliseconds = int(self._time_left() * 1000)
+        if milliseconds <= 0:
+            raise DeadlineExceeded
+        # Entities stay readable after the commit. A repository locks what it loads, so nothing needs a refresh.
+        session = self._session = AsyncSession(self._engine, expire_on_commit=False, autoflush=False)
+        event.listen(session.sync_session, "before_flush", self._events.collect_from_session)
+        limits = {"statement": milliseconds, "transaction": milliseconds + _TRANSACTION_TIMEOUT_MARGIN_MS}
+        with self._checkout():
+            await session.execute(_BEGIN, limits)
+        if self._request:
+            await claim(session, self._request)
+        return session
+
+    async def commit(self, response: bytes) -> None:
+        """Store the response under the request id, and commit.
+
+        Raises:
+            DeadlineExceeded: the call has no time left; nothing was written.
+            OutcomeUnknown: the connection was lost during COMMIT, so the write may have happened.
+        """
+        session = await self.session()
+        if self._request:
+            await store_response(session, self._request, response)
+        if self._time_left() <= 0:
+            raise DeadlineExceeded
+        try:
+            await session.commit()
+        except Exception as error:
+            # PostgreSQL has rolled back if it reports an error. If the connection was lost, only PostgreSQL knows.
+            if isinstance(translate_error(error), DatabaseUnavailable):
+                raise OutcomeUnknown from error
+            raise
+
+    async def close(self) -> None:
+        """Roll back what was not committed, and give the connection back to the pool."""
+        if self._session is None:
+            return
+        try:
+            await self._session.close()
+        except Exception as error:
+            # PostgreSQL rolls back the transaction of a connection that is lost.
+            if not isinstance(translate_error(error), DatabaseUnavailable):
+                raise

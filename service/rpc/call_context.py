@@ -1,0 +1,88 @@
+"""The context of the running call: the service's only context variable.
+
+The access log interceptor, the outermost, sets it once per call and resets it; what is inside the call sets attributes.
+A task that a call starts gets the same object, so a write that outlives its client keeps its context until it ends.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from service.application.ports.unit_of_work import UnitOfWork
+
+# The actor of all calls until clients are authenticated.
+ANONYMOUS = "anonymous"
+
+
+class CallContext:
+    """Values that belong to one call.
+
+    Attributes:
+        x_request_id: ties the log lines of the call together.
+        metadata: the metadata that the client sent, read once: each reading costs gRPC as much as logging the call. For
+            a key that was sent twice it holds the last value.
+        prefers_replica: whether reads may be answered by the replica. Writes and streams leave it False.
+        unit_of_work: the unit of work of a method with side effects, while the method runs.
+    """
+
+    __slots__ = ("metadata", "prefers_replica", "unit_of_work", "x_request_id")
+
+    def __init__(self, x_request_id: str, metadata: Mapping[str, str | bytes]) -> None:
+        self.x_request_id = x_request_id
+        self.metadata = metadata
+        self.prefers_replica = False
+        self.unit_of_work: UnitOfWork | None = None
+
+
+_current: ContextVar[CallContext | None] = ContextVar("call_context", default=None)
+# The variable's own methods, because every call pays for a function around them. `enter` returns the token for `leave`.
+enter = _current.set
+leave = _current.reset
+
+
+def current_call() -> CallContext:
+    """Return the context of the running call.
+
+    Raises:
+        LookupError: no call is running, or AccessLogInterceptor is not in the chain.
+    """
+    call = _current.get()
+    if call is None:
+        raise LookupError("no call context: AccessLogInterceptor sets it for every call")
+    return call
+
+
+def x_request_id() -> str | None:
+    """Return the x-request-id of the running call, or None outside any call."""
+    call = _current.get()
+    return None if call is None else call.x_request_id
+
+
+def prefers_replica() -> bool:
+    """Return whether the running call prefers the replica; False outside any call."""
+    call = _current.get()
+    return call is not None and call.prefers_replica
+
+
+def current_unit_of_work() -> UnitOfWork:
+    """Return the unit of work of the running call.
+
+    Raises:
+        LookupError: the call has none: TransactionInterceptor is not in the chain, or the method declares
+            NO_SIDE_EFFECTS.
+    """
+    uow = current_call().unit_of_work
+    if uow is None:
+        raise LookupError("no unit of work: TransactionInterceptor opens one for methods that are not NO_SIDE_EFFECTS")
+    return uow
+
+
+@contextmanager
+def using(uow: UnitOfWork) -> Iterator[None]:
+    """Make `uow` the unit of work of the running call inside the block."""
+    call = current_call()
+    call.unit_of_work = uow
+    try:
+        yield
+    finally:
+        call.unit_of_work = None

@@ -1,0 +1,43 @@
+"""Checks of messages against the `buf.validate` rules of their protos."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from google.protobuf.message import Message
+from protovalidate import Validator, Violation
+
+from service.domain.errors import FieldViolation
+
+# What a value must be that breaks a pattern of the protos: a client is not shown a regular expression.
+PATTERN_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        r"^\P{Cc}*$": "must not contain line breaks or other control characters",
+        r"^[\n\P{Cc}]*$": "must not contain control characters other than line feeds",
+        r"^[\n\t\P{Cc}]*$": "must not contain control characters other than line feeds and tabs",
+        r"^[a-z0-9_.-]{3,50}$": "must be 3 to 50 of the characters a-z 0-9 _ . -",
+        r"^https?://[^\s\p{Cc}]+$": "must be an http or https URL without spaces",
+        r"^[A-Z]{3}$": "must be a currency code of three capital letters, such as EUR",
+    }
+)
+
+_validator = Validator()
+
+
+def violations_of(message: Message) -> list[FieldViolation]:
+    """Return which fields of a message break a rule, by their paths in the message."""
+    return [_field_violation(violation) for violation in _validator.collect_violations(message)]
+
+
+def _field_violation(violation: Violation) -> FieldViolation:
+    proto = violation.proto
+    path = ""
+    for element in proto.field.elements if proto.field else ():
+        path += f".{element.field_name}"
+        if element.subscript:
+            path += f"[{element.subscript.value}]"
+    description = proto.message or "is not valid"
+    if proto.rule_id == "string.pattern":
+        description = PATTERN_DESCRIPTIONS.get(violation.rule_value, "is not valid")
+    # The name of the rule in the form that google.rpc.BadRequest wants, for example STRING_MAX_LEN.
+    rule = (proto.rule_id or "").upper().replace(".", "_")
+    return FieldViolation(path.lstrip("."), description, rule)

@@ -1,0 +1,91 @@
+from datetime import UTC, datetime, timedelta
+
+import commerce.orders.v1.order_service_pb2 as orders_pb
+import commerce.users.v1.user_service_pb2 as pb
+import grpc
+from commerce.orders.v1.order_pb2 import OrderCreditState, OrderEventType
+from google.type.money_pb2 import Money
+
+from service.application.maintenance import expire_holds, purge_deleted_users
+from service.domain.orders import HOLD_FOR
+from service.domain.users import PURGE_AFTER
+from service.server import Server
+from tests.support.clients import Clients, connect, item, new_order
+from tests.support.failures import fails
+from tests.support.servers import running_server
+
+
+async def expire(server: Server, now: datetime) -> int:
+    store = server.database
+    return await expire_holds(
+        lambda: store.unit_of_work(actor="gc", request=None, time_left=lambda: 5), store.maintenance_queries, now
+    )
+
+
+async def purge(server: Server, now: datetime) -> tuple[int, int]:
+    store = server.database
+    return await purge_deleted_users(
+        lambda: store.unit_of_work(actor="gc", request=None, time_left=lambda: 5), store.maintenance_queries, now
+    )
+
+
+async def place_with_credit(clients: Clients, units: int) -> tuple[str, str]:
+    user = await clients.create_user()
+    amount = Money(currency_code="EUR", units=units)
+    await clients.users.GrantCredit(pb.GrantCreditRequest(user_id=user.id, amount=amount))
+    order = new_order(user.id, items=[item("anvil", 1, units)])
+    placed = await clients.orders.CreateOrder(orders_pb.CreateOrderRequest(order=order, pay_with_credit=True))
+    return user.id, placed.order.id
+
+
+async def available(clients: Clients, user_id: str) -> int:
+    response = await clients.users.GetCreditBalance(pb.GetCreditBalanceRequest(user_id=user_id))
+    return response.balances[0].available.units
+
+
+async def test_a_hold_expires_and_its_credit_is_given_back(database_url: str) -> None:
+    async with running_server(database_url) as server, connect(server.port) as clients:
+        user_id, order_id = await place_with_credit(clients, 30)
+        now = datetime.now(UTC)
+        assert await expire(server, now + HOLD_FOR - timedelta(minutes=1)) == 0
+        assert await available(clients, user_id) == 0
+        assert await expire(server, now + HOLD_FOR) == 1
+        assert await expire(server, now + HOLD_FOR) == 0
+        assert await available(clients, user_id) == 30
+        order = (await clients.orders.GetOrder(orders_pb.GetOrderRequest(id=order_id))).order
+        assert order.credit.state == OrderCreditState.ORDER_CREDIT_STATE_EXPIRED
+        events = await clients.orders.ListOrderEvents(orders_pb.ListOrderEventsRequest(order_id=order_id))
+        assert (events.events[-1].type, events.events[-1].actor) == (
+            OrderEventType.ORDER_EVENT_TYPE_CREDIT_EXPIRED,
+            "gc",
+        )
+
+
+async def test_confirming_after_the_hold_expired_takes_what_is_available(database_url: str) -> None:
+    async with running_server(database_url) as server, connect(server.port) as clients:
+        user_id, order_id = await place_with_credit(clients, 30)
+        other_id, other_order_id = await place_with_credit(clients, 30)
+        assert await expire(server, datetime.now(UTC) + HOLD_FOR) == 2
+        confirmed = (await clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=order_id))).order
+        assert confirmed.credit.state == OrderCreditState.ORDER_CREDIT_STATE_POSTED
+        assert await available(clients, user_id) == 0
+        everything = Money(currency_code="EUR", units=30)
+        spend = pb.TransferCreditRequest(from_user_id=other_id, to_user_id=user_id, amount=everything)
+        await clients.users.TransferCredit(spend)
+        with fails(grpc.StatusCode.FAILED_PRECONDITION, "INSUFFICIENT_CREDIT"):
+            await clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=other_order_id))
+
+
+async def test_users_deleted_long_ago_are_erased_unless_they_have_orders_or_credit(database_url: str) -> None:
+    async with running_server(database_url) as server, connect(server.port) as clients:
+        gone, kept, alive = [await clients.create_user() for _ in range(3)]
+        await clients.create_order(kept.id)
+        for user in (gone, kept):
+            await clients.users.DeleteUser(pb.DeleteUserRequest(id=user.id))
+        now = datetime.now(UTC)
+        assert await purge(server, now + PURGE_AFTER - timedelta(minutes=1)) == (0, 0)
+        assert await purge(server, now + PURGE_AFTER) == (1, 1)
+        with fails(grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND"):
+            await clients.users.GetUser(pb.GetUserRequest(id=gone.id))
+        listed = await clients.users.ListUsers(pb.ListUsersRequest(show_deleted=True))
+        assert {user.id for user in listed.users} == {kept.id, alive.id}

@@ -1,0 +1,237 @@
+import csv
+import json
+import stat
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import commerce.users.v1.user_service_pb2 as pb
+import grpc
+import pytest
+from commerce.orders.v1.order_pb2 import Order
+from commerce.users.v1.user_pb2 import User, UserProfile
+from google.protobuf.json_format import Parse
+
+from service.server import Server
+from tests.support.clients import Clients
+from tests.support.command import invoke_command
+from tests.support.failures import fails
+from tests.support.passwords import PASSWORD
+from tests.support.processes import CommandResult, run_command
+
+
+async def import_users(server: Server, file: Path, *options: str | Path) -> CommandResult:
+    return await invoke_command("import-users", file, "--address", f"127.0.0.1:{server.port}", *options)
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def row(**fields: Any) -> dict[str, Any]:
+    name = f"c{uuid4().hex[:20]}"
+    return {"email": f"{name}@example.com", "username": name, **fields}
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+async def user_of(clients: Clients, row: dict[str, Any]) -> User:
+    return (await clients.users.GetUser(pb.GetUserRequest(email=row["email"]))).user
+
+
+async def test_users_are_imported_and_orders_exported_from_a_shell(
+    server: Server, clients: Clients, tmp_path: Path
+) -> None:
+    rows = [row(), row() | {"email": "wrong"}]
+    file, output = write_csv(tmp_path / "users.csv", rows), tmp_path / "orders.jsonl"
+    address = f"127.0.0.1:{server.port}"
+    ran = await run_command("import-users", str(file), "--address", address)
+    rejects = tmp_path / "users.rejects.csv"
+    assert ran == CommandResult(1, "1 created, 0 updated, 0 skipped\n", f"Error: rejected rows: 1, see {rejects}\n")
+    order = await clients.create_order((await user_of(clients, rows[0])).id)
+    assert await run_command("export-orders", "--address", address, "--output", str(output)) == CommandResult(0, "", "")
+    assert order in [Parse(line, Order()) for line in output.read_text().splitlines()]
+
+
+async def test_a_csv_is_imported_and_again_without_harm(server: Server, clients: Clients, tmp_path: Path) -> None:
+    fields = {"full_name": 'Ada "Countess" Lovelace', "superuser": "yes", "bio": "two\nlines", "avatar_url": ""}
+    rows = [row(**fields, password=PASSWORD), row(**(fields | {"superuser": ""}), password="")]
+    file = write_csv(tmp_path / "users.csv", rows)
+    assert await import_users(server, file) == CommandResult(0, "2 created, 0 updated, 0 skipped\n", "")
+    user = await user_of(clients, rows[0])
+    assert (user.full_name, user.superuser, user.profile.bio) == (fields["full_name"], True, "two\nlines")
+    assert not (await user_of(clients, rows[1])).superuser
+    await clients.users.VerifyPassword(pb.VerifyPasswordRequest(email=rows[0]["email"], password=PASSWORD))
+    assert await import_users(server, file) == CommandResult(0, "0 created, 0 updated, 2 skipped\n", "")
+    rows[1]["full_name"] = "Grace"
+    file = write_csv(tmp_path / "users.csv", rows)
+    assert await import_users(server, file, "--on-conflict", "update") == CommandResult(
+        0, "0 created, 1 updated, 1 skipped\n", ""
+    )
+    assert (await user_of(clients, rows[1])).full_name == "Grace"
+    assert names(tmp_path) == ["users.csv"]
+
+
+async def test_json_lines_are_imported(server: Server, clients: Clients, tmp_path: Path) -> None:
+    rows = [row(full_name="Ada", superuser=True, profile={"bio": "Ünïcode"}, _note="ignored"), row()]
+    file = write_jsonl(tmp_path / "users.jsonl", rows)
+    assert await import_users(server, file) == CommandResult(0, "2 created, 0 updated, 0 skipped\n", "")
+    user = await user_of(clients, rows[0])
+    assert (user.full_name, user.superuser, user.profile) == ("Ada", True, UserProfile(bio="Ünïcode"))
+
+
+async def test_rejected_rows_of_a_csv_are_kept_with_the_reason_and_can_be_imported_when_corrected(
+    server: Server, clients: Clients, tmp_path: Path
+) -> None:
+    taken = await clients.create_user()
+    rows = [row(), row() | {"email": "wrong"}, row(), row() | {"username": taken.username}]
+    file = write_csv(tmp_path / "users.csv", rows)
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write("too,many,columns\n")
+        opened.flush()
+        opened.buffer.write(b"caf\xe9@example.com,latin1\n")
+    ran = await import_users(server, file)
+    rejects = tmp_path / "users.rejects.csv"
+    assert (ran.status, ran.stdout) == (1, "2 created, 0 updated, 0 skipped\n")
+    assert ran.stderr == f"Error: rejected rows: 4, see {rejects}\n"
+    assert stat.S_IMODE(rejects.stat().st_mode) == 0o600
+    with rejects.open(newline="", encoding="utf-8", errors="surrogateescape") as opened:
+        header, *rejected = csv.reader(opened)
+    assert header == ["_row", "_reason", "_field", "_message", "email", "username"]
+    assert [cells[:3] for cells in rejected] == [
+        ["2", "INVALID_FIELD", "email"],
+        ["4", "USER_ALREADY_EXISTS", "username"],
+        ["5", "UNREADABLE", ""],
+        ["6", "UNREADABLE", ""],
+    ]
+    assert all(cells[3] for cells in rejected)
+    assert rejected[0][4:] == ["wrong", rows[1]["username"]]
+    assert rejected[2][4:] == ["too", "many", "columns"]
+    assert b"caf\xe9@example.com,latin1" in rejects.read_bytes()
+    corrected = [dict(zip(header, rejected[0], strict=True)) | {"email": row()["email"]}]
+    file = write_csv(rejects, corrected)
+    assert await import_users(server, file) == CommandResult(0, "1 created, 0 updated, 0 skipped\n", "")
+    assert (await user_of(clients, corrected[0])).username == rows[1]["username"]
+
+
+async def test_rejected_json_lines_are_kept_with_the_reason(server: Server, tmp_path: Path) -> None:
+    wrong = row(superuser="maybe", _row=9)
+    file = write_jsonl(tmp_path / "users.jsonl", [row(), wrong, row(nonsense=1), row(password="short")])  # noqa: S106 - too short to be one
+    with file.open("a") as opened:
+        opened.write("\nnot json\n[1]\n")
+    rejects = tmp_path / "bad.jsonl"
+    ran = await import_users(server, file, "--rejects", rejects)
+    assert (ran.status, ran.stdout) == (1, "1 created, 0 updated, 0 skipped\n")
+    rejected = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert [(line["_row"], line["_reason"], line["_field"]) for line in rejected] == [
+        (2, "UNREADABLE", ""),
+        (3, "UNREADABLE", ""),
+        (4, "INVALID_FIELD", "password"),
+        (5, "UNREADABLE", ""),
+        (6, "UNREADABLE", ""),
+    ]
+    assert rejected[0]["email"] == wrong["email"]
+    assert [line.get("_line") for line in rejected[3:]] == ["not json", "[1]"]
+
+
+async def test_every_one_of_many_rejected_rows_is_kept(server: Server, tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "users.csv", [{"email": "wrong", "username": "ada"}] * 2500)
+    ran = await import_users(server, file)
+    assert ran.stderr.startswith("Error: rejected rows: 2500, ")
+    with (tmp_path / "users.rejects.csv").open(newline="") as opened:
+        assert [line["_row"] for line in csv.DictReader(opened)] == [str(number) for number in range(1, 2501)]
+
+
+async def test_fail_stops_at_the_conflict_and_says_where_to_go_on(
+    server: Server, clients: Clients, tmp_path: Path
+) -> None:
+    user = await clients.create_user()
+    rows = [row() for _ in range(1010)]
+    rows[1003]["email"] = "wrong"
+    rows[1005]["email"] = user.email
+    file = write_csv(tmp_path / "users.csv", rows)
+    ran = await import_users(server, file, "--on-conflict", "fail")
+    assert (ran.status, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("Error: row 1006: another user has this email (ALREADY_EXISTS)")
+    assert "--resume-from 1006" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+    await user_of(clients, rows[1004])
+    with fails(grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND"):
+        await user_of(clients, rows[1006])
+    ran = await import_users(server, file, "--on-conflict", "fail", "--resume-from", "1007")
+    assert ran == CommandResult(0, "4 created, 0 updated, 0 skipped\n", "")
+    with (tmp_path / "users.rejects.csv").open(newline="") as opened:
+        assert [line["_row"] for line in csv.DictReader(opened)] == ["1004"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("users.txt", "email\n", "must end in .csv or .jsonl"),
+        ("users.csv", "", "column 'email' is missing"),
+        ("users.csv", "email,username,fullname\n", "unknown column 'fullname'; allowed columns: email, username"),
+        ("users.csv", "email,username,email\n", "two columns have the same name"),
+        ("users.csv", "email,username\n\0,x\n" + '"' + "x" * 200_000 + '",y\n', "field larger than field limit"),
+    ],
+)
+async def test_a_file_that_cannot_be_read_is_one_line(
+    server: Server, tmp_path: Path, name: str, text: str, problem: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    ran = await import_users(server, file)
+    assert (ran.status, ran.stdout) == (1, "")
+    assert problem in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+async def test_no_service_is_one_line(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "users.csv", [row()])
+    ran = await invoke_command("import-users", file, "--address", "127.0.0.1:1")
+    assert ran.status == 1
+    assert ran.stderr.startswith("Error: no service answers at 127.0.0.1:1; ")
+    assert ran.stderr.count("\n") == 1
+    output = tmp_path / "orders.jsonl"
+    ran = await invoke_command("export-orders", "--address", "127.0.0.1:1", "--output", output)
+    assert ran == CommandResult(1, "", "Error: no service answers at 127.0.0.1:1\n")
+    assert names(tmp_path) == ["users.csv"]
+
+
+async def test_the_file_to_import_is_never_written_over(server: Server, tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "users.csv", [row() | {"email": "wrong"}])
+    before = file.read_bytes()
+    ran = await import_users(server, file, "--rejects", file)
+    assert ran.status == 1
+    assert "it is the file to import" in ran.stderr
+    assert file.read_bytes() == before
+
+
+async def test_orders_are_exported_one_on_each_line(server: Server, clients: Clients, tmp_path: Path) -> None:
+    user = await clients.create_user()
+    orders = [await clients.create_order(user.id) for _ in range(3)]
+    output = tmp_path / "orders.jsonl"
+    ran = await invoke_command("export-orders", "--address", f"127.0.0.1:{server.port}", "--output", output)
+    assert ran == CommandResult(0, "", "")
+    exported = [Parse(line, Order()) for line in output.read_text().splitlines()]
+    assert [order for order in exported if order.user_id == user.id] == orders
+    assert '"order_number"' in output.read_text()
+    assert names(tmp_path) == ["orders.jsonl"]
+    ran = await invoke_command("export-orders", "--address", f"127.0.0.1:{server.port}")
+    assert ran.stdout == output.read_text()
+
+
+async def test_an_output_that_cannot_be_written_is_one_line(server: Server, tmp_path: Path) -> None:
+    output = tmp_path / "missing" / "orders.jsonl"
+    ran = await invoke_command("export-orders", "--address", f"127.0.0.1:{server.port}", "--output", output)
+    assert ran == CommandResult(1, "", f"Error: {output}: No such file or directory\n")

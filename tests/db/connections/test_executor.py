@@ -1,0 +1,107 @@
+"""The connection that the driver keeps from statement to statement, and those who need it more."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import event, func, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.config import DatabaseSettings, load
+from service.db.connections.engine import create_engine
+from service.db.connections.executor import StatementExecutor
+from service.db.connections.statement import Statement
+
+PID = Statement("pid", select(func.pg_backend_pid().label("pid")))
+SLEEP = Statement("sleep", select(func.pg_sleep(0.3)))
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(load(DatabaseSettings, DATABASE_URL=database_url, db_pool_timeout=2), pool_size=2)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def executor(engine: AsyncEngine) -> AsyncIterator[StatementExecutor]:
+    executor = StatementExecutor(engine, hold_connection=True)
+    yield executor
+    executor.release_held()
+
+
+async def pid_of(executor: StatementExecutor) -> int:
+    ((pid,),) = await executor.fetch(PID, {})
+    assert isinstance(pid, int)
+    return pid
+
+
+async def test_statements_one_after_another_take_one_connection_once(
+    engine: AsyncEngine, executor: StatementExecutor
+) -> None:
+    taken: list[object] = []
+    event.listen(engine.sync_engine, "checkout", lambda *_: taken.append(None))
+    assert len({await pid_of(executor) for _ in range(5)}) == 1
+    assert len(taken) == 1
+    executor.release_held()
+    await pid_of(executor)
+    assert len(taken) == 2
+
+
+async def test_who_needs_the_last_connection_gets_it(engine: AsyncEngine, executor: StatementExecutor) -> None:
+    async with engine.connect():
+        await pid_of(executor)
+        with executor.lend():
+            other = await engine.connect()
+        # Nobody gets a third one.
+        with executor.lend(), pytest.raises(TimeoutError):
+            await asyncio.wait_for(engine.connect().start(), 0.1)
+        await other.close()
+        await pid_of(executor)
+
+
+async def test_who_waits_for_a_connection_gets_that_of_the_statement_that_ends_next(
+    engine: AsyncEngine, executor: StatementExecutor
+) -> None:
+    async with engine.connect():
+        sleeping = asyncio.create_task(executor.fetch(SLEEP, {}))
+        await asyncio.sleep(0.1)
+        with executor.lend():
+            other = await engine.connect()
+        assert sleeping.done()
+        await other.close()
+
+
+async def test_a_statement_that_waits_for_a_connection_gets_that_of_the_one_that_ends_next(
+    engine: AsyncEngine, executor: StatementExecutor
+) -> None:
+    async with engine.connect():
+        sleeping = asyncio.create_task(executor.fetch(SLEEP, {}))
+        await asyncio.sleep(0.1)
+        # It would be told that the server is overloaded.
+        await pid_of(executor)
+        assert sleeping.done()
+
+
+async def test_what_is_kept_goes_with_all_others_when_one_leads_to_a_replica(
+    engine: AsyncEngine, executor: StatementExecutor
+) -> None:
+    before = await pid_of(executor)
+    async with engine.connect() as connection:
+        await connection.execute(text("SET TRANSACTION READ ONLY"))
+        with pytest.raises(DBAPIError):
+            await connection.execute(text("DELETE FROM order_tags"))
+    assert await pid_of(executor) != before
+
+
+async def test_what_is_in_use_then_is_not_kept_either(engine: AsyncEngine, executor: StatementExecutor) -> None:
+    before = await pid_of(executor)
+    sleeping = asyncio.create_task(executor.fetch(SLEEP, {}))
+    await asyncio.sleep(0.1)
+    async with engine.connect() as connection:
+        await connection.execute(text("SET TRANSACTION READ ONLY"))
+        with pytest.raises(DBAPIError):
+            await connection.execute(text("DELETE FROM order_tags"))
+    await sleeping
+    assert await pid_of(executor) != before

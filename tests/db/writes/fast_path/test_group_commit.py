@@ -1,0 +1,479 @@
+"""Orders that one statement writes: many at a time, and with others in the way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import commerce.orders.v1.order_service_pb2 as pb
+import commerce.users.v1.user_service_pb2 as users_pb
+import grpc
+import orjson
+import pytest
+from commerce.orders.v1.order_pb2 import Order
+from google.rpc.error_details_pb2 import RetryInfo
+from grpc import StatusCode
+
+from service.db.tables import ORDER_NUMBER_BLOCK
+from tests.support.clients import Clients, item, new_order
+from tests.support.databases import Observer, observing
+from tests.support.failures import fails, failure_of, settled
+from tests.support.locks import CREATE_ORDER, holding, holding_request_id
+from tests.support.methods import call, call_bytes
+from tests.support.requests import euros, order_in, user_in, user_with_credit, verb_request
+from tests.support.sent_statements import sent_statements
+from tests.support.servers import OwnServer, own_server
+
+CONFIRM_ORDER = CREATE_ORDER.replace("CreateOrder", "ConfirmOrder")
+ROUNDS = 8
+
+
+@pytest.fixture
+async def observer(own: OwnServer) -> AsyncIterator[Observer]:
+    async with observing(own.database_url) as observer:
+        yield observer
+
+
+def create(user_id: str, **fields: Any) -> pb.CreateOrderRequest:
+    return pb.CreateOrderRequest(order=new_order(user_id, **fields), request_id=str(uuid4()))
+
+
+def codes(failures: list[Any]) -> set[tuple[StatusCode, str]]:
+    return {(failure.code, failure.reason) for failure in failures}
+
+
+async def deactivate(clients: Clients, user_id: str) -> None:
+    await clients.users.DeactivateUser(users_pb.DeactivateUserRequest(id=user_id))
+
+
+async def delete(clients: Clients, user_id: str) -> None:
+    await clients.users.DeleteUser(users_pb.DeleteUserRequest(id=user_id))
+
+
+# Orders and what becomes of their user
+
+
+@pytest.mark.parametrize("end", [deactivate, delete])
+async def test_no_order_comes_after_the_end_of_its_user(
+    own: OwnServer, observer: Observer, end: Callable[[Clients, str], Awaitable[None]]
+) -> None:
+    for _ in range(ROUNDS):
+        user_id = (await own.clients.create_user()).id
+        placed: list[Order] = []
+
+        async def place_until_refused(user_id: str = user_id, placed: list[Order] = placed) -> None:
+            with fails(StatusCode.FAILED_PRECONDITION, "USER_NOT_ACTIVE"):
+                while True:
+                    placed.append(await own.clients.create_order(user_id))
+
+        async def end_it(user_id: str = user_id, placed: list[Order] = placed) -> list[Order]:
+            while len(placed) < 20:  # noqa: ASYNC110 - what it waits for are answers, of which nobody is told
+                await asyncio.sleep(0)
+            await end(own.clients, user_id)
+            with fails(StatusCode.FAILED_PRECONDITION, "USER_NOT_ACTIVE"):
+                await own.clients.create_order(user_id)
+            return placed
+
+        await asyncio.gather(*(place_until_refused() for _ in range(8)), end_it())
+        assert await observer.count("orders", "user_id = $1", UUID(user_id)) == len(placed)
+        # Each order's event was written under the lock that the end of the user waited for.
+        ended = "(SELECT max(position) FROM events WHERE aggregate_id = $1)"
+        assert await observer.count("events", f"user_id = $1 AND position > {ended}", UUID(user_id)) == 0
+
+
+@pytest.mark.parametrize("lock", ["FOR UPDATE", "FOR NO KEY UPDATE"])
+async def test_an_order_waits_for_whoever_has_its_user_locked(own: OwnServer, observer: Observer, lock: str) -> None:
+    user_id = (await own.clients.create_user()).id
+    async with holding(own.database_url, f"SELECT FROM users WHERE id = $1 {lock}", UUID(user_id)):
+        placing = asyncio.ensure_future(own.clients.create_order(user_id))
+        await observer.until_waiting(1)
+    assert (await placing).user_id == user_id
+
+
+@pytest.mark.parametrize("lock", ["FOR SHARE", "FOR KEY SHARE"])
+async def test_an_order_waits_for_nobody_who_only_keeps_its_user_as_it_is(own: OwnServer, lock: str) -> None:
+    user_id = (await own.clients.create_user()).id
+    # No number has to be asked for.
+    await own.clients.create_order(user_id)
+    async with holding(own.database_url, f"SELECT FROM users WHERE id = $1 {lock}", UUID(user_id)):
+        with sent_statements() as sent:
+            await own.clients.create_order(user_id)
+    assert len([statement for statement, _ in sent if "order_number_seq" not in statement]) == 1
+
+
+async def test_orders_that_come_together_ask_together_for_their_numbers(postgres_url: str, template_url: str) -> None:
+    async with own_server(postgres_url, template_url) as own:
+        user = await own.clients.create_user()
+
+        async def place(count: int) -> list[Order]:
+            return await asyncio.gather(*(own.clients.create_order(user.id) for _ in range(count)))
+
+        with sent_statements() as sent:
+            orders = await place(2 * ORDER_NUMBER_BLOCK)
+        assert len({order.order_number for order in orders}) == len(orders)
+        assert len([statement for statement, _ in sent if "order_number_seq" in statement]) == 2
+        # If that fails, it fails for all, and the next ones ask again.
+        await own.connection.execute("ALTER SEQUENCE order_number_seq RENAME TO away")
+        with fails(StatusCode.INTERNAL, "INTERNAL"):
+            await place(8)
+        await own.connection.execute("ALTER SEQUENCE away RENAME TO order_number_seq")
+        await place(1)
+
+
+async def test_orders_of_many_items_do_not_make_a_statement_that_knows_no_bounds(own: OwnServer) -> None:
+    user = await own.clients.create_user()
+    items = [item(f"part {number}", 1, number) for number in range(1, 201)]
+    with sent_statements() as sent:
+        orders = await asyncio.gather(*(own.clients.create_order(user.id, items=items) for _ in range(12)))
+    assert {len(order.items) for order in orders} == {len(items)}
+    rows = [orjson.loads(value) for _, values in sent for value in values if str(value).startswith('[{"order_id')]
+    # Some came together, but no more than two.
+    assert {len(row) // len(items) for row in rows} == {1, 2}
+
+
+# Request ids
+
+
+async def test_32_calls_with_one_request_id_place_one_order_and_get_the_same_bytes(
+    own: OwnServer, observer: Observer
+) -> None:
+    for _ in range(ROUNDS):
+        user_id = (await own.clients.create_user()).id
+        body = create(user_id, metadata={f"key {number}": "value" for number in range(20)}).SerializeToString()
+        answers = await asyncio.gather(*(call_bytes(own.clients.channel, "CreateOrder", body) for _ in range(32)))
+        assert len(set(answers)) == 1
+        assert await observer.count("orders", "user_id = $1", UUID(user_id)) == 1
+        assert await observer.count("events", "user_id = $1 AND aggregate_type = 'order'", UUID(user_id)) == 1
+
+
+async def test_32_calls_with_one_request_id_confirm_once_and_get_the_same_bytes(
+    own: OwnServer, observer: Observer
+) -> None:
+    for _ in range(ROUNDS):
+        order = await order_in(own.clients, "PENDING")
+        body = pb.ConfirmOrderRequest(id=order.id, request_id=str(uuid4())).SerializeToString()
+        answers = await asyncio.gather(*(call_bytes(own.clients.channel, "ConfirmOrder", body) for _ in range(32)))
+        assert len(set(answers)) == 1
+        assert pb.ConfirmOrderResponse.FromString(answers[0]).order.etag == "v2"
+        assert await observer.count("events", "aggregate_id = $1", UUID(order.id)) == 2
+
+
+async def test_a_request_id_with_another_body_is_refused_and_changes_nothing(own: OwnServer) -> None:
+    request = create((await own.clients.create_user()).id)
+    await own.clients.orders.CreateOrder(request)
+    before = await own.contents()
+    request.order.items[0].quantity += 1
+    with fails(StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED"):
+        await own.clients.orders.CreateOrder(request)
+    # Also where the other body could not be an order.
+    request.order.items[0].unit_price.currency_code = "USD"
+    with fails(StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED"):
+        await own.clients.orders.CreateOrder(request)
+    assert await own.contents() == before
+
+
+VERBS = {"Confirm": "PENDING", "Process": "CONFIRMED", "Ship": "PROCESSING", "Deliver": "SHIPPED", "Cancel": "PENDING"}
+
+
+async def _nothing(_clients: Clients, _order: Order) -> None:
+    """Leave it as it is."""
+
+
+async def _purge(clients: Clients, order: Order) -> None:
+    await clients.users.PurgeUser(users_pb.PurgeUserRequest(id=order.user_id, force=True))
+
+
+async def _tag(clients: Clients, order: Order) -> None:
+    await clients.orders.AddOrderTags(pb.AddOrderTagsRequest(id=order.id, tags=["since"]))
+
+
+@pytest.mark.parametrize("since", [_nothing, _tag, _purge], ids=["as it was", "changed since", "erased since"])
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_verb_that_has_happened_is_answered_again_with_the_same_bytes(
+    own: OwnServer, verb: str, since: Callable[[Clients, Order], Awaitable[None]]
+) -> None:
+    order = await order_in(own.clients, VERBS[verb])
+    request = verb_request(verb, order.id, request_id=str(uuid4()), etag=order.etag).SerializeToString()
+    first = await call_bytes(own.clients.channel, f"{verb}Order", request)
+    await since(own.clients, order)
+    before = await own.contents()
+    assert await call_bytes(own.clients.channel, f"{verb}Order", request) == first
+    assert await own.contents() == before
+
+
+async def test_a_refused_verb_leaves_its_request_id_free(own: OwnServer) -> None:
+    order = await order_in(own.clients, "PENDING")
+    request = verb_request("Ship", order.id, request_id=str(uuid4()))
+    with fails(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION"):
+        await own.clients.orders.ShipOrder(request)
+    for verb in ("Confirm", "Process"):
+        await call(own.clients.channel, f"{verb}Order", verb_request(verb, order.id))
+    assert (await own.clients.orders.ShipOrder(request)).order.etag == "v4"
+
+
+# External references
+
+
+async def test_a_used_reference_is_refused_and_leaves_nothing_of_the_order(own: OwnServer) -> None:
+    user_id = (await own.clients.create_user()).id
+    await own.clients.create_order(user_id, external_ref="cart-1")
+    request = create(user_id, external_ref="cart-1")
+    before = await own.contents()
+    for _ in range(2):
+        with fails(StatusCode.ALREADY_EXISTS, "ORDER_ALREADY_EXISTS") as failure:
+            await own.clients.orders.CreateOrder(request)
+        assert failure.metadata == {"field": "external_ref"}
+    assert await own.contents() == before
+    # Its request id is free.
+    request.order.external_ref = "cart-2"
+    answer = await own.clients.orders.CreateOrder(request)
+    assert await own.clients.orders.CreateOrder(request) == answer
+
+
+async def test_of_16_orders_with_one_reference_one_is_placed(own: OwnServer, observer: Observer) -> None:
+    for _ in range(ROUNDS):
+        user_id = (await own.clients.create_user()).id
+        requests = [create(user_id, external_ref="cart") for _ in range(16)]
+        placed, failures = await settled(*map(own.clients.orders.CreateOrder, requests))
+        assert len(placed) == 1
+        assert codes(failures) == {(StatusCode.ALREADY_EXISTS, "ORDER_ALREADY_EXISTS")}
+        assert await observer.count("orders", "user_id = $1", UUID(user_id)) == 1
+        used = [UUID(request.request_id) for request in requests]
+        assert await observer.count("request_ids", "request_id = ANY($1::uuid[])", used) == 1
+
+
+# Transitions
+
+
+async def test_of_many_transitions_each_happens_once_and_the_timeline_has_no_gap(
+    own: OwnServer, observer: Observer
+) -> None:
+    for _ in range(ROUNDS):
+        order = await order_in(own.clients, "PENDING")
+        verbs = ["Confirm", "Cancel", "Process"] * 8
+        calls = [call(own.clients.channel, f"{verb}Order", verb_request(verb, order.id)) for verb in verbs]
+        done, failures = await settled(*calls)
+        assert codes(failures) == {(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION")}
+        # However many there were, one has changed each version.
+        assert sorted(answer.order.etag for answer in done) == [f"v{2 + number}" for number in range(len(done))]
+        events = await observer.connection.fetch(
+            "SELECT type FROM events WHERE aggregate_id = $1 ORDER BY position", UUID(order.id)
+        )
+        types = [row["type"] for row in events]
+        assert types == ["CREATED", *["CONFIRMED", "PROCESSING"][: len(done) - 1], "CANCELLED"]
+        now = (await own.clients.orders.GetOrder(pb.GetOrderRequest(id=order.id))).order
+        assert now.etag == f"v{len(types)}"
+
+
+async def test_transitions_among_other_changes_lose_none_of_them(own: OwnServer, observer: Observer) -> None:
+    for _ in range(ROUNDS):
+        order = await order_in(own.clients, "PENDING")
+        other = (await own.clients.create_user()).id
+        tags = [f"t{number}" for number in range(6)]
+        done, failures = await settled(
+            call(own.clients.channel, "ConfirmOrder", verb_request("Confirm", order.id)),
+            *(own.clients.orders.AddOrderTags(pb.AddOrderTagsRequest(id=order.id, tags=[tag])) for tag in tags),
+            own.clients.orders.TransferOrders(pb.TransferOrdersRequest(from_user_id=order.user_id, to_user_id=other)),
+        )
+        assert not failures
+        assert len(done) == len(tags) + 2
+        now = (await own.clients.orders.GetOrder(pb.GetOrderRequest(id=order.id))).order
+        assert (now.etag, now.user_id, list(now.tags)) == (f"v{1 + len(done)}", other, tags)
+        # What each answer says is how the order was then.
+        answers = [answer.order for answer in done if hasattr(answer, "order")]
+        assert len({answer.etag for answer in answers}) == len(answers)
+        for answer in answers:
+            assert len(answer.tags) <= int(answer.etag[1:]) - 1
+        assert await observer.count("events", "aggregate_id = $1", UUID(order.id)) == 1 + len(done)
+
+
+@pytest.mark.parametrize(("lock", "waits"), [("FOR UPDATE", True), ("FOR SHARE", True), ("FOR KEY SHARE", False)])
+async def test_a_transition_waits_for_whoever_has_the_order_locked(
+    own: OwnServer, observer: Observer, lock: str, *, waits: bool
+) -> None:
+    order = await order_in(own.clients, "PENDING")
+    async with holding(own.database_url, f"SELECT FROM orders WHERE id = $1 {lock}", UUID(order.id)):
+        confirming = asyncio.ensure_future(own.clients.orders.ConfirmOrder(pb.ConfirmOrderRequest(id=order.id)))
+        if waits:
+            await observer.until_waiting(1)
+        else:
+            await confirming
+    assert (await confirming).order.etag == "v2"
+
+
+async def test_orders_that_change_together_share_a_statement_and_not_what_is_in_the_way_of_one(
+    own: OwnServer,
+) -> None:
+    user = await own.clients.create_user()
+    orders = [await own.clients.create_order(user.id) for _ in range(16)]
+    requests = [pb.ConfirmOrderRequest(id=order.id, request_id=str(uuid4())) for order in orders]
+    # To wait for it, a statement has 50 ms.
+    async with holding_request_id(own.database_url, requests[7].request_id, CONFIRM_ORDER):
+        with sent_statements() as sent:
+            calls = [asyncio.ensure_future(own.clients.orders.ConfirmOrder(request)) for request in requests]
+            await asyncio.wait(calls[:7] + calls[8:])
+            assert not calls[7].done()
+    answers = await asyncio.gather(*calls)
+    assert [(answer.order.id, answer.order.etag) for answer in answers] == [(order.id, "v2") for order in orders]
+    rows = [value for _, values in sent for value in values if str(value).startswith("[{")]
+    assert max(len(orjson.loads(value)) for value in rows) > 1
+    # What was written, was written once.
+    assert [await own.clients.orders.ConfirmOrder(request) for request in requests] == answers
+    events = [await events_of(own, order) for order in orders]
+    assert events == [["CREATED", "CONFIRMED"]] * len(orders)
+
+
+async def events_of(own: OwnServer, order: Order) -> list[str]:
+    query = "SELECT type FROM events WHERE aggregate_id = $1 ORDER BY position"
+    return [row["type"] for row in await own.connection.fetch(query, UUID(order.id))]
+
+
+# Time
+
+
+async def test_a_request_id_that_another_call_holds_takes_no_more_than_the_time_there_is(
+    postgres_url: str, template_url: str
+) -> None:
+    async with own_server(postgres_url, template_url, default_deadline=0.5) as own:
+        order = await order_in(own.clients, "PENDING")
+        placing = create(order.user_id)
+        confirming = pb.ConfirmOrderRequest(id=order.id, request_id=str(uuid4()))
+        before = await own.contents()
+        async with (
+            asyncio.timeout(30),
+            holding_request_id(own.database_url, placing.request_id),
+            holding_request_id(own.database_url, confirming.request_id, CONFIRM_ORDER),
+        ):
+            calls: list[tuple[Any, Any]] = [
+                (own.clients.orders.CreateOrder, placing),
+                (own.clients.orders.ConfirmOrder, confirming),
+            ]
+            for call, request in calls:
+                # The server's own deadline, which has a reason.
+                with fails(StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"):
+                    await call(request)
+                # The caller's, which its own library or the server tells of, whichever is first.
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
+                    await call(request, timeout=0.2)
+                assert raised.value.code() == StatusCode.DEADLINE_EXCEEDED
+            await Observer(own.connection).until_idle()
+        assert await own.contents() == before
+        assert (await own.clients.orders.ConfirmOrder(confirming)).order.etag == "v2"
+
+
+@pytest.mark.parametrize("lock", ["LOCK TABLE orders IN ACCESS EXCLUSIVE MODE", "LOCK TABLE order_items"])
+async def test_a_verb_that_cannot_even_read_its_order_has_done_nothing(
+    postgres_url: str, template_url: str, lock: str
+) -> None:
+    async with own_server(postgres_url, template_url, default_deadline=0.5) as own:
+        order = await order_in(own.clients, "PENDING")
+        before = await own.contents()
+        async with asyncio.timeout(30), holding(own.database_url, lock):
+            with fails(StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"):
+                await own.clients.orders.ConfirmOrder(pb.ConfirmOrderRequest(id=order.id))
+        await Observer(own.connection).until_idle()
+        assert await own.contents() == before
+
+
+# What is in the way
+
+
+async def _unknown_user(_clients: Clients) -> str:
+    return str(uuid4())
+
+
+async def _inactive_user(clients: Clients) -> str:
+    return (await user_in(clients, "INACTIVE")).id
+
+
+async def _active_user(clients: Clients) -> str:
+    return (await clients.create_user()).id
+
+
+REFUSED: dict[str, tuple[Callable[[Clients], Awaitable[str]], dict[str, Any], str]] = {
+    "unknown user": (_unknown_user, {}, "USER_NOT_FOUND"),
+    "inactive user": (_inactive_user, {}, "USER_NOT_ACTIVE"),
+    "mixed currencies": (
+        _active_user,
+        {"items": [item("a", 1, 1), item("b", 1, 1, currency="USD")]},
+        "MIXED_CURRENCIES",
+    ),
+    # The first of two.
+    "unknown user, unknown currency": (
+        _unknown_user,
+        {"items": [item("a", 1, 1, currency="XXX")]},
+        "UNKNOWN_CURRENCY",
+    ),
+    "unknown user, mixed currencies": (
+        _unknown_user,
+        {"items": [item("a", 1, 1), item("b", 1, 1, currency="USD")]},
+        "USER_NOT_FOUND",
+    ),
+}
+
+
+@pytest.mark.parametrize("dry", [False, True], ids=["", "validate_only"])
+@pytest.mark.parametrize("with_request_id", [False, True], ids=["", "with_request_id"])
+@pytest.mark.parametrize(("user", "fields", "reason"), REFUSED.values(), ids=REFUSED.keys())
+async def test_an_order_is_refused_for_the_same_reason_however_it_is_placed(
+    own: OwnServer,
+    user: Callable[[Clients], Awaitable[str]],
+    fields: dict[str, Any],
+    reason: str,
+    *,
+    with_request_id: bool,
+    dry: bool,
+) -> None:
+    request = create(await user(own.clients), **fields)
+    request.validate_only = dry
+    if not with_request_id:
+        request.request_id = ""
+    before = await own.contents()
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await own.clients.orders.CreateOrder(request)
+    assert failure_of(raised.value).reason == reason
+    assert await own.contents() == before
+
+
+@pytest.mark.parametrize("dry", [False, True], ids=["", "validate_only"])
+async def test_one_connection_is_enough_to_place_an_order(postgres_url: str, template_url: str, *, dry: bool) -> None:
+    async with own_server(postgres_url, template_url, db_pool_size=1, db_pool_timeout=1) as own:
+        user_id = await user_with_credit(own.clients)
+        # Its number takes a statement of its own.
+        request = pb.CreateOrderRequest(order=new_order(user_id, items=[item("a", 1, 1)]), validate_only=dry)
+        assert (await own.clients.orders.CreateOrder(request)).order.total_amount == euros(1)
+
+
+async def test_more_orders_than_connections_are_placed(postgres_url: str, template_url: str) -> None:
+    async with own_server(postgres_url, template_url, db_pool_size=2) as own:
+        user_id = await user_with_credit(own.clients)
+        plain = [partial(own.clients.create_order, user_id)] * 40
+        request = pb.CreateOrderRequest(order=new_order(user_id, items=[item("a", 1, 1)]), pay_with_credit=True)
+        with_credit = [partial(own.clients.orders.CreateOrder, request)] * 40
+        calls = [place() for pair in zip(plain, with_credit, strict=True) for place in pair]
+        placed, failures = await settled(*calls)
+        assert not failures
+        assert len(placed) == 80
+        assert (await own.rows())["orders"] == 80
+
+
+async def test_orders_that_find_no_connection_are_told_that_there_is_too_much_to_do(
+    postgres_url: str, template_url: str
+) -> None:
+    async with own_server(postgres_url, template_url, db_pool_size=1, db_pool_timeout=0.2) as own:
+        user = await own.clients.create_user()
+        await own.clients.create_order(user.id)
+        async with (
+            observing(own.database_url) as observer,
+            holding(own.database_url, "SELECT FROM users WHERE id = $1 FOR UPDATE", UUID(user.id)),
+        ):
+            waiting = asyncio.ensure_future(own.clients.create_order(user.id))
+            await observer.until_waiting(1)
+            with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED") as failure:
+                await own.clients.create_order(user.id)
+            with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
+                await own.clients.users.GetUser(users_pb.GetUserRequest(id=user.id))
+        assert RetryInfo in failure.details
+        await waiting
+        assert (await own.rows())["orders"] == 2

@@ -1,0 +1,188 @@
+from uuid import uuid4
+
+import commerce.orders.v1.order_service_pb2 as orders_pb
+import commerce.users.v1.user_service_pb2 as pb
+import grpc
+import pytest
+from commerce.orders.v1.order_pb2 import OrderEventType, OrderStatus
+from google.type.interval_pb2 import Interval
+from google.type.money_pb2 import Money
+
+from service.config import DatabaseSettings, load
+from service.db.connections.engine import create_engine
+from service.db.operations.ledger import ledger_differences
+from tests.support.clients import Clients, item, new_order
+from tests.support.databases import driver_connection
+from tests.support.failures import fails
+from tests.support.servers import serving_clients
+
+
+async def grant(clients: Clients, user_id: str, units: int) -> None:
+    amount = Money(currency_code="EUR", units=units)
+    await clients.users.GrantCredit(pb.GrantCreditRequest(user_id=user_id, amount=amount))
+
+
+async def place(clients: Clients, user_id: str, units: int, *, pay_with_credit: bool = False, ref: str = "") -> str:
+    order = new_order(user_id, items=[item("anvil", 1, units)], external_ref=ref)
+    request = orders_pb.CreateOrderRequest(order=order, pay_with_credit=pay_with_credit)
+    return (await clients.orders.CreateOrder(request)).order.id
+
+
+async def transfer(clients: Clients, giver: str, taker: str) -> int:
+    request = orders_pb.TransferOrdersRequest(from_user_id=giver, to_user_id=taker)
+    return (await clients.orders.TransferOrders(request)).transferred_count
+
+
+async def purge(clients: Clients, user_id: str, *, force: bool = False) -> int:
+    request = pb.PurgeUserRequest(id=user_id, force=force)
+    return (await clients.users.PurgeUser(request)).purged_order_count
+
+
+async def held_and_available(clients: Clients, user_id: str) -> tuple[int, int]:
+    response = await clients.users.GetCreditBalance(pb.GetCreditBalanceRequest(user_id=user_id))
+    (only,) = response.balances
+    return only.held.units, only.available.units
+
+
+async def test_all_orders_go_to_another_user_with_an_event_each(clients: Clients) -> None:
+    giver, taker = await clients.create_user(), await clients.create_user()
+    ids = {await place(clients, giver.id, 1) for _ in range(3)}
+    own = await place(clients, taker.id, 1)
+    assert await transfer(clients, giver.id, taker.id) == 3
+    listed = await clients.orders.ListOrders(orders_pb.ListOrdersRequest(user_id=taker.id))
+    assert {order.id for order in listed.orders} == {*ids, own}
+    assert {order.etag for order in listed.orders if order.id in ids} == {"v2"}
+    assert not (await clients.orders.ListOrders(orders_pb.ListOrdersRequest(user_id=giver.id))).orders
+    request = orders_pb.ListOrderEventsRequest(order_id=ids.pop())
+    (_, event) = (await clients.orders.ListOrderEvents(request)).events
+    assert event.type == OrderEventType.ORDER_EVENT_TYPE_TRANSFERRED
+    assert [(c.field, c.old_value, c.new_value) for c in event.changes] == [("user_id", giver.id, taker.id)]
+
+
+async def test_a_transfer_with_one_conflict_moves_nothing(clients: Clients) -> None:
+    giver, taker = await clients.create_user(), await clients.create_user()
+    await place(clients, giver.id, 1)
+    await place(clients, giver.id, 1, ref="same")
+    await place(clients, taker.id, 1, ref="same")
+    with fails(grpc.StatusCode.ALREADY_EXISTS, "ORDER_ALREADY_EXISTS"):
+        await transfer(clients, giver.id, taker.id)
+    assert len((await clients.orders.ListOrders(orders_pb.ListOrdersRequest(user_id=giver.id))).orders) == 2
+
+
+async def test_orders_go_to_an_active_user_only(clients: Clients) -> None:
+    giver, taker = await clients.create_user(), await clients.create_user()
+    await clients.users.DeactivateUser(pb.DeactivateUserRequest(id=taker.id))
+    with fails(grpc.StatusCode.FAILED_PRECONDITION, "USER_NOT_ACTIVE"):
+        await transfer(clients, giver.id, taker.id)
+    with fails(grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND"):
+        await transfer(clients, giver.id, str(uuid4()))
+    with fails(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", field="to_user_id"):
+        await transfer(clients, giver.id, giver.id)
+
+
+async def test_credit_that_pays_for_a_transferred_order_stays_the_giver_s(clients: Clients) -> None:
+    giver, taker = await clients.create_user(), await clients.create_user()
+    await grant(clients, giver.id, 50)
+    order_id = await place(clients, giver.id, 30, pay_with_credit=True)
+    await transfer(clients, giver.id, taker.id)
+    await clients.orders.CancelOrder(orders_pb.CancelOrderRequest(id=order_id, reason="no"))
+    assert await held_and_available(clients, giver.id) == (0, 50)
+
+
+async def test_a_user_in_use_is_purged_by_force_only(clients: Clients) -> None:
+    with_order, with_credit = await clients.create_user(), await clients.create_user()
+    await place(clients, with_order.id, 1)
+    await grant(clients, with_credit.id, 1)
+    for user in (with_order, with_credit):
+        with fails(grpc.StatusCode.FAILED_PRECONDITION, "USER_IN_USE"):
+            await purge(clients, user.id)
+    assert await purge(clients, with_order.id, force=True) == 1
+    assert await purge(clients, with_credit.id, force=True) == 0
+    with fails(grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND"):
+        await clients.users.GetUser(pb.GetUserRequest(id=with_order.id))
+
+
+async def test_a_user_with_closed_orders_is_purged_and_its_names_are_free(clients: Clients) -> None:
+    user = await clients.create_user()
+    order_id = await place(clients, user.id, 1)
+    await clients.orders.CancelOrder(orders_pb.CancelOrderRequest(id=order_id, reason="no"))
+    assert await purge(clients, user.id) == 1
+    with fails(grpc.StatusCode.NOT_FOUND, "ORDER_NOT_FOUND"):
+        await clients.orders.ListOrderEvents(orders_pb.ListOrderEventsRequest(order_id=order_id))
+    again = await clients.create_user(email=user.email, username=user.username)
+    assert again.id != user.id
+
+
+async def test_a_purge_leaves_no_trace_but_its_event_and_the_ledgers_of_others_whole(database_url: str) -> None:
+    async with serving_clients(database_url) as clients:
+        user, friend, heir = [await clients.create_user() for _ in range(3)]
+        await grant(clients, user.id, 100)
+        await grant(clients, friend.id, 100)
+        for giver, taker in ((user, friend), (friend, user)):
+            amount = Money(currency_code="EUR", units=10)
+            request = pb.TransferCreditRequest(from_user_id=giver.id, to_user_id=taker.id, amount=amount)
+            await clients.users.TransferCredit(request)
+        # Paid by the user and given to the heir; paid by the friend and given to the user.
+        kept = await place(clients, user.id, 20, pay_with_credit=True)
+        await transfer(clients, user.id, heir.id)
+        await place(clients, friend.id, 30, pay_with_credit=True)
+        await transfer(clients, friend.id, user.id)
+        await place(clients, user.id, 5, pay_with_credit=True)
+        assert await purge(clients, user.id, force=True) == 2
+        order = (await clients.orders.GetOrder(orders_pb.GetOrderRequest(id=kept))).order
+        assert not order.HasField("credit")
+        assert await held_and_available(clients, friend.id) == (0, 100)
+        assert await purge(clients, friend.id, force=True) == 0
+    async with driver_connection(database_url) as connection:
+        tables = ["users", "user_passwords", "user_profiles", "credit_accounts", "credit_entries", "orders", "events"]
+        text = [str(row) for table in tables for row in await connection.fetch(f"SELECT t::text FROM {table} t")]
+        mentions = [row for row in text if user.id in row]
+        # The purge's own event, and those of the kept order: that the user placed it, and that it came from the user.
+        assert len(mentions) == 3, mentions
+        assert await connection.fetchval("SELECT count(*) FROM credit_entries") == 0
+    engine = create_engine(load(DatabaseSettings, DATABASE_URL=database_url), pool_size=1)
+    assert await ledger_differences(engine) == []
+    await engine.dispose()
+
+
+async def test_statistics_count_and_add_up_by_day_status_and_currency(database_url: str) -> None:
+    async with serving_clients(database_url) as clients:
+        ada, grace = await clients.create_user(), await clients.create_user()
+        confirmed = await place(clients, ada.id, 10)
+        await place(clients, ada.id, 20)
+        await place(clients, grace.id, 5)
+        yen = new_order(ada.id, items=[item("fan", 1, 700, currency="JPY")])
+        await clients.orders.CreateOrder(orders_pb.CreateOrderRequest(order=yen))
+        await clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=confirmed))
+        answer = await clients.orders.GetOrderStatistics(orders_pb.GetOrderStatisticsRequest(more_than_orders=1))
+        sums = {
+            (OrderStatus.Name(row.status), row.total_amount.currency_code): (row.order_count, row.total_amount.units)
+            for row in answer.statistics
+        }
+        assert sums == {
+            ("ORDER_STATUS_CONFIRMED", "EUR"): (1, 10),
+            ("ORDER_STATUS_PENDING", "EUR"): (2, 25),
+            ("ORDER_STATUS_PENDING", "JPY"): (1, 700),
+        }
+        (top,) = answer.top_users
+        assert (top.user_id, top.order_count) == (ada.id, 3)
+        assert [(money.currency_code, money.units) for money in top.total_amounts] == [("EUR", 30), ("JPY", 700)]
+        everyone = await clients.orders.GetOrderStatistics(orders_pb.GetOrderStatisticsRequest())
+        assert [user.user_id for user in everyone.top_users] == [ada.id, grace.id]
+        future = Interval()
+        future.start_time.GetCurrentTime()
+        nothing = await clients.orders.GetOrderStatistics(orders_pb.GetOrderStatisticsRequest(create_time=future))
+        assert nothing == orders_pb.GetOrderStatisticsResponse()
+
+
+@pytest.mark.parametrize("days_ago", [1, 400])
+async def test_statistics_name_the_day_in_utc(database_url: str, days_ago: int) -> None:
+    async with serving_clients(database_url) as clients:
+        await place(clients, (await clients.create_user()).id, 10)
+        async with driver_connection(database_url) as connection:
+            late = "date_trunc('day', now(), 'UTC') - make_interval(secs => 1) - make_interval(days => $1)"
+            day = await connection.fetchval(
+                f"UPDATE orders SET create_time = {late} RETURNING (create_time AT TIME ZONE 'UTC')::date", days_ago
+            )
+        answer = await clients.orders.GetOrderStatistics(orders_pb.GetOrderStatisticsRequest())
+        assert [(s.day.year, s.day.month, s.day.day) for s in answer.statistics] == [(day.year, day.month, day.day)]

@@ -1,0 +1,172 @@
+"""Programs, and among them the `commerce` command, as processes beside the one that runs the tests."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tests.support.passwords import FAST_PASSWORDS
+from tests.support.paths import ROOT
+from tests.support.waiting import eventually
+
+COMMAND = (sys.executable, "-m", "service")
+PATIENCE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a command returned and wrote."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Return the lines of its log with this event."""
+        return _lines_of(event, self.stderr)
+
+
+class Process:
+    """A running program, and what it has written so far."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], folder: Path) -> None:
+        self._popen = popen
+        self._folder = folder
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is also that of its process group."""
+        return self._popen.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._popen.poll() is None
+
+    def stdout(self) -> str:
+        """Return what it wrote to standard output."""
+        return (self._folder / "stdout").read_text()
+
+    def stderr(self) -> str:
+        """Return what it wrote to standard error."""
+        return (self._folder / "stderr").read_text()
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Return the lines of its log with this event."""
+        return _lines_of(event, self.stderr())
+
+    async def until_logged(self, event: str) -> dict[str, Any]:
+        """Wait until its log has this event, and return that line."""
+        await eventually(lambda: self.logged(event) or not self.running)
+        lines = self.logged(event)
+        assert lines, f"ended with status {self._popen.returncode} before {event!r}: {self.stderr()}"
+        return lines[0]
+
+    async def until_written(self, text: str) -> None:
+        """Wait until it has written this text to standard error."""
+        await eventually(lambda: text in self.stderr() or not self.running, PATIENCE_SECONDS)
+        assert text in self.stderr(), f"ended with status {self._popen.returncode} before {text!r}: {self.stderr()}"
+
+    async def port(self) -> int:
+        """Wait until it serves, and return its port."""
+        port: int = (await self.until_logged("serving"))["port"]
+        return port
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._popen.send_signal(number)
+
+    async def end(self, seconds: float = 30) -> CommandResult:
+        """Wait until it has ended by itself."""
+        await eventually(lambda: not self.running, seconds)
+        return CommandResult(self._popen.returncode, self.stdout(), self.stderr())
+
+    async def terminate(self) -> CommandResult:
+        """Send it SIGTERM, and wait until it has ended."""
+        self.send(signal.SIGTERM)
+        return await self.end(PATIENCE_SECONDS)
+
+    def kill(self) -> None:
+        """Kill it, and wait until it has ended."""
+        self._popen.kill()
+        self._popen.wait()
+
+
+def _lines_of(event: str, log: str) -> list[dict[str, Any]]:
+    # What follows the last line break is still being written.
+    lines = (line for line in log.split("\n")[:-1] if line.startswith("{"))
+    return [line for line in map(json.loads, lines) if line["event"] == event]
+
+
+def free_port() -> int:
+    """Return a port that no process listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def running_program(
+    *command: str, environment: Mapping[str, str] = os.environ, tree: Path = ROOT
+) -> AsyncIterator[Process]:
+    """Run a program, in this or another source tree, until the block ends, then kill it."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
+            popen = subprocess.Popen(  # noqa: ASYNC220 - returns as soon as the process runs
+                command,
+                cwd=tree,
+                env={**environment, "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'client'}"},
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                # Ctrl-C in the tests' terminal must not reach it, nor a Ctrl-C that a test sends reach the tests.
+                start_new_session=True,
+            )
+        process = Process(popen, folder)
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@asynccontextmanager
+async def running_command(
+    *arguments: str, database_url: str | None = None, tree: Path = ROOT, **settings: Any
+) -> AsyncIterator[Process]:
+    """Run the `commerce` command until the block ends, then kill it.
+
+    `settings` are those of the service in lower case; it gets no others from the environment of the tests.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COMMERCE_")}
+    environment.pop("DATABASE_URL", None)
+    for name, value in {**FAST_PASSWORDS, **settings}.items():
+        environment[f"COMMERCE_{name}".upper()] = str(value)
+    if database_url is not None:
+        environment["DATABASE_URL"] = database_url
+    async with running_program(*COMMAND, *arguments, environment=environment, tree=tree) as process:
+        yield process
+
+
+@asynccontextmanager
+async def serving(database_url: str, port: int = 0, *, tree: Path = ROOT, **settings: object) -> AsyncIterator[Process]:
+    """Run `commerce serve` until the block ends; it serves when the block begins."""
+    arguments = ("serve", "--port", str(port))
+    async with running_command(*arguments, database_url=database_url, tree=tree, **settings) as process:
+        await process.port()
+        yield process
+
+
+async def run_command(*arguments: str, database_url: str | None = None, **settings: Any) -> CommandResult:
+    """Run the `commerce` command to its end."""
+    async with running_command(*arguments, database_url=database_url, **settings) as process:
+        return await process.end()
