@@ -1,7 +1,7 @@
-"""Passwords as argon2id hashes, made and checked in a few threads of their own with a bounded queue.
+"""Password hashing with argon2id, in a few threads with a bounded queue.
 
-On the event loop a hash would hold up every other call for its whole time; more threads only cost memory
-(parameters: OWASP Password Storage Cheat Sheet).
+On the event loop, hashing one password would block all other calls; more threads would only cost memory. The parameters
+follow the OWASP Password Storage Cheat Sheet.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Argon2Passwords:
-    """Implements `service.application.ports.passwords.Passwords`; made once, for the life of the process."""
+    """Hashes and verifies passwords (implements `service.application.ports.passwords.Passwords`); one for a process."""
 
     def __init__(self, settings: PasswordSettings) -> None:
         self._hasher = PasswordHasher(
@@ -30,7 +30,7 @@ class Argon2Passwords:
         self._executor = ThreadPoolExecutor(settings.password_threads, thread_name_prefix="password")
         self._limit = settings.password_threads + settings.password_queue_size
         self._waiting = 0
-        # Checked where there is no user, so that the answer takes as long as for a wrong password.
+        # Verified when there is no such user, so that the response takes as long as for a wrong password.
         self._dummy_hash = self._hasher.hash("no user has this password")
 
     async def hash(self, password: str) -> str:
@@ -38,7 +38,7 @@ class Argon2Passwords:
         return await self._run(lambda: self._hasher.hash(password))
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
-        """Return whether the password has this hash; None takes as long and is False. Raises Overloaded."""
+        """Return whether the password has this hash; None takes equally long and is False. Raises Overloaded."""
 
         def verify() -> bool:
             try:
@@ -50,11 +50,11 @@ class Argon2Passwords:
         return await self._run(verify)
 
     def needs_rehash(self, password_hash: str) -> bool:
-        """Return whether the hash was made with other parameters than are set now."""
+        """Return whether the hash was made with parameters other than the current settings."""
         return self._hasher.check_needs_rehash(password_hash)
 
     def close(self) -> None:
-        """Let the threads end once they have nothing to do."""
+        """End the threads after the passwords that are being hashed."""
         self._executor.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], T]) -> T:

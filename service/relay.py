@@ -1,10 +1,10 @@
 """`commerce relay`: publishes events to NATS JetStream as CloudEvents.
 
-At least once, and for each user and order in the order in which things happened: an event that JetStream has not
-acknowledged is published again before any later one of the same user or order. What is published again has the same id,
-which is also the message's `Nats-Msg-Id`, so JetStream drops it within the stream's duplicate window.
+Events are published at least once, and the events of one user or order in order: an event that JetStream has not
+acknowledged is published again before any later event of the same user or order. A repeated event has the same id,
+which is also the message's `Nats-Msg-Id`, so JetStream drops the repetition within the stream's duplicate window.
 
-Whatever breaks, the relay starts again from its stored cursor, and that moves only after JetStream's acknowledgements.
+After any failure the relay starts again from its stored cursor, which advances only after JetStream has acknowledged.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ log = structlog.get_logger()
 
 
 class RelayError(Exception):
-    """The relay cannot start; the message is one line for an operator."""
+    """The relay cannot start or continue. The message is one line for an operator."""
 
 
 class Relay:
@@ -48,15 +48,15 @@ class Relay:
     def __init__(self, settings: RelaySettings) -> None:
         self._settings = settings
         self._engine = create_engine(settings, pool_size=1)
-        # Since something was published last.
+        # Since the last publication.
         self._failures = 0
 
     async def check(self) -> None:
         """Raise RelayError if the database or the broker cannot be used."""
         if self._settings.pgbouncer_mode != "none":
             raise RelayError(
-                "a relay holds a lock that belongs to a session: run it with the DATABASE_URL of PostgreSQL itself, and"
-                " without COMMERCE_PGBOUNCER_MODE"
+                "a relay holds a session lock, which PgBouncer does not support in transaction mode: set DATABASE_URL"
+                " to PostgreSQL itself, and unset COMMERCE_PGBOUNCER_MODE"
             )
         if problem := await readiness_problem(self._engine):
             raise RelayError(problem)
@@ -65,12 +65,12 @@ class Relay:
                 pass
         except (NatsError, OSError, ValueError) as error:
             raise RelayError(
-                "COMMERCE_NATS_URL names no NATS server with JetStream that can be reached, and that has or takes the"
-                f" stream {self._settings.relay_stream}"
+                "cannot use the NATS server at COMMERCE_NATS_URL: it must be reachable, with JetStream enabled, and"
+                f" have the stream {self._settings.relay_stream} or allow creating it"
             ) from error
 
     async def run(self) -> None:
-        """Publish while no other relay of this name does, and go on whatever breaks.
+        """Publish events while no other relay with this name does; after a failure, try again.
 
         Raises:
             RelayError: events were deleted before they were published.
@@ -78,16 +78,18 @@ class Relay:
         name = self._settings.relay_name
         while True:
             try:
-                # In this order: a standby has no connection to the broker.
+                # The lock comes first: a standby has no connection to the NATS server.
                 async with active_relay(self._engine, name) as events, self._jetstream() as jetstream:
                     log.info("relaying", name=name, stream=self._settings.relay_stream)
                     await self._publish_all(events, jetstream)
             except EventPositionExpired as error:
-                raise RelayError(f"events after the cursor of relay {name} were deleted; delete its cursor") from error
+                raise RelayError(
+                    f"events after the cursor of relay {name} were deleted; to restart it, delete its cursor"
+                ) from error
             except _INTERRUPTIONS as error:
                 pause = min(FIRST_PAUSE_SECONDS * 2**self._failures, LONGEST_PAUSE_SECONDS)
                 self._failures += 1
-                log.warning("relay interrupted", again_in_seconds=round(pause, 1), **where_raised(error))
+                log.warning("relay interrupted", retry_in_seconds=round(pause, 1), **where_raised(error))
                 await asyncio.sleep(random.uniform(0.5, 1) * pause)  # noqa: S311 - only spreads retries
 
     async def close(self) -> None:
@@ -95,19 +97,19 @@ class Relay:
         await self._engine.dispose()
 
     async def _publish_all(self, events: RelayLog, jetstream: JetStreamContext) -> None:
-        place = await events.cursor()
+        position = await events.cursor()
         while True:
-            page = await events.page(place)
-            for turn in _turns(event for _, event in page.events):
+            page = await events.page(position)
+            for wave in _waves(event for _, event in page.events):
                 sent = await asyncio.gather(
-                    *(self._publish(jetstream, event) for event in turn), return_exceptions=True
+                    *(self._publish(jetstream, event) for event in wave), return_exceptions=True
                 )
                 for failure in sent:
                     if isinstance(failure, BaseException):
                         raise failure
             if page.events:
                 await events.advance(page.end)
-                place, self._failures = page.end, 0
+                position, self._failures = page.end, 0
             if not page.has_more:
                 await asyncio.sleep(self._settings.relay_poll_interval)
 
@@ -122,12 +124,12 @@ class Relay:
 
     @asynccontextmanager
     async def _jetstream(self) -> AsyncIterator[JetStreamContext]:
-        # It does not reconnect by itself: then messages could be sent in another order.
+        # The client must not reconnect by itself, which could change the order of messages.
         client = await nats.connect(
             self._settings.nats_url.get_secret_value(),
             name=f"commerce relay {self._settings.relay_name}",
             allow_reconnect=False,
-            # Of the first connection, which it would try for two minutes.
+            # Otherwise the client would try for two minutes to make the first connection.
             max_reconnect_attempts=1,
             reconnect_time_wait=0,
             connect_timeout=TIMEOUT_SECONDS,
@@ -156,7 +158,7 @@ def cloud_event(event: Row) -> bytes:
         "type": f"commerce.{event.aggregate_type}.{event.type}",
         "subject": f"{event.aggregate_type}s/{event.aggregate_id}",
         "time": event.create_time.isoformat(),
-        # Extensions: what must stay in order, and who did it.
+        # Extensions: the key whose events must stay in order, and the actor.
         "partitionkey": str(event.aggregate_id),
         "actor": event.actor,
         "datacontenttype": "application/json",
@@ -165,15 +167,15 @@ def cloud_event(event: Row) -> bytes:
     return json.dumps(attributes, separators=(",", ":")).encode()
 
 
-def _turns(events: Iterable[Row]) -> list[list[Row]]:
-    """Return the events in turns: each has at most one event of a user or order, so all of it can be sent at once."""
-    turns: defaultdict[int, list[Row]] = defaultdict(list)
+def _waves(events: Iterable[Row]) -> list[list[Row]]:
+    """Split events into waves with at most one event of each user or order, so that a wave can be sent concurrently."""
+    waves: defaultdict[int, list[Row]] = defaultdict(list)
     earlier: Counter[object] = Counter()
     for event in events:
-        turns[earlier[event.aggregate_id]].append(event)
+        waves[earlier[event.aggregate_id]].append(event)
         earlier[event.aggregate_id] += 1
-    return list(turns.values())
+    return list(waves.values())
 
 
 async def _ignore(_error: Exception) -> None:
-    """Say nothing: what matters also fails a publication."""
+    """Ignore errors of the connection: those that matter also fail a publication."""

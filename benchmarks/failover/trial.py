@@ -25,7 +25,7 @@ import click
 
 from benchmarks.failover.cluster import Cluster, Node, cluster, free_ports, running, until
 from benchmarks.failover.load import ITEMS, Told, load
-from service.devtools.embedded_postgres import find_bin_dir
+from service.devtools.postgres_programs import find_bin_dir
 
 Mend = Callable[[], None]
 # Does something to a node, and returns what makes it good.

@@ -1,1 +1,1 @@
-"""The decisions: one function each, on entities that a unit of work gives and keeps."""
+"""The use cases that decide something, one function each. They work on entities that a unit of work loads and saves."""

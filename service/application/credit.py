@@ -1,7 +1,7 @@
-"""Decisions about credit.
+"""Use cases of credit.
 
-Locks are taken in one order by every call: users by id, then the order, then its notes, new tags by name, and credit
-accounts by user and currency. So no two calls wait for each other.
+Every call takes locks in the same order, so that no deadlock occurs: users by id, then the order, then its notes, new
+tags by name, and credit accounts by user and currency.
 """
 
 from datetime import datetime
@@ -19,14 +19,14 @@ _AVAILABLE, _HELD, _ISSUED, _SPENT = Account.AVAILABLE, Account.HELD, Account.IS
 async def grant_credit(
     uow: UnitOfWork, user_id: UUID, amount: Money, description: str, now: datetime
 ) -> tuple[Transaction, CreditAccount]:
-    """Give a user credit out of nothing; raises UserNotFound, UserDeleted and AmountOutOfRange."""
+    """Grant store credit to a user; raises UserNotFound, UserDeleted and AmountOutOfRange."""
     user = await uow.users.get_for_share(user_id)
     user.require_not_deleted()
     return await _grant(uow, user_id, amount, description, now)
 
 
 async def grant_welcome_credit(uow: UnitOfWork, user_id: UUID, amount: Money, now: datetime) -> None:
-    """Give credit to a user who was added in this unit of work."""
+    """Grant store credit to a user who was added in this unit of work."""
     await _grant(uow, user_id, amount, "welcome credit", now)
 
 
@@ -46,12 +46,12 @@ async def transfer_credit(
     """Move available credit from one user to another.
 
     Raises:
-        UserNotFound, UserDeleted: one of the users cannot have credit.
-        InvalidField: the two are one.
-        InsufficientCredit, AmountOutOfRange: as `service.domain.credit.move`.
+        UserNotFound, UserDeleted: one of the users does not exist or is deleted.
+        InvalidField: both ids are of the same user.
+        InsufficientCredit, AmountOutOfRange: see `service.domain.credit.move`.
     """
     if from_user_id == to_user_id:
-        raise InvalidField.at("to_user_id", "must be another user than from_user_id")
+        raise InvalidField.at("to_user_id", "must differ from from_user_id")
     for user_id in sorted((from_user_id, to_user_id)):
         (await uow.users.get_for_share(user_id)).require_not_deleted()
     source, target = await uow.credit.lock([(from_user_id, amount.currency), (to_user_id, amount.currency)])
@@ -62,13 +62,13 @@ async def transfer_credit(
 
 
 async def hold_for_order(uow: UnitOfWork, order: Order, now: datetime) -> None:
-    """Set the order's total aside; raises InsufficientCredit."""
+    """Hold credit for the total of an order; raises InsufficientCredit."""
     order.hold_credit(now)
     await _move_for_order(uow, order, EntryType.HOLD, order.total, now, _AVAILABLE, _HELD)
 
 
-async def follow_total(uow: UnitOfWork, order: Order, old_total: Money, now: datetime) -> None:
-    """Set more aside or give some back, after the order's total changed; raises InsufficientCredit."""
+async def adjust_hold(uow: UnitOfWork, order: Order, old_total: Money, now: datetime) -> None:
+    """Hold more or less credit after the total of an order has changed; raises InsufficientCredit."""
     new_total = order.total
     if order.credit_state is not CreditState.HELD or new_total == old_total:
         return
@@ -86,7 +86,11 @@ async def follow_total(uow: UnitOfWork, order: Order, old_total: Money, now: dat
 
 
 async def spend_for_order(uow: UnitOfWork, order: OrderHeader, now: datetime) -> None:
-    """Spend what pays for a confirmed order; raises InsufficientCredit if the hold expired and the credit is gone."""
+    """Spend the credit that pays for a confirmed order.
+
+    Raises:
+        InsufficientCredit: the hold has expired, and the user has less credit now.
+    """
     held = order.credit_state is CreditState.HELD
     if order.post_credit():
         source = _HELD if held else _AVAILABLE
@@ -94,7 +98,7 @@ async def spend_for_order(uow: UnitOfWork, order: OrderHeader, now: datetime) ->
 
 
 async def give_back_for_order(uow: UnitOfWork, order: OrderHeader, now: datetime) -> None:
-    """Give back what paid for a cancelled order."""
+    """Give back the credit that paid for a cancelled order."""
     match order.release_credit():
         case CreditState.VOIDED:
             await _move_for_order(uow, order, EntryType.VOID, order.total, now, _HELD, _AVAILABLE)
@@ -103,7 +107,7 @@ async def give_back_for_order(uow: UnitOfWork, order: OrderHeader, now: datetime
 
 
 async def expire_hold(uow: UnitOfWork, order: Order, now: datetime) -> bool:
-    """Give back what waited too long for an order's confirmation, and return whether it did."""
+    """Give back the credit of an order whose hold has expired, and return whether it has."""
     expired = order.expire_credit(now)
     if expired:
         await _move_for_order(uow, order, EntryType.VOID, order.total, now, _HELD, _AVAILABLE)
@@ -116,6 +120,8 @@ async def _move_for_order(
     if not amount.amount or order.credit_user_id is None:
         return
     (account,) = await uow.credit.lock([(order.credit_user_id, amount.currency)])
-    ours = {_ISSUED, _SPENT}
-    entries = move(amount, (None if source in ours else account, source), (None if target in ours else account, target))
+    system_accounts = {_ISSUED, _SPENT}
+    source_owner = None if source in system_accounts else account
+    target_owner = None if target in system_accounts else account
+    entries = move(amount, (source_owner, source), (target_owner, target))
     uow.credit.record(Transaction(kind, entries, now, order_id=order.id))

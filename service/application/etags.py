@@ -5,7 +5,7 @@ from service.domain.events import Entity
 
 
 def check_etag(entity: Entity, etag: str) -> None:
-    """Raise EtagMismatch if the caller named an etag that is not the current one."""
+    """Raise EtagMismatch if the caller sent an etag that is not the current one."""
     if etag and etag != entity.etag:
-        message = f"the {entity.aggregate_type} changed since this etag was read"
+        message = f"the {entity.aggregate_type} has changed since this etag was read; read it again"
         raise EtagMismatch(message)

@@ -1,4 +1,4 @@
-"""Decisions about users that come many at once."""
+"""The import of many users."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from service.domain.users import User, UserFields
 
 
 class OnConflict(StrEnum):
-    """What to do with a row whose e-mail belongs to a user already."""
+    """What to do with a row whose e-mail a user already has."""
 
     SKIP = "SKIP"
     UPDATE = "UPDATE"
@@ -23,7 +23,7 @@ class OnConflict(StrEnum):
 
 
 class Done(StrEnum):
-    """What became of a row that is not wrong."""
+    """The outcome of a valid row."""
 
     CREATED = "CREATED"
     UPDATED = "UPDATED"
@@ -39,12 +39,12 @@ class ImportRow:
 
     fields: UserFields
     password: str
-    # Made once for all attempts: one whose commit was not heard of is recognised by it.
+    # Generated once for all attempts: it identifies a user of an attempt that committed without a confirmation.
     id: UUID = field(default_factory=uuid7)
 
     @property
     def email(self) -> str:
-        """What the user is found by."""
+        """The e-mail in lower case, by which the user is found."""
         return self.fields["email"].lower()
 
 
@@ -55,26 +55,26 @@ async def import_rows(
     on_conflict: OnConflict,
     now: datetime,
 ) -> list[Outcome]:
-    """Create or update the users of the rows and return what became of each.
+    """Create or update the users of the rows, and return the outcome of each row.
 
-    With FAIL the list ends with the first conflict, an AlreadyExists, and only what comes before it is written.
+    With FAIL the list ends with the first conflict, an AlreadyExists, and only the rows before it are written.
 
     Args:
-        uow: keeps the users.
-        rows: what to import; its order counts where two rows are about one user.
-        password_hashes: by row, for all rows with a password whose user is not known to exist.
+        uow: the unit of work that stores the users.
+        rows: the rows to import; their order matters if two rows have the same e-mail.
+        password_hashes: hashes by row id, for all rows with a password whose user did not exist before.
         on_conflict: what to do with users that exist.
-        now: when it happens.
+        now: the current time.
 
     Raises:
-        Contention: users came or went meanwhile; worth another try.
+        Contention: another transaction created or deleted users; a retry may succeed.
     """
-    if _are_apart(rows):
+    if _are_distinct(rows):
         try:
             async with uow.savepoint():
                 return await _import(uow, rows, password_hashes, on_conflict, now)
         except AlreadyExists:
-            # Somebody has a username of theirs, and all must be written anew to learn whose.
+            # Another user has one of the usernames. Only writing the rows one by one shows which.
             pass
     outcomes: list[Outcome] = []
     for row in rows:
@@ -88,8 +88,8 @@ async def import_rows(
     return outcomes
 
 
-def _are_apart(rows: Sequence[ImportRow]) -> bool:
-    """Return whether no two rows are about one user, or want one username."""
+def _are_distinct(rows: Sequence[ImportRow]) -> bool:
+    """Return whether no two rows have the same e-mail or the same username."""
     names = ({row.email for row in rows}, {row.fields["username"] for row in rows})
     return all(len(different) == len(rows) for different in names)
 
@@ -114,7 +114,7 @@ async def _import(
         user_id = ids.get(row.email)
         if user_id is None:
             if row.password and row.id not in password_hashes:
-                # Its user was there a moment ago.
+                # The user existed when the passwords were hashed.
                 raise Contention
             created.append(User.create(row.fields, now, row.id))
             outcomes.append(Done.CREATED)
@@ -134,7 +134,7 @@ async def _import(
 
 def _update(user: User, fields: UserFields, now: datetime) -> Outcome:
     version = user.version
-    # The e-mail stays as it was written first.
+    # The stored e-mail keeps its upper and lower case.
     changes = fields.copy()
     del changes["email"]
     try:

@@ -1,7 +1,6 @@
-"""What nobody calls for: holds that expire, deleted users whose time to be brought back is over, messages to be kept.
+"""Periodic maintenance: expire credit holds, purge deleted users, and backfill encoded messages.
 
-Each order and each user is a unit of work of its own, so that nothing is locked for longer than one of them takes, and
-so is each batch of messages.
+Each order, each user and each batch of messages is a unit of work, so that locks are held for a short time.
 """
 
 from collections.abc import Callable
@@ -19,7 +18,7 @@ BATCH = 500
 
 
 async def expire_holds(unit_of_work: OpenUnitOfWork, queries: MaintenanceQueries, now: datetime) -> int:
-    """Give back credit that was set aside for orders not confirmed in time, and return the number of these orders."""
+    """Give back the credit held for orders that were not confirmed in time, and return the number of these orders."""
     expired = 0
     for order_id in await queries.orders_with_expired_holds(now):
         async with unit_of_work() as uow:
@@ -33,8 +32,8 @@ async def expire_holds(unit_of_work: OpenUnitOfWork, queries: MaintenanceQueries
 async def purge_deleted_users(
     unit_of_work: OpenUnitOfWork, queries: MaintenanceQueries, now: datetime
 ) -> tuple[int, int]:
-    """Erase users whose `purge_time` is over; return how many, and how many are kept with open orders or credit."""
-    purged = kept = 0
+    """Purge users whose `purge_time` is over; return the number purged, and the number with open orders or credit."""
+    purged = in_use = 0
     for user_id in await queries.users_to_purge(now):
         try:
             async with unit_of_work() as uow:
@@ -42,23 +41,23 @@ async def purge_deleted_users(
                 await uow.commit(b"")
                 purged += 1
         except UserInUse:
-            kept += 1
+            in_use += 1
         except NotFound:
-            # Another sweeper was faster.
+            # Another maintenance process has purged this user.
             continue
-    return purged, kept
+    return purged, in_use
 
 
 async def backfill_encoded_users(unit_of_work: OpenUnitOfWork) -> int:
-    """Keep messages of the users that have none: those from before there were any, or that were changed by hand.
+    """Store the encoded messages of users that have none, and return the number updated.
 
-    Returns of how many.
+    These are users written by a release before encoded messages, or changed outside this service.
     """
-    kept = 0
+    updated = 0
     while True:
         async with unit_of_work() as uow:
             count = await uow.users.encode_missing(BATCH)
             await uow.commit(b"")
         if not count:
-            return kept
-        kept += count
+            return updated
+        updated += count

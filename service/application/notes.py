@@ -1,4 +1,4 @@
-"""Decisions about the notes of orders."""
+"""Use cases of the notes about orders."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -14,7 +14,7 @@ async def create_note(uow: UnitOfWork, order_id: UUID, author_id: UUID, body: st
 
     Raises:
         UserNotFound, UserNotActive: the author cannot write notes.
-        OrderNotFound, InvalidField
+        OrderNotFound, InvalidField: there is no such order, or the body is invalid.
     """
     author = await uow.users.get_for_share(author_id)
     author.require_active("write notes")
@@ -25,7 +25,7 @@ async def create_note(uow: UnitOfWork, order_id: UUID, author_id: UUID, body: st
 
 
 async def change_note(uow: UnitOfWork, note_id: UUID, etag: str, change: Callable[[OrderNote], None]) -> OrderNote:
-    """Apply a method of the note; raises NoteNotFound, EtagMismatch and what the method raises."""
+    """Apply a method of the note; raises NoteNotFound, EtagMismatch and the errors of the method."""
     note = await uow.notes.get_for_update(note_id)
     check_etag(note, etag)
     change(note)
@@ -33,6 +33,6 @@ async def change_note(uow: UnitOfWork, note_id: UUID, etag: str, change: Callabl
 
 
 async def delete_note(uow: UnitOfWork, note_id: UUID, etag: str, now: datetime) -> None:
-    """Delete a note for good; raises NoteNotFound and EtagMismatch."""
+    """Delete a note permanently; raises NoteNotFound and EtagMismatch."""
     note = await change_note(uow, note_id, etag, lambda note: note.delete(now))
     await uow.notes.delete(note)

@@ -1,10 +1,10 @@
-"""Decisions about orders."""
+"""Use cases of orders."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from service.application.credit import follow_total, give_back_for_order, hold_for_order, spend_for_order
+from service.application.credit import adjust_hold, give_back_for_order, hold_for_order, spend_for_order
 from service.application.etags import check_etag
 from service.application.ports.unit_of_work import EncodedOrder, UnitOfWork
 from service.domain.errors import InvalidField
@@ -15,17 +15,17 @@ from service.domain.orders import Order, OrderFields, OrderHeader
 async def create_order(
     uow: UnitOfWork, user_id: UUID, fields: OrderFields, now: datetime, *, pay_with_credit: bool = False
 ) -> Order:
-    """Place an order, and set its total aside if the user's credit is to pay for it.
+    """Place an order, and hold credit for its total if the user's credit pays for it.
 
     Raises:
-        UserNotFound, UserNotActive: the user cannot order.
+        UserNotFound, UserNotActive: the user cannot place orders.
         InsufficientCredit: the user has less than the total.
-        OrderAlreadyExists: with the flush, for a used external reference.
-        InvalidArgument: as `Order.place`.
+        OrderAlreadyExists: raised by the flush, if the external reference is in use.
+        InvalidArgument: see `Order.place`.
     """
-    # Before there is a transaction, as it may take a connection of its own.
+    # Before the transaction begins, because this may need another connection.
     number = await uow.orders.next_number()
-    # So the user cannot be deactivated or deleted between this check and the commit.
+    # This also prevents that the user is deactivated or deleted between this check and the commit.
     await uow.users.require_active(user_id, "place orders")
     order = Order.place(user_id, number, fields, now)
     if pay_with_credit:
@@ -35,22 +35,22 @@ async def create_order(
 
 
 async def update_order(uow: UnitOfWork, order_id: UUID, etag: str, fields: OrderFields, now: datetime) -> Order:
-    """Change a PENDING order, and the credit that is set aside for it.
+    """Change a PENDING order, and the credit held for it.
 
     Raises:
         OrderNotFound, EtagMismatch, InsufficientCredit
-        OrderAlreadyExists: with the flush, for a used external reference.
-        OrderNotPending, InvalidArgument: as `Order.update`.
+        OrderAlreadyExists: raised by the flush, if the external reference is in use.
+        OrderNotPending, InvalidArgument: see `Order.update`.
     """
     order = await _for_update(uow, order_id, etag)
     old_total = order.total
     order.update(fields, now)
-    await follow_total(uow, order, old_total, now)
+    await adjust_hold(uow, order, old_total, now)
     return order
 
 
 async def confirm_order(uow: UnitOfWork, order_id: UUID, etag: str, now: datetime) -> Order | EncodedOrder:
-    """Confirm an order, and spend its credit; raises as `change_order`, and InsufficientCredit."""
+    """Confirm an order, and spend its credit; raises like `change_order`, and InsufficientCredit."""
     order = await _for_transition(uow, order_id, etag)
     order.confirm(now)
     await spend_for_order(uow, order, now)
@@ -58,7 +58,7 @@ async def confirm_order(uow: UnitOfWork, order_id: UUID, etag: str, now: datetim
 
 
 async def cancel_order(uow: UnitOfWork, order_id: UUID, etag: str, reason: str, now: datetime) -> Order | EncodedOrder:
-    """Cancel an order, and give its credit back; raises as `change_order`."""
+    """Cancel an order, and give its credit back; raises like `change_order`."""
     order = await _for_transition(uow, order_id, etag)
     order.cancel(reason, now)
     await give_back_for_order(uow, order, now)
@@ -69,15 +69,15 @@ async def transfer_orders(uow: UnitOfWork, from_user_id: UUID, to_user_id: UUID,
     """Give all orders of one user to another, and return how many there were.
 
     Raises:
-        InvalidField: the two users are one.
-        UserNotFound, UserNotActive: the receiver cannot order, or there is no such giver.
+        InvalidField: both ids are of the same user.
+        UserNotFound, UserNotActive: one of the users does not exist, or the receiver is not ACTIVE.
         OrderAlreadyExists: both have an order with the same external reference.
     """
     if from_user_id == to_user_id:
-        raise InvalidField.at("to_user_id", "must be another user than from_user_id")
+        raise InvalidField.at("to_user_id", "must differ from from_user_id")
     for user_id in sorted((from_user_id, to_user_id)):
         if user_id == from_user_id:
-            # Against new orders, so that none is left behind.
+            # This lock prevents new orders of the user, which the transfer would miss.
             await uow.users.get_for_update(user_id)
         else:
             (await uow.users.get_for_share(user_id)).require_active("be given orders")
@@ -91,7 +91,7 @@ async def transfer_orders(uow: UnitOfWork, from_user_id: UUID, to_user_id: UUID,
 
 
 async def add_order_tags(uow: UnitOfWork, order_id: UUID, etag: str, names: Sequence[str], now: datetime) -> Order:
-    """Give an order the tags of these normalised names; raises as `change_order`, and InvalidField for too many."""
+    """Add tags by their normalised names; raises like `change_order`, and InvalidField if there are too many."""
     order = await _for_update(uow, order_id, etag)
     order.add_tags(await uow.orders.tags(names), now)
     return order
@@ -100,14 +100,14 @@ async def add_order_tags(uow: UnitOfWork, order_id: UUID, etag: str, names: Sequ
 async def transition_order(
     uow: UnitOfWork, order_id: UUID, etag: str, transition: Callable[[OrderHeader], None]
 ) -> Order | EncodedOrder:
-    """Apply a verb of the order; raises as `change_order`."""
+    """Apply a transition of the order; raises like `change_order`."""
     order = await _for_transition(uow, order_id, etag)
     transition(order)
     return order
 
 
 async def change_order(uow: UnitOfWork, order_id: UUID, etag: str, change: Callable[[Order], None]) -> Order:
-    """Apply a method of the order; raises OrderNotFound, EtagMismatch and what the method raises."""
+    """Apply a method of the order; raises OrderNotFound, EtagMismatch and the errors of the method."""
     order = await _for_update(uow, order_id, etag)
     change(order)
     return order

@@ -1,4 +1,4 @@
-"""Decisions about users."""
+"""Use cases of users."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -24,9 +24,9 @@ async def create_user(
     *,
     welcome_credit: Money | None = None,
 ) -> User:
-    """Create an ACTIVE user; raises InvalidField, Overloaded and, with the flush, UserAlreadyExists."""
+    """Create an ACTIVE user; raises InvalidField, Overloaded and, in the flush, UserAlreadyExists."""
     user = User.create(fields, now)
-    # Hashed before the unit of work is used, so that no connection waits for it.
+    # Hashed before the unit of work is used, so that no connection is held meanwhile.
     password_hash = await passwords.hash(password)
     await uow.users.add(user, password_hash)
     if welcome_credit:
@@ -35,7 +35,7 @@ async def create_user(
 
 
 async def change_user(uow: UnitOfWork, user_id: UUID, etag: str, change: Callable[[User], None]) -> User:
-    """Apply a method of the user; raises UserNotFound, EtagMismatch and what the method raises."""
+    """Apply a method of the user; raises UserNotFound, EtagMismatch and the errors of the method."""
     user = await uow.users.get_for_update(user_id)
     check_etag(user, etag)
     change(user)
@@ -43,16 +43,16 @@ async def change_user(uow: UnitOfWork, user_id: UUID, etag: str, change: Callabl
 
 
 async def purge_user(uow: UnitOfWork, user_id: UUID, etag: str, now: datetime, *, force: bool) -> int:
-    """Erase a user with everything that is its own, and return the number of its orders.
+    """Purge a user with all data that belongs to it, and return the number of its orders.
 
     Raises:
         UserNotFound, EtagMismatch
-        UserInUse: without `force` while the user has open orders or credit.
+        UserInUse: the user has open orders or credit, and `force` is false.
     """
     user = await uow.users.get_for_update(user_id)
     check_etag(user, etag)
     if not force and await uow.users.has_open_orders_or_credit(user_id):
-        raise UserInUse(user.subject, "the user has open orders or credit; force erases them too")
+        raise UserInUse(user.subject, "the user has open orders or credit; set force to purge them too")
     for order in await uow.orders.held_by_others(user_id):
         await give_back_for_order(uow, order, now)
     purged_orders = await uow.users.purge(user)
@@ -83,10 +83,10 @@ async def verify_password(
     """Return the active user with this name and password.
 
     Raises:
-        InvalidCredentials: after the same time whatever is wrong.
-        Overloaded: too many passwords wait to be checked.
+        InvalidCredentials: always after the same time, so that it does not tell which of the two is wrong.
+        Overloaded: the queue of passwords is full.
     """
-    # Read outside the unit of work, so that no connection waits while the password is hashed.
+    # Read outside the unit of work, so that no connection is held while the password is hashed.
     credentials = await queries.credentials(email=email, username=username)
     matches = await passwords.verify(password, credentials.password_hash if credentials else None)
     if credentials is None or not matches or credentials.user.state != UserState.ACTIVE:

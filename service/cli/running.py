@@ -14,7 +14,7 @@ from service.config import DatabaseSettings, SettingsError
 from service.db.connections.engine import create_engine
 from service.db.operations.migrate import MigrationError
 from service.db.operations.readiness import describe_store_error
-from service.devtools.embedded_postgres import EmbeddedPostgresError
+from service.devtools.errors import EmbeddedPostgresError
 from service.server import StartError
 
 T = TypeVar("T")

@@ -1,1 +1,1 @@
-"""The rules: entities, value objects and errors in pure Python. Knows no database and no gRPC."""
+"""The domain model: entities, value objects and errors in pure Python, without database and gRPC."""

@@ -1,8 +1,9 @@
-"""Store credit: what a user can spend, kept in a double-entry ledger.
+"""Store credit that users can spend, in a double-entry ledger.
 
 Credit moves between accounts, and a move makes two entries that add up to zero. A user has two accounts in each
-currency: what is available, and what is held for orders. Where credit comes from (ISSUED) and where it goes to (SPENT)
-are accounts of ours; they have entries only and no balance, so that no row is locked by every call.
+currency: available credit, and credit held for orders. Credit comes from the system account ISSUED and goes to the
+system account SPENT. System accounts have entries and no balance, because a row with their balance would be locked by
+every call.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from service.domain.money import AMOUNT_LIMIT, Money
 
 
 class Account(StrEnum):
-    """Where credit can be."""
+    """The accounts that credit moves between; ISSUED and SPENT are system accounts."""
 
     AVAILABLE = "AVAILABLE"
     HELD = "HELD"
@@ -27,7 +28,7 @@ class Account(StrEnum):
 
 
 class EntryType(StrEnum):
-    """Why credit moved."""
+    """The reason why credit moved."""
 
     GRANT = "GRANT"
     TRANSFER = "TRANSFER"
@@ -39,7 +40,7 @@ class EntryType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One change of one account; `user_id` and `balance_after` are None for the accounts that are ours."""
+    """One change of one account; `user_id` and `balance_after` are None for a system account."""
 
     id: UUID
     user_id: UUID | None
@@ -51,7 +52,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """Entries made at once, whose amounts add up to zero."""
+    """Entries that were made together and whose amounts add up to zero."""
 
     type: EntryType
     entries: tuple[Entry, ...]
@@ -74,14 +75,14 @@ class CreditAccount:
         """Change one of the two accounts and return the entry.
 
         Raises:
-            InsufficientCredit: it would be less than zero.
-            AmountOutOfRange: it would be more than can be stored.
+            InsufficientCredit: the balance would be less than zero.
+            AmountOutOfRange: the balance would be too large to store.
         """
         balance = (self.available if account is Account.AVAILABLE else self.held) + amount
         if balance < 0:
-            raise InsufficientCredit(f"users/{self.user_id}", "the user has less credit than this needs")
+            raise InsufficientCredit(f"users/{self.user_id}", "the user has less credit than this call needs")
         if balance >= AMOUNT_LIMIT:
-            raise AmountOutOfRange.at("amount", "must leave the user with less than 10^15")
+            raise AmountOutOfRange.at("amount", "must be smaller: the balance of the user would reach 10^15")
         if account is Account.AVAILABLE:
             self.available = balance
         else:
@@ -96,11 +97,11 @@ def move(
 ) -> tuple[Entry, Entry]:
     """Move an amount from one account to another and return the two entries.
 
-    The accounts are given as the user's credit in the amount's currency, None for ours, and which part of it.
+    An account is given as the user's credit in the currency of the amount (None for a system account), and the account.
 
     Raises:
         InsufficientCredit: the source has less.
-        AmountOutOfRange: the target would have more than can be stored.
+        AmountOutOfRange: the balance of the target would be too large to store.
     """
     return _change(amount.currency, -amount.amount, *source), _change(amount.currency, amount.amount, *target)
 

@@ -1,7 +1,7 @@
-"""Errors that a caller can cause, as a tree. They know no gRPC; `service.rpc.status` gives each its code.
+"""Errors that a caller can cause. They do not depend on gRPC; `service.rpc.status` maps each to its status code.
 
     DomainError
-    ├── InvalidArgument           a value is wrong whatever is stored
+    ├── InvalidArgument           a value is wrong, independent of what is stored
     │   ├── MalformedRequest, InvalidField, InvalidUpdateMask, InvalidPageToken, InvalidCursor, RequestIdReused
     │   └── UnknownCurrency, MixedCurrencies, TooManyDecimals, AmountOutOfRange
     ├── NotFound                  UserNotFound, OrderNotFound, NoteNotFound
@@ -11,9 +11,9 @@
     ├── EtagMismatch
     ├── CursorExpired
     ├── InvalidCredentials
-    └── SlowConsumer, ServerDraining    a watch is ended from this side; the metadata says where to go on
+    └── SlowConsumer, ServerDraining    the server ends a watch; the metadata has the cursor to continue from
 
-Messages and metadata reach callers and logs: they hold no e-mail, secret or class name.
+Messages and metadata reach callers and logs, so they contain no e-mail, secret or class name.
 """
 
 import re
@@ -24,7 +24,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One wrong field: its path in the request (`order.items[2].unit_price`), what is wrong, and the rule's name."""
+    """One invalid field: its path in the request (`order.items[2].unit_price`), the problem, and the violated rule."""
 
     field: str
     description: str
@@ -32,7 +32,7 @@ class FieldViolation:
 
 
 class DomainError(Exception):
-    """Base of all. `reason` is a value of `commerce.common.v1.ErrorReason` without its prefix."""
+    """Base of all domain errors. `reason` is a value of `commerce.common.v1.ErrorReason` without its prefix."""
 
     reason: ClassVar[str]
 
@@ -43,7 +43,7 @@ class DomainError(Exception):
 
 
 class InvalidArgument(DomainError):
-    """A value is wrong whatever is stored; `violations` names the fields."""
+    """A value is wrong, independent of what is stored; `violations` names the fields."""
 
     def __init__(self, violations: Iterable[FieldViolation], message: str = "") -> None:
         self.violations = tuple(violations)
@@ -56,13 +56,13 @@ class InvalidArgument(DomainError):
 
 
 class MalformedRequest(InvalidArgument):
-    """The bytes of the request are not its message."""
+    """The request cannot be parsed as its message."""
 
     reason = "MALFORMED_REQUEST"
 
 
 class InvalidField(InvalidArgument):
-    """A field breaks a rule of its own."""
+    """A field has an invalid value."""
 
     reason = "INVALID_FIELD"
 
@@ -74,19 +74,19 @@ class InvalidUpdateMask(InvalidArgument):
 
 
 class InvalidPageToken(InvalidArgument):
-    """A page token is damaged, forged, or was given out for other arguments."""
+    """A page token is damaged, forged, or belongs to other arguments."""
 
     reason = "INVALID_PAGE_TOKEN"
 
 
 class InvalidCursor(InvalidArgument):
-    """The cursor of a watch is damaged, forged, or was given out by another service."""
+    """The cursor of a watch is damaged, forged, or belongs to another service."""
 
     reason = "INVALID_CURSOR"
 
 
 class RequestIdReused(InvalidArgument):
-    """A request id comes again with another body."""
+    """A request id is used again with a different request body."""
 
     reason = "REQUEST_ID_REUSED"
 
@@ -104,7 +104,7 @@ class MixedCurrencies(InvalidArgument):
 
 
 class TooManyDecimals(InvalidArgument):
-    """An amount is more precise than its currency."""
+    """An amount has more decimals than its currency."""
 
     reason = "TOO_MANY_DECIMALS"
 
@@ -116,7 +116,7 @@ class AmountOutOfRange(InvalidArgument):
 
 
 class NotFound(DomainError):
-    """Nothing has the key asked for. `resource_type` is the full name of the resource's message."""
+    """No resource has the requested key. `resource_type` is the full name of the resource's message."""
 
     resource_type: ClassVar[str]
 
@@ -127,28 +127,28 @@ class NotFound(DomainError):
 
 
 class UserNotFound(NotFound):
-    """No such user."""
+    """The user does not exist."""
 
     reason = "USER_NOT_FOUND"
     resource_type = "commerce.users.v1.User"
 
 
 class OrderNotFound(NotFound):
-    """No such order."""
+    """The order does not exist."""
 
     reason = "ORDER_NOT_FOUND"
     resource_type = "commerce.orders.v1.Order"
 
 
 class NoteNotFound(NotFound):
-    """No such order note."""
+    """The order note does not exist."""
 
     reason = "NOTE_NOT_FOUND"
     resource_type = "commerce.orders.v1.OrderNote"
 
 
 class AlreadyExists(DomainError):
-    """Another resource has the same value in `field`, which must be unique."""
+    """Another resource has the same value in the unique field `field`."""
 
     resource_type: ClassVar[str]
 
@@ -173,7 +173,7 @@ class OrderAlreadyExists(AlreadyExists):
 
 
 class FailedPrecondition(DomainError):
-    """The resource `subject` (`orders/<id>`) is in a state that does not allow the call."""
+    """The state of the resource `subject` (`orders/<id>`) does not allow the call."""
 
     def __init__(self, subject: str, message: str, metadata: Mapping[str, str] | None = None) -> None:
         self.subject = subject
@@ -181,18 +181,18 @@ class FailedPrecondition(DomainError):
 
 
 class IllegalTransition(FailedPrecondition):
-    """The transition table has no such step; the metadata names the state and the allowed next ones."""
+    """The transition table has no such transition; the metadata has the state and the allowed next states."""
 
     reason = "ILLEGAL_TRANSITION"
 
-    def __init__(self, subject: str, verb: str, current: str, allowed: Iterable[str]) -> None:
+    def __init__(self, subject: str, transition: str, current: str, allowed: Iterable[str]) -> None:
         names = ", ".join(allowed)
-        message = f"cannot {verb} what is {current}; allowed next: {names or 'none'}"
+        message = f"cannot {transition} in state {current}; allowed next states: {names or 'none'}"
         super().__init__(subject, message, {"state": current, "allowed": names})
 
 
 class UserNotActive(FailedPrecondition):
-    """The user cannot place orders or write notes in its state."""
+    """The state of the user does not allow placing orders or writing notes."""
 
     reason = "USER_NOT_ACTIVE"
 
@@ -204,7 +204,7 @@ class UserDeleted(FailedPrecondition):
 
 
 class OrderNotPending(FailedPrecondition):
-    """The order can no longer be changed."""
+    """The order is not PENDING, so it can no longer be changed."""
 
     reason = "ORDER_NOT_PENDING"
 
@@ -216,7 +216,7 @@ class UserInUse(FailedPrecondition):
 
 
 class InsufficientCredit(FailedPrecondition):
-    """The user has less credit than is needed."""
+    """The user has less credit than the call needs."""
 
     reason = "INSUFFICIENT_CREDIT"
 
@@ -228,25 +228,25 @@ class EtagMismatch(DomainError):
 
 
 class InvalidCredentials(DomainError):
-    """No active user has this name and password; it does not say which is wrong."""
+    """No active user has this name and password. It does not say which of the two is wrong."""
 
     reason = "INVALID_CREDENTIALS"
 
 
 class CursorExpired(DomainError):
-    """Events after the cursor of a watch are no longer kept."""
+    """Events after the cursor of a watch have been deleted."""
 
     reason = "CURSOR_EXPIRED"
 
 
 class SlowConsumer(DomainError):
-    """A watcher reads more slowly than events come."""
+    """A watcher reads events more slowly than they are written."""
 
     reason = "SLOW_CONSUMER"
 
 
 class ServerDraining(DomainError):
-    """The server of a watch shuts down."""
+    """The server of a watch is shutting down."""
 
     reason = "SERVER_DRAINING"
 

@@ -1,4 +1,4 @@
-"""What happened to an entity, recorded by the entity itself and stored in the transaction that changes it."""
+"""Events: facts that an entity records, and that are stored in the transaction that changes the entity."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 @dataclass(frozen=True, slots=True)
 class FieldChange:
-    """A field that changed, with its values as text where they are short and not personal, else empty."""
+    """A field that changed. Its values are text if they are short and not personal, else empty."""
 
     field: str
     old_value: str = ""
@@ -27,14 +27,14 @@ class Event:
     type: str
     create_time: datetime
     changes: tuple[FieldChange, ...] = ()
-    # Of an order's event: whose the order is and its status, both after the event; watchers choose by them.
+    # For an event of an order: the owner and the status of the order after the event. Watchers filter by them.
     user_id: UUID | None = None
     status: str | None = None
     id: UUID = field(default_factory=uuid7)
 
 
 class Entity:
-    """Base of entities: an identity, a version that grows with every change, and the events not yet stored."""
+    """Base of entities: an id, a version that every change increments, and the events that are not stored yet."""
 
     aggregate_type: ClassVar[str]
     id: UUID
@@ -43,23 +43,23 @@ class Entity:
 
     @property
     def etag(self) -> str:
-        """The version as callers see it (AIP-154): opaque, equal only while nothing changed."""
+        """The etag (AIP-154): an identifier of the version, equal only while nothing changed."""
         return etag_of(self.version)
 
     @property
     def subject(self) -> str:
-        """The entity's name in error details, for example `orders/<id>`."""
+        """The name of the entity in error details, for example `orders/<id>`."""
         return f"{self.aggregate_type}s/{self.id}"
 
     def changed(self, event_type: str, now: datetime, changes: Iterable[FieldChange] = ()) -> None:
-        """Count a change and record its event."""
+        """Increment the version and record an event."""
         self.version += 1
-        # Clocks of servers differ; time never runs backwards for one entity.
+        # The clocks of servers differ, but the time of one entity must not run backwards.
         self.update_time = max(now, self.update_time)
         self.record(event_type, self.update_time, changes)
 
     def record(self, event_type: str, now: datetime, changes: Iterable[FieldChange] = ()) -> None:
-        """Record an event without counting a change."""
+        """Record an event without incrementing the version."""
         self._events().append(self._event(event_type, now, tuple(changes)))
 
     def _event(self, event_type: str, now: datetime, changes: tuple[FieldChange, ...]) -> Event:
@@ -72,7 +72,7 @@ class Entity:
         return events
 
     def _events(self) -> list[Event]:
-        # Not a dataclass field: an entity loaded from the database is made without calling __init__.
+        # Not a dataclass field: SQLAlchemy loads an entity without calling __init__.
         events: list[Event] = self.__dict__.setdefault("_pending_events", [])
         return events
 

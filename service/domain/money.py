@@ -9,7 +9,7 @@ from iso4217 import Currency
 
 from service.domain.errors import AmountOutOfRange, MixedCurrencies, TooManyDecimals, UnknownCurrency
 
-# How many decimals each currency has. Currencies without a minor unit (gold, test codes) are no money here.
+# Number of decimals by currency. Codes without a minor unit (gold, test codes) are not accepted as money.
 CURRENCY_DECIMALS: Mapping[str, int] = MappingProxyType(
     {currency.code: currency.exponent for currency in Currency if currency.exponent is not None}
 )
@@ -28,7 +28,7 @@ class Money:
 
     @classmethod
     def checked(cls, currency: str, amount: Decimal, field: str) -> "Money":
-        """Return the money, or raise for `field`, the path of the value in the request.
+        """Return the money; errors name `field`, the path of the value in the request.
 
         Raises:
             UnknownCurrency: the code is not in `CURRENCY_DECIMALS`.
@@ -48,11 +48,11 @@ class Money:
         if not 0 <= amount < AMOUNT_LIMIT:
             raise AmountOutOfRange.at(field, "must be zero or more and less than 10^15")
         if amount != amount.quantize(_QUANTA[decimals]):
-            raise TooManyDecimals.at(field, f"must have at most {decimals} decimals, as {currency} has")
+            raise TooManyDecimals.at(field, f"must have at most {decimals} decimals for {currency}")
         return cls(currency, amount)
 
     def times(self, quantity: int, field: str) -> "Money":
-        """Return `quantity` times this; raises AmountOutOfRange for `field`.
+        """Return this amount multiplied by `quantity`; raises AmountOutOfRange for `field`.
 
         >>> str(Money("EUR", Decimal("10.50")).times(2, "order.items[0]"))
         '21.00 EUR'
@@ -67,7 +67,7 @@ def total(amounts: Iterable[Money], field: str) -> Money:
     """Return the sum of one or more amounts.
 
     Raises:
-        MixedCurrencies: they are not all in one currency.
+        MixedCurrencies: the amounts have different currencies.
         AmountOutOfRange: the sum is `AMOUNT_LIMIT` or more.
 
     >>> str(total([Money("EUR", Decimal("0.10")), Money("EUR", Decimal("0.20"))], "order.items"))

@@ -14,7 +14,7 @@ from service.domain.orders import Order
 
 
 class NoteState(StrEnum):
-    """Who a note is for: its author, or everyone."""
+    """Whom a note is for: its author (DRAFT), or everyone (PUBLISHED)."""
 
     DRAFT = "DRAFT"
     PUBLISHED = "PUBLISHED"
@@ -22,7 +22,7 @@ class NoteState(StrEnum):
 
 @dataclass(eq=False, kw_only=True)
 class OrderNote(Entity):
-    """A note about an order. It has a version of its own, and its events are on the timeline of the order."""
+    """A note about an order. It has its own version; its events are in the timeline of the order."""
 
     aggregate_type = "note"
 
@@ -39,7 +39,7 @@ class OrderNote(Entity):
 
     @classmethod
     def write(cls, order_id: UUID, author_id: UUID, body: str, now: datetime) -> "OrderNote":
-        """Return a new DRAFT; raises InvalidField when it is empty."""
+        """Return a new DRAFT; raises InvalidField if the body is empty."""
         _require_body(body)
         note = cls(
             id=uuid7(),
@@ -55,7 +55,7 @@ class OrderNote(Entity):
         return note
 
     def update(self, body: str | None, now: datetime) -> None:
-        """Replace the body, unless it is None, in any state; raises InvalidField when it would be empty."""
+        """Replace the body, in any state, unless `body` is None; raises InvalidField if it is empty."""
         if body is None or body == self.body:
             return
         _require_body(body)
@@ -63,9 +63,9 @@ class OrderNote(Entity):
         self.changed("NOTE_UPDATED", now)
 
     def publish(self, now: datetime) -> None:
-        """Go from DRAFT to PUBLISHED; raises IllegalTransition."""
+        """Change from DRAFT to PUBLISHED; raises IllegalTransition."""
         if self.state is not NoteState.DRAFT:
-            raise IllegalTransition(self.subject, "publish", self.state, ())
+            raise IllegalTransition(self.subject, "publish a note", self.state, ())
         self.state = NoteState.PUBLISHED
         self.changed("NOTE_PUBLISHED", now)
         self.publish_time = self.update_time
@@ -75,7 +75,7 @@ class OrderNote(Entity):
         self.record("NOTE_DELETED", max(now, self.update_time))
 
     def record(self, event_type: str, now: datetime, changes: Iterable[FieldChange] = ()) -> None:
-        """Record an event of the order that names the note, never what it says."""
+        """Record an event of the order that names the note and does not contain its text."""
         old = "" if event_type == "NOTE_CREATED" else str(self.id)
         new = "" if event_type == "NOTE_DELETED" else str(self.id)
         event = Event(

@@ -1,4 +1,4 @@
-"""Orders: what a user ordered, and how far it has come."""
+"""Orders: the items that a user ordered, and their status."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ MAX_QUANTITY = 10_000
 
 
 class OrderStatus(StrEnum):
-    """Where an order is in its life."""
+    """The stages of an order."""
 
     PENDING = "PENDING"
     CONFIRMED = "CONFIRMED"
@@ -32,7 +32,7 @@ class OrderStatus(StrEnum):
 
 
 class CreditState(StrEnum):
-    """What became of the credit that pays for an order."""
+    """The state of the credit that pays for an order."""
 
     HELD = "HELD"
     POSTED = "POSTED"
@@ -41,7 +41,7 @@ class CreditState(StrEnum):
     EXPIRED = "EXPIRED"
 
 
-# How long credit is set aside for an order that is not confirmed.
+# Credit is held for an unconfirmed order for this long.
 HOLD_FOR = timedelta(days=7)
 
 TRANSITIONS: Mapping[OrderStatus, tuple[OrderStatus, ...]] = MappingProxyType(
@@ -54,13 +54,13 @@ TRANSITIONS: Mapping[OrderStatus, tuple[OrderStatus, ...]] = MappingProxyType(
         OrderStatus.CANCELLED: (),
     }
 )
-# Statuses in which an order still waits for us.
+# Statuses before shipment or cancellation.
 OPEN_STATUSES = (OrderStatus.PENDING, OrderStatus.CONFIRMED, OrderStatus.PROCESSING)
 
 
 @dataclass(frozen=True, slots=True)
 class ItemFields:
-    """What a caller says of an item."""
+    """The fields of an item that a caller sets."""
 
     product_id: str
     name: str
@@ -69,7 +69,7 @@ class ItemFields:
 
 
 class OrderFields(TypedDict, total=False):
-    """What a caller can set in an order."""
+    """The fields of an order that a caller can set."""
 
     items: Sequence[ItemFields]
     external_ref: str | None
@@ -78,7 +78,7 @@ class OrderFields(TypedDict, total=False):
 
 @dataclass(eq=False, kw_only=True)
 class OrderItem:
-    """Some quantity of one product. Its amounts are in the currency of the order."""
+    """A quantity of one product. Its amounts are in the currency of the order."""
 
     id: UUID
     product_id: str
@@ -90,7 +90,7 @@ class OrderItem:
 
 @dataclass(eq=False, kw_only=True)
 class OrderHeader(Entity):
-    """An order without what is in it: all that its verbs and its credit go by. Only its methods change `status`."""
+    """An order without items and tags: what its transitions and its credit need. Only its methods change `status`."""
 
     aggregate_type = "order"
 
@@ -101,9 +101,9 @@ class OrderHeader(Entity):
     total_amount: Decimal
     tracking_number: str | None = None
     cancel_reason: str | None = None
-    # Set if the user's credit pays for the order: always its total.
+    # Set if the user's credit pays for the order, always for its total.
     credit_state: CreditState | None = None
-    # Whose credit: the user who placed the order, also when the order goes to another.
+    # The user whose credit pays: the one who placed the order, also after a transfer of the order.
     credit_user_id: UUID | None = None
     # Set while HELD.
     credit_expire_time: datetime | None = None
@@ -116,50 +116,50 @@ class OrderHeader(Entity):
         return Money(self.currency, self.total_amount)
 
     def confirm(self, now: datetime) -> None:
-        """Go from PENDING to CONFIRMED; raises IllegalTransition."""
-        self._go("confirm", OrderStatus.CONFIRMED, now)
+        """Change from PENDING to CONFIRMED; raises IllegalTransition."""
+        self._change_status("confirm", OrderStatus.CONFIRMED, now)
 
     def process(self, now: datetime) -> None:
-        """Go from CONFIRMED to PROCESSING; raises IllegalTransition."""
-        self._go("process", OrderStatus.PROCESSING, now)
+        """Change from CONFIRMED to PROCESSING; raises IllegalTransition."""
+        self._change_status("process", OrderStatus.PROCESSING, now)
 
     def ship(self, tracking_number: str, now: datetime) -> None:
-        """Go from PROCESSING to SHIPPED; raises IllegalTransition."""
-        self._go("ship", OrderStatus.SHIPPED, now, FieldChange("tracking_number", "", tracking_number))
+        """Change from PROCESSING to SHIPPED; raises IllegalTransition."""
+        self._change_status("ship", OrderStatus.SHIPPED, now, FieldChange("tracking_number", "", tracking_number))
         self.tracking_number = tracking_number
 
     def deliver(self, now: datetime) -> None:
-        """Go from SHIPPED to DELIVERED; raises IllegalTransition."""
-        self._go("deliver", OrderStatus.DELIVERED, now)
+        """Change from SHIPPED to DELIVERED; raises IllegalTransition."""
+        self._change_status("deliver", OrderStatus.DELIVERED, now)
 
     def cancel(self, reason: str, now: datetime) -> None:
-        """Go from an open status to CANCELLED; raises IllegalTransition."""
-        self._go("cancel", OrderStatus.CANCELLED, now, FieldChange("cancel_reason", "", reason))
+        """Change from an open status to CANCELLED; raises IllegalTransition."""
+        self._change_status("cancel", OrderStatus.CANCELLED, now, FieldChange("cancel_reason", "", reason))
         self.cancel_reason = reason
 
     def hold_credit(self, now: datetime) -> None:
-        """Say that credit is set aside for the new order."""
+        """Record that credit is held for the new order."""
         self.credit_state, self.credit_expire_time = CreditState.HELD, now + HOLD_FOR
         self.credit_user_id = self.user_id
 
     def post_credit(self) -> bool:
-        """Say that credit is spent, and return whether the order is paid with it."""
+        """Record that the credit is spent, and return whether credit pays for the order."""
         if self.credit_state not in {CreditState.HELD, CreditState.EXPIRED}:
             return False
         self.credit_state, self.credit_expire_time = CreditState.POSTED, None
         return True
 
     def release_credit(self) -> CreditState | None:
-        """Say that credit is given back, and return how: VOIDED, REVERSED, or None where there is none to give."""
+        """Record that the credit is given back, and return how: VOIDED, REVERSED, or None if there is none."""
         released = {CreditState.HELD: CreditState.VOIDED, CreditState.POSTED: CreditState.REVERSED}.get(
-            self.credit_state  # type: ignore[arg-type] # None is not among them
+            self.credit_state  # type: ignore[arg-type] # None is not a key
         )
         if released:
             self.credit_state, self.credit_expire_time = released, None
         return released
 
     def expire_credit(self, now: datetime) -> bool:
-        """Say that credit was set aside for too long, and return whether it was."""
+        """Record that the hold of the credit has expired, and return whether it has."""
         if (
             self.credit_state is not CreditState.HELD
             or self.credit_expire_time is None
@@ -174,10 +174,10 @@ class OrderHeader(Entity):
     def _event(self, event_type: str, now: datetime, changes: tuple[FieldChange, ...]) -> Event:
         return Event(self.aggregate_type, self.id, event_type, now, changes, user_id=self.user_id, status=self.status)
 
-    def _go(self, verb: str, status: OrderStatus, now: datetime, *changes: FieldChange) -> None:
+    def _change_status(self, transition: str, status: OrderStatus, now: datetime, *changes: FieldChange) -> None:
         allowed = TRANSITIONS[self.status]
         if status not in allowed:
-            raise IllegalTransition(self.subject, verb, self.status, allowed)
+            raise IllegalTransition(self.subject, f"{transition} an order", self.status, allowed)
         change = FieldChange("status", self.status, status)
         self.status = status
         self.changed(status, now, [change, *changes])
@@ -191,9 +191,9 @@ class Order(OrderHeader):
     external_ref: str | None
     metadata: dict[str, str]
     create_time: datetime
-    # Ordered by id, which is the order in which the caller named them.
+    # Sorted by id, which is the order in which the caller sent them.
     items: list[OrderItem] = field(default_factory=list)
-    # In no order.
+    # Not sorted.
     tags: list[Tag] = field(default_factory=list)
 
     @classmethod
@@ -201,7 +201,7 @@ class Order(OrderHeader):
         """Return a new PENDING order.
 
         Raises:
-            InvalidField: there are no items or too many, or a quantity is out of range.
+            InvalidField: there are no items, too many items, or a quantity is out of range.
             MixedCurrencies, AmountOutOfRange: as in `service.domain.money.total`.
         """
         items, sum_of_items = _priced(fields.get("items", ()))
@@ -228,10 +228,10 @@ class Order(OrderHeader):
         return sorted(tag.name for tag in self.tags)
 
     def update(self, fields: OrderFields, now: datetime) -> None:
-        """Set these fields, each as a whole, and compute the total anew.
+        """Replace these fields and recompute the total.
 
         Raises:
-            OrderNotPending: the order has been confirmed or cancelled.
+            OrderNotPending: the order is not PENDING.
             InvalidField, MixedCurrencies, AmountOutOfRange: as in `place`.
         """
         if self.status is not OrderStatus.PENDING:
@@ -256,27 +256,27 @@ class Order(OrderHeader):
             self.changed("UPDATED", now, changes)
 
     def add_tags(self, tags: Sequence[Tag], now: datetime) -> None:
-        """Get these tags, in any status; raises InvalidField when there would be too many."""
+        """Add tags, in any status; raises InvalidField if the order would have too many."""
         names = self.tag_names
-        self._retag([*self.tags, *(tag for tag in tags if tag.name not in names)], now)
+        self._set_tags([*self.tags, *(tag for tag in tags if tag.name not in names)], now)
 
     def remove_tags(self, names: Collection[str], now: datetime) -> None:
-        """Lose the tags of these names, in any status."""
-        self._retag([tag for tag in self.tags if tag.name not in names], now)
+        """Remove tags, in any status."""
+        self._set_tags([tag for tag in self.tags if tag.name not in names], now)
 
-    def _retag(self, tags: Sequence[Tag], now: datetime) -> None:
+    def _set_tags(self, tags: Sequence[Tag], now: datetime) -> None:
         if len(tags) == len(self.tags):
             return
         if len(tags) > MAX_TAGS:
             raise InvalidField.at("tags", f"must leave the order with at most {MAX_TAGS} tags")
         old_names = self.tag_names
         self.tags[:] = tags
-        # No tag has a space in it.
+        # Unambiguous, because no tag contains a space.
         self.changed("UPDATED", now, [FieldChange("tags", ", ".join(old_names), ", ".join(self.tag_names))])
 
 
 def _priced(items: Sequence[ItemFields]) -> tuple[list[OrderItem], Money]:
-    """Return the items with their subtotals, and the sum of these."""
+    """Return the items with their subtotals, and the sum of the subtotals."""
     if not 1 <= len(items) <= MAX_ITEMS:
         raise InvalidField.at("order.items", f"must have 1 to {MAX_ITEMS} items")
     subtotals: list[Money] = []

@@ -1,24 +1,24 @@
-"""What a caller looks for by words."""
+"""Search queries."""
 
 import string
 from dataclasses import dataclass
 
 from service.domain.errors import InvalidField
 
-# As `search_words` of the database does with what is found: punctuation only separates words.
+# Punctuation only separates words, as in the function `search_words` of the database.
 _SEPARATORS = str.maketrans(dict.fromkeys(string.punctuation, " "))
 
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
-    """Words that must all be there, in any order; the last may be the beginning of one. `text` is what was asked."""
+    """Words that a match must contain, in any order; the last may be a prefix. `text` is the query as it was sent."""
 
     text: str
     words: tuple[str, ...]
 
     @classmethod
     def parse(cls, text: str, field: str) -> "SearchQuery":
-        """Return the query that a text says; raises InvalidField for `field` where it has no word.
+        """Parse a query; raises InvalidField for `field` if it contains no word.
 
         >>> SearchQuery.parse("ada.lovelace@example", "query").words
         ('ada', 'lovelace', 'example')
@@ -26,5 +26,5 @@ class SearchQuery:
         words = text.translate(_SEPARATORS).split()
         words = [word for word in words if any(character.isalnum() for character in word)]
         if not words:
-            raise InvalidField.at(field, "must have a letter or a digit")
+            raise InvalidField.at(field, "must contain a letter or a digit")
         return cls(text.strip(), tuple(words))

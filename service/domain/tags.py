@@ -1,4 +1,4 @@
-"""Tags: words that orders are marked with."""
+"""Tags: words that orders are labelled with."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -13,14 +13,14 @@ MAX_LENGTH = 50
 
 @dataclass(eq=False, kw_only=True)
 class Tag:
-    """One tag, which any number of orders have. Its name is normalised and never changes."""
+    """A tag, shared by any number of orders. Its name is normalised and never changes."""
 
     id: UUID
     name: str
 
 
 def normalised(tags: Iterable[str], field: str) -> list[str]:
-    """Return the normalised tags, sorted and each once; raises InvalidField for `field[index]`.
+    """Return the normalised tags, sorted and without duplicates; raises InvalidField for `field[index]`.
 
     >>> normalised(["Gift  wrap", "express", "EXPRESS"], "tags")
     ['express', 'gift-wrap']
@@ -29,17 +29,17 @@ def normalised(tags: Iterable[str], field: str) -> list[str]:
 
 
 def normalised_tag(tag: str, field: str) -> str:
-    """Return the one form of a tag that is kept, which is its own normalised form.
+    """Return the normalised form of a tag, which is the form that is stored; normalising it again changes nothing.
 
     Raises:
-        InvalidField: for `field`: it has a control character, or nothing or too much is left of it.
+        InvalidField: for `field`, if the tag has a control character, or is empty or too long when it is normalised.
 
     >>> normalised_tag("  Straße № 5 ", "tag")
     'strasse-no-5'
     """
     if any(unicodedata.category(character) == "Cc" for character in tag):
-        raise InvalidField.at(field, "must have no control character")
-    # Folding works on the composed form, and can leave one that is not.
+        raise InvalidField.at(field, "must not contain a control character")
+    # Case folding expects the composed form, and its result may not be composed.
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).casefold())
     name = "-".join(folded.split())
     if not 1 <= len(name) <= MAX_LENGTH:

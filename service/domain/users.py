@@ -1,4 +1,4 @@
-"""Users: who can sign in and place orders."""
+"""Users, who can sign in and place orders."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 from service.domain.errors import IllegalTransition, InvalidField, UserDeleted, UserNotActive
 from service.domain.events import Entity, FieldChange
 
-# How long a deleted user can be brought back.
+# A deleted user can be undeleted for this long.
 PURGE_AFTER = timedelta(days=30)
 
 
@@ -29,14 +29,14 @@ TRANSITIONS: Mapping[UserState, tuple[UserState, ...]] = MappingProxyType(
     {
         UserState.ACTIVE: (UserState.INACTIVE, UserState.DELETED),
         UserState.INACTIVE: (UserState.ACTIVE, UserState.DELETED),
-        # Only the one that it had before.
+        # Only the state before the deletion.
         UserState.DELETED: (UserState.ACTIVE, UserState.INACTIVE),
     }
 )
 
 
 class UserFields(TypedDict, total=False):
-    """What a caller can set in a user."""
+    """The fields of a user that a caller can set."""
 
     email: str
     username: str
@@ -46,13 +46,13 @@ class UserFields(TypedDict, total=False):
     avatar_url: str
 
 
-# Fields of the profile, whose paths callers know as `profile.bio` and so on.
+# Fields of the profile; in requests and events their paths are `profile.bio` and `profile.avatar_url`.
 _PROFILE_FIELDS = frozenset({"bio", "avatar_url"})
 
 
 @dataclass(eq=False, kw_only=True)
 class Profile:
-    """What a user says about itself."""
+    """What users say about themselves."""
 
     bio: str = ""
     avatar_url: str = ""
@@ -60,7 +60,7 @@ class Profile:
 
 @dataclass(eq=False, kw_only=True)
 class User(Entity):
-    """A person or system. Its password is kept apart, in the database layer only."""
+    """A person or system. The password hash is not part of it; only the database layer has it."""
 
     aggregate_type = "user"
 
@@ -70,19 +70,19 @@ class User(Entity):
     full_name: str
     superuser: bool
     state: UserState
-    # The state that Undelete goes back to; set while deleted.
+    # The state that `undelete` restores; set while DELETED.
     undelete_state: UserState | None = None
     version: int
     create_time: datetime
     update_time: datetime
     delete_time: datetime | None = None
     purge_time: datetime | None = None
-    # None for a user made before there were profiles.
+    # None for a user created before profiles existed.
     profile: Profile | None = None
 
     @classmethod
     def create(cls, fields: UserFields, now: datetime, user_id: UUID | None = None) -> "User":
-        """Return a new ACTIVE user, also of an id chosen before; raises InvalidField for no e-mail or username."""
+        """Return a new ACTIVE user; raises InvalidField if the e-mail or username is empty."""
         _require_names(fields.get("email", ""), fields.get("username", ""))
         user = cls(
             id=user_id or uuid7(),
@@ -101,24 +101,24 @@ class User(Entity):
 
     @property
     def bio(self) -> str:
-        """The profile's."""
+        """The bio of the profile."""
         return self.profile.bio if self.profile else ""
 
     @property
     def avatar_url(self) -> str:
-        """The profile's."""
+        """The avatar URL of the profile."""
         return self.profile.avatar_url if self.profile else ""
 
     def update(self, fields: UserFields, now: datetime) -> None:
-        """Set these fields; nothing happens where they already have these values.
+        """Set these fields; fields that have these values already do not count as changed.
 
         Raises:
-            UserDeleted: a deleted user does not change.
+            UserDeleted: the user is deleted.
             InvalidField: the e-mail or username would be empty.
         """
         self.require_not_deleted()
         _require_names(fields.get("email", self.email), fields.get("username", self.username))
-        # Only the names of the fields: their values are personal, and an event outlives the user.
+        # Events have only the names of the fields: the values are personal, and an event outlives the user.
         changes: list[FieldChange] = []
         for name, value in fields.items():
             if getattr(self, name) == value:
@@ -134,31 +134,31 @@ class User(Entity):
             self.changed("UPDATED", now, changes)
 
     def deactivate(self, now: datetime) -> None:
-        """Go from ACTIVE to INACTIVE; raises IllegalTransition."""
+        """Change from ACTIVE to INACTIVE; raises IllegalTransition."""
         self._require_state(UserState.ACTIVE, "deactivate")
-        self._go(UserState.INACTIVE, "DEACTIVATED", now)
+        self._change_state(UserState.INACTIVE, "DEACTIVATED", now)
 
     def reactivate(self, now: datetime) -> None:
-        """Go from INACTIVE to ACTIVE; raises IllegalTransition."""
+        """Change from INACTIVE to ACTIVE; raises IllegalTransition."""
         self._require_state(UserState.INACTIVE, "reactivate")
-        self._go(UserState.ACTIVE, "REACTIVATED", now)
+        self._change_state(UserState.ACTIVE, "REACTIVATED", now)
 
     def delete(self, now: datetime) -> None:
-        """Go to DELETED, remembering the state; raises IllegalTransition (AIP-164)."""
+        """Change to DELETED, and store the state for `undelete`; raises IllegalTransition (AIP-164)."""
         if UserState.DELETED not in TRANSITIONS[self.state]:
             raise self._illegal("delete")
         self.undelete_state = self.state
-        self._go(UserState.DELETED, "DELETED", now)
+        self._change_state(UserState.DELETED, "DELETED", now)
         self.delete_time = self.update_time
         self.purge_time = self.delete_time + PURGE_AFTER
 
     def undelete(self, now: datetime) -> None:
-        """Go back to the state before the deletion; raises IllegalTransition (AIP-164)."""
+        """Restore the state before the deletion; raises IllegalTransition (AIP-164)."""
         if self.undelete_state is None:
             raise self._illegal("undelete")
         state, self.undelete_state = self.undelete_state, None
         self.delete_time = self.purge_time = None
-        self._go(state, "UNDELETED", now)
+        self._change_state(state, "UNDELETED", now)
 
     def password_changed(self, now: datetime) -> None:
         """Record that the password was replaced; raises UserDeleted."""
@@ -166,28 +166,28 @@ class User(Entity):
         self.changed("PASSWORD_CHANGED", now)
 
     def require_not_deleted(self) -> None:
-        """Raise UserDeleted if the user is."""
+        """Raise UserDeleted if the user is deleted."""
         if self.state is UserState.DELETED:
             raise UserDeleted(self.subject, "the user is deleted; undelete it first", {"state": self.state})
 
     def require_active(self, action: str) -> None:
-        """Raise UserNotActive unless the user can act; `action` says how, for example `place orders`."""
+        """Raise UserNotActive unless the user is ACTIVE; `action` is what needs it, for example `place orders`."""
         if self.state is not UserState.ACTIVE:
             message = f"the user is {self.state}; only an ACTIVE user can {action}"
             raise UserNotActive(self.subject, message, {"state": self.state})
 
-    def _require_state(self, state: UserState, verb: str) -> None:
+    def _require_state(self, state: UserState, transition: str) -> None:
         if self.state is not state:
-            raise self._illegal(verb)
+            raise self._illegal(transition)
 
-    def _go(self, state: UserState, event_type: str, now: datetime) -> None:
+    def _change_state(self, state: UserState, event_type: str, now: datetime) -> None:
         change = FieldChange("state", self.state, state)
         self.state = state
         self.changed(event_type, now, [change])
 
-    def _illegal(self, verb: str) -> IllegalTransition:
+    def _illegal(self, transition: str) -> IllegalTransition:
         allowed = TRANSITIONS[self.state] if self.undelete_state is None else (self.undelete_state,)
-        return IllegalTransition(self.subject, verb, self.state, allowed)
+        return IllegalTransition(self.subject, f"{transition} a user", self.state, allowed)
 
 
 def _require_names(email: str, username: str) -> None:

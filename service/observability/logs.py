@@ -1,7 +1,7 @@
-"""What is logged, and how: structlog for this service's lines and for those of libraries, as JSON or for a terminal.
+"""Logging: structlog formats the lines of this service and of libraries, as JSON or for a terminal.
 
-A line never holds the text of an exception: drivers put SQL, values and e-mails there. It says where the exception was
-raised.
+A line never contains the text of an exception, because database drivers put SQL, values and e-mails into it. It says
+where the exception was raised instead.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ _processors: list[Processor] = []
 
 
 def configure_logging(settings: LogSettings, *, call_id: Callable[[], str | None] = lambda: None) -> None:
-    """Send all logging to standard error in the format of the settings.
+    """Write all logging to standard error, in the format of the settings.
 
     Args:
-        settings: format and level.
-        call_id: returns the id of the running call, which each of its lines then names; None outside any call.
+        settings: the format and the level.
+        call_id: returns the id of the running call, which is then on each of its lines; None outside any call.
     """
 
     def add_call_id(_logger: object, _name: str, line: EventDict) -> EventDict:
@@ -45,18 +45,18 @@ def configure_logging(settings: LogSettings, *, call_id: Callable[[], str | None
     add_time: Processor = structlog.processors.TimeStamper(fmt="iso", utc=True) if console else _add_time
     renderer: Processor = structlog.dev.ConsoleRenderer() if console else _json
     shared: list[Processor] = [add_call_id, structlog.stdlib.add_log_level, add_time, _replace_exception]
-    # Both in place, also for loggers that have been bound already.
+    # Changed in place, so that loggers that were bound before use them too.
     _lines.stream = sys.stderr
     _processors[:] = [*shared, renderer]
     structlog.configure(
         processors=_processors,
-        # Not by way of the standard library's logging, which takes five times as long.
+        # The logging of the standard library would take five times as long.
         logger_factory=lambda *_names: _lines,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_leave_out_exceptions)
+    handler.addFilter(_remove_exceptions)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -65,27 +65,30 @@ def configure_logging(settings: LogSettings, *, call_id: Callable[[], str | None
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    # Libraries at debug print statements and their values.
+    # At debug, libraries log SQL statements and their values.
     root.setLevel(logging.WARNING)
     logging.getLogger("service").setLevel(settings.log_level.upper())
 
 
-class _Lines:
-    """Writes lines to what was standard error when logging was configured.
+class BatchedLines:
+    """Writes log lines to standard error, those of one turn of the event loop together.
 
-    What a turn of the event loop has to say is written together after it: a write takes as long as to make the line.
-    (CPU for GetUser with 64 in flight: 0.9 of that with a write for each line.) What is worse than info is written at
-    once, after what waits.
+    A write takes as long as formatting the line, so the lines of a turn are written after it with a single write. (CPU
+    for GetUser with 64 in flight: 0.9 of that with a write for each line.) A line above level info is written
+    immediately, after the lines that wait. To turn batching off, use `now` for all levels.
+
+    Attributes:
+        stream: what was standard error when logging was configured.
     """
 
     stream: TextIO = sys.stderr
 
     def __init__(self) -> None:
-        # Of a deque no line is lost between two threads.
+        # A deque loses no line when two threads use it.
         self._waiting: deque[str] = deque()
 
     def msg(self, line: str) -> None:
-        """Write a line soon; at once where no event loop runs."""
+        """Write a line after this turn of the event loop; immediately if no event loop runs."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -96,16 +99,16 @@ class _Lines:
         self._waiting.append(line)
 
     def now(self, line: str) -> None:
-        """Write a line, and what waits before it."""
+        """Write a line immediately, after those that wait."""
         self._waiting.append(line)
         self.flush()
 
     def flush(self) -> None:
-        """Write what waits, each line whole."""
+        """Write the lines that wait, none of them split."""
         lines = []
         while self._waiting:
             lines.append(self._waiting.popleft())
-        # A log that nobody takes any more (ValueError: closed) fails no call.
+        # No call fails because the log cannot be written (ValueError: the stream is closed).
         with suppress(OSError, ValueError):
             self.stream.write("".join(f"{line}\n" for line in lines))
 
@@ -113,8 +116,8 @@ class _Lines:
     warning = error = critical = now
 
 
-_lines = _Lines()
-# What a loop that was stopped in its turn has left.
+_lines = BatchedLines()
+# An event loop that is stopped during a turn leaves lines behind.
 atexit.register(_lines.flush)
 
 
@@ -123,7 +126,7 @@ def _json(_logger: object, _name: str, line: EventDict) -> str:
 
 
 def _add_time(_logger: object, _name: str, line: EventDict) -> EventDict:
-    # orjson writes it in a third of the time that the text would take to make.
+    # orjson formats a datetime in a third of the time that Python takes.
     line["timestamp"] = datetime.now(UTC)
     return line
 
@@ -132,7 +135,7 @@ def where_raised(error: BaseException) -> dict[str, Any]:
     """Return where an exception was raised, innermost frame last, and the SQLSTATE if PostgreSQL raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     if len(frames) > _MAX_FRAMES:
-        # Libraries go deep: of theirs only the innermost says anything.
+        # The stacks of libraries are deep, and only their innermost frame is informative.
         frames[:-1] = [frame for frame in frames[:-1] if _is_ours(frame.filename)]
     named = [f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames[-_MAX_FRAMES:]]
     where: dict[str, Any] = {"raised": named}
@@ -148,10 +151,10 @@ def where_raised(error: BaseException) -> dict[str, Any]:
 
 
 def log_loop_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what an event loop could not give to anybody; asyncio's own line would hold the exception's text."""
+    """Log an exception that no task waits for; the line that asyncio logs by default would contain its text."""
     error = context.get("exception")
     where = where_raised(error) if isinstance(error, BaseException) else {}
-    structlog.get_logger().error("failure outside any call", what=str(context.get("message", "")), **where)
+    structlog.get_logger().error("unhandled exception in the event loop", what=str(context.get("message", "")), **where)
 
 
 def _replace_exception(_logger: object, _name: str, line: EventDict) -> EventDict:
@@ -163,12 +166,12 @@ def _replace_exception(_logger: object, _name: str, line: EventDict) -> EventDic
     return line
 
 
-def _leave_out_exceptions(record: logging.LogRecord) -> bool:
-    """Leave the text of exceptions out of what a library says (a filter that lets every record through)."""
+def _remove_exceptions(record: logging.LogRecord) -> bool:
+    """Remove the text of exceptions from the record of a library (a filter that accepts every record)."""
     if isinstance(record.args, tuple):
         record.args = tuple("..." if isinstance(value, BaseException) else value for value in record.args)
     if record.name == "asyncio":
-        # After its first line it shows tasks, and these their exceptions.
+        # The lines after the first show tasks with their exceptions.
         record.msg = str(record.msg).partition("\n")[0]
     return True
 

@@ -1,1 +1,1 @@
-"""What any asyncio process needs; knows nothing of orders, gRPC or PostgreSQL."""
+"""Utilities for any asyncio process. They do not depend on orders, gRPC or PostgreSQL."""

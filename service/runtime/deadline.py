@@ -1,13 +1,13 @@
-"""How long a call may still take."""
+"""The deadline of a call."""
 
 import time
 
 
 class Deadline:
-    """Seconds left until a point in time (`service.application.ports.unit_of_work.TimeLeft`).
+    """The time that a call has left (implements `service.application.ports.unit_of_work.TimeLeft`).
 
     Attributes:
-        is_callers: whether the caller has set it. gRPC cancels a call at its caller's deadline, at no other.
+        is_callers: whether the client has set the deadline. gRPC cancels a call only at the deadline of its client.
     """
 
     def __init__(self, seconds: float, *, is_callers: bool = False) -> None:

@@ -1,7 +1,7 @@
-"""Work that a caller's cancellation does not reach.
+"""Tasks that end by themselves, also when their callers are cancelled.
 
-Cancelling a statement costs a connection, and a cancelled COMMIT has usually happened. So statements run in tasks of
-their own, which end by themselves: PostgreSQL limits them.
+Cancelling a statement costs a connection, and a COMMIT that is cancelled has usually happened. So statements run in
+tasks of their own, which PostgreSQL's time limits bring to an end.
 """
 
 import asyncio
@@ -18,27 +18,28 @@ log = structlog.get_logger()
 
 
 class ShieldedTasks:
-    """Runs such work, and knows what of it still runs.
+    """Runs coroutines that no cancellation of a caller reaches, and waits for those that still run at shutdown.
 
     Args:
-        is_answer: whether a failure is one that callers are told of; any other is logged where no caller is left.
+        is_expected: whether an error is one that clients are told of. Any other error is logged when its caller no
+            longer waits for it.
     """
 
-    def __init__(self, is_answer: Callable[[BaseException], bool]) -> None:
-        self._is_answer = is_answer
+    def __init__(self, is_expected: Callable[[BaseException], bool]) -> None:
+        self._is_expected = is_expected
         self._running: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start work, to be waited for with `result`."""
+        """Start a task; `result` waits for it."""
         task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what work returns that begins now.
+        """Run a task and return its result.
 
-        As to start it and to wait for its result, with a turn of the event loop less.
+        This does what `start` and `result` do, and takes one turn of the event loop less.
         """
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.start(self._deliver(work, result))
@@ -52,7 +53,7 @@ class ShieldedTasks:
             raise
         except Exception as error:  # noqa: BLE001 - raised in the caller
             if result.cancelled():
-                self._log_unless_answer(error)
+                self._log_unless_expected(error)
             else:
                 result.set_exception(error)
         else:
@@ -60,29 +61,36 @@ class ShieldedTasks:
                 result.set_result(value)
 
     async def result(
-        self, task: asyncio.Task[T], *, patience: float | None = None, late: type[Exception] = TimeoutError
+        self,
+        task: asyncio.Task[T],
+        *,
+        timeout_seconds: float | None = None,
+        timeout_error: type[Exception] = TimeoutError,
     ) -> T:
-        """Return what the work returns, or raise `late` after `patience` seconds; the work goes on then."""
+        """Return the result of a task, or raise `timeout_error` after `timeout_seconds`; the task then goes on."""
         try:
-            await asyncio.wait({task}, timeout=patience)
+            await asyncio.wait({task}, timeout=timeout_seconds)
         except asyncio.CancelledError:
-            task.add_done_callback(self._log_unseen_failure)
+            task.add_done_callback(self._log_abandoned_failure)
             raise
         if not task.done():
-            task.add_done_callback(self._log_unseen_failure)
-            raise late
+            task.add_done_callback(self._log_abandoned_failure)
+            raise timeout_error
         return task.result()
 
     async def drain(self) -> None:
-        """Wait until all work has ended, also that which nobody waits for; then the database may be left."""
+        """Wait until all tasks have ended, including those whose callers have stopped waiting.
+
+        After that the database connections can be closed.
+        """
         while self._running:
             await asyncio.wait(self._running)
 
-    def _log_unseen_failure(self, task: asyncio.Task[Any]) -> None:
+    def _log_abandoned_failure(self, task: asyncio.Task[Any]) -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._log_unless_answer(error)
+            self._log_unless_expected(error)
 
-    def _log_unless_answer(self, error: BaseException) -> None:
-        if not self._is_answer(error):
-            log.error("internal error after the caller had gone", **where_raised(error))
+    def _log_unless_expected(self, error: BaseException) -> None:
+        if not self._is_expected(error):
+            log.error("internal error after the caller stopped waiting", **where_raised(error))

@@ -28,7 +28,7 @@ def test_an_etag_from_before_the_last_change_does_not_match() -> None:
     user = changed_user()
     before = user.etag
     user.deactivate(NOW)
-    with pytest.raises(EtagMismatch, match="the user changed since this etag was read"):
+    with pytest.raises(EtagMismatch, match="the user has changed since this etag was read"):
         check_etag(user, before)
 
 

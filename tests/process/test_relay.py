@@ -202,7 +202,7 @@ async def test_a_relay_goes_on_after_its_connections_to_the_database_are_cut(
     ("arguments", "words"),
     [
         ((), "COMMERCE_NATS_URL is not set"),
-        (("--nats-url", "nats://127.0.0.1:1"), "COMMERCE_NATS_URL names no NATS server"),
+        (("--nats-url", "nats://127.0.0.1:1"), "cannot use the NATS server at COMMERCE_NATS_URL"),
         (("--nats-url", "nats://127.0.0.1:1", "--stream", "a b"), "COMMERCE_RELAY_STREAM is wrong"),
     ],
     ids=["no broker", "unreachable broker", "wrong stream"],

@@ -166,10 +166,10 @@ def test_bad_input_names_each_field_its_rule_and_what_is_wrong() -> None:
 
 
 def test_an_illegal_transition_says_where_the_resource_can_go() -> None:
-    error = IllegalTransition("orders/1", "ship", "PENDING", ["CONFIRMED", "CANCELLED"])
+    error = IllegalTransition("orders/1", "ship an order", "PENDING", ["CONFIRMED", "CANCELLED"])
     (violation,) = detail_of(error, PreconditionFailure).violations
     assert (violation.type, violation.subject) == ("ILLEGAL_TRANSITION", "orders/1")
-    assert "allowed next: CONFIRMED, CANCELLED" in violation.description
+    assert "allowed next states: CONFIRMED, CANCELLED" in violation.description
     assert detail_of(error, ErrorInfo).metadata == {"state": "PENDING", "allowed": "CONFIRMED, CANCELLED"}
 
 

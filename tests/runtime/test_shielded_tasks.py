@@ -8,7 +8,7 @@ from service.runtime.shielded_tasks import ShieldedTasks
 from tests.support.logs import Log
 from tests.support.waiting import eventually
 
-LOST = "internal error after the caller had gone"
+LOST = "internal error after the caller stopped waiting"
 # The two ways to run work.
 Way = Callable[[ShieldedTasks, Any], Awaitable[Any]]
 

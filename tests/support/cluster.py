@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from service.db.connections.engine import async_url
-from service.devtools.embedded_postgres import EmbeddedPostgresError, embedded_postgres
+from service.devtools.embedded_postgres import embedded_postgres
+from service.devtools.errors import EmbeddedPostgresError
 from tests.support.databases import driver_connection, migrated_template
 from tests.support.paths import ROOT
 

@@ -1,1 +1,1 @@
-"""What the application needs from outside: protocols, with the errors that they raise."""
+"""The ports: protocols that the application needs implemented, and the errors that they raise."""

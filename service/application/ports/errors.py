@@ -1,43 +1,43 @@
-"""Errors that the ports raise, beside those of the domain.
+"""Errors that the ports raise, in addition to those of the domain.
 
 StoreError
-├── Contention              another transaction was in the way; nothing was written; retryable
-├── DatabaseUnavailable     no connection, or it broke before COMMIT; nothing was written; retryable
-├── OutcomeUnknown          the connection broke during COMMIT; the write may have happened
-└── DeadlineExceeded        the call's time ran out; nothing was written
-Overloaded                  the queue for this kind of work is full; nothing was done
+├── Contention              conflict with another transaction; nothing was written; retryable
+├── DatabaseUnavailable     no connection, or lost before COMMIT; nothing was written; retryable
+├── OutcomeUnknown          connection lost during COMMIT; the write may have happened
+└── DeadlineExceeded        the deadline of the call has passed; nothing was written
+Overloaded                  the queue for this operation is full; nothing was written
 ExportStalled               the client of an export stopped reading
-NeedsTransaction            not a failure: the fast path cannot do this unit of work
+NeedsTransaction            not a failure: the unit of work needs a transaction, so the fast path cannot do it
 AlreadyAnswered             not a failure: the request id has a stored response
 """
 
 
 class StoreError(Exception):
-    """The store could not do its work. Its message holds nothing of the statement or its values."""
+    """The database failed. The message contains nothing of the statement or its values."""
 
 
 class Contention(StoreError):
-    """A deadlock, a serialization failure or a lock not had in time; the transaction was rolled back."""
+    """A deadlock, a serialization failure or a lock timeout; the transaction was rolled back."""
 
 
 class DatabaseUnavailable(StoreError):
-    """The database cannot be reached, or broke the connection before COMMIT."""
+    """The database cannot be reached, or the connection was lost before COMMIT."""
 
 
 class OutcomeUnknown(StoreError):
-    """The connection broke during COMMIT: the transaction may or may not have happened."""
+    """The connection was lost during COMMIT: the write may have happened."""
 
 
 class DeadlineExceeded(StoreError):
-    """The call's time ran out, and its transaction was rolled back."""
+    """The deadline of the call has passed, and its transaction was rolled back."""
 
 
 class Overloaded(Exception):
-    """Too much work of one kind is waiting already; nothing was done."""
+    """The queue for this operation is full; nothing was written."""
 
 
 class ExportStalled(Exception):
-    """Nothing of an export was read for too long."""
+    """The client of an export has read nothing for too long."""
 
 
 class NeedsTransaction(Exception):
@@ -45,7 +45,7 @@ class NeedsTransaction(Exception):
 
 
 class AlreadyAnswered(Exception):
-    """This request was answered before; `response` holds the same bytes."""
+    """The request was answered before; `response` contains the bytes of that response."""
 
     def __init__(self, response: bytes) -> None:
         super().__init__()

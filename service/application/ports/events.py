@@ -7,14 +7,14 @@ from service.application.ports.queries import Row
 
 
 class EventPosition(NamedTuple):
-    """The place of an event in the order of all events, in which a later one never comes before an earlier one read."""
+    """The position of an event in the event log. No event is ever added before a position that was read."""
 
     xid: int
     position: int
 
 
 class EventPositionExpired(Exception):
-    """Events after this place are no longer kept; `earliest` is the first place that works."""
+    """Events after this position have been deleted; `earliest` is the first valid position."""
 
     def __init__(self, earliest: EventPosition) -> None:
         super().__init__()
@@ -22,24 +22,25 @@ class EventPositionExpired(Exception):
 
 
 class EventFeed(Protocol):
-    """The events of all users and orders, as they are committed."""
+    """The events of all users and orders, in the order of the event log."""
 
     async def earliest(self) -> EventPosition:
-        """Return the place before the first event that is kept; raises StoreError."""
+        """Return the position before the first stored event; raises StoreError."""
 
     async def latest(self) -> EventPosition:
-        """Return the place of the last event; raises StoreError."""
+        """Return the position of the last event; raises StoreError."""
 
     def follow(
         self, after: EventPosition, wanted: Callable[[Row], bool]
     ) -> AsyncGenerator[tuple[EventPosition, Row | None], None]:
-        """Yield each event after a place that is wanted, once, with its own place, and wait for more.
+        """Yield each wanted event after a position once, with its own position, and wait for more.
 
-        None instead of an event only says how far the reader has come; one such comes at once if no event does.
+        A checkpoint has None instead of an event, and only tells how far the events have been read. If there is no
+        wanted event yet, a checkpoint comes immediately.
 
         Raises:
-            EventPositionExpired: events after the place are no longer kept.
-            SlowConsumer: this reader takes too long for what comes.
-            ServerDraining: the server shuts down.
-            StoreError: the first read failed; later ones are tried again until they succeed.
+            EventPositionExpired: events after the position have been deleted.
+            SlowConsumer: the reader is slower than the events.
+            ServerDraining: the server is shutting down.
+            StoreError: the first read failed; later reads are retried until they succeed.
         """

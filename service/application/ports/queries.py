@@ -12,18 +12,18 @@ from service.domain.orders import OrderStatus
 from service.domain.search import SearchQuery
 from service.domain.users import UserState
 
-# How many matches of a search are ranked; of more, the others are left out.
+# Maximum number of matches that a search ranks; it leaves out any further matches.
 MAX_RANKED = 10_000
 
-# A row of the read side: attributes named like those of the entity. Times of users and orders are microseconds since
-# 1970, and amounts of orders ten-thousandths, both as integers. A user or an order has itself as `message`, as the API
-# sends it; what that says is None then, but for what positions in lists are made of and the state of a user.
+# A row of the read side has the attributes of the entity. Times of users and orders are integers, in microseconds since
+# 1970, and so are amounts of orders, in ten-thousandths. If a user or an order has an encoded message, `message` is
+# set, and the attributes in that are None, except those that positions in lists need and the state of a user.
 Row = Any
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user, and the hash of its password."""
+    """A user and its password hash."""
 
     user: Row
     password_hash: str
@@ -31,7 +31,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which part of a list to read: up to `size` rows after the keyset position `after`."""
+    """The part of a list to read: up to `size` rows after the keyset position `after`."""
 
     size: int
     after: tuple[Any, ...] | None
@@ -40,7 +40,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class PageOfRows:
-    """Rows of one page, whether more follow, and the number of all if it was asked for."""
+    """Rows of one page, whether more follow, and the total number of rows if it was requested, else 0."""
 
     rows: Sequence[Row]
     has_more: bool
@@ -64,7 +64,7 @@ class OrderOrder(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UserFilter:
-    """Which users to list; None means any. The times include the start and exclude the end."""
+    """Filter of users; None matches all. The times include the start and exclude the end."""
 
     states: Sequence[UserState] | None
     created_from: datetime | None
@@ -74,7 +74,7 @@ class UserFilter:
 
 @dataclass(frozen=True, slots=True)
 class TopUsers:
-    """Which users a statistic names: at most `limit` of those with more than `more_than` orders."""
+    """The top users of a statistic: at most `limit` of those with more than `more_than` orders."""
 
     more_than: int
     limit: int
@@ -82,20 +82,20 @@ class TopUsers:
 
 @dataclass(frozen=True, slots=True)
 class OrderFilter:
-    """Which orders to list; None means any. The times include the start and exclude the end."""
+    """Filter of orders; None matches all. The times include the start and exclude the end."""
 
     user_id: UUID | None
     statuses: Sequence[OrderStatus] | None
     created_from: datetime | None
     created_before: datetime | None
-    # Normalised, and empty for any order.
+    # Normalised; empty matches all orders.
     tags_any: Sequence[str]
     tags_all: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class NoteFilter:
-    """Which notes to find; None means any."""
+    """Filter of notes; None matches all."""
 
     order_id: UUID | None
     author_id: UUID | None
@@ -112,21 +112,21 @@ class UserQueries(Protocol):
         """Return the users with these ids, in any order."""
 
     async def by_email(self, email: str) -> Row | None:
-        """Return the user with this e-mail, whatever its case."""
+        """Return the user with this e-mail, in upper or lower case."""
 
     async def by_username(self, username: str) -> Row | None:
         """Return the user with this username."""
 
     async def known_emails(self, emails: Sequence[str]) -> Collection[str]:
-        """Return those of these e-mails, in lower case, that users have, whatever their case."""
+        """Return those of the e-mails, all in lower case, that a user has in upper or lower case."""
 
     async def page(self, where: UserFilter, order_by: UserOrder, page: Page) -> PageOfRows:
         """Return a page of users."""
 
     async def search(self, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:
-        """Return a page of the users that have the words in username, full name or bio, best first.
+        """Return a page of the users whose username, full name or bio contains the words, best match first.
 
-        Each row has a `rank`. `total_size` is filled always, and is at most MAX_RANKED.
+        Each row has a `rank`. `total_size` is always set, to at most MAX_RANKED.
         """
 
     async def credentials(self, *, email: str | None = None, username: str | None = None) -> Credentials | None:
@@ -151,32 +151,32 @@ class OrderQueries(Protocol):
     async def statistics(self, where: OrderFilter, top_users: TopUsers) -> Sequence[Row]:
         """Return sums over orders.
 
-        Rows with a `day` are for a day, status and currency. Rows with a `user_id` are for a top user and a currency,
-        with the user's number of orders in all currencies, most first.
+        Rows with a `day` have the sums of a day, status and currency. Rows with a `user_id` have those of a top user
+        and a currency, with the number of orders in all currencies; the user with the most orders comes first.
         """
 
     async def events(self, order_id: UUID, page: Page) -> PageOfRows | None:
         """Return a page of the order's events, oldest first; None if there is no such order."""
 
     async def tags(self, prefix: str, page: Page) -> PageOfRows:
-        """Return a page of the tags that begin with `prefix`, by name, each with its `order_count`."""
+        """Return a page of the tags that begin with `prefix`, sorted by name, each with its `order_count`."""
 
 
 class NoteQueries(Protocol):
     """The read side of notes. Every method is one statement, and raises StoreError."""
 
     async def page(self, where: NoteFilter, page: Page) -> PageOfRows:
-        """Return a page of notes, last written first."""
+        """Return a page of notes, newest first."""
 
     async def search(self, query: str, where: NoteFilter, page: Page) -> PageOfRows:
-        """Return a page of the notes that `query` finds, best first, each with its `rank` and a `snippet`.
+        """Return a page of the notes that match `query`, best match first, each with its `rank` and a `snippet`.
 
-        `total_size` is filled always, and is at most MAX_RANKED.
+        `total_size` is always set, to at most MAX_RANKED.
         """
 
 
 class Snapshot(Protocol):
-    """A read side on which everything stays as it was when it was first used."""
+    """A read side whose data stays as it was when the snapshot was first used."""
 
     @property
     def users(self) -> UserQueries:
@@ -188,27 +188,27 @@ class Snapshot(Protocol):
 
 
 class Snapshots(Protocol):
-    """Opens snapshots, a few at once."""
+    """Opens a limited number of snapshots."""
 
     def __call__(self) -> AbstractAsyncContextManager[Snapshot]:
-        """Return a snapshot; raises Overloaded where there are too many, and StoreError."""
+        """Return a snapshot; raises Overloaded if too many are open, and StoreError."""
 
 
 class CreditQueries(Protocol):
-    """The read side of credit. Every method is one statement, None if there is no such user, and raises StoreError."""
+    """The read side of credit. Every method is one statement, returns None without the user, and raises StoreError."""
 
     async def balances(self, user_id: UUID) -> Sequence[Row] | None:
-        """Return the user's credit, a row for each currency, by currency."""
+        """Return the credit of the user, one row for each currency, sorted by currency."""
 
     async def entries(self, user_id: UUID, currency: str | None, page: Page) -> PageOfRows | None:
-        """Return a page of the user's ledger, last made first."""
+        """Return a page of the ledger entries of the user, newest first."""
 
 
 class MaintenanceQueries(Protocol):
-    """What time alone decides. Every method is one statement, and raises StoreError."""
+    """The read side of periodic maintenance. Every method is one statement, and raises StoreError."""
 
     async def orders_with_expired_holds(self, now: datetime) -> Sequence[UUID]:
-        """Return orders whose credit was set aside for too long."""
+        """Return the ids of orders whose credit hold has expired."""
 
     async def users_to_purge(self, now: datetime) -> Sequence[UUID]:
-        """Return deleted users whose time to be brought back is over."""
+        """Return the ids of deleted users whose `purge_time` has passed."""

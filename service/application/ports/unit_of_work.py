@@ -17,7 +17,7 @@ from service.domain.users import User
 
 @dataclass(frozen=True, slots=True)
 class RequestKey:
-    """What makes two calls one (AIP-155): who called what under which id, and a digest of the body."""
+    """Identifies a repeated request (AIP-155): the caller, the method, the request id, and a digest of the body."""
 
     caller: str
     method: str
@@ -29,45 +29,45 @@ class UserRepository(Protocol):
     """Users that this unit of work changes."""
 
     async def add(self, user: User, password_hash: str) -> None:
-        """Keep a new user; UserAlreadyExists comes with the flush."""
+        """Add a new user; the flush raises UserAlreadyExists."""
 
     async def get_for_update(self, user_id: UUID) -> User:
         """Return the user, locked against other changes; raises UserNotFound."""
 
     async def get_for_share(self, user_id: UUID) -> User:
-        """Return the user, locked so that it stays as it is; raises UserNotFound."""
+        """Return the user, locked so that no other transaction changes it; raises UserNotFound."""
 
     async def require_active(self, user_id: UUID, action: str) -> None:
-        """Require the user to be ACTIVE until the commit; raises UserNotFound and UserNotActive, here or there.
+        """Require that the user is ACTIVE until the commit; raises UserNotFound and UserNotActive, now or then.
 
-        `action` says what for, for example `place orders`.
+        `action` is what needs it, for example `place orders`.
         """
 
     async def has_open_orders_or_credit(self, user_id: UUID) -> bool:
-        """Return whether there is something that a purge needs `force` for."""
+        """Return whether the user has open orders or credit, which only a purge with `force` deletes."""
 
     async def purge(self, user: User) -> int:
-        """Erase the user and everything that is its own, and return the number of its orders."""
+        """Delete the user with all data that belongs to it, and return the number of its orders."""
 
     async def ids_by_email(self, emails: Sequence[str]) -> Mapping[str, UUID]:
-        """Return the ids of the users that have one of these e-mails, by their e-mail in lower case."""
+        """Return the ids of the users that have one of these e-mails, by e-mail in lower case."""
 
     async def by_email_for_update(self, emails: Sequence[str]) -> Mapping[str, User]:
-        """Return the users likewise, locked against other changes."""
+        """Return the users that have one of these e-mails, by e-mail in lower case, locked against other changes."""
 
     async def add_all(self, users: Sequence[User], password_hashes: Mapping[UUID, str]) -> None:
-        """Keep new users, of which some have a password, all at once.
+        """Add new users together, those with a password hash by their id.
 
         Raises:
-            UserAlreadyExists: with a username of one of them.
-            Contention: a user with an e-mail of one of them came meanwhile.
+            UserAlreadyExists: another user has one of the usernames.
+            Contention: another transaction has added a user with one of the e-mails.
         """
 
     async def set_password_hash(self, user_id: UUID, password_hash: str, now: datetime) -> None:
-        """Give a user that exists this hash, whether it had one or not."""
+        """Set the password hash of an existing user, who may have none yet."""
 
     async def replace_password_hash(self, user_id: UUID, old: str, new: str, now: datetime) -> None:
-        """Replace the hash, unless it is no longer `old`."""
+        """Replace the password hash if it is still `old`."""
 
     async def encode_missing(self, limit: int) -> int:
         """Store encoded messages of up to `limit` users that have none; returns the number of users updated."""
@@ -75,7 +75,7 @@ class UserRepository(Protocol):
 
 @dataclass(eq=False, kw_only=True)
 class EncodedOrder(OrderHeader):
-    """An order that no credit pays for, and what is in it only as the API sends it: `message`, as it was read."""
+    """An order without credit whose items and tags are only in its encoded message, as it was read."""
 
     message: bytes
 
@@ -84,7 +84,7 @@ class OrderRepository(Protocol):
     """Orders that this unit of work changes."""
 
     async def next_number(self) -> str:
-        """Return an order number that no order has or will have."""
+        """Return a new, unique order number."""
 
     async def add(self, order: Order) -> None:
         """Add a new order; raises OrderAlreadyExists, here or when the unit of work is flushed or committed."""
@@ -93,45 +93,45 @@ class OrderRepository(Protocol):
         """Return the order with its items and tags, locked against other changes; raises OrderNotFound."""
 
     async def get_for_transition(self, order_id: UUID) -> Order | EncodedOrder:
-        """Return the order, to change it by one of its verbs and by nothing else; raises OrderNotFound.
+        """Return the order for a transition and no other change; raises OrderNotFound.
 
-        No other change comes between: the order is locked, or at the commit it must be as it was read.
+        No other transaction changes it meanwhile: the order is locked, or the commit checks that it has not changed.
         """
 
     async def lock(self, order_id: UUID) -> None:
-        """Lock the order against other changes, and its timeline with it; raises OrderNotFound."""
+        """Lock the order and its timeline against other changes; raises OrderNotFound."""
 
     async def tags(self, names: Sequence[str]) -> Sequence[Tag]:
-        """Return the tags of these normalised names, made where missing."""
+        """Return the tags with these normalised names; creates those that are missing."""
 
     async def held_by_others(self, user_id: UUID) -> Sequence[Order]:
         """Return the user's orders for which another user's credit is held, locked against other changes."""
 
     async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[tuple[UUID, OrderStatus]]:
-        """Give all orders of a user, who is locked, to another, and return which; raises OrderAlreadyExists."""
+        """Transfer all orders of a locked user to another, and return ids and statuses; raises OrderAlreadyExists."""
 
 
 class NoteRepository(Protocol):
-    """Notes that this unit of work changes. Their events are on the timeline of the order, which is locked for them."""
+    """Notes that this unit of work changes. Their events are in the timeline of the order, which is locked for them."""
 
     async def add(self, note: OrderNote) -> None:
-        """Keep a new note of an order that is locked."""
+        """Add a new note about a locked order."""
 
     async def get_for_update(self, note_id: UUID) -> OrderNote:
-        """Return the note, it and its order locked against other changes; raises NoteNotFound."""
+        """Return the note; the note and its order are locked against other changes. Raises NoteNotFound."""
 
     async def delete(self, note: OrderNote) -> None:
-        """Delete the note with the flush."""
+        """Delete the note in the flush."""
 
 
 class CreditRepository(Protocol):
-    """The ledger that this unit of work adds to."""
+    """The ledger that this unit of work writes to."""
 
     async def lock(self, accounts: Sequence[tuple[UUID, str]]) -> list[CreditAccount]:
-        """Return the credit of users in currencies as asked for, locked in one order and made where missing."""
+        """Return the credit of these users and currencies; creates missing rows, and locks all in a fixed order."""
 
     def record(self, transaction: Transaction) -> None:
-        """Add the entries to the ledger with the flush."""
+        """Add the entries to the ledger in the flush."""
 
 
 class UnitOfWork(Protocol):
@@ -154,24 +154,24 @@ class UnitOfWork(Protocol):
         """The ledger."""
 
     def record(self, events: Iterable[Event]) -> None:
-        """Add events that no entity holds."""
+        """Add events that are not recorded by an entity."""
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
-        """Return a block whose writes are undone if it raises, and only these.
+        """Return a block whose writes are rolled back if it raises; earlier writes stay.
 
         Raises:
-            AlreadyExists, StoreError: where the block raises what they mean.
+            AlreadyExists, StoreError: if the block raises an error of the database that means one of these.
         """
 
     async def flush(self) -> None:
-        """Write what changed, and its events, without committing; raises AlreadyExists and StoreError."""
+        """Write changes and events without committing; raises AlreadyExists and StoreError."""
 
     async def commit(self, response: bytes) -> None:
         """Flush, store the response under the request id if there is one, and commit.
 
         Raises:
-            OutcomeUnknown: the connection broke during COMMIT.
-            AlreadyExists, StoreError: as in `flush`; nothing was written.
+            OutcomeUnknown: the connection was lost during COMMIT.
+            AlreadyExists, StoreError: see `flush`; nothing was written.
         """
 
 
@@ -199,4 +199,4 @@ class TimeLeft(Protocol):
     """How long a call may still take."""
 
     def __call__(self) -> float:
-        """Return the seconds that are left; zero or less when the time is up."""
+        """Return the seconds that are left; zero or less after the deadline."""

@@ -117,7 +117,7 @@ class TransactionInterceptor(Interceptor):
         if timeout is None:
             return await self._shielded_tasks.run(work)
         return await self._shielded_tasks.result(
-            self._shielded_tasks.start(work), patience=timeout, late=OutcomeUnknown
+            self._shielded_tasks.start(work), timeout_seconds=timeout, timeout_error=OutcomeUnknown
         )
 
     async def _committed(

@@ -231,7 +231,7 @@ async def test_an_order_goes_only_where_its_status_allows(clients: Clients, stat
         await step(clients, verb, order.id)
     assert failure.metadata == {"state": status, "allowed": ", ".join(NEXT[status])}
     assert failure.message == (
-        f"cannot {verb.lower()} what is {status}; allowed next: {', '.join(NEXT[status]) or 'none'}"
+        f"cannot {verb.lower()} an order in state {status}; allowed next states: {', '.join(NEXT[status]) or 'none'}"
     )
     assert precondition(failure) == ("ILLEGAL_TRANSITION", f"orders/{order.id}")
     assert await get(clients, order.id) == order

@@ -268,7 +268,7 @@ async def test_a_user_goes_only_where_its_state_allows(clients: Clients, state: 
     with fails(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION") as failure:
         await step(clients, verb, user.id)
     assert failure.metadata == {"state": state.partition("_")[0], "allowed": NEXT[state]}
-    assert failure.message.endswith(f"allowed next: {NEXT[state]}")
+    assert failure.message.endswith(f"allowed next states: {NEXT[state]}")
     assert precondition(failure.details) == ("ILLEGAL_TRANSITION", f"users/{user.id}")
     assert await get(clients, user.id) == user
 

@@ -1,0 +1,5 @@
+"""What can go wrong with the embedded PostgreSQL."""
+
+
+class EmbeddedPostgresError(Exception):
+    """The server could not be started. The message says why in one line."""
