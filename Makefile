@@ -29,7 +29,7 @@ run: $(READY) ## Serve on 127.0.0.1:50051 with an embedded PostgreSQL (data in .
 ##@ Check
 
 .PHONY: test
-test: lint types layers protos breaking migrations dockerfile peers tests ## Run every check and all tests, as CI does
+test: lint types layers protos breaking migrations dockerfile peers tests test-plain ## Run every check and all tests, as CI does
 	@if $(CAN_BUILD_LOAD); then $(MAKE) --no-print-directory bench-smoke ARGS=; \
 	else echo "bench-smoke is left out: gcc or the headers of nghttp2 (libnghttp2-dev) are missing"; fi
 
@@ -102,6 +102,15 @@ ALL = -n 2 --dist loadfile --max-worker-restart 0 --cov=service
 # In this process and without coverage: neither plugin is even loaded.
 QUICKLY = -p no:xdist -p no:pytest_cov
 
+# Every optimization that has a switch, off (docs/architecture.md).
+PLAIN = COMMERCE_FAST_PATH=false COMMERCE_BATCHED_READS=false COMMERCE_ENCODED_MESSAGES=false \
+	COMMERCE_HELD_CONNECTION=false COMMERCE_EVENT_LOOP=asyncio COMMERCE_ACCEPT_MODE=listeners COMMERCE_PENDING_ACCEPTS=1 \
+	COMMERCE_SCHEDULING=normal
+
+.PHONY: test-plain
+test-plain: $(READY) ## Run the tests of the wire with every optimization off
+	$(PLAIN) $(BIN)/pytest -n 2 --dist loadfile --no-cov -m "not optimizations" tests/rpc $(ARGS)
+
 .PHONY: test-cluster
 test-cluster: $(READY) ## Keep a migrated PostgreSQL running, which `make tests T=...` then uses (data in .test-cluster)
 	@exec $(BIN)/python -m tests.support.cluster
@@ -150,7 +159,7 @@ workers: $(READY) ## Compare the cost of calls to one process and to two on one 
 	$(BIN)/python -m benchmarks.workers $(ARGS)
 
 .PHONY: bench-against
-bench-against: $(READY) ## That calls cost the same as with an earlier commit: make bench-against BASE=main
+bench-against: $(READY) ## Compare the cost of calls with an earlier commit: make bench-against BASE=main
 	$(BIN)/python -m benchmarks.versions --base $(BASE) $(ARGS)
 
 .PHONY: leaks

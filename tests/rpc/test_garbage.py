@@ -107,6 +107,7 @@ def test_a_call_leaves_no_cycles_of_ours(server: Observed, method: str) -> None:
     assert not {name for name in found if name.startswith(("service.", "commerce."))}, found
 
 
+@pytest.mark.optimizations
 def test_most_calls_leave_no_cycles_of_grpcs(server: Observed) -> None:
     count = 100
     requests = server.good_requests("GetUser", count)

@@ -14,6 +14,9 @@ from tests.support.requests import GOOD_REQUESTS, euros, order_in, user_with_cre
 from tests.support.sent_statements import TRANSACTION_CONTROL, sent_statements
 from tests.support.servers import OwnServer, own_server, serving_clients
 
+# The counts below are those with the fast path.
+pytestmark = pytest.mark.optimizations
+
 # The number of statements of a call in a transaction, without BEGIN and COMMIT. A unit of work sets its time limit (1)
 # and inserts its events (1); with a request id it also claims the id (1) and stores the response (1).
 STATEMENTS = {

@@ -17,7 +17,7 @@ _ALL: dict[str, MethodDescriptor] = {
 }
 
 
-# Streams are tested elsewhere: their requests cannot simply be repeated.
+# Streams are tested elsewhere: their requests cannot be repeated as they are.
 METHODS = {name: method for name, method in _ALL.items() if not (method.client_streaming or method.server_streaming)}
 
 
