@@ -105,7 +105,7 @@ QUICKLY = -p no:xdist -p no:pytest_cov
 # Every optimization that has a switch, off (docs/architecture.md).
 PLAIN = COMMERCE_FAST_PATH=false COMMERCE_BATCHED_READS=false COMMERCE_ENCODED_MESSAGES=false \
 	COMMERCE_HELD_CONNECTION=false COMMERCE_EVENT_LOOP=asyncio COMMERCE_ACCEPT_MODE=listeners COMMERCE_PENDING_ACCEPTS=1 \
-	COMMERCE_SCHEDULING=normal
+	COMMERCE_SCHEDULING=normal COMMERCE_FROZEN_GARBAGE_COLLECTOR=false COMMERCE_BATCHED_LOG_LINES=false
 
 .PHONY: test-plain
 test-plain: $(READY) ## Run the tests of the wire with every optimization off
