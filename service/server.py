@@ -82,7 +82,7 @@ class Server:
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
 
         # The database.
-        replica = Replica(settings, settings) if settings.read_database_url else None
+        replica = Replica(settings) if settings.read_database_url else None
         order_messages = OrderMessageCache()
         encoders = replace(MESSAGE_ENCODERS, order=order_messages.encode)
         self.store = Database(settings, encoders, replica, prefers_replica=prefers_replica)
@@ -100,7 +100,7 @@ class Server:
         self._passwords = Argon2Passwords(settings)
         self._session = TransactionInterceptor(
             self.store.unit_of_work,
-            fast_path=dict.fromkeys(FAST_PATH_METHODS, self.store.fast_path),
+            fast_path=dict.fromkeys(FAST_PATH_METHODS, self.store.fast_path) if settings.fast_path else {},
             signing_key=key,
             default_deadline=settings.default_deadline,
             read_preference=settings.read_preference,

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import os
 import shutil
 import signal
 import sys
@@ -24,8 +25,8 @@ from benchmarks.data import Data, fill
 from tests.support.clients import Clients, connect, new_order
 from tests.support.databases import cloned, driver_connection
 from tests.support.paths import ROOT
-from tests.support.running import free_port, running
-from tests.support.servers import running_server
+from tests.support.processes import free_port, running_program
+from tests.support.servers import serving_clients
 from tests.support.waiting import eventually
 
 DATA = Data(users=200, orders=400)
@@ -59,7 +60,7 @@ async def url(postgres_url: str, template_url: str) -> AsyncIterator[str]:
 @pytest.fixture(scope="module")
 async def service(url: str) -> AsyncIterator[Clients]:
     """Stubs of the service."""
-    async with running_server(url) as server, connect(server.port) as clients:
+    async with serving_clients(url) as clients:
         await clients.users.DeleteUser(users_pb.DeleteUserRequest(id=DELETED))
         tags = ["late", "gift"]
         await clients.orders.AddOrderTags(orders_pb.AddOrderTagsRequest(id=regular_order(2), tags=tags))
@@ -82,10 +83,11 @@ async def peer(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Client
 async def started(*command: str, url: str, end_status: int = 0) -> AsyncIterator[int]:
     """Run a peer, and give its port; it ends by itself when asked to."""
     port = free_port()
-    async with running(*command, DATABASE_URL=url, PORT=str(port)) as process:
+    environment = {**os.environ, "DATABASE_URL": url, "PORT": str(port)}
+    async with running_program(*command, environment=environment) as process:
 
         async def accepts() -> bool:
-            assert process.process.returncode is None, process.lines
+            assert process.running, process.stderr()
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except OSError:
@@ -96,7 +98,8 @@ async def started(*command: str, url: str, end_status: int = 0) -> AsyncIterator
 
         await eventually(accepts)
         yield port
-        assert await process.end(signal.SIGTERM) == end_status, process.lines
+        result = await process.terminate()
+        assert result.status == end_status, result.stderr
 
 
 def regular_order(newest: int) -> str:

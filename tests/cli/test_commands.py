@@ -16,14 +16,14 @@ from service.db.connections.engine import create_engine
 from service.db.operations.migrate import MigrationError, head, upgrade
 from service.db.operations.retention import BATCH, delete_expired_request_ids
 from tests.support.databases import driver_connection
-from tests.support.processes import Finished, run
+from tests.support.processes import CommandResult, run_command
 
 
-def assert_one_line(finished: Finished, words: str) -> None:
+def assert_one_line(finished: CommandResult, words: str) -> None:
     assert finished.status == 1, finished
-    assert finished.errors.startswith("Error: "), finished
-    assert finished.errors.count("\n") == 1, finished
-    assert words in finished.errors
+    assert finished.stderr.startswith("Error: "), finished
+    assert finished.stderr.count("\n") == 1, finished
+    assert words in finished.stderr
 
 
 def test_the_commands_are_those_that_the_documents_name() -> None:
@@ -67,9 +67,9 @@ def test_the_version_names_the_schema() -> None:
 
 
 async def test_the_module_is_the_command() -> None:
-    finished = await run("version")
-    assert (finished.status, finished.errors) == (0, "")
-    assert finished.output.startswith("commerce ")
+    finished = await run_command("version")
+    assert (finished.status, finished.stderr) == (0, "")
+    assert finished.stdout.startswith("commerce ")
 
 
 async def insert_request_ids(url: str, count: int, age: str) -> None:
@@ -93,9 +93,9 @@ async def test_gc_sweeps_answers_that_are_older_than_a_day_and_no_others(databas
     expired = 2 * BATCH + 1
     await insert_request_ids(database_url, expired, "24 hours 1 second")
     await insert_request_ids(database_url, 3, "23 hours")
-    finished = await run("gc", database_url=database_url)
-    assert (finished.status, finished.errors) == (0, "")
-    assert f"swept {expired} expired request ids\n" in finished.output
+    finished = await run_command("gc", database_url=database_url)
+    assert (finished.status, finished.stderr) == (0, "")
+    assert f"swept {expired} expired request ids\n" in finished.stdout
     assert await remaining(database_url) == 3
 
 
@@ -118,25 +118,25 @@ async def open_engine(url: str) -> AsyncIterator[AsyncEngine]:
 
 
 async def test_a_database_out_of_reach_is_one_line() -> None:
-    finished = await run("gc", database_url="postgresql://ada:secret@127.0.0.1:1/shop")
+    finished = await run_command("gc", database_url="postgresql://ada:secret@127.0.0.1:1/shop")
     assert_one_line(finished, "the database cannot be reached")
-    assert "secret" not in finished.errors
+    assert "secret" not in finished.stderr
 
 
 async def test_gc_without_a_schema_is_one_line_that_says_what_to_run(empty_database_url: str) -> None:
-    assert_one_line(await run("gc", database_url=empty_database_url), "run `commerce migrate`")
+    assert_one_line(await run_command("gc", database_url=empty_database_url), "run `commerce migrate`")
 
 
 async def test_migrate_goes_to_a_revision_that_there_is(empty_database_url: str) -> None:
-    finished = await run("migrate", "0001", database_url=empty_database_url)
-    assert (finished.status, finished.output) == (0, "migrated\n"), finished
+    finished = await run_command("migrate", "0001", database_url=empty_database_url)
+    assert (finished.status, finished.stdout) == (0, "migrated\n"), finished
     async with driver_connection(empty_database_url) as connection:
         assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0001"
 
 
 async def test_a_revision_that_there_is_not_is_one_line(empty_database_url: str) -> None:
     assert_one_line(
-        await run("migrate", "of_another_day", database_url=empty_database_url), "no migration of_another_day"
+        await run_command("migrate", "of_another_day", database_url=empty_database_url), "no migration of_another_day"
     )
 
 

@@ -1,8 +1,6 @@
-import asyncio
 import csv
 import json
 import stat
-import sys
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,27 +14,14 @@ from google.protobuf.json_format import Parse
 
 from service.server import Server
 from tests.support.clients import Clients
-from tests.support.command import Ran, commerce
+from tests.support.command import invoke_command
 from tests.support.failures import fails
 from tests.support.passwords import PASSWORD
+from tests.support.processes import CommandResult, run_command
 
 
-async def commerce_process(*arguments: str | Path) -> Ran:
-    """Run the command as people do."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "service",
-        *map(str, arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    stdout, stderr = await process.communicate()
-    return Ran(process.returncode or 0, stdout.decode(), stderr.decode())
-
-
-async def import_users(server: Server, file: Path, *options: str | Path) -> Ran:
-    return await commerce("import-users", file, "--address", f"127.0.0.1:{server.port}", *options)
+async def import_users(server: Server, file: Path, *options: str | Path) -> CommandResult:
+    return await invoke_command("import-users", file, "--address", f"127.0.0.1:{server.port}", *options)
 
 
 def names(folder: Path) -> list[str]:
@@ -71,11 +56,11 @@ async def test_users_are_imported_and_orders_exported_from_a_shell(
     rows = [row(), row() | {"email": "wrong"}]
     file, output = write_csv(tmp_path / "users.csv", rows), tmp_path / "orders.jsonl"
     address = f"127.0.0.1:{server.port}"
-    ran = await commerce_process("import-users", file, "--address", address)
+    ran = await run_command("import-users", str(file), "--address", address)
     rejects = tmp_path / "users.rejects.csv"
-    assert ran == Ran(1, "1 created, 0 updated, 0 skipped\n", f"Error: rejected rows: 1, see {rejects}\n")
+    assert ran == CommandResult(1, "1 created, 0 updated, 0 skipped\n", f"Error: rejected rows: 1, see {rejects}\n")
     order = await clients.create_order((await user_of(clients, rows[0])).id)
-    assert await commerce_process("export-orders", "--address", address, "--output", output) == Ran(0, "", "")
+    assert await run_command("export-orders", "--address", address, "--output", str(output)) == CommandResult(0, "", "")
     assert order in [Parse(line, Order()) for line in output.read_text().splitlines()]
 
 
@@ -83,15 +68,15 @@ async def test_a_csv_is_imported_and_again_without_harm(server: Server, clients:
     fields = {"full_name": 'Ada "Countess" Lovelace', "superuser": "yes", "bio": "two\nlines", "avatar_url": ""}
     rows = [row(**fields, password=PASSWORD), row(**(fields | {"superuser": ""}), password="")]
     file = write_csv(tmp_path / "users.csv", rows)
-    assert await import_users(server, file) == Ran(0, "2 created, 0 updated, 0 skipped\n", "")
+    assert await import_users(server, file) == CommandResult(0, "2 created, 0 updated, 0 skipped\n", "")
     user = await user_of(clients, rows[0])
     assert (user.full_name, user.superuser, user.profile.bio) == (fields["full_name"], True, "two\nlines")
     assert not (await user_of(clients, rows[1])).superuser
     await clients.users.VerifyPassword(pb.VerifyPasswordRequest(email=rows[0]["email"], password=PASSWORD))
-    assert await import_users(server, file) == Ran(0, "0 created, 0 updated, 2 skipped\n", "")
+    assert await import_users(server, file) == CommandResult(0, "0 created, 0 updated, 2 skipped\n", "")
     rows[1]["full_name"] = "Grace"
     file = write_csv(tmp_path / "users.csv", rows)
-    assert await import_users(server, file, "--on-conflict", "update") == Ran(
+    assert await import_users(server, file, "--on-conflict", "update") == CommandResult(
         0, "0 created, 1 updated, 1 skipped\n", ""
     )
     assert (await user_of(clients, rows[1])).full_name == "Grace"
@@ -101,7 +86,7 @@ async def test_a_csv_is_imported_and_again_without_harm(server: Server, clients:
 async def test_json_lines_are_imported(server: Server, clients: Clients, tmp_path: Path) -> None:
     rows = [row(full_name="Ada", superuser=True, profile={"bio": "Ünïcode"}, _note="ignored"), row()]
     file = write_jsonl(tmp_path / "users.jsonl", rows)
-    assert await import_users(server, file) == Ran(0, "2 created, 0 updated, 0 skipped\n", "")
+    assert await import_users(server, file) == CommandResult(0, "2 created, 0 updated, 0 skipped\n", "")
     user = await user_of(clients, rows[0])
     assert (user.full_name, user.superuser, user.profile) == ("Ada", True, UserProfile(bio="Ünïcode"))
 
@@ -136,7 +121,7 @@ async def test_rejected_rows_of_a_csv_are_kept_with_the_reason_and_can_be_import
     assert b"caf\xe9@example.com,latin1" in rejects.read_bytes()
     corrected = [dict(zip(header, rejected[0], strict=True)) | {"email": row()["email"]}]
     file = write_csv(rejects, corrected)
-    assert await import_users(server, file) == Ran(0, "1 created, 0 updated, 0 skipped\n", "")
+    assert await import_users(server, file) == CommandResult(0, "1 created, 0 updated, 0 skipped\n", "")
     assert (await user_of(clients, corrected[0])).username == rows[1]["username"]
 
 
@@ -185,7 +170,7 @@ async def test_fail_stops_at_the_conflict_and_says_where_to_go_on(
     with fails(grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND"):
         await user_of(clients, rows[1006])
     ran = await import_users(server, file, "--on-conflict", "fail", "--resume-from", "1007")
-    assert ran == Ran(0, "4 created, 0 updated, 0 skipped\n", "")
+    assert ran == CommandResult(0, "4 created, 0 updated, 0 skipped\n", "")
     with (tmp_path / "users.rejects.csv").open(newline="") as opened:
         assert [line["_row"] for line in csv.DictReader(opened)] == ["1004"]
 
@@ -213,13 +198,13 @@ async def test_a_file_that_cannot_be_read_is_one_line(
 
 async def test_no_service_is_one_line(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "users.csv", [row()])
-    ran = await commerce("import-users", file, "--address", "127.0.0.1:1")
+    ran = await invoke_command("import-users", file, "--address", "127.0.0.1:1")
     assert ran.status == 1
     assert ran.stderr.startswith("Error: no service answers at 127.0.0.1:1; ")
     assert ran.stderr.count("\n") == 1
     output = tmp_path / "orders.jsonl"
-    ran = await commerce("export-orders", "--address", "127.0.0.1:1", "--output", output)
-    assert ran == Ran(1, "", "Error: no service answers at 127.0.0.1:1\n")
+    ran = await invoke_command("export-orders", "--address", "127.0.0.1:1", "--output", output)
+    assert ran == CommandResult(1, "", "Error: no service answers at 127.0.0.1:1\n")
     assert names(tmp_path) == ["users.csv"]
 
 
@@ -236,17 +221,17 @@ async def test_orders_are_exported_one_on_each_line(server: Server, clients: Cli
     user = await clients.create_user()
     orders = [await clients.create_order(user.id) for _ in range(3)]
     output = tmp_path / "orders.jsonl"
-    ran = await commerce("export-orders", "--address", f"127.0.0.1:{server.port}", "--output", output)
-    assert ran == Ran(0, "", "")
+    ran = await invoke_command("export-orders", "--address", f"127.0.0.1:{server.port}", "--output", output)
+    assert ran == CommandResult(0, "", "")
     exported = [Parse(line, Order()) for line in output.read_text().splitlines()]
     assert [order for order in exported if order.user_id == user.id] == orders
     assert '"order_number"' in output.read_text()
     assert names(tmp_path) == ["orders.jsonl"]
-    ran = await commerce("export-orders", "--address", f"127.0.0.1:{server.port}")
+    ran = await invoke_command("export-orders", "--address", f"127.0.0.1:{server.port}")
     assert ran.stdout == output.read_text()
 
 
 async def test_an_output_that_cannot_be_written_is_one_line(server: Server, tmp_path: Path) -> None:
     output = tmp_path / "missing" / "orders.jsonl"
-    ran = await commerce("export-orders", "--address", f"127.0.0.1:{server.port}", "--output", output)
-    assert ran == Ran(1, "", f"Error: {output}: No such file or directory\n")
+    ran = await invoke_command("export-orders", "--address", f"127.0.0.1:{server.port}", "--output", output)
+    assert ran == CommandResult(1, "", f"Error: {output}: No such file or directory\n")

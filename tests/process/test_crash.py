@@ -35,16 +35,20 @@ async def crash(process: Process) -> None:
 
 
 async def test_a_call_whose_server_died_after_the_commit_gets_the_first_response(database_url: str) -> None:
-    async with observing(database_url) as seen, serving(database_url) as first, connect(await first.port()) as clients:
+    async with (
+        observing(database_url) as observer,
+        serving(database_url) as first,
+        connect(await first.port()) as clients,
+    ):
         user = await clients.create_user()
         request = pb.CreateOrderRequest(order=new_order(user.id), request_id=str(uuid4()))
-        await seen.connection.execute(COMMIT_WAITS)
+        await observer.connection.execute(COMMIT_WAITS)
         async with holding(database_url, HOLD_COMMITS):
             call = asyncio.ensure_future(clients.orders.CreateOrder(request))
-            await seen.until_waiting(1)
+            await observer.until_waiting(1)
             # Stopped, it can send no answer; and PostgreSQL commits without it.
             first.send(signal.SIGSTOP)
-        await eventually(lambda: seen.count("orders"))
+        await eventually(lambda: observer.count("orders"))
         assert not call.done()
         await crash(first)
         with pytest.raises(grpc.aio.AioRpcError) as lost:
@@ -52,28 +56,32 @@ async def test_a_call_whose_server_died_after_the_commit_gets_the_first_response
         assert lost.value.code() == grpc.StatusCode.UNAVAILABLE
 
         stored = "SELECT response FROM request_ids WHERE request_id = $1"
-        response = await seen.connection.fetchval(stored, UUID(request.request_id))
+        response = await observer.connection.fetchval(stored, UUID(request.request_id))
         async with serving(database_url) as second, connect(await second.port()) as others:
             answer = await others.orders.CreateOrder(request)
             found = await others.orders.GetOrder(pb.GetOrderRequest(id=answer.order.id))
         assert answer.SerializeToString() == response
         assert found.order == answer.order
-        assert await seen.count("orders") == 1
+        assert await observer.count("orders") == 1
 
 
 async def test_a_call_whose_server_died_before_the_commit_is_done_once_by_the_next(database_url: str) -> None:
-    async with observing(database_url) as seen, serving(database_url) as first, connect(await first.port()) as clients:
+    async with (
+        observing(database_url) as observer,
+        serving(database_url) as first,
+        connect(await first.port()) as clients,
+    ):
         user = await clients.create_user()
         request = pb.CreateOrderRequest(order=new_order(user.id), request_id=str(uuid4()))
         async with holding(database_url, "SELECT FROM users WHERE id = $1 FOR UPDATE", UUID(user.id)):
             call = asyncio.ensure_future(clients.orders.CreateOrder(request))
-            await seen.until_waiting(1)
+            await observer.until_waiting(1)
             await crash(first)
             with pytest.raises(grpc.aio.AioRpcError):
                 await call
         async with serving(database_url) as second, connect(await second.port()) as others:
             answer = await others.orders.CreateOrder(request)
-        assert await seen.count("orders", "id = $1", UUID(answer.order.id)) == await seen.count("orders") == 1
+        assert await observer.count("orders", "id = $1", UUID(answer.order.id)) == await observer.count("orders") == 1
 
 
 async def test_no_order_is_lost_or_made_twice_in_a_series_of_crashes(database_url: str) -> None:
@@ -115,8 +123,8 @@ async def test_no_order_is_lost_or_made_twice_in_a_series_of_crashes(database_ur
     await channel.close()
 
     assert repeated
-    async with observing(database_url) as seen:
-        rows = await seen.connection.fetch("SELECT id::text FROM orders")
+    async with observing(database_url) as observer:
+        rows = await observer.connection.fetch("SELECT id::text FROM orders")
         assert sorted(row["id"] for row in rows) == sorted(acknowledged.values())
-        assert await seen.count("events", "type = 'CREATED' AND aggregate_type = 'order'") == len(rows)
-        assert await seen.count("order_items") == 3 * len(rows)
+        assert await observer.count("events", "type = 'CREATED' AND aggregate_type = 'order'") == len(rows)
+        assert await observer.count("order_items") == 3 * len(rows)

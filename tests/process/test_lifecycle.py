@@ -24,10 +24,10 @@ from service.db.connections.engine import async_url
 from service.db.operations.migrate import head
 from service.server import SERVICES, StartError
 from tests.support.clients import Clients, connect, new_order
-from tests.support.databases import Observer, observing
+from tests.support.databases import Observer
 from tests.support.failures import settled
 from tests.support.locks import holding
-from tests.support.processes import Finished, Process, serving, started
+from tests.support.processes import CommandResult, Process, running_command, serving
 from tests.support.proxies import Relay, listening
 from tests.support.servers import running_server
 from tests.support.waiting import eventually
@@ -46,12 +46,6 @@ CALLER = [
 WATCHING_HEALTH = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": "readiness"}}
 
 
-@pytest.fixture
-async def seen(database_url: str) -> AsyncIterator[Observer]:
-    async with observing(database_url) as observer:
-        yield observer
-
-
 async def health_of(clients: Clients) -> dict[str, str]:
     answers = {
         name: await clients.health.Check(HealthCheckRequest(service=name)) for name in ("", "readiness", *SERVICES)
@@ -67,24 +61,24 @@ async def until_nobody_listens(port: int) -> None:
     await eventually(refused)
 
 
-def assert_one_line(finished: Finished, *words: str) -> None:
+def assert_one_line(finished: CommandResult, *words: str) -> None:
     assert finished.status == 1, finished
-    assert finished.errors.startswith("Error: "), finished
-    assert finished.errors.count("\n") == 1, finished
-    assert finished.errors.endswith("\n"), finished
+    assert finished.stderr.startswith("Error: "), finished
+    assert finished.stderr.count("\n") == 1, finished
+    assert finished.stderr.endswith("\n"), finished
     for word in words:
-        assert word in finished.errors
+        assert word in finished.stderr
 
 
 async def test_a_terminated_server_ends_what_runs_and_takes_calls_while_it_drains(
-    database_url: str, seen: Observer
+    database_url: str, observer: Observer
 ) -> None:
     async with serving(database_url, max_connection_age=2) as process, connect(await process.port()) as clients:
         user = await clients.create_user()
         assert set((await health_of(clients)).values()) == {"SERVING"}
         async with holding(database_url, LOCK_USER, UUID(user.id)):
             running = asyncio.ensure_future(clients.create_order(user.id))
-            await seen.until_waiting(1)
+            await observer.until_waiting(1)
             process.send(signal.SIGTERM)
             await process.until_logged("draining")
             statuses = await health_of(clients)
@@ -95,8 +89,8 @@ async def test_a_terminated_server_ends_what_runs_and_takes_calls_while_it_drain
         finished = await process.end()
     assert finished.status == 0
     assert finished.logged("stopped")
-    assert "Traceback" not in finished.errors
-    assert await seen.count("orders", "id = $1", UUID(order.id)) == 1
+    assert "Traceback" not in finished.stderr
+    assert await observer.count("orders", "id = $1", UUID(order.id)) == 1
 
 
 async def test_a_watcher_learns_first_that_the_server_drains(database_url: str) -> None:
@@ -111,12 +105,12 @@ async def test_a_watcher_learns_first_that_the_server_drains(database_url: str) 
         assert (await process.end()).status == 0
 
 
-async def test_a_call_that_outlasts_the_age_of_its_connection_ends_well(database_url: str, seen: Observer) -> None:
+async def test_a_call_that_outlasts_the_age_of_its_connection_ends_well(database_url: str, observer: Observer) -> None:
     async with serving(database_url, max_connection_age=0.2) as process, connect(await process.port()) as clients:
         user = await clients.create_user()
         async with holding(database_url, LOCK_USER, UUID(user.id)):
             running = asyncio.ensure_future(clients.create_order(user.id))
-            await seen.until_waiting(1)
+            await observer.until_waiting(1)
             # The server has said that this connection takes no other call.
             await eventually(lambda: clients.channel.get_state() is not grpc.ChannelConnectivity.READY)
             # And the call takes many times that age.
@@ -124,25 +118,25 @@ async def test_a_call_that_outlasts_the_age_of_its_connection_ends_well(database
         assert (await running).user_id == user.id
 
 
-async def test_work_that_nobody_waits_for_ends_before_the_server_does(database_url: str, seen: Observer) -> None:
+async def test_work_that_nobody_waits_for_ends_before_the_server_does(database_url: str, observer: Observer) -> None:
     async with serving(database_url, max_connection_age=0, shutdown_grace=0) as process:
         port = await process.port()
         async with connect(port) as clients:
             user = await clients.create_user()
             async with holding(database_url, LOCK_USER, UUID(user.id)):
                 call = clients.orders.CreateOrder(pb.CreateOrderRequest(order=new_order(user.id)))
-                await seen.until_waiting(1)
+                await observer.until_waiting(1)
                 call.cancel()
                 process.send(signal.SIGTERM)
                 await until_nobody_listens(port)
-                assert await seen.backends(waiting=True)
+                assert await observer.backends(waiting=True)
             finished = await process.end()
     assert finished.status == 0
-    assert await seen.count("orders") == 1
+    assert await observer.count("orders") == 1
 
 
 @pytest.mark.parametrize("age", [0, 600], ids=["while calls end", "while callers are led away"])
-async def test_a_second_signal_ends_the_server_at_once(database_url: str, seen: Observer, age: int) -> None:
+async def test_a_second_signal_ends_the_server_at_once(database_url: str, observer: Observer, age: int) -> None:
     async with (
         serving(database_url, max_connection_age=age, shutdown_grace=600) as process,
         connect(await process.port()) as clients,
@@ -150,7 +144,7 @@ async def test_a_second_signal_ends_the_server_at_once(database_url: str, seen: 
         user = await clients.create_user()
         async with holding(database_url, LOCK_USER, UUID(user.id)):
             running = asyncio.ensure_future(clients.create_order(user.id))
-            await seen.until_waiting(1)
+            await observer.until_waiting(1)
             process.send(signal.SIGTERM)
             await process.until_logged("draining")
             process.send(signal.SIGTERM)
@@ -159,7 +153,7 @@ async def test_a_second_signal_ends_the_server_at_once(database_url: str, seen: 
             await settled(running)
     # Not 0: it left a call behind.
     assert finished.status == 1
-    assert "Traceback" not in finished.errors
+    assert "Traceback" not in finished.stderr
 
 
 class Load:
@@ -280,33 +274,33 @@ def taken_port() -> Iterator[int]:
 
 
 async def test_a_taken_port_is_one_line(database_url: str, taken_port: int) -> None:
-    async with started("serve", "--port", str(taken_port), database_url=database_url) as process:
+    async with running_command("serve", "--port", str(taken_port), database_url=database_url) as process:
         assert_one_line(await process.end(), f"127.0.0.1:{taken_port}", "in use")
 
 
 async def test_a_database_out_of_reach_is_one_line() -> None:
     url = "postgresql://ada:secret@127.0.0.1:1/shop"
-    async with started("serve", "--port", "0", database_url=url) as process:
+    async with running_command("serve", "--port", "0", database_url=url) as process:
         finished = await process.end()
     assert_one_line(finished, "the database cannot be reached")
-    assert "secret" not in finished.errors
+    assert "secret" not in finished.stderr
 
 
 async def test_a_schema_that_is_behind_is_one_line_that_says_what_to_run(empty_database_url: str) -> None:
-    async with started("serve", "--port", "0", database_url=empty_database_url) as process:
+    async with running_command("serve", "--port", "0", database_url=empty_database_url) as process:
         assert_one_line(await process.end(), "revision none", f"needs {head()}", "run `commerce migrate`")
 
 
 async def test_a_setting_that_is_missing_is_one_line_that_names_it() -> None:
-    async with started("serve") as process:
+    async with running_command("serve") as process:
         assert_one_line(await process.end(), "DATABASE_URL is not set")
 
 
 async def test_a_wrong_setting_is_one_line_that_names_it_without_its_value() -> None:
-    async with started("serve", database_url="postgresql://127.0.0.1/shop", signing_key="too-short") as process:
+    async with running_command("serve", database_url="postgresql://127.0.0.1/shop", signing_key="too-short") as process:
         finished = await process.end()
     assert_one_line(finished, "COMMERCE_SIGNING_KEY is wrong")
-    assert "too-short" not in finished.errors
+    assert "too-short" not in finished.stderr
 
 
 @pytest.mark.parametrize(
@@ -327,12 +321,12 @@ async def test_a_server_without_its_database_does_not_start(
 
 
 async def test_an_address_of_another_machine_is_one_line(database_url: str) -> None:
-    async with started("serve", "--host", "192.0.2.1", "--port", "0", database_url=database_url) as process:
+    async with running_command("serve", "--host", "192.0.2.1", "--port", "0", database_url=database_url) as process:
         assert_one_line(await process.end(), "cannot listen on 192.0.2.1:0")
 
 
 async def test_listening_beyond_this_machine_is_warned_of(database_url: str) -> None:
-    async with started("serve", "--host", "0.0.0.0", "--port", "0", database_url=database_url) as process:  # noqa: S104 - what it warns of
+    async with running_command("serve", "--host", "0.0.0.0", "--port", "0", database_url=database_url) as process:  # noqa: S104 - what it warns of
         line = await process.until_logged(
             "listening beyond this machine without TLS: anyone who reaches the port can do everything"
         )
@@ -342,13 +336,13 @@ async def test_listening_beyond_this_machine_is_warned_of(database_url: str) -> 
 
 async def test_listening_on_loopback_is_not_warned_of(database_url: str) -> None:
     async with serving(database_url) as process:
-        assert '"warning"' not in process.errors()
+        assert '"warning"' not in process.stderr()
 
 
 @asynccontextmanager
 async def developing(data_dir: Path) -> AsyncIterator[tuple[Process, Clients]]:
     """Run `commerce serve --dev`, and stop it as Ctrl-C does."""
-    async with started("serve", "--dev", "--port", "0", data_dir=data_dir) as process:
+    async with running_command("serve", "--dev", "--port", "0", data_dir=data_dir) as process:
         port = await process.port()
         async with connect(port) as clients:
             yield process, clients
@@ -356,9 +350,9 @@ async def developing(data_dir: Path) -> AsyncIterator[tuple[Process, Clients]]:
         os.killpg(process.pid, signal.SIGINT)
         finished = await process.end()
     assert finished.status == 0
-    assert "Traceback" not in finished.errors
-    assert f"127.0.0.1:{port}" in finished.output
-    assert str(data_dir) in finished.output
+    assert "Traceback" not in finished.stderr
+    assert f"127.0.0.1:{port}" in finished.stdout
+    assert str(data_dir) in finished.stdout
 
 
 async def test_a_development_server_keeps_its_data_and_takes_its_postgresql_with_it(tmp_path: Path) -> None:
@@ -377,5 +371,5 @@ async def test_a_development_server_keeps_its_data_and_takes_its_postgresql_with
 
 
 async def test_a_development_server_without_postgresql_is_one_line(tmp_path: Path) -> None:
-    async with started("serve", "--dev", data_dir=tmp_path / "data", postgres_bin=tmp_path) as process:
+    async with running_command("serve", "--dev", data_dir=tmp_path / "data", postgres_bin=tmp_path) as process:
         assert_one_line(await process.end(), "no PostgreSQL server", str(tmp_path))

@@ -1,8 +1,6 @@
 import asyncio
 import json
 import shutil
-import signal
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -17,11 +15,9 @@ import pytest
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from tests.support.clients import Clients, connect
-from tests.support.databases import driver_connection
-from tests.support.paths import ROOT
-from tests.support.running import PATIENCE_SECONDS, Running, commerce, free_port, running
-from tests.support.servers import running_server
+from tests.support.clients import Clients
+from tests.support.processes import PATIENCE_SECONDS, Process, free_port, run_command, running_command, running_program
+from tests.support.servers import serving_clients
 from tests.support.waiting import eventually
 from tests.support.watching import insert_events
 
@@ -37,10 +33,10 @@ class Broker:
         self._folder = folder
 
     @asynccontextmanager
-    async def up(self) -> AsyncIterator[Running]:
+    async def up(self) -> AsyncIterator[Process]:
         arguments = ("-js", "-sd", str(self._folder), "-a", "127.0.0.1", "-p", str(self.port))
-        async with running(BROKER, *arguments) as process:
-            await process.says("Server is ready")
+        async with running_program(BROKER, *arguments) as process:
+            await process.until_written("Server is ready")
             yield process
 
     @asynccontextmanager
@@ -75,16 +71,9 @@ def broker(tmp_path: Path) -> Broker:
     return Broker(tmp_path / "jetstream")
 
 
-@pytest.fixture
-async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    async with driver_connection(database_url) as connection:
-        yield connection
-
-
 @asynccontextmanager
-async def relay(database_url: str, broker: Broker) -> AsyncIterator[Running]:
-    environment = {"DATABASE_URL": database_url, "COMMERCE_LOG_FORMAT": "json"}
-    async with running(*commerce("relay", "--nats-url", broker.url), **environment) as process:
+async def relay(database_url: str, broker: Broker) -> AsyncIterator[Process]:
+    async with running_command("relay", "--nats-url", broker.url, database_url=database_url) as process:
         yield process
 
 
@@ -108,7 +97,7 @@ def arrived(messages: list[Any]) -> dict[str, list[str]]:
 
 
 async def test_events_arrive_as_cloud_events(database_url: str, broker: Broker, connection: asyncpg.Connection) -> None:
-    async with running_server(database_url) as server, connect(server.port) as clients:
+    async with serving_clients(database_url) as clients:
         user = await clients.create_user()
         order = await clients.create_order(user.id)
     async with broker.up(), relay(database_url, broker):
@@ -140,19 +129,19 @@ async def test_every_event_arrives_through_kills_of_the_relay_and_the_broker(
                 method = type(request).__name__.removesuffix("Request")
                 await getattr(clients.orders, method)(request)
 
-    async with running_server(database_url) as server, connect(server.port) as clients:
+    async with serving_clients(database_url) as clients:
         user = await clients.create_user()
         writers = asyncio.gather(*(write(clients, user.id) for _ in range(3)))
         async with broker.up() as first_broker:
             async with relay(database_url, broker) as killed:
                 await broker.messages(20)
-                await killed.end()
+                killed.kill()
             async with relay(database_url, broker) as survivor:
-                await survivor.says("relaying")
-                await first_broker.end()
+                await survivor.until_written("relaying")
+                first_broker.kill()
                 # With something to publish, or it would not notice.
                 await insert_events(connection, 700)
-                await survivor.says("relay interrupted")
+                await survivor.until_written("relay interrupted")
                 async with broker.up():
                     await writers
                     everything = await written(connection)
@@ -161,7 +150,7 @@ async def test_every_event_arrives_through_kills_of_the_relay_and_the_broker(
                     # What came twice is among them, and pushes others out.
                     while arrived(messages) != everything and len(messages) < 2 * count:
                         messages = await broker.messages(len(messages) + 1)
-                    assert await survivor.end(signal.SIGTERM) == 0
+                    assert (await survivor.terminate()).status == 0
     assert count == 1 + 270 + 700
     assert arrived(messages) == everything
 
@@ -179,14 +168,14 @@ async def test_a_second_relay_waits_until_the_first_is_gone(
     database_url: str, broker: Broker, connection: asyncpg.Connection
 ) -> None:
     async with broker.up(), relay(database_url, broker) as first:
-        await first.says("relaying")
+        await first.until_written("relaying")
         async with relay(database_url, broker) as second:
             await eventually(lambda: _is_tried_for(connection))
             await insert_events(connection, 3)
             await broker.messages(3)
-            assert not any("relaying" in line for line in second.lines)
-            await first.end()
-            await second.says("relaying")
+            assert "relaying" not in second.stderr()
+            first.kill()
+            await second.until_written("relaying")
             await insert_events(connection, 2)
             messages = await broker.messages(5)
             assert await broker.count() == 5
@@ -205,7 +194,7 @@ async def test_a_relay_goes_on_after_its_connections_to_the_database_are_cut(
         )
         await insert_events(connection, 2)
         messages = await broker.messages(4)
-        assert await process.end(signal.SIGTERM) == 0
+        assert (await process.terminate()).status == 0
     assert arrived(messages) == await written(connection)
 
 
@@ -219,17 +208,7 @@ async def test_a_relay_goes_on_after_its_connections_to_the_database_are_cut(
     ids=["no broker", "unreachable broker", "wrong stream"],
 )
 async def test_what_is_wrong_is_said_in_one_line(database_url: str, arguments: tuple[str, ...], words: str) -> None:
-    environment = {"DATABASE_URL": database_url, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}", "PATH": ""}
-    result = await asyncio.to_thread(
-        subprocess.run,
-        commerce("relay", *arguments),
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_SECONDS,
-    )
-    assert result.returncode == 1
+    result = await run_command("relay", *arguments, database_url=database_url)
+    assert result.status == 1
     assert result.stderr.startswith(f"Error: {words}")
     assert result.stderr.count("\n") == 1

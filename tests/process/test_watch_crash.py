@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.clients import Clients, connect, new_order
 from tests.support.databases import driver_connection
-from tests.support.running import commerce, free_port, running
-from tests.support.servers import running_server
+from tests.support.processes import free_port, running_command
+from tests.support.servers import serving_clients
 from tests.support.watching import Stream
 
 # More of them: COMMERCE_TEST_KILLS=20 pytest tests/process/test_watch_crash.py
@@ -60,7 +60,7 @@ async def write(clients: Clients, user_id: str, stop: asyncio.Event) -> None:
 @pytest.fixture
 async def survivor(database_url: str) -> AsyncIterator[Clients]:
     """A server on the same database that nobody kills."""
-    async with running_server(database_url) as server, connect(server.port) as clients:
+    async with serving_clients(database_url) as clients:
         yield clients
 
 
@@ -75,15 +75,15 @@ async def test_a_consumer_with_its_cursor_sees_every_event_once_through_kills(
         consuming = asyncio.create_task(consumer.run(clients))
         try:
             for _ in range(KILLS):
-                async with running(*commerce("serve", "--port", str(port)), DATABASE_URL=database_url) as server:
+                async with running_command("serve", "--port", str(port), database_url=database_url) as server:
                     enough = len(consumer.seen) + EVENTS_BETWEEN_KILLS
                     while len(consumer.seen) < enough:
-                        assert server.process.returncode is None, server.lines
+                        assert server.running, server.stderr()
                         assert not consuming.done(), consuming
                         await asyncio.sleep(0.01)
                     # In the middle of what it reads and of what others write.
-                    await server.end()
-            async with running(*commerce("serve", "--port", str(port)), DATABASE_URL=database_url):
+                    server.kill()
+            async with running_command("serve", "--port", str(port), database_url=database_url):
                 stop.set()
                 await asyncio.gather(*writers)
                 async with driver_connection(database_url) as connection:

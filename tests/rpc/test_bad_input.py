@@ -21,17 +21,11 @@ from tests.support.clients import item, new_order, new_user
 from tests.support.failures import Failure, fails
 from tests.support.methods import METHODS, call, call_bytes
 from tests.support.requests import GOOD_REQUESTS
-from tests.support.servers import OwnServer, own_server
+from tests.support.servers import OwnServer
 
 MAX_MESSAGE_BYTES = 1000
 MAX_DETAILS_BYTES = 4096
 LARGEST = 2**63 - 1
-
-
-@pytest.fixture(scope="module")
-async def own(postgres_url: str, template_url: str) -> AsyncIterator[OwnServer]:
-    async with own_server(postgres_url, template_url) as own:
-        yield own
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from tests.support.failures import fails
 from tests.support.methods import METHODS, MUTATIONS, call, call_bytes, etag_holder, request_class, resource_of
 from tests.support.passwords import PASSWORD
 from tests.support.requests import GOOD_REQUESTS, euros, note_in, order_in, user_in, user_with_credit, verb_request
-from tests.support.servers import OwnServer, own_server
+from tests.support.servers import OwnServer
 
 CREATES = ("CreateOrder", "CreateOrderNote", "CreateUser")
 # They change no one resource that has an etag.
@@ -24,12 +24,6 @@ CHANGES = [method for method in MUTATIONS if method not in (*CREATES, *MOVES)]
 # Those that a Get can be compared with: notes are only listed, and what is erased is not found.
 GETTABLE_CHANGES = [method for method in CHANGES if not method.endswith("Note") and method != "PurgeUser"]
 every_mutation = pytest.mark.parametrize("method", MUTATIONS)
-
-
-@pytest.fixture(scope="module")
-async def own(postgres_url: str, template_url: str) -> AsyncIterator[OwnServer]:
-    async with own_server(postgres_url, template_url) as own:
-        yield own
 
 
 async def _taken_email(clients: Clients) -> Any:

@@ -20,7 +20,7 @@ from tests.support.databases import driver_connection, observing
 from tests.support.failures import fails
 from tests.support.locks import holding
 from tests.support.proxies import Proxy, proxy_to
-from tests.support.servers import running_server
+from tests.support.servers import running_server, serving_clients
 from tests.support.waiting import eventually
 
 LIVENESS = ""
@@ -77,8 +77,7 @@ async def watching(clients: Clients, name: str) -> AsyncIterator[Any]:
 async def served_through_proxy(database_url: str) -> AsyncIterator[tuple[Proxy, Clients]]:
     async with (
         proxy_to(database_url) as proxy,
-        running_server(proxy.url) as server,
-        connect(server.port) as clients,
+        serving_clients(proxy.url) as clients,
     ):
         yield proxy, clients
 
@@ -112,7 +111,7 @@ async def test_readiness_follows_the_database_and_liveness_does_not(database_url
 
 
 async def test_a_server_whose_schema_falls_behind_is_not_ready(database_url: str) -> None:
-    async with running_server(database_url) as server, connect(server.port) as clients:
+    async with serving_clients(database_url) as clients:
         async with driver_connection(database_url) as connection:
             await connection.execute("ALTER TABLE alembic_version RENAME TO moved")
             await until_all(clients, NOT_SERVING)
@@ -128,12 +127,12 @@ async def test_a_full_pool_is_not_a_lost_database(database_url: str) -> None:
     async with (
         running_server(database_url, **settings) as server,
         connect(server.port) as clients,
-        observing(database_url) as seen,
+        observing(database_url) as observer,
     ):
         request = users_pb.GetUserRequest(id=(await clients.create_user()).id)
         async with holding(database_url, "LOCK TABLE users"):
             call = asyncio.ensure_future(clients.users.GetUser(request))
-            await seen.until_waiting(1)
+            await observer.until_waiting(1)
             with fails(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
                 await clients.users.GetUser(request)
             assert await server.store.problem() is None

@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -8,11 +8,11 @@ import pytest
 from commerce.orders.v1.note_pb2 import OrderNote
 from commerce.orders.v1.order_pb2 import Order
 
-from tests.support.clients import Clients, connect, item, new_order
+from tests.support.clients import Clients, item, new_order
 from tests.support.methods import METHODS, MUTATIONS, call
 from tests.support.requests import GOOD_REQUESTS, euros, order_in, user_with_credit
 from tests.support.sent_statements import TRANSACTION_CONTROL, sent_statements
-from tests.support.servers import OwnServer, own_server, running_server
+from tests.support.servers import OwnServer, own_server, serving_clients
 
 # How many statements a call takes, beside BEGIN and COMMIT, if it is done step by step. A unit of work begins with its
 # time limit (1) and ends with its events (1); with a request id it claims that (1) and stores the response (1).
@@ -74,12 +74,6 @@ OF_A_REPLAY = 3
 # That something is in the way is found out first: by the statement, or by the status that the order is in.
 OF_A_REPLAY_AT_ONCE = OF_A_REPLAY + 1
 ORDER_NUMBER_BLOCK = 32
-
-
-@pytest.fixture(scope="module")
-async def own(postgres_url: str, template_url: str) -> AsyncIterator[OwnServer]:
-    async with own_server(postgres_url, template_url) as own:
-        yield own
 
 
 def without_number_blocks(sent: Sent) -> Sent:
@@ -169,8 +163,7 @@ async def test_only_every_32nd_order_asks_for_numbers(postgres_url: str, templat
 async def test_a_rehash_takes_two_more(postgres_url: str, template_url: str) -> None:
     async with (
         own_server(postgres_url, template_url) as own,
-        running_server(own.database_url, argon2_time_cost=2) as server,
-        connect(server.port) as clients,
+        serving_clients(own.database_url, argon2_time_cost=2) as clients,
     ):
         request = await GOOD_REQUESTS["VerifyPassword"](own.clients)
         with sent_statements() as statements:

@@ -1,11 +1,11 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from service.runtime.shielded_tasks import ShieldedTasks
-from tests.support.logs import Log, logged
+from tests.support.logs import Log
 from tests.support.waiting import eventually
 
 LOST = "internal error after the caller had gone"
@@ -22,12 +22,6 @@ async def start_and_wait(shielded_tasks: ShieldedTasks, work: Any) -> Any:
 
 
 every_way = pytest.mark.parametrize("way", [run, start_and_wait])
-
-
-@pytest.fixture
-def log() -> Iterator[Log]:
-    with logged() as log:
-        yield log
 
 
 class Work:

@@ -17,7 +17,7 @@ _CONDITIONS = frozenset({"AND", "OR"})
 # Words with a space between them and a bracket; any other is the name of a function or a table.
 _BEFORE_BRACKETS = frozenset(
     {"AND", "OR", "NOT", "IN", "AS", "WHERE", "ON", "SELECT", "FROM", "WHEN", "THEN", "ELSE", "CASE", "VALUES", "ALL"}
-    | {"CONFLICT", "LATERAL", "BY", "EXISTS", "MATERIALIZED", "INTO", "JOIN", "UNION"}
+    | {"CONFLICT", "LATERAL", "BY", "EXISTS", "MATERIALIZED", "INTO", "JOIN", "UNION", "FILTER", "USING"}
 )
 _STEP = 4
 

@@ -1,30 +1,21 @@
 """The `commerce` command, run in this process."""
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
 
 from click.testing import CliRunner
 
 from service.cli.main import main
 from tests.support.logs import log_everything
+from tests.support.processes import CommandResult
 
 
-@dataclass
-class Ran:
-    """What a command did."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-
-async def commerce(*arguments: str | Path) -> Ran:
-    """Run the command in this process, which is quicker: the server answers it from the event loop."""
+async def invoke_command(*arguments: str | Path) -> CommandResult:
+    """Run the command in a thread, which starts faster than a process; a server can answer it from the event loop."""
     try:
-        # In a thread: the command runs an event loop of its own.
+        # In a thread: the command runs its own event loop.
         result = await asyncio.to_thread(CliRunner().invoke, main, list(map(str, arguments)))
     finally:
-        # A server that is made later would log as the command did.
+        # The command has configured logging for itself.
         log_everything()
-    return Ran(result.exit_code, result.stdout, result.stderr)
+    return CommandResult(result.exit_code, result.stdout, result.stderr)

@@ -1,11 +1,12 @@
-"""The `commerce` command as a process of its own."""
+"""Programs, and among them the `commerce` command, as processes beside the one that runs the tests."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,24 +17,25 @@ from tests.support.passwords import FAST_PASSWORDS
 from tests.support.paths import ROOT
 from tests.support.waiting import eventually
 
-COMMAND = [sys.executable, "-m", "service"]
+COMMAND = (sys.executable, "-m", "service")
+PATIENCE_SECONDS = 60
 
 
 @dataclass(frozen=True)
-class Finished:
-    """How a command ended."""
+class CommandResult:
+    """What a command returned and wrote."""
 
     status: int
-    output: str
-    errors: str
+    stdout: str
+    stderr: str
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        """Return the lines of its log that tell of this event."""
-        return _lines_of(event, self.errors)
+        """Return the lines of its log with this event."""
+        return _lines_of(event, self.stderr)
 
 
 class Process:
-    """A running command, and what it has written so far."""
+    """A running program, and what it has written so far."""
 
     def __init__(self, popen: subprocess.Popen[bytes], folder: Path) -> None:
         self._popen = popen
@@ -41,7 +43,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its process number, and that of the group that it leads."""
+        """Its process id, which is also that of its process group."""
         return self._popen.pid
 
     @property
@@ -49,24 +51,29 @@ class Process:
         """Whether it has not ended."""
         return self._popen.poll() is None
 
-    def output(self) -> str:
+    def stdout(self) -> str:
         """Return what it wrote to standard output."""
-        return (self._folder / "output").read_text()
+        return (self._folder / "stdout").read_text()
 
-    def errors(self) -> str:
+    def stderr(self) -> str:
         """Return what it wrote to standard error."""
-        return (self._folder / "errors").read_text()
+        return (self._folder / "stderr").read_text()
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        """Return the lines of its log that tell of this event."""
-        return _lines_of(event, self.errors())
+        """Return the lines of its log with this event."""
+        return _lines_of(event, self.stderr())
 
     async def until_logged(self, event: str) -> dict[str, Any]:
-        """Wait until its log tells of this event, and return that line."""
+        """Wait until its log has this event, and return that line."""
         await eventually(lambda: self.logged(event) or not self.running)
         lines = self.logged(event)
-        assert lines, f"ended with status {self._popen.returncode} before {event!r}: {self.errors()}"
+        assert lines, f"ended with status {self._popen.returncode} before {event!r}: {self.stderr()}"
         return lines[0]
+
+    async def until_written(self, text: str) -> None:
+        """Wait until it has written this text to standard error."""
+        await eventually(lambda: text in self.stderr() or not self.running, PATIENCE_SECONDS)
+        assert text in self.stderr(), f"ended with status {self._popen.returncode} before {text!r}: {self.stderr()}"
 
     async def port(self) -> int:
         """Wait until it serves, and return its port."""
@@ -77,48 +84,52 @@ class Process:
         """Send it a signal."""
         self._popen.send_signal(number)
 
-    async def end(self, seconds: float = 30) -> Finished:
+    async def end(self, seconds: float = 30) -> CommandResult:
         """Wait until it has ended by itself."""
         await eventually(lambda: not self.running, seconds)
-        return Finished(self._popen.returncode, self.output(), self.errors())
+        return CommandResult(self._popen.returncode, self.stdout(), self.stderr())
+
+    async def terminate(self) -> CommandResult:
+        """Send it SIGTERM, and wait until it has ended."""
+        self.send(signal.SIGTERM)
+        return await self.end(PATIENCE_SECONDS)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it, and wait until it has ended."""
         self._popen.kill()
         self._popen.wait()
 
 
-def _lines_of(event: str, errors: str) -> list[dict[str, Any]]:
+def _lines_of(event: str, log: str) -> list[dict[str, Any]]:
     # What follows the last line break is still being written.
-    lines = (line for line in errors.split("\n")[:-1] if line.startswith("{"))
+    lines = (line for line in log.split("\n")[:-1] if line.startswith("{"))
     return [line for line in map(json.loads, lines) if line["event"] == event]
 
 
-@asynccontextmanager
-async def started(
-    *arguments: str, database_url: str | None = None, tree: Path = ROOT, **settings: Any
-) -> AsyncIterator[Process]:
-    """Run the command, from another source tree if one is named, until the block ends.
+def free_port() -> int:
+    """Return a port that no process listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
-    `settings` are those of the service in lower case.
-    """
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COMMERCE_")}
-    own = {f"COMMERCE_{name}".upper(): str(value) for name, value in {**FAST_PASSWORDS, **settings}.items()}
-    environment = {**inherited, **own, "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'client'}"}
-    environment.pop("DATABASE_URL", None)
-    if database_url is not None:
-        environment["DATABASE_URL"] = database_url
+
+@asynccontextmanager
+async def running_program(
+    *command: str, environment: Mapping[str, str] = os.environ, tree: Path = ROOT
+) -> AsyncIterator[Process]:
+    """Run a program, in this or another source tree, until the block ends, then kill it."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        with (folder / "output").open("wb") as output, (folder / "errors").open("wb") as errors:
+        with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
             popen = subprocess.Popen(  # noqa: ASYNC220 - returns as soon as the process runs
-                [*COMMAND, *arguments],
+                command,
                 cwd=tree,
-                env=environment,
+                env={**environment, "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'client'}"},
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=errors,
-                # Ctrl-C in the terminal of the tests is not for it, and a test's own Ctrl-C not for the tests.
+                stdout=stdout,
+                stderr=stderr,
+                # Ctrl-C in the tests' terminal must not reach it, nor a Ctrl-C that a test sends reach the tests.
                 start_new_session=True,
             )
         process = Process(popen, folder)
@@ -129,14 +140,33 @@ async def started(
 
 
 @asynccontextmanager
+async def running_command(
+    *arguments: str, database_url: str | None = None, tree: Path = ROOT, **settings: Any
+) -> AsyncIterator[Process]:
+    """Run the `commerce` command until the block ends, then kill it.
+
+    `settings` are those of the service in lower case; it gets no others from the environment of the tests.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COMMERCE_")}
+    environment.pop("DATABASE_URL", None)
+    for name, value in {**FAST_PASSWORDS, **settings}.items():
+        environment[f"COMMERCE_{name}".upper()] = str(value)
+    if database_url is not None:
+        environment["DATABASE_URL"] = database_url
+    async with running_program(*COMMAND, *arguments, environment=environment, tree=tree) as process:
+        yield process
+
+
+@asynccontextmanager
 async def serving(database_url: str, port: int = 0, *, tree: Path = ROOT, **settings: object) -> AsyncIterator[Process]:
     """Run `commerce serve` until the block ends; it serves when the block begins."""
-    async with started("serve", "--port", str(port), database_url=database_url, tree=tree, **settings) as process:
+    arguments = ("serve", "--port", str(port))
+    async with running_command(*arguments, database_url=database_url, tree=tree, **settings) as process:
         await process.port()
         yield process
 
 
-async def run(*arguments: str, database_url: str | None = None, **settings: Any) -> Finished:
-    """Run the command to its end."""
-    async with started(*arguments, database_url=database_url, **settings) as process:
+async def run_command(*arguments: str, database_url: str | None = None, **settings: Any) -> CommandResult:
+    """Run the `commerce` command to its end."""
+    async with running_command(*arguments, database_url=database_url, **settings) as process:
         return await process.end()

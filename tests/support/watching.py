@@ -1,7 +1,7 @@
 """What tests of watches share: a stream that says what came, and events that no call makes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -82,10 +82,12 @@ async def insert_events(connection: asyncpg.Connection, count: int = 1, **column
     return [str(row["id"]) for row in rows]
 
 
-async def eventually(condition: Callable[[], Awaitable[T | None]]) -> T:
-    """Return what the condition gives as soon as that is true."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            if value := await condition():
-                return value
-            await asyncio.sleep(0.02)
+def ids(events: list[Any]) -> list[str]:
+    """Return the ids of events."""
+    return [event.id for event in events]
+
+
+async def committed_event_ids(connection: asyncpg.Connection) -> list[str]:
+    """Return the ids of all order events, in the order in which every watcher gets them."""
+    rows = await connection.fetch("SELECT id FROM events WHERE aggregate_type = 'order' ORDER BY xid, position")
+    return [str(row["id"]) for row in rows]

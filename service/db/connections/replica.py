@@ -104,36 +104,35 @@ def identity_problem(primary: Any, replica: Any) -> str | None:  # noqa: ANN401 
     return None
 
 
-def replica_database(primary: DatabaseSettings, replica: ReplicaSettings) -> DatabaseSettings:
-    """Return the settings of the replica's connections, which are those of the primary's with another URL.
+def replica_database(settings: ReplicaSettings) -> DatabaseSettings:
+    """Return the settings of the replica's connections: those of the primary's, with the replica's URL.
 
     Raises:
         SettingsError: READ_DATABASE_URL is missing or wrong.
     """
-    if replica.read_database_url is None:
+    if settings.read_database_url is None:
         raise SettingsError("READ_DATABASE_URL is not set")
     # Checks the URL under the name of its own setting.
-    async_url(replica.read_database_url.get_secret_value(), "READ_DATABASE_URL")
-    return primary.model_copy(update={"database_url": replica.read_database_url})
+    async_url(settings.read_database_url.get_secret_value(), "READ_DATABASE_URL")
+    return settings.model_copy(update={"database_url": settings.read_database_url})
 
 
 class Replica:
     """The replica at READ_DATABASE_URL: `start`, then `rows`, then `close`.
 
     Args:
-        primary: the database that is replicated.
-        replica: where the replica is, and how far behind it may be.
+        settings: where the primary and the replica are, and how far the replica may lag behind.
     """
 
-    def __init__(self, primary: DatabaseSettings, replica: ReplicaSettings) -> None:
-        database = replica_database(primary, replica)
-        self._max_lag = replica.max_replica_lag
+    def __init__(self, settings: ReplicaSettings) -> None:
+        database = replica_database(settings)
+        self._max_lag = settings.max_replica_lag
         self._engine = create_engine(database)
         self._executor = StatementExecutor(self._engine)
         # Pools of their own, so that a busy pool does not look like a lost server.
-        self._probe_engines = [create_engine(primary, pool_size=1), create_engine(database, pool_size=1)]
+        self._probe_engines = [create_engine(settings, pool_size=1), create_engine(database, pool_size=1)]
         self._primary_probe, self._replica_probe = map(StatementExecutor, self._probe_engines)
-        self._samples = LogSamples(replica.max_replica_lag)
+        self._samples = LogSamples(settings.max_replica_lag)
         # Everything that was committed before this time is in the replica's data.
         self._fresh_time = -math.inf
         # As last logged.

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from service.db.writes.fast_path.encoded_orders import ENCODED_ORDERS_BY_IDS
 from tests.support.clients import Clients, connect
-from tests.support.databases import Observer, observing
+from tests.support.databases import Observer
 from tests.support.failures import fails, settled
 from tests.support.locks import holding
 from tests.support.methods import call, path_of
@@ -42,12 +42,6 @@ async def port(database_url: str) -> AsyncIterator[int]:
 async def served(port: int) -> AsyncIterator[Clients]:
     async with connect(port) as clients:
         yield clients
-
-
-@pytest.fixture
-async def seen(database_url: str) -> AsyncIterator[Observer]:
-    async with observing(database_url) as observer:
-        yield observer
 
 
 @asynccontextmanager
@@ -126,25 +120,27 @@ async def all_have_come(clients: Clients, method: str, count: int) -> None:
 
 
 @asynccontextmanager
-async def busy(clients: Clients, user: User, database_url: str, seen: Observer) -> AsyncIterator[list[Reading]]:
+async def busy(clients: Clients, user: User, database_url: str, observer: Observer) -> AsyncIterator[list[Reading]]:
     """Keep all statements that may run at once waiting until the block ends, each for one call."""
     async with holding(database_url, LOCK_USERS):
         gets = []
         # One by one: what comes while one runs is asked with the next.
         for count in range(1, AT_ONCE + 1):
             gets.append(getting(clients, user.id))
-            await seen.until_waiting(count)
+            await observer.until_waiting(count)
         yield gets
 
 
-async def test_however_many_ask_two_connections_are_enough(served: Clients, database_url: str, seen: Observer) -> None:
+async def test_however_many_ask_two_connections_are_enough(
+    served: Clients, database_url: str, observer: Observer
+) -> None:
     users = [await served.create_user() for _ in range(5)]
     with sent_statements() as sent:
-        async with busy(served, users[0], database_url, seen) as first:
+        async with busy(served, users[0], database_url, observer) as first:
             gets = [getting(served, users[index % 5].id) for index in range(60)]
             unknown = getting(served, str(uuid4()))
             await all_have_come(served, "GetUser", AT_ONCE + 61)
-            assert len(await seen.backends(waiting=True)) == AT_ONCE
+            assert len(await observer.backends(waiting=True)) == AT_ONCE
         assert await asyncio.gather(*gets) == [users[index % 5] for index in range(60)]
         assert await asyncio.gather(*first) == [users[0]] * AT_ONCE
         with fails(StatusCode.NOT_FOUND, "USER_NOT_FOUND"):
@@ -153,12 +149,12 @@ async def test_however_many_ask_two_connections_are_enough(served: Clients, data
     assert len(users_asked(sent)) == AT_ONCE + 1
 
 
-async def test_one_statement_has_no_more_than_a_hundred_keys(port: int, database_url: str, seen: Observer) -> None:
+async def test_one_statement_has_no_more_than_a_hundred_keys(port: int, database_url: str, observer: Observer) -> None:
     # A connection takes no more than a hundred calls at once.
     async with callers(port) as clients:
         user = await clients[0].create_user()
         with sent_statements() as sent:
-            async with busy(clients[0], user, database_url, seen) as first:
+            async with busy(clients[0], user, database_url, observer) as first:
                 unknown = [getting(clients[number % 4], str(uuid4())) for number in range(250)]
                 await all_have_come(clients[0], "GetUser", AT_ONCE + 250)
             ended = await asyncio.gather(*unknown, return_exceptions=True)
@@ -181,12 +177,12 @@ def users_asked(sent: list[tuple[str, Any]]) -> list[int]:
 # Apart
 
 
-async def test_who_leaves_takes_nobody_along(served: Clients, database_url: str, seen: Observer) -> None:
+async def test_who_leaves_takes_nobody_along(served: Clients, database_url: str, observer: Observer) -> None:
     user = await served.create_user()
     await get(served, user.id)
-    connections = await seen.backends()
+    connections = await observer.backends()
     with capture_logs() as logs:
-        async with busy(served, user, database_url, seen) as first:
+        async with busy(served, user, database_url, observer) as first:
             leave, in_a_hurry, stay = [], [], []
             for _ in range(10):
                 leave.append(getting(served, user.id))
@@ -204,42 +200,42 @@ async def test_who_leaves_takes_nobody_along(served: Clients, database_url: str,
     assert [line for line in logs if line["log_level"] in {"error", "warning"}] == []
     assert failed_attempts(logs) == []
     # Nobody's going has cost a connection.
-    assert connections <= await seen.backends()
+    assert connections <= await observer.backends()
 
 
 async def test_a_statement_that_everybody_has_left_is_in_nobodys_way(
-    served: Clients, database_url: str, seen: Observer
+    served: Clients, database_url: str, observer: Observer
 ) -> None:
     user = await served.create_user()
-    async with busy(served, user, database_url, seen) as gets:
+    async with busy(served, user, database_url, observer) as gets:
         for caller in gets:
             caller.cancel()
         await asyncio.wait(gets)
         # They still wait, and no other is sent.
         later = getting(served, user.id)
         await all_have_come(served, "GetUser", 1)
-        assert len(await seen.backends(waiting=True)) == AT_ONCE
+        assert len(await observer.backends(waiting=True)) == AT_ONCE
     assert await later == user
 
 
 async def test_a_connection_that_dies_costs_those_another_try_whose_keys_it_had(
-    served: Clients, database_url: str, seen: Observer
+    served: Clients, database_url: str, observer: Observer
 ) -> None:
     user = await served.create_user()
     with capture_logs() as logs:
-        async with busy(served, user, database_url, seen) as gets:
+        async with busy(served, user, database_url, observer) as gets:
             later = [getting(served, user.id) for _ in range(10)]
             await all_have_come(served, "GetUser", AT_ONCE + 10)
-            killed = min(await seen.backends(waiting=True))
-            await seen.terminate({killed})
+            killed = min(await observer.backends(waiting=True))
+            await observer.terminate({killed})
             # In its place, the next one waits.
-            assert killed not in await seen.until_waiting(AT_ONCE)
+            assert killed not in await observer.until_waiting(AT_ONCE)
         assert await asyncio.gather(*gets, *later) == [user] * (AT_ONCE + 10)
     assert failed_attempts(logs) == [1]
 
 
 async def test_a_database_that_stays_away_is_told_to_each_and_is_forgotten_when_it_is_back(
-    served: Clients, database_url: str, seen: Observer
+    served: Clients, database_url: str, observer: Observer
 ) -> None:
     user = await served.create_user()
     with capture_logs() as logs:
@@ -247,7 +243,7 @@ async def test_a_database_that_stays_away_is_told_to_each_and_is_forgotten_when_
             gets = [getting(served, user.id) for _ in range(10)]
             async with asyncio.timeout(60):
                 while not all(caller.done() for caller in gets):
-                    await seen.terminate(await seen.backends(waiting=True))
+                    await observer.terminate(await observer.backends(waiting=True))
                     await asyncio.sleep(0.01)
             _, failures = await settled(*gets)
             assert {(failure.code, failure.reason) for failure in failures} == {
@@ -258,31 +254,31 @@ async def test_a_database_that_stays_away_is_told_to_each_and_is_forgotten_when_
     assert sorted(failed_attempts(logs)) == [1] * 10 + [2] * 10
 
 
-async def test_a_server_that_stops_waits_for_what_it_has_asked(database_url: str, seen: Observer) -> None:
+async def test_a_server_that_stops_waits_for_what_it_has_asked(database_url: str, observer: Observer) -> None:
     async with running_server(database_url) as server, connect(server.port) as clients:
         user = await clients.create_user()
         with capture_logs() as logs:
             async with holding(database_url, LOCK_USERS):
                 caller = getting(clients, user.id)
-                await seen.until_waiting(1)
+                await observer.until_waiting(1)
                 caller.cancel()
                 await asyncio.wait({caller})
                 stopping = asyncio.ensure_future(server.stop(grace=0))
                 done, _ = await asyncio.wait({stopping}, timeout=0.5)
                 assert not done
-                assert await seen.backends(waiting=True)
+                assert await observer.backends(waiting=True)
             async with asyncio.timeout(20):
                 await stopping
             # And has left the database.
-            await eventually(lambda: all_gone(seen))
+            await eventually(lambda: all_gone(observer))
     assert [line for line in logs if line["log_level"] in {"error", "warning"}] == []
 
 
-async def all_gone(seen: Observer) -> bool:
-    return not await seen.backends()
+async def all_gone(observer: Observer) -> bool:
+    return not await observer.backends()
 
 
-async def test_orders_are_read_for_their_verbs_together(served: Clients, database_url: str, seen: Observer) -> None:
+async def test_orders_are_read_for_their_verbs_together(served: Clients, database_url: str, observer: Observer) -> None:
     user = await served.create_user()
     orders = [await served.create_order(user.id) for _ in range(20)]
     with sent_statements() as sent:
@@ -290,10 +286,10 @@ async def test_orders_are_read_for_their_verbs_together(served: Clients, databas
             verbs = []
             for count in range(1, AT_ONCE + 1):
                 verbs.append(confirming(served, orders[count - 1].id))
-                await seen.until_waiting(count)
+                await observer.until_waiting(count)
             verbs += [confirming(served, order.id) for order in orders[AT_ONCE:]]
             await all_have_come(served, "ConfirmOrder", len(orders))
-            assert len(await seen.backends(waiting=True)) == AT_ONCE
+            assert len(await observer.backends(waiting=True)) == AT_ONCE
         answers = await asyncio.gather(*verbs)
     assert [(answer.order.id, answer.order.etag) for answer in answers] == [(order.id, "v2") for order in orders]
     reads = [values for statement, values in sent if statement == ENCODED_ORDERS_BY_IDS.text]

@@ -5,10 +5,9 @@ from asyncio import StreamReader, StreamWriter
 import asyncpg
 import commerce.users.v1.user_service_pb2 as users_pb
 
-from tests.support.clients import connect
 from tests.support.databases import observing
 from tests.support.proxies import Proxy, listening
-from tests.support.servers import running_server
+from tests.support.servers import serving_clients
 
 # "The database system is shutting down", which ends a connection.
 LAST_WORDS = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
@@ -40,25 +39,31 @@ async def make_new_sessions(connection: asyncpg.Connection, *, read_only: bool) 
 
 
 async def test_connections_to_a_replica_are_given_up(database_url: str) -> None:
-    async with observing(database_url) as seen, running_server(database_url) as server, connect(server.port) as clients:
-        await seen.connection.execute("SET default_transaction_read_only = off")
+    async with (
+        observing(database_url) as observer,
+        serving_clients(database_url) as clients,
+    ):
+        await observer.connection.execute("SET default_transaction_read_only = off")
         user = await clients.create_user()
         # As a balancer does that does not know the new leader yet.
-        await make_new_sessions(seen.connection, read_only=True)
-        await seen.terminate(await seen.backends())
+        await make_new_sessions(observer.connection, read_only=True)
+        await observer.terminate(await observer.backends())
         await clients.users.GetUser(users_pb.GetUserRequest(id=user.id))
-        await make_new_sessions(seen.connection, read_only=False)
+        await make_new_sessions(observer.connection, read_only=False)
         order = await clients.create_order(user.id)
-        assert await seen.count("orders", "order_number = $1", order.order_number) == 1
+        assert await observer.count("orders", "order_number = $1", order.order_number) == 1
 
 
 async def test_an_order_number_that_is_given_out_again_is_passed_over(database_url: str) -> None:
-    async with observing(database_url) as seen, running_server(database_url) as first, connect(first.port) as clients:
+    async with (
+        observing(database_url) as observer,
+        serving_clients(database_url) as clients,
+    ):
         user = await clients.create_user()
         order = await clients.create_order(user.id)
         # As after a crash that the sequence's last record did not survive.
-        await seen.connection.execute("SELECT setval('order_number_seq', 1, false)")
-        async with running_server(database_url) as second, connect(second.port) as others:
+        await observer.connection.execute("SELECT setval('order_number_seq', 1, false)")
+        async with serving_clients(database_url) as others:
             other = await others.create_order(user.id)
         assert other.order_number != order.order_number
 
@@ -66,8 +71,7 @@ async def test_an_order_number_that_is_given_out_again_is_passed_over(database_u
 async def test_connections_that_were_told_of_their_end_are_given_up(database_url: str) -> None:
     async with (
         listening(DyingProxy(database_url)) as proxy,
-        running_server(proxy.url) as server,
-        connect(server.port) as clients,
+        serving_clients(proxy.url) as clients,
     ):
         user = await clients.create_user()
         proxy.say_last_words()

@@ -1,8 +1,8 @@
 """PostgreSQL asks for another try, breaks connections, or breaks them while it commits."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from uuid import UUID, uuid4
 
@@ -17,13 +17,13 @@ from google.rpc.error_details_pb2 import RetryInfo
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from tests.support.clients import Clients, connect, item, new_order
-from tests.support.databases import Observer, driver_connection, observing
+from tests.support.clients import Clients, item, new_order
+from tests.support.databases import Observer, driver_connection
 from tests.support.failures import fails
 from tests.support.locks import COMMIT_WAITS, CREATE_ORDER, HOLD_COMMITS, holding
 from tests.support.proxies import COMMIT, proxy_to
 from tests.support.requests import user_with_credit
-from tests.support.servers import running_server
+from tests.support.servers import serving_clients
 from tests.support.waiting import eventually
 
 LOCK_USER = "SELECT FROM users WHERE id = $1 FOR UPDATE"
@@ -50,18 +50,6 @@ def logs() -> Iterator[list[EventDict]]:
         yield lines
 
 
-@pytest.fixture
-async def seen(database_url: str) -> AsyncIterator[Observer]:
-    async with observing(database_url) as observer:
-        yield observer
-
-
-@asynccontextmanager
-async def serving(database_url: str) -> AsyncIterator[Clients]:
-    async with running_server(database_url) as server, connect(server.port) as clients:
-        yield clients
-
-
 def holding_user(database_url: str, user_id: str) -> AbstractAsyncContextManager[object]:
     return holding(database_url, LOCK_USER, UUID(user_id))
 
@@ -79,25 +67,27 @@ def to_lose(user_id: str) -> Order:
     return new_order(user_id, items=[item("anvil", 1, 1)], external_ref=MARKER)
 
 
-async def assert_written_once(seen: Observer, request: pb.CreateOrderRequest, answer: pb.CreateOrderResponse) -> None:
-    assert await seen.count("orders") == 1
-    assert await seen.count("orders", "id = $1", UUID(answer.order.id)) == 1
+async def assert_written_once(
+    observer: Observer, request: pb.CreateOrderRequest, answer: pb.CreateOrderResponse
+) -> None:
+    assert await observer.count("orders") == 1
+    assert await observer.count("orders", "id = $1", UUID(answer.order.id)) == 1
     stored = "SELECT response FROM request_ids WHERE request_id = $1"
-    assert await seen.connection.fetchval(stored, UUID(request.request_id)) == answer.SerializeToString()
+    assert await observer.connection.fetchval(stored, UUID(request.request_id)) == answer.SerializeToString()
 
 
-async def assert_nothing_written(seen: Observer) -> None:
+async def assert_nothing_written(observer: Observer) -> None:
     for table in ("orders", "order_items", "request_ids"):
-        assert await seen.count(table) == 0
-    assert await seen.count("events", "aggregate_type = 'order'") == 0
+        assert await observer.count(table) == 0
+    assert await observer.count("events", "aggregate_type = 'order'") == 0
 
 
 async def test_a_call_that_postgresql_sacrifices_to_end_a_deadlock_is_run_anew(
-    database_url: str, seen: Observer, logs: list[EventDict]
+    database_url: str, observer: Observer, logs: list[EventDict]
 ) -> None:
-    name = await seen.connection.fetchval("SELECT current_database()")
-    await seen.connection.execute(f"ALTER DATABASE \"{name}\" SET deadlock_timeout = '50ms'")
-    async with serving(database_url) as clients:
+    name = await observer.connection.fetchval("SELECT current_database()")
+    await observer.connection.execute(f"ALTER DATABASE \"{name}\" SET deadlock_timeout = '50ms'")
+    async with serving_clients(database_url) as clients:
         user_id = await user_with_credit(clients)
         # Step by step: what is done at once waits for nobody while it has anything but the user.
         request = with_request_id(user_id, pay_with_credit=True)
@@ -105,7 +95,7 @@ async def test_a_call_that_postgresql_sacrifices_to_end_a_deadlock_is_run_anew(
             async with holding_user(database_url, user_id):
                 call = asyncio.ensure_future(clients.orders.CreateOrder(request))
                 # It has claimed its request id, and waits for the user.
-                await seen.until_waiting(1)
+                await observer.until_waiting(1)
                 # Whoever looks for a deadlock and finds one is its victim: never the other.
                 await other.execute("SET LOCAL deadlock_timeout = '1h'")
                 claim = asyncio.ensure_future(
@@ -117,7 +107,7 @@ async def test_a_call_that_postgresql_sacrifices_to_end_a_deadlock_is_run_anew(
                     )
                 )
                 await eventually(
-                    lambda: seen.connection.fetchval(
+                    lambda: observer.connection.fetchval(
                         "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1", other.get_server_pid()
                     )
                 )
@@ -126,83 +116,83 @@ async def test_a_call_that_postgresql_sacrifices_to_end_a_deadlock_is_run_anew(
             await other.execute("DELETE FROM request_ids")
         answer = await call
     assert failed_attempts(logs) == [1]
-    await assert_written_once(seen, request, answer)
+    await assert_written_once(observer, request, answer)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 async def test_a_serialization_failure_is_tried_again(
-    database_url: str, seen: Observer, logs: list[EventDict], count: int
+    database_url: str, observer: Observer, logs: list[EventDict], count: int
 ) -> None:
-    await seen.connection.execute(REFUSE_ORDERS.format(count=count))
-    async with serving(database_url) as clients:
+    await observer.connection.execute(REFUSE_ORDERS.format(count=count))
+    async with serving_clients(database_url) as clients:
         request = with_request_id((await clients.create_user()).id)
         answer = await clients.orders.CreateOrder(request)
     # The first failure is of the one statement, after which the call goes step by step.
     assert failed_attempts(logs) == list(range(1, count))
-    await assert_written_once(seen, request, answer)
+    await assert_written_once(observer, request, answer)
 
 
-async def test_serialization_failures_without_end_are_given_up(database_url: str, seen: Observer) -> None:
-    await seen.connection.execute(REFUSE_ORDERS.format(count=1000))
-    async with serving(database_url) as clients:
+async def test_serialization_failures_without_end_are_given_up(database_url: str, observer: Observer) -> None:
+    await observer.connection.execute(REFUSE_ORDERS.format(count=1000))
+    async with serving_clients(database_url) as clients:
         request = with_request_id((await clients.create_user()).id)
         with fails(grpc.StatusCode.ABORTED, "CONTENTION") as failure:
             await clients.orders.CreateOrder(request)
     assert failure.details[RetryInfo] == RetryInfo(retry_delay=Duration(nanos=200_000_000))
-    assert await seen.connection.fetchval("SELECT last_value FROM attempts") == 1 + 3
-    await assert_nothing_written(seen)
+    assert await observer.connection.fetchval("SELECT last_value FROM attempts") == 1 + 3
+    await assert_nothing_written(observer)
 
 
 async def test_a_write_survives_the_death_of_its_connection(
-    database_url: str, seen: Observer, logs: list[EventDict]
+    database_url: str, observer: Observer, logs: list[EventDict]
 ) -> None:
-    async with serving(database_url) as clients:
+    async with serving_clients(database_url) as clients:
         user = await clients.create_user()
         async with holding_user(database_url, user.id):
             call = asyncio.ensure_future(clients.create_order(user.id))
-            killed = await seen.until_waiting(1)
-            await seen.terminate(killed)
-            assert not await seen.until_waiting(1) & killed
+            killed = await observer.until_waiting(1)
+            await observer.terminate(killed)
+            assert not await observer.until_waiting(1) & killed
         order = await call
     assert failed_attempts(logs) == [1]
-    assert await seen.count("orders", "id = $1", UUID(order.id)) == await seen.count("orders") == 1
+    assert await observer.count("orders", "id = $1", UUID(order.id)) == await observer.count("orders") == 1
 
 
 async def test_a_read_survives_the_death_of_its_connection(
-    database_url: str, seen: Observer, logs: list[EventDict]
+    database_url: str, observer: Observer, logs: list[EventDict]
 ) -> None:
-    async with serving(database_url) as clients:
+    async with serving_clients(database_url) as clients:
         user = await clients.create_user()
         async with holding(database_url, "LOCK TABLE users"):
             call = asyncio.ensure_future(clients.users.GetUser(users_pb.GetUserRequest(id=user.id)))
-            killed = await seen.until_waiting(1)
-            await seen.terminate(killed)
-            assert not await seen.until_waiting(1) & killed
+            killed = await observer.until_waiting(1)
+            await observer.terminate(killed)
+            assert not await observer.until_waiting(1) & killed
         assert (await call).user == user
     assert failed_attempts(logs) == [1]
 
 
 async def test_a_call_whose_connections_keep_dying_is_told_that_the_database_is_away(
-    database_url: str, seen: Observer
+    database_url: str, observer: Observer
 ) -> None:
-    async with serving(database_url) as clients:
+    async with serving_clients(database_url) as clients:
         user = await clients.create_user()
         async with holding_user(database_url, user.id):
             call = asyncio.ensure_future(clients.create_order(user.id))
             for _ in range(3):
-                await seen.terminate(await seen.until_waiting(1))
+                await observer.terminate(await observer.until_waiting(1))
             with fails(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
                 await call
     assert failure.details[RetryInfo] == RetryInfo(retry_delay=Duration(seconds=1))
-    await assert_nothing_written(seen)
+    await assert_nothing_written(observer)
 
 
-async def test_nobody_notices_that_all_idle_connections_were_killed(database_url: str, seen: Observer) -> None:
-    async with serving(database_url) as clients:
+async def test_nobody_notices_that_all_idle_connections_were_killed(database_url: str, observer: Observer) -> None:
+    async with serving_clients(database_url) as clients:
         user = await clients.create_user()
         for concurrently in (False, True):
-            await open_ten_connections(clients, seen, database_url, user)
-            await seen.terminate(await seen.backends())
+            await open_ten_connections(clients, observer, database_url, user)
+            await observer.terminate(await observer.backends())
             gets = [partial(clients.users.GetUser, request) for request in both_keys(user)] * 5
             creates = [partial(clients.create_order, user.id)] * 10
             calls = [call for pair in zip(gets, creates, strict=True) for call in pair]
@@ -211,7 +201,7 @@ async def test_nobody_notices_that_all_idle_connections_were_killed(database_url
             else:
                 for call in calls:
                     await call()
-    assert await seen.count("orders") == 20
+    assert await observer.count("orders") == 20
 
 
 def both_keys(user: User) -> list[users_pb.GetUserRequest]:
@@ -219,24 +209,24 @@ def both_keys(user: User) -> list[users_pb.GetUserRequest]:
     return [users_pb.GetUserRequest(id=user.id), users_pb.GetUserRequest(username=user.username)]
 
 
-async def open_ten_connections(clients: Clients, seen: Observer, database_url: str, user: User) -> None:
+async def open_ten_connections(clients: Clients, observer: Observer, database_url: str, user: User) -> None:
     async with holding(database_url, "LOCK TABLE users"):
         get = partial(clients.users.GetUser, users_pb.GetUserRequest(username=user.username))
         calls = [asyncio.ensure_future(get()) for _ in range(10)]
-        await seen.until_waiting(10)
+        await observer.until_waiting(10)
     await asyncio.gather(*calls)
 
 
 async def test_a_connection_that_ends_while_it_is_idle_is_not_used_though_it_is_still_open(
-    database_url: str, seen: Observer
+    database_url: str, observer: Observer
 ) -> None:
-    async with proxy_to(database_url) as proxy, serving(proxy.url) as clients:
+    async with proxy_to(database_url) as proxy, serving_clients(proxy.url) as clients:
         user = await clients.create_user()
         proxy.keeps_open = True
         for request in both_keys(user):
-            await seen.terminate(await seen.backends())
+            await observer.terminate(await observer.backends())
             assert (await clients.users.GetUser(request)).user == user
-        await seen.terminate(await seen.backends())
+        await observer.terminate(await observer.backends())
         await clients.users.DeactivateUser(users_pb.DeactivateUserRequest(id=user.id))
         await proxy.refuse()
 
@@ -251,15 +241,15 @@ async def test_a_connection_that_ends_while_it_is_idle_is_not_used_though_it_is_
     ids=["add column", "change type", "drop not null"],
 )
 async def test_nobody_notices_a_change_of_the_schema_that_this_build_can_live_with(
-    database_url: str, seen: Observer, change: str
+    database_url: str, observer: Observer, change: str
 ) -> None:
-    async with serving(database_url) as clients:
+    async with serving_clients(database_url) as clients:
         user = await clients.create_user()
         await clients.create_order(user.id)
         # Each with its prepared statements.
-        await open_ten_connections(clients, seen, database_url, user)
+        await open_ten_connections(clients, observer, database_url, user)
         await asyncio.gather(*(clients.create_order(user.id) for _ in range(20)))
-        await seen.connection.execute(change)
+        await observer.connection.execute(change)
         gets = [clients.users.GetUser(request) for request in both_keys(user) * 10]
         assert [answer.user for answer in await asyncio.gather(*gets)] == [user] * 20
         orders = await asyncio.gather(*(clients.create_order(user.id) for _ in range(20)))
@@ -267,33 +257,33 @@ async def test_nobody_notices_a_change_of_the_schema_that_this_build_can_live_wi
         assert {answer.order.etag for answer in await asyncio.gather(*confirms)} == {"v2"}
 
 
-async def test_a_backend_killed_in_commit_leaves_the_outcome_unknown(database_url: str, seen: Observer) -> None:
-    await seen.connection.execute(COMMIT_WAITS)
-    async with serving(database_url) as clients:
+async def test_a_backend_killed_in_commit_leaves_the_outcome_unknown(database_url: str, observer: Observer) -> None:
+    await observer.connection.execute(COMMIT_WAITS)
+    async with serving_clients(database_url) as clients:
         request = pb.CreateOrderRequest(order=to_lose(await user_with_credit(clients)), pay_with_credit=True)
         async with holding(database_url, HOLD_COMMITS):
             call = asyncio.ensure_future(clients.orders.CreateOrder(request))
-            await seen.terminate(await seen.until_waiting(1))
+            await observer.terminate(await observer.until_waiting(1))
             with fails(grpc.StatusCode.UNKNOWN, "OUTCOME_UNKNOWN"):
                 await call
-    await assert_nothing_written(seen)
+    await assert_nothing_written(observer)
 
 
 async def test_a_backend_killed_in_the_commit_of_one_statement_is_known_to_have_done_nothing(
-    database_url: str, seen: Observer, logs: list[EventDict]
+    database_url: str, observer: Observer, logs: list[EventDict]
 ) -> None:
-    await seen.connection.execute(COMMIT_WAITS)
-    async with serving(database_url) as clients:
+    await observer.connection.execute(COMMIT_WAITS)
+    async with serving_clients(database_url) as clients:
         user = await clients.create_user()
         async with holding(database_url, HOLD_COMMITS):
             call = asyncio.ensure_future(clients.create_order(user.id))
             # The statement is answered with the end of its backend, which it has not survived: it is sent again.
-            await seen.terminate(await seen.until_waiting(1))
-            await seen.until_waiting(1)
-            assert await seen.count("orders") == 0
+            await observer.terminate(await observer.until_waiting(1))
+            await observer.until_waiting(1)
+            assert await observer.count("orders") == 0
         order = await call
     assert failed_attempts(logs) == [1]
-    assert await seen.count("orders", "id = $1", UUID(order.id)) == await seen.count("orders") == 1
+    assert await observer.count("orders", "id = $1", UUID(order.id)) == await observer.count("orders") == 1
 
 
 both_ways = pytest.mark.parametrize("with_credit", [False, True], ids=["at once", "step by step"])
@@ -301,17 +291,17 @@ both_ways = pytest.mark.parametrize("with_credit", [False, True], ids=["at once"
 
 @both_ways
 async def test_a_backend_killed_in_commit_costs_a_call_with_a_request_id_nothing(
-    database_url: str, seen: Observer, logs: list[EventDict], *, with_credit: bool
+    database_url: str, observer: Observer, logs: list[EventDict], *, with_credit: bool
 ) -> None:
-    await seen.connection.execute(COMMIT_WAITS)
-    async with serving(database_url) as clients:
+    await observer.connection.execute(COMMIT_WAITS)
+    async with serving_clients(database_url) as clients:
         request = with_request_id(await user_with_credit(clients), pay_with_credit=with_credit)
         async with holding(database_url, HOLD_COMMITS):
             call = asyncio.ensure_future(clients.orders.CreateOrder(request))
-            await seen.terminate(await seen.until_waiting(1))
+            await observer.terminate(await observer.until_waiting(1))
         answer = await call
     assert failed_attempts(logs) == [1]
-    await assert_written_once(seen, request, answer)
+    await assert_written_once(observer, request, answer)
 
 
 def lost(*, with_credit: bool) -> bytes:
@@ -325,48 +315,48 @@ every_loss = pytest.mark.parametrize("resets", [False, True], ids=["closed", "re
 @every_loss
 @both_ways
 async def test_a_lost_answer_to_commit_leaves_the_outcome_unknown(
-    database_url: str, seen: Observer, *, with_credit: bool, resets: bool
+    database_url: str, observer: Observer, *, with_credit: bool, resets: bool
 ) -> None:
-    async with proxy_to(database_url) as proxy, serving(proxy.url) as clients:
+    async with proxy_to(database_url) as proxy, serving_clients(proxy.url) as clients:
         order = to_lose(await user_with_credit(clients))
         proxy.lose_answer_to, proxy.resets = lost(with_credit=with_credit), resets
         with fails(grpc.StatusCode.UNKNOWN, "OUTCOME_UNKNOWN"):
             await clients.orders.CreateOrder(pb.CreateOrderRequest(order=order, pay_with_credit=with_credit))
         assert not proxy.lose_answer_to
     # It had happened, so running it anew would have made two.
-    assert await seen.count("orders") == 1
+    assert await observer.count("orders") == 1
 
 
 @every_loss
 @both_ways
 async def test_a_lost_answer_to_commit_is_found_again_by_its_request_id(
-    database_url: str, seen: Observer, logs: list[EventDict], *, with_credit: bool, resets: bool
+    database_url: str, observer: Observer, logs: list[EventDict], *, with_credit: bool, resets: bool
 ) -> None:
-    async with proxy_to(database_url) as proxy, serving(proxy.url) as clients:
+    async with proxy_to(database_url) as proxy, serving_clients(proxy.url) as clients:
         request = with_request_id(await user_with_credit(clients), pay_with_credit=with_credit)
         proxy.lose_answer_to, proxy.resets = lost(with_credit=with_credit), resets
         answer = await clients.orders.CreateOrder(request)
         assert await clients.orders.CreateOrder(request) == answer
     assert failed_attempts(logs) == [1]
-    await assert_written_once(seen, request, answer)
+    await assert_written_once(observer, request, answer)
 
 
 @both_ways
 async def test_an_outcome_stays_unknown_when_the_database_does_not_come_back(
-    database_url: str, seen: Observer, *, with_credit: bool
+    database_url: str, observer: Observer, *, with_credit: bool
 ) -> None:
-    async with proxy_to(database_url) as proxy, serving(proxy.url) as clients:
+    async with proxy_to(database_url) as proxy, serving_clients(proxy.url) as clients:
         request = with_request_id(await user_with_credit(clients), pay_with_credit=with_credit)
         proxy.lose_answer_to, proxy.close_after_loss = lost(with_credit=with_credit), True
         with fails(grpc.StatusCode.UNKNOWN, "OUTCOME_UNKNOWN"):
             await clients.orders.CreateOrder(request)
         await proxy.listen()
         answer = await clients.orders.CreateOrder(request)
-    await assert_written_once(seen, request, answer)
+    await assert_written_once(observer, request, answer)
 
 
 async def test_a_database_out_of_reach_is_unavailable_to_reads_and_writes(database_url: str) -> None:
-    async with proxy_to(database_url) as proxy, serving(proxy.url) as clients:
+    async with proxy_to(database_url) as proxy, serving_clients(proxy.url) as clients:
         user = await clients.create_user()
         await proxy.refuse()
         with fails(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
@@ -378,13 +368,13 @@ async def test_a_database_out_of_reach_is_unavailable_to_reads_and_writes(databa
 
 
 async def test_a_database_that_takes_no_connections_is_unavailable(
-    postgres_url: str, database_url: str, seen: Observer
+    postgres_url: str, database_url: str, observer: Observer
 ) -> None:
-    async with serving(database_url) as clients, driver_connection(postgres_url) as admin:
+    async with serving_clients(database_url) as clients, driver_connection(postgres_url) as admin:
         user = await clients.create_user()
-        name = await seen.connection.fetchval("SELECT current_database()")
+        name = await observer.connection.fetchval("SELECT current_database()")
         await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-        await seen.terminate(await seen.backends())
+        await observer.terminate(await observer.backends())
         with fails(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
             await clients.users.GetUser(users_pb.GetUserRequest(id=user.id))
         await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')

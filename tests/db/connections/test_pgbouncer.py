@@ -13,14 +13,14 @@ from commerce.users.v1.user_pb2 import User
 from google.type.money_pb2 import Money
 
 from service.server import StartError
-from tests.support.clients import Clients, connect, new_order, new_user
+from tests.support.clients import Clients, new_order, new_user
 from tests.support.databases import observing
 from tests.support.failures import fails
 from tests.support.locks import holding
 from tests.support.passwords import PASSWORD
 from tests.support.pgbouncers import POOL_SIZE, PROGRAM, pgbouncer_to
-from tests.support.processes import run
-from tests.support.servers import running_server
+from tests.support.processes import run_command
+from tests.support.servers import running_server, serving_clients
 from tests.support.watching import watch_orders
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
@@ -76,9 +76,8 @@ async def use_everything(clients: Clients) -> None:
 async def test_everything_works_for_more_callers_than_there_are_connections(database_url: str, pooled_url: str) -> None:
     settings = {"pgbouncer_mode": "transaction", "db_pool_size": CALLERS}
     async with (
-        running_server(pooled_url, **settings) as server,
-        connect(server.port) as clients,
-        observing(database_url) as seen,
+        serving_clients(pooled_url, **settings) as clients,
+        observing(database_url) as observer,
         watch_orders(clients, now=True) as watch,
     ):
         await watch.checkpoint()
@@ -92,15 +91,15 @@ async def test_everything_works_for_more_callers_than_there_are_connections(data
         assert sum([len(answer.users) async for answer in exported]) == 500 + CALLERS
         # Both orders of each, placed and confirmed once.
         assert len({event.id for event in await watch.events(4 * CALLERS)}) == 4 * CALLERS
-        assert await seen.count("orders") == 2 * CALLERS
+        assert await observer.count("orders") == 2 * CALLERS
         others = "backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid()"
-        backends = await seen.count("pg_stat_activity", others)
+        backends = await observer.count("pg_stat_activity", others)
         assert 0 < backends <= POOL_SIZE
 
 
 async def test_the_limit_of_statements_holds(database_url: str, pooled_url: str) -> None:
     settings = {"pgbouncer_mode": "transaction", "db_statement_timeout": 1, "default_deadline": 20}
-    async with running_server(pooled_url, **settings) as server, connect(server.port) as clients:
+    async with serving_clients(pooled_url, **settings) as clients:
         user = await clients.create_user()
         async with holding(database_url, "LOCK TABLE users, user_profiles, orders"):
             for call in (
@@ -126,12 +125,12 @@ async def test_without_the_setting_a_server_does_not_start(database_url: str, po
 
 @pytest.mark.parametrize("command", [["migrate"], ["relay", "--nats-url", "nats://127.0.0.1:1"]])
 async def test_what_needs_a_session_says_so(pooled_url: str, command: list[str]) -> None:
-    ended = await run(*command, database_url=pooled_url, pgbouncer_mode="transaction")
+    ended = await run_command(*command, database_url=pooled_url, pgbouncer_mode="transaction")
     assert ended.status == 1
-    assert "DATABASE_URL of PostgreSQL itself" in ended.errors
+    assert "DATABASE_URL of PostgreSQL itself" in ended.stderr
 
 
 @pytest.mark.parametrize("command", ["gc", "verify-ledger"])
 async def test_what_needs_no_session_runs(pooled_url: str, command: str) -> None:
-    ended = await run(command, database_url=pooled_url, pgbouncer_mode="transaction")
-    assert ended.status == 0, ended.errors
+    ended = await run_command(command, database_url=pooled_url, pgbouncer_mode="transaction")
+    assert ended.status == 0, ended.stderr

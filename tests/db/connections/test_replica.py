@@ -18,12 +18,12 @@ from service.config import DatabaseSettings, SettingsError, load
 from service.db.connections.engine import create_engine
 from service.db.operations import migrate
 from service.devtools.embedded_postgres import embedded_postgres
-from tests.support.clients import Clients, connect
+from tests.support.clients import Clients
 from tests.support.databases import cloned, driver_connection
 from tests.support.failures import fails, settled
 from tests.support.passwords import PASSWORD
 from tests.support.replicas import Replica, copy_of, running_replica
-from tests.support.servers import running_server
+from tests.support.servers import running_server, serving_clients
 from tests.support.waiting import eventually
 
 PRIMARY = (("x-read-preference", "primary"),)
@@ -98,7 +98,7 @@ def told(logs: list[EventDict], event: str) -> list[EventDict]:
 @asynccontextmanager
 async def serving(url: str, replica_url: str, **settings: object) -> AsyncIterator[Clients]:
     settings = {"READ_DATABASE_URL": replica_url, "max_replica_lag": ANY_LAG, **settings}
-    async with running_server(url, **settings) as server, connect(server.port) as clients:
+    async with serving_clients(url, **settings) as clients:
         yield clients
 
 

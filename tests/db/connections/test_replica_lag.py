@@ -4,8 +4,9 @@ import math
 from types import SimpleNamespace
 
 import pytest
+from pydantic import SecretStr
 
-from service.config import DatabaseSettings, ReplicaSettings, SettingsError, load
+from service.config import ReplicaSettings, SettingsError, load
 from service.db.connections.replica import LogSamples, identity_problem, replica_database
 
 IDENTITY = {"cluster": 1, "database": 5, "timeline": "00000001"}
@@ -68,10 +69,11 @@ def test_a_server_that_is_no_replica_is_noticed() -> None:
     assert "does not lead to a replica" in str(identity_problem(PRIMARY, replica))
 
 
-def test_the_replica_has_the_limits_of_the_primary_and_a_url_of_its_own() -> None:
-    primary = load(DatabaseSettings, DATABASE_URL="postgresql://primary/db", db_pool_size=3)
-    database = replica_database(primary, load(ReplicaSettings, READ_DATABASE_URL="postgresql://replica/db"))
+def test_the_replica_has_the_limits_of_the_primary_and_a_url_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("READ_DATABASE_URL", raising=False)
+    primary = load(ReplicaSettings, DATABASE_URL="postgresql://primary/db", db_pool_size=3)
+    database = replica_database(primary.model_copy(update={"read_database_url": SecretStr("postgresql://replica/db")}))
     assert database.database_url.get_secret_value() == "postgresql://replica/db"
     assert database.db_pool_size == 3
     with pytest.raises(SettingsError, match="READ_DATABASE_URL is not set"):
-        replica_database(primary, load(ReplicaSettings))
+        replica_database(primary)

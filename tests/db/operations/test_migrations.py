@@ -15,7 +15,7 @@ from service.db.operations import migrate
 from service.db.tables import ORDER_NUMBER_BLOCK
 from tests.support.databases import driver_connection, observing
 from tests.support.locks import holding
-from tests.support.processes import run
+from tests.support.processes import run_command
 from tests.support.waiting import eventually
 
 # Everything that a migration can make, as text.
@@ -105,16 +105,16 @@ async def test_the_migrations_as_sql_make_the_same_schema(empty_database_url: st
 
 
 async def test_of_four_processes_that_migrate_at_once_one_does_it(empty_database_url: str, database_url: str) -> None:
-    ended = await asyncio.gather(*(run("migrate", database_url=empty_database_url) for _ in range(4)))
+    ended = await asyncio.gather(*(run_command("migrate", database_url=empty_database_url) for _ in range(4)))
     assert [process.status for process in ended] == [0, 0, 0, 0], ended
-    assert sorted(process.output for process in ended) == ["migrated\n", *["there was nothing to migrate\n"] * 3]
+    assert sorted(process.stdout for process in ended) == ["migrated\n", *["there was nothing to migrate\n"] * 3]
     assert await schema_of(empty_database_url) == await schema_of(database_url)
 
 
 async def test_whoever_finds_another_migrating_waits_for_it(empty_database_url: str) -> None:
     lock = int.from_bytes(b"commerce", "big")
     async with holding(empty_database_url, f"SELECT pg_advisory_xact_lock({lock})"):
-        waiting = asyncio.create_task(run("migrate", database_url=empty_database_url))
+        waiting = asyncio.create_task(run_command("migrate", database_url=empty_database_url))
         async with observing(empty_database_url) as observer:
             asks = (
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -123,15 +123,15 @@ async def test_whoever_finds_another_migrating_waits_for_it(empty_database_url: 
             await eventually(lambda: observer.connection.fetchval(asks))
             assert await observer.connection.fetchval("SELECT to_regclass('users')") is None
             assert not waiting.done()
-    assert (await waiting).output == "migrated\n"
+    assert (await waiting).stdout == "migrated\n"
 
 
 async def test_a_check_of_an_empty_database_says_what_to_run(empty_database_url: str) -> None:
     before = await schema_of(empty_database_url)
-    ended = await run("migrate", "--check", database_url=empty_database_url)
-    assert (ended.status, ended.output) == (1, "")
-    assert "run `commerce migrate`" in ended.errors
-    assert ended.errors.count("\n") == 1
+    ended = await run_command("migrate", "--check", database_url=empty_database_url)
+    assert (ended.status, ended.stdout) == (1, "")
+    assert "run `commerce migrate`" in ended.stderr
+    assert ended.stderr.count("\n") == 1
     assert await schema_of(empty_database_url) == before
 
 
@@ -139,10 +139,10 @@ async def test_a_schema_of_a_later_build_is_good_enough_and_left_alone(database_
     async with driver_connection(database_url) as connection:
         await connection.execute("UPDATE alembic_version SET version_num = 'a_later_one'")
     check, again = await asyncio.gather(
-        run("migrate", "--check", database_url=database_url), run("migrate", database_url=database_url)
+        run_command("migrate", "--check", database_url=database_url), run_command("migrate", database_url=database_url)
     )
-    assert (check.status, check.output) == (0, "the schema is what this build needs\n")
-    assert (again.status, again.output) == (0, "there was nothing to migrate\n")
+    assert (check.status, check.stdout) == (0, "the schema is what this build needs\n")
+    assert (again.status, again.stdout) == (0, "there was nothing to migrate\n")
 
 
 async def test_a_migration_that_a_reader_blocks_gives_way_and_tries_again(database_url: str) -> None:

@@ -21,11 +21,10 @@ from service.domain.orders import OPEN_STATUSES, OrderStatus
 from service.domain.search import SearchQuery
 from service.domain.users import UserState
 from service.server import MESSAGE_ENCODERS
-from tests.support.clients import connect
 from tests.support.databases import driver_connection
 from tests.support.methods import METHODS, call
 from tests.support.requests import GOOD_REQUESTS
-from tests.support.servers import running_server
+from tests.support.servers import serving_clients
 from tests.support.volume import BUSY_ORDER, DATA, WHOLESALER, Explained, listening_to_new_connections, volume_database
 
 READ_PORTS = {"UserQueries", "OrderQueries", "NoteQueries", "CreditQueries", "MaintenanceQueries", "EventFeed"}
@@ -343,7 +342,7 @@ async def test_snippets_are_made_for_the_notes_of_the_page_only(volume: Volume) 
 
 async def test_no_call_reads_a_table_as_a_whole(volume_url: str, rows_of_tables: Mapping[str, int]) -> None:
     with listening_to_new_connections() as take_explained:
-        async with running_server(volume_url) as server, connect(server.port) as clients:
+        async with serving_clients(volume_url) as clients:
             for method in METHODS:
                 request = await GOOD_REQUESTS[method](clients)
                 take_explained()

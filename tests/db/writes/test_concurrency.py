@@ -200,10 +200,10 @@ async def test_a_deactivation_waits_for_an_order_that_has_seen_the_user_active(
 async def deactivated_while_placing(
     clients: Clients, database_url: str, user_id: str, *, at_once: bool
 ) -> tuple[list[Any], list[Failure]]:
-    """Place an order, and deactivate its user once that has seen it; return the answers and failures of both."""
+    """Place an order, and deactivate its user once that has observer it; return the answers and failures of both."""
     order = new_order(user_id, items=[item("anvil", 1, 1)])
     request = pb.CreateOrderRequest(order=order, request_id=str(uuid4()), pay_with_credit=not at_once)
-    # What each way of placing it waits for after it has seen the user.
+    # What each way of placing it waits for after it has observer the user.
     held: Any = (
         holding_request_id(database_url, request.request_id)
         if at_once
@@ -317,42 +317,46 @@ async def test_one_request_id_with_two_bodies_at_once_does_one_and_refuses_the_o
 
 
 async def test_calls_that_nobody_waits_for_any_more_cost_no_connection(database_url: str) -> None:
-    async with running_server(database_url) as server, connect(server.port) as clients, observing(database_url) as seen:
+    async with (
+        running_server(database_url) as server,
+        connect(server.port) as clients,
+        observing(database_url) as observer,
+    ):
         user = await clients.create_user()
         order = await clients.create_order(user.id)
         size = server.settings.db_pool_size
-        connections = await _open_whole_pool(clients, seen, database_url, order, size)
+        connections = await _open_whole_pool(clients, observer, database_url, order, size)
         request = pb.CreateOrderRequest(order=new_order(user.id))
         async with holding(database_url, LOCK_USER, UUID(user.id)):
             with capture_logs() as logs:
                 cancelled = [clients.orders.CreateOrder(request) for _ in range(25)]
                 too_late = [clients.orders.CreateOrder(request, timeout=0.3) for _ in range(25)]
-                await seen.until_waiting(size)
+                await observer.until_waiting(size)
                 for call in cancelled:
                     call.cancel()
                 _, failures = await settled(*too_late)
                 assert {failure.code for failure in failures} == {grpc.StatusCode.DEADLINE_EXCEEDED}
                 await eventually(lambda: [line["event"] for line in logs].count("call") >= size)
-        await seen.until_idle()
+        await observer.until_idle()
         # A caller that has gone is no defect of ours.
         assert [line for line in logs if line["log_level"] == "error"] == []
-        assert await seen.backends() == connections
+        assert await observer.backends() == connections
         # What a cancelled call had begun was done as a whole or not at all.
-        orders = await seen.count("orders")
-        assert await seen.count("events", "type = 'CREATED' AND aggregate_type = 'order'") == orders
-        assert await seen.count("order_items") == 3 * orders
+        orders = await observer.count("orders")
+        assert await observer.count("events", "type = 'CREATED' AND aggregate_type = 'order'") == orders
+        assert await observer.count("order_items") == 3 * orders
         answer = await clients.orders.CreateOrder(request)
         assert answer.order.status == ORDER_STATUS_PENDING
-        assert await seen.backends() == connections
+        assert await observer.backends() == connections
 
 
-async def _open_whole_pool(clients: Clients, seen: Observer, url: str, order: Order, size: int) -> set[int]:
+async def _open_whole_pool(clients: Clients, observer: Observer, url: str, order: Order, size: int) -> set[int]:
     async with holding(url, LOCK_ORDER, UUID(order.id)):
         request = pb.UpdateOrderRequest(order=Order(id=order.id, external_ref="same"))
         calls = [asyncio.ensure_future(clients.orders.UpdateOrder(request)) for _ in range(size)]
-        await seen.until_waiting(size)
+        await observer.until_waiting(size)
     await asyncio.gather(*calls)
-    return await seen.backends()
+    return await observer.backends()
 
 
 async def test_64_writers_get_orders_of_their_own(clients: Clients, shared_database_url: str) -> None:

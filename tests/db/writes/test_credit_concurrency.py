@@ -13,10 +13,10 @@ from google.type.money_pb2 import Money
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations.ledger import ledger_differences
-from tests.support.clients import Clients, connect, item, new_order
+from tests.support.clients import Clients, item, new_order
 from tests.support.databases import driver_connection
 from tests.support.failures import failure_of
-from tests.support.servers import running_server
+from tests.support.servers import serving_clients
 
 CLIENTS = 64
 CALLS = 12
@@ -59,7 +59,7 @@ async def one_client(clients: Clients, users: list[str], orders: list[str], chan
 
 async def test_64_clients_conserve_the_sum_to_the_cent(database_url: str) -> None:
     seed = random.randrange(10**9)
-    async with running_server(database_url) as server, connect(server.port) as clients:
+    async with serving_clients(database_url) as clients:
         users = [(await clients.create_user()).id for _ in range(USERS)]
         for user in users:
             await clients.users.GrantCredit(pb.GrantCreditRequest(user_id=user, amount=cents(100_000)))

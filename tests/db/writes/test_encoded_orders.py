@@ -34,16 +34,10 @@ from tests.support.encoded_orders import encoded_orders, stored_orders
 from tests.support.locks import holding
 from tests.support.properties import thorough, times
 from tests.support.requests import order_in, user_with_credit
-from tests.support.servers import OwnServer, own_server
+from tests.support.servers import OwnServer
 from tests.support.waiting import eventually
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-async def own(postgres_url: str, template_url: str) -> AsyncIterator[OwnServer]:
-    async with own_server(postgres_url, template_url) as own:
-        yield own
 
 
 @pytest.fixture

@@ -22,17 +22,11 @@ from tests.support.encoded_users import encoded_users, stored_users
 from tests.support.locks import holding
 from tests.support.passwords import PASSWORD
 from tests.support.requests import user_in
-from tests.support.servers import OwnServer, own_server
+from tests.support.servers import OwnServer
 from tests.support.waiting import eventually
 
 LOCK_USER = "SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE"
 PROFILE = UserProfile(bio="Likes engines.", avatar_url="https://example.com/ada.png")
-
-
-@pytest.fixture(scope="module")
-async def own(postgres_url: str, template_url: str) -> AsyncIterator[OwnServer]:
-    async with own_server(postgres_url, template_url) as own:
-        yield own
 
 
 @pytest.fixture

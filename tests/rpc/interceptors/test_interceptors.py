@@ -31,7 +31,7 @@ from tests.support.databases import Observer
 from tests.support.echo import ARITIES, SERVICE, Echo, call, nothing
 from tests.support.failures import fails
 from tests.support.locks import holding
-from tests.support.logs import Log, logged
+from tests.support.logs import Log
 from tests.support.passwords import PASSWORD
 from tests.support.servers import OwnServer, own_server
 
@@ -62,12 +62,6 @@ def _echo() -> Echo:
 def echo(_echo: Echo) -> Iterator[Echo]:
     yield _echo
     _echo.act = nothing
-
-
-@pytest.fixture
-def log() -> Iterator[Log]:
-    with logged() as log:
-        yield log
 
 
 # The four arities

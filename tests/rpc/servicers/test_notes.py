@@ -12,12 +12,12 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc.error_details_pb2 import PreconditionFailure
 
 from service.application.ports.queries import MAX_RANKED
-from tests.support.clients import Clients, connect
+from tests.support.clients import Clients
 from tests.support.databases import driver_connection
 from tests.support.failures import fails, failure_of
 from tests.support.locks import until_someone_waits
 from tests.support.sent_statements import sent_statements
-from tests.support.servers import running_server
+from tests.support.servers import serving_clients
 
 DRAFT, PUBLISHED = OrderNoteState.ORDER_NOTE_STATE_DRAFT, OrderNoteState.ORDER_NOTE_STATE_PUBLISHED
 
@@ -441,7 +441,7 @@ async def test_of_very_many_matches_only_so_many_are_ranked(database_url: str) -
             FROM generate_series(1, {MAX_RANKED + 100});
             UPDATE order_notes SET body = 'fragile glass' WHERE id IN (SELECT id FROM order_notes LIMIT 60);
         """)
-    async with running_server(database_url) as server, connect(server.port) as clients:
+    async with serving_clients(database_url) as clients:
         common, rare = [
             await clients.orders.SearchOrderNotes(
                 pb.SearchOrderNotesRequest(query=query, include_drafts=True, include_total_size=True)

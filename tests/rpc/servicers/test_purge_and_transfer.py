@@ -11,10 +11,10 @@ from google.type.money_pb2 import Money
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations.ledger import ledger_differences
-from tests.support.clients import Clients, connect, item, new_order
+from tests.support.clients import Clients, item, new_order
 from tests.support.databases import driver_connection
 from tests.support.failures import fails
-from tests.support.servers import running_server
+from tests.support.servers import serving_clients
 
 
 async def grant(clients: Clients, user_id: str, units: int) -> None:
@@ -114,7 +114,7 @@ async def test_a_user_with_closed_orders_is_purged_and_its_names_are_free(client
 
 
 async def test_a_purge_leaves_no_trace_but_its_event_and_the_ledgers_of_others_whole(database_url: str) -> None:
-    async with running_server(database_url) as server, connect(server.port) as clients:
+    async with serving_clients(database_url) as clients:
         user, friend, heir = [await clients.create_user() for _ in range(3)]
         await grant(clients, user.id, 100)
         await grant(clients, friend.id, 100)
@@ -146,7 +146,7 @@ async def test_a_purge_leaves_no_trace_but_its_event_and_the_ledgers_of_others_w
 
 
 async def test_statistics_count_and_add_up_by_day_status_and_currency(database_url: str) -> None:
-    async with running_server(database_url) as server, connect(server.port) as clients:
+    async with serving_clients(database_url) as clients:
         ada, grace = await clients.create_user(), await clients.create_user()
         confirmed = await place(clients, ada.id, 10)
         await place(clients, ada.id, 20)
@@ -177,7 +177,7 @@ async def test_statistics_count_and_add_up_by_day_status_and_currency(database_u
 
 @pytest.mark.parametrize("days_ago", [1, 400])
 async def test_statistics_name_the_day_in_utc(database_url: str, days_ago: int) -> None:
-    async with running_server(database_url) as server, connect(server.port) as clients:
+    async with serving_clients(database_url) as clients:
         await place(clients, (await clients.create_user()).id, 10)
         async with driver_connection(database_url) as connection:
             late = "date_trunc('day', now(), 'UTC') - make_interval(secs => 1) - make_interval(days => $1)"

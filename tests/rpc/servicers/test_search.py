@@ -15,11 +15,11 @@ from service.db.connections.engine import create_engine
 from service.db.operations import migrate
 from service.domain.errors import InvalidField
 from service.domain.search import SearchQuery
-from tests.support.clients import Clients, connect
+from tests.support.clients import Clients
 from tests.support.databases import driver_connection
 from tests.support.failures import fails
 from tests.support.sent_statements import sent_statements
-from tests.support.servers import running_server
+from tests.support.servers import serving_clients
 
 
 def word() -> str:
@@ -175,7 +175,7 @@ async def test_users_of_before_and_of_the_release_before_are_found(empty_databas
             assert not await connection.fetchval("SELECT count(*) FROM users WHERE search IS NULL")
     finally:
         await engine.dispose()
-    async with running_server(empty_database_url) as server, connect(server.port) as clients:
+    async with serving_clients(empty_database_url) as clients:
         for name in ("before", "after"):
             assert (await search(clients, f"{name} engines", include_total_size=True)).total_size == 250
             assert (await search(clients, f"ada {name}", include_total_size=True)).total_size == 2500
@@ -193,7 +193,7 @@ async def test_of_very_many_matches_only_so_many_are_ranked(database_url: str) -
             FROM generate_series(1, {MAX_RANKED + 100}) n,
                 LATERAL (SELECT CASE n WHEN {MAX_RANKED + 100} THEN 'ada' ELSE 'user.' || n END AS username) named;
         """)
-    async with running_server(database_url) as server, connect(server.port) as clients:
+    async with serving_clients(database_url) as clients:
         rare = await search(clients, "user 1234", include_total_size=True)
         common = await search(clients, "ADA", include_total_size=True)
         beginning = await search(clients, "u", include_total_size=True)

@@ -15,12 +15,12 @@ from structlog.testing import capture_logs
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations import migrate
-from tests.support.clients import Clients, connect
+from tests.support.clients import Clients
 from tests.support.databases import driver_connection
 from tests.support.failures import fails
 from tests.support.locks import until_someone_waits
 from tests.support.sent_statements import sent_statements
-from tests.support.servers import running_server
+from tests.support.servers import serving_clients
 
 # Calls that take an order from PENDING to each status.
 TO_STATUS: dict[str, Sequence[str]] = {
@@ -308,7 +308,7 @@ async def test_orders_that_had_tags_before_are_listed_by_them(empty_database_url
         await migrate.upgrade(engine)
     finally:
         await engine.dispose()
-    async with running_server(empty_database_url) as server, connect(server.port) as clients:
+    async with serving_clients(empty_database_url) as clients:
         for tags in (["gift"], ["gift", "large"]):
             request = pb.ListOrdersRequest(tags_all=tags, page_size=1000)
             first = await clients.orders.ListOrders(request)

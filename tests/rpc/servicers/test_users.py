@@ -16,7 +16,7 @@ from tests.support.failures import fails
 from tests.support.methods import METHODS, call, call_bytes, request_class
 from tests.support.passwords import PASSWORD
 from tests.support.requests import GOOD_REQUESTS, user_in
-from tests.support.servers import running_server
+from tests.support.servers import running_server, serving_clients
 
 USER_METHODS = sorted(name for name, method in METHODS.items() if method.containing_service.name == "UserService")
 OTHER_PASSWORD = "another password"  # noqa: S105 - of users that live as long as a test
@@ -371,8 +371,7 @@ async def test_no_response_holds_a_password_or_its_hash(clients: Clients, method
 
 async def test_passwords_are_stored_nowhere_and_their_hashes_in_one_table(database_url: str) -> None:
     async with (
-        running_server(database_url) as server,
-        connect(server.port) as clients,
+        serving_clients(database_url) as clients,
         driver_connection(database_url) as connection,
     ):
         for method in ("CreateUser", "SetPassword"):

@@ -9,19 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations.retention import delete_expired_events
-from tests.rpc.streams.test_watch import committed, ids, served
-from tests.support.command import commerce
+from tests.support.command import invoke_command
 from tests.support.databases import driver_connection
 from tests.support.failures import fails
-from tests.support.watching import insert_events, watch_orders, watch_users
+from tests.support.servers import serving_clients
+from tests.support.watching import committed_event_ids, ids, insert_events, watch_orders, watch_users
 
 NOW = timedelta(0)
-
-
-@pytest.fixture
-async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    async with driver_connection(database_url) as connection:
-        yield connection
 
 
 @pytest.fixture
@@ -34,7 +28,7 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 async def test_a_cursor_before_what_was_swept_is_out_of_range_and_the_earliest_one_works(
     database_url: str, connection: asyncpg.Connection, engine: AsyncEngine
 ) -> None:
-    async with served(database_url) as clients:
+    async with serving_clients(database_url) as clients:
         async with watch_orders(clients, now=True) as stream:
             cursor = await stream.checkpoint()
         await insert_events(connection, 3)
@@ -53,7 +47,7 @@ async def test_a_cursor_before_what_was_swept_is_out_of_range_and_the_earliest_o
 async def test_a_watcher_that_has_read_what_is_swept_goes_on(
     database_url: str, connection: asyncpg.Connection, engine: AsyncEngine
 ) -> None:
-    async with served(database_url) as clients, watch_orders(clients, earliest=True) as stream:
+    async with serving_clients(database_url) as clients, watch_orders(clients, earliest=True) as stream:
         seen = await insert_events(connection, 3)
         assert ids(await stream.events(3)) == seen
         assert await delete_expired_events(engine, NOW) == 3
@@ -74,7 +68,7 @@ async def test_events_are_swept_in_batches_in_their_order_up_to_the_first_young_
     assert await delete_expired_events(engine, timedelta(days=3)) == 0
     # The transaction of the update has not changed where the events are in the order.
     assert await delete_expired_events(engine, timedelta(days=1)) == 2300
-    assert await committed(connection) == everything[2300:]
+    assert await committed_event_ids(connection) == everything[2300:]
     mark = await connection.fetchrow("SELECT position FROM swept_events")
     assert mark["position"] == 2300
 
@@ -97,7 +91,7 @@ async def test_what_a_relay_has_yet_to_publish_is_kept(connection: asyncpg.Conne
     await connection.execute("INSERT INTO relay_cursors (name, xid, position) SELECT 'nats', xid, position FROM events")
     kept = await insert_events(connection, 2)
     assert await delete_expired_events(engine, NOW) == 1
-    assert await committed(connection) == kept
+    assert await committed_event_ids(connection) == kept
     await connection.execute("DELETE FROM relay_cursors")
     assert await delete_expired_events(engine, NOW) == 2
 
@@ -119,7 +113,7 @@ async def test_gc_keeps_events_for_as_long_as_it_is_told(
     await connection.execute("UPDATE events SET create_time = now() - interval '89 days'")
 
     async def swept() -> str:
-        ran = await commerce("gc")
+        ran = await invoke_command("gc")
         assert ran.status == 0, ran
         (line,) = (line for line in ran.stdout.splitlines() if line.endswith(" old events"))
         return line

@@ -19,12 +19,12 @@ from service.db.reads.snapshots import Snapshots
 from service.rpc.messages.orders import order_message
 from service.rpc.messages.users import user_message
 from service.rpc.signing.page_tokens import position
-from tests.support.clients import Clients, connect, item
+from tests.support.clients import Clients, item
 from tests.support.databases import driver_connection
 from tests.support.failures import fails
 from tests.support.memory import resident_megabytes
 from tests.support.sent_statements import sent_statements
-from tests.support.servers import running_server
+from tests.support.servers import serving_clients
 
 EVERYBODY = UserFilter(states=None, created_from=None, created_before=None, superuser=None)
 ALL_ORDERS = OrderFilter(user_id=None, statuses=None, created_from=None, created_before=None, tags_any=(), tags_all=())
@@ -59,7 +59,7 @@ async def just_before() -> Interval:
 async def many_users(database_url: str, **settings: object) -> AsyncIterator[Clients]:
     async with driver_connection(database_url) as connection:
         await connection.execute(MANY)
-    async with running_server(database_url, **settings) as server, connect(server.port) as clients:
+    async with serving_clients(database_url, **settings) as clients:
         yield clients
 
 
@@ -113,7 +113,7 @@ async def test_a_wrong_filter_is_refused(clients: Clients, fields: dict[str, Any
 
 async def test_an_export_sees_one_moment_however_long_it_takes(database_url: str) -> None:
     snapshots = Snapshots(load(ServerSettings, DATABASE_URL=database_url))
-    async with running_server(database_url) as server, connect(server.port) as clients:
+    async with serving_clients(database_url) as clients:
         users = [await clients.create_user() for _ in range(3)]
         order = await clients.create_order(users[0].id)
         async with snapshots() as snapshot:
@@ -138,7 +138,7 @@ async def test_an_export_is_one_statement_for_each_page(database_url: str) -> No
 
 
 async def test_an_export_takes_the_same_memory_however_much_it_exports(database_url: str) -> None:
-    async with running_server(database_url) as server, connect(server.port) as clients:
+    async with serving_clients(database_url) as clients:
         await exported_users(clients)
         async with driver_connection(database_url) as connection:
             await connection.execute(MANY)

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from tests.support.failures import fails
 from tests.support.memory import resident_megabytes
 from tests.support.passwords import PASSWORD
 from tests.support.sent_statements import sent_statements
+from tests.support.waiting import eventually
 
 SKIP = UserImportOnConflict.USER_IMPORT_ON_CONFLICT_SKIP
 UPDATE = UserImportOnConflict.USER_IMPORT_ON_CONFLICT_UPDATE
@@ -320,14 +321,6 @@ async def test_an_import_takes_the_same_memory_however_many_rows_it_has(clients:
 
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-
-
-async def eventually(read: Callable[[], Awaitable[int]]) -> int:
-    async with asyncio.timeout(20):
-        while True:
-            if value := await read():
-                return value
-            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager

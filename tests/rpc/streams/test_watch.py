@@ -1,6 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import uuid4
 
@@ -18,23 +17,11 @@ from tests.support.databases import driver_connection
 from tests.support.failures import fails
 from tests.support.passwords import PASSWORD
 from tests.support.sent_statements import sent_statements
-from tests.support.servers import running_server
+from tests.support.servers import running_server, serving_clients
 from tests.support.waiting import eventually
-from tests.support.watching import Stream, insert_events, watch_orders, watch_users
+from tests.support.watching import Stream, committed_event_ids, ids, insert_events, watch_orders, watch_users
 
 NEVER = 1000.0
-
-
-@asynccontextmanager
-async def served(database_url: str, **settings: Any) -> AsyncIterator[Clients]:
-    async with running_server(database_url, **settings) as server, connect(server.port) as clients:
-        yield clients
-
-
-@pytest.fixture
-async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    async with driver_connection(database_url) as connection:
-        yield connection
 
 
 def order_types(events: list[Any]) -> list[str]:
@@ -43,16 +30,6 @@ def order_types(events: list[Any]) -> list[str]:
 
 def user_types(events: list[Any]) -> list[str]:
     return [UserEventType.Name(event.type).removeprefix("USER_EVENT_TYPE_") for event in events]
-
-
-def ids(events: list[Any]) -> list[str]:
-    return [event.id for event in events]
-
-
-async def committed(connection: asyncpg.Connection) -> list[str]:
-    """Ids of all events of orders in the order in which every watcher gets them."""
-    rows = await connection.fetch("SELECT id FROM events WHERE aggregate_type = 'order' ORDER BY xid, position")
-    return [str(row["id"]) for row in rows]
 
 
 async def test_a_watch_from_now_gets_what_happens_after_its_first_response(clients: Clients) -> None:
@@ -119,27 +96,27 @@ async def test_a_watch_from_the_earliest_gets_everything_that_is_kept_and_goes_o
 ) -> None:
     # More than one page, so that it catches up before it joins.
     await insert_events(connection, 1200)
-    async with served(database_url) as clients, watch_orders(clients, earliest=True) as stream:
+    async with serving_clients(database_url) as clients, watch_orders(clients, earliest=True) as stream:
         seen = await stream.events(1200)
         await clients.create_order((await clients.create_user()).id)
         seen += await stream.events(1)
-    assert ids(seen) == await committed(connection)
+    assert ids(seen) == await committed_event_ids(connection)
 
 
 async def test_a_cursor_goes_on_at_another_server(database_url: str, connection: asyncpg.Connection) -> None:
     await insert_events(connection, 5)
-    async with served(database_url) as one, watch_orders(one, earliest=True) as stream:
+    async with serving_clients(database_url) as one, watch_orders(one, earliest=True) as stream:
         seen = await stream.events(3)
         cursor = stream.cursor
-    async with served(database_url) as another, watch_orders(another, cursor=cursor) as stream:
+    async with serving_clients(database_url) as another, watch_orders(another, cursor=cursor) as stream:
         seen += await stream.events(2)
-    assert ids(seen) == await committed(connection)
+    assert ids(seen) == await committed_event_ids(connection)
 
 
 async def test_an_idle_watcher_gets_checkpoints_that_move_with_what_it_does_not_want(
     database_url: str, connection: asyncpg.Connection
 ) -> None:
-    async with served(database_url, watch_checkpoint_interval=0.05) as clients:
+    async with serving_clients(database_url, watch_checkpoint_interval=0.05) as clients:
         async with watch_users(clients, now=True) as stream:
             first = await stream.checkpoint()
             assert await stream.checkpoint() == first
@@ -161,7 +138,7 @@ async def test_checkpoints_come_after_many_events_that_are_not_wanted(
     await insert_events(connection, 1100)
     nobody = str(uuid4())
     async with (
-        served(database_url, watch_checkpoint_interval=NEVER) as clients,
+        serving_clients(database_url, watch_checkpoint_interval=NEVER) as clients,
         watch_orders(clients, earliest=True, user_ids=[nobody]) as stream,
     ):
         caught_up = [await stream.checkpoint() for _ in range(3)]
@@ -221,7 +198,7 @@ async def test_an_event_that_commits_after_later_ones_is_not_missed(
 ) -> None:
     async with (
         driver_connection(database_url) as slow,
-        served(database_url, watch_checkpoint_interval=0.05) as clients,
+        serving_clients(database_url, watch_checkpoint_interval=0.05) as clients,
         watch_orders(clients, earliest=True) as live,
     ):
         await live.checkpoint()
@@ -240,7 +217,7 @@ async def test_an_event_that_commits_after_later_ones_is_not_missed(
 
 
 async def test_a_rolled_back_event_is_never_seen(database_url: str, connection: asyncpg.Connection) -> None:
-    async with served(database_url) as clients, watch_orders(clients, now=True) as stream:
+    async with serving_clients(database_url) as clients, watch_orders(clients, now=True) as stream:
         await stream.checkpoint()
         transaction = connection.transaction()
         await transaction.start()
@@ -254,7 +231,7 @@ async def test_watchers_that_come_and_go_under_load_see_every_event_once_in_one_
     database_url: str, connection: asyncpg.Connection
 ) -> None:
     # A small queue, so that watchers overflow, catch up and join again.
-    async with served(database_url, watch_queue_size=3, db_pool_size=4) as clients:
+    async with serving_clients(database_url, watch_queue_size=3, db_pool_size=4) as clients:
         user = await clients.create_user()
 
         async def write() -> None:
@@ -273,7 +250,7 @@ async def test_watchers_that_come_and_go_under_load_see_every_event_once_in_one_
 
         watchers = [asyncio.create_task(watch(length)) for length in (1, 7, 30, 80)]
         await asyncio.gather(*(write() for _ in range(4)))
-        everything = await committed(connection)
+        everything = await committed_event_ids(connection)
         assert len(everything) == 80
         for watcher in watchers:
             assert await watcher == everything
@@ -318,7 +295,7 @@ async def test_a_watcher_that_does_not_read_is_dropped_and_goes_on_from_its_last
             assert 0 < len(seen) < 320
             async with watch_orders(clients, cursor=stalled.cursor) as stream:
                 seen += ids(await stream.events(320 - len(seen)))
-    assert seen == await committed(connection)
+    assert seen == await committed_event_ids(connection)
 
 
 async def test_a_draining_server_ends_its_watches_with_the_cursor_to_go_on_from(
@@ -337,7 +314,10 @@ async def test_a_draining_server_ends_its_watches_with_the_cursor_to_go_on_from(
         async with asyncio.timeout(30):
             await stopping
         missed = await insert_events(connection)
-    async with served(database_url) as clients, watch_orders(clients, cursor=failure.metadata["cursor"]) as stream:
+    async with (
+        serving_clients(database_url) as clients,
+        watch_orders(clients, cursor=failure.metadata["cursor"]) as stream,
+    ):
         assert ids(await stream.events(1)) == missed
 
 
@@ -347,7 +327,7 @@ async def test_watchers_stay_while_the_database_is_away_and_miss_nothing(
     name = await connection.fetchval("SELECT current_database()")
     async with (
         driver_connection(postgres_url) as admin,
-        served(database_url, watch_checkpoint_interval=0.3) as clients,
+        serving_clients(database_url, watch_checkpoint_interval=0.3) as clients,
         watch_orders(clients, now=True) as stream,
     ):
         await stream.checkpoint()
@@ -368,7 +348,7 @@ async def test_many_watchers_cost_the_database_what_one_does(database_url: str, 
     interval = 0.1
     clock = asyncio.get_running_loop()
     async with (
-        served(database_url, watch_poll_interval=interval, watch_checkpoint_interval=NEVER) as clients,
+        serving_clients(database_url, watch_poll_interval=interval, watch_checkpoint_interval=NEVER) as clients,
         AsyncExitStack() as stack,
     ):
         streams = [await stack.enter_async_context(watch_orders(clients, now=True)) for _ in range(80)]
@@ -394,7 +374,7 @@ async def test_nobody_looks_for_events_when_nobody_watches(database_url: str) ->
     async def none() -> bool:
         return await looks() == 0
 
-    async with served(database_url) as clients:
+    async with serving_clients(database_url) as clients:
         assert await looks() == 0
         async with watch_orders(clients, now=True) as stream:
             await stream.checkpoint()
@@ -406,7 +386,7 @@ async def test_an_event_of_a_newer_release_is_delivered_without_a_name(
     database_url: str, connection: asyncpg.Connection
 ) -> None:
     written = await insert_events(connection, type="PAINTED", status="PURPLE")
-    async with served(database_url) as clients, watch_orders(clients, earliest=True) as stream:
+    async with serving_clients(database_url) as clients, watch_orders(clients, earliest=True) as stream:
         (event,) = await stream.events(1)
     assert (event.id, event.type, event.status) == (written[0], 0, 0)
 
@@ -414,7 +394,7 @@ async def test_an_event_of_a_newer_release_is_delivered_without_a_name(
 async def test_an_event_of_an_older_release_is_chosen_by_its_order(
     database_url: str, connection: asyncpg.Connection
 ) -> None:
-    async with served(database_url) as clients:
+    async with serving_clients(database_url) as clients:
         user = await clients.create_user()
         order = await clients.create_order(user.id)
         await clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=order.id))

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,9 @@ from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.interceptors.errors import ErrorInterceptor
 from service.rpc.transport.accepting import TESTED_GRPC_VERSIONS, Accept, AcceptingServer
-from tests.support.clients import connect
 from tests.support.echo import ARITIES, SERVICE, Echo, call
-from tests.support.logs import Log, logged
-from tests.support.servers import running_server
+from tests.support.logs import Log
+from tests.support.servers import serving_clients
 from tests.support.waiting import eventually
 from tests.support.watching import watch_orders
 
@@ -80,12 +79,6 @@ async def serving(way: Way, port: int = 0) -> AsyncIterator[Served]:
 async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
     async with serving(request.param) as served:
         yield served
-
-
-@pytest.fixture
-def log() -> Iterator[Log]:
-    with logged() as log:
-        yield log
 
 
 class Held:
@@ -410,8 +403,7 @@ async def test_the_installed_release_of_grpcio_has_been_tested_with_calls(monkey
 async def test_the_services_work_whichever_way_calls_are_taken(database_url: str, way: Way) -> None:
     accept, accepts = way
     async with (
-        running_server(database_url, accept_mode=accept, pending_accepts=accepts) as server,
-        connect(server.port) as clients,
+        serving_clients(database_url, accept_mode=accept, pending_accepts=accepts) as clients,
     ):
         async with watch_orders(clients, now=True) as watch:
             await watch.checkpoint()

@@ -29,14 +29,8 @@ CONFIRM_ORDER = CREATE_ORDER.replace("CreateOrder", "ConfirmOrder")
 ROUNDS = 8
 
 
-@pytest.fixture(scope="module")
-async def own(postgres_url: str, template_url: str) -> AsyncIterator[OwnServer]:
-    async with own_server(postgres_url, template_url) as own:
-        yield own
-
-
 @pytest.fixture
-async def seen(own: OwnServer) -> AsyncIterator[Observer]:
+async def observer(own: OwnServer) -> AsyncIterator[Observer]:
     async with observing(own.database_url) as observer:
         yield observer
 
@@ -62,7 +56,7 @@ async def delete(clients: Clients, user_id: str) -> None:
 
 @pytest.mark.parametrize("end", [deactivate, delete])
 async def test_no_order_comes_after_the_end_of_its_user(
-    own: OwnServer, seen: Observer, end: Callable[[Clients, str], Awaitable[None]]
+    own: OwnServer, observer: Observer, end: Callable[[Clients, str], Awaitable[None]]
 ) -> None:
     for _ in range(ROUNDS):
         user_id = (await own.clients.create_user()).id
@@ -82,18 +76,18 @@ async def test_no_order_comes_after_the_end_of_its_user(
             return placed
 
         await asyncio.gather(*(place_until_refused() for _ in range(8)), end_it())
-        assert await seen.count("orders", "user_id = $1", UUID(user_id)) == len(placed)
+        assert await observer.count("orders", "user_id = $1", UUID(user_id)) == len(placed)
         # Each order's event was written under the lock that the end of the user waited for.
         ended = "(SELECT max(position) FROM events WHERE aggregate_id = $1)"
-        assert await seen.count("events", f"user_id = $1 AND position > {ended}", UUID(user_id)) == 0
+        assert await observer.count("events", f"user_id = $1 AND position > {ended}", UUID(user_id)) == 0
 
 
 @pytest.mark.parametrize("lock", ["FOR UPDATE", "FOR NO KEY UPDATE"])
-async def test_an_order_waits_for_whoever_has_its_user_locked(own: OwnServer, seen: Observer, lock: str) -> None:
+async def test_an_order_waits_for_whoever_has_its_user_locked(own: OwnServer, observer: Observer, lock: str) -> None:
     user_id = (await own.clients.create_user()).id
     async with holding(own.database_url, f"SELECT FROM users WHERE id = $1 {lock}", UUID(user_id)):
         placing = asyncio.ensure_future(own.clients.create_order(user_id))
-        await seen.until_waiting(1)
+        await observer.until_waiting(1)
     assert (await placing).user_id == user_id
 
 
@@ -142,25 +136,27 @@ async def test_orders_of_many_items_do_not_make_a_statement_that_knows_no_bounds
 
 
 async def test_32_calls_with_one_request_id_place_one_order_and_get_the_same_bytes(
-    own: OwnServer, seen: Observer
+    own: OwnServer, observer: Observer
 ) -> None:
     for _ in range(ROUNDS):
         user_id = (await own.clients.create_user()).id
         body = create(user_id, metadata={f"key {number}": "value" for number in range(20)}).SerializeToString()
         answers = await asyncio.gather(*(call_bytes(own.clients.channel, "CreateOrder", body) for _ in range(32)))
         assert len(set(answers)) == 1
-        assert await seen.count("orders", "user_id = $1", UUID(user_id)) == 1
-        assert await seen.count("events", "user_id = $1 AND aggregate_type = 'order'", UUID(user_id)) == 1
+        assert await observer.count("orders", "user_id = $1", UUID(user_id)) == 1
+        assert await observer.count("events", "user_id = $1 AND aggregate_type = 'order'", UUID(user_id)) == 1
 
 
-async def test_32_calls_with_one_request_id_confirm_once_and_get_the_same_bytes(own: OwnServer, seen: Observer) -> None:
+async def test_32_calls_with_one_request_id_confirm_once_and_get_the_same_bytes(
+    own: OwnServer, observer: Observer
+) -> None:
     for _ in range(ROUNDS):
         order = await order_in(own.clients, "PENDING")
         body = pb.ConfirmOrderRequest(id=order.id, request_id=str(uuid4())).SerializeToString()
         answers = await asyncio.gather(*(call_bytes(own.clients.channel, "ConfirmOrder", body) for _ in range(32)))
         assert len(set(answers)) == 1
         assert pb.ConfirmOrderResponse.FromString(answers[0]).order.etag == "v2"
-        assert await seen.count("events", "aggregate_id = $1", UUID(order.id)) == 2
+        assert await observer.count("events", "aggregate_id = $1", UUID(order.id)) == 2
 
 
 async def test_a_request_id_with_another_body_is_refused_and_changes_nothing(own: OwnServer) -> None:
@@ -235,23 +231,23 @@ async def test_a_used_reference_is_refused_and_leaves_nothing_of_the_order(own: 
     assert await own.clients.orders.CreateOrder(request) == answer
 
 
-async def test_of_16_orders_with_one_reference_one_is_placed(own: OwnServer, seen: Observer) -> None:
+async def test_of_16_orders_with_one_reference_one_is_placed(own: OwnServer, observer: Observer) -> None:
     for _ in range(ROUNDS):
         user_id = (await own.clients.create_user()).id
         requests = [create(user_id, external_ref="cart") for _ in range(16)]
         placed, failures = await settled(*map(own.clients.orders.CreateOrder, requests))
         assert len(placed) == 1
         assert codes(failures) == {(StatusCode.ALREADY_EXISTS, "ORDER_ALREADY_EXISTS")}
-        assert await seen.count("orders", "user_id = $1", UUID(user_id)) == 1
+        assert await observer.count("orders", "user_id = $1", UUID(user_id)) == 1
         used = [UUID(request.request_id) for request in requests]
-        assert await seen.count("request_ids", "request_id = ANY($1::uuid[])", used) == 1
+        assert await observer.count("request_ids", "request_id = ANY($1::uuid[])", used) == 1
 
 
 # Transitions
 
 
 async def test_of_many_transitions_each_happens_once_and_the_timeline_has_no_gap(
-    own: OwnServer, seen: Observer
+    own: OwnServer, observer: Observer
 ) -> None:
     for _ in range(ROUNDS):
         order = await order_in(own.clients, "PENDING")
@@ -261,7 +257,7 @@ async def test_of_many_transitions_each_happens_once_and_the_timeline_has_no_gap
         assert codes(failures) == {(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION")}
         # However many there were, one has changed each version.
         assert sorted(answer.order.etag for answer in done) == [f"v{2 + number}" for number in range(len(done))]
-        events = await seen.connection.fetch(
+        events = await observer.connection.fetch(
             "SELECT type FROM events WHERE aggregate_id = $1 ORDER BY position", UUID(order.id)
         )
         types = [row["type"] for row in events]
@@ -270,7 +266,7 @@ async def test_of_many_transitions_each_happens_once_and_the_timeline_has_no_gap
         assert now.etag == f"v{len(types)}"
 
 
-async def test_transitions_among_other_changes_lose_none_of_them(own: OwnServer, seen: Observer) -> None:
+async def test_transitions_among_other_changes_lose_none_of_them(own: OwnServer, observer: Observer) -> None:
     for _ in range(ROUNDS):
         order = await order_in(own.clients, "PENDING")
         other = (await own.clients.create_user()).id
@@ -289,18 +285,18 @@ async def test_transitions_among_other_changes_lose_none_of_them(own: OwnServer,
         assert len({answer.etag for answer in answers}) == len(answers)
         for answer in answers:
             assert len(answer.tags) <= int(answer.etag[1:]) - 1
-        assert await seen.count("events", "aggregate_id = $1", UUID(order.id)) == 1 + len(done)
+        assert await observer.count("events", "aggregate_id = $1", UUID(order.id)) == 1 + len(done)
 
 
 @pytest.mark.parametrize(("lock", "waits"), [("FOR UPDATE", True), ("FOR SHARE", True), ("FOR KEY SHARE", False)])
 async def test_a_transition_waits_for_whoever_has_the_order_locked(
-    own: OwnServer, seen: Observer, lock: str, *, waits: bool
+    own: OwnServer, observer: Observer, lock: str, *, waits: bool
 ) -> None:
     order = await order_in(own.clients, "PENDING")
     async with holding(own.database_url, f"SELECT FROM orders WHERE id = $1 {lock}", UUID(order.id)):
         confirming = asyncio.ensure_future(own.clients.orders.ConfirmOrder(pb.ConfirmOrderRequest(id=order.id)))
         if waits:
-            await seen.until_waiting(1)
+            await observer.until_waiting(1)
         else:
             await confirming
     assert (await confirming).order.etag == "v2"
@@ -469,11 +465,11 @@ async def test_orders_that_find_no_connection_are_told_that_there_is_too_much_to
         user = await own.clients.create_user()
         await own.clients.create_order(user.id)
         async with (
-            observing(own.database_url) as seen,
+            observing(own.database_url) as observer,
             holding(own.database_url, "SELECT FROM users WHERE id = $1 FOR UPDATE", UUID(user.id)),
         ):
             waiting = asyncio.ensure_future(own.clients.create_order(user.id))
-            await seen.until_waiting(1)
+            await observer.until_waiting(1)
             with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED") as failure:
                 await own.clients.create_order(user.id)
             with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):

@@ -1,0 +1,42 @@
+-- credit_entries.of_a_currency_next_page
+-- $1: currency_1
+-- $2: position_1
+-- $3: param_1
+-- $4: id_1
+SELECT part.position,
+    part.id,
+    part.transaction_id,
+    part.user_id,
+    part.account,
+    part.type,
+    part.currency,
+    part.amount,
+    part.balance_after,
+    part.order_id,
+    part.description,
+    part.actor,
+    part.create_time
+FROM users
+LEFT OUTER JOIN LATERAL (
+    SELECT credit_entries.position AS position,
+        credit_entries.id AS id,
+        credit_entries.transaction_id AS transaction_id,
+        credit_entries.user_id AS user_id,
+        credit_entries.account AS account,
+        credit_entries.type AS type,
+        credit_entries.currency AS currency,
+        credit_entries.amount AS amount,
+        credit_entries.balance_after AS balance_after,
+        credit_entries.order_id AS order_id,
+        credit_entries.description AS description,
+        credit_entries.actor AS actor,
+        credit_entries.create_time AS create_time
+    FROM credit_entries
+    WHERE credit_entries.user_id = users.id
+        AND credit_entries.currency = $1::VARCHAR
+        AND credit_entries.position < $2::BIGINT
+    ORDER BY credit_entries.position DESC
+    LIMIT $3::INTEGER
+) AS part ON true
+WHERE users.id = $4::UUID
+ORDER BY part.position DESC;

@@ -1,0 +1,33 @@
+-- list_users.newest_next_page
+-- $1: state
+-- $2: after_0
+-- $3: after_1
+-- $4: row_limit
+SELECT users.id,
+    users.username,
+    users.state,
+    CAST(EXTRACT(epoch FROM users.create_time) * 1000000 AS BIGINT) AS create_time,
+    users.message,
+    CASE WHEN (users.message IS NULL) THEN users.email END AS email,
+    CASE WHEN (users.message IS NULL) THEN users.full_name END AS full_name,
+    CASE WHEN (users.message IS NULL) THEN users.superuser END AS superuser,
+    CASE WHEN (users.message IS NULL) THEN users.version END AS version,
+    CASE WHEN (users.message IS NULL) THEN CAST(EXTRACT(epoch FROM users.update_time) * 1000000 AS BIGINT) END AS update_time,
+    CASE WHEN (users.message IS NULL) THEN CAST(EXTRACT(epoch FROM users.delete_time) * 1000000 AS BIGINT) END AS delete_time,
+    CASE WHEN (users.message IS NULL) THEN CAST(EXTRACT(epoch FROM users.purge_time) * 1000000 AS BIGINT) END AS purge_time,
+    CASE WHEN (users.message IS NULL) THEN (
+        SELECT user_profiles.bio
+        FROM user_profiles
+        WHERE user_profiles.user_id = users.id
+    ) END AS bio,
+    CASE WHEN (users.message IS NULL) THEN (
+        SELECT user_profiles.avatar_url
+        FROM user_profiles
+        WHERE user_profiles.user_id = users.id
+    ) END AS avatar_url
+FROM users
+WHERE users.state = $1::VARCHAR
+    AND (users.create_time, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::UUID)
+ORDER BY users.create_time DESC,
+    users.id DESC
+LIMIT $4::BIGINT;

@@ -1,0 +1,46 @@
+-- order_events.next_page
+-- $1: aggregate_type_1
+-- $2: param_1
+-- $3: position_1
+-- $4: param_2
+-- $5: id_1
+-- $6: type_1_1
+-- $7: type_1_2
+-- $8: type_2_1
+-- $9: type_2_2
+-- $10: type_2_3
+-- $11: type_2_4
+-- $12: type_2_5
+-- $13: type_2_6
+SELECT part.position,
+    part.id,
+    part.xid,
+    part.aggregate_type,
+    part.aggregate_id,
+    part.type,
+    part.actor,
+    part.create_time,
+    part.changes,
+    part.user_id,
+    part.status
+FROM orders
+LEFT OUTER JOIN LATERAL (
+    SELECT events.position AS position,
+        events.id AS id,
+        events.xid AS xid,
+        events.aggregate_type AS aggregate_type,
+        events.aggregate_id AS aggregate_id,
+        events.type AS type,
+        events.actor AS actor,
+        events.create_time AS create_time,
+        events.changes AS changes,
+        CASE WHEN (events.aggregate_type = $1::VARCHAR) THEN coalesce(events.user_id, orders.user_id) END AS user_id,
+        CASE WHEN (events.aggregate_type = $1::VARCHAR) THEN coalesce(events.status, CASE WHEN (events.type IN ($6::VARCHAR, $7::VARCHAR)) THEN $2::VARCHAR WHEN (events.type IN ($8::VARCHAR, $9::VARCHAR, $10::VARCHAR, $11::VARCHAR, $12::VARCHAR, $13::VARCHAR)) THEN events.type ELSE CAST(orders.status AS TEXT) END) END AS status
+    FROM events
+    WHERE events.aggregate_id = orders.id
+        AND events.position > $3::BIGINT
+    ORDER BY events.position
+    LIMIT $4::INTEGER
+) AS part ON true
+WHERE orders.id = $5::UUID
+ORDER BY part.position;
