@@ -94,7 +94,7 @@ dockerfile: $(READY) ## Check the style of the Dockerfiles (hadolint)
 ##@ Test
 
 .PHONY: tests
-tests: $(READY) ## Run all tests with branch coverage; some, quickly: make tests T=tests/rpc/servicers/test_users.py[::test_name]
+tests: $(READY) ## Run all tests with branch coverage; some, quickly: make tests T=tests/rpc/servicers/test_users.py
 	$(BIN)/pytest $(if $(T),$(QUICKLY) $(T),$(ALL)) $(ARGS)
 
 # A worker that crashed is not replaced: its successor would begin with the same test.
