@@ -29,7 +29,7 @@ run: $(READY) ## Serve on 127.0.0.1:50051 with an embedded PostgreSQL (data in .
 ##@ Check
 
 .PHONY: test
-test: lint types layers protos breaking migrations dockerfile peers tests ## Run every check and all tests, as CI does
+test: lint types layers protos breaking migrations dockerfile peers tests test-plain ## Run every check and all tests, as CI does
 	@if $(CAN_BUILD_LOAD); then $(MAKE) --no-print-directory bench-smoke ARGS=; \
 	else echo "bench-smoke is left out: gcc or the headers of nghttp2 (libnghttp2-dev) are missing"; fi
 
@@ -94,7 +94,7 @@ dockerfile: $(READY) ## Check the style of the Dockerfiles (hadolint)
 ##@ Test
 
 .PHONY: tests
-tests: $(READY) ## Run all tests with branch coverage; some, quickly: make tests T=tests/rpc/test_users.py[::test_name]
+tests: $(READY) ## Run all tests with branch coverage; some, quickly: make tests T=tests/rpc/servicers/test_users.py[::test_name]
 	$(BIN)/pytest $(if $(T),$(QUICKLY) $(T),$(ALL)) $(ARGS)
 
 # A worker that crashed is not replaced: its successor would begin with the same test.
@@ -102,9 +102,26 @@ ALL = -n 2 --dist loadfile --max-worker-restart 0 --cov=service
 # In this process and without coverage: neither plugin is even loaded.
 QUICKLY = -p no:xdist -p no:pytest_cov
 
+# Every optimization that has a switch, off (docs/architecture.md).
+PLAIN = COMMERCE_FAST_PATH=false COMMERCE_BATCHED_READS=false COMMERCE_ENCODED_MESSAGES=false \
+	COMMERCE_HELD_CONNECTION=false COMMERCE_EVENT_LOOP=asyncio COMMERCE_ACCEPT_MODE=listeners COMMERCE_PENDING_ACCEPTS=1 \
+	COMMERCE_SCHEDULING=normal
+
+.PHONY: test-plain
+test-plain: $(READY) ## Run the tests of the wire with every optimization off
+	$(PLAIN) $(BIN)/pytest -n 2 --dist loadfile --no-cov -m "not optimizations" tests/rpc $(ARGS)
+
 .PHONY: test-cluster
 test-cluster: $(READY) ## Keep a migrated PostgreSQL running, which `make tests T=...` then uses (data in .test-cluster)
 	@exec $(BIN)/python -m tests.support.cluster
+
+.PHONY: sql
+sql: $(READY) ## Rewrite the golden files of SQL statements in tests/sql
+	COMMERCE_TEST_REWRITE_SQL=1 $(BIN)/pytest $(QUICKLY) -q tests/sql
+
+.PHONY: explain
+explain: $(READY) ## Print the statements of METHOD=ConfirmOrder, or another method, with PostgreSQL's plans
+	@$(BIN)/python -m tests.sql.explain $(METHOD)
 
 .PHONY: faults
 faults: $(READY) ## Kill a server under a watch twenty times: longer than the tests do
@@ -142,7 +159,7 @@ workers: $(READY) ## Compare the cost of calls to one process and to two on one 
 	$(BIN)/python -m benchmarks.workers $(ARGS)
 
 .PHONY: bench-against
-bench-against: $(READY) ## That calls cost the same as with an earlier commit: make bench-against BASE=main
+bench-against: $(READY) ## Compare the cost of calls with an earlier commit: make bench-against BASE=main
 	$(BIN)/python -m benchmarks.versions --base $(BASE) $(ARGS)
 
 .PHONY: leaks

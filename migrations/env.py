@@ -1,4 +1,4 @@
-"""Runs the migrations, online on an asyncio engine or offline as SQL (`alembic upgrade head --sql`)."""
+"""Run the migrations: online on an asyncio engine, or offline as SQL (`alembic upgrade head --sql`)."""
 
 import asyncio
 from typing import Literal
@@ -17,10 +17,10 @@ from service.db.errors import sqlstate_of
 from service.db.tables import metadata
 from service.db.types import EnumText, Xid8
 
-# So that `alembic check` can compare columns of this type.
+# Lets `alembic check` compare columns of this type.
 ischema_names["xid8"] = Xid8
 
-# A migration that waits for a lock makes every later query of the table wait behind it: give up soon, and try again.
+# While a migration waits for a lock, every later query of the table waits behind it: give up soon, and try again.
 LOCK_TIMEOUT = "SET lock_timeout = '200ms'"
 LOCK_ATTEMPTS = 100
 LOCK_PAUSE_SECONDS = 0.3
@@ -28,7 +28,7 @@ LOCK_NOT_AVAILABLE = "55P03"
 
 
 def render_item(kind: str, item: object, _context: AutogenContext) -> str | Literal[False]:
-    """Write a column of EnumText into new revisions as the TEXT that it is: members belong to the code of the day."""
+    """Render EnumText as TEXT in new revisions, because the members of the enum may change with the code."""
     return "sa.Text()" if kind == "type" and isinstance(item, EnumText) else False
 
 
@@ -43,7 +43,7 @@ def run_offline() -> None:
 
 
 def migrate(connection: Connection) -> None:
-    """Run the migrations, each in a transaction of its own, so that a retry goes on where it stopped."""
+    """Run the migrations, each in a transaction of its own, so that a retry continues where it stopped."""
     connection.execute(text(LOCK_TIMEOUT))
     connection.commit()
     context.configure(
@@ -54,7 +54,7 @@ def migrate(connection: Connection) -> None:
 
 
 async def run_online() -> None:
-    """Run the migrations on the database of the settings, or of the caller."""
+    """Run the migrations on the caller's database, or on that of the settings."""
     url = context.config.attributes.get("url") or async_url(load(DatabaseSettings).database_url.get_secret_value())
     engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
     for attempt in range(1, LOCK_ATTEMPTS + 1):

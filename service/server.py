@@ -115,7 +115,7 @@ class Server:
         self._health_updates = asyncio.create_task(self._readiness.watch())
         await self._server.start()
         freeze_garbage_collector()
-        log.info("serving", host=self.settings.host, port=self.port, accept=self._server.accept)
+        log.info("serving", host=self.settings.host, port=self.port, accept_mode=self._server.accept_mode)
 
     async def _open_database(self) -> None:
         settings = self.settings
@@ -208,8 +208,8 @@ class Server:
         return AcceptingServer(
             methods,
             _options(self.settings),
-            accept=self.settings.accept_mode,
-            accepts=self.settings.pending_accepts,
+            accept_mode=self.settings.accept_mode,
+            pending_accepts=self.settings.pending_accepts,
             reuse_port=self.settings.reuse_port,
         )
 

@@ -31,7 +31,7 @@ COUNTS = (
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment with nothing but a database."""
+    """An environment that has only the database URL."""
     for name in os.environ:
         if name.upper().startswith("COMMERCE_"):
             monkeypatch.delenv(name)
@@ -40,7 +40,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def refused(**values: object) -> str:
-    """Return what is wrong, as a user of the command sees it."""
+    """Return the error message that a user of the command sees."""
     with pytest.raises(SettingsError) as error:
         load(ServerSettings, **values)
     message = str(error.value)
@@ -67,7 +67,7 @@ def test_a_database_is_all_that_is_needed() -> None:
         "argon2_parallelism": 1,
         "password_threads": 2,
         "password_queue_size": 64,
-        # Nobody else's machine reaches a server without TLS by default.
+        # By default, other machines cannot reach a server without TLS.
         "host": "127.0.0.1",
         "port": 50051,
         "accept_mode": "auto",

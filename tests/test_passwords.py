@@ -12,7 +12,7 @@ from service.config import PasswordSettings, load
 from service.passwords import Argon2Passwords
 from tests.support.passwords import FAST_PASSWORDS, PASSWORD
 
-# About a tenth of a second for one hash: long beside a turn of the event loop.
+# About 0.1 s for one hash: long compared with a turn of the event loop.
 SLOW_PASSWORDS = {"argon2_time_cost": 20, "argon2_memory_kib": 8192}
 
 
@@ -33,7 +33,7 @@ def passwords() -> Iterator[Argon2Passwords]:
 
 @pytest.fixture
 def slow() -> Iterator[Argon2Passwords]:
-    """One at a time, and two that wait."""
+    """Hashes one password at a time, and queues two."""
     with hashing(**SLOW_PASSWORDS, password_threads=1, password_queue_size=2) as passwords:
         yield passwords
 
@@ -74,7 +74,7 @@ async def test_an_unknown_user_costs_as_much_as_a_known_one(slow: Argon2Password
     password_hash = await slow.hash(PASSWORD)
 
     async def cost(password_hash: str | None) -> float:
-        # Of the processor, not of the clock: others use this machine too.
+        # CPU time, not wall time: other processes use this machine too.
         start = time.process_time()
         await slow.verify("wrong", password_hash)
         return time.process_time() - start
@@ -90,7 +90,7 @@ async def test_a_damaged_hash_is_an_error_and_not_a_wrong_password(passwords: Ar
 
 
 @pytest.mark.parametrize("changed", [{"argon2_time_cost": 2}, {"argon2_memory_kib": 24}, {"argon2_parallelism": 2}])
-async def test_a_hash_is_to_be_made_anew_when_a_parameter_changes(changed: dict[str, int]) -> None:
+async def test_a_hash_needs_a_rehash_when_a_parameter_changes(changed: dict[str, int]) -> None:
     before = {"argon2_time_cost": 1, "argon2_memory_kib": 16, "argon2_parallelism": 1}
     with hashing(**before) as passwords, hashing(**{**before, **changed}) as others:
         password_hash = await passwords.hash(PASSWORD)
@@ -107,7 +107,7 @@ async def test_an_old_hash_still_verifies_after_the_parameters_changed(
     assert await slow.verify("wrong", old) is False
 
 
-async def test_more_than_the_queue_holds_is_refused_at_once(slow: Argon2Passwords) -> None:
+async def test_a_full_queue_refuses_immediately(slow: Argon2Passwords) -> None:
     password_hash = await slow.hash(PASSWORD)
     accepted = [asyncio.create_task(slow.hash(PASSWORD)) for _ in range(3)]
     # One turn of the loop lets the tasks enter the queue.
@@ -124,14 +124,14 @@ async def test_more_than_the_queue_holds_is_refused_at_once(slow: Argon2Password
     assert await slow.verify(PASSWORD, hashes[0]) is True
 
 
-async def test_a_failure_gives_its_place_back(slow: Argon2Passwords) -> None:
+async def test_a_failure_frees_its_slot(slow: Argon2Passwords) -> None:
     for _ in range(5):
         with pytest.raises(InvalidHashError):
             await slow.verify(PASSWORD, "not a hash")
     assert await slow.hash(PASSWORD)
 
 
-async def test_a_cancelled_caller_gives_its_place_back(slow: Argon2Passwords) -> None:
+async def test_a_cancelled_caller_frees_its_slot(slow: Argon2Passwords) -> None:
     running, waiting, gone = (asyncio.create_task(slow.hash(PASSWORD)) for _ in range(3))
     await asyncio.sleep(0)
     gone.cancel()
@@ -148,5 +148,5 @@ async def test_the_event_loop_turns_while_passwords_are_hashed(slow: Argon2Passw
     while not task.done():
         await asyncio.sleep(0)
         turns += 1
-    # On the loop itself it would be two or three.
+    # Hashing on the loop itself would allow two or three turns.
     assert turns > 50

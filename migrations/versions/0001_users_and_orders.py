@@ -1,4 +1,4 @@
-"""Users, orders, their events, and answers to repeat."""
+"""Create users, orders, their events, and the responses that are returned when a call is repeated."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
 
-# The sum is checked when the transaction commits: an order and its items come in statements of their own.
+# Checked when the transaction commits, because an order and its items are written by separate statements.
 ORDER_TOTAL_FUNCTION = """
 CREATE FUNCTION check_order_total() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -62,7 +62,7 @@ INSERT INTO signing_keys (id, key) VALUES (1, uuid_send(gen_random_uuid()) || uu
 
 
 class Xid8(UserDefinedType[int]):
-    """PostgreSQL's 64-bit transaction id."""
+    """A 64-bit transaction id of PostgreSQL."""
 
     def get_col_spec(self, **_options: object) -> str:
         """Return the type's name in DDL."""
@@ -70,7 +70,7 @@ class Xid8(UserDefinedType[int]):
 
 
 def upgrade() -> None:
-    """Go from the revision before to this one."""
+    """Upgrade the schema from the previous revision to this one."""
     op.create_table(
         "events",
         sa.Column("position", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -238,7 +238,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Undo the upgrade."""
     op.drop_table("order_items")
     op.drop_table("user_passwords")
     op.drop_table("orders")

@@ -1,4 +1,4 @@
-"""Profiles of users."""
+"""Create profiles of users."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Go from the revision before to this one."""
+    """Upgrade the schema from the previous revision to this one."""
     op.create_table(
         "user_profiles",
         sa.Column("user_id", sa.UUID(), nullable=False),
@@ -28,5 +28,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Undo the upgrade."""
     op.drop_table("user_profiles")

@@ -1,4 +1,4 @@
-"""Credit: the ledger, and orders that it pays for."""
+"""Create the credit ledger, and the columns of orders that are paid with credit."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
 
-# Checked when the transaction commits, as each entry may come in a statement of its own.
+# Checked when the transaction commits, because each entry may be written by a separate statement.
 BALANCED_FUNCTION = """
 CREATE FUNCTION check_credit_balanced() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -33,7 +33,7 @@ APPEND_ONLY_TRIGGER = """
 CREATE TRIGGER credit_entries_append_only BEFORE UPDATE ON credit_entries
 FOR EACH STATEMENT EXECUTE FUNCTION refuse_update()
 """
-# Neither is validated here: reading the whole table would hold the lock meanwhile.
+# Not validated here: that reads the whole table, and would hold the lock meanwhile. Revision 0004 does it.
 ORDER_CREDIT_USER = """
 ALTER TABLE orders ADD CONSTRAINT fk_orders_credit_user_id_users
 FOREIGN KEY (credit_user_id) REFERENCES users (id) NOT VALID
@@ -48,7 +48,7 @@ ALTER TABLE orders ADD CONSTRAINT ck_orders_credit CHECK (
 
 
 def upgrade() -> None:
-    """Go from the revision before to this one."""
+    """Upgrade the schema from the previous revision to this one."""
     op.create_table(
         "credit_accounts",
         sa.Column("user_id", sa.UUID(), nullable=False),
@@ -103,7 +103,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Undo the upgrade."""
     op.drop_constraint(op.f("ck_orders_credit"), "orders")
     op.drop_column("orders", "credit_user_id")
     op.drop_column("orders", "credit_expire_time")

@@ -1,4 +1,4 @@
-"""What the credit of orders needs and cannot be had under one short lock: validated constraints, and indexes."""
+"""Validate the constraints on the credit of orders, and create its indexes, which takes longer than a short lock."""
 
 from collections.abc import Sequence
 
@@ -16,18 +16,18 @@ INDEXES = {
 
 
 def upgrade() -> None:
-    """Go from the revision before to this one."""
+    """Upgrade the schema from the previous revision to this one."""
     op.execute("ALTER TABLE orders VALIDATE CONSTRAINT fk_orders_credit_user_id_users")
     op.execute("ALTER TABLE orders VALIDATE CONSTRAINT ck_orders_credit")
     with op.get_context().autocommit_block():
         for name, columns in INDEXES.items():
-            # A killed run leaves an index that is not valid; the next one makes it anew.
+            # A run that was killed leaves an invalid index; the next run replaces it.
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
             op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {columns}")
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Undo the upgrade."""
     with op.get_context().autocommit_block():
         for name in INDEXES:
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")

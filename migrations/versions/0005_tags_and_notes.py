@@ -1,4 +1,4 @@
-"""Tags and notes of orders."""
+"""Create tags and notes of orders."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Go from the revision before to this one."""
+    """Upgrade the schema from the previous revision to this one."""
     op.create_table(
         "tags",
         sa.Column("id", sa.UUID(), nullable=False),
@@ -86,7 +86,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Undo the upgrade."""
     op.drop_table("order_notes")
     op.drop_table("order_tags")
     op.drop_table("tags")

@@ -1,4 +1,4 @@
-"""The words by which users are found, kept current by triggers, also under a release that knows nothing of them."""
+"""Add the words by which users are found. Triggers update them, also when a previous release writes a user."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,8 @@ branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
 
-# Punctuation only separates words: left to the parser, `ada.lovelace` would be the name of a host, found by neither
-# part.
+# Punctuation only separates words. PostgreSQL's parser would take `ada.lovelace` for the name of a host, which a search
+# for one of its parts does not find.
 WORDS_FUNCTION = r"""
 CREATE FUNCTION search_words(words text) RETURNS tsvector LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN to_tsvector(
@@ -54,7 +54,7 @@ BEGIN
 END
 $$
 """
-# Most profiles are made empty and change nothing.
+# Most profiles are created empty, and then change no words.
 PROFILES_TRIGGERS = (
     """
     CREATE TRIGGER user_profiles_search_insert AFTER INSERT ON user_profiles
@@ -72,7 +72,7 @@ PROFILES_TRIGGERS = (
 
 
 def upgrade() -> None:
-    """Go from the revision before to this one."""
+    """Upgrade the schema from the previous revision to this one."""
     op.add_column("users", sa.Column("search", postgresql.TSVECTOR(), nullable=True))
     functions = (WORDS_FUNCTION, SEARCH_FUNCTION, USERS_FUNCTION, PROFILES_FUNCTION)
     for statement in (*functions, USERS_TRIGGER, *PROFILES_TRIGGERS):
@@ -80,7 +80,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Undo the upgrade."""
     for name in ("insert", "update", "delete"):
         op.execute(f"DROP TRIGGER user_profiles_search_{name} ON user_profiles")
     op.execute("DROP TRIGGER users_search ON users")

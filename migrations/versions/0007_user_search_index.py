@@ -1,4 +1,4 @@
-"""The words of the users that were there before, and the index over all."""
+"""Backfill the words of existing users, and create the index on them."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
 
-# A transaction for each thousand users, locked in the order of their ids as every call does. A run that was cut off
-# goes on where it stopped.
+# One transaction per thousand users, which are locked in the order of their ids, as in every call. If a run is cut off,
+# the next one continues where it stopped.
 BACKFILL = """
 DO $$
 DECLARE
@@ -35,15 +35,15 @@ $$
 
 
 def upgrade() -> None:
-    """Go from the revision before to this one."""
+    """Upgrade the schema from the previous revision to this one."""
     with op.get_context().autocommit_block():
         op.execute(BACKFILL)
-        # A killed run leaves an index that is not valid; the next one makes it anew.
+        # A run that was killed leaves an invalid index; the next run replaces it.
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_users_search")
         op.execute("CREATE INDEX CONCURRENTLY ix_users_search ON users USING gin (search)")
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Undo the upgrade."""
     with op.get_context().autocommit_block():
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_users_search")

@@ -1,4 +1,4 @@
-"""What watches and relays need: whose an order's event is, up to where events were swept, and the relays' cursors."""
+"""Add what watches and relays need: the user and status of order events, the deletion mark, and relay cursors."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 class Xid8(UserDefinedType[int]):
-    """PostgreSQL's 64-bit transaction id."""
+    """A 64-bit transaction id of PostgreSQL."""
 
     def get_col_spec(self, **_options: object) -> str:
         """Return the type's name in DDL."""
@@ -21,7 +21,7 @@ class Xid8(UserDefinedType[int]):
 
 
 def upgrade() -> None:
-    """Go from the revision before to this one."""
+    """Upgrade the schema from the previous revision to this one."""
     op.create_table(
         "swept_events",
         sa.Column("id", sa.SmallInteger(), autoincrement=False, nullable=False),
@@ -39,13 +39,13 @@ def upgrade() -> None:
         sa.Column("update_time", sa.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_relay_cursors")),
     )
-    # Without an index: readers go through the events in their order, and choose as they go.
+    # No index: readers scan the events in their order, and filter them.
     op.add_column("events", sa.Column("user_id", sa.UUID(), nullable=True))
     op.add_column("events", sa.Column("status", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Undo the upgrade."""
     op.drop_column("events", "status")
     op.drop_column("events", "user_id")
     op.drop_table("relay_cursors")

@@ -1,4 +1,4 @@
-"""What lists of orders by tag and sums by day need, so as not to read all orders."""
+"""Add what lists of orders by tag and sums by day need to avoid reading all orders."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ down_revision: str | None = "0008"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# For the release before too, which does not name the column.
+# A trigger, because the previous release does not write the column.
 FUNCTION = """
 CREATE FUNCTION order_tag_create_time() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -22,19 +22,19 @@ $$
 
 
 def upgrade() -> None:
-    """Go from the revision before to this one."""
+    """Upgrade the schema from the previous revision to this one."""
     op.add_column("order_tags", sa.Column("create_time", sa.TIMESTAMP(timezone=True), nullable=True))
     op.execute(FUNCTION)
     op.execute(
         "CREATE TRIGGER order_tag_create_time BEFORE INSERT ON order_tags"
         " FOR EACH ROW EXECUTE FUNCTION order_tag_create_time()"
     )
-    # Else PostgreSQL takes every order for a day of its own, and sorts all of them on the disk.
+    # Without these statistics PostgreSQL assumes a separate day for every order, and sorts all of them on disk.
     op.execute("CREATE STATISTICS st_orders_day ON ((timezone('UTC', create_time))::date) FROM orders")
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Undo the upgrade."""
     op.execute("DROP STATISTICS st_orders_day")
     op.execute("DROP TRIGGER order_tag_create_time ON order_tags")
     op.execute("DROP FUNCTION order_tag_create_time")

@@ -1,4 +1,4 @@
-"""The times of the orders that had tags before, and the index in their order."""
+"""Backfill the times of orders that already have tags, and create the index on them."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
 
-# A transaction for each five hundred orders, which are locked first, as by every call that changes their tags. A run
-# that was cut off goes on where it stopped.
+# One transaction per five hundred orders, which are locked first, as by every call that changes their tags. If a run is
+# cut off, the next one continues where it stopped.
 BACKFILL = """
 DO $$
 DECLARE
@@ -38,21 +38,21 @@ $$
 
 
 def upgrade() -> None:
-    """Go from the revision before to this one."""
+    """Upgrade the schema from the previous revision to this one."""
     with op.get_context().autocommit_block():
         op.execute(BACKFILL)
-        # A killed run leaves an index that is not valid; the next one makes it anew.
+        # A run that was killed leaves an invalid index; the next run replaces it.
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_order_tags_tag_id_create_time_order_id")
         op.execute(
             "CREATE INDEX CONCURRENTLY ix_order_tags_tag_id_create_time_order_id"
             " ON order_tags (tag_id, create_time, order_id)"
         )
-        # Also the statistics that the revision before asks for.
+        # Also computes the statistics that revision 0010 defines.
         op.execute("ANALYZE orders")
         op.execute("ANALYZE order_tags")
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Undo the upgrade."""
     with op.get_context().autocommit_block():
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_order_tags_tag_id_create_time_order_id")

@@ -1,4 +1,4 @@
-"""The items of an order, kept beside it as the API sends them."""
+"""Add the encoded items of an order, stored in its row."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ down_revision: str | None = "0011"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# Whoever changes these by hand may have added an item, or changes what each says of its price.
+# A manual change of these columns may come with a new item, or changes the currency of the prices in the message.
 FUNCTION = """
 CREATE FUNCTION forget_items_message() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -19,7 +19,7 @@ BEGIN
 END
 $$
 """
-# Not where the writer brings a message of its own.
+# Does not fire if the writer also writes a new message.
 TRIGGER = """
 CREATE TRIGGER forget_items_message BEFORE UPDATE OF total_amount, currency ON orders FOR EACH ROW
 WHEN ((NEW.total_amount, NEW.currency) IS DISTINCT FROM (OLD.total_amount, OLD.currency)
@@ -29,15 +29,15 @@ EXECUTE FUNCTION forget_items_message()
 
 
 def upgrade() -> None:
-    """Go from the revision before to this one."""
-    # Null for orders that are there: their items are read as before.
+    """Upgrade the schema from the previous revision to this one."""
+    # Null for existing orders: their items are read from their rows as before.
     op.add_column("orders", sa.Column("items_message", sa.LargeBinary(), nullable=True))
     op.execute(FUNCTION)
     op.execute(TRIGGER)
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Undo the upgrade."""
     op.execute("DROP TRIGGER forget_items_message ON orders")
     op.execute("DROP FUNCTION forget_items_message()")
     op.drop_column("orders", "items_message")

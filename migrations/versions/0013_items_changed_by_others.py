@@ -1,4 +1,4 @@
-"""Items that are kept with their order no longer, when somebody who does not know of that changes them."""
+"""Invalidate the encoded items of an order when a writer that does not know of them changes the items."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ down_revision: str | None = "0012"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# Such as the release before.
+# Such a writer is the previous release.
 FUNCTION = """
 CREATE FUNCTION forget_items_messages() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -26,14 +26,14 @@ REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION forget_item
 
 
 def upgrade() -> None:
-    """Go from the revision before to this one."""
+    """Upgrade the schema from the previous revision to this one."""
     op.execute(FUNCTION)
     op.execute(TRIGGER.format(event="update"))
     op.execute(TRIGGER.format(event="delete"))
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Undo the upgrade."""
     op.execute("DROP TRIGGER forget_items_messages_at_update ON order_items")
     op.execute("DROP TRIGGER forget_items_messages_at_delete ON order_items")
     op.execute("DROP FUNCTION forget_items_messages()")

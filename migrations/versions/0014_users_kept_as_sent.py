@@ -1,4 +1,4 @@
-"""A user with its profile, kept in its row as the API sends it."""
+"""Add the encoded message of a user with its profile, stored in the row of the user."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ down_revision: str | None = "0013"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# Whoever changes a user and does not know of the message: the release before, or a person by hand.
+# For writers that change a user and do not know of the message: the previous release, or a person with psql.
 USERS_FUNCTION = """
 CREATE OR REPLACE FUNCTION forget_user_message() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -22,7 +22,8 @@ BEGIN
 END
 $$
 """
-# Not where the writer brings a message of its own. No columns are named: the type of one that is could not be changed.
+# Does not fire if the writer also writes a new message. No columns are named, because PostgreSQL refuses to change the
+# type of a column that a trigger names.
 USERS_TRIGGER = """
 CREATE OR REPLACE TRIGGER forget_user_message BEFORE UPDATE ON users FOR EACH ROW
 WHEN (NEW.message IS NOT DISTINCT FROM OLD.message) EXECUTE FUNCTION forget_user_message()
@@ -38,8 +39,8 @@ BEGIN
 END
 $$
 """
-# A writer that keeps messages says so: it writes the user with its message first, and the profile, which refers to it,
-# afterwards.
+# A writer of encoded messages declares that with this setting: it writes the user with its message first, and then the
+# profile, which refers to the user.
 PROFILES_TRIGGER = """
 CREATE OR REPLACE TRIGGER forget_user_message AFTER INSERT OR UPDATE OR DELETE ON user_profiles FOR EACH ROW
 WHEN (current_setting('commerce.keeps_messages', true) IS DISTINCT FROM '1')
@@ -48,21 +49,21 @@ EXECUTE FUNCTION forget_user_message_of_profile()
 
 
 def upgrade() -> None:
-    """Go from the revision before to this one."""
-    # A transaction for each, which so locks one table only. A run that was cut off goes on where it stopped.
+    """Upgrade the schema from the previous revision to this one."""
+    # One transaction per statement, so that each locks one table only. Each can be repeated after a run is cut off.
     with op.get_context().autocommit_block():
         op.execute("ALTER TABLE users ADD COLUMN IF NOT EXISTS message bytea")
         op.execute(USERS_FUNCTION)
         op.execute(USERS_TRIGGER)
         op.execute(PROFILES_FUNCTION)
         op.execute(PROFILES_TRIGGER)
-        # By which those are found that are not kept yet.
+        # Finds the users that have no encoded message yet.
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_users_not_kept")
         op.execute("CREATE INDEX CONCURRENTLY ix_users_not_kept ON users (id) WHERE message IS NULL")
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Undo the upgrade."""
     with op.get_context().autocommit_block():
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_users_not_kept")
         op.execute("DROP TRIGGER IF EXISTS forget_user_message ON user_profiles")

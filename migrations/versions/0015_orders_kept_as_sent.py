@@ -1,4 +1,4 @@
-"""A whole order, kept in its row as the API sends it, instead of its items only."""
+"""Add the encoded message of a whole order, stored in its row, instead of that of its items only."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ down_revision: str | None = "0014"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# As for users (0014). `items_message` is for the release before; it is dropped with the one after this.
+# As for users (revision 0014). The previous release still uses `items_message`; the next one drops the column.
 ORDERS_FUNCTION = """
 CREATE OR REPLACE FUNCTION forget_order_message() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -49,7 +49,7 @@ BEGIN
 END
 $$
 """
-# Nobody but a person by hand gives a tag another name.
+# The service never renames a tag, but a person with psql may.
 TAGS_TRIGGER = """
 CREATE OR REPLACE TRIGGER forget_order_messages AFTER UPDATE OF name ON tags FOR EACH ROW
 EXECUTE FUNCTION forget_order_messages_of_tag()
@@ -57,8 +57,8 @@ EXECUTE FUNCTION forget_order_messages_of_tag()
 
 
 def upgrade() -> None:
-    """Go from the revision before to this one."""
-    # A transaction for each, which so locks one table only. A run that was cut off goes on where it stopped.
+    """Upgrade the schema from the previous revision to this one."""
+    # One transaction per statement, so that each locks one table only. Each can be repeated after a run is cut off.
     with op.get_context().autocommit_block():
         op.execute("ALTER TABLE orders ADD COLUMN IF NOT EXISTS message bytea")
         op.execute(ORDERS_FUNCTION)
@@ -71,7 +71,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Undo the upgrade."""
     with op.get_context().autocommit_block():
         op.execute("DROP TRIGGER IF EXISTS forget_order_messages ON tags")
         op.execute("DROP TRIGGER IF EXISTS forget_order_message ON order_tags")

@@ -1,1 +1,1 @@
-"""PostgreSQL: tables, the write side (unit of work and repositories) and the read side (queries)."""
+"""PostgreSQL: connections, tables, the write side (units of work), the read side (queries), events and operations."""

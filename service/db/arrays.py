@@ -1,4 +1,4 @@
-"""Many rows in one statement, which has the same text however many they are: arrays as parameters."""
+"""Pass many rows to one statement as arrays, so that the statement has the same text for any number of rows."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -25,21 +25,26 @@ from sqlalchemy.types import TypeEngine
 
 
 class _Ids(TypeDecorator[Iterable[object]]):
-    """Ids as the text of an array: the driver looks at each one of a list several times before it writes it."""
+    """Ids as the text of an array, because asyncpg encodes each element of a list in several steps."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: Iterable[object] | None, _dialect: Dialect) -> str:
-        """Return the text."""
+        """Return the ids in PostgreSQL's text form of an array."""
         return f"{{{','.join(map(str, value or ()))}}}"
 
 
 def is_one_of(target: Column[Any], name: str) -> ColumnElement[bool]:
-    """Return the condition that a column has one of the ids of a parameter.
+    """Return the condition that a column contains one of the ids in a parameter.
 
-    They are in a subquery, where PostgreSQL does not look when it plans. If it saw how many there are, it would believe
-    that to plan for so few is worth it, and do that in every call: to read one user would take it twice as long.
+    The parameter is in a subquery, so that the planner does not see the number of ids. If it saw that there are few, it
+    would estimate that a custom plan is cheaper, and make a new plan in every call: to read one user would take
+    PostgreSQL twice as long.
+
+    Args:
+        target: the column.
+        name: of the parameter.
     """
     ids = select(bindparam(name, type_=_Ids)).scalar_subquery()
     return target == any_(cast(ids, ARRAY(UUID)))
@@ -49,9 +54,9 @@ def insert_arrays(table: Table, names: Sequence[str], **constants: object) -> In
     """Return a statement that inserts the rows of `arrays`: INSERT … SELECT … FROM unnest(…).
 
     Args:
-        table: where to.
-        names: the columns that the rows have.
-        constants: values of further columns, the same in all rows.
+        table: the target.
+        names: the columns of the rows.
+        constants: values of other columns, which are the same for all rows.
     """
     parameters = (bindparam(f"{name}s", type_=ARRAY(_type(table.c[name]))) for name in names)
     source = func.unnest(*parameters).table_valued(*names, name="rows").render_derived()
@@ -61,10 +66,15 @@ def insert_arrays(table: Table, names: Sequence[str], **constants: object) -> In
 
 
 def arrays(names: Sequence[str], rows: Sequence[Sequence[object]]) -> dict[str, list[Any]]:
-    """Return the parameters of `insert_arrays` for one or more rows, each in the order of the columns."""
+    """Return the parameters of `insert_arrays`.
+
+    Args:
+        names: the columns of the rows.
+        rows: one or more; each has its values in the order of the columns.
+    """
     return {f"{name}s": list(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
 
 
 def _type(target: Column[Any]) -> TypeEngine[Any]:
-    # An array's type takes no collation.
+    # PostgreSQL accepts no collation in the type of an array.
     return Text() if isinstance(target.type, Text) else target.type

@@ -1,6 +1,6 @@
-"""What a failure of the database means, by SQLSTATE and constraint name, never by the text of a message.
+"""Translate errors of the database by SQLSTATE and constraint name, never by the text of a message.
 
-Of eleven kinds of outage none arrives as SQLAlchemy's OperationalError, so the exception's class says little.
+The class of an exception says little: of eleven kinds of outage, none is raised as SQLAlchemy's OperationalError.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,28 +15,30 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from service.application.ports.errors import Contention, DatabaseUnavailable, DeadlineExceeded, Overloaded
 from service.domain.errors import OrderAlreadyExists, UserAlreadyExists
 
+# A write on a connection that leads to a replica.
 READ_ONLY = "25006"
 _SQLSTATES: Mapping[str, Callable[[], Exception]] = MappingProxyType(
     {
         "40001": Contention,  # serialization failure
         "40P01": Contention,  # deadlock
         "55P03": Contention,  # lock not available
-        "0A000": Contention,  # a cached statement outlived a change of the schema; another try prepares it anew
+        "0A000": Contention,  # the schema changed after the statement was prepared; a retry prepares it again
         "57014": DeadlineExceeded,  # statement_timeout
     }
 )
-# Connection exceptions, operator intervention (shutdown, failover), no connection left, a primary turned replica, and
-# while connecting a database that takes no connections, or a wrong user, password or database.
+# Connection exceptions (08), operator intervention such as a shutdown or a failover (57P), no connection left (53), a
+# primary that became a replica, and while connecting: a database that accepts no connections (55000), a wrong user or
+# password (28), or a database that does not exist (3D).
 _UNAVAILABLE = ("08", "57P", "53", READ_ONLY, "55000", "28", "3D")
 
-# SQLAlchemy's, the driver's own, and what its dialect makes of these while it connects.
-_OF_POSTGRESQL = (DBAPIError, PostgresError, AsyncAdapt_asyncpg_dbapi.Error)
+# SQLAlchemy's errors, asyncpg's, and those that SQLAlchemy's dialect raises while it connects.
+_DATABASE_ERRORS = (DBAPIError, PostgresError, AsyncAdapt_asyncpg_dbapi.Error)
 
 _CONSTRAINTS: Mapping[str, Callable[[], Exception]] = MappingProxyType(
     {
         "uq_users_email": lambda: UserAlreadyExists("email"),
         "uq_users_username": lambda: UserAlreadyExists("username"),
-        # The sequence is behind: a crash or a failover forgot numbers that were taken and not yet used. Try another.
+        # The sequence is behind: it lost numbers in a crash or a failover. A retry takes the next number.
         "uq_orders_order_number": Contention,
         "uq_orders_user_id_external_ref": lambda: OrderAlreadyExists("external_ref"),
     }
@@ -44,9 +46,9 @@ _CONSTRAINTS: Mapping[str, Callable[[], Exception]] = MappingProxyType(
 
 
 def sqlstate_of(error: BaseException) -> str | None:
-    """Return the SQLSTATE that PostgreSQL gave, if the error came from it."""
+    """Return the SQLSTATE that PostgreSQL reported, or None if PostgreSQL did not report the error."""
     original = getattr(error, "orig", error)
-    # SQLAlchemy's own InvalidCachedStatementError has lost it; the driver's, its cause, has it.
+    # SQLAlchemy's own InvalidCachedStatementError lacks it, but its cause, which is asyncpg's error, has it.
     for source in (original, getattr(original, "__cause__", None)):
         if isinstance(sqlstate := getattr(source, "sqlstate", None), str):
             return sqlstate
@@ -54,9 +56,9 @@ def sqlstate_of(error: BaseException) -> str | None:
 
 
 def constraint_of(error: BaseException) -> str | None:
-    """Return the name of the constraint that was violated, if one was."""
+    """Return the name of the constraint that was violated, or None."""
     original = getattr(error, "orig", error)
-    # SQLAlchemy's own errors have lost it; the driver's, their cause, have it.
+    # SQLAlchemy's own errors lack it, but their cause, which is asyncpg's error, has it.
     for source in (original, getattr(original, "__cause__", None)):
         if isinstance(name := getattr(source, "constraint_name", None), str):
             return name
@@ -64,14 +66,14 @@ def constraint_of(error: BaseException) -> str | None:
 
 
 def translate_error(error: BaseException) -> Exception | None:
-    """Return the error that the application knows, or None for one that is nobody's fault but ours."""
+    """Return the application's error for an error of the database, or None if it has none, as for a bug."""
     if isinstance(error, PoolTimeoutError):
-        # All connections are at work for others; trying again at once would only make the queue longer.
+        # All connections are in use; an immediate retry would only make the queue longer.
         return Overloaded()
     if isinstance(error, OSError):
-        # OSError: connection refused, reset, or (TimeoutError) not answered in time.
+        # The connection was refused or reset, or (TimeoutError) the server did not answer in time.
         return DatabaseUnavailable()
-    if not isinstance(error, _OF_POSTGRESQL):
+    if not isinstance(error, _DATABASE_ERRORS):
         return None
     sqlstate = sqlstate_of(error) or ""
     if getattr(error, "connection_invalidated", False) or sqlstate.startswith(_UNAVAILABLE):
@@ -83,7 +85,7 @@ def translate_error(error: BaseException) -> Exception | None:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Raise the meaning of an error of the database instead of the error, where it has one."""
+    """Raise the application's error instead of an error of the database, if there is one for it."""
     try:
         yield
     except Exception as error:

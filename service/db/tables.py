@@ -1,6 +1,7 @@
-"""The tables. What must never be is refused here too, whatever program writes: CHECKs, keys and triggers.
+"""The tables. Constraints and triggers also refuse invalid data that another program writes.
 
-The triggers and the rows that come with the schema are in the migrations, which are the only way it is made.
+The migrations create the schema; only they contain the triggers and the rows that come with it. A `comment` is part of
+the schema, for people who look at it with psql; to change one takes a migration.
 """
 
 from sqlalchemy import (
@@ -43,33 +44,53 @@ metadata = MetaData(
     }
 )
 
-# Whole units up to 10^15 and up to four decimals: every amount that `service.domain.money` lets through.
+# Whole units up to 10^15 with four decimals: every amount that `service.domain.money` accepts.
 _Amount = Numeric(19, 4)
 _Time = TIMESTAMP(timezone=True)
+_VERSION = "Increases with every change, from 1; the etag of the API is made of it."
 
 
 users = Table(
     "users",
     metadata,
     Column("id", UUID(as_uuid=True), primary_key=True),
-    Column("email", Text, nullable=False),
-    # Byte order, so that pages by username do not depend on the database's locale.
-    Column("username", Text(collation="C"), nullable=False),
+    Column("email", Text, nullable=False, comment="Unique regardless of case (index uq_users_email)."),
+    Column(
+        "username",
+        Text(collation="C"),
+        nullable=False,
+        comment="Sorted by bytes, so that pages by username do not depend on the locale of the database.",
+    ),
     Column("full_name", Text, nullable=False),
     Column("superuser", Boolean, nullable=False),
     Column("state", EnumText(UserState), nullable=False),
-    Column("undelete_state", EnumText(UserState)),
-    Column("version", BigInteger, nullable=False),
+    Column(
+        "undelete_state",
+        EnumText(UserState),
+        comment="The state that UndeleteUser restores; null unless state is DELETED.",
+    ),
+    Column("version", BigInteger, nullable=False, comment=_VERSION),
     Column("create_time", _Time, nullable=False),
     Column("update_time", _Time, nullable=False),
     Column("delete_time", _Time),
-    Column("purge_time", _Time),
-    # The words of username, full name and bio. Only triggers write it, and only searches read it.
-    Column("search", TSVECTOR),
-    # The user with its profile, as the API sends it, so that a reader need not make that. The triggers
-    # forget_user_message set it to null when either changes without it; then the columns are read
-    # (docs/adr/0019-encoded-messages-in-rows.md).
-    Column("message", LargeBinary),
+    Column(
+        "purge_time",
+        _Time,
+        comment="When a deleted user may be erased with all its data; null unless state is DELETED.",
+    ),
+    Column(
+        "search",
+        TSVECTOR,
+        comment="Words of username, full_name and user_profiles.bio, for SearchUsers. Only triggers write it.",
+    ),
+    # docs/adr/0019-encoded-messages-in-rows.md
+    Column(
+        "message",
+        LargeBinary,
+        comment="The user with its profile as an encoded protobuf message of the API, which readers send unchanged; "
+        "where it is null, they use the columns. Triggers named invalidate_user_message set it to null when a writer "
+        "changes the user or the profile without writing the message.",
+    ),
     UniqueConstraint("username"),
     CheckConstraint("length(email) BETWEEN 3 AND 254", name="email"),
     CheckConstraint("username ~ '^[a-z0-9_.-]{3,50}$'", name="username"),
@@ -88,10 +109,11 @@ users = Table(
     Index(None, "state", "create_time", "id"),
     Index("ix_users_superuser", "create_time", "id", postgresql_where=text("superuser")),
     Index(None, "search", postgresql_using="gin"),
+    # Finds the users whose message has to be backfilled.
     Index("ix_users_not_kept", "id", postgresql_where=text("message IS NULL")),
+    comment="Users. A deleted one stays until its purge_time, so that it can be undeleted.",
 )
 
-# Apart from `users`, so that no query of users can carry a hash by accident.
 user_passwords = Table(
     "user_passwords",
     metadata,
@@ -99,9 +121,9 @@ user_passwords = Table(
     Column("password_hash", Text, nullable=False),
     Column("update_time", _Time, nullable=False),
     CheckConstraint("starts_with(password_hash, '$argon2id$')", name="password_hash"),
+    comment="Hashes of passwords. Not columns of users, so that no query of users returns a hash by accident.",
 )
 
-# One to one. Users made before there were profiles have no row.
 user_profiles = Table(
     "user_profiles",
     metadata,
@@ -110,9 +132,10 @@ user_profiles = Table(
     Column("avatar_url", Text, nullable=False),
     CheckConstraint("length(bio) <= 1000", name="bio"),
     CheckConstraint("length(avatar_url) <= 2000", name="avatar_url"),
+    comment="What users say about themselves: at most one row per user. A user without a row has an empty profile.",
 )
 
-# One `nextval` gives this many order numbers to one process (see `service.db.writes.orders.OrderNumbers`).
+# One `nextval` gives this many order numbers to one process (`service.db.writes.order_numbers.OrderNumbers`).
 ORDER_NUMBER_BLOCK = 32
 order_number_sequence = Sequence("order_number_seq", start=1, increment=ORDER_NUMBER_BLOCK, metadata=metadata)
 
@@ -120,32 +143,58 @@ orders = Table(
     "orders",
     metadata,
     Column("id", UUID(as_uuid=True), primary_key=True),
-    Column("order_number", Text(collation="C"), nullable=False),
+    Column(
+        "order_number",
+        Text(collation="C"),
+        nullable=False,
+        comment="ORD- and a number. Each process takes numbers from order_number_seq in blocks, so they have gaps and "
+        "are not in the order of time.",
+    ),
     Column("user_id", ForeignKey(users.c.id), nullable=False),
     Column("status", EnumText(OrderStatus), nullable=False),
     Column("currency", Text, nullable=False),
-    Column("total_amount", _Amount, nullable=False),
-    Column("external_ref", Text),
-    Column("metadata", JSONB, nullable=False),
+    Column(
+        "total_amount",
+        _Amount,
+        nullable=False,
+        comment="Sum of order_items.subtotal; the constraint triggers order_total check that at commit.",
+    ),
+    Column("external_ref", Text, comment="The caller's own reference, unique per user."),
+    Column("metadata", JSONB, nullable=False, comment="Keys and values of the caller: a JSON object of strings."),
     Column("tracking_number", Text),
     Column("cancel_reason", Text),
-    Column("credit_state", EnumText(CreditState)),
-    Column("credit_user_id", ForeignKey(users.c.id)),
-    Column("credit_expire_time", _Time),
-    Column("version", BigInteger, nullable=False),
+    Column(
+        "credit_state",
+        EnumText(CreditState),
+        comment="What became of the credit that pays for the order; null if it is not paid with credit.",
+    ),
+    Column(
+        "credit_user_id",
+        ForeignKey(users.c.id),
+        comment="The user whose credit pays for the order, also after the order was transferred to another user.",
+    ),
+    Column("credit_expire_time", _Time, comment="When the credit is given back if the order is still PENDING."),
+    Column("version", BigInteger, nullable=False, comment=_VERSION),
     Column("create_time", _Time, nullable=False),
     Column("update_time", _Time, nullable=False),
-    # The order with its items and tags, as the API sends it. The triggers forget_order_message set it to null when any
-    # of these changes without it; then the columns and rows are read (docs/adr/0019-encoded-messages-in-rows.md).
-    Column("message", LargeBinary),
-    # The items alone, likewise, by the release before. Nobody writes or reads it any more; to be dropped.
-    Column("items_message", LargeBinary),
+    # docs/adr/0019-encoded-messages-in-rows.md
+    Column(
+        "message",
+        LargeBinary,
+        comment="The order with its items and tags as an encoded protobuf message of the API, which readers send "
+        "unchanged; where it is null, they use the columns and rows. Triggers named invalidate_order_message(s) set it "
+        "to null when a writer changes the order, its items or its tags without writing the message.",
+    ),
+    Column(
+        "items_message",
+        LargeBinary,
+        comment="The encoded items alone. No longer written or read; to be dropped.",
+    ),
     UniqueConstraint("order_number"),
     CheckConstraint(
         "status IN ('PENDING', 'CONFIRMED', 'PROCESSING', 'SHIPPED', 'DELIVERED', 'CANCELLED')", name="status"
     ),
     CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
-    # That it is the sum of the items is checked at commit, by the triggers order_total.
     CheckConstraint("total_amount >= 0", name="total_amount"),
     CheckConstraint("length(external_ref) BETWEEN 1 AND 100", name="external_ref"),
     CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
@@ -179,15 +228,20 @@ orders = Table(
         postgresql_where=text("status IN ('PENDING', 'CONFIRMED', 'PROCESSING')"),
     ),
 )
-# In the words of the partial index ix_orders_open: bound values would not tell the planner that it applies.
+# The text of the partial index ix_orders_open: with bound values, the planner would not know that the index applies.
 OPEN = text("orders.status IN ('PENDING', 'CONFIRMED', 'PROCESSING')")
 
 order_items = Table(
     "order_items",
     metadata,
     Column("order_id", ForeignKey(orders.c.id, ondelete="CASCADE"), nullable=False),
-    # Grows with time (UUIDv7), so the primary key also gives the items of an order in their order.
-    Column("id", UUID(as_uuid=True), nullable=False),
+    Column(
+        "id",
+        UUID(as_uuid=True),
+        nullable=False,
+        comment="UUIDv7, which increases with time, so that the primary key returns the items of an order in their "
+        "order.",
+    ),
     Column("product_id", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("quantity", Integer, nullable=False),
@@ -201,34 +255,42 @@ order_items = Table(
     CheckConstraint("subtotal = quantity * unit_price", name="subtotal"),
 )
 
-# A tag stays when no order has it any more: another call may be giving it to one.
 tags = Table(
     "tags",
     metadata,
     Column("id", UUID(as_uuid=True), primary_key=True),
-    # Byte order, which is that of the characters, so that pages by name and prefixes do not depend on the database's
-    # locale.
-    Column("name", Text(collation="C"), nullable=False),
+    Column(
+        "name",
+        Text(collation="C"),
+        nullable=False,
+        comment="Sorted by bytes, which is the order of the code points, so that pages by name and prefixes do not "
+        "depend on the locale of the database.",
+    ),
     UniqueConstraint("name"),
     CheckConstraint("length(name) BETWEEN 1 AND 50", name="name"),
+    comment="Tags of orders. A tag that no order has stays: another transaction may be adding it to an order.",
 )
 
-# Many to many.
 order_tags = Table(
     "order_tags",
     metadata,
     Column("order_id", ForeignKey(orders.c.id, ondelete="CASCADE"), nullable=False),
     Column("tag_id", ForeignKey(tags.c.id), nullable=False),
-    # That of the order. Only a trigger writes it, so that the orders of a tag are in an index in the order of lists.
-    Column("create_time", _Time),
+    Column(
+        "create_time",
+        _Time,
+        comment="The order's create_time, so that an index has the orders of a tag in the order of lists. Only the "
+        "trigger order_tag_create_time writes it.",
+    ),
     PrimaryKeyConstraint("order_id", "tag_id"),
-    # With the order, so that the orders of a tag are counted in the index alone.
+    # With the order, so that the orders of a tag can be counted in the index alone.
     Index(None, "tag_id", "order_id"),
     Index(None, "tag_id", "create_time", "order_id"),
+    comment="Which orders have which tags.",
 )
 
-# How notes are searched: words as they are written. A stemmer knows one language, and drops words that part numbers and
-# quoted phrases are made of; notes are in any language, and full of both.
+# Notes are searched by words as they are written. A stemmer knows one language, and drops words that part numbers and
+# quoted phrases are made of; notes are in any language, and contain many of both.
 SEARCH_CONFIG = "simple"
 order_notes = Table(
     "order_notes",
@@ -238,11 +300,16 @@ order_notes = Table(
     Column("author_id", ForeignKey(users.c.id), nullable=False),
     Column("body", Text, nullable=False),
     Column("state", EnumText(NoteState), nullable=False),
-    Column("version", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False, comment=_VERSION),
     Column("create_time", _Time, nullable=False),
     Column("update_time", _Time, nullable=False),
     Column("publish_time", _Time),
-    Column("search", TSVECTOR, Computed(f"to_tsvector('{SEARCH_CONFIG}'::regconfig, body)", persisted=True)),
+    Column(
+        "search",
+        TSVECTOR,
+        Computed(f"to_tsvector('{SEARCH_CONFIG}'::regconfig, body)", persisted=True),
+        comment="Words of the body as they are written, for SearchOrderNotes. Not stemmed: notes are in any language.",
+    ),
     CheckConstraint("length(body) BETWEEN 1 AND 4000", name="body"),
     CheckConstraint("state IN ('DRAFT', 'PUBLISHED')", name="state"),
     CheckConstraint("(state = 'PUBLISHED') = (publish_time IS NOT NULL)", name="publish_time"),
@@ -250,42 +317,55 @@ order_notes = Table(
     CheckConstraint("update_time >= create_time", name="update_time"),
     Index(None, "order_id", "create_time", "id"),
     Index(None, "author_id", "create_time", "id"),
-    # Without a list of pending entries, which every search would read through, and some writer would have to file.
+    # Without GIN's list of pending entries: every search would scan the list, and some write would have to merge it.
     Index(None, "search", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
+    comment="Notes that users write about orders.",
 )
 
-# What each user has, as the sum of its entries in `credit_entries`; `commerce verify-ledger` recomputes it.
 credit_accounts = Table(
     "credit_accounts",
     metadata,
     Column("user_id", ForeignKey(users.c.id), nullable=False),
     Column("currency", Text, nullable=False),
-    Column("available", _Amount, nullable=False),
-    Column("held", _Amount, nullable=False),
+    Column("available", _Amount, nullable=False, comment="What the user can spend."),
+    Column("held", _Amount, nullable=False, comment="What is set aside for orders that are not confirmed."),
     PrimaryKeyConstraint("user_id", "currency"),
     CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
     CheckConstraint("available >= 0", name="available"),
     CheckConstraint("held >= 0", name="held"),
+    comment="Balances of users per currency: sums of their credit_entries. `commerce verify-ledger` recomputes them.",
 )
 
-# Append-only (trigger credit_entries_append_only). The entries of a transaction add up to zero (trigger
-# credit_balanced).
 credit_entries = Table(
     "credit_entries",
     metadata,
-    # Grows in commit order for one user, whose account is locked while its entries are written.
-    Column("position", BigInteger, Identity(always=True), primary_key=True),
+    Column(
+        "position",
+        BigInteger,
+        Identity(always=True),
+        primary_key=True,
+        comment="Increases in commit order for each user, whose account is locked while its entries are written.",
+    ),
     Column("id", UUID(as_uuid=True), nullable=False),
-    Column("transaction_id", UUID(as_uuid=True), nullable=False),
-    # Null for the accounts that are no user's.
-    Column("user_id", ForeignKey(users.c.id)),
+    Column(
+        "transaction_id",
+        UUID(as_uuid=True),
+        nullable=False,
+        comment="The same for all entries of one movement of credit, whose amounts add up to zero.",
+    ),
+    Column(
+        "user_id", ForeignKey(users.c.id), comment="Null for the accounts of the service: ISSUED, SPENT and PURGED."
+    ),
     Column("account", Text, nullable=False),
-    Column("type", Text, nullable=False),
+    Column("type", Text, nullable=False, comment="Why credit moved."),
     Column("currency", Text, nullable=False),
     Column("amount", _Amount, nullable=False),
-    Column("balance_after", _Amount),
-    # No foreign key: an entry outlives a purged order.
-    Column("order_id", UUID(as_uuid=True)),
+    Column(
+        "balance_after",
+        _Amount,
+        comment="Balance of the account after the entry; null for the accounts of the service, which have none.",
+    ),
+    Column("order_id", UUID(as_uuid=True), comment="Not a foreign key, because an entry outlives a purged order."),
     Column("description", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("create_time", _Time, nullable=False),
@@ -301,35 +381,56 @@ credit_entries = Table(
     CheckConstraint("length(description) <= 200", name="description"),
     Index(None, "user_id", "position"),
     Index(None, "transaction_id"),
+    comment="The double-entry ledger of all credit. Append-only (trigger credit_entries_append_only); the entries of a "
+    "transaction_id add up to zero in each currency (constraint trigger credit_balanced).",
 )
 
-# Append-only (trigger events_append_only): the timeline of every order and user.
 events = Table(
     "events",
     metadata,
-    # Grows in commit order for one aggregate, whose row is locked while its events are written.
-    Column("position", BigInteger, Identity(always=True), primary_key=True),
+    Column(
+        "position",
+        BigInteger,
+        Identity(always=True),
+        primary_key=True,
+        comment="Increases in commit order for each aggregate, whose row is locked while its events are written.",
+    ),
     Column("id", UUID(as_uuid=True), nullable=False),
-    # The transaction that wrote the event. Readers of the whole log must stop below the oldest one still running:
-    # positions alone become visible out of order.
-    Column("xid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
-    Column("aggregate_type", Text, nullable=False),
-    Column("aggregate_id", UUID(as_uuid=True), nullable=False),
-    Column("type", Text, nullable=False),
-    Column("actor", Text, nullable=False),
+    Column(
+        "xid",
+        Xid8,
+        nullable=False,
+        server_default=text("pg_current_xact_id()"),
+        comment="The transaction that wrote the event. Readers of the whole log stop below the oldest running "
+        "transaction, because positions alone become visible out of order.",
+    ),
+    Column("aggregate_type", Text, nullable=False, comment="What the event is about: user or order."),
+    Column("aggregate_id", UUID(as_uuid=True), nullable=False, comment="Id of that user or order."),
+    Column("type", Text, nullable=False, comment="What happened, such as CREATED or SHIPPED."),
+    Column("actor", Text, nullable=False, comment="Who caused the event: the caller, or gc for maintenance."),
     Column("create_time", _Time, nullable=False),
-    Column("changes", JSONB, nullable=False),
-    # Of an order's event: whose the order was and its status, both after it. Null where the writer did not say.
-    Column("user_id", UUID(as_uuid=True)),
-    Column("status", Text),
+    Column(
+        "changes", JSONB, nullable=False, comment="The changed fields: a JSON array of {field, old_value, new_value}."
+    ),
+    Column(
+        "user_id",
+        UUID(as_uuid=True),
+        comment="For an event of an order, the order's user after the event; null if the writer did not record it.",
+    ),
+    Column(
+        "status",
+        Text,
+        comment="For an event of an order, the order's status after the event; null if the writer did not record it.",
+    ),
     UniqueConstraint("id"),
     CheckConstraint("aggregate_type IN ('user', 'order')", name="aggregate_type"),
     CheckConstraint("jsonb_typeof(changes) = 'array'", name="changes"),
     Index(None, "aggregate_id", "position"),
     Index(None, "xid", "position"),
+    comment="What happened to users and orders, written in the transaction of the change. Append-only (trigger "
+    "events_append_only). The timeline of each aggregate, and the log that watches and relays read by (xid, position).",
 )
 
-# Up to where events were swept: the first that is kept comes after it. One row.
 swept_events = Table(
     "swept_events",
     metadata,
@@ -337,9 +438,9 @@ swept_events = Table(
     Column("xid", Xid8, nullable=False),
     Column("position", BigInteger, nullable=False),
     CheckConstraint("id = 1", name="one_row"),
+    comment="One row: the position of the last event that `commerce gc` has deleted.",
 )
 
-# Up to where each relay has published the events.
 relay_cursors = Table(
     "relay_cursors",
     metadata,
@@ -347,24 +448,32 @@ relay_cursors = Table(
     Column("xid", Xid8, nullable=False),
     Column("position", BigInteger, nullable=False),
     Column("update_time", _Time, nullable=False, server_default=func.now()),
+    comment="The position of the last event that each relay has published.",
 )
 
-# Answers to repeat for calls that come again with the same request id (AIP-155).
 request_ids = Table(
     "request_ids",
     metadata,
     Column("caller", Text, nullable=False),
     Column("method", Text, nullable=False),
     Column("request_id", UUID(as_uuid=True), nullable=False),
-    Column("body_digest", LargeBinary, nullable=False),
-    # Null only inside the transaction that does the work.
-    Column("response", LargeBinary),
+    Column(
+        "body_digest",
+        LargeBinary,
+        nullable=False,
+        comment="HMAC-SHA256 of the request, to notice another request with the same request_id.",
+    ),
+    Column(
+        "response",
+        LargeBinary,
+        comment="The encoded response; null only within the transaction that handles the call.",
+    ),
     Column("create_time", _Time, nullable=False, server_default=func.now()),
     PrimaryKeyConstraint("caller", "method", "request_id"),
     Index(None, "create_time"),
+    comment="Responses to calls with a request_id, to be returned when a call is repeated (AIP-155).",
 )
 
-# The key that signs page tokens and digests request bodies, where the settings name none. One row.
 signing_keys = Table(
     "signing_keys",
     metadata,
@@ -372,4 +481,5 @@ signing_keys = Table(
     Column("key", LargeBinary, nullable=False),
     CheckConstraint("id = 1", name="one_row"),
     CheckConstraint("length(key) >= 32", name="key"),
+    comment="One row: the secret for page tokens, cursors and body digests, unless COMMERCE_SIGNING_KEY is set.",
 )

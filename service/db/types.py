@@ -1,4 +1,4 @@
-"""Column types of the schema that SQLAlchemy does not have."""
+"""Column types that SQLAlchemy does not have."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -18,17 +18,17 @@ class EnumText(TypeDecorator[StrEnum]):
         self.enum = enum
 
     def process_bind_param(self, value: StrEnum | None, _dialect: Dialect) -> str | None:
-        """Return the member's text."""
+        """Return the value of the member."""
         return None if value is None else str(value)
 
     def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[str | None], StrEnum | None]:
-        """Return what gives a text's member: a table, as it is asked for every row."""
+        """Return a function from values to members: a lookup in a dict, because it is called for every row."""
         members: dict[str | None, StrEnum | None] = {None: None, **{member.value: member for member in self.enum}}
         return members.__getitem__
 
 
 class Xid8(UserDefinedType[int]):
-    """PostgreSQL's 64-bit transaction id."""
+    """A 64-bit transaction id of PostgreSQL."""
 
     cache_ok = True
 

@@ -1,1 +1,1 @@
-"""gRPC: servicers, interceptors, and the conversion between messages and entities."""
+"""The gRPC API: servicers, interceptors, streams, and the conversion between messages and entities."""

@@ -1,7 +1,7 @@
-"""Health in three parts (grpc.health.v1).
+"""Health checks (grpc.health.v1) under three kinds of names.
 
-The empty name is liveness: it never depends on the database, so an outage restarts nothing. `readiness` is whether the
-database can be used, and the name of each service is the readiness of that service.
+The empty name is liveness: it does not depend on the database, so an outage of the database restarts no server.
+`readiness` tells whether the database can be used, and so does the name of each service.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 READINESS = "readiness"
-# Hysteresis: one lost packet must not take a server out of service, nor one lucky answer bring it back.
+# Hysteresis: one lost packet must not take a server out of service, and one good answer must not bring it back.
 FAILURES_TO_STOP = 3
 SUCCESSES_TO_SERVE = 2
 PERIOD_SECONDS = 1.0
@@ -21,12 +21,12 @@ log = structlog.get_logger()
 
 
 class Readiness:
-    """Keeps `readiness` and the services' names at what a probe says.
+    """Sets the status of `readiness` and of the services from the results of a probe.
 
     Args:
-        servicer: the health service to tell.
+        servicer: the health service that publishes the status.
         services: full names of the services that need the database.
-        problem: says what is wrong with the database, or None.
+        problem: the probe; returns what is wrong with the database, or None.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Readiness:
         self._streak = 0
 
     async def start(self) -> str | None:
-        """Probe once and take the answer at its word; return the problem, if there is one."""
+        """Probe once, set the status from this one result, and return the problem, if there is one."""
         problem = await self._problem()
         await self._set(serving=problem is None)
         return problem
@@ -51,7 +51,7 @@ class Readiness:
             await self.observe(await self._problem())
 
     async def observe(self, problem: str | None) -> None:
-        """Count one answer of the probe, and change the status when there have been enough of them in a row."""
+        """Count one result of the probe; change the status after enough contrary results in a row."""
         if (problem is None) == self._serving:
             self._streak = 0
             return
@@ -61,7 +61,7 @@ class Readiness:
             await self._set(serving=problem is None)
 
     async def stop(self) -> None:
-        """Say NOT_SERVING; liveness stays, as a server that drains is not one to restart."""
+        """Set NOT_SERVING, except for liveness: a draining server must not be restarted."""
         await self._set(serving=False)
 
     async def _set(self, *, serving: bool) -> None:

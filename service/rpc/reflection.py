@@ -1,6 +1,6 @@
 """Server reflection, v1alpha and v1: newer tools ask for v1 first, and grpcio-reflection only has v1alpha.
 
-The two differ in nothing but the package's name, so v1 is answered by the same servicer with the same messages.
+The two differ only in the name of the package, so one servicer answers both with the same messages.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ V1 = V1ALPHA.replace(".v1alpha.", ".v1.")
 
 
 def add_reflection(methods: InterceptedMethods, services: Sequence[str]) -> None:
-    """Let tools list and describe these services, and reflection itself."""
-    _describe_v1()
+    """Add reflection, which lists and describes these services and itself."""
+    _register_v1()
     servicer = aio.ReflectionServicer([*services, V1ALPHA, V1])
     methods.add(add_ServerReflectionServicer_to_server, servicer)
     v1 = grpc.stream_stream_rpc_method_handler(
@@ -31,9 +31,9 @@ def add_reflection(methods: InterceptedMethods, services: Sequence[str]) -> None
     methods.add_registered_method_handlers(V1, {"ServerReflectionInfo": v1})
 
 
-def _describe_v1() -> None:
-    """Add v1's description, which is that of v1alpha under another name, to those that reflection looks in."""
+def _register_v1() -> None:
+    """Add the descriptor of v1, made from that of v1alpha, to the pool in which reflection looks up names."""
     v1alpha = FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(v1alpha)
-    words = text_format.MessageToString(v1alpha).replace("v1alpha", "v1")
-    descriptor_pool.Default().Add(text_format.Parse(words, FileDescriptorProto()))
+    v1 = text_format.MessageToString(v1alpha).replace("v1alpha", "v1")
+    descriptor_pool.Default().Add(text_format.Parse(v1, FileDescriptorProto()))

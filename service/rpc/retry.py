@@ -30,7 +30,7 @@ async def retried(attempt: Callable[[], Awaitable[T]], deadline: TimeLeft, *, ou
     """Return the result of `attempt`, calling it up to MAX_ATTEMPTS times while the database asks for a retry.
 
     Args:
-        attempt: does all of the work anew.
+        attempt: does all of the work from the start.
         deadline: no attempt begins after it.
         outcome_known_by_repeating: whether repeating an attempt whose commit may have happened is safe and tells the
             outcome.

@@ -20,7 +20,7 @@ def test_the_current_etag_matches() -> None:
     check_etag(user, user.etag)
 
 
-def test_whoever_names_no_etag_does_not_mind() -> None:
+def test_without_an_etag_any_version_matches() -> None:
     check_etag(changed_user(), "")
 
 

@@ -65,7 +65,7 @@ async def test_only_an_active_user_places_an_order(store: Database, user: User, 
             await create_order(uow, user.id, FIELDS, NOW)
 
 
-async def test_a_change_that_nobody_commits_is_not_kept(store: Database, user: User) -> None:
+async def test_a_change_without_a_commit_is_not_stored(store: Database, user: User) -> None:
     order = await placed(store, user)
     async with unit_of_work(store) as uow:
         await change_order(uow, order.id, "", lambda order: order.confirm(NOW))
@@ -75,7 +75,7 @@ async def test_a_change_that_nobody_commits_is_not_kept(store: Database, user: U
     assert (read.status, read.etag) == (OrderStatus.ORDER_STATUS_PENDING, "v1")
 
 
-async def test_a_stale_etag_keeps_a_change_from_being_tried(store: Database, user: User) -> None:
+async def test_a_stale_etag_prevents_a_change(store: Database, user: User) -> None:
     order = await placed(store, user)
     tried: list[Order] = []
     async with unit_of_work(store) as uow:

@@ -18,7 +18,7 @@ from service.rpc.messages.users import user_message
 from tests.support.passwords import FAST_PASSWORDS, PASSWORD
 from tests.support.sent_statements import sent_statements
 
-# Far longer than a statement takes.
+# Far longer than a statement takes to run.
 SLOW_PASSWORDS = {"argon2_time_cost": 20, "argon2_memory_kib": 8192}
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -60,7 +60,7 @@ async def signs_in(store: Database, passwords: Argon2Passwords, user: User, pass
 
 @contextmanager
 def stronger() -> Iterator[Argon2Passwords]:
-    """Passwords with another parameter than those that users were created with."""
+    """A password hasher with other parameters than the one that created the users."""
     passwords = Argon2Passwords(load(PasswordSettings, **{**FAST_PASSWORDS, "argon2_time_cost": 2}))
     try:
         yield passwords
@@ -97,7 +97,7 @@ async def test_no_connection_waits_while_passwords_do(store: Database, passwords
     busy.close()
 
 
-async def test_a_change_that_nobody_commits_is_not_kept(store: Database, passwords: Argon2Passwords) -> None:
+async def test_a_change_without_a_commit_is_not_stored(store: Database, passwords: Argon2Passwords) -> None:
     user = await created(store, passwords)
     async with unit_of_work(store) as uow:
         await change_user(uow, user.id, "", lambda user: user.deactivate(NOW))
@@ -105,7 +105,7 @@ async def test_a_change_that_nobody_commits_is_not_kept(store: Database, passwor
     assert await signs_in(store, passwords, user)
 
 
-async def test_a_stale_etag_keeps_a_change_from_being_tried(store: Database, passwords: Argon2Passwords) -> None:
+async def test_a_stale_etag_prevents_a_change(store: Database, passwords: Argon2Passwords) -> None:
     user = await created(store, passwords)
     tried: list[User] = []
     async with unit_of_work(store) as uow:
@@ -170,9 +170,7 @@ async def test_signing_in_reads_once_and_writes_nothing(store: Database, passwor
     assert len(sent) == 1
 
 
-async def test_a_password_is_hashed_anew_when_the_parameters_changed(
-    store: Database, passwords: Argon2Passwords
-) -> None:
+async def test_a_password_is_rehashed_when_the_parameters_changed(store: Database, passwords: Argon2Passwords) -> None:
     user = await created(store, passwords)
     before = await hash_of(store, user)
     with stronger() as others:
@@ -183,13 +181,13 @@ async def test_a_password_is_hashed_anew_when_the_parameters_changed(
         assert (after != before, others.needs_rehash(after)) == (True, False)
         assert await signs_in(store, others, user)
         assert await hash_of(store, user) == after
-    # Nothing of the user itself has changed.
+    # The user itself has not changed.
     row = (await store.user_queries.by_ids([str(user.id)]))[0]
     read = user_message(row)
     assert (read.etag, read.update_time.ToDatetime(tzinfo=UTC)) == ("v1", NOW)
 
 
-async def test_hashing_anew_does_not_undo_a_new_password(store: Database, passwords: Argon2Passwords) -> None:
+async def test_a_rehash_does_not_undo_a_new_password(store: Database, passwords: Argon2Passwords) -> None:
     user = await created(store, passwords)
     old = await hash_of(store, user)
     async with unit_of_work(store) as uow:

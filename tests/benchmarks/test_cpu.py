@@ -37,7 +37,7 @@ def test_the_time_of_a_process_is_that_of_its_threads_and_children(script: str) 
 
 @contextmanager
 def waiting(script: str) -> Iterator[int]:
-    """Run a script, and keep its process when it is through."""
+    """Run a script; its process stays until the block ends."""
     command = [sys.executable, "-c", f"{script}print('through', flush=True); input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout

@@ -15,7 +15,7 @@ from tests.support.servers import running_server
 
 DATA = Data(users=200, orders=400)
 WRITING = ("CreateOrder", "CreateOrderWithRequestId", "ConfirmOrder")
-# Positions are not given back, and nobody minds.
+# A rollback does not return positions to the sequence.
 STATES = {
     "users": "SELECT * FROM users ORDER BY id",
     "user_profiles": "SELECT * FROM user_profiles ORDER BY user_id",

@@ -66,7 +66,7 @@ async def test_an_answer_of_no_message_is_bad(program: Path, database_url: str, 
             await made(program, server.port, [export], tmp_path, ONE_BY_ONE, count=1)
 
 
-async def test_nobody_there_is_no_result(program: Path, unused_tcp_port: int, tmp_path: Path) -> None:
+async def test_a_server_that_is_down_gives_no_result(program: Path, unused_tcp_port: int, tmp_path: Path) -> None:
     with pytest.raises(BadReplyError, match="cannot connect"):
         await made(program, unused_tcp_port, [get_user(NOBODY, expect="")], tmp_path, ONE_BY_ONE, count=1)
 
@@ -79,7 +79,7 @@ async def test_nobody_there_is_no_result(program: Path, unused_tcp_port: int, tm
     ],
 )
 async def test_good_replies_over_http1(program: Path, tmp_path: Path, reply: bytes) -> None:
-    # Cut anywhere, also within the head.
+    # Split anywhere, also within the headers.
     for cut in (1, 20, len(reply) - 3):
         async with answering([reply[:cut], reply[cut:]]) as port:
             await made(program, port, [Call("POST /x", b"[]", b"17")], tmp_path, ONE_BY_ONE, count=3, http1=True)

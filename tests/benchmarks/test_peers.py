@@ -1,4 +1,4 @@
-"""The peers that benchmarks compare with do what the service does: else the comparison says nothing."""
+"""The peers that benchmarks compare with behave like the service; otherwise the comparison would be meaningless."""
 
 import asyncio
 import http.client
@@ -39,14 +39,14 @@ COMMANDS = {
 REGULAR = DATA.user_id(1)
 DELETED = DATA.user_id(5)
 WITHOUT_PROFILE = DATA.user_id(6)
-# What no two orders share, and what only the service writes.
+# Columns that differ between any two orders, and columns that only the service writes.
 OWN = {"id", "order_id", "aggregate_id", "order_number", "create_time", "update_time", "position", "xid"}
 OWN |= {"message"}
 
 
 @pytest.fixture(scope="module")
 async def url(postgres_url: str, template_url: str) -> AsyncIterator[str]:
-    """URL of a filled database, with some rows that are not like the others."""
+    """URL of a filled database, with some rows that differ from the others."""
     async with cloned(postgres_url, template_url) as url:
         await fill(url, DATA.users, DATA.orders)
         async with driver_connection(url) as connection:
@@ -81,7 +81,7 @@ async def peer(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Client
 
 @asynccontextmanager
 async def started(*command: str, url: str, end_status: int = 0) -> AsyncIterator[int]:
-    """Run a peer, and give its port; it ends by itself when asked to."""
+    """Run a peer until the block ends; yields its port, and checks that SIGTERM ends it."""
     port = free_port()
     environment = {**os.environ, "DATABASE_URL": url, "PORT": str(port)}
     async with running_program(*command, environment=environment) as process:
@@ -107,7 +107,7 @@ def regular_order(newest: int) -> str:
 
 
 async def stored(url: str, order_id: str) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of an order, without what no two orders share."""
+    """Return the rows of an order, without the columns that differ between any two orders."""
     queries = {
         "orders": "SELECT * FROM orders WHERE id = $1",
         "order_items": "SELECT * FROM order_items WHERE order_id = $1 ORDER BY id",
@@ -125,7 +125,7 @@ async def stored(url: str, order_id: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def shared(order: Order) -> Order:
-    """Return an order without what no two orders share."""
+    """Return an order without the fields that differ between any two orders."""
     copy = Order()
     copy.CopyFrom(order)
     for field in ("id", "order_number", "create_time", "update_time"):
@@ -169,7 +169,7 @@ async def test_a_peer_lists_orders_as_the_service_does(service: Clients, peer: C
 async def test_a_peer_stores_an_order_as_the_service_does(service: Clients, peer: Clients, url: str) -> None:
     placed = to_place()
     mine = (await service.orders.CreateOrder(orders_pb.CreateOrderRequest(order=placed))).order
-    # It is unique for one user.
+    # The reference is unique within a user.
     placed.external_ref = f"{mine.external_ref}2"
     theirs = (await peer.orders.CreateOrder(orders_pb.CreateOrderRequest(order=placed))).order
     assert theirs == (await service.orders.GetOrder(orders_pb.GetOrderRequest(id=theirs.id))).order
@@ -203,7 +203,7 @@ async def test_a_peer_refuses_another_order_under_a_used_request_id(peer: Client
         await peer.orders.CreateOrder(request)
 
 
-# It deletes the user.
+# This test deletes the user.
 @pytest.mark.usefixtures("service")
 @pytest.mark.parametrize("with_request_id", [False, True])
 async def test_a_peer_places_no_order_for_a_user_who_is_deleted(

@@ -1,4 +1,4 @@
-"""The commands beside `serve`; what `migrate` does to a schema is tested with the migrations."""
+"""The `commerce` commands other than `serve`; what `migrate` does to a schema is tested with the migrations."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -89,7 +89,7 @@ async def remaining(url: str) -> int:
         return count
 
 
-async def test_gc_sweeps_answers_that_are_older_than_a_day_and_no_others(database_url: str) -> None:
+async def test_gc_deletes_answers_that_are_older_than_a_day_and_no_others(database_url: str) -> None:
     expired = 2 * BATCH + 1
     await insert_request_ids(database_url, expired, "24 hours 1 second")
     await insert_request_ids(database_url, 3, "23 hours")
@@ -99,7 +99,7 @@ async def test_gc_sweeps_answers_that_are_older_than_a_day_and_no_others(databas
     assert await remaining(database_url) == 3
 
 
-async def test_sweepers_at_once_share_the_work(database_url: str) -> None:
+async def test_concurrent_runs_of_gc_share_the_work(database_url: str) -> None:
     await insert_request_ids(database_url, 3 * BATCH, "25 hours")
     await insert_request_ids(database_url, 3, "1 second")
     async with open_engine(database_url) as first, open_engine(database_url) as second:

@@ -91,7 +91,7 @@ async def test_json_lines_are_imported(server: Server, clients: Clients, tmp_pat
     assert (user.full_name, user.superuser, user.profile) == ("Ada", True, UserProfile(bio="Ünïcode"))
 
 
-async def test_rejected_rows_of_a_csv_are_kept_with_the_reason_and_can_be_imported_when_corrected(
+async def test_rejected_rows_of_a_csv_are_written_with_the_reason_and_can_be_imported_when_corrected(
     server: Server, clients: Clients, tmp_path: Path
 ) -> None:
     taken = await clients.create_user()
@@ -125,7 +125,7 @@ async def test_rejected_rows_of_a_csv_are_kept_with_the_reason_and_can_be_import
     assert (await user_of(clients, corrected[0])).username == rows[1]["username"]
 
 
-async def test_rejected_json_lines_are_kept_with_the_reason(server: Server, tmp_path: Path) -> None:
+async def test_rejected_json_lines_are_written_with_the_reason(server: Server, tmp_path: Path) -> None:
     wrong = row(superuser="maybe", _row=9)
     file = write_jsonl(tmp_path / "users.jsonl", [row(), wrong, row(nonsense=1), row(password="short")])  # noqa: S106 - too short to be one
     with file.open("a") as opened:
@@ -145,7 +145,7 @@ async def test_rejected_json_lines_are_kept_with_the_reason(server: Server, tmp_
     assert [line.get("_line") for line in rejected[3:]] == ["not json", "[1]"]
 
 
-async def test_every_one_of_many_rejected_rows_is_kept(server: Server, tmp_path: Path) -> None:
+async def test_every_one_of_many_rejected_rows_is_written(server: Server, tmp_path: Path) -> None:
     file = write_csv(tmp_path / "users.csv", [{"email": "wrong", "username": "ada"}] * 2500)
     ran = await import_users(server, file)
     assert ran.stderr.startswith("Error: rejected rows: 2500, ")

@@ -1,4 +1,4 @@
-"""Every RPC declares what the machinery reads from it. What a method lacks here, it would lack in production."""
+"""Every RPC declares what interceptors and validation read from its descriptor."""
 
 import re
 import subprocess

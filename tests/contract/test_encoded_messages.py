@@ -1,4 +1,4 @@
-"""The form of messages that are kept in rows."""
+"""The message version of encoded messages."""
 
 import pytest
 from commerce.orders.v1.order_pb2 import Order, OrderCredit, OrderItem
@@ -18,7 +18,7 @@ FIELDS: dict[type[Message], str] = {
 
 
 @pytest.mark.parametrize("message", FIELDS, ids=lambda message: message.DESCRIPTOR.name)
-def test_another_field_makes_another_form(message: type[Message]) -> None:
-    """A new field needs what docs/adr/0019-encoded-messages-in-rows.md says, and only then a line here."""
+def test_another_field_needs_another_message_version(message: type[Message]) -> None:
+    """Before a new field gets a line here, follow docs/adr/0019-encoded-messages-in-rows.md."""
     names = " ".join(field.name for field in message.DESCRIPTOR.fields)
     assert (MESSAGE_VERSION, names) == ("1", FIELDS[message])

@@ -1,4 +1,4 @@
-"""What the database refuses by itself, whatever program writes."""
+"""Constraints of the database, which hold for every program that writes."""
 
 import re
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ credit_entries (id, transaction_id, user_id, account, type, currency, amount, ba
     create_time)
 """
 NOTE_COLUMNS = "order_notes (id, order_id, author_id, body, state, version, create_time, update_time)"
-# Ada has orders, Joan has credit and has written notes, Grace has nothing that keeps her.
+# Ada has orders, Joan has credit and has written notes; Grace has nothing that prevents her deletion.
 
 VALID_ROWS = f"""
 INSERT INTO users (id, email, username, full_name, superuser, state, version, create_time, update_time) VALUES
@@ -71,7 +71,7 @@ async def connection(shared_database_url: str) -> AsyncIterator[asyncpg.Connecti
         transaction = connection.transaction()
         await transaction.start()
         await connection.execute(VALID_ROWS)
-        # Deferred again, as for the service.
+        # Deferred again, as in the service.
         await connection.execute("SET CONSTRAINTS ALL DEFERRED")
         yield connection
         await transaction.rollback()
@@ -131,12 +131,12 @@ def entries(*rows: str) -> str:
 
 
 def kept(constraint: str, statement: str) -> Case:
-    """A user that could be deleted, but for what the statement does."""
+    """A user that could be deleted if the statement did not refer to it."""
     return Case(constraint, f"{statement}; DELETE FROM users WHERE id = '{GRACE}'")
 
 
 EVENT_COLUMNS = "events (id, aggregate_type, aggregate_id, type, actor, create_time, changes)"
-# Of the same user, for the same amount, without items.
+# An order of the same user, for the same amount, without items.
 ANOTHER_ORDER = f"""
 SELECT '{NOBODY}', 'CON-3', user_id, status, currency, total_amount, 'three', metadata, tracking_number, cancel_reason,
     version, create_time, update_time FROM orders WHERE id = '{ORDER}'
@@ -266,7 +266,7 @@ CASES = [
             "NULL::uuid, 'ISSUED', 'GRANT', 'EUR', -1.0001, NULL::numeric, ''",
         ),
     ),
-    # Nor is one currency made up for by another.
+    # Amounts in another currency do not balance it.
     Case(
         "credit_balanced",
         entries(
@@ -274,7 +274,7 @@ CASES = [
             "NULL::uuid, 'ISSUED', 'GRANT', 'USD', -1, NULL::numeric, ''",
         ),
     ),
-    # Nor is one transaction by another.
+    # Entries of another transaction do not balance it.
     Case(
         "credit_balanced",
         f"""
@@ -316,7 +316,7 @@ def case_id(case: Case) -> str:
 
 async def assert_refused(connection: asyncpg.Connection, case: Case) -> None:
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as raised:
-        # What is checked at COMMIT is checked now.
+        # Checks that would run at COMMIT run now.
         await connection.execute(f"{case.statement}; SET CONSTRAINTS ALL IMMEDIATE")
     assert raised.value.constraint_name == case.constraint
 
@@ -362,7 +362,7 @@ ALLOWED = [
             f"'{JOAN}'::uuid, 'HELD', 'HOLD', 'EUR', 10, 10, ''",
         ),
     ),
-    # As a purge does, with what was the user's alone.
+    # A purge deletes the rows that belong only to the user.
     Case("none", f"DELETE FROM credit_entries WHERE transaction_id = '{TRANSACTION}'"),
     Case("none", f"DELETE FROM tags WHERE id = '{OTHER_TAG}'"),
     Case("none", f"UPDATE orders SET external_ref = NULL WHERE user_id = '{ADA}'"),
@@ -417,7 +417,7 @@ async def test_positions_are_not_chosen(connection: asyncpg.Connection, table: s
         await connection.execute(f"INSERT INTO {table} SELECT * FROM {table}")
 
 
-async def test_a_tag_of_an_order_has_the_time_of_the_order_whoever_writes_it(connection: asyncpg.Connection) -> None:
+async def test_a_tag_of_an_order_has_the_time_of_the_order_for_any_writer(connection: asyncpg.Connection) -> None:
     times = "SELECT orders.create_time, order_tags.create_time FROM order_tags JOIN orders ON id = order_id"
     ((of_order, of_tag),) = await connection.fetch(f"{times} WHERE order_id = '{ORDER}'")
     assert of_tag == of_order
@@ -477,9 +477,9 @@ async def test_every_constraint_and_index_is_named_by_the_convention(connection:
 
 
 async def test_every_foreign_key_has_an_index_that_begins_with_its_columns(connection: asyncpg.Connection) -> None:
-    # An index without the rows in which the column is null will do: those refer to nothing, and `column = value`, which
-    # is what the check of the key asks for, implies that it is not null. Any other predicate may leave out rows that
-    # the check must find.
+    # A partial index WHERE the column IS NOT NULL is enough: rows with NULL refer to nothing, and the check of the
+    # foreign key asks for `column = value`, which implies NOT NULL. Any other predicate may leave out rows that the
+    # check must find.
     without = """
     SELECT conname FROM pg_constraint WHERE contype = 'f' AND NOT EXISTS (
         SELECT FROM pg_index WHERE indrelid = conrelid
@@ -511,7 +511,7 @@ async def test_only_what_can_be_unknown_can_be_null(connection: asyncpg.Connecti
         "orders.message",
         "orders.items_message",
         "order_notes.publish_time",
-        # Filled by triggers and by the database, never by a writer.
+        # Filled by triggers and defaults, never by the service.
         "users.search",
         "order_notes.search",
         "order_tags.create_time",

@@ -1,4 +1,4 @@
-"""Documents that repeat what the code says agree with it."""
+"""Documents agree with the code that they describe."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The launcher of a development PostgreSQL, tried on real servers."""
+"""The development PostgreSQL: starting, sharing and stopping real servers."""
 
 import asyncio
 import fcntl
@@ -33,14 +33,14 @@ PATIENCE_SECONDS = 60
 WITHOUT_NAMESPACES = "server_user.user_namespaces_work = lambda bin_dir: False"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
-# Prints the URL, then keeps the server until its input ends; an interrupt alone does not end it.
+# Prints the URL, then runs the server until its input ends; an interrupt alone does not end it.
 OWNER = """
 import signal
 import sys
 from pathlib import Path
 from service.devtools import embedded_postgres as embedded, server_user
 {prelude}
-# Also where whoever started the tests ignores it, as a shell does for what it runs in the background.
+# Also if the process that started the tests ignores SIGINT, as a shell does for background jobs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with embedded.embedded_postgres(Path(sys.argv[1])) as url:
     try:
@@ -125,7 +125,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def reachable_dir() -> Iterator[Path]:
-    """Give a directory that other users can get to, which those of tmp_path are not."""
+    """Yield a directory that other users can enter, unlike those of tmp_path."""
     path = Path(tempfile.mkdtemp(dir="/tmp"))
     path.chmod(0o755)
     yield path
@@ -141,9 +141,7 @@ def test_a_server_started_again_has_the_data(data_dir: Path) -> None:
         assert read_notes(url) == ["kept"]
 
 
-def test_the_url_is_for_sqlalchemy_whatever_the_environment_says(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_url_is_for_sqlalchemy_in_any_environment(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGPORT", "1")
     monkeypatch.setenv("PGDATA", "/nowhere")
     monkeypatch.setenv("TZ", "Antarctica/Troll")
@@ -186,7 +184,7 @@ def test_a_second_process_finds_the_server_and_leaves_it_running(data_dir: Path)
         assert read_notes(url) == ["kept"]
 
 
-def test_processes_that_start_at_once_share_one_server(data_dir: Path) -> None:
+def test_processes_that_start_together_share_one_server(data_dir: Path) -> None:
     with owner_of(data_dir) as one, owner_of(data_dir) as two, owner_of(data_dir) as three:
         urls = {next_line(one), next_line(two), next_line(three)}
         assert len(urls) == 1
@@ -206,7 +204,7 @@ def test_an_interrupt_from_the_terminal_does_not_reach_the_server(data_dir: Path
         url = next_line(owner)
         os.killpg(owner.pid, signal.SIGINT)
         assert next_line(owner) == "interrupted"
-        time.sleep(0.5)  # a server that had got it would be gone by now
+        time.sleep(0.5)  # a server that had received it would have ended by now
         write_note(url)
 
 
@@ -221,7 +219,7 @@ def kill_owner_and_start_again(data_dir: Path, prelude: str = "") -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
-def test_the_server_of_a_killed_owner_stops_and_its_commits_are_kept(data_dir: Path) -> None:
+def test_the_server_of_a_killed_owner_stops_and_its_commits_survive(data_dir: Path) -> None:
     kill_owner_and_start_again(data_dir)
 
 
@@ -269,7 +267,7 @@ def test_the_url_left_by_a_killed_owner_is_not_believed(data_dir: Path) -> None:
         assert (data_dir / "lock").read_text() == f"{url}\n"
 
 
-def test_what_a_killed_initdb_left_is_made_anew(data_dir: Path) -> None:
+def test_an_incomplete_data_directory_of_a_killed_initdb_is_created_again(data_dir: Path) -> None:
     (data_dir / "pgdata.unfinished").mkdir(parents=True)
     (data_dir / "pgdata.unfinished" / "PG_VERSION").write_text("18\n")
     with embedded_postgres(data_dir) as url:
@@ -408,7 +406,7 @@ def test_an_ordinary_user_runs_it(reachable_dir: Path) -> None:
 
 
 def become_nobody_and_start(data_dir: Path, notes: list[str]) -> None:
-    """Fork instead of running Python anew: its installation may be out of that user's reach."""
+    """Fork instead of starting another Python: that user may have no access to its installation."""
     if not all(parent.stat().st_mode & 0o001 for parent in (find_bin_dir() / "postgres").parents):
         pytest.skip("other users cannot reach the PostgreSQL binaries")
     process = multiprocessing.get_context("fork").Process(target=start_as_nobody, args=(data_dir, notes))

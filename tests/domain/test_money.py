@@ -1,4 +1,4 @@
-"""Money in the domain, and its way through `google.type.Money` and back."""
+"""Money in the domain, and its conversion to and from `google.type.Money`."""
 
 from decimal import Decimal
 
@@ -131,12 +131,12 @@ def test_the_ends_of_every_currency_survive_the_way_to_a_message_and_back(curren
 
 @thorough
 @given(
-    # Few of all there are would be money, so most are taken from near it.
+    # Few random messages would be valid money, so most examples are close to it.
     units=st.integers(-3, 3) | st.integers(-(2**63), 2**63 - 1),
     nanos=st.integers(-210, 210).map(lambda hundredths: hundredths * 10_000_000) | st.integers(-(2**31), 2**31 - 1),
     currency=st.sampled_from([*CURRENCY_DECIMALS, "XAU", "XXX", ""]),
 )
-def test_whatever_a_message_says_is_exact_money_or_refused(units: int, nanos: int, currency: str) -> None:
+def test_any_message_is_exact_money_or_refused(units: int, nanos: int, currency: str) -> None:
     message = MoneyMessage(currency_code=currency, units=units, nanos=nanos)
     try:
         value = parse_money(message, FIELD)

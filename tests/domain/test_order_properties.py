@@ -1,4 +1,4 @@
-"""Whatever is called, in whatever order and at whatever time: an order is never wrong."""
+"""Any sequence of calls at any times leaves an order valid."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -17,7 +17,7 @@ from tests.support.properties import amounts, many_calls, times
 
 USER = UUID("01890000-0000-7000-8000-000000000001")
 
-# Mostly good ones, so that orders get somewhere; the others must be refused.
+# Mostly valid ones, so that orders make progress; the others must be refused.
 quantities = st.integers(1, 50) | st.sampled_from([-1, 0, MAX_QUANTITY, MAX_QUANTITY + 1])
 prices = amounts("EUR") | amounts("EUR", "JPY", "CLF") | st.just(Money("EUR", AMOUNT_LIMIT - Decimal("0.01")))
 items = st.lists(st.builds(ItemFields, st.text(max_size=5), st.text(max_size=5), quantities, prices), max_size=4)
@@ -117,7 +117,7 @@ class Orders(RuleBasedStateMachine):
 
 
 def snapshot(order: Order) -> dict[str, Any]:
-    """Return a copy of everything that an order holds, also the events that it has not given out."""
+    """Return a copy of everything that an order holds, including its pending events."""
     held = {field.name: getattr(order, field.name) for field in fields(Order)}
     items = [{field.name: getattr(item, field.name) for field in fields(OrderItem)} for item in order.items]
     return {**held, "metadata": dict(order.metadata), "items": items, "events": list(order.__dict__["_pending_events"])}

@@ -34,7 +34,7 @@ VERBS: Mapping[OrderStatus, Verb] = MappingProxyType(
         OrderStatus.CANCELLED: lambda order, now: order.cancel("changed my mind", now),
     }
 )
-# The way to each status, through the verbs alone.
+# The transitions that lead to each status.
 WAYS: Mapping[OrderStatus, tuple[OrderStatus, ...]] = MappingProxyType(
     {
         OrderStatus.PENDING: (),
@@ -57,7 +57,7 @@ def item(product_id: str = "anvil", quantity: int = 2, price: str = "10.50", cur
 
 
 def placed(**fields: object) -> Order:
-    """Return a new order of 2 x 10.50 + 1 x 99 = 120 EUR, its CREATED event taken."""
+    """Return a new order of 2 x 10.50 + 1 x 99 = 120 EUR, without its CREATED event."""
     wanted: OrderFields = {"items": [item(), item("rocket", 1, "99")], **fields}  # type: ignore[typeddict-item] # only known names are passed
     order = Order.place(USER, "ORD-1", wanted, NOW)
     order.take_events()
@@ -164,7 +164,7 @@ def test_open_orders_are_those_that_can_be_cancelled() -> None:
 
 @pytest.mark.parametrize("wanted", VERBS)
 @pytest.mark.parametrize("status", OrderStatus)
-def test_a_verb_does_what_the_table_says(status: OrderStatus, wanted: OrderStatus) -> None:
+def test_a_transition_does_what_the_table_says(status: OrderStatus, wanted: OrderStatus) -> None:
     order = order_in(status)
     before = order.version
     if wanted in TRANSITIONS[status]:
@@ -187,21 +187,21 @@ def test_the_end_of_the_way_says_that_nothing_is_next() -> None:
         order_in(OrderStatus.DELIVERED).cancel("too late", NOW)
 
 
-def test_shipping_keeps_and_records_the_tracking_number() -> None:
+def test_shipping_stores_and_records_the_tracking_number() -> None:
     order = order_in(OrderStatus.PROCESSING)
     order.ship("TRACK-1", LATER)
     assert order.tracking_number == "TRACK-1"
     assert only_event(order).changes[1:] == (FieldChange("tracking_number", "", "TRACK-1"),)
 
 
-def test_cancelling_keeps_and_records_the_reason() -> None:
+def test_cancelling_stores_and_records_the_reason() -> None:
     order = placed()
     order.cancel("changed my mind", LATER)
     assert order.cancel_reason == "changed my mind"
     assert only_event(order).changes[1:] == (FieldChange("cancel_reason", "", "changed my mind"),)
 
 
-def test_a_refused_verb_leaves_no_tracking_number_or_reason() -> None:
+def test_a_refused_transition_leaves_no_tracking_number_or_reason() -> None:
     order = order_in(OrderStatus.SHIPPED)
     with pytest.raises(IllegalTransition):
         order.ship("TRACK-2", LATER)
@@ -231,21 +231,21 @@ def test_items_of_the_same_total_record_no_change_of_it() -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), [(None, "r-1"), ("r-1", "r-2"), ("r-1", None)])
-def test_a_new_external_reference_is_kept_and_recorded(old: str | None, new: str | None) -> None:
+def test_a_new_external_reference_is_stored_and_recorded(old: str | None, new: str | None) -> None:
     order = placed(external_ref=old)
     order.update({"external_ref": new}, LATER)
     assert order.external_ref == new
     assert only_event(order).changes == (FieldChange("external_ref", old or "", new or ""),)
 
 
-def test_new_metadata_is_kept_and_recorded_without_its_values() -> None:
+def test_new_metadata_is_stored_and_recorded_without_its_values() -> None:
     order = placed(metadata={"a": "1"})
     order.update({"metadata": {"b": "2"}}, LATER)
     assert order.metadata == {"b": "2"}
     assert only_event(order).changes == (FieldChange("metadata"),)
 
 
-def test_an_order_shares_no_metadata_with_whoever_gave_it() -> None:
+def test_an_order_copies_its_metadata() -> None:
     given = {"a": "1"}
     order = placed(metadata=given)
     given["a"] = "2"

@@ -13,7 +13,7 @@ from service.domain.orders import ItemFields, Order
 from service.domain.tags import Tag, normalised, normalised_tag
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-# Characters that folding or composing changes are rare among all; a tag of few of them is where it goes wrong.
+# Characters that case folding or composition changes are rare; errors would show in tags made of few of them.
 HARD = [
     character
     for character in map(chr, (*range(0x20, 0x7F), *range(0xA0, 0xD800), *range(0xE000, 0x20000)))
@@ -56,7 +56,7 @@ def test_a_tag_has_one_form(written: str, kept: str) -> None:
 
 
 @pytest.mark.parametrize("written", ["", " ", "\u2003\u00a0", "x" * 51, "\ufdfa" * 3, "a\tb", "a\nb", "\0", "a\x85b"])
-def test_what_is_no_tag_is_refused_by_its_place(written: str) -> None:
+def test_an_invalid_tag_is_refused_by_its_index(written: str) -> None:
     with pytest.raises(InvalidField) as raised:
         normalised(["fine", written], "tags")
     assert [violation.field for violation in raised.value.violations] == ["tags[1]"]

@@ -1,4 +1,4 @@
-"""Whatever is called, in whatever order and at whatever time: a user is never wrong."""
+"""Any sequence of calls at any times leaves a user valid."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -27,7 +27,7 @@ updates: st.SearchStrategy[UserFields] = st.fixed_dictionaries(
 
 class Users(RuleBasedStateMachine):
     user: User
-    # What the user must go back to.
+    # The state that undelete must restore.
     before_deletion: UserState
 
     @initialize(now=times)
@@ -120,7 +120,7 @@ class Users(RuleBasedStateMachine):
 
 
 def snapshot(user: User) -> dict[str, Any]:
-    """Return a copy of everything that a user holds, also the events that it has not given out."""
+    """Return a copy of everything that a user holds, including its pending events."""
     held = {field.name: getattr(user, field.name) for field in fields(User)}
     return {**held, "events": list(user.__dict__["_pending_events"])}
 

@@ -12,7 +12,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=1)
 
 ACTIVE, INACTIVE, DELETED = UserState.ACTIVE, UserState.INACTIVE, UserState.DELETED
-# A deleted user remembers its state, so there are four places to be in.
+# A deleted user remembers its previous state, so there are four states in all.
 WAYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "active": (),
@@ -27,7 +27,7 @@ VERBS: Mapping[str, Callable[[User, datetime], None]] = MappingProxyType(
 
 
 def user_in(place: str) -> User:
-    """Return a user there, its events taken."""
+    """Return a user in this state, without pending events."""
     user = User.create({"email": "Ada@example.com", "username": "ada"}, NOW)
     for verb in WAYS[place]:
         VERBS[verb](user, NOW)
@@ -44,7 +44,7 @@ def test_a_created_user_is_active_at_version_one() -> None:
     fields: UserFields = {"email": "Ada@example.com", "username": "ada", "full_name": "Ada", "superuser": True}
     user = User.create(fields, NOW)
     assert (user.state, user.version, user.etag) == (ACTIVE, 1, "v1")
-    # As written: the database compares it without its case.
+    # Stored as written: the database compares it without regard to case.
     assert (user.email, user.username, user.full_name, user.superuser) == ("Ada@example.com", "ada", "Ada", True)
     assert (user.create_time, user.update_time) == (NOW, NOW)
     assert (user.delete_time, user.purge_time, user.undelete_state) == (None, None, None)
@@ -85,7 +85,7 @@ def test_a_user_needs_an_email_and_a_username(missing: str, how: str) -> None:
         ("deleted from inactive", "undelete", INACTIVE, "UNDELETED"),
     ],
 )
-def test_a_verb_takes_a_user_to_its_next_state(place: str, verb: str, state: UserState, event_type: str) -> None:
+def test_a_transition_takes_a_user_to_its_next_state(place: str, verb: str, state: UserState, event_type: str) -> None:
     user = user_in(place)
     old_state, old_version = user.state, user.version
     assert state in TRANSITIONS[old_state]
@@ -111,14 +111,14 @@ def test_a_verb_takes_a_user_to_its_next_state(place: str, verb: str, state: Use
         ("deleted from inactive", "delete", "INACTIVE"),
     ],
 )
-def test_any_other_verb_is_refused_and_says_what_is_allowed(place: str, verb: str, allowed: str) -> None:
+def test_any_other_transition_is_refused_and_says_what_is_allowed(place: str, verb: str, allowed: str) -> None:
     user = user_in(place)
     before = (user.state, user.version, user.update_time, user.delete_time, user.purge_time, user.undelete_state)
     with pytest.raises(IllegalTransition) as refused:
         VERBS[verb](user, LATER)
     assert refused.value.subject == f"users/{user.id}"
     assert refused.value.metadata == {"state": user.state.value, "allowed": allowed}
-    # It does not call the same thing impossible and allowed.
+    # The error does not list the refused transition as allowed.
     assert not refused.value.message.partition(";")[0].endswith(tuple(f" to {state}" for state in allowed.split(", ")))
     after = (user.state, user.version, user.update_time, user.delete_time, user.purge_time, user.undelete_state)
     assert (after, user.take_events()) == (before, [])

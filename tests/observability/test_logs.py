@@ -25,14 +25,14 @@ class VerySpecificError(Exception):
 
 
 Lines = Callable[[], list[str]]
-# Configures logging, and gives what returns the lines since it was last asked.
+# Configures logging, and returns a function that returns the lines since its last call.
 Configure = Callable[..., Lines]
 AsJson = Callable[[], Callable[[], list[dict[str, Any]]]]
 
 
 @pytest.fixture
 def configure(capsys: pytest.CaptureFixture[str]) -> Iterator[Configure]:
-    """Change the logging of one test; to be called in the test itself, as pytest's streams are anew there."""
+    """Configure logging for one test; the test must call this, because pytest replaces the streams for each test."""
     structlog_before = structlog.get_config()
     root, service = logging.getLogger(), logging.getLogger("service")
     handlers, levels = root.handlers, (root.level, service.level)
@@ -53,7 +53,7 @@ def configure(capsys: pytest.CaptureFixture[str]) -> Iterator[Configure]:
 
 @pytest.fixture
 def as_json(configure: Configure) -> AsJson:
-    """Log all there is as JSON; gives what returns the lines since it was last asked, parsed."""
+    """Log everything as JSON; returns a function that returns the lines since its last call, parsed."""
 
     def as_json() -> Callable[[], list[dict[str, Any]]]:
         lines = configure(log_format="json", log_level="debug")
@@ -168,7 +168,7 @@ def test_what_is_said_in_one_turn_of_the_loop_is_written_after_it(as_json: AsJso
         await asyncio.sleep(0)
         seen.append(events())
         log.info("three")
-        # At once, and in its place.
+        # Immediately, and in order.
         log.warning("four")
         seen.append(events())
         log.info("last")
@@ -178,7 +178,7 @@ def test_what_is_said_in_one_turn_of_the_loop_is_written_after_it(as_json: AsJso
     assert events() == ["last"]
 
 
-def test_libraries_only_warn_whatever_the_level(as_json: AsJson) -> None:
+def test_libraries_log_only_warnings_at_any_level(as_json: AsJson) -> None:
     lines = as_json()
     logging.getLogger("sqlalchemy.engine").info("SELECT %s", SECRET)
     logging.getLogger("asyncio").debug("polling")
@@ -200,7 +200,7 @@ def test_a_line_for_a_terminal_reads_as_text(configure: Configure) -> None:
     assert not line.startswith("{")
 
 
-def test_auto_is_json_where_nobody_watches(configure: Configure) -> None:
+def test_auto_is_json_without_a_terminal(configure: Configure) -> None:
     lines = configure(log_format="auto")
     structlog.get_logger(LOGGER).info("serving")
     (line,) = lines()
@@ -217,7 +217,7 @@ def test_auto_is_text_on_a_terminal(configure: Configure, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 @every_way
-def test_an_exception_is_shown_by_its_place_only(
+def test_an_exception_is_logged_by_its_location_only(
     configure: Configure, log_format: str, log_error: Callable[[Exception], None]
 ) -> None:
     lines = configure(log_format=log_format)
@@ -284,7 +284,7 @@ def test_of_a_failure_deep_in_a_library_our_own_frames_are_shown() -> None:
     assert all(frame.startswith("tests/observability/test_logs.py:") for frame in frames)
 
 
-def test_an_exception_that_was_never_raised_has_no_place() -> None:
+def test_an_exception_that_was_never_raised_has_no_location() -> None:
     assert where_raised(VerySpecificError(SECRET)) == {"raised": []}
 
 
@@ -295,7 +295,7 @@ def test_the_sqlstate_is_found_behind_other_causes() -> None:
 
 
 def test_causes_that_go_in_a_circle_are_followed_once() -> None:
-    # In a process of its own, which can be given up.
+    # In another process, which can be ended by a timeout.
     program = """
 from service.observability.logs import where_raised
 
@@ -314,7 +314,7 @@ except ValueError as error:
     assert ended.stdout == "1\n"
 
 
-def test_no_exception_is_no_place(as_json: AsJson) -> None:
+def test_without_an_exception_there_is_no_location(as_json: AsJson) -> None:
     lines = as_json()
     structlog.get_logger(LOGGER).warning("nothing failed", exc_info=True)
     logging.getLogger("some.library").warning("nothing failed", exc_info=True)  # noqa: LOG014 - libraries do that
@@ -326,7 +326,7 @@ def test_a_failure_that_asyncio_logs_shows_nothing_of_its_exception(as_json: AsJ
     loop = asyncio.new_event_loop()
     future = loop.create_future()
     future.set_exception(raised())
-    # As the loop does for a task that nobody awaited.
+    # As the loop does for a failed task that was never awaited.
     loop.call_exception_handler(
         {"message": "exception was never retrieved", "exception": future.exception(), "future": future}
     )

@@ -1,4 +1,4 @@
-"""A server that dies without a warning, and callers that repeat their calls by request id."""
+"""Servers that are killed, and callers that retry with the same request id."""
 
 import asyncio
 import signal
@@ -16,7 +16,7 @@ from tests.support.locks import COMMIT_WAITS, HOLD_COMMITS, holding
 from tests.support.processes import Process, serving
 from tests.support.waiting import eventually
 
-# Callers look for a server that is gone more often than the default, which waits up to two minutes.
+# Callers reconnect more often than by default, which waits up to two minutes.
 IMPATIENT = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -46,7 +46,7 @@ async def test_a_call_whose_server_died_after_the_commit_gets_the_first_response
         async with holding(database_url, HOLD_COMMITS):
             call = asyncio.ensure_future(clients.orders.CreateOrder(request))
             await observer.until_waiting(1)
-            # Stopped, it can send no answer; and PostgreSQL commits without it.
+            # The stopped server can send no answer; PostgreSQL commits all the same.
             first.send(signal.SIGSTOP)
         await eventually(lambda: observer.count("orders"))
         assert not call.done()

@@ -1,4 +1,4 @@
-"""How `commerce serve` starts, drains and stops."""
+"""Start, draining and end of `commerce serve`."""
 
 import asyncio
 import json
@@ -28,21 +28,21 @@ from tests.support.databases import Observer
 from tests.support.failures import settled
 from tests.support.locks import holding
 from tests.support.processes import CommandResult, Process, running_command, serving
-from tests.support.proxies import Relay, listening
+from tests.support.proxies import Forwarder, listening
 from tests.support.servers import running_server
 from tests.support.waiting import eventually
 
 LOCK_USER = "SELECT FROM users WHERE id = $1 FOR UPDATE"
-# There is no retry policy; gRPC by itself only repeats what no server has begun.
+# There is no retry policy; gRPC itself only retries calls that no server has started.
 CALLER = [
     ("grpc.initial_reconnect_backoff_ms", 100),
-    # How long a connection may take to come about: a busy machine needs more than a moment.
+    # Time to connect: longer than the default, for a busy machine.
     ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 200),
-    # Else all channels of a process share their connections.
+    # Otherwise all channels of a process share their connections.
     ("grpc.use_local_subchannel_pool", 1),
 ]
-# Calls servers in turn, but none that says that it is not ready.
+# Round robin over the servers that report readiness.
 WATCHING_HEALTH = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": "readiness"}}
 
 
@@ -111,14 +111,14 @@ async def test_a_call_that_outlasts_the_age_of_its_connection_ends_well(database
         async with holding(database_url, LOCK_USER, UUID(user.id)):
             running = asyncio.ensure_future(clients.create_order(user.id))
             await observer.until_waiting(1)
-            # The server has said that this connection takes no other call.
+            # The server has sent GOAWAY on this connection.
             await eventually(lambda: clients.channel.get_state() is not grpc.ChannelConnectivity.READY)
-            # And the call takes many times that age.
+            # The call takes many times the maximum age.
             await asyncio.sleep(1)
         assert (await running).user_id == user.id
 
 
-async def test_work_that_nobody_waits_for_ends_before_the_server_does(database_url: str, observer: Observer) -> None:
+async def test_work_without_a_waiting_caller_ends_before_the_server_does(database_url: str, observer: Observer) -> None:
     async with serving(database_url, max_connection_age=0, shutdown_grace=0) as process:
         port = await process.port()
         async with connect(port) as clients:
@@ -136,7 +136,7 @@ async def test_work_that_nobody_waits_for_ends_before_the_server_does(database_u
 
 
 @pytest.mark.parametrize("age", [0, 600], ids=["while calls end", "while callers are led away"])
-async def test_a_second_signal_ends_the_server_at_once(database_url: str, observer: Observer, age: int) -> None:
+async def test_a_second_signal_ends_the_server_immediately(database_url: str, observer: Observer, age: int) -> None:
     async with (
         serving(database_url, max_connection_age=age, shutdown_grace=600) as process,
         connect(await process.port()) as clients,
@@ -148,16 +148,16 @@ async def test_a_second_signal_ends_the_server_at_once(database_url: str, observ
             process.send(signal.SIGTERM)
             await process.until_logged("draining")
             process.send(signal.SIGTERM)
-            # The call could take 30 s.
+            # The call may take 30 s.
             finished = await process.end(seconds=15)
             await settled(running)
-    # Not 0: it left a call behind.
+    # Not 0, because it aborted a call.
     assert finished.status == 1
     assert "Traceback" not in finished.stderr
 
 
 class Load:
-    """Callers that call all the time, and how their calls ended."""
+    """Callers that call continuously, and the outcomes of their calls."""
 
     channels = ("one", "two", "three")
 
@@ -168,7 +168,7 @@ class Load:
 
     async def call(self, name: str, channel: grpc.aio.Channel) -> None:
         users, orders = UserServiceStub(channel), OrderServiceStub(channel)
-        # The server writes it into its log.
+        # The server logs this id.
         metadata = (("x-request-id", name),)
         while not self._stopping.is_set():
             try:
@@ -178,7 +178,7 @@ class Load:
                 self.outcomes[f"{error.code().name}: {error.details()}"] += 1
             else:
                 self.outcomes["OK"] += 1
-            # Leaves servers the time to start.
+            # Leaves the servers CPU time to start.
             await asyncio.sleep(0.02)
 
     async def until_all_call(self, process: Process) -> None:
@@ -233,7 +233,7 @@ async def test_no_call_fails_while_a_balancer_sends_new_connections_to_another_s
             return await asyncio.open_connection("127.0.0.1", await ready.port())
 
         load = Load(await new_user_id(first))
-        async with listening(Relay(connect_to_ready)) as balancer, load.on(f"127.0.0.1:{balancer.port}", CALLER):
+        async with listening(Forwarder(connect_to_ready)) as balancer, load.on(f"127.0.0.1:{balancer.port}", CALLER):
             await load.until_all_call(first)
             first.send(signal.SIGTERM)
             await first.until_logged("draining")
@@ -246,29 +246,29 @@ async def test_no_call_fails_while_a_balancer_sends_new_connections_to_another_s
 @pytest.mark.parametrize(("setting", "way"), [("auto", "calls"), ("listeners", "listeners")])
 async def test_the_log_says_how_calls_are_taken(database_url: str, setting: str, way: str) -> None:
     async with serving(database_url, accept_mode=setting) as process:
-        assert (await process.until_logged("serving"))["accept"] == way
+        assert (await process.until_logged("serving"))["accept_mode"] == way
 
 
 async def test_threads_are_scheduled_as_the_setting_says(database_url: str) -> None:
     async def scheduling(setting: str) -> dict[tuple[int, int], int]:
-        """Return how many threads of a server have which scheduling class and nice value."""
+        """Return the number of threads of a server for each scheduling class and nice value."""
         async with serving(database_url, scheduling=setting) as process:
             await process.port()
             threads = [int(task) for task in os.listdir(f"/proc/{process.pid}/task")]  # noqa: PTH208 - pathlib blocks
             return Counter((os.sched_getscheduler(one), os.getpriority(os.PRIO_PROCESS, one)) for one in threads)
 
     batch, normal = await scheduling("batch"), await scheduling("normal")
-    # As the parent is, which other tests have changed.
+    # Inherited from the parent, which other tests have changed.
     nice = os.getpriority(os.PRIO_PROCESS, 0)
     assert normal.keys() == {(os.sched_getscheduler(0), nice)}
-    # One of gRPC's threads waits for the others, of which the main thread is one.
+    # Only gRPC's poller thread has a lower priority; the others have the main thread's.
     assert batch.pop((os.SCHED_BATCH, nice + 10)) == 1
     assert batch.keys() == {(os.SCHED_BATCH, nice)}
 
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:
-    # Its owner would share it.
+    # Its owner could bind it too.
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as listener:
         yield listener.getsockname()[1]
 
@@ -326,7 +326,7 @@ async def test_an_address_of_another_machine_is_one_line(database_url: str) -> N
 
 
 async def test_listening_beyond_this_machine_is_warned_of(database_url: str) -> None:
-    async with running_command("serve", "--host", "0.0.0.0", "--port", "0", database_url=database_url) as process:  # noqa: S104 - what it warns of
+    async with running_command("serve", "--host", "0.0.0.0", "--port", "0", database_url=database_url) as process:  # noqa: S104 - it warns about this
         line = await process.until_logged(
             "listening on a public address without TLS: anyone who reaches it has full access"
         )
@@ -346,7 +346,7 @@ async def developing(data_dir: Path) -> AsyncIterator[tuple[Process, Clients]]:
         port = await process.port()
         async with connect(port) as clients:
             yield process, clients
-        # A terminal sends it to the whole group.
+        # A terminal sends SIGINT to the whole process group.
         os.killpg(process.pid, signal.SIGINT)
         finished = await process.end()
     assert finished.status == 0

@@ -27,7 +27,7 @@ PLAIN: dict[str, Any] = {
 
 async def test_a_server_without_optimizations_gives_the_same_answers(database_url: str) -> None:
     async with serving(database_url, **PLAIN) as process, connect(await process.port()) as clients:
-        assert (await process.until_logged("serving"))["accept"] == "listeners"
+        assert (await process.until_logged("serving"))["accept_mode"] == "listeners"
         user = await clients.create_user()
         order = await clients.create_order(user.id)
         confirmed = (await clients.orders.ConfirmOrder(pb.ConfirmOrderRequest(id=order.id))).order

@@ -1,4 +1,4 @@
-"""The release before, as it was, on the schema of this one: so it is for a while in every deployment."""
+"""The previous release on the schema of this one, as during every rolling deployment."""
 
 import subprocess
 from pathlib import Path
@@ -34,7 +34,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def whole_life(clients: Clients, user: User, order: Order) -> None:
-    """Take a user and an order through everything that the release before can do with them."""
+    """Make every call of the previous release that changes a user or an order."""
     changed = users_pb.UpdateUserRequest(user=User(id=user.id, full_name="Grace Hopper"))
     assert (await clients.users.UpdateUser(changed)).user.full_name == "Grace Hopper"
     check = users_pb.VerifyPasswordRequest(email=user.email, password=PASSWORD)
@@ -60,7 +60,7 @@ async def test_the_release_before_works_on_this_schema(release: Path, database_u
     async with serving(database_url, tree=release) as process, connect(await process.port()) as clients:
         user = await clients.create_user()
         with pytest.raises(grpc.aio.AioRpcError, match="UNIMPLEMENTED"):
-            # Or it would not be the release before.
+            # Otherwise this would not be the previous release.
             await clients.users.GetCreditBalance(users_pb.GetCreditBalanceRequest(user_id=user.id))
         await whole_life(clients, user, await clients.create_order(user.id))
 

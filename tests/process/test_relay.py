@@ -25,7 +25,7 @@ BROKER = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "
 
 
 class Broker:
-    """A NATS server with JetStream whose data outlives it."""
+    """A NATS server with JetStream; its data survives a restart."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -62,7 +62,7 @@ async def _subscribed(jetstream: JetStreamContext) -> JetStreamContext.PushSubsc
     try:
         return await jetstream.subscribe("commerce.>", ordered_consumer=True)
     except NotFoundError:
-        # The relay makes the stream.
+        # The relay has not created the stream yet.
         return None
 
 
@@ -78,7 +78,7 @@ async def relay(database_url: str, broker: Broker) -> AsyncIterator[Process]:
 
 
 async def written(connection: asyncpg.Connection) -> dict[str, list[str]]:
-    """Ids of all events by what they are of, in their order."""
+    """Return the ids of all events for each aggregate, in their order."""
     by_aggregate = defaultdict(list)
     for row in await connection.fetch("SELECT aggregate_id, id FROM events ORDER BY xid, position"):
         by_aggregate[str(row["aggregate_id"])].append(str(row["id"]))
@@ -86,7 +86,7 @@ async def written(connection: asyncpg.Connection) -> dict[str, list[str]]:
 
 
 def arrived(messages: list[Any]) -> dict[str, list[str]]:
-    """Ids of the messages by what they are of, in the order of their first arrival."""
+    """Return the ids of the messages for each aggregate, in the order of their first arrival."""
     by_aggregate: defaultdict[str, list[str]] = defaultdict(list)
     for message in messages:
         event = json.loads(message.data)
@@ -139,7 +139,7 @@ async def test_every_event_arrives_through_kills_of_the_relay_and_the_broker(
             async with relay(database_url, broker) as survivor:
                 await survivor.until_written("relaying")
                 first_broker.kill()
-                # With something to publish, or it would not notice.
+                # The relay must have something to publish, or it would not notice.
                 await insert_events(connection, 700)
                 await survivor.until_written("relay interrupted")
                 async with broker.up():
@@ -147,7 +147,7 @@ async def test_every_event_arrives_through_kills_of_the_relay_and_the_broker(
                     everything = await written(connection)
                     count = sum(map(len, everything.values()))
                     messages = await broker.messages(count)
-                    # What came twice is among them, and pushes others out.
+                    # Duplicates are among them, so more messages than events must be read.
                     while arrived(messages) != everything and len(messages) < 2 * count:
                         messages = await broker.messages(len(messages) + 1)
                     assert (await survivor.terminate()).status == 0
@@ -156,7 +156,7 @@ async def test_every_event_arrives_through_kills_of_the_relay_and_the_broker(
 
 
 async def _is_tried_for(connection: asyncpg.Connection) -> bool:
-    """Return whether a connection has last tried for the lock: the relay that has it went on to other statements."""
+    """Return whether a relay is trying to get the lock: the relay that has it executes other statements."""
     statement = """
     SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'commerce'
     AND query LIKE '%pg_try_advisory_lock%'

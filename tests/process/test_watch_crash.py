@@ -13,14 +13,14 @@ from tests.support.processes import free_port, running_command
 from tests.support.servers import serving_clients
 from tests.support.watching import Stream
 
-# More of them: COMMERCE_TEST_KILLS=20 pytest tests/process/test_watch_crash.py
+# For more kills: COMMERCE_TEST_KILLS=20 pytest tests/process/test_watch_crash.py
 KILLS = int(os.environ.get("COMMERCE_TEST_KILLS", "3"))
 EVENTS_BETWEEN_KILLS = 30
 PATIENCE_SECONDS = 60 + 20 * KILLS
 
 
 class Consumer:
-    """Reads every event of orders and remembers, with each, the cursor: as if it stored both in one transaction."""
+    """Reads every order event, and remembers each with its cursor, as if it stored both in one transaction."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] = []
@@ -28,7 +28,7 @@ class Consumer:
         self.reconnects = 0
 
     async def run(self, clients: Clients) -> None:
-        """Watch, again from the last cursor whenever the stream breaks."""
+        """Watch, and resume from the last cursor whenever the stream breaks."""
         while True:
             start = {"cursor": self.cursor} if self.cursor else {"earliest": True}
             stream = Stream(clients.orders.WatchOrders(pb.WatchOrdersRequest(**start), wait_for_ready=True))
@@ -45,13 +45,13 @@ class Consumer:
 
 
 async def write(clients: Clients, user_id: str, stop: asyncio.Event) -> None:
-    """Place and confirm orders, whatever becomes of the server."""
+    """Create and confirm orders until told to stop, through failures of the server."""
     while not stop.is_set():
         try:
             created = await clients.orders.CreateOrder(pb.CreateOrderRequest(order=new_order(user_id)), timeout=20)
             await clients.orders.ConfirmOrder(pb.ConfirmOrderRequest(id=created.order.id), timeout=20)
         except grpc.aio.AioRpcError as error:
-            # A call that a kill cut off may have been committed or not: both are fine here.
+            # A call interrupted by a kill may have been committed or not: both are correct.
             if error.code() not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
                 raise
             await asyncio.sleep(0.05)
@@ -59,7 +59,7 @@ async def write(clients: Clients, user_id: str, stop: asyncio.Event) -> None:
 
 @pytest.fixture
 async def survivor(database_url: str) -> AsyncIterator[Clients]:
-    """A server on the same database that nobody kills."""
+    """Clients of another server on the same database, which is not killed."""
     async with serving_clients(database_url) as clients:
         yield clients
 
@@ -81,7 +81,7 @@ async def test_a_consumer_with_its_cursor_sees_every_event_once_through_kills(
                         assert server.running, server.stderr()
                         assert not consuming.done(), consuming
                         await asyncio.sleep(0.01)
-                    # In the middle of what it reads and of what others write.
+                    # While the consumer reads and others write.
                     server.kill()
             async with running_command("serve", "--port", str(port), database_url=database_url):
                 stop.set()

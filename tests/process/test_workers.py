@@ -1,4 +1,4 @@
-"""Several `commerce serve` on one port and one database: callers cannot tell by which of them they are answered."""
+"""Several `commerce serve` processes on one port and one database: to callers they are one server."""
 
 import asyncio
 import signal
@@ -23,7 +23,7 @@ from tests.support.processes import Process, serving
 from tests.support.waiting import eventually
 from tests.support.watching import watch_orders
 
-# Else all channels of a process share their connections.
+# Otherwise all channels of a process share their connections.
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 
 
@@ -45,7 +45,7 @@ def server_that_answered(servers: Iterable[Process], caller: str) -> Process | N
 
 @dataclass(frozen=True)
 class Pair:
-    """Callers of two servers, each on a connection that stays with its server."""
+    """Callers of two servers, each on a connection to one of them."""
 
     one: Clients
     other: Clients
@@ -56,7 +56,7 @@ async def pair(shared_database_url: str) -> AsyncIterator[Pair]:
     async with two_servers(shared_database_url, max_connection_age=0) as servers, AsyncExitStack() as connections:
         port = await servers[0].port()
         found: dict[Process, Clients] = {}
-        # Linux chooses by the caller's port.
+        # Linux chooses the listener by the client's port.
         for number in count():
             clients = await connections.enter_async_context(connect(port, own_connection=True))
             metadata = (("x-request-id", str(number)),)
@@ -78,7 +78,7 @@ async def test_what_one_server_wrote_another_reads(pair: Pair) -> None:
 
 async def test_orders_of_both_servers_have_numbers_of_their_own(pair: Pair) -> None:
     user = await pair.one.create_user()
-    # More than a server takes from the sequence at once.
+    # More than one block of order numbers.
     placed = await asyncio.gather(*(clients.create_order(user.id) for clients in (pair.one, pair.other) * 40))
     assert len({order.order_number for order in placed}) == 80
 

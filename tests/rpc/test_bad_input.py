@@ -32,7 +32,7 @@ LARGEST = 2**63 - 1
 async def refused(
     own: OwnServer, reason: str, *, code: StatusCode = StatusCode.INVALID_ARGUMENT, field: str | None = None
 ) -> AsyncIterator[Failure]:
-    """Require that the block fails so, in few words, and that nothing was written."""
+    """Require that the block fails with this reason and a short message, and that nothing was written."""
     before = await own.contents()
     with fails(code, reason, field=field) as failure:
         yield failure
@@ -47,7 +47,7 @@ Alter = Callable[[Any, Callable[[str], str]], None]
 
 
 def string_fields(message: Descriptor, prefix: str = "") -> Iterator[tuple[str, Alter]]:
-    """Return the path of every string that a caller can set in a message, and what changes it in one."""
+    """Yield the path of every string that a caller can set in a message, with a function that changes it."""
     for field in message.fields:
         path = f"{prefix}{field.name}"
         options: Any = field.GetOptions()
@@ -85,7 +85,7 @@ def _alter_inside(field: FieldDescriptor, alter: Alter, message: Any, change: Ca
 
 
 STRINGS = [(method, *string) for method in METHODS for string in string_fields(METHODS[method].input_type)]
-# Strings that may hold anything, and are hashed or not looked at.
+# Strings without rules: they are hashed or not read.
 FREE_STRINGS = {
     ("CreateUser", "password"),
     ("SetPassword", "password"),
@@ -93,7 +93,7 @@ FREE_STRINGS = {
     ("CreateOrder", "order.etag"),
     ("CreateOrderNote", "note.etag"),
 }
-# Strings of several lines.
+# Strings that may have several lines.
 LONG_STRINGS = {
     ("CreateUser", "user.profile.bio"),
     ("UpdateUser", "user.profile.bio"),
@@ -142,7 +142,7 @@ def _refusal_of(path: str) -> tuple[StatusCode, str]:
 
 
 def _names(failure: Failure, path: str) -> bool:
-    """Return whether one of the wrong fields is at this path, whatever the index or key."""
+    """Return whether one of the invalid fields is at this path, for any index or key."""
     expected = path.removesuffix(".key").removesuffix(".value")
     # A long key is cut off, and its bracket with it.
     return expected in {re.sub(r"\[\d+\]", "", field).partition("[")[0] for field in failure.fields}
@@ -285,7 +285,7 @@ async def test_a_password_of_a_wrong_length_is_refused_and_not_repeated(
     assert not password or password not in str(failure)
 
 
-async def test_all_wrong_fields_are_named_at_once(own: OwnServer) -> None:
+async def test_all_invalid_fields_are_named_together(own: OwnServer) -> None:
     request = users_pb.CreateUserRequest(user=new_user(email="ada", username="A"), password="short")  # noqa: S106 - too short to be one
     async with refused(own, "INVALID_FIELD") as failure:
         await own.clients.users.CreateUser(request)
@@ -448,7 +448,7 @@ async def test_an_update_of_nothing_is_refused(
         await call(own.clients.channel, method, request(**resource))
 
 
-# Lists, batches and verbs.
+# Lists, batches and transitions.
 
 
 @pytest.mark.parametrize("number", [0, 99, -1, 2**31 - 1], ids=["unspecified", "99", "-1", "2^31-1"])
@@ -508,14 +508,14 @@ async def test_a_batch_of_none_or_of_more_than_1000_is_refused(own: OwnServer, m
 
 
 @pytest.mark.parametrize(("method", "field"), [("ShipOrder", "tracking_number"), ("CancelOrder", "reason")])
-async def test_a_verb_without_its_text_is_refused(own: OwnServer, method: str, field: str) -> None:
+async def test_a_transition_without_its_text_is_refused(own: OwnServer, method: str, field: str) -> None:
     request = await GOOD_REQUESTS[method](own.clients)
     request.ClearField(field)
     async with refused(own, "INVALID_FIELD", field=field):
         await call(own.clients.channel, method, request)
 
 
-# What looks bad and is not.
+# Valid input that looks invalid.
 
 
 async def test_a_password_may_hold_any_character_and_all_of_it_counts(own: OwnServer) -> None:

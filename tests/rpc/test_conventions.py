@@ -14,14 +14,22 @@ from tests.support.clients import Clients, new_order, new_user
 from tests.support.failures import fails
 from tests.support.methods import METHODS, MUTATIONS, call, call_bytes, etag_holder, request_class, resource_of
 from tests.support.passwords import PASSWORD
-from tests.support.requests import GOOD_REQUESTS, euros, note_in, order_in, user_in, user_with_credit, verb_request
+from tests.support.requests import (
+    GOOD_REQUESTS,
+    euros,
+    note_in,
+    order_in,
+    transition_request,
+    user_in,
+    user_with_credit,
+)
 from tests.support.servers import OwnServer
 
 CREATES = ("CreateOrder", "CreateOrderNote", "CreateUser")
-# They change no one resource that has an etag.
+# These methods change no single resource with an etag.
 MOVES = ("GrantCredit", "TransferCredit", "TransferOrders")
 CHANGES = [method for method in MUTATIONS if method not in (*CREATES, *MOVES)]
-# Those that a Get can be compared with: notes are only listed, and what is erased is not found.
+# Methods whose result Get can return: notes have no Get, and a purged user is not found.
 GETTABLE_CHANGES = [method for method in CHANGES if not method.endswith("Note") and method != "PurgeUser"]
 every_mutation = pytest.mark.parametrize("method", MUTATIONS)
 
@@ -56,7 +64,7 @@ def _user(method: str, state: str, **fields: Any) -> Callable[[Clients], Awaitab
 
 def _order(verb: str, status: str) -> Callable[[Clients], Awaitable[Any]]:
     async def build(clients: Clients) -> Any:
-        return verb_request(verb, (await order_in(clients, status)).id)
+        return transition_request(verb, (await order_in(clients, status)).id)
 
     return build
 
@@ -99,7 +107,7 @@ def _stale(method: str) -> Callable[[Clients], Awaitable[Any]]:
     return build
 
 
-# For every mutation a request that what is stored does not allow, and how it fails.
+# For every mutation, a request that the stored state does not allow, and its failure.
 REFUSED: dict[str, tuple[Callable[[Clients], Awaitable[Any]], StatusCode, str]] = {
     "CreateUser": (_taken_email, StatusCode.ALREADY_EXISTS, "USER_ALREADY_EXISTS"),
     "UpdateUser": (_taken_username, StatusCode.ALREADY_EXISTS, "USER_ALREADY_EXISTS"),
@@ -212,7 +220,7 @@ async def test_a_response_is_repeated_also_when_the_order_has_changed_since(own:
     request.request_id = str(uuid4())
     body = request.SerializeToString()
     first = await call_bytes(own.clients.channel, "ConfirmOrder", body)
-    await call(own.clients.channel, "CancelOrder", verb_request("Cancel", request.id))
+    await call(own.clients.channel, "CancelOrder", transition_request("Cancel", request.id))
     assert await call_bytes(own.clients.channel, "ConfirmOrder", body) == first
 
 
@@ -286,7 +294,7 @@ async def test_without_a_request_id_the_same_call_is_done_again(own: OwnServer) 
 @pytest.mark.parametrize("method", CHANGES)
 async def test_a_stale_etag_is_aborted_and_the_current_one_works(own: OwnServer, method: str) -> None:
     request = await GOOD_REQUESTS[method](own.clients)
-    # Notes are new, and cannot be got by their id.
+    # Notes have no Get.
     etag = "v1" if method.endswith("Note") else (await _resource_named_by(own.clients, request)).etag
     before = await own.contents()
     etag_holder(request).etag = f"{etag}0"
@@ -379,7 +387,7 @@ def _fill_output_only(message: Any) -> int:
 
 
 def _without_ids_and_times(response: Any) -> Any:
-    """Return the response without what differs between two calls that do the same."""
+    """Return the response without the fields that differ between two equal calls."""
     copy = type(response)()
     copy.CopyFrom(response)
     resource = resource_of(copy) or copy

@@ -1,4 +1,4 @@
-"""That what a call leaves is freed at once: a search for cycles takes time from all other calls."""
+"""Calls leave no reference cycles: a garbage collection would delay all other calls."""
 
 import asyncio
 import gc
@@ -15,7 +15,7 @@ from commerce.orders.v1.order_service_pb2 import ConfirmOrderRequest, CreateOrde
 from commerce.users.v1.user_service_pb2 import CreateUserRequest, GetUserRequest
 
 from tests.support.clients import Clients, new_order, new_user
-from tests.support.locks import until_someone_waits
+from tests.support.locks import until_blocked
 from tests.support.methods import METHODS, call, call_bytes
 from tests.support.passwords import PASSWORD
 from tests.support.requests import GOOD_REQUESTS
@@ -26,7 +26,7 @@ Calls = Callable[[], Awaitable[None]]
 
 
 class Observed:
-    """A server in this process, and what its calls leave.
+    """A server in this process, and the garbage of its calls.
 
     On the kind of event loop that serves: asyncio's own keeps a timer that was cancelled, with all that it would need.
     """
@@ -38,7 +38,7 @@ class Observed:
         self._tasks_when_idle = runner.run(_tasks())
 
     def good_requests(self, method: str, count: int) -> list[Any]:
-        """Make so many requests for a method that work."""
+        """Build this many valid requests for a method."""
 
         async def make() -> list[Any]:
             return [await GOOD_REQUESTS[method](self.clients) for _ in range(count)]
@@ -46,7 +46,7 @@ class Observed:
         return self.run(make())
 
     def found_after(self, calls: Calls) -> Counter[str]:
-        """Count what only a search for cycles finds after these calls, by its types."""
+        """Return the number of objects of each type that only the cycle collector frees after these calls."""
         self.run(self._idle())
         found: Counter[str] = Counter()
         gc.collect()
@@ -103,10 +103,11 @@ def test_a_call_leaves_no_cycles_of_ours(server: Observed, method: str) -> None:
             await call(server.clients.channel, method, request)
 
     found = server.found_after(calls)
-    # The statements that SQLAlchemy makes for a call have some, with what they are given.
+    # SQLAlchemy's statement objects have cycles, which include their parameters.
     assert not {name for name in found if name.startswith(("service.", "commerce."))}, found
 
 
+@pytest.mark.optimizations
 def test_most_calls_leave_no_cycles_of_grpcs(server: Observed) -> None:
     count = 100
     requests = server.good_requests("GetUser", count)
@@ -116,12 +117,12 @@ def test_most_calls_leave_no_cycles_of_grpcs(server: Observed) -> None:
             await call(server.clients.channel, "GetUser", request)
 
     found = server.found_after(calls)
-    # Each that its own loop takes, which are one for each of ours that waits for a call.
+    # gRPC's own loop leaves one for each call that it accepts: as few as we have pending accepts.
     assert found["grpc._cython.cygrpc._HandlerCallDetails"] < count / 10, found
 
 
 NOBODY = str(UUID(int=1))
-# What is refused on each way that a failure takes, and with which code.
+# A request for each path that a failure can take, and its code.
 REFUSED: dict[str, tuple[str, bytes, grpc.StatusCode]] = {
     "malformed": ("GetUser", b"not a message", grpc.StatusCode.INVALID_ARGUMENT),
     "invalid": ("CreateOrder", b"", grpc.StatusCode.INVALID_ARGUMENT),
@@ -136,7 +137,7 @@ REFUSED: dict[str, tuple[str, bytes, grpc.StatusCode]] = {
         CreateOrderRequest(order=new_order(NOBODY)).SerializeToString(),
         grpc.StatusCode.NOT_FOUND,
     ),
-    # On the wire, a stream of one message is the same as a message.
+    # On the wire, a stream of one message equals a unary request.
     "a stream of responses": (
         "WatchOrders",
         WatchOrdersRequest(cursor="none of ours").SerializeToString(),
@@ -147,7 +148,7 @@ REFUSED: dict[str, tuple[str, bytes, grpc.StatusCode]] = {
 
 
 def assert_nothing_of_calls(found: Counter[str]) -> None:
-    """Fail if what was found has to do with calls, but for what gRPC's own loop leaves (see above)."""
+    """Fail if garbage belongs to calls, except for what gRPC's own loop leaves (see above)."""
     of_calls = ("service.", "commerce.", "builtins.traceback", "grpc._cython.cygrpc.RPCState")
     assert not {name for name in found if name.startswith(of_calls)}, found
 
@@ -161,7 +162,7 @@ def test_a_refused_call_leaves_no_cycles(server: Observed, case: str) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await call_bytes(server.clients.channel, method, request)
             assert refused.value.code() == code
-            # It has a traceback with this frame: a cycle of the test's.
+            # Its traceback refers to this frame: a cycle that the test makes.
             del refused
 
     assert_nothing_of_calls(server.found_after(calls))
@@ -187,7 +188,7 @@ def test_a_call_that_its_caller_leaves_leaves_no_cycles(server: Observed) -> Non
         async with server.connection.transaction():
             await server.connection.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", UUID(user.id))
             left = server.clients.orders.CreateOrder(CreateOrderRequest(order=new_order(user.id)))
-            await until_someone_waits(server.connection)
+            await until_blocked(server.connection)
             left.cancel()
         with pytest.raises(asyncio.CancelledError):
             await left
@@ -195,7 +196,7 @@ def test_a_call_that_its_caller_leaves_leaves_no_cycles(server: Observed) -> Non
     assert_nothing_of_calls(server.found_after(calls))
 
 
-def test_an_ended_call_is_not_kept_until_the_next(server: Observed) -> None:
+def test_an_ended_call_is_freed_before_the_next(server: Observed) -> None:
     def kept() -> int:
         return sum(_name(alive) == "grpc._cython.cygrpc.RPCState" for alive in gc.get_objects())
 
@@ -206,5 +207,5 @@ def test_an_ended_call_is_not_kept_until_the_next(server: Observed) -> None:
 
     before = kept()
     server.found_after(calls)
-    # gRPC's own loop keeps the last that it took.
+    # gRPC's own loop keeps a reference to the last call that it accepted.
     assert kept() <= before + 1

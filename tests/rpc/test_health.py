@@ -1,4 +1,4 @@
-"""What the health service says, while the database comes and goes."""
+"""The health service while the database fails and recovers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -103,7 +103,7 @@ async def test_readiness_follows_the_database_and_liveness_does_not(database_url
         await until_all(clients, SERVING)
         assert [(await watch.read()).status for watch in (readiness, orders)] == [SERVING] * 2
         assert (await clients.users.GetUser(request)).user == user
-        # It never had anything to tell.
+        # Readiness never changed, so the watch sent nothing.
         news = asyncio.ensure_future(liveness.read())
         assert await check(clients, LIVENESS) == SERVING
         assert not news.done()
@@ -140,14 +140,14 @@ async def test_a_full_pool_is_not_a_lost_database(database_url: str) -> None:
 
 
 async def told(servicer: aio.HealthServicer) -> set[int]:
-    # It uses the context only to refuse unknown names.
+    # Check uses the context only to refuse unknown names.
     no_context: Any = None
     requests = [HealthCheckRequest(service=name) for name in NEEDING_THE_DATABASE]
     return {(await servicer.Check(request, no_context)).status for request in requests}
 
 
 class Observed:
-    """Readiness of a server that is ready, and what it tells the health service."""
+    """The readiness of a ready server, and the statuses that it sets in the health service."""
 
     def __init__(self) -> None:
         self._servicer = aio.HealthServicer()

@@ -1,4 +1,4 @@
-"""Reflection, as tools use it that have none of our protos."""
+"""Reflection, as tools without our protos use it."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ BUF = Path(sys.executable).parent / "buf"
 
 
 class Reflection:
-    """Reflection under one of its names; the messages of both are alike."""
+    """One of the two versions of the reflection service; both have equal messages."""
 
     def __init__(self, channel: grpc.aio.Channel, service: str) -> None:
         self._ask: grpc.aio.StreamStreamMultiCallable[ServerReflectionRequest, ServerReflectionResponse]
@@ -47,7 +47,7 @@ class Reflection:
         return {service.name for service in answer.list_services_response.service}
 
     async def files_of(self, symbol: str) -> DescriptorPool:
-        """Return a pool with the file of a symbol and all that it needs, from the answers alone."""
+        """Return a pool with the file of a symbol and its dependencies, built from the answers alone."""
         answer = await self.ask(ServerReflectionRequest(file_containing_symbol=symbol))
         files: dict[str, FileDescriptorProto] = {}
         await self._collect(answer, files)
@@ -65,7 +65,7 @@ class Reflection:
             for name in file.dependency:
                 if name not in files:
                     await self._collect(await self.ask(ServerReflectionRequest(file_by_filename=name)), files)
-            # After what it needs.
+            # After its dependencies.
             files[file.name] = file
 
 

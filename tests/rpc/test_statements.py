@@ -14,8 +14,11 @@ from tests.support.requests import GOOD_REQUESTS, euros, order_in, user_with_cre
 from tests.support.sent_statements import TRANSACTION_CONTROL, sent_statements
 from tests.support.servers import OwnServer, own_server, serving_clients
 
-# How many statements a call takes, beside BEGIN and COMMIT, if it is done step by step. A unit of work begins with its
-# time limit (1) and ends with its events (1); with a request id it claims that (1) and stores the response (1).
+# The counts below are those with the fast path.
+pytestmark = pytest.mark.optimizations
+
+# The number of statements of a call in a transaction, without BEGIN and COMMIT. A unit of work sets its time limit (1)
+# and inserts its events (1); with a request id it also claims the id (1) and stores the response (1).
 STATEMENTS = {
     "CreateUser": 5,
     "GetUser": 1,
@@ -57,9 +60,9 @@ STATEMENTS = {
     "SearchOrderNotes": 1,
     "SearchUsers": 1,
 }
-# What is done with one statement, which is a transaction by itself, if nothing is in the way; the verbs after the read
-# of their order. A request id takes no more.
-AT_ONCE = {
+# The fast path: one statement, which is a transaction by itself, if there is no conflict; transitions read their
+# order before it. A request id takes no more statements.
+FAST_PATH_STATEMENTS = {
     "CreateOrder": 1,
     "ConfirmOrder": 2,
     "ProcessOrder": 2,
@@ -69,9 +72,9 @@ AT_ONCE = {
 }
 Sent = list[tuple[str, Any]]
 WITH_REQUEST_ID = 2
-# The time limit, the claim that is not had, and the stored response.
+# The time limit, the claim that fails, and the read of the stored response.
 OF_A_REPLAY = 3
-# That something is in the way is found out first: by the statement, or by the status that the order is in.
+# The fast path finds the conflict first: by its statement, or by the order's status.
 OF_A_REPLAY_AT_ONCE = OF_A_REPLAY + 1
 ORDER_NUMBER_BLOCK = 32
 
@@ -92,40 +95,40 @@ async def test_a_call_takes_this_many_statements(own: OwnServer, method: str) ->
     with sent_statements() as statements:
         await call(own.clients.channel, method, request)
     statements = without_number_blocks(statements)
-    assert len(statements) == AT_ONCE.get(method, STATEMENTS[method]), statements
+    assert len(statements) == FAST_PATH_STATEMENTS.get(method, STATEMENTS[method]), statements
 
 
 @pytest.mark.parametrize("method", MUTATIONS)
-async def test_only_what_is_done_step_by_step_needs_a_transaction_around_it(own: OwnServer, method: str) -> None:
+async def test_only_the_transactional_unit_of_work_sends_begin_and_commit(own: OwnServer, method: str) -> None:
     request = await GOOD_REQUESTS[method](own.clients)
     with sent_statements(with_control=True) as sent:
         await call(own.clients.channel, method, request)
     controls = [statement.split()[0].strip(";") for statement, _ in sent if statement.startswith(TRANSACTION_CONTROL)]
-    assert controls == ([] if method in AT_ONCE else ["BEGIN", "COMMIT"])
+    assert controls == ([] if method in FAST_PATH_STATEMENTS else ["BEGIN", "COMMIT"])
 
 
 @pytest.mark.parametrize("method", MUTATIONS)
-async def test_a_request_id_takes_two_more_or_none_at_once(own: OwnServer, method: str) -> None:
+async def test_a_request_id_takes_two_more_or_none_on_the_fast_path(own: OwnServer, method: str) -> None:
     request = await GOOD_REQUESTS[method](own.clients)
     request.request_id = str(uuid4())
     with sent_statements() as statements:
         await call(own.clients.channel, method, request)
     statements = without_number_blocks(statements)
-    assert len(statements) == AT_ONCE.get(method, STATEMENTS[method] + WITH_REQUEST_ID), statements
+    assert len(statements) == FAST_PATH_STATEMENTS.get(method, STATEMENTS[method] + WITH_REQUEST_ID), statements
 
 
 @pytest.mark.parametrize("method", MUTATIONS)
-async def test_a_replay_takes_three_or_one_more_at_once(own: OwnServer, method: str) -> None:
+async def test_a_replay_takes_three_or_one_more_on_the_fast_path(own: OwnServer, method: str) -> None:
     request = await GOOD_REQUESTS[method](own.clients)
     request.request_id = str(uuid4())
     await call(own.clients.channel, method, request)
     with sent_statements() as statements:
         await call(own.clients.channel, method, request)
-    assert len(statements) == (OF_A_REPLAY_AT_ONCE if method in AT_ONCE else OF_A_REPLAY), statements
+    assert len(statements) == (OF_A_REPLAY_AT_ONCE if method in FAST_PATH_STATEMENTS else OF_A_REPLAY), statements
 
 
 @pytest.mark.parametrize("method", MUTATIONS)
-async def test_a_dry_run_takes_the_statements_of_every_step(own: OwnServer, method: str) -> None:
+async def test_a_dry_run_takes_the_statements_of_the_transaction(own: OwnServer, method: str) -> None:
     request = await GOOD_REQUESTS[method](own.clients)
     request.validate_only = True
     with sent_statements() as statements:
@@ -134,17 +137,17 @@ async def test_a_dry_run_takes_the_statements_of_every_step(own: OwnServer, meth
     assert len(statements) == STATEMENTS[method], statements
 
 
-async def test_an_order_with_credit_is_placed_and_confirmed_step_by_step(own: OwnServer) -> None:
+async def test_an_order_with_credit_is_created_and_confirmed_in_a_transaction(own: OwnServer) -> None:
     user_id = await user_with_credit(own.clients)
     request = orders_pb.CreateOrderRequest(order=new_order(user_id, items=[item("a", 1, 5)]), pay_with_credit=True)
     with sent_statements() as statements:
         order = (await own.clients.orders.CreateOrder(request)).order
     statements = without_number_blocks(statements)
-    # The account is read and changed, and two entries tell of it, in one statement.
+    # One statement reads and changes the account, and inserts two entries.
     assert len(statements) == STATEMENTS["CreateOrder"] + 3, statements
     with sent_statements() as statements:
         await own.clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=order.id))
-    # The same, after the read that has found the credit.
+    # The same, after the read that finds the credit.
     assert len(statements) == 1 + STATEMENTS["ConfirmOrder"] + 3, statements
 
 
@@ -171,7 +174,7 @@ async def test_a_rehash_takes_two_more(postgres_url: str, template_url: str) -> 
     assert len(statements) == STATEMENTS["VerifyPassword"] + 2, statements
 
 
-# Lists and orders of one and of many take the same statements.
+# Lists of one and of many, and orders of few and of many items, take the same number of statements.
 
 LIST_REQUESTS: dict[str, Callable[[list[str], bool], Any]] = {
     "ListUsers": lambda _, total: users_pb.ListUsersRequest(page_size=1000, include_total_size=total),
@@ -217,11 +220,11 @@ async def test_an_order_of_500_items_takes_no_more_than_one_of_three(own: OwnSer
         response = await call(own.clients.channel, method, request)
     assert len(response.order.items) == 500
     statements = without_number_blocks(statements)
-    assert len(statements) == AT_ONCE.get(method, STATEMENTS[method]), statements
+    assert len(statements) == FAST_PATH_STATEMENTS.get(method, STATEMENTS[method]), statements
 
 
 async def _hundred_of(clients: Clients, method: str) -> list[str]:
-    """Make what a method lists a hundred times, and return the ids to ask for."""
+    """Create a hundred of what a method lists, and return their ids."""
     if method in {"ListUsers", "BatchGetUsers"}:
         return [(await clients.create_user()).id for _ in range(100)]
     user = await clients.create_user()

@@ -233,7 +233,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 
 @thorough
 @given(st.lists(st.builds(FieldViolation, texts, texts), max_size=20))
-def test_a_status_stays_small_whatever_is_wrong(violations: list[FieldViolation]) -> None:
+def test_a_status_stays_small_for_any_violations(violations: list[FieldViolation]) -> None:
     require_small(status(InvalidField(violations)))
 
 

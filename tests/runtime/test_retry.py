@@ -18,7 +18,7 @@ def test_jitter_shortens_a_pause_by_at_most_its_part(jitter: float) -> None:
     backoff = Backoff(base=8, cap=10, jitter=jitter)
     pauses = [backoff.pause(2) for _ in range(1000)]
     assert all(10 * (1 - jitter) <= pause <= 10 for pause in pauses)
-    # They are spread over nearly all of that.
+    # They are spread over nearly the whole interval.
     assert min(pauses) < 10 * (1 - 0.9 * jitter)
     assert max(pauses) > 10 * (1 - 0.1 * jitter)
 

@@ -9,7 +9,7 @@ from tests.support.logs import Log
 from tests.support.waiting import eventually
 
 LOST = "internal error after the caller stopped waiting"
-# Ways to have work done.
+# The two ways to run work.
 Way = Callable[[ShieldedTasks, Any], Awaitable[Any]]
 
 
@@ -25,7 +25,7 @@ every_way = pytest.mark.parametrize("way", [run, start_and_wait])
 
 
 class Work:
-    """Waits until it may go on, and then fails, if it is told how."""
+    """Work that waits until it may go on, and then fails if it was given an error."""
 
     def __init__(self, failure: BaseException | None = None) -> None:
         self.go_on = asyncio.Event()

@@ -2,15 +2,15 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from tests.sql.formatting import format_sql
-from tests.support.clients import Clients, connect
+from tests.support.clients import Clients
 from tests.support.methods import MUTATIONS, call
 from tests.support.requests import GOOD_REQUESTS
 from tests.support.sent_statements import sent_statements
-from tests.support.servers import running_server
+from tests.support.servers import serving_clients
 
 # Only every 32nd order takes a new block of numbers.
 _NUMBER_BLOCKS = "order_number_seq"
@@ -27,29 +27,31 @@ class Servers(NamedTuple):
 async def both_servers(database_url: str) -> AsyncIterator[Servers]:
     """Run a server with the fast path and one without until the block ends."""
     async with (
-        running_server(database_url) as with_fast_path,
-        running_server(database_url, fast_path=False) as without,
-        connect(with_fast_path.port) as fast_path,
-        connect(without.port) as transactions,
+        serving_clients(database_url) as fast_path,
+        serving_clients(database_url, fast_path=False) as transactions,
     ):
         yield Servers(fast_path, transactions)
 
 
-async def statements_of(clients: Clients, method: str) -> list[str]:
-    """Return the texts of the statements that a call sends, with BEGIN and COMMIT."""
+async def request_for(clients: Clients, method: str) -> Any:
+    """Return a request that succeeds, with a request id if the method takes one."""
     request = await GOOD_REQUESTS[method](clients)
     if method in MUTATIONS:
         request.request_id = str(uuid4())
+    return request
+
+
+async def statements_of(clients: Clients, method: str) -> list[str]:
+    """Return the texts of the statements that a call sends, with BEGIN and COMMIT."""
+    request = await request_for(clients, method)
     with sent_statements(with_control=True) as sent:
         await call(clients.channel, method, request)
-    return _in_order([text for text, _ in sent if _NUMBER_BLOCKS not in text])
-
-
-def _in_order(texts: list[str]) -> list[str]:
-    """Put BEGIN before the first statement of its transaction: SQLAlchemy reports that before either is sent."""
-    for index, text in enumerate(texts[1:], 1):
+    texts = [text for text, _ in sent if _NUMBER_BLOCKS not in text]
+    for index, text in enumerate(texts):
         if text.startswith("BEGIN"):
-            texts[index - 1 : index + 1] = [text, texts[index - 1]]
+            # SQLAlchemy reports the first statement of a transaction before the driver sends BEGIN, to which the driver
+            # adds the default isolation level if the connection had another one before.
+            texts[index - 1 : index + 1] = ["BEGIN;", texts[index - 1]]
     return texts
 
 

@@ -1,4 +1,4 @@
-"""What tests share: clients, requests that work, and what an error says."""
+"""Clients of a server, and users and orders for them to create."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from tests.support.passwords import PASSWORD
 
 if TYPE_CHECKING:
-    # Of the stubs' types only; at run time both are one class.
+    # Only the stub files have these types; at run time one class serves both kinds of channel.
     from commerce.orders.v1.order_service_pb2_grpc import OrderServiceAsyncStub
     from commerce.users.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
@@ -34,7 +34,7 @@ class Clients:
     health: Any
 
     async def create_user(self, **fields: Any) -> User:
-        """Create a user that nothing is like."""
+        """Create a user with a unique e-mail and username."""
         request = users_pb.CreateUserRequest(user=new_user(**fields), password=PASSWORD)
         return (await self.users.CreateUser(request)).user
 
@@ -46,14 +46,14 @@ class Clients:
 
 @asynccontextmanager
 async def connect(port: int, *, own_connection: bool = False) -> AsyncIterator[Clients]:
-    """Open a channel to a server on this machine; without `own_connection` they share one."""
+    """Open a channel to a server on this machine; channels share a connection unless `own_connection`."""
     options = [("grpc.use_local_subchannel_pool", int(own_connection))]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         yield Clients(channel, UserServiceStub(channel), OrderServiceStub(channel), HealthStub(channel))
 
 
 def new_user(**fields: Any) -> User:
-    """Return a user to create, with a name of its own."""
+    """Return a user to create, with a unique e-mail and username."""
     name = f"u{uuid4().hex[:20]}"
     return User(**{"email": f"{name}@example.com", "username": name, "full_name": "Ada Lovelace", **fields})
 

@@ -1,4 +1,4 @@
-"""Keep a PostgreSQL for tests running, with the template migrated: `make test-cluster` runs this until Ctrl-C."""
+"""Run a PostgreSQL for tests, with a migrated template, until Ctrl-C: `make test-cluster`."""
 
 import asyncio
 import fcntl
@@ -30,7 +30,7 @@ def is_locked(path: Path) -> bool:
 
 
 async def prepare(url: str) -> None:
-    """Make the template, and drop what killed test runs and other migrations left."""
+    """Create the template, and drop databases left by killed test runs and by other migrations."""
     template = async_url(await migrated_template(url)).database
     async with driver_connection(url) as connection:
         others = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> ALL ($1)"

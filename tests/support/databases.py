@@ -82,13 +82,13 @@ async def cloned(postgres_url: str, template_url: str) -> AsyncIterator[str]:
 
 
 class Observer:
-    """A connection beside the service's, and what it sees of those."""
+    """A connection of the test, which watches the service's connections in pg_stat_activity."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self.connection = connection
 
     async def backends(self, *, waiting: bool = False) -> set[int]:
-        """Return the process numbers of the service's backends, all or those that wait for a lock."""
+        """Return the process ids of the service's backends: all, or only those that wait for a lock."""
         rows = await self.connection.fetch(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'commerce'"
             " AND (wait_event_type = 'Lock' OR NOT $1)",
@@ -97,7 +97,7 @@ class Observer:
         return {row["pid"] for row in rows}
 
     async def until_waiting(self, count: int) -> set[int]:
-        """Wait until this many calls wait for a lock, and return their backends' process numbers."""
+        """Wait until this many calls wait for a lock, and return their backends' process ids."""
 
         async def waiting() -> set[int]:
             pids = await self.backends(waiting=True)
@@ -107,7 +107,7 @@ class Observer:
         return pids
 
     async def until_idle(self) -> None:
-        """Wait until no call works in the database any more."""
+        """Wait until all of the service's connections are idle."""
         await eventually(
             lambda: self.connection.fetchval(
                 "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database()"
@@ -116,7 +116,7 @@ class Observer:
         )
 
     async def terminate(self, pids: set[int]) -> None:
-        """Kill these backends, and wait until they are gone."""
+        """Terminate these backends, and wait until they have ended."""
         for pid in pids:
             assert await self.connection.fetchval("SELECT pg_terminate_backend($1, 10000)", pid)
 

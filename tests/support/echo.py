@@ -1,4 +1,4 @@
-"""A service of every arity that sends back what it gets, and what was logged of its calls."""
+"""A test service with a method of each arity that echoes its requests."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -10,7 +10,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodDescriptor
 
 from service.rpc.methods import Context
 
-# Its messages are a request of ours, whose rules it so has.
+# Its request is a message of the API, so that validation applies to it.
 SERVICE = "commerce.testing.v1.EchoService"
 ARITIES = {
     "UnaryUnary": (False, False),
@@ -48,8 +48,8 @@ class Echo:
     """The service.
 
     Attributes:
-        act: what it does before its last answer.
-        context: of the last call of UnaryUnary.
+        act: awaited before the last answer.
+        context: the context of the last call of UnaryUnary.
     """
 
     def __init__(self) -> None:
@@ -115,5 +115,5 @@ async def call(
             return [response.username async for response in answer]
         return [(await answer).username]
     finally:
-        # A cancellation of this may otherwise end no more than the reading of a message.
+        # If this coroutine is cancelled, that may only stop the reading of a message: cancel the call too.
         answer.cancel()

@@ -1,4 +1,4 @@
-"""What orders are, twice: in columns and rows, and kept as the API sends them."""
+"""Orders as columns and rows, and as encoded messages, in one form to compare."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from commerce.orders.v1.order_pb2 import Order, OrderCreditState, OrderStatus
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
-# By their ids, the names of a message's fields and their values.
+# For each order id, the names of the message's fields with their values.
 Orders = Mapping[str, dict[str, Any]]
 _STORED = """
 SELECT id::text, order_number, user_id::text, status, currency, total_amount, external_ref, metadata::text,
@@ -28,7 +28,7 @@ FROM orders o
 
 
 async def stored_orders(connection: asyncpg.Connection) -> Orders:
-    """Return what the columns and rows of each order say."""
+    """Return each order as its columns and rows have it."""
     orders = [dict(row) for row in await connection.fetch(_STORED)]
     for order in orders:
         order["metadata"] = json.loads(order["metadata"])
@@ -37,7 +37,7 @@ async def stored_orders(connection: asyncpg.Connection) -> Orders:
 
 
 async def encoded_orders(connection: asyncpg.Connection) -> Orders:
-    """Return what is kept of each order, in the same form; orders that are not kept are left out."""
+    """Return each order as its encoded message has it; orders without one are left out."""
     rows = await connection.fetch("SELECT id::text, message FROM orders WHERE message IS NOT NULL")
     return {row["id"]: _columns(Order.FromString(row["message"])) for row in rows}
 

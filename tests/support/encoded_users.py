@@ -1,4 +1,4 @@
-"""What users are, twice: in columns, and kept as the API sends them."""
+"""Users as columns, and as encoded messages, in one form to compare."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ async def stored_users(connection: asyncpg.Connection) -> Users:
 
 
 async def encoded_users(connection: asyncpg.Connection) -> Users:
-    """Return what is kept of each user, as it is in columns; users of which nothing is kept are left out."""
+    """Return each user as its encoded message has it; users without one are left out."""
     rows = await connection.fetch("SELECT id, message FROM users WHERE message IS NOT NULL")
     return {str(row["id"]): _columns(User.FromString(row["message"])) for row in rows}
 

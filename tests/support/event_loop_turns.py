@@ -22,14 +22,14 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined] # not in the libra
 
 from service.rpc.transport.event_loop import new_event_loop
 
-# Far fewer than calls.
+# Far fewer turns than calls.
 TURNS = 5
 CALLS = 50
 
 
 @contextmanager
 def answering() -> Iterator[int]:
-    """Serve a method that sends back what it gets, by threads; yields the port."""
+    """Serve an echo method in threads; yields the port."""
     server = grpc.server(ThreadPoolExecutor(4))
     method: Any = grpc.unary_unary_rpc_method_handler(lambda request, _context: request)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Test", {"Echo": method}),))
@@ -42,7 +42,7 @@ def answering() -> Iterator[int]:
 
 
 def bytes_to_read() -> int:
-    """Return how many bytes there are for the event loop in the sockets by which gRPC wakes it."""
+    """Return the number of unread bytes in the sockets by which gRPC wakes the event loop."""
     (queue,) = (found for found in gc.get_objects() if isinstance(found, cygrpc.PollerCompletionQueue))
     sockets = [found for found in gc.get_referents(queue) if isinstance(found, socket.socket)]
     assert sockets
@@ -50,7 +50,7 @@ def bytes_to_read() -> int:
 
 
 def block_until_readable(count: int) -> None:
-    """Block the event loop until it has so many bytes to read."""
+    """Block the event loop until this many bytes are unread."""
     end = time.monotonic() + 10
     while bytes_to_read() < count:
         assert time.monotonic() < end, bytes_to_read()
@@ -58,13 +58,13 @@ def block_until_readable(count: int) -> None:
 
 
 async def bytes_left() -> int:
-    """Return what is left a few turns after the answers to many calls have come."""
+    """Return the number of bytes still unread a few turns after the answers to many calls have arrived."""
     with answering() as port:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             echo: Any = channel.unary_unary("/Test/Echo")
             assert await echo(b"connected") == b"connected"
             calls = [asyncio.ensure_future(echo(b"%d" % number)) for number in range(CALLS)]
-            # They are on their way.
+            # This sends the calls.
             await asyncio.sleep(0)
             block_until_readable(CALLS)
             for _ in range(TURNS):
@@ -76,4 +76,4 @@ async def bytes_left() -> int:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=partial(new_event_loop, sys.argv[1])) as runner:  # type: ignore[arg-type] # as settings have it
-        print(runner.run(bytes_left()))  # noqa: T201 - for who runs it
+        print(runner.run(bytes_left()))  # noqa: T201 - the test reads it

@@ -15,13 +15,13 @@ from grpc_status import rpc_status
 
 @dataclass
 class Failure:
-    """A status with its details unpacked; filled when the block of `fails` ends."""
+    """The status of a failed call with its details unpacked; `fails` fills it when its block ends."""
 
     code: grpc.StatusCode = grpc.StatusCode.OK
     message: str = ""
     reason: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
-    # Field paths of BadRequest.
+    # The field paths of BadRequest.
     fields: list[str] = field(default_factory=list)
     details: dict[type[Message], Message] = field(default_factory=dict)
     trailers: dict[str, str | bytes] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Failure:
 
 @contextmanager
 def fails(code: grpc.StatusCode, reason: str, *, field: str | None = None) -> Iterator[Failure]:
-    """Require that the block fails with this code, this reason and, if named, this field among the wrong ones."""
+    """Require that the block fails with this code, this reason and, if given, this field among the invalid ones."""
     failure = Failure()
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         yield failure
@@ -40,7 +40,7 @@ def fails(code: grpc.StatusCode, reason: str, *, field: str | None = None) -> It
 
 
 def failure_of(error: grpc.aio.AioRpcError) -> Failure:
-    """Return what the status of a failed call says."""
+    """Return the status of a failed call."""
     failure = Failure(error.code(), error.details() or "", trailers=dict(error.trailing_metadata() or ()))
     status = rpc_status.from_call(error)  # type: ignore[arg-type] # takes the error of an aio call too
     for packed in status.details if status else ():
@@ -61,7 +61,7 @@ T = TypeVar("T")
 
 
 async def settled(*calls: Awaitable[T]) -> tuple[list[T], list[Failure]]:
-    """Wait for all calls; return the answers, and what the statuses of the failed ones say."""
+    """Wait for all calls; return the answers, and the statuses of the failed calls."""
     answers: list[T] = []
     failures = []
     for outcome in await asyncio.gather(*calls, return_exceptions=True):

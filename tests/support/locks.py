@@ -12,7 +12,7 @@ from tests.support.databases import driver_connection
 
 @asynccontextmanager
 async def holding(url: str, statement: str, *values: object) -> AsyncIterator[asyncpg.Connection]:
-    """Keep the locks that a statement takes until the block ends."""
+    """Hold the locks that a statement takes until the block ends."""
     async with driver_connection(url) as connection, connection.transaction():
         await connection.execute(statement, *values)
         yield connection
@@ -23,7 +23,7 @@ CREATE_ORDER = "/commerce.orders.v1.OrderService/CreateOrder"
 
 @asynccontextmanager
 async def holding_request_id(url: str, request_id: str, method: str = CREATE_ORDER) -> AsyncIterator[None]:
-    """Claim a request id as another call with it does, which fails when the block ends."""
+    """Claim a request id as a concurrent call would, and roll back when the block ends."""
     async with driver_connection(url) as connection:
         transaction = connection.transaction()
         await transaction.start()
@@ -54,8 +54,8 @@ DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait_at_commit()
 HOLD_COMMITS = "SELECT pg_advisory_xact_lock(1)"
 
 
-async def until_someone_waits(connection: asyncpg.Connection) -> None:
-    """Return once a transaction waits for a lock that this connection has."""
+async def until_blocked(connection: asyncpg.Connection) -> None:
+    """Wait until a transaction waits for a lock that this connection holds."""
     waits = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
     async with asyncio.timeout(10):
         while not await connection.fetchval(waits):  # noqa: ASYNC110 - only the database knows

@@ -1,4 +1,4 @@
-"""Logging in tests, and what was logged."""
+"""Logging in tests, and the lines that were logged."""
 
 import io
 import json
@@ -13,12 +13,12 @@ from tests.support.waiting import eventually
 
 
 def log_everything() -> None:
-    """Log all there is as JSON."""
+    """Log everything as JSON, debug lines too."""
     configure_logging(load(LogSettings, log_format="json", log_level="debug"), call_id=x_request_id)
 
 
 class Log:
-    """What was written to standard error, of which every line is JSON."""
+    """The log lines written to standard error, each a JSON object."""
 
     def __init__(self, output: io.StringIO) -> None:
         self.output = output
@@ -29,7 +29,7 @@ class Log:
         return [line for line in lines if fields.items() <= line.items()]
 
     async def line(self, **fields: object) -> dict[str, Any]:
-        """Return the line that has these fields, once it is there: a status is sent before its line is written."""
+        """Wait for the line with these fields: the server sends a status before it logs the call."""
         found: list[dict[str, Any]] = await eventually(lambda: self.lines(**fields))
         [line] = found
         return line
@@ -37,7 +37,7 @@ class Log:
 
 @contextmanager
 def logged() -> Iterator[Log]:
-    """Collect what is logged while the block runs, all there is."""
+    """Collect everything that is logged while the block runs."""
     with redirect_stderr(io.StringIO()) as output:
         log_everything()
         yield Log(output)

@@ -1,4 +1,4 @@
-"""The methods of the API by their descriptors, and calls of them by name."""
+"""The methods of the API, by their descriptors, and calls of a method by its name."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _ALL: dict[str, MethodDescriptor] = {
 }
 
 
-# Streams have tests of their own: they take no request that can be repeated as it is.
+# Streams are tested elsewhere: their requests cannot be repeated as they are.
 METHODS = {name: method for name, method in _ALL.items() if not (method.client_streaming or method.server_streaming)}
 
 
@@ -28,7 +28,7 @@ def _writes(method: MethodDescriptor) -> bool:
 READS = sorted(name for name, method in METHODS.items() if not _writes(method))
 
 
-# Every method that writes, but for the one that only writes by the way and has no `request_id`.
+# Every method that writes, except VerifyPassword, which only rehashes a password and has no `request_id`.
 MUTATIONS = sorted(name for name, method in METHODS.items() if _writes(method) and name != "VerifyPassword")
 
 
@@ -49,7 +49,7 @@ def path_of(method: str) -> str:
 
 async def call_bytes(channel: grpc.aio.Channel, method: str, request: bytes) -> bytes:
     """Call a method with these bytes and return those of its response."""
-    # Without serializers it takes bytes and gives bytes, of which the stub knows nothing.
+    # Without serializers the call takes and returns bytes; the types of the stub do not say so.
     in_bytes: Any = channel.unary_unary(path_of(method))
     response: bytes = await in_bytes(request)
     return response
@@ -61,11 +61,11 @@ async def call(channel: grpc.aio.Channel, method: str, request: Message) -> Any:
 
 
 def resource_of(message: Any) -> Any:
-    """Return the user, order or note that a request or response holds, None if it holds none."""
+    """Return the user, order or note that a request or response has, or None."""
     found = {"user", "order", "note"} & set(message.DESCRIPTOR.fields_by_name)
     return getattr(message, found.pop()) if found else None
 
 
 def etag_holder(request: Any) -> Any:
-    """Return the part of a request that has its etag, the request itself or its resource, None if none has."""
+    """Return the message that has the request's etag: the request or its resource, or None."""
     return request if "etag" in request.DESCRIPTOR.fields_by_name else resource_of(request)

@@ -3,5 +3,5 @@
 PASSWORD = "correct horse battery"  # noqa: S105 - of users that live as long as a test
 
 
-# The least that argon2 takes: tests are about everything but its cost.
+# The minimum of argon2, so that tests do not spend their time on hashing.
 FAST_PASSWORDS = {"argon2_time_cost": 1, "argon2_memory_kib": 8}

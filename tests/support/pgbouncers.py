@@ -11,14 +11,14 @@ from tempfile import TemporaryDirectory
 from service.db.connections.engine import async_url
 from tests.support.waiting import eventually
 
-# Debian has it where only root looks.
+# Debian installs it in /usr/sbin, which only root has in its PATH.
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 POOL_SIZE = 2
 
 
 @asynccontextmanager
 async def pgbouncer_to(url: str, **settings: object) -> AsyncIterator[str]:
-    """Run PgBouncer in transaction mode with few connections to a database, and give the URL that leads through it."""
+    """Run PgBouncer in transaction mode with few connections to a database; yields its URL of the database."""
     to = async_url(url)
     host = str(to.host or to.query["host"])
     target = {"host": host, "port": to.port or to.query.get("port", 5432), "user": to.username, "password": to.password}
@@ -48,7 +48,7 @@ async def pgbouncer_to(url: str, **settings: object) -> AsyncIterator[str]:
 
 
 def _started(configuration: Path, host: str, log: int) -> subprocess.Popen[bytes]:
-    """Start it, for root as whoever may use PostgreSQL's socket: it refuses to be root itself."""
+    """Start it; in tests run by root as the owner of PostgreSQL's socket, because PgBouncer refuses to be root."""
     assert PROGRAM
     command, user = [PROGRAM, str(configuration)], None
     if os.geteuid() == 0:
@@ -57,6 +57,6 @@ def _started(configuration: Path, host: str, log: int) -> subprocess.Popen[bytes
             user = owner
             os.chown(configuration.parent, owner, -1)
         else:
-            # In a namespace of its own, where root has another number.
+            # In a new user namespace, in which root has another user id.
             command = ["unshare", "--user", "--map-user=1000", *command]
     return subprocess.Popen(command, user=user, stdout=log, stderr=log)

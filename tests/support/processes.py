@@ -1,4 +1,4 @@
-"""Programs, and among them the `commerce` command, as processes beside the one that runs the tests."""
+"""Processes beside the one that runs the tests: the `commerce` command and other programs."""
 
 import json
 import os
@@ -101,7 +101,7 @@ class Process:
 
 
 def _lines_of(event: str, log: str) -> list[dict[str, Any]]:
-    # What follows the last line break is still being written.
+    # The text after the last line break is an incomplete line.
     lines = (line for line in log.split("\n")[:-1] if line.startswith("{"))
     return [line for line in map(json.loads, lines) if line["event"] == event]
 

@@ -1,4 +1,4 @@
-"""What stands in the way of calls, arranged by tests: locks, triggers, and a connection to PostgreSQL that breaks."""
+"""TCP proxies in front of PostgreSQL, which break connections when a test says so."""
 
 import asyncio
 import socket
@@ -12,29 +12,29 @@ from typing import TypeVar
 from service.db.connections.engine import async_url
 
 
-class Relay:
-    """A TCP port whose connections lead to where `connect` says."""
+class Forwarder:
+    """A TCP port that forwards each connection to the one that `connect` opens."""
 
     def __init__(self, connect: Callable[[], Awaitable[tuple[StreamReader, StreamWriter]]]) -> None:
         self._connect = connect
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self.port = 0
-        # Whether the connections that break are reset, as those to a machine that has gone, instead of closed.
+        # Whether broken connections are reset, as if the other machine had crashed, instead of closed.
         self.resets = False
 
     async def listen(self) -> None:
-        """Accept connections, always on the same port."""
+        """Accept connections; after `refuse`, on the same port as before."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def close_port(self) -> None:
-        """Accept no more connections."""
+        """Stop accepting connections."""
         if self._server:
             self._server.close()
 
     async def refuse(self) -> None:
-        """Break all connections and accept none."""
+        """Break all connections, and stop accepting new ones."""
         self.close_port()
         connections = list(self._connections)
         for connection in connections:
@@ -42,20 +42,20 @@ class Relay:
         await asyncio.gather(*connections, return_exceptions=True)
 
     async def there(self, reader: StreamReader, writer: StreamWriter) -> None:
-        """Bring what the caller sends to the other side."""
+        """Forward what the client sends to the other side."""
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
 
     async def back(self, reader: StreamReader, writer: StreamWriter) -> None:
-        """Bring what the other side sends to the caller."""
-        await Relay.there(self, reader, writer)
+        """Forward what the other side sends to the client."""
+        await Forwarder.there(self, reader, writer)
 
     async def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
         connection = asyncio.current_task()
         assert connection
         self._connections.add(connection)
-        # Cancelled by `refuse`; asyncio would log a cancelled connection as an error. The rest is a broken connection.
+        # `refuse` cancels it, which asyncio would log as an error; an OSError means that the connection broke.
         with suppress(asyncio.CancelledError, OSError):
             await self._relay(reader, writer)
         self._connections.discard(connection)
@@ -82,27 +82,28 @@ class Relay:
 COMMIT = b"COMMIT;"
 
 
-class Proxy(Relay):
-    """A TCP port that leads to PostgreSQL, until it is told otherwise."""
+class Proxy(Forwarder):
+    """A TCP port that forwards connections to PostgreSQL, and can be told to lose answers."""
 
     def __init__(self, url: str) -> None:
         super().__init__(self._open)
         self._upstream = async_url(url)
-        # What of a message to lose the answer to, with its connection, once; and whether to take no other then.
+        # The answer to the next message that contains these bytes is lost, and its connection closed, once;
+        # `close_after_loss` then refuses new connections too.
         self.lose_answer_to: bytes | None = None
         self.close_after_loss = False
-        # Whether the connections that PostgreSQL ends stay open on this side.
+        # Whether connections that PostgreSQL has closed stay open on the service's side.
         self.keeps_open = False
         self._losing = False
 
     @property
     def url(self) -> str:
-        """URL of the database by way of this port."""
+        """URL of the database behind this port."""
         through = self._upstream.set(host="127.0.0.1", port=self.port, query={})
         return through.render_as_string(hide_password=False)
 
     async def there(self, reader: StreamReader, writer: StreamWriter) -> None:
-        """Bring the service's messages to PostgreSQL."""
+        """Forward the service's messages to PostgreSQL."""
         while data := await reader.read(65536):
             if self.lose_answer_to and self.lose_answer_to in data:
                 self.lose_answer_to, self._losing = None, True
@@ -110,10 +111,10 @@ class Proxy(Relay):
             await writer.drain()
 
     async def back(self, reader: StreamReader, writer: StreamWriter) -> None:
-        """Bring PostgreSQL's answers to the service."""
+        """Forward PostgreSQL's answers to the service."""
         while data := await reader.read(65536):
             if self._losing:
-                # What came is the answer: it has happened. (PostgreSQL sends it as a whole, after a commit.)
+                # The statement has been executed. (PostgreSQL sends the answer as a whole, after a commit.)
                 self._losing = False
                 if self.close_after_loss:
                     self.close_port()
@@ -121,7 +122,7 @@ class Proxy(Relay):
             writer.write(data)
             await writer.drain()
         if self.keeps_open:
-            # Until this side ends it.
+            # Until the service closes it.
             await asyncio.Event().wait()
 
     async def _open(self) -> tuple[StreamReader, StreamWriter]:
@@ -132,19 +133,19 @@ class Proxy(Relay):
         return await asyncio.open_connection(host, port)
 
 
-RelayT = TypeVar("RelayT", bound=Relay)
+ForwarderT = TypeVar("ForwarderT", bound=Forwarder)
 
 
 @asynccontextmanager
-async def listening(relay: RelayT) -> AsyncIterator[RelayT]:
-    """Open the relay's port until the block ends."""
-    await relay.listen()
+async def listening(forwarder: ForwarderT) -> AsyncIterator[ForwarderT]:
+    """Accept connections until the block ends."""
+    await forwarder.listen()
     try:
-        yield relay
+        yield forwarder
     finally:
-        await relay.refuse()
+        await forwarder.refuse()
 
 
 def proxy_to(url: str) -> AbstractAsyncContextManager[Proxy]:
-    """Open a port that leads to the database until told otherwise."""
+    """Open a port that forwards connections to the database."""
     return listening(Proxy(url))

@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 
 
 async def copy_of(primary_url: str, folder: Path) -> None:
-    """Make the data directory of a replica in a folder."""
+    """Create the data directory of a replica in a folder."""
     async with driver_connection(primary_url) as connection:
         programs = await connection.fetchval("SELECT setting FROM pg_config WHERE name = 'BINDIR'")
     url = async_url(primary_url)
@@ -43,13 +43,13 @@ class Replica:
         return async_url(self.url).set(database=async_url(url).database).render_as_string(hide_password=False)
 
     def kill(self) -> None:
-        """Kill it as a whole at once, as when its machine loses power."""
+        """Kill all its processes together, as a power failure would."""
         for pid in self._processes():
             os.kill(pid, signal.SIGKILL)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Keep it from answering anything until the block ends; its connections stay open."""
+        """Stop all its processes until the block ends; its connections stay open."""
         stopped = self._processes()
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
@@ -60,14 +60,14 @@ class Replica:
                 os.kill(pid, signal.SIGCONT)
 
     async def until_replayed(self, primary_url: str) -> None:
-        """Wait until it has all that is committed on the primary now."""
+        """Wait until it has replayed everything committed on the primary so far."""
         async with driver_connection(primary_url) as primary, driver_connection(self.url) as replica:
             position = await primary.fetchval("SELECT pg_current_wal_flush_lsn()::text")
             await eventually(lambda: replica.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", position))
 
     @asynccontextmanager
     async def paused(self, primary_url: str) -> AsyncIterator[asyncpg.Connection]:
-        """Replay nothing that is committed on the primary from now on, until the block ends."""
+        """Pause replay until the block ends: later commits on the primary do not become visible."""
         await self.until_replayed(primary_url)
         async with driver_connection(self.url) as connection:
             await connection.execute("SELECT pg_wal_replay_pause()")

@@ -1,4 +1,4 @@
-"""Every method by its descriptor: a request that works, calls in bytes, and a server whose tables can be compared."""
+"""A valid request for every method, and users and orders in every state."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,7 +15,7 @@ from tests.support.clients import Clients, new_order, new_user
 from tests.support.methods import call, request_class
 from tests.support.passwords import PASSWORD
 
-# The statuses on the way to each.
+# The transitions that lead to each status.
 _WAY = ("Confirm", "Process", "Ship", "Deliver")
 _STEPS = {
     "PENDING": (),
@@ -27,8 +27,8 @@ _STEPS = {
 }
 
 
-def verb_request(verb: str, order_id: str, **fields: Any) -> Any:
-    """Return a request that makes this step of an order's life."""
+def transition_request(verb: str, order_id: str, **fields: Any) -> Any:
+    """Return the request for a transition of an order."""
     required = {"Ship": {"tracking_number": "TRACK-1"}, "Cancel": {"reason": "changed my mind"}}.get(verb, {})
     return request_class(f"{verb}Order")(id=order_id, **{**required, **fields})
 
@@ -38,12 +38,12 @@ async def order_in(clients: Clients, status: str, **fields: Any) -> Order:
     user = await clients.create_user()
     order = await clients.create_order(user.id, **fields)
     for verb in _STEPS[status]:
-        order = (await call(clients.channel, f"{verb}Order", verb_request(verb, order.id))).order
+        order = (await call(clients.channel, f"{verb}Order", transition_request(verb, order.id))).order
     return order
 
 
 async def user_in(clients: Clients, state: str) -> User:
-    """Create a user, and bring it to a state; DELETED is from ACTIVE."""
+    """Create a user, and bring it to a state; a DELETED user was ACTIVE before."""
     user = await clients.create_user()
     if state == "INACTIVE":
         user = (await clients.users.DeactivateUser(users_pb.DeactivateUserRequest(id=user.id))).user
@@ -61,7 +61,7 @@ def _of_user(method: str, state: str = "ACTIVE", **fields: Any) -> Callable[[Cli
 
 def _of_order(verb: str, status: str) -> Callable[[Clients], Awaitable[Any]]:
     async def build(clients: Clients) -> Any:
-        return verb_request(verb, (await order_in(clients, status)).id)
+        return transition_request(verb, (await order_in(clients, status)).id)
 
     return build
 
@@ -215,7 +215,7 @@ async def _search_order_notes(clients: Clients) -> Any:
     )
 
 
-# For every method, what makes a request that works, anew each time.
+# For every method, a function that builds a valid request, a new one each time.
 GOOD_REQUESTS: dict[str, Callable[[Clients], Awaitable[Any]]] = {
     "CreateUser": _create_user,
     "GetUser": _of_user("GetUser"),
@@ -226,7 +226,7 @@ GOOD_REQUESTS: dict[str, Callable[[Clients], Awaitable[Any]]] = {
     "ReactivateUser": _of_user("ReactivateUser", "INACTIVE"),
     "DeleteUser": _of_user("DeleteUser"),
     "UndeleteUser": _of_user("UndeleteUser", "DELETED"),
-    "SetPassword": _of_user("SetPassword", password="another password"),  # noqa: S106 - of a user that lives shortly
+    "SetPassword": _of_user("SetPassword", password="another password"),  # noqa: S106 - of a test's user
     "VerifyPassword": _verify_password,
     "CreateOrder": _create_order,
     "GetOrder": _get_order,

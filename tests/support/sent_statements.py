@@ -1,4 +1,4 @@
-"""What the service sends to PostgreSQL, and who waits there."""
+"""The statements that the service sends to PostgreSQL."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
 TRANSACTION_CONTROL = ("BEGIN", "COMMIT", "ROLLBACK")
-# The server looks at its schema every second, and the driver asks for types on each new connection.
+# The server checks its schema every second, and asyncpg asks for types on each new connection.
 NOT_OF_CALLS = (
     "alembic_version",
     "current_setting('statement_timeout')",
@@ -21,7 +21,7 @@ NOT_OF_CALLS = (
 )
 
 
-# All that there are: a driver may keep one for longer than one statement.
+# All open connections: the executor holds one for longer than one statement.
 _connections: WeakSet[asyncpg.Connection] = WeakSet()
 
 
@@ -32,13 +32,13 @@ def _remember(connection: Any, _record: object) -> None:
 
 @contextmanager
 def sent_statements(*, with_control: bool = False) -> Iterator[list[tuple[str, Any]]]:
-    """Collect the statements that are sent while the block runs, each with its values.
+    """Collect the statements that are sent while the block runs, each with its parameters.
 
-    SQLAlchemy reports those that it sends, and the driver those of `service.db.connections.executor`. BEGIN, COMMIT
-    and ROLLBACK are among them if asked for.
+    SQLAlchemy reports the statements that it sends, and asyncpg those of `service.db.connections.executor`.
+    `with_control` includes BEGIN, COMMIT and ROLLBACK.
     """
     sent: list[tuple[str, Any]] = []
-    # Of these the driver tells too.
+    # asyncpg reports these too: once for each row.
     for_many_rows: set[str] = set()
 
     def keep(statement: str, values: Any) -> None:
@@ -67,7 +67,7 @@ def sent_statements(*, with_control: bool = False) -> Iterator[list[tuple[str, A
 
 @contextmanager
 def _listening(logger: Callable[[asyncpg.connection.LoggedQuery], None]) -> Iterator[None]:
-    """Tell of the statements on all connections, those that there are and those that are made."""
+    """Log the statements on all connections, open ones and new ones."""
 
     def listen_to_new(connection: Any, _record: object) -> None:
         connection.driver_connection.add_query_logger(logger)

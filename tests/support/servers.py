@@ -34,7 +34,7 @@ async def serving_clients(database_url: str, **settings: object) -> AsyncIterato
 
 @dataclass(frozen=True)
 class OwnServer:
-    """A server on a database that nobody else uses."""
+    """A server with a database that only it and the test use."""
 
     clients: Clients
     database_url: str

@@ -1,4 +1,4 @@
-"""A database with many rows in every table that grows, and what PostgreSQL did for each statement on it."""
+"""A database with many rows in every table that grows, and the plans of the statements executed on it."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,12 +13,12 @@ from benchmarks.data import Data, fill
 from tests.support.databases import cloned, driver_connection
 
 DATA = Data(users=50_000, orders=80_000)
-# Has a third of all orders, few of them open, and has written a tenth of all notes.
+# This user has a third of all orders, few of them open, and has written a tenth of all notes.
 WHOLESALER = DATA.users
-# Its event is one of a thousand.
+# This order has a thousand events.
 BUSY_ORDER = 7
-# What grows without being made by `benchmarks.data`. One user of ten is inactive and one of a hundred deleted, one
-# order of a hundred is paid with credit that is held.
+# Rows of the tables that `benchmarks.data` does not fill. One user in ten is inactive and one in a hundred deleted;
+# one order in a hundred is paid with held credit.
 REST = f"""
 UPDATE users SET state = 'INACTIVE' WHERE substr(username, 5)::int % 10 = 0;
 UPDATE users SET state = 'DELETED', undelete_state = 'ACTIVE', delete_time = update_time,
@@ -52,12 +52,12 @@ FROM generate_series(1, 1000);
 INSERT INTO request_ids SELECT 'anonymous', '/CreateOrder', id, '', '', now() FROM orders LIMIT 20000;
 """
 SETTINGS = {
-    # As on SSDs, or where the cache holds the indexes: with the default a table of this size, other than one of
-    # millions of rows, is read as a whole for some hundreds of its rows.
+    # As for SSDs, or for indexes in the cache: with the default, PostgreSQL reads a whole table of this size, unlike
+    # one of millions of rows, for some hundreds of its rows.
     "random_page_cost": "1.1",
 }
-# For statements of the service and for those inside PostgreSQL's own functions and triggers. What is explained comes
-# as a notice on the connection that asked, so this works with whatever library sends the statement.
+# For statements of the service and for those inside functions and triggers. PostgreSQL sends each plan as a notice on
+# the connection that executed the statement, so this works with any client library.
 EXPLAIN = {
     "session_preload_libraries": "auto_explain",
     "auto_explain.log_min_duration": "0",
@@ -72,16 +72,16 @@ EXPLAIN = {
 
 
 class Explained(NamedTuple):
-    """A statement, and what was done for it."""
+    """A statement, and the nodes of its plan."""
 
     statement: str
-    # The uppermost first.
+    # The root first.
     nodes: list[dict[str, Any]]
 
 
 @asynccontextmanager
 async def volume_database(postgres_url: str, template_url: str) -> AsyncIterator[str]:
-    """Make a database with volume, on which every statement is explained, and drop it when the block ends."""
+    """Create a large database that explains every statement, and drop it when the block ends."""
     async with cloned(postgres_url, template_url) as url:
         await fill(url, DATA.users, DATA.orders)
         async with driver_connection(url) as connection:
@@ -95,7 +95,7 @@ async def volume_database(postgres_url: str, template_url: str) -> AsyncIterator
 
 @contextmanager
 def listening_to_new_connections() -> Iterator[Callable[[], list[Explained]]]:
-    """Hear of what connections made in this block explain; what is given returns it, since the last time asked."""
+    """Collect the plans from connections opened in the block; yields a function that returns the new ones."""
     heard: list[Explained] = []
 
     def hear(_connection: asyncpg.Connection, message: asyncpg.PostgresLogMessage) -> None:

@@ -1,4 +1,4 @@
-"""Waiting for a condition."""
+"""Waiting until a condition is true."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    """Return what the condition gives as soon as that is true; fail if it is not within a generous time."""
+    """Return the value of the condition as soon as it is true; fail after a generous time."""
     try:
         async with asyncio.timeout(seconds):
             while True:

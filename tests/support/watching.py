@@ -1,4 +1,4 @@
-"""What tests of watches share: a stream that says what came, and events that no call makes."""
+"""Watches that are read by a test, and events inserted without a call."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,14 +16,14 @@ T = TypeVar("T")
 
 
 class Stream:
-    """A watch that is being read."""
+    """A watch, read response by response."""
 
     def __init__(self, call: Any) -> None:
         self.call = call
         self.cursor = ""
 
     async def next(self) -> Any:
-        """Return the next response, a checkpoint too."""
+        """Return the next response: an event or a checkpoint."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             response = await self.call.read()
         assert hasattr(response, "cursor"), "the stream ended without an error"
@@ -37,7 +37,7 @@ class Stream:
         return str(response.cursor)
 
     async def events(self, count: int) -> list[Any]:
-        """Return the next events, passing over checkpoints."""
+        """Return the next events, skipping checkpoints."""
         events: list[Any] = []
         async with asyncio.timeout(PATIENCE_SECONDS):
             while len(events) < count:
@@ -68,7 +68,7 @@ async def watch_users(clients: Clients, **request: Any) -> AsyncIterator[Stream]
 
 
 async def insert_events(connection: asyncpg.Connection, count: int = 1, **columns: Any) -> list[str]:
-    """Write events of orders that do not exist, and return their ids in order."""
+    """Insert events of orders that do not exist, and return their ids in order."""
     values = {"type": "CREATED", "changes": "[]", "user_id": None, "status": "PENDING", "order_id": None, **columns}
     rows = await connection.fetch(
         """

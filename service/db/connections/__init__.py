@@ -1,1 +1,1 @@
-"""How PostgreSQL is reached: the engine, the statement executor, batching, the replica and PgBouncer."""
+"""Reach PostgreSQL: engines, the statement executor, batching, the replica and PgBouncer."""

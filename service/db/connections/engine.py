@@ -1,4 +1,4 @@
-"""The connection pool."""
+"""Create SQLAlchemy engines: connection pools with the limits of the settings."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
@@ -17,8 +17,8 @@ from service.config import DatabaseSettings, SettingsError
 from service.db.connections.pgbouncer import UNPREPARED, connection_class
 from service.db.errors import READ_ONLY, sqlstate_of
 
-# An engine's own option: whether there is a pooler in transaction mode between it and PostgreSQL.
-_POOLER = "commerce_pooler"
+# Execution option of an engine: whether PgBouncer in transaction mode is between it and PostgreSQL.
+_PGBOUNCER = "commerce_pgbouncer"
 # How SQLAlchemy reads and writes JSON.
 JSON: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     {"json_serializer": lambda value: orjson.dumps(value).decode(), "json_deserializer": orjson.loads}
@@ -26,11 +26,15 @@ JSON: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
 
 
 def async_url(database_url: str, name: str = "DATABASE_URL") -> URL:
-    """Return the URL for asyncpg, also from the forms that other programs take (`postgres://…?sslmode=require`).
+    """Return the URL in SQLAlchemy's form for asyncpg.
+
+    Args:
+        database_url: also in the forms that other programs accept (`postgres://…?sslmode=require`).
+        name: of the setting, for the error.
 
     Raises:
-        SettingsError: it is not a URL of a PostgreSQL database; the message does not repeat it, as it may hold a
-        password.
+        SettingsError: it is not a URL of a PostgreSQL database. The message does not contain the URL, which may contain
+            a password.
     """
     try:
         url = make_url(database_url)
@@ -47,26 +51,26 @@ def async_url(database_url: str, name: str = "DATABASE_URL") -> URL:
 
 
 def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -> AsyncEngine:
-    """Return an engine; it connects with its first use.
+    """Return an engine, which connects when it is first used.
 
     Args:
-        settings: where the database is, and how long things may take.
-        pool_size: connections at most, instead of what the settings say.
+        settings: where the database is, and the time limits.
+        pool_size: the largest number of connections, instead of `db_pool_size`.
     """
     engine = create_async_engine(
         async_url(settings.database_url.get_secret_value()),
         pool_size=pool_size or settings.db_pool_size,
         max_overflow=0,
         pool_timeout=settings.db_pool_timeout,
-        # Connections used last are used first, so the others can age out on the server's side.
+        # The connection that was returned last is used first, so that the server can time out the others.
         pool_use_lifo=True,
-        # A ping before each use costs more than a call's retry after the rare broken connection.
+        # A ping before each use costs more than the retry of a call after a broken connection, which is rare.
         pool_pre_ping=False,
-        # Statements' values never reach a message of SQLAlchemy.
+        # Keeps the values of statements out of SQLAlchemy's error messages.
         hide_parameters=True,
         **JSON,
         execution_options=_execution_options(settings),
-        # A process that stops in the middle of a transaction must not keep its locks.
+        # A process that hangs within a transaction must not keep its locks.
         connect_args=_connect_args(settings, "commerce", idle_seconds=settings.db_statement_timeout),
     )
     event.listen(engine.sync_engine, "handle_error", _leave_replica)
@@ -74,10 +78,15 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -
 
 
 def create_export_engine(settings: DatabaseSettings, *, idle_seconds: float) -> AsyncEngine:
-    """Return an engine whose connections are made for one use each and may do nothing for so long in a transaction."""
+    """Return an engine for exports, each of which opens a connection of its own.
+
+    Args:
+        settings: where the database is, and the time limits.
+        idle_seconds: how long a connection may be idle within a transaction, while the client of an export reads.
+    """
     return create_async_engine(
         async_url(settings.database_url.get_secret_value()),
-        # Beside an export a new connection costs nothing, and none is kept for the next one.
+        # Compared with an export, a new connection costs nothing, so none is kept for the next one.
         poolclass=NullPool,
         hide_parameters=True,
         **JSON,
@@ -87,25 +96,28 @@ def create_export_engine(settings: DatabaseSettings, *, idle_seconds: float) -> 
 
 
 def for_single_statements(engine: AsyncEngine) -> AsyncEngine:
-    """Return the engine on which each statement is a transaction of its own; it is left without a commit."""
-    if engine.get_execution_options().get(_POOLER):
-        # Its transactions carry the limits.
+    """Return the engine on which each statement is a transaction of its own, which needs no commit."""
+    if engine.get_execution_options().get(_PGBOUNCER):
+        # The limits are set in its transactions (`service.db.connections.pgbouncer`).
         return engine
     # A single statement is its own snapshot; BEGIN and ROLLBACK around it would be two more round trips.
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _leave_replica(context: ExceptionContext) -> None:
-    """Drop all connections when one of them leads to a replica, as those made during a failover may do for ever."""
+    """Discard all connections if one of them leads to a replica.
+
+    During a failover a balancer may have connected all of them to the old primary, and PostgreSQL would not end them.
+    """
     if sqlstate_of(context.original_exception) == READ_ONLY:
         context.is_disconnect = True
 
 
 def _connect(*arguments: object, **options: object) -> Awaitable[Any]:
-    """Connect, where that can be awaited; raises MissingGreenlet where it cannot.
+    """Connect within a greenlet of SQLAlchemy, where that can be awaited; else raise MissingGreenlet.
 
     `service.db.connections.executor` first tries to check a connection out without a greenlet, which works while one is
-    idle. SQLAlchemy raises the same error, but too late: by then it has created a coroutine that is never awaited.
+    idle. SQLAlchemy raises the same error by itself, but only after it has created a coroutine that is never awaited.
     """
     if not in_greenlet():
         raise MissingGreenlet
@@ -114,7 +126,7 @@ def _connect(*arguments: object, **options: object) -> Awaitable[Any]:
 
 
 def _execution_options(settings: DatabaseSettings) -> dict[str, bool]:
-    return {_POOLER: settings.pgbouncer_mode == "transaction"}
+    return {_PGBOUNCER: settings.pgbouncer_mode == "transaction"}
 
 
 def _connect_args(settings: DatabaseSettings, name: str, *, idle_seconds: float) -> dict[str, object]:
@@ -125,15 +137,15 @@ def _connect_args(settings: DatabaseSettings, name: str, *, idle_seconds: float)
     }
     session = {"application_name": name, "timezone": "UTC"}
     if settings.pgbouncer_mode == "transaction":
-        kept: dict[str, object] = {**UNPREPARED, "connection_class": connection_class(limits)}
+        pgbouncer: dict[str, object] = {**UNPREPARED, "connection_class": connection_class(limits)}
     else:
         session |= limits
-        kept = {}
+        pgbouncer = {}
     return {
         "async_creator_fn": _connect,
         "timeout": settings.db_connect_timeout,
-        # For a network that swallows packets; the server's own limits come first.
+        # For a network that drops packets silently; while the server can be reached, its own limits end a statement.
         "command_timeout": seconds + 5,
         "server_settings": session,
-        **kept,
+        **pgbouncer,
     }

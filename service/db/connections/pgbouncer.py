@@ -1,8 +1,9 @@
-"""Connections that are right behind PgBouncer in transaction mode, where each transaction may get another server.
+"""Connections through PgBouncer in transaction mode, where each transaction may run on another server connection.
 
-What belongs to a session is lost there: PgBouncer refuses limits among the parameters of a connection, and a prepared
-statement is on one server only. So statements have no name, and the limits are set in each transaction, together with
-its BEGIN; a statement by itself gets a transaction for that. (A read takes three round trips instead of one.)
+State of a session is lost there: PgBouncer refuses time limits among the startup parameters of a connection, and a
+prepared statement exists on one server connection only. So statements are prepared without a name, and each transaction
+sets the limits together with its BEGIN. A single statement gets a transaction for that purpose, so a read takes three
+round trips instead of one.
 """
 
 from collections.abc import Mapping
@@ -11,19 +12,23 @@ from typing import Any
 
 import asyncpg
 
-# For `asyncpg.connect` by way of SQLAlchemy: nothing is prepared under a name, or for later.
+# Options for `asyncpg.connect` and SQLAlchemy's dialect: no prepared statement has a name or is cached.
 UNPREPARED: Mapping[str, Any] = MappingProxyType(
     {"statement_cache_size": 0, "prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
 )
 
 
 def connection_class(limits: Mapping[str, str]) -> type[asyncpg.Connection]:
-    """Return the class of connections whose transactions have these limits."""
+    """Return a class of connections that set these limits in each transaction.
+
+    Args:
+        limits: values of PostgreSQL's settings, by their names.
+    """
     set_limits = "".join(f"SET LOCAL {name} = '{value}';" for name, value in limits.items())
 
     class PooledConnection(asyncpg.Connection):  # type: ignore[misc] # has no types
         async def execute(self, query: str, *arguments: object, **options: object) -> Any:  # noqa: ANN401
-            # As asyncpg's transactions begin, also those of SQLAlchemy.
+            # asyncpg's transactions begin with this, also those that SQLAlchemy starts.
             if query.startswith("BEGIN"):
                 query += set_limits
             return await super().execute(query, *arguments, **options)

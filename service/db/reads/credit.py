@@ -1,4 +1,4 @@
-"""The read side of credit; what each method answers is written at `service.application.ports.queries.CreditQueries`."""
+"""The read side of credit; `service.application.ports.queries.CreditQueries` documents each method."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,11 +27,11 @@ class CreditQueries:
     async def balances(self, user_id: UUID) -> Sequence[Row[Any]] | None:
         """Return the user's credit, a row for each currency, by currency."""
         rows = await self._reader.all(_BALANCES, {"user_id": user_id})
-        # A user without credit still gives one row, which says that the user exists.
+        # A user without credit has one row, with nulls: the user exists.
         return [row for row in rows if row.currency is not None] if rows else None
 
     async def entries(self, user_id: UUID, currency: str | None, page: Page) -> PageOfRows | None:
-        """Return a page of the user's ledger, last made first."""
+        """Return a page of the user's ledger, newest entry first."""
         statement = select(credit_entries).where(credit_entries.c.user_id == users.c.id)
         if currency is not None:
             statement = statement.where(credit_entries.c.currency == currency)

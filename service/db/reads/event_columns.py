@@ -1,4 +1,4 @@
-"""The columns of an event, as readers get them."""
+"""The columns of events."""
 
 from typing import Any
 
@@ -9,9 +9,14 @@ from service.domain.orders import OrderStatus
 
 
 def event_columns(event: FromClause, order: FromClause | None = None) -> list[ColumnElement[Any]]:
-    """Return the columns of an event: those of `events`, also where the writer did not say whose the order was.
+    """Return the columns of an event: those of `events`, with missing values filled in.
 
-    Then the type tells the status, or the order as it is now, which is looked up unless `order` is its row.
+    An earlier release wrote events of orders without `user_id` and `status`. Both are read from the order as it is now,
+    but the status from the type of the event where that implies one.
+
+    Args:
+        event: the rows of events.
+        order: the rows of their orders, if the statement has them; else each order is looked up.
     """
     plain = [column for column in event.c if column.name not in {"user_id", "status"}]
     user_id, order_status = (

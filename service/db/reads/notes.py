@@ -1,4 +1,4 @@
-"""The read side of notes; what each method answers is written at `service.application.ports.queries.NoteQueries`."""
+"""The read side of notes; `service.application.ports.queries.NoteQueries` documents each method."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from service.db.tables import SEARCH_CONFIG, order_notes
 from service.domain.notes import NoteState
 
 _NOTES = select(*(column for column in order_notes.c if column is not order_notes.c.search))
-# In a subquery of its own, so that the planner does not know the words: for common ones it would read the table.
+# A subquery, so that the planner does not know the words: for common words it would read the whole table.
 _WANTED = select(func.websearch_to_tsquery(SEARCH_CONFIG, bindparam("query"), type_=TSQUERY)).scalar_subquery()
-# Marks that a browser does not take for its own, as the body around them is not escaped.
+# Not HTML tags: the body around the marks is not escaped.
 _HEADLINE = 'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=30, MinWords=10, FragmentDelimiter=" ... "'
-# In characters: words can be long.
+# Characters. MaxFragments and MaxWords are no limit, because a word can be long.
 _MAX_SNIPPET = 500
 
 
@@ -27,12 +27,12 @@ class NoteQueries:
         self._reader = reader
 
     async def page(self, where: NoteFilter, page: Page) -> PageOfRows:
-        """Return a page of notes, last written first."""
+        """Return a page of notes, newest first."""
         keys = (order_notes.c.create_time, order_notes.c.id)
         return await self._reader.page(_filtered(_NOTES, where), keys, page, descending=True)
 
     async def search(self, query: str, where: NoteFilter, page: Page) -> PageOfRows:
-        """Return a page of the notes that `query` finds, best first."""
+        """Return a page of the notes that match `query`, best match first."""
         return page_of_ranked(await self._reader.all(_search(where, page), {"query": query}), page)
 
 
@@ -40,7 +40,7 @@ def _search(where: NoteFilter, page: Page) -> Select[Any]:
     rank = func.ts_rank(order_notes.c.search, _WANTED, type_=REAL).label("rank")
     matches = _filtered(select(order_notes.c.id, rank), where).where(order_notes.c.search.bool_op("@@")(_WANTED))
     part, found, count = ranked_page(matches.limit(MAX_RANKED).cte("ranked"), page)
-    # The costly headline, for the rows of the page only.
+    # Only for the rows of the page: a headline is expensive.
     headline = func.ts_headline(SEARCH_CONFIG, order_notes.c.body, _WANTED, _HEADLINE)
     snippet = func.left(headline, _MAX_SNIPPET, type_=Text).label("snippet")
     rows = part.outerjoin(order_notes, order_notes.c.id == found.c.id)

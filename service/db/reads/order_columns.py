@@ -26,7 +26,7 @@ class _Items(TypeDecorator[list[list[Any]]]):
 
 
 class _Metadata(TypeDecorator[dict[str, str]]):
-    """JSON as text, which orjson parses faster than the driver parses `jsonb`."""
+    """JSON as text, which orjson parses faster than asyncpg parses `jsonb`."""
 
     impl = Text
     cache_ok = True

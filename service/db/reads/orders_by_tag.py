@@ -35,8 +35,8 @@ def ids_by_tag(names: Sequence[str], *, descending: bool, first: bool) -> Select
         first: whether it is the first page; any other has parameters for the position that it comes after.
     """
     required = [name for name in names if is_required_tag(name)]
-    # An order must have every required tag, so one of these suffices to find it: the rarest. Without required tags, an
-    # order has to be looked for under each of the tags of which it must have any.
+    # An order must have every required tag, so it is found by any one of them: the rarest. Without required tags, an
+    # order can have any tag of `tags_any`, so each of these is read.
     chosen = (_rarest_of(required) if required else IDS_OF_ANY_TAG).subquery("chosen")
     others = [name for name in names if required or name != ANY_TAG]
     part = _part_of_page(chosen, others, descending=descending, first=first)
@@ -57,7 +57,7 @@ def _rarest_of(required: Sequence[str]) -> Select[tuple[object]]:
 
 
 def _part_of_page(chosen: FromClause, names: Sequence[str], *, descending: bool, first: bool) -> FromClause:
-    """Return the part of a page that the orders of one chosen tag are, which is read in the order of the index."""
+    """Return the part of the page that has the chosen tag, as a subquery for each chosen tag."""
     tagged = order_tags.alias("tagged")
     found = select(tagged.c.order_id).join(orders, orders.c.id == tagged.c.order_id)
     found = found.where(tagged.c.tag_id == chosen.c.id, *(_on_tagged(tagged, name) for name in names))

@@ -17,7 +17,7 @@ class Reader(StatementReader):
     async def page(
         self, statement: Select[Any], keys: Sequence[ColumnElement[Any]], page: Page, *, descending: bool
     ) -> PageOfRows:
-        """Return one page of a statement without order; its arguments are those of `page_select`."""
+        """Return one page of a statement without an order; `page_select` documents the arguments."""
         first, counted = page.after is None, page.include_total_size
         whole = page_select(statement, keys, first=first, include_total_size=counted, descending=descending)
         return await self.compiled_page(whole, page)
@@ -25,7 +25,7 @@ class Reader(StatementReader):
     async def compiled_page(
         self, statement: Statement | Select[Any], page: Page, values: Mapping[str, object] | None = None
     ) -> PageOfRows:
-        """Return one page of a statement that `page_select` made for such a page; `values` are those of its filters."""
+        """Return one page of a statement that `page_select` made; `values` are those of its filters' parameters."""
         parameters = {**(values or {}), "row_limit": page.size + 1}
         parameters.update({f"after_{index}": value for index, value in enumerate(page.after or ())})
         found = await self.all(statement, parameters)
@@ -45,14 +45,14 @@ class Reader(StatementReader):
         *,
         descending: bool,
     ) -> PageOfRows | None:
-        """Return one page of what belongs to one row of `parent`, None if there is no such row.
+        """Return one page of the children of a row; None if the row does not exist.
 
         Args:
-            parent: the table that the row is in, by its column `id`.
-            parent_id: the row.
-            children: selects from one table what belongs to the row, which it names as `parent`.
-            key: the unique column of `children` that they are ordered by.
-            page: which part; `after` holds the value of `key` in the last row before.
+            parent: the table of the row.
+            parent_id: the `id` of the row.
+            children: selects the children from one table, by a condition that refers to `parent`.
+            key: the unique column of `children` by which they are ordered.
+            page: which page; `after` holds the key of the last child on the page before.
             descending: whether the order is descending.
         """
         rows = children.correlate(parent).order_by(key.desc() if descending else key).limit(page.size + 1)
@@ -62,10 +62,10 @@ class Reader(StatementReader):
         part = rows.lateral("part")
         statement = select(part).select_from(parent.outerjoin(part, true())).where(parent.c.id == parent_id)
         if page.include_total_size:
-            # Not of the parent's row as above, with which it would be counted anew for every row of the page.
+            # By the parent's id, not correlated with its row: PostgreSQL would count again for each row of the page.
             count = children.with_only_columns(func.count()).where(parent.c.id == parent_id).correlate(None)
             statement = statement.add_columns(count.scalar_subquery().label("total_size"))
-        # A parent without children on this page still gives one row, which says that the parent exists.
+        # If the page has no children, there is one row, with nulls: the parent exists.
         found = await self.all(statement.order_by(_ordered(part, key, descending=descending)))
         if not found:
             return None

@@ -1,4 +1,4 @@
-"""Finds users by words."""
+"""Full-text search for users."""
 
 from sqlalchemy import (
     REAL,
@@ -24,11 +24,11 @@ from service.domain.search import SearchQuery
 from service.domain.users import UserState
 
 _SIMPLE: ColumnElement[str] = literal_column("'pg_catalog.simple'::regconfig")
-# In a subquery of its own, so that the planner does not know the words: for common ones it would read the table.
+# Subqueries, so that the planner does not know the words: for common words it would read the whole table.
 _MATCHING = select(func.to_tsquery(_SIMPLE, bindparam("matching"), type_=TSQUERY)).scalar_subquery()
 _WHOLE = select(func.to_tsquery(_SIMPLE, bindparam("whole"), type_=TSQUERY)).scalar_subquery()
 _IS_USERNAME = users.c.username == bindparam("username")
-# Whole words count beside beginnings, and a username that is the query comes first.
+# A word that matches as a whole counts in addition to one that only begins so. A username equal to the query is first.
 _RANK = func.ts_rank(users.c.search, _MATCHING) + func.ts_rank(users.c.search, _WHOLE) + cast(_IS_USERNAME, Integer)
 _MATCHES = users.c.search.op("@@")(_MATCHING)
 
@@ -37,7 +37,7 @@ def _ranked(*, show_deleted: bool) -> CTE:
     found = select(users.c.id, cast(_RANK, REAL).label("rank")).where(_MATCHES)
     if not show_deleted:
         found = found.where(users.c.state != UserState.DELETED)
-    # The user of this name is never among those left out.
+    # The second part, so that the limit never excludes the user with this username.
     return union(found.limit(MAX_RANKED), found.where(_IS_USERNAME)).cte("ranked")
 
 
@@ -49,7 +49,7 @@ def _search(page: Page, *, show_deleted: bool) -> Select[tuple[object, ...]]:
 
 
 async def search_users(reader: Reader, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:
-    """Return a page of the users found, as `service.application.ports.queries.UserQueries.search` says."""
+    """Return a page of matches, as `service.application.ports.queries.UserQueries.search` documents."""
     whole = " & ".join(f"'{word}'" for word in query.words)
     values = {"whole": whole, "matching": f"{whole}:*", "username": query.text.lower()}
     rows = await reader.all(_search(page, show_deleted=show_deleted), values)

@@ -76,7 +76,7 @@ class UserQueries:
         return await self._reader.all(_BY_IDS, {"ids": user_ids})
 
     async def by_email(self, email: str) -> Row[Any] | None:
-        """Return the user with this e-mail, whatever its case."""
+        """Return the user with this e-mail address; case does not matter."""
         return await self._reader.first(_BY_EMAIL, {"email": email})
 
     async def by_username(self, username: str) -> Row[Any] | None:
@@ -84,7 +84,7 @@ class UserQueries:
         return await self._reader.first(_BY_USERNAME, {"username": username})
 
     async def known_emails(self, emails: Sequence[str]) -> Collection[str]:
-        """Return those of these e-mails, in lower case, that users have, whatever their case."""
+        """Return those of these e-mail addresses, in lower case, that users have; case does not matter."""
         return [row.email for row in await self._reader.all(_KNOWN_EMAILS, {"emails": emails})]
 
     async def page(self, where: UserFilter, order_by: UserOrder, page: Page) -> PageOfRows:
@@ -102,11 +102,11 @@ class UserQueries:
         return await self._reader.compiled_page(statement, page, values)
 
     async def search(self, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:
-        """Return a page of the users that have the words, best first."""
+        """Return a page of the users that match the words, best match first."""
         return await search_users(self._reader, query, page, show_deleted=show_deleted)
 
     async def credentials(self, *, email: str | None = None, username: str | None = None) -> Credentials | None:
-        """Return the password hash of the user with this e-mail or username."""
+        """Return the user with this e-mail address or username, with the password hash."""
         if email is not None:
             row = await self._reader.first(_WITH_PASSWORD.where(_EMAIL), {"email": email})
         else:

@@ -1,1 +1,1 @@
-"""Messages to entities and back: pure functions, and the only place that knows both."""
+"""Conversions between messages, entities and rows: the only code that knows all of them."""

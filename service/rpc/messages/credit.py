@@ -1,4 +1,4 @@
-"""Credit as messages."""
+"""Conversions of credit to messages."""
 
 from commerce.users.v1.credit_pb2 import CreditAccount as CreditAccountMessage
 from commerce.users.v1.credit_pb2 import CreditBalance as CreditBalanceMessage
@@ -9,19 +9,19 @@ from service.application.ports.queries import Row
 from service.domain.credit import CreditAccount
 from service.rpc.messages.values import money, timestamp
 
-# The attributes that make a position in a list of entries.
+# The attributes of a row that are its position in a list of entries.
 POSITION = ("position",)
 
 
 def credit_balance_message(account: CreditAccount | Row) -> CreditBalanceMessage:
-    """Return a user's credit in one currency, an entity or a row, as a message."""
+    """Return the message for a user's credit in one currency, which is an entity or a row."""
     return CreditBalanceMessage(
         available=money(account.currency, account.available), held=money(account.currency, account.held)
     )
 
 
 def credit_entry_message(entry: Row) -> CreditEntryMessage:
-    """Return a row of a user's ledger as a message."""
+    """Return the message for a row of a user's ledger."""
     return CreditEntryMessage(
         id=str(entry.id),
         transaction_id=str(entry.transaction_id),

@@ -1,4 +1,4 @@
-"""Notes of orders as messages."""
+"""Conversions of order notes from and to messages."""
 
 from uuid import UUID
 
@@ -14,13 +14,13 @@ from service.domain.notes import NoteState, OrderNote
 from service.rpc.messages.values import timestamp
 
 _STATES = {state: OrderNoteState.Value(f"ORDER_NOTE_STATE_{state}") for state in NoteState}
-# The attributes that make a position in a list of notes, and of matches.
+# The attributes of a row that are its position in a list of notes, and in a list of matches.
 POSITION = ("create_time", "id")
 MATCH_POSITION = ("rank", "id")
 
 
 def order_note_message(note: OrderNote | Row) -> OrderNoteMessage:
-    """Return a note, an entity or a row, as a message."""
+    """Return the message for a note, which is an entity or a row."""
     return OrderNoteMessage(
         id=str(note.id),
         order_id=str(note.order_id),
@@ -35,12 +35,12 @@ def order_note_message(note: OrderNote | Row) -> OrderNoteMessage:
 
 
 def order_note_match_message(match: Row) -> OrderNoteMatchMessage:
-    """Return a row of a search as a message."""
+    """Return the message for a row that a search found."""
     return OrderNoteMatchMessage(note=order_note_message(match), snippet=match.snippet)
 
 
 def parse_note_filter(request: ListOrderNotesRequest | SearchOrderNotesRequest) -> NoteFilter:
-    """Return which notes a request is about; raises InvalidField for a list of all."""
+    """Return which notes a request selects; raises InvalidField if a list request selects all notes."""
     if isinstance(request, ListOrderNotesRequest) and not (request.order_id or request.author_id):
         raise InvalidField.at("order_id", "must be set unless author_id is set")
     return NoteFilter(

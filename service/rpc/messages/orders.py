@@ -1,4 +1,4 @@
-"""Orders as messages."""
+"""Conversions of orders from and to messages."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -32,14 +32,14 @@ from service.domain.tags import normalised
 from service.rpc.messages.values import Fields, money, parse_interval, parse_money, timestamp
 
 _STATUSES = {status: OrderStatusMessage.Value(f"ORDER_STATUS_{status}") for status in OrderStatus}
-_STATUSES_BACK = {number: status for status, number in _STATUSES.items()}
+_STATUSES_BY_NUMBER = {number: status for status, number in _STATUSES.items()}
 _EVENT_TYPES = {name.removeprefix("ORDER_EVENT_TYPE_"): number for name, number in OrderEventType.items()}
 _ORDER_BY = {
     ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_UNSPECIFIED: OrderOrder.NEWEST,
     ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_NEWEST: OrderOrder.NEWEST,
     ListOrdersOrderBy.LIST_ORDERS_ORDER_BY_OLDEST: OrderOrder.OLDEST,
 }
-# The attributes that make a position in a list of orders, of events, and of tags.
+# The attributes of a row that are its position in a list of orders, of events, and of tags.
 POSITION = ("create_time", "id")
 EVENT_POSITION = ("position",)
 TAG_POSITION = ("name",)
@@ -50,7 +50,7 @@ _encoded_values = attrgetter(*(field.name for field in dataclasses.fields(Encode
 
 
 def order_message(order: Order | EncodedOrder | Row) -> OrderMessage:
-    """Return an order, an entity or a row, as a message."""
+    """Return the message for an order, which is an entity or a row."""
     if isinstance(order, EncodedOrder):
         return _changed_message(order)
     if isinstance(order, Order):
@@ -59,7 +59,7 @@ def order_message(order: Order | EncodedOrder | Row) -> OrderMessage:
 
 
 def add_orders(orders: RepeatedCompositeFieldContainer[OrderMessage], rows: Iterable[Row]) -> None:
-    """Add rows to a message's orders in place: to build them apart and copy them takes half as much again."""
+    """Add the messages for rows to a repeated field, in place: building and copying them takes half as long again."""
     for row in rows:
         if row.message is None:
             orders.add(**_fields(row))
@@ -83,7 +83,7 @@ class OrderMessageCache:
         self._built = WeakKeyDictionary()
 
     def message(self, order: Order | EncodedOrder) -> OrderMessage:
-        """Return the same as `order_message`. The caller must not change it."""
+        """Return the same as `order_message`. Do not change the message: it is shared."""
         values = _values_of(order)
         built = self._built.get(order)
         if built and built[0] == values:
@@ -132,7 +132,7 @@ def _fields(order: Order | Row) -> Fields:
     else:
         message["total_amount"] = _amount_of_row(order.currency, order.total_amount)
         message["items"] = _items_of_row(order)
-    # What most orders do not have is left out, as each field takes its time.
+    # Fields that most orders do not have are not passed to the constructor: each one takes time, also an empty one.
     if order.external_ref:
         message["external_ref"] = order.external_ref
     if order.metadata:
@@ -177,7 +177,7 @@ def _items_of_row(order: Row) -> list[Fields]:
             "product_id": product_id,
             "name": name,
             "quantity": quantity,
-            # As `_amount_of_row`, whose calls for each amount of a page would be a tenth of the page's time.
+            # The same as `_amount_of_row`: calling it for each amount would take a tenth of the time of a page.
             "unit_price": {
                 "currency_code": currency,
                 "units": unit_price // 10_000,
@@ -190,15 +190,15 @@ def _items_of_row(order: Row) -> list[Fields]:
 
 
 def _amount_of_row(currency: str, amount: int) -> Fields:
-    """Return an amount of zero or more, in ten-thousandths, as a google.type.Money."""
+    """Return a non-negative amount in ten-thousandths as a google.type.Money."""
     return {"currency_code": currency, "units": amount // 10_000, "nanos": amount % 10_000 * 100_000}
 
 
 def parse_order_fields(message: OrderMessage, names: frozenset[str]) -> OrderFields:
-    """Return the fields of an order that have these names.
+    """Return the values of these fields of a message.
 
     Raises:
-        AmountOutOfRange, UnknownCurrency, TooManyDecimals: for the price of an item.
+        AmountOutOfRange, UnknownCurrency, TooManyDecimals: the price of an item is not valid.
     """
     fields = OrderFields()
     if "items" in names:
@@ -224,7 +224,7 @@ def parse_order_filter(request: ListOrdersRequest | ExportOrdersRequest) -> Orde
     start, end = parse_interval(request.create_time, "create_time")
     return OrderFilter(
         user_id=UUID(request.user_id) if request.user_id else None,
-        statuses=[_STATUSES_BACK[status] for status in request.statuses] or None,
+        statuses=[_STATUSES_BY_NUMBER[status] for status in request.statuses] or None,
         created_from=start,
         created_before=end,
         tags_any=normalised(request.tags_any, "tags_any"),
@@ -233,21 +233,21 @@ def parse_order_filter(request: ListOrdersRequest | ExportOrdersRequest) -> Orde
 
 
 def parse_order_by(request: ListOrdersRequest) -> OrderOrder:
-    """Return the order that a request lists in."""
+    """Return the order in which a request lists orders."""
     return _ORDER_BY[request.order_by]
 
 
 def tag_message(tag: Row) -> TagMessage:
-    """Return a row of the tags as a message."""
+    """Return the message for a row of the tags."""
     return TagMessage(name=tag.name, order_count=tag.order_count)
 
 
 def order_event_message(event: Row) -> OrderEventMessage:
-    """Return a row of an order's timeline as a message."""
+    """Return the message for a row of an order's timeline."""
     return OrderEventMessage(
         id=str(event.id),
         order_id=str(event.aggregate_id),
-        # A newer server may have recorded what this one has no name for.
+        # A newer release may have recorded a type that this one does not know.
         type=_EVENT_TYPES.get(event.type, OrderEventType.ORDER_EVENT_TYPE_UNSPECIFIED),
         actor=event.actor,
         create_time=timestamp(event.create_time),
@@ -258,9 +258,9 @@ def order_event_message(event: Row) -> OrderEventMessage:
 
 
 def parse_order_watch(request: WatchOrdersRequest) -> Callable[[Row], bool]:
-    """Return whether a request wants an event."""
+    """Return the filter of a watch: a function that returns whether the client wants an event."""
     user_ids = {UUID(user_id) for user_id in request.user_ids}
-    statuses = {_STATUSES_BACK[status] for status in request.statuses}
+    statuses = {_STATUSES_BY_NUMBER[status] for status in request.statuses}
 
     def wanted(event: Row) -> bool:
         return (
@@ -273,7 +273,7 @@ def parse_order_watch(request: WatchOrdersRequest) -> Callable[[Row], bool]:
 
 
 def watch_orders_response(event: Row | None, cursor: str) -> WatchOrdersResponse:
-    """Return an event, or that there is none, as a message."""
+    """Return the response for an event, or a checkpoint for None."""
     if event is None:
         return WatchOrdersResponse(checkpoint=Checkpoint(), cursor=cursor)
     return WatchOrdersResponse(event=order_event_message(event), cursor=cursor)

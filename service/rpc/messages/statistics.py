@@ -1,4 +1,4 @@
-"""Statistics of orders as messages."""
+"""Conversions of order statistics from and to messages."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -20,7 +20,7 @@ DEFAULT_TOP_USERS = 10
 
 
 def parse_statistics_filter(request: GetOrderStatisticsRequest) -> tuple[OrderFilter, TopUsers]:
-    """Return which orders a request counts, and which users it names; raises InvalidField."""
+    """Return which orders a request counts and which top users it asks for; raises InvalidField."""
     start, end = parse_interval(request.create_time, "create_time")
     user_id = UUID(request.user_id) if request.user_id else None
     where = OrderFilter(
@@ -30,7 +30,7 @@ def parse_statistics_filter(request: GetOrderStatisticsRequest) -> tuple[OrderFi
 
 
 def statistics_message(rows: Sequence[Row]) -> GetOrderStatisticsResponse:
-    """Return the sums over orders as a message."""
+    """Return the response for rows of sums over orders."""
     by_user = groupby((row for row in rows if row.user_id is not None), key=lambda row: row.user_id)
     return GetOrderStatisticsResponse(
         statistics=[_statistics(row) for row in rows if row.day is not None],

@@ -1,4 +1,4 @@
-"""Update masks (AIP-134, AIP-161): which fields an update sets, checked against what the message declares."""
+"""Update masks (AIP-134, AIP-161): the fields that an update sets, checked against the field behaviors of the proto."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -14,12 +14,13 @@ _NOT_SETTABLE = frozenset({IDENTIFIER, IMMUTABLE, OUTPUT_ONLY})
 
 
 def fields_to_update(resource: Message, mask: FieldMask | None) -> frozenset[str]:
-    """Return the paths of the fields to set: those of the mask, all for `*`, those that are set if there is no mask.
+    """Return the paths of the fields to set: those in the mask, all for `*`, without a mask those that are set.
 
-    A message of ours inside the resource stands for its fields: `profile` for `profile.bio` and `profile.avatar_url`.
+    The path of a message inside the resource means all of its fields: `profile` is `profile.bio` and
+    `profile.avatar_url`.
 
     Raises:
-        InvalidUpdateMask: the mask names a field that does not exist or that callers cannot set.
+        InvalidUpdateMask: the mask names a field that does not exist or that clients cannot set.
     """
     paths = frozenset(mask.paths) if mask else frozenset()
     if not paths:
@@ -39,7 +40,7 @@ def fields_to_update(resource: Message, mask: FieldMask | None) -> frozenset[str
 
 
 def settable_fields(resource: Message) -> frozenset[str]:
-    """Return the paths of all fields that callers can set in a resource."""
+    """Return the paths of all fields that clients can set in a resource."""
     return frozenset().union(*_settable(resource.DESCRIPTOR).values())
 
 
@@ -52,11 +53,11 @@ def _is_set(resource: Message, path: str) -> bool:
 
 @cache
 def _settable(resource: Descriptor) -> Mapping[str, frozenset[str]]:
-    """Return each path that a mask may name, with the paths that it stands for."""
+    """Return the paths that a mask may contain, each with the paths of the fields that it sets."""
     settable: dict[str, frozenset[str]] = {}
     for field in resource.fields:
         behaviors: list[int] = field.GetOptions().Extensions[field_behavior]  # type: ignore[index] # stub of an older protobuf
-        # The etag is a condition of the update, not a part of it.
+        # The etag is a condition of the update, not a field that it sets.
         if field.name == "etag" or not _NOT_SETTABLE.isdisjoint(behaviors):
             continue
         if field.message_type and not field.is_repeated and field.message_type.full_name.startswith("commerce."):

@@ -1,4 +1,4 @@
-"""Imports of users as messages."""
+"""Conversions of imported users from and to messages."""
 
 from commerce.common.v1.error_reason_pb2 import ErrorReason
 from commerce.users.v1.user_import_pb2 import UserImportFailure, UserImportOnConflict, UserImportRow
@@ -17,7 +17,7 @@ _MAX_TEXT = 200
 
 
 def parse_import_row(message: UserImportRow) -> ImportRow:
-    """Return a valid row; what it leaves empty is not among its fields."""
+    """Return the row that a valid message holds; an empty field of the message is not in the row's fields."""
     fields = UserFields(email=message.email, username=message.username)
     if message.full_name:
         fields["full_name"] = message.full_name
@@ -31,7 +31,7 @@ def parse_import_row(message: UserImportRow) -> ImportRow:
 
 
 def import_failure_message(row_number: int, error: DomainError) -> UserImportFailure:
-    """Return why a row was not imported."""
+    """Return the message that says why a row was not imported."""
     field = error.field if isinstance(error, AlreadyExists) else ""
     if isinstance(error, InvalidArgument):
         field = error.violations[0].field

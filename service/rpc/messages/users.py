@@ -1,4 +1,4 @@
-"""Users as messages."""
+"""Conversions of users from and to messages."""
 
 from collections.abc import Callable, Iterable
 from uuid import UUID
@@ -24,34 +24,33 @@ from service.domain.users import User, UserFields, UserState
 from service.rpc.messages.values import Fields, parse_interval, timestamp
 
 _STATES = {state: UserStateMessage.Value(f"USER_STATE_{state}") for state in UserState}
-_STATES_BACK = {number: state for state, number in _STATES.items()}
+_STATES_BY_NUMBER = {number: state for state, number in _STATES.items()}
 _EVENT_TYPES = {name.removeprefix("USER_EVENT_TYPE_"): number for name, number in UserEventType.items()}
-_EVENT_TYPES_BACK = {number: name for name, number in _EVENT_TYPES.items()}
+_EVENT_TYPES_BY_NUMBER = {number: name for name, number in _EVENT_TYPES.items()}
 _ORDER_BY = {
     ListUsersOrderBy.LIST_USERS_ORDER_BY_UNSPECIFIED: UserOrder.NEWEST,
     ListUsersOrderBy.LIST_USERS_ORDER_BY_NEWEST: UserOrder.NEWEST,
     ListUsersOrderBy.LIST_USERS_ORDER_BY_OLDEST: UserOrder.OLDEST,
     ListUsersOrderBy.LIST_USERS_ORDER_BY_USERNAME: UserOrder.USERNAME,
 }
-# The attributes that make a position in each order.
+# The attributes of a row that are its position in a list in each order, and in the results of a search.
 POSITION = {
     UserOrder.NEWEST: ("create_time", "id"),
     UserOrder.OLDEST: ("create_time", "id"),
     UserOrder.USERNAME: ("username",),
 }
-
 SEARCH_POSITION = ("rank", "id")
 
 
 def user_message(user: User | Row) -> UserMessage:
-    """Return a user, an entity or a row, as a message."""
+    """Return the message for a user, which is an entity or a row."""
     if isinstance(user, User) or user.message is None:
         return UserMessage(**_fields(user))
     return UserMessage.FromString(user.message)
 
 
 def add_users(users: RepeatedCompositeFieldContainer[UserMessage], rows: Iterable[Row]) -> None:
-    """Add rows to a message's users: there, as to make them elsewhere and copy them takes longer."""
+    """Add the messages for rows to a repeated field, in place: building and copying them takes longer."""
     for row in rows:
         if row.message is None:
             users.add(**_fields(row))
@@ -60,7 +59,7 @@ def add_users(users: RepeatedCompositeFieldContainer[UserMessage], rows: Iterabl
 
 
 def encode_user(user: User) -> bytes:
-    """Return a user as it is kept in its row: a User message on the wire."""
+    """Return the encoded message of a user: the bytes of its User message."""
     return UserMessage(**_fields(user)).SerializeToString()
 
 
@@ -76,7 +75,7 @@ def _fields(user: User | Row) -> Fields:
         "create_time": timestamp(user.create_time),
         "update_time": timestamp(user.update_time),
     }
-    # What most users do not have is left out, as each field takes its time.
+    # Fields that most users do not have are not passed to the constructor: each one takes time, also an empty one.
     if user.superuser:
         message["superuser"] = True
     if user.delete_time:
@@ -86,12 +85,12 @@ def _fields(user: User | Row) -> Fields:
 
 
 def user_search_result(row: Row) -> Fields:
-    """Return a row that a search found as a message."""
+    """Return the result for a row that a search found."""
     return {"user": user_message(row), "rank": row.rank}
 
 
 def parse_user_fields(message: UserMessage, names: frozenset[str]) -> UserFields:
-    """Return the fields of a user that have these names."""
+    """Return the values of these fields of a message."""
     fields = UserFields()
     if "email" in names:
         fields["email"] = message.email
@@ -111,7 +110,7 @@ def parse_user_fields(message: UserMessage, names: frozenset[str]) -> UserFields
 def parse_user_filter(request: ListUsersRequest | ExportUsersRequest) -> UserFilter:
     """Return which users a request lists or exports; raises InvalidField."""
     start, end = parse_interval(request.create_time, "create_time")
-    states: list[UserState] | None = [_STATES_BACK[state] for state in request.states]
+    states: list[UserState] | None = [_STATES_BY_NUMBER[state] for state in request.states]
     if not states:
         states = None if request.show_deleted else [UserState.ACTIVE, UserState.INACTIVE]
     return UserFilter(
@@ -123,16 +122,16 @@ def parse_user_filter(request: ListUsersRequest | ExportUsersRequest) -> UserFil
 
 
 def parse_order_by(request: ListUsersRequest) -> UserOrder:
-    """Return the order that a request lists in."""
+    """Return the order in which a request lists users."""
     return _ORDER_BY[request.order_by]
 
 
 def user_event_message(event: Row) -> UserEventMessage:
-    """Return a user's event as a message."""
+    """Return the message for an event of a user."""
     return UserEventMessage(
         id=str(event.id),
         user_id=str(event.aggregate_id),
-        # A newer server may have recorded what this one has no name for.
+        # A newer release may have recorded a type that this one does not know.
         type=_EVENT_TYPES.get(event.type, UserEventType.USER_EVENT_TYPE_UNSPECIFIED),
         actor=event.actor,
         create_time=timestamp(event.create_time),
@@ -141,9 +140,9 @@ def user_event_message(event: Row) -> UserEventMessage:
 
 
 def parse_user_watch(request: WatchUsersRequest) -> Callable[[Row], bool]:
-    """Return whether a request wants an event."""
+    """Return the filter of a watch: a function that returns whether the client wants an event."""
     user_ids = {UUID(user_id) for user_id in request.user_ids}
-    types = {_EVENT_TYPES_BACK[number] for number in request.types}
+    types = {_EVENT_TYPES_BY_NUMBER[number] for number in request.types}
 
     def wanted(event: Row) -> bool:
         return (
@@ -156,7 +155,7 @@ def parse_user_watch(request: WatchUsersRequest) -> Callable[[Row], bool]:
 
 
 def watch_users_response(event: Row | None, cursor: str) -> WatchUsersResponse:
-    """Return an event, or that there is none, as a message."""
+    """Return the response for an event, or a checkpoint for None."""
     if event is None:
         return WatchUsersResponse(checkpoint=Checkpoint(), cursor=cursor)
     return WatchUsersResponse(event=user_event_message(event), cursor=cursor)

@@ -1,1 +1,1 @@
-"""The servicers: parse the request, call the application, build the response."""
+"""The servicers: each method parses the request, calls the application and builds the response."""

@@ -24,7 +24,7 @@ from service.rpc.signing.page_tokens import PageTokens
 
 
 class OrderNoteMethods(OrderServiceServicer):
-    """Part of `service.rpc.servicers.orders.OrderServicer`, which gives it what it works with."""
+    """A part of `service.rpc.servicers.orders.OrderServicer`, which sets the attributes below."""
 
     _uow: Callable[[], UnitOfWork]
     _note_queries: NoteQueries
@@ -40,7 +40,7 @@ class OrderNoteMethods(OrderServiceServicer):
     async def UpdateOrderNote(self, request: pb.UpdateOrderNoteRequest, context: Context) -> pb.UpdateOrderNoteResponse:
         note_id = require_id(request.note.id, "note.id")
         mask = request.update_mask if request.HasField("update_mask") else None
-        # The body is the only field that there can be.
+        # The body is the only field that can be updated.
         body = request.note.body if fields_to_update(request.note, mask) else None
         now = self._now()
         note = await change_note(self._uow(), note_id, request.note.etag, lambda note: note.update(body, now))

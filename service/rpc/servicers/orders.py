@@ -1,4 +1,4 @@
-"""OrderService."""
+"""The servicer of OrderService."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -46,20 +46,20 @@ from service.rpc.signing.page_tokens import PageTokens
 from service.rpc.streams.exports import Exports
 from service.rpc.streams.watch import Watch
 
-# Requests of verbs, all with an id and an etag.
+# Requests of transitions that change only the status; all have an id and an etag.
 _TransitionRequest = pb.ProcessOrderRequest | pb.ShipOrderRequest | pb.DeliverOrderRequest
 
 
 class OrderServicer(OrderNoteMethods):
-    """Answers `commerce.orders.v1.OrderService`; what each method does and refuses is written in its proto.
+    """Answers `commerce.orders.v1.OrderService`; the proto documents what each method does and refuses.
 
     Args:
-        unit_of_work: gives the unit of work of the current call.
+        unit_of_work: returns the unit of work of the current call.
         queries: the read side of orders.
         note_queries: the read side of their notes.
-        page_tokens: makes and reads page tokens.
+        page_tokens: writes and reads page tokens.
         watch: answers watches.
-        clock: gives the time, in UTC.
+        clock: returns the time, in UTC.
         messages: builds the messages of orders that calls change; the database encodes with the same one.
         exports: runs ExportOrders.
     """
@@ -183,7 +183,7 @@ class OrderServicer(OrderNoteMethods):
             total_size=found.total_size,
         )
 
-    async def ExportOrders(  # type: ignore[override] # writes to the context, which can tell a caller that does not read
+    async def ExportOrders(  # type: ignore[override] # writes to the context, to notice a client that does not read
         self, request: pb.ExportOrdersRequest, context: Context
     ) -> None:
         where = parse_order_filter(request)

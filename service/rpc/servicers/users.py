@@ -1,4 +1,4 @@
-"""UserService."""
+"""The servicer of UserService."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -38,21 +38,21 @@ from service.rpc.streams.exports import Exports
 from service.rpc.streams.imports import UserImports
 from service.rpc.streams.watch import Watch
 
-# Requests of the verbs, all with an id and an etag.
-_ChangeRequest = pb.DeactivateUserRequest | pb.ReactivateUserRequest | pb.DeleteUserRequest | pb.UndeleteUserRequest
+# Requests of transitions; all have an id and an etag.
+_TransitionRequest = pb.DeactivateUserRequest | pb.ReactivateUserRequest | pb.DeleteUserRequest | pb.UndeleteUserRequest
 
 
 class UserServicer(UserServiceServicer):
-    """Answers `commerce.users.v1.UserService`; what each method does and refuses is written in its proto.
+    """Answers `commerce.users.v1.UserService`; the proto documents what each method does and refuses.
 
     Args:
-        unit_of_work: gives the unit of work of the current call.
+        unit_of_work: returns the unit of work of the current call.
         queries: the read side of users.
         credit_queries: the read side of their credit.
         passwords: hashes and checks passwords.
-        page_tokens: makes and reads page tokens.
+        page_tokens: writes and reads page tokens.
         watch: answers watches.
-        clock: gives the time, in UTC.
+        clock: returns the time, in UTC.
         imports: runs ImportUsers.
         exports: runs ExportUsers.
     """
@@ -99,7 +99,7 @@ class UserServicer(UserServiceServicer):
                 name = request.id
                 user: Row | None = await self._queries.by_id(request.id.lower())
             case "email":
-                # The name stays out of the error: an e-mail never gets into a status.
+                # Without a name in the error: an e-mail address must not get into a status.
                 user = await self._queries.by_email(request.email)
             case _:
                 name = request.username
@@ -143,16 +143,16 @@ class UserServicer(UserServiceServicer):
         return pb.UpdateUserResponse(user=user_message(user))
 
     async def DeactivateUser(self, request: pb.DeactivateUserRequest, context: Context) -> pb.DeactivateUserResponse:
-        return pb.DeactivateUserResponse(user=await self._change(request, User.deactivate))
+        return pb.DeactivateUserResponse(user=await self._transition(request, User.deactivate))
 
     async def ReactivateUser(self, request: pb.ReactivateUserRequest, context: Context) -> pb.ReactivateUserResponse:
-        return pb.ReactivateUserResponse(user=await self._change(request, User.reactivate))
+        return pb.ReactivateUserResponse(user=await self._transition(request, User.reactivate))
 
     async def DeleteUser(self, request: pb.DeleteUserRequest, context: Context) -> pb.DeleteUserResponse:
-        return pb.DeleteUserResponse(user=await self._change(request, User.delete))
+        return pb.DeleteUserResponse(user=await self._transition(request, User.delete))
 
     async def UndeleteUser(self, request: pb.UndeleteUserRequest, context: Context) -> pb.UndeleteUserResponse:
-        return pb.UndeleteUserResponse(user=await self._change(request, User.undelete))
+        return pb.UndeleteUserResponse(user=await self._transition(request, User.undelete))
 
     async def PurgeUser(self, request: pb.PurgeUserRequest, context: Context) -> pb.PurgeUserResponse:
         count = await purge_user(self._uow(), UUID(request.id), request.etag, self._now(), force=request.force)
@@ -181,7 +181,7 @@ class UserServicer(UserServiceServicer):
     ) -> pb.ImportUsersResponse:
         return await self._imports.run(request_iterator, context)
 
-    async def ExportUsers(  # type: ignore[override] # writes to the context, which can tell a caller that does not read
+    async def ExportUsers(  # type: ignore[override] # writes to the context, to notice a client that does not read
         self, request: pb.ExportUsersRequest, context: Context
     ) -> None:
         where = parse_user_filter(request)
@@ -242,7 +242,9 @@ class UserServicer(UserServiceServicer):
             async for response in responses:
                 yield response
 
-    async def _change(self, request: _ChangeRequest, change: Callable[[User, datetime], None]) -> UserMessage:
+    async def _transition(
+        self, request: _TransitionRequest, transition: Callable[[User, datetime], None]
+    ) -> UserMessage:
         now = self._now()
-        user = await change_user(self._uow(), UUID(request.id), request.etag, lambda user: change(user, now))
+        user = await change_user(self._uow(), UUID(request.id), request.etag, lambda user: transition(user, now))
         return user_message(user)

@@ -1,1 +1,1 @@
-"""Signed page tokens and cursors."""
+"""Page tokens and cursors, signed so that clients can only send back what this service issued."""

@@ -1,18 +1,18 @@
-"""Bytes as text that callers hand back unchanged: page tokens and cursors."""
+"""Text encoding of page tokens and cursors: base64url without padding."""
 
 import base64
 import binascii
 
 
 def encode_base64url(data: bytes) -> str:
-    """Return the text of some bytes, in letters that need no escaping in a URL."""
+    """Encode bytes as text that needs no escaping in a URL."""
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def decode_base64url(text: str) -> bytes:
-    """Return the bytes of a text, none if `encode_base64url` did not make it.
+    """Decode text, or return no bytes if `encode_base64url` cannot have returned this text.
 
-    Base64 reads many texts as the same bytes; only the one that was given out counts.
+    Base64 decodes many texts to the same bytes. Only the text that was issued is accepted.
     """
     try:
         data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

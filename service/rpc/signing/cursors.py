@@ -1,4 +1,4 @@
-"""Signed cursors of watches."""
+"""Cursors of watches: signed event positions."""
 
 import hashlib
 import hmac
@@ -8,33 +8,33 @@ from service.application.ports.events import EventPosition
 from service.domain.errors import InvalidCursor
 from service.rpc.signing.base64url import decode_base64url, encode_base64url
 
-_PLACE = struct.Struct(">QQ")
+_POSITION = struct.Struct(">QQ")
 _MAC_BYTES = 16
 
 
 class Cursors:
-    """Makes and reads the cursors of one service with one secret key: places that only it can have given out.
+    """Writes and reads the cursors of one service, signed with a secret key.
 
-    Unlike page tokens they name no filters: a place is one in all events.
+    Unlike page tokens, cursors do not depend on the filters of a request: a position is one among all events.
     """
 
     def __init__(self, key: bytes, service: str) -> None:
         self._key = key
-        # Of a fixed length, and of another kind than what page tokens are made from.
+        # Has a fixed length, and differs from all input of the page tokens, which are signed with the same key.
         self._scope = hashlib.sha256(f"cursor\0{service}".encode()).digest()
 
-    def write(self, place: EventPosition) -> str:
-        """Return the cursor of a place."""
-        payload = _PLACE.pack(*place)
+    def write(self, position: EventPosition) -> str:
+        """Return the cursor for a position."""
+        payload = _POSITION.pack(*position)
         return encode_base64url(self._mac(payload) + payload)
 
     def read(self, cursor: str) -> EventPosition:
-        """Return the place of a cursor; raises InvalidCursor."""
+        """Return the position of a cursor; raises InvalidCursor."""
         data = decode_base64url(cursor)
         mac, payload = data[:_MAC_BYTES], data[_MAC_BYTES:]
         if not hmac.compare_digest(mac, self._mac(payload)):
             raise InvalidCursor.at("cursor", "was not issued by this service; send the cursor of a response unchanged")
-        return EventPosition(*_PLACE.unpack(payload))
+        return EventPosition(*_POSITION.unpack(payload))
 
     def _mac(self, payload: bytes) -> bytes:
         return hmac.digest(self._key, self._scope + payload, hashlib.sha256)[:_MAC_BYTES]

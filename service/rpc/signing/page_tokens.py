@@ -1,4 +1,4 @@
-"""Page tokens (AIP-158): a keyset position that only this service can have made, for one list of one method."""
+"""Page tokens (AIP-158): signed keyset positions, each valid for one method and one set of arguments."""
 
 import hashlib
 import hmac
@@ -20,28 +20,28 @@ MAX_PAGE_SIZE = 1000
 _MAC_BYTES = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# What a position is made of, in the order in which a token names them.
+# A value in a position, which is the values of the columns of the list's order in the last row of a page.
 _Key = datetime | UUID | str | int | float
 
 
 class PageTokens:
-    """Makes and reads page tokens with one secret key."""
+    """Writes and reads page tokens, signed with a secret key."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def page(self, request: Any) -> Page:  # noqa: ANN401 - any list request; messages share no class
-        """Return the part of the list that a request asks for.
+        """Return which part of the list a request asks for.
 
         Raises:
-            InvalidPageToken: the token is damaged, forged, or was given out for other arguments.
+            InvalidPageToken: the token is damaged, forged, or was issued for other arguments.
         """
         size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         after = self._read(request.page_token, request) if request.page_token else None
         return Page(size, after, request.include_total_size)
 
     def next(self, request: Message, found: PageOfRows, keys: Sequence[str]) -> str:
-        """Return the token for the page after this one, ordered by the attributes `keys`; empty if it is the last."""
+        """Return the token for the next page of a list ordered by the attributes `keys`; empty after the last page."""
         if not found.has_more:
             return ""
         last = position(found.rows[-1], keys)
@@ -57,25 +57,25 @@ class PageTokens:
         return tuple(_decode(key) for key in orjson.loads(payload))
 
     def _mac(self, payload: bytes, request: Message) -> bytes:
-        # Everything but these two must stay the same from page to page, so the token answers for it.
+        # The token is valid only with the same arguments, except these two.
         arguments = type(request)()
         arguments.CopyFrom(request)
         arguments.ClearField("page_size")
         arguments.ClearField("page_token")
         listed = f"{request.DESCRIPTOR.full_name}\0".encode() + arguments.SerializeToString(deterministic=True)
-        # The digest has a fixed length, so no part of one input can pass for a part of the other.
+        # The digest has a fixed length, so the boundary between the two inputs cannot be moved.
         return hmac.digest(self._key, hashlib.sha256(listed).digest() + payload, hashlib.sha256)[:_MAC_BYTES]
 
 
 def position(row: Row, keys: Sequence[str]) -> tuple[_Key, ...]:
-    """Return the values of these attributes of a row, as the column that a list is ordered by has them."""
+    """Return the values of these attributes of a row, with the types of the columns that the list is ordered by."""
     return tuple(time_of(getattr(row, key)) if key.endswith("_time") else getattr(row, key) for key in keys)
 
 
 def _encode(key: _Key) -> list[str | int | float]:
     if isinstance(key, datetime):
         return ["t", (key - _EPOCH) // timedelta(microseconds=1)]
-    # asyncpg has a UUID class of its own, a subclass.
+    # `isinstance`, because the UUIDs of asyncpg are of a subclass.
     return ["u", str(key)] if isinstance(key, UUID) else ["v", key]
 
 

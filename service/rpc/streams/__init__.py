@@ -1,1 +1,1 @@
-"""Imports, exports and watches: streams with back-pressure and bounds."""
+"""Imports, exports and watches: streams with flow control and bounded memory."""

@@ -1,4 +1,4 @@
-"""Exports: a whole list as a stream, in constant memory however long it is."""
+"""Exports: streams a whole list from one snapshot, in constant memory."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ from service.application.ports.queries import Page, PageOfRows, Row, Snapshot, S
 from service.rpc.methods import Context
 from service.rpc.signing.page_tokens import position
 
-# Large enough that the cost of a message does not matter, and far below what callers accept (4 MiB).
+# Large enough that the cost of each message does not matter, and far below the 4 MiB that clients accept.
 MAX_BATCH_BYTES = 1 << 20
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -21,8 +21,8 @@ class Exports:
     """Runs exports.
 
     Args:
-        snapshots: opens snapshots; their number is that of the exports that can run at once.
-        stall_seconds: time after which a caller that reads nothing is cut off.
+        snapshots: opens snapshots; their number limits the exports that can run at the same time.
+        stall_seconds: seconds after which the export of a client that reads nothing is ended.
     """
 
     def __init__(self, snapshots: Snapshots, *, stall_seconds: float) -> None:
@@ -44,14 +44,14 @@ class Exports:
         Args:
             context: the stream.
             read: returns a page of the list.
-            keys: the attributes of a row that make its position in the list.
-            message: makes a row's message.
-            response: makes a message of the stream from some of these.
-            page_rows: rows to read at once.
+            keys: the attributes of a row that are its position in the list.
+            message: builds the message of a row.
+            response: builds a message of the stream from several of these.
+            page_rows: rows of a page.
 
         Raises:
-            Overloaded: too many exports run already.
-            ExportStalled: the caller stopped reading.
+            Overloaded: too many exports are running.
+            ExportStalled: the client stopped reading.
             StoreError: the database failed.
         """
         after = None

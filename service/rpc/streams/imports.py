@@ -1,10 +1,9 @@
-"""ImportUsers: a stream of rows, written a chunk at a time while the next one is read."""
+"""ImportUsers: writes a stream of rows in chunks, and reads the next chunk while one is written."""
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
-from itertools import takewhile
 from uuid import UUID
 
 import commerce.users.v1.user_service_pb2 as pb
@@ -22,26 +21,28 @@ from service.rpc.methods import Context
 from service.rpc.retry import retried, shielded_tasks
 from service.runtime.deadline import Deadline
 
-# Rows that one transaction writes.
+# The most rows that one transaction writes.
 CHUNK_ROWS = 1000
-# Rows that a response names; it stays far below the limit of a message.
+# The most failed rows that a response names, which keeps it far below the size limit of a message.
 MAX_FAILURES = 1000
 LAST_COMMITTED_ROW = "last-committed-row"
 _OVERLOADED_PAUSE_SECONDS = 0.1
 
-# A row, or what is wrong with it.
+# A valid row, or what is wrong with an invalid one.
 _Row = ImportRow | InvalidField
 
 
 class UserImports:
-    """Runs imports. A stream has no session of its own, so each chunk gets one here, and is run anew as a call is.
+    """Runs imports: each chunk is a unit of work of its own, and is retried as a unary call is.
+
+    TransactionInterceptor opens none for a stream.
 
     Args:
         unit_of_work: opens units of work.
         queries: the read side of users.
         passwords: hashes passwords.
-        clock: gives the time, in UTC.
-        chunk_seconds: time that the statements of a chunk may take.
+        clock: returns the time, in UTC.
+        chunk_seconds: seconds that the statements of a chunk may take.
     """
 
     def __init__(
@@ -68,24 +69,27 @@ class UserImports:
         on_conflict = ON_CONFLICT[first.config.on_conflict]
         progress = _Progress(context, first.config.first_row_number or 1, on_conflict)
         writing: asyncio.Task[list[Outcome]] | None = None
+
+        async def finish_chunk() -> None:
+            nonlocal writing
+            if writing:
+                task, writing = writing, None
+                progress.add(await self._shielded_tasks.result(task))
+
         try:
-            # While a chunk is written the next one is read, and no more: the caller waits for the database.
+            # At most one chunk is read ahead: gRPC's flow control then slows the client down to the database's speed.
             async for chunk in _chunks(requests):
-                if writing:
-                    task, writing = writing, None
-                    progress.add(await self._shielded_tasks.result(task))
+                await finish_chunk()
                 writing = self._shielded_tasks.start(self._write(chunk, on_conflict))
         except InvalidArgument:
-            # A message that is no row ends the call, but not what comes before it.
-            if writing:
-                progress.add(await self._shielded_tasks.result(writing))
+            # An invalid message ends the call, but the rows before it are imported.
+            await finish_chunk()
             raise
-        if writing:
-            progress.add(await self._shielded_tasks.result(writing))
+        await finish_chunk()
         return progress.response
 
     async def drain(self) -> None:
-        """Wait until the chunks that are being written are, also those whose caller has gone."""
+        """Wait until all running writes of chunks have ended, also those whose client has disconnected."""
         await self._shielded_tasks.drain()
 
     async def _write(self, chunk: Sequence[_Row], on_conflict: OnConflict) -> list[Outcome]:
@@ -93,7 +97,7 @@ class UserImports:
         hashes: dict[UUID, str] = {}
 
         async def attempt() -> list[Outcome]:
-            # Before the unit of work, so that no connection waits for it.
+            # Before the unit of work, which would hold a connection meanwhile.
             await self._hash_passwords(rows, hashes)
             deadline = Deadline(self._chunk_seconds)
             async with self._unit_of_work(actor=ANONYMOUS, request=None, time_left=deadline) as uow:
@@ -101,45 +105,65 @@ class UserImports:
                 await uow.commit(b"")
             return outcomes
 
-        # Rows are recognised by their ids and e-mails, so even a commit of which nothing was heard can be repeated.
+        # Rows are recognised by their ids and e-mail addresses, so a commit with an unknown outcome can be repeated.
         written = await retried(attempt, Deadline(math.inf), outcome_known_by_repeating=True) if rows else []
-        # In the order of the chunk again, with the rows that are wrong, up to a conflict that ends the import.
-        outcomes = iter(written)
-        both = (row if isinstance(row, InvalidField) else next(outcomes, None) for row in chunk)
-        return [outcome for outcome in takewhile(lambda outcome: outcome is not None, both) if outcome]
+        return _outcomes_in_order(chunk, written)
 
     async def _hash_passwords(self, rows: Sequence[ImportRow], hashes: dict[UUID, str]) -> None:
-        """Hash the passwords of new users, one at a time: sign-ins, which share the threads, come before an import."""
-        waiting = [row for row in rows if row.password and row.id not in hashes]
-        known = await self._queries.known_emails([row.email for row in waiting]) if waiting else ()
-        for row in waiting:
-            while row.email not in known and row.id not in hashes:
-                try:
-                    hashes[row.id] = await self._passwords.hash(row.password)
-                except Overloaded:
-                    await asyncio.sleep(_OVERLOADED_PAUSE_SECONDS)
+        """Hash the passwords of new users, one at a time: sign-ins use the same threads and have priority."""
+        unhashed = [row for row in rows if row.password and row.id not in hashes]
+        known = await self._queries.known_emails([row.email for row in unhashed]) if unhashed else ()
+        for row in unhashed:
+            if row.email not in known:
+                hashes[row.id] = await self._hash_when_not_overloaded(row.password)
+
+    async def _hash_when_not_overloaded(self, password: str) -> str:
+        while True:
+            try:
+                return await self._passwords.hash(password)
+            except Overloaded:
+                await asyncio.sleep(_OVERLOADED_PAUSE_SECONDS)
+
+
+def _outcomes_in_order(chunk: Sequence[_Row], written: Iterable[Outcome]) -> list[Outcome]:
+    """Return the outcomes of all rows of a chunk, in its order.
+
+    Args:
+        chunk: the rows; the outcome of an invalid one is its error.
+        written: the outcomes of the valid rows; fewer than these if a conflict ended the import, and then the result
+            ends before the next valid row.
+    """
+    remaining = iter(written)
+    outcomes: list[Outcome] = []
+    for row in chunk:
+        outcome = row if isinstance(row, InvalidField) else next(remaining, None)
+        if outcome is None:
+            break
+        outcomes.append(outcome)
+    return outcomes
 
 
 class _Progress:
-    """Counts what became of the rows, and keeps the trailing metadata at it."""
+    """Counts the outcomes of rows, and sets the trailing metadata to the last committed row."""
 
     def __init__(self, context: Context, first_row: int, on_conflict: OnConflict) -> None:
         self._context = context
-        self._conflict_ends = on_conflict is OnConflict.FAIL
+        self._conflict_is_fatal = on_conflict is OnConflict.FAIL
         self.response = pb.ImportUsersResponse(last_committed_row=first_row - 1)
-        self._tell()
+        self._set_trailing_metadata()
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
-        """Count a chunk.
+        """Count the outcomes of a chunk.
 
         Raises:
-            AlreadyExists: the conflict that ends the import, with the numbers of rows in its metadata.
+            AlreadyExists: the conflict that ends the import. Its metadata has the number of the row and of the last
+                committed one.
         """
         response = self.response
         for outcome in outcomes:
             number = response.last_committed_row + 1
-            if self._conflict_ends and isinstance(outcome, AlreadyExists):
-                self._tell()
+            if self._conflict_is_fatal and isinstance(outcome, AlreadyExists):
+                self._set_trailing_metadata()
                 outcome.metadata |= {"row_number": str(number), "last_committed_row": str(number - 1)}
                 raise outcome
             match outcome:
@@ -154,11 +178,11 @@ class _Progress:
                     if len(response.failures) < MAX_FAILURES:
                         response.failures.append(import_failure_message(number, outcome))
             response.last_committed_row = number
-        self._tell()
+        self._set_trailing_metadata()
 
-    def _tell(self) -> None:
-        sent = (item for item in self._context.trailing_metadata() or () if item[0] != LAST_COMMITTED_ROW)
-        self._context.set_trailing_metadata((*sent, (LAST_COMMITTED_ROW, str(self.response.last_committed_row))))
+    def _set_trailing_metadata(self) -> None:
+        others = (item for item in self._context.trailing_metadata() or () if item[0] != LAST_COMMITTED_ROW)
+        self._context.set_trailing_metadata((*others, (LAST_COMMITTED_ROW, str(self.response.last_committed_row))))
 
 
 async def _chunks(requests: AsyncIterator[pb.ImportUsersRequest]) -> AsyncIterator[list[_Row]]:

@@ -1,4 +1,4 @@
-"""Watches: events as a stream of responses, each with the cursor to go on from."""
+"""Watches: streams of events, each with a cursor from which a later watch continues."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -22,9 +22,9 @@ class Watch(Generic[ResponseT]):
     """Answers the watches of one service.
 
     Args:
-        feed: the events.
-        cursors: makes and reads the service's cursors.
-        response: makes a response of an event, or None, and a cursor.
+        feed: the event feed.
+        cursors: writes and reads the cursors of the service.
+        response: builds the response for an event, or for None a checkpoint, with a cursor.
     """
 
     def __init__(self, feed: EventFeed, cursors: Cursors, response: Callable[[Row | None, str], ResponseT]) -> None:
@@ -33,29 +33,30 @@ class Watch(Generic[ResponseT]):
         self._response = response
 
     async def __call__(self, request: Any, wanted: Callable[[Row], bool]) -> AsyncGenerator[ResponseT, None]:  # noqa: ANN401 - any watch request; messages share no class
-        """Yield the responses to a request, until an error ends them.
+        """Yield responses until an error ends the watch.
 
         Raises:
-            InvalidCursor, CursorExpired
+            InvalidCursor: this service did not issue the cursor.
+            CursorExpired: events after the cursor have been deleted; the metadata has the first cursor that works.
             SlowConsumer, ServerDraining: with the cursor of the last response in the metadata.
         """
         cursor = request.cursor
         try:
-            async with aclosing(self._feed.follow(await self._start(request), wanted)) as places:
-                async for place, event in places:
-                    response = self._response(event, self._cursors.write(place))
+            async with aclosing(self._feed.follow(await self._start_position(request), wanted)) as events:
+                async for position, event in events:
+                    response = self._response(event, self._cursors.write(position))
                     yield response
                     cursor = response.cursor
         except EventPositionExpired as error:
             metadata = {"earliest_cursor": self._cursors.write(error.earliest)}
             raise CursorExpired(
-                "events after this cursor have been deleted; the first cursor that works is earliest_cursor", metadata
+                "events after this cursor have been deleted; watch from the earliest_cursor in the metadata", metadata
             ) from error
         except (SlowConsumer, ServerDraining) as error:
             error.metadata["cursor"] = cursor
             raise
 
-    async def _start(self, request: Any) -> EventPosition:  # noqa: ANN401 - as above
+    async def _start_position(self, request: Any) -> EventPosition:  # noqa: ANN401 - as above
         match request.WhichOneof("start"):
             case "cursor":
                 return self._cursors.read(request.cursor)

@@ -1,4 +1,4 @@
-"""Reads by id, which many calls ask together: each gets its own answer, never an old one, and fails only for itself."""
+"""Batched reads by id: each call gets its own, current answer, and fails only for its own reasons."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -20,14 +20,14 @@ from tests.support.databases import Observer
 from tests.support.failures import fails, settled
 from tests.support.locks import holding
 from tests.support.methods import call, path_of
-from tests.support.requests import verb_request
+from tests.support.requests import transition_request
 from tests.support.sent_statements import sent_statements
 from tests.support.servers import running_server
 from tests.support.waiting import eventually
 
 Reading = asyncio.Future[User]
 LOCK_USERS = "LOCK TABLE users"
-# Statements that run at once, and keys of one, at most.
+# The limits: concurrent statements, and keys of one statement.
 AT_ONCE = 2
 MAX_KEYS = 100
 
@@ -63,7 +63,7 @@ def failed_attempts(logs: Any) -> list[int]:
     return [line["attempt"] for line in logs if line["event"] == "retrying"]
 
 
-# What has been acknowledged is seen
+# Acknowledged writes are visible
 
 
 async def test_64_callers_read_what_they_have_written(port: int) -> None:
@@ -78,13 +78,13 @@ async def test_64_callers_read_what_they_have_written(port: int) -> None:
             for verb in ("Confirm", "Process", "Ship", "Deliver"):
                 read = await clients.orders.GetOrder(orders_pb.GetOrderRequest(id=order.id))
                 assert read.order == order
-                order = (await call(clients.channel, f"{verb}Order", verb_request(verb, order.id))).order
+                order = (await call(clients.channel, f"{verb}Order", transition_request(verb, order.id))).order
 
     async with callers(port) as clients:
         await asyncio.gather(*(write_and_read(clients[number % 4], number) for number in range(64)))
 
 
-async def test_nobody_reads_a_version_older_than_one_that_was_acknowledged(port: int) -> None:
+async def test_no_read_returns_a_version_older_than_an_acknowledged_one(port: int) -> None:
     newest = 1
 
     async def write(clients: Clients, user_id: str) -> None:
@@ -111,20 +111,20 @@ async def test_nobody_reads_a_version_older_than_one_that_was_acknowledged(port:
 
 
 async def all_have_come(clients: Clients, method: str, count: int) -> None:
-    """Wait until the server runs so many calls of a method, and has asked for them what it can."""
-    # So gRPC names the tasks of calls.
+    """Wait until the server runs this many calls of a method, and has sent all statements that it can."""
+    # This is how gRPC names the tasks of calls.
     name = f"HandleExceptions[{path_of(method)}]"
     await eventually(lambda: sum(task.get_name() == name for task in asyncio.all_tasks()) == count)
-    # What takes a statement too, and comes later.
+    # A call that needs a statement too, and starts later.
     await clients.orders.ListTags(orders_pb.ListTagsRequest())
 
 
 @asynccontextmanager
 async def busy(clients: Clients, user: User, database_url: str, observer: Observer) -> AsyncIterator[list[Reading]]:
-    """Keep all statements that may run at once waiting until the block ends, each for one call."""
+    """Make the maximum number of concurrent statements wait until the block ends, each for one call."""
     async with holding(database_url, LOCK_USERS):
         gets = []
-        # One by one: what comes while one runs is asked with the next.
+        # One by one: a key that arrives while a statement runs goes into the next.
         for count in range(1, AT_ONCE + 1):
             gets.append(getting(clients, user.id))
             await observer.until_waiting(count)
@@ -145,12 +145,12 @@ async def test_however_many_ask_two_connections_are_enough(
         assert await asyncio.gather(*first) == [users[0]] * AT_ONCE
         with fails(StatusCode.NOT_FOUND, "USER_NOT_FOUND"):
             await unknown
-    # Those that came meanwhile, with one.
+    # One statement for the calls that arrived meanwhile.
     assert len(users_asked(sent)) == AT_ONCE + 1
 
 
 async def test_one_statement_has_no_more_than_a_hundred_keys(port: int, database_url: str, observer: Observer) -> None:
-    # A connection takes no more than a hundred calls at once.
+    # A connection carries at most a hundred concurrent calls.
     async with callers(port) as clients:
         user = await clients[0].create_user()
         with sent_statements() as sent:
@@ -164,20 +164,20 @@ async def test_one_statement_has_no_more_than_a_hundred_keys(port: int, database
 
 
 def asked(values: Sequence[str]) -> int:
-    """Return how many ids a statement has asked for, whose only parameter is the text of an array."""
+    """Return the number of ids in a statement's only parameter, the text of an array."""
     (ids,) = values
     return len(ids.split(","))
 
 
 def users_asked(sent: list[tuple[str, Any]]) -> list[int]:
-    """Return how many users each statement has asked for, in ascending order."""
+    """Return the number of users that each statement has asked for, in ascending order."""
     return sorted([asked(values) for statement, values in sent if "FROM users" in statement])
 
 
 # Apart
 
 
-async def test_who_leaves_takes_nobody_along(served: Clients, database_url: str, observer: Observer) -> None:
+async def test_a_cancelled_call_does_not_cancel_others(served: Clients, database_url: str, observer: Observer) -> None:
     user = await served.create_user()
     await get(served, user.id)
     connections = await observer.backends()
@@ -189,7 +189,7 @@ async def test_who_leaves_takes_nobody_along(served: Clients, database_url: str,
                 in_a_hurry.append(getting(served, user.id, timeout=1))
                 stay.append(getting(served, user.id))
             await all_have_come(served, "GetUser", AT_ONCE + 30)
-            # Also those whose key is in a statement that runs.
+            # Also calls whose key is in a running statement.
             for caller in (*leave, first[0]):
                 caller.cancel()
             _, failures = await settled(*in_a_hurry)
@@ -199,11 +199,11 @@ async def test_who_leaves_takes_nobody_along(served: Clients, database_url: str,
         await eventually(lambda: [line["event"] for line in logs].count("call") >= 30 + AT_ONCE)
     assert [line for line in logs if line["log_level"] in {"error", "warning"}] == []
     assert failed_attempts(logs) == []
-    # Nobody's going has cost a connection.
+    # No cancelled call has cost a connection.
     assert connections <= await observer.backends()
 
 
-async def test_a_statement_that_everybody_has_left_is_in_nobodys_way(
+async def test_a_statement_without_waiting_calls_delays_no_other(
     served: Clients, database_url: str, observer: Observer
 ) -> None:
     user = await served.create_user()
@@ -211,7 +211,7 @@ async def test_a_statement_that_everybody_has_left_is_in_nobodys_way(
         for caller in gets:
             caller.cancel()
         await asyncio.wait(gets)
-        # They still wait, and no other is sent.
+        # They still wait, and no other statement is sent.
         later = getting(served, user.id)
         await all_have_come(served, "GetUser", 1)
         assert len(await observer.backends(waiting=True)) == AT_ONCE
@@ -228,7 +228,7 @@ async def test_a_connection_that_dies_costs_those_another_try_whose_keys_it_had(
             await all_have_come(served, "GetUser", AT_ONCE + 10)
             killed = min(await observer.backends(waiting=True))
             await observer.terminate({killed})
-            # In its place, the next one waits.
+            # The next statement waits instead.
             assert killed not in await observer.until_waiting(AT_ONCE)
         assert await asyncio.gather(*gets, *later) == [user] * (AT_ONCE + 10)
     assert failed_attempts(logs) == [1]
@@ -269,7 +269,7 @@ async def test_a_server_that_stops_waits_for_what_it_has_asked(database_url: str
                 assert await observer.backends(waiting=True)
             async with asyncio.timeout(20):
                 await stopping
-            # And has left the database.
+            # And its statement has ended in the database.
             await eventually(lambda: all_gone(observer))
     assert [line for line in logs if line["log_level"] in {"error", "warning"}] == []
 
@@ -278,7 +278,7 @@ async def all_gone(observer: Observer) -> bool:
     return not await observer.backends()
 
 
-async def test_orders_are_read_for_their_verbs_together(served: Clients, database_url: str, observer: Observer) -> None:
+async def test_orders_are_read_together_for_transitions(served: Clients, database_url: str, observer: Observer) -> None:
     user = await served.create_user()
     orders = [await served.create_order(user.id) for _ in range(20)]
     with sent_statements() as sent:

@@ -1,4 +1,4 @@
-"""The connection that the driver keeps from statement to statement, and those who need it more."""
+"""The connection that the executor holds between statements, and how it is given to waiting callers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -49,19 +49,21 @@ async def test_statements_one_after_another_take_one_connection_once(
     assert len(taken) == 2
 
 
-async def test_who_needs_the_last_connection_gets_it(engine: AsyncEngine, executor: StatementExecutor) -> None:
+async def test_a_caller_that_needs_the_last_connection_gets_it(
+    engine: AsyncEngine, executor: StatementExecutor
+) -> None:
     async with engine.connect():
         await pid_of(executor)
         with executor.lend():
             other = await engine.connect()
-        # Nobody gets a third one.
+        # The pool has no third connection.
         with executor.lend(), pytest.raises(TimeoutError):
             await asyncio.wait_for(engine.connect().start(), 0.1)
         await other.close()
         await pid_of(executor)
 
 
-async def test_who_waits_for_a_connection_gets_that_of_the_statement_that_ends_next(
+async def test_a_waiting_caller_gets_the_connection_of_the_statement_that_ends_next(
     engine: AsyncEngine, executor: StatementExecutor
 ) -> None:
     async with engine.connect():
@@ -79,12 +81,12 @@ async def test_a_statement_that_waits_for_a_connection_gets_that_of_the_one_that
     async with engine.connect():
         sleeping = asyncio.create_task(executor.fetch(SLEEP, {}))
         await asyncio.sleep(0.1)
-        # It would be told that the server is overloaded.
+        # Otherwise it would fail after the pool's timeout, because the server is overloaded.
         await pid_of(executor)
         assert sleeping.done()
 
 
-async def test_what_is_kept_goes_with_all_others_when_one_leads_to_a_replica(
+async def test_the_held_connection_is_discarded_with_all_others_when_one_leads_to_a_replica(
     engine: AsyncEngine, executor: StatementExecutor
 ) -> None:
     before = await pid_of(executor)
@@ -95,7 +97,9 @@ async def test_what_is_kept_goes_with_all_others_when_one_leads_to_a_replica(
     assert await pid_of(executor) != before
 
 
-async def test_what_is_in_use_then_is_not_kept_either(engine: AsyncEngine, executor: StatementExecutor) -> None:
+async def test_a_connection_in_use_at_that_time_is_discarded_too(
+    engine: AsyncEngine, executor: StatementExecutor
+) -> None:
     before = await pid_of(executor)
     sleeping = asyncio.create_task(executor.fetch(SLEEP, {}))
     await asyncio.sleep(0.1)

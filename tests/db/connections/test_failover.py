@@ -1,4 +1,4 @@
-"""What callers meet while one PostgreSQL takes over from another, and what that leaves behind."""
+"""Failover from one PostgreSQL to another, as callers see it, and its traces in the data."""
 
 from asyncio import StreamReader, StreamWriter
 
@@ -9,31 +9,31 @@ from tests.support.databases import observing
 from tests.support.proxies import Proxy, listening
 from tests.support.servers import serving_clients
 
-# "The database system is shutting down", which ends a connection.
+# The message "the database system is shutting down", after which PostgreSQL closes the connection.
 LAST_WORDS = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
 
 
 class DyingProxy(Proxy):
-    """A PostgreSQL that says why it ends a connection, and does not get as far as to close it."""
+    """A proxy that announces PostgreSQL's shutdown on its connections without closing them."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self._callers: list[StreamWriter] = []
 
     async def back(self, reader: StreamReader, writer: StreamWriter) -> None:
-        """Bring PostgreSQL's answers to the service."""
+        """Forward PostgreSQL's answers to the service."""
         self._callers.append(writer)
         await super().back(reader, writer)
 
     def say_last_words(self) -> None:
-        """Tell all connections that this is the end."""
+        """Send the shutdown message on all connections."""
         for caller in self._callers:
             caller.write(b"E" + (len(LAST_WORDS) + 4).to_bytes(4) + LAST_WORDS)
         self._callers.clear()
 
 
 async def make_new_sessions(connection: asyncpg.Connection, *, read_only: bool) -> None:
-    """Let new sessions be as on a replica, or no longer; those that are there stay as they are."""
+    """Make new sessions read-only, as on a replica, or writable again; open sessions do not change."""
     name = await connection.fetchval("SELECT current_database()")
     await connection.execute(f"ALTER DATABASE \"{name}\" SET default_transaction_read_only = '{read_only}'")
 
@@ -45,7 +45,7 @@ async def test_connections_to_a_replica_are_given_up(database_url: str) -> None:
     ):
         await observer.connection.execute("SET default_transaction_read_only = off")
         user = await clients.create_user()
-        # As a balancer does that does not know the new leader yet.
+        # Like a load balancer that does not know the new leader yet.
         await make_new_sessions(observer.connection, read_only=True)
         await observer.terminate(await observer.backends())
         await clients.users.GetUser(users_pb.GetUserRequest(id=user.id))
@@ -61,7 +61,7 @@ async def test_an_order_number_that_is_given_out_again_is_passed_over(database_u
     ):
         user = await clients.create_user()
         order = await clients.create_order(user.id)
-        # As after a crash that the sequence's last record did not survive.
+        # As after a crash in which the sequence's last WAL record was lost.
         await observer.connection.execute("SELECT setval('order_number_seq', 1, false)")
         async with serving_clients(database_url) as others:
             other = await others.create_order(user.id)

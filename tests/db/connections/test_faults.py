@@ -1,4 +1,4 @@
-"""PostgreSQL asks for another try, breaks connections, or breaks them while it commits."""
+"""Failures of PostgreSQL: errors that ask for a retry, broken connections, connections lost during commit."""
 
 import asyncio
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from tests.support.waiting import eventually
 LOCK_USER = "SELECT FROM users WHERE id = $1 FOR UPDATE"
 MARKER = "cart-to-lose"
 
-# Refuses the first orders as a SERIALIZABLE transaction would be; a sequence does not roll back.
+# Fails the first orders with a serialization failure; the sequence counts them, because it does not roll back.
 REFUSE_ORDERS = """
 CREATE SEQUENCE attempts;
 CREATE FUNCTION refuse_orders() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -63,7 +63,7 @@ def with_request_id(user_id: str, **fields: bool) -> pb.CreateOrderRequest:
 
 
 def to_lose(user_id: str) -> Order:
-    """Return an order that is known again in what is sent to PostgreSQL."""
+    """Return an order that the proxy recognises in the messages to PostgreSQL."""
     return new_order(user_id, items=[item("anvil", 1, 1)], external_ref=MARKER)
 
 
@@ -82,21 +82,21 @@ async def assert_nothing_written(observer: Observer) -> None:
     assert await observer.count("events", "aggregate_type = 'order'") == 0
 
 
-async def test_a_call_that_postgresql_sacrifices_to_end_a_deadlock_is_run_anew(
+async def test_a_call_that_is_the_victim_of_a_deadlock_is_retried(
     database_url: str, observer: Observer, logs: list[EventDict]
 ) -> None:
     name = await observer.connection.fetchval("SELECT current_database()")
     await observer.connection.execute(f"ALTER DATABASE \"{name}\" SET deadlock_timeout = '50ms'")
     async with serving_clients(database_url) as clients:
         user_id = await user_with_credit(clients)
-        # Step by step: what is done at once waits for nobody while it has anything but the user.
+        # In a transaction: the fast path waits for no lock while it holds any but the user's.
         request = with_request_id(user_id, pay_with_credit=True)
         async with holding(database_url, "LOCK TABLE events IN SHARE MODE") as other:
             async with holding_user(database_url, user_id):
                 call = asyncio.ensure_future(clients.orders.CreateOrder(request))
-                # It has claimed its request id, and waits for the user.
+                # The call has claimed its request id, and waits for the user.
                 await observer.until_waiting(1)
-                # Whoever looks for a deadlock and finds one is its victim: never the other.
+                # The session that detects a deadlock becomes its victim: never the other one.
                 await other.execute("SET LOCAL deadlock_timeout = '1h'")
                 claim = asyncio.ensure_future(
                     other.execute(
@@ -111,7 +111,7 @@ async def test_a_call_that_postgresql_sacrifices_to_end_a_deadlock_is_run_anew(
                         "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1", other.get_server_pid()
                     )
                 )
-            # Now the call waits for `events`, and closes the circle.
+            # Now the call waits for `events`: a deadlock.
             await claim
             await other.execute("DELETE FROM request_ids")
         answer = await call
@@ -127,7 +127,7 @@ async def test_a_serialization_failure_is_tried_again(
     async with serving_clients(database_url) as clients:
         request = with_request_id((await clients.create_user()).id)
         answer = await clients.orders.CreateOrder(request)
-    # The first failure is of the one statement, after which the call goes step by step.
+    # The first failure is that of the fast path; the call then runs in a transaction.
     assert failed_attempts(logs) == list(range(1, count))
     await assert_written_once(observer, request, answer)
 
@@ -187,7 +187,7 @@ async def test_a_call_whose_connections_keep_dying_is_told_that_the_database_is_
     await assert_nothing_written(observer)
 
 
-async def test_nobody_notices_that_all_idle_connections_were_killed(database_url: str, observer: Observer) -> None:
+async def test_no_call_fails_when_all_idle_connections_were_killed(database_url: str, observer: Observer) -> None:
     async with serving_clients(database_url) as clients:
         user = await clients.create_user()
         for concurrently in (False, True):
@@ -205,7 +205,7 @@ async def test_nobody_notices_that_all_idle_connections_were_killed(database_url
 
 
 def both_keys(user: User) -> list[users_pb.GetUserRequest]:
-    """Return requests for a user: by its id, which many calls ask together, and by its name, which each asks alone."""
+    """Return requests for a user: by id, which is batched, and by name, which is not."""
     return [users_pb.GetUserRequest(id=user.id), users_pb.GetUserRequest(username=user.username)]
 
 
@@ -240,13 +240,13 @@ async def test_a_connection_that_ends_while_it_is_idle_is_not_used_though_it_is_
     ],
     ids=["add column", "change type", "drop not null"],
 )
-async def test_nobody_notices_a_change_of_the_schema_that_this_build_can_live_with(
+async def test_no_call_fails_on_a_compatible_change_of_the_schema(
     database_url: str, observer: Observer, change: str
 ) -> None:
     async with serving_clients(database_url) as clients:
         user = await clients.create_user()
         await clients.create_order(user.id)
-        # Each with its prepared statements.
+        # Each connection with its prepared statements.
         await open_ten_connections(clients, observer, database_url, user)
         await asyncio.gather(*(clients.create_order(user.id) for _ in range(20)))
         await observer.connection.execute(change)
@@ -277,7 +277,7 @@ async def test_a_backend_killed_in_the_commit_of_one_statement_is_known_to_have_
         user = await clients.create_user()
         async with holding(database_url, HOLD_COMMITS):
             call = asyncio.ensure_future(clients.create_order(user.id))
-            # The statement is answered with the end of its backend, which it has not survived: it is sent again.
+            # The statement fails because its backend ends before the commit, so the service sends it again.
             await observer.terminate(await observer.until_waiting(1))
             await observer.until_waiting(1)
             assert await observer.count("orders") == 0
@@ -305,7 +305,7 @@ async def test_a_backend_killed_in_commit_costs_a_call_with_a_request_id_nothing
 
 
 def lost(*, with_credit: bool) -> bytes:
-    """Return what of a message to lose the answer to, so that the answer to a commit is lost."""
+    """Return bytes of the message whose answer confirms the commit."""
     return COMMIT if with_credit else MARKER.encode()
 
 
@@ -323,7 +323,7 @@ async def test_a_lost_answer_to_commit_leaves_the_outcome_unknown(
         with fails(grpc.StatusCode.UNKNOWN, "OUTCOME_UNKNOWN"):
             await clients.orders.CreateOrder(pb.CreateOrderRequest(order=order, pay_with_credit=with_credit))
         assert not proxy.lose_answer_to
-    # It had happened, so running it anew would have made two.
+    # The commit had happened, so another run would have created a second order.
     assert await observer.count("orders") == 1
 
 

@@ -1,4 +1,4 @@
-"""Reads from a real streaming replica: only where asked for, never older than the bound, never failing with it."""
+"""Reads from a real streaming replica: only if requested, within the maximum lag, with the primary as fallback."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -28,14 +28,14 @@ from tests.support.waiting import eventually
 
 PRIMARY = (("x-read-preference", "primary"),)
 REPLICA = (("x-read-preference", "replica"),)
-# So much that nothing in a test takes as long.
+# Seconds; longer than any test takes.
 ANY_LAG = 600
 
 
 @pytest.fixture(scope="module")
 def primary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a server of this module's own, to copy."""
-    # Each copy is a checkpoint, after which nothing else keeps what a replica that is behind still needs.
+    """URL of a primary that only this module uses, and that replicas are copied from."""
+    # Each copy makes a checkpoint, after which PostgreSQL would remove WAL that a lagging replica still needs.
     settings = {"wal_keep_size": "1GB"}
     with embedded_postgres(tmp_path_factory.mktemp("primary"), settings=settings) as url:
         yield url
@@ -43,7 +43,7 @@ def primary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 async def template(primary: str) -> str:
-    """URL of a migrated database on it."""
+    """URL of a migrated database on the primary."""
     async with driver_connection(primary) as connection:
         await connection.execute("CREATE DATABASE migrated")
     url = primary.replace("/postgres?", "/migrated?")
@@ -60,7 +60,7 @@ async def shared_copy(template: str, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def replica(shared_copy: Path) -> Iterator[Replica]:
-    """A replica that outlives the test: to be left as it was."""
+    """A replica that tests share: each must leave it as it was."""
     with running_replica(shared_copy) as replica:
         yield replica
 
@@ -73,7 +73,7 @@ async def database_url(primary: str, template: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def own_copy(template: str, tmp_path: Path) -> Path:
-    """Folder of a replica that the test may do anything to."""
+    """Folder of a replica that only this test uses."""
     folder = tmp_path / "data"
     await copy_of(template, folder)
     return folder
@@ -104,7 +104,7 @@ async def serving(url: str, replica_url: str, **settings: object) -> AsyncIterat
 
 @asynccontextmanager
 async def reading(url: str, replica: Replica, logs: list[EventDict], **settings: object) -> AsyncIterator[Clients]:
-    """Serve with the replica in use."""
+    """Run a server, and wait until it uses the replica."""
     await replica.until_replayed(url)
     async with serving(url, replica.database(url), **settings) as clients:
         await eventually(lambda: told(logs, "replica in use"))
@@ -177,7 +177,7 @@ async def test_calls_that_do_not_say_read_where_the_setting_sends_them_and_write
             assert answer.user.full_name == "Old"
             assert await name_of(clients, user.id, PRIMARY) == "New"
 
-            # The replica knows neither of these, and would answer that there are none.
+            # The replica has neither of these, and would answer NOT_FOUND.
             unknown = await clients.create_user()
             order = await clients.create_order(unknown.id)
             await clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=order.id), metadata=REPLICA)
@@ -260,7 +260,7 @@ async def test_calls_that_a_frozen_replica_does_not_answer_are_answered_by_the_p
             await replica.until_replayed(database_url)
             await asyncio.gather(*(name_of(clients, user.id) for _ in range(50)))
             with replica.frozen():
-                # More than its pool has connections.
+                # More calls than the pool has connections.
                 listing = [
                     clients.users.ListUsers(pb.ListUsersRequest(page_size=1), metadata=REPLICA, timeout=20)
                     for _ in range(30)
@@ -338,7 +338,7 @@ async def test_what_the_replica_alone_refuses_is_read_from_the_primary(
 ) -> None:
     async with reading(database_url, replica, logs) as clients, driver_connection(database_url) as connection:
         user = await clients.create_user()
-        # As a conflict with what is replayed does.
+        # As a conflict with recovery does.
         await connection.execute(
             f"""
             CREATE FUNCTION refuse() RETURNS boolean LANGUAGE plpgsql AS $$

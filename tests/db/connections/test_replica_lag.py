@@ -1,4 +1,4 @@
-"""What is concluded from the positions of the primary's log and the replica's: pure, without a database."""
+"""The lag that is computed from WAL positions of the primary and the replica; no database."""
 
 import math
 from types import SimpleNamespace

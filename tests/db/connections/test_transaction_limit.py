@@ -11,7 +11,7 @@ from service.server import MESSAGE_ENCODERS
 from tests.support.databases import driver_connection
 from tests.support.waiting import eventually
 
-# idle_in_transaction_session_timeout would end it later than a test waits.
+# With this, idle_in_transaction_session_timeout would end the transaction too late for the test.
 STATEMENT_TIMEOUT_SECONDS = 300
 
 
@@ -48,7 +48,7 @@ async def test_a_transaction_that_nothing_else_ends_is_ended_by_the_database(
         async with store.unit_of_work(actor="test", request=None, time_left=lambda: 0.5) as uow:
             await uow.users.add(ada, "$argon2id$none")
             assert await transactions() == ["idle in transaction"]
-            # As if the process hung here: what it holds up (every watcher, among others) goes on.
+            # As if the process hung here: the transaction ends, and with it what it blocks, every watcher among others.
             await eventually(none)
         async with store.unit_of_work(actor="test", request=None, time_left=lambda: 10) as uow:
             await uow.users.add(grace, "$argon2id$none")

@@ -1,6 +1,8 @@
-"""Every query of the read side where there are many rows: what it reads does not grow with their number."""
+"""Every query on large tables: the rows that it reads do not grow with the tables."""
 
+import importlib
 import inspect
+import pkgutil
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
@@ -36,25 +38,25 @@ OTHER_PORTS = {
     "UnitOfWork",
     "UnitOfWorkFactory",
     "TimeLeft",
-    # These give the queries above.
+    # These return the ports above.
     "Snapshot",
     "Snapshots",
     "Passwords",
 }
-# Have a row for each process, database or relay.
+# These tables have one row per process, database or relay, and do not grow.
 SMALL_TABLES = {"signing_keys", "swept_events", "relay_cursors"}
-# PostgreSQL decides after a statement's fifth run whether to plan it for its values or for all.
+# After the fifth execution of a statement PostgreSQL chooses between a custom and a generic plan.
 RUNS = 7
-# What a search may rank, with drafts between; less than most tables have.
+# The maximum number of rows that a search ranks, and drafts between them; fewer rows than most tables have.
 MAX_ROWS = 2 * MAX_RANKED
-# Why a question may read as much as there is.
+# Reasons why a query may read whole tables.
 A_COUNT = "a total_size counts everything that it is the size of"
 A_SUM = "statistics are sums over everything that they are asked for"
 COUNTS_OF_TAGS = "each tag has the number of its orders"
 
 
 class Case(NamedTuple):
-    """A question, and why it may read as much as there is; empty where it may not."""
+    """A query, and the reason why it may read whole tables; empty if it may not."""
 
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
@@ -66,7 +68,7 @@ def ask(*arguments: Any, reads_all: str = "", **keywords: Any) -> Case:
 
 
 def pages(after: tuple[Any, ...], *, largest: bool = False) -> Iterator[Page]:
-    """Yield the first page and one in the middle."""
+    """Yield requests for the first page and for one in the middle."""
     size = 1000 if largest else 50
     yield Page(size, None, include_total_size=False)
     yield Page(size, after, include_total_size=False)
@@ -133,7 +135,8 @@ ORDER_FILTERS: list[dict[str, Any]] = [
     {"created_from": order_time(ORDER)},
     {"created_before": order_time(ORDER)},
 ]
-# Not of one user: no index has both, and PostgreSQL reads all of the one that it takes for the smaller.
+# Not with a user id: no index has both, and PostgreSQL reads everything that matches the condition it takes for
+# the more selective one.
 TAG_FILTERS: list[dict[str, Any]] = [
     {"tags_any": ["tag-1"]},
     {"tags_any": ["tag-1", "tag-2", "nobody"]},
@@ -256,7 +259,7 @@ CASES: dict[str, list[Case]] = {
 
 
 class Volume(NamedTuple):
-    """What is asked, what was done for it, and how many rows each table has that grows."""
+    """The queries, the plans of what they executed, and the number of rows of each table that grows."""
 
     readers: dict[str, Any]
     take_explained: Callable[[], list[Explained]]
@@ -300,15 +303,16 @@ def test_every_table_that_grows_has_many_rows(rows_of_tables: Mapping[str, int])
 
 def test_every_method_of_every_port_that_reads_is_asked() -> None:
     protocols = {
-        name
-        for name, kind in inspect.getmembers(ports, inspect.isclass)
-        if getattr(kind, "_is_protocol", False) and kind.__module__ == ports.__name__
+        name: kind
+        for _, module, _ in pkgutil.iter_modules(ports.__path__, f"{ports.__name__}.")
+        for name, kind in inspect.getmembers(importlib.import_module(module), inspect.isclass)
+        if getattr(kind, "_is_protocol", False) and kind.__module__ == module
     }
-    assert protocols == READ_PORTS | OTHER_PORTS
+    assert set(protocols) == READ_PORTS | OTHER_PORTS
     methods = {
         f"{port}.{name}"
         for port in READ_PORTS
-        for name, _ in inspect.getmembers(getattr(ports, port), inspect.isfunction)
+        for name, _ in inspect.getmembers(protocols[port], inspect.isfunction)
         if not name.startswith("_")
     }
     assert methods == set(CASES)
@@ -367,8 +371,8 @@ def tables_of(explained: Explained) -> set[str]:
 
 
 def faults_of(explained: Explained, rows_of_tables: Mapping[str, int], *, reads_all: bool = False) -> list[str]:
-    """Return what a statement does that takes longer the more rows there are, or more than three times as long."""
-    # Of a sort, a hash or a CTE for which the memory was not enough.
+    """Return what in a plan takes longer on larger tables; with `reads_all`, what reads rows more than three times."""
+    # Temporary files of a sort, a hash or a CTE that did not fit into memory.
     faults = [f"{node['Node Type']} on disk" for node in explained.nodes if node["Temp Written Blocks"]]
     if reads_all:
         looks = Counter[str]()
@@ -382,7 +386,7 @@ def faults_of(explained: Explained, rows_of_tables: Mapping[str, int], *, reads_
     for node in explained.nodes:
         if node["Node Type"] == "Seq Scan" and node["Relation Name"] in rows_of_tables:
             faults.append(f"reads all of {node['Relation Name']}")
-        # Processes of its own for one call; and a search would find something else each time.
+        # Parallel workers are processes for one call, and a search would find other rows each time.
         if node["Node Type"].startswith("Gather"):
             faults.append("reads in parallel")
     if (looked_at := sum(map(rows_looked_at, explained.nodes))) > MAX_ROWS:
@@ -391,7 +395,7 @@ def faults_of(explained: Explained, rows_of_tables: Mapping[str, int], *, reads_
 
 
 def rows_looked_at(node: dict[str, Any]) -> int:
-    """Return how many rows of a table a node has looked at; those of a bitmap are only counted where they are read."""
+    """Return the number of table rows that a node has read; a bitmap heap scan counts its rows, not its index scan."""
     if "Relation Name" not in node:
         return 0
     looks = node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)

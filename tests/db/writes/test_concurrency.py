@@ -1,4 +1,4 @@
-"""Calls in each other's way. A lock held by the test brings them to the same point before any of them gets further."""
+"""Concurrent calls on the same rows. A lock held by the test brings them to the same point before any proceeds."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -90,7 +90,7 @@ async def test_ten_calls_with_one_request_id_make_one_order_and_get_the_same_byt
     user = await clients.create_user()
     metadata = {f"key {number}": "value" for number in range(20)}
     request = pb.CreateOrderRequest(order=new_order(user.id, metadata=metadata), request_id=str(uuid4()))
-    # Without a deserializer the answers are what came over the wire.
+    # Without a deserializer the answers are the bytes from the wire.
     create: grpc.aio.UnaryUnaryMultiCallable[pb.CreateOrderRequest, bytes] = clients.channel.unary_unary(
         CREATE_ORDER, request_serializer=pb.CreateOrderRequest.SerializeToString
     )
@@ -151,7 +151,7 @@ async def test_of_two_transitions_that_exclude_each_other_one_happens(
     assert await events_of(clients, order) == [*before, OrderStatus.Name(now.status).removeprefix("ORDER_STATUS_")]
 
 
-async def test_confirm_cancel_and_confirm_at_once_end_as_if_one_came_after_the_other(
+async def test_concurrent_confirm_cancel_and_confirm_end_as_if_run_one_after_another(
     clients: Clients, shared_database_url: str
 ) -> None:
     order = await clients.create_order((await clients.create_user()).id)
@@ -184,7 +184,7 @@ async def test_no_order_is_placed_after_its_user_was_deactivated(clients: Client
 async def test_a_deactivation_waits_for_an_order_that_has_seen_the_user_active(
     clients: Clients, shared_database_url: str, *, at_once: bool
 ) -> None:
-    # The one statement gives up after 50 ms. Where the deactivation comes later than that, there is nothing to see.
+    # The fast path gives up after 50 ms. If the deactivation comes later than that, the race is not tested.
     for _ in range(10):
         user_id = await user_with_credit(clients)
         answers, failures = await deactivated_while_placing(clients, shared_database_url, user_id, at_once=at_once)
@@ -200,10 +200,10 @@ async def test_a_deactivation_waits_for_an_order_that_has_seen_the_user_active(
 async def deactivated_while_placing(
     clients: Clients, database_url: str, user_id: str, *, at_once: bool
 ) -> tuple[list[Any], list[Failure]]:
-    """Place an order, and deactivate its user once that has observer it; return the answers and failures of both."""
+    """Create an order, and deactivate its user once the call has read it; return answers and failures of both."""
     order = new_order(user_id, items=[item("anvil", 1, 1)])
     request = pb.CreateOrderRequest(order=order, request_id=str(uuid4()), pay_with_credit=not at_once)
-    # What each way of placing it waits for after it has observer the user.
+    # The table that each kind of call waits for after it has read the user.
     held: Any = (
         holding_request_id(database_url, request.request_id)
         if at_once
@@ -262,7 +262,7 @@ async def test_a_duplicate_does_the_work_when_the_first_call_fails(clients: Clie
     async with observing(shared_database_url) as observer:
         async with holding(shared_database_url, LOCK_USER, UUID(user.id)):
             first = asyncio.ensure_future(clients.orders.CreateOrder(request, timeout=1.5))
-            # It waits for the user, and the second for its claim of the request id.
+            # The first waits for the user, and the second for the first's claim of the request id.
             await observer.until_waiting(1)
             second = asyncio.ensure_future(clients.orders.CreateOrder(request))
             _, failures = await settled(first)
@@ -303,7 +303,7 @@ async def test_a_duplicate_of_a_call_that_is_refused_is_refused_too(clients: Cli
         assert await observer.count("request_ids", "request_id = $1", UUID(request.request_id)) == 0
 
 
-async def test_one_request_id_with_two_bodies_at_once_does_one_and_refuses_the_other(
+async def test_one_request_id_with_two_concurrent_bodies_does_one_and_refuses_the_other(
     clients: Clients, shared_database_url: str
 ) -> None:
     user = await clients.create_user()
@@ -316,7 +316,7 @@ async def test_one_request_id_with_two_bodies_at_once_does_one_and_refuses_the_o
     assert codes(failures) == [(grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED")]
 
 
-async def test_calls_that_nobody_waits_for_any_more_cost_no_connection(database_url: str) -> None:
+async def test_cancelled_calls_cost_no_connection(database_url: str) -> None:
     async with (
         running_server(database_url) as server,
         connect(server.port) as clients,
@@ -338,10 +338,10 @@ async def test_calls_that_nobody_waits_for_any_more_cost_no_connection(database_
                 assert {failure.code for failure in failures} == {grpc.StatusCode.DEADLINE_EXCEEDED}
                 await eventually(lambda: [line["event"] for line in logs].count("call") >= size)
         await observer.until_idle()
-        # A caller that has gone is no defect of ours.
+        # A cancelled call is not an internal error.
         assert [line for line in logs if line["log_level"] == "error"] == []
         assert await observer.backends() == connections
-        # What a cancelled call had begun was done as a whole or not at all.
+        # A cancelled call has written everything or nothing.
         orders = await observer.count("orders")
         assert await observer.count("events", "type = 'CREATED' AND aggregate_type = 'order'") == orders
         assert await observer.count("order_items") == 3 * orders

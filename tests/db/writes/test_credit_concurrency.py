@@ -1,4 +1,4 @@
-"""Many callers move credit at once: nothing is lost, nothing is made, nobody sees a deadlock."""
+"""Concurrent transfers of credit: the total does not change, and no call fails with a deadlock."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ def cents(amount: int) -> Money:
 
 
 async def one_client(clients: Clients, users: list[str], orders: list[str], chance: random.Random) -> list[str]:
-    """Make some calls at random and return the reasons of those that failed."""
+    """Make some random calls, and return the reasons of those that failed."""
     failures = []
     for _ in range(CALLS):
         call = chance.choice(["transfer", "transfer", "order", "confirm", "cancel", "update"])

@@ -1,4 +1,4 @@
-"""Orders that are kept in their row as the API sends them: always what columns and rows say, or nothing."""
+"""Encoded messages of orders: each equals the order's columns and rows, or is absent."""
 
 import asyncio
 import dataclasses
@@ -46,7 +46,7 @@ async def connection(own: OwnServer) -> AsyncIterator[asyncpg.Connection]:
         yield connection
 
 
-async def placed_at_once(own: OwnServer) -> Order:
+async def placed_on_fast_path(own: OwnServer) -> Order:
     return await own.clients.create_order((await own.clients.create_user()).id)
 
 
@@ -62,7 +62,7 @@ async def placed_step_by_step(own: OwnServer) -> Order:
 
 async def placed_with_other_items_now(own: OwnServer) -> Order:
     items = [item("lamp", 7, 10**14, 0, "JPY"), item("b" * 100, 10_000, 0, 0, "JPY")]
-    changed = Order(id=(await placed_at_once(own)).id, items=items)
+    changed = Order(id=(await placed_on_fast_path(own)).id, items=items)
     return (await own.clients.orders.UpdateOrder(pb.UpdateOrderRequest(order=changed))).order
 
 
@@ -83,7 +83,7 @@ async def cancelled_with_credit(own: OwnServer) -> Order:
 
 
 async def with_tags(own: OwnServer) -> Order:
-    order = await placed_at_once(own)
+    order = await placed_on_fast_path(own)
     return (await own.clients.orders.AddOrderTags(pb.AddOrderTagsRequest(id=order.id, tags=["heavy", "big"]))).order
 
 
@@ -93,14 +93,14 @@ async def with_fewer_tags(own: OwnServer) -> Order:
 
 
 async def with_a_reference_now(own: OwnServer) -> Order:
-    changed = Order(id=(await placed_at_once(own)).id, external_ref="A-1")
+    changed = Order(id=(await placed_on_fast_path(own)).id, external_ref="A-1")
     return (await own.clients.orders.UpdateOrder(pb.UpdateOrderRequest(order=changed))).order
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        placed_at_once,
+        placed_on_fast_path,
         placed_under_a_request_id,
         placed_step_by_step,
         placed_with_other_items_now,
@@ -112,14 +112,14 @@ async def with_a_reference_now(own: OwnServer) -> Order:
         with_fewer_tags,
     ],
 )
-async def test_every_order_is_kept(
+async def test_every_order_is_encoded(
     own: OwnServer, connection: asyncpg.Connection, make: Callable[[OwnServer], Awaitable[Order]]
 ) -> None:
     order = await make(own)
     assert (await encoded_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
 
 
-def test_a_message_is_made_anew_when_its_order_has_changed() -> None:
+def test_a_message_is_built_again_when_its_order_has_changed() -> None:
     price = Money("EUR", Decimal(5))
     fields: OrderFields = {"items": [ItemFields("anvil", "Anvil", 1, price), ItemFields("lamp", "Lamp", 1, price)]}
     order = EntityOrder.place(uuid4(), "ORD-1", fields, NOW)
@@ -181,7 +181,7 @@ VERBS: list[Callable[[OrderHeader, datetime], None]] = [
 
 @thorough
 @given(st.lists(st.tuples(st.sampled_from(VERBS), times), max_size=8))
-def test_verbs_change_what_is_kept_as_they_change_the_order(
+def test_transitions_change_the_encoded_order_as_they_change_the_order(
     calls: list[tuple[Callable[[OrderHeader, datetime], None], datetime]],
 ) -> None:
     price = Money("EUR", Decimal("5.5"))
@@ -199,19 +199,21 @@ def test_verbs_change_what_is_kept_as_they_change_the_order(
         assert Order.FromString(encode_order(kept)) == order_message(order)
 
 
-async def test_an_order_that_changes_hands_is_kept_no_longer(own: OwnServer, connection: asyncpg.Connection) -> None:
-    order, receiver = await placed_at_once(own), await own.clients.create_user()
+async def test_a_transferred_order_loses_its_encoded_message(own: OwnServer, connection: asyncpg.Connection) -> None:
+    order, receiver = await placed_on_fast_path(own), await own.clients.create_user()
     request = pb.TransferOrdersRequest(from_user_id=order.user_id, to_user_id=receiver.id)
     assert (await own.clients.orders.TransferOrders(request)).transferred_count == 1
     assert order.id not in await encoded_orders(connection)
     found = (await own.clients.orders.GetOrder(pb.GetOrderRequest(id=order.id))).order
     assert found.user_id == receiver.id
-    # Its next change keeps it again.
+    # Its next change encodes it again.
     await own.clients.orders.ConfirmOrder(pb.ConfirmOrderRequest(id=order.id))
     assert (await encoded_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
 
 
-async def test_an_order_reads_the_same_where_it_is_not_kept(own: OwnServer, connection: asyncpg.Connection) -> None:
+async def test_an_order_reads_the_same_without_its_encoded_message(
+    own: OwnServer, connection: asyncpg.Connection
+) -> None:
     order = await placed_step_by_step(own)
     tags = pb.AddOrderTagsRequest(id=order.id, tags=["b", "a"])
     order = (await own.clients.orders.AddOrderTags(tags)).order
@@ -234,7 +236,7 @@ async def test_an_order_reads_the_same_where_it_is_not_kept(own: OwnServer, conn
         ]
 
     expected = [[order], [other], [other, order, other], [order], [order]]
-    # The trigger leaves what is written, as nothing else changes.
+    # The trigger does not touch this write, because no other column changes.
     keep = "UPDATE orders SET message = $2 WHERE id = ANY($1)"
     ids = [UUID(order.id), UUID(other.id)]
     assert await everywhere() == expected
@@ -242,7 +244,7 @@ async def test_an_order_reads_the_same_where_it_is_not_kept(own: OwnServer, conn
     assert await everywhere() == expected
     await connection.execute(keep, ids, None)
     assert await everywhere() == expected
-    # Otherwise it would be no wonder.
+    # Otherwise the test would prove nothing.
     await connection.execute(keep, ids, Order(id=order.id, order_number="none").SerializeToString())
     assert {found.order_number for answer in await everywhere() for found in answer} == {"none"}
     await connection.execute(keep, ids, None)
@@ -258,7 +260,7 @@ WITH added AS (INSERT INTO order_items VALUES ($1, gen_random_uuid(), 'lamp', 'L
 UPDATE orders SET total_amount = total_amount + 5 WHERE id = $1
 """
 
-# The total stays as it is.
+# The total does not change.
 REPLACE = """
 WITH removed AS (DELETE FROM order_items WHERE order_id = $1 AND product_id = 'anvil' RETURNING subtotal)
 INSERT INTO order_items SELECT $1, gen_random_uuid(), 'lamp', 'Lamp', 1, subtotal, subtotal FROM removed
@@ -295,10 +297,10 @@ RENAME_TAG = "UPDATE tags SET name = 'light' WHERE id IN (SELECT tag_id FROM ord
         "UPDATE orders SET update_time = update_time + interval '1 day' WHERE id = $1",
     ],
 )
-async def test_an_order_that_somebody_else_changes_is_kept_no_longer(
+async def test_a_change_by_another_program_invalidates_the_encoded_order(
     own: OwnServer, connection: asyncpg.Connection, change: str
 ) -> None:
-    bystander, order = await with_tags(own), await placed_at_once(own)
+    bystander, order = await with_tags(own), await placed_on_fast_path(own)
     if change in (UNTAG, RENAME_TAG):
         tags = pb.AddOrderTagsRequest(id=order.id, tags=[f"t{order.id}"])
         await own.clients.orders.AddOrderTags(tags)
@@ -313,19 +315,19 @@ async def test_an_order_that_somebody_else_changes_is_kept_no_longer(
     assert (found.user_id, found.etag, found.tags) == tuple(
         stored[order.id][name] for name in ("user_id", "etag", "tags")
     )
-    # A change by the service keeps it again.
+    # A change by the service encodes it again.
     await own.clients.orders.AddOrderTags(pb.AddOrderTagsRequest(id=order.id, tags=["heavy", "round"]))
     assert (await encoded_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
 
 
-async def test_a_verb_writes_nothing_over_what_somebody_changes_meanwhile(
+async def test_a_transition_does_not_overwrite_a_concurrent_change(
     own: OwnServer, connection: asyncpg.Connection
 ) -> None:
-    order = await placed_at_once(own)
+    order = await placed_on_fast_path(own)
     store = Database(load(DatabaseSettings, DATABASE_URL=own.database_url), MESSAGE_ENCODERS)
     async with store.fast_path(actor="tests", request=None, time_left=lambda: 10) as uow:
         await confirm_order(uow, UUID(order.id), "", datetime.now(UTC))
-        # Without counting it as a change.
+        # Without a new version.
         await connection.execute("""UPDATE orders SET metadata = '{"k": "v"}' WHERE id = $1""", UUID(order.id))
         with pytest.raises(NeedsTransaction):
             await uow.commit(b"")
@@ -335,15 +337,15 @@ async def test_a_verb_writes_nothing_over_what_somebody_changes_meanwhile(
     assert (await encoded_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
 
 
-async def test_items_changed_by_hand_wait_for_whoever_may_keep_the_old_ones(
+async def test_items_changed_by_hand_wait_for_a_call_that_may_encode_the_old_ones(
     own: OwnServer, connection: asyncpg.Connection
 ) -> None:
-    order = await placed_at_once(own)
+    order = await placed_on_fast_path(own)
     await connection.execute("UPDATE orders SET message = NULL WHERE id = $1", UUID(order.id))
     async with driver_connection(own.database_url) as service:
         writing = service.transaction()
         await writing.start()
-        # As the service does: the lock, what it reads, and what it makes of that.
+        # What the service does: lock, read, and write the message made from what it has read.
         await service.execute("SELECT FROM orders WHERE id = $1 FOR NO KEY UPDATE", UUID(order.id))
         change = asyncio.ensure_future(connection.execute(RENAME, UUID(order.id)))
         await eventually(lambda: is_waiting(service))
@@ -353,10 +355,10 @@ async def test_items_changed_by_hand_wait_for_whoever_may_keep_the_old_ones(
     assert order.id not in await encoded_orders(connection)
 
 
-async def test_a_tag_that_is_being_renamed_is_not_kept_under_its_old_name(
+async def test_a_tag_that_is_being_renamed_is_not_encoded_under_its_old_name(
     own: OwnServer, connection: asyncpg.Connection
 ) -> None:
-    order, other = await placed_at_once(own), await placed_at_once(own)
+    order, other = await placed_on_fast_path(own), await placed_on_fast_path(own)
     for tagged in (order, other):
         await own.clients.orders.AddOrderTags(pb.AddOrderTagsRequest(id=tagged.id, tags=["frail"]))
     await own.clients.orders.RemoveOrderTags(pb.RemoveOrderTagsRequest(id=order.id, tags=["frail"]))
@@ -370,12 +372,12 @@ async def test_a_tag_that_is_being_renamed_is_not_kept_under_its_old_name(
     assert (await encoded_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
 
 
-async def test_items_that_the_release_before_has_kept_are_forgotten(
+async def test_items_encoded_by_the_previous_release_are_invalidated(
     own: OwnServer, connection: asyncpg.Connection
 ) -> None:
-    order = await placed_at_once(own)
+    order = await placed_on_fast_path(own)
     await connection.execute("UPDATE orders SET items_message = 'x' WHERE id = $1", UUID(order.id))
-    # The total stays as it is.
+    # The total does not change.
     changed = Order(id=order.id, items=order.items)
     for renamed in changed.items:
         renamed.name = "Feather"

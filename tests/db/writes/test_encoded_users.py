@@ -1,4 +1,4 @@
-"""Users that are kept in their row as the API sends them: always what the columns say, or nothing."""
+"""Encoded messages of users: each equals the user's columns, or is absent."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -104,14 +104,16 @@ async def changed_by_an_import(own: OwnServer) -> User:
         changed_by_an_import,
     ],
 )
-async def test_every_user_is_kept(
+async def test_every_user_is_encoded(
     own: OwnServer, connection: asyncpg.Connection, make: Callable[[OwnServer], Awaitable[User]]
 ) -> None:
     user = await make(own)
     assert (await encoded_users(connection))[user.id] == (await stored_users(connection))[user.id]
 
 
-async def test_a_user_reads_the_same_where_it_is_not_kept(own: OwnServer, connection: asyncpg.Connection) -> None:
+async def test_a_user_reads_the_same_without_its_encoded_message(
+    own: OwnServer, connection: asyncpg.Connection
+) -> None:
     users = own.clients.users
     ada, bob = await created(own), await deleted(own)
     cid = await own.clients.create_user(superuser=True)
@@ -140,7 +142,7 @@ async def test_a_user_reads_the_same_where_it_is_not_kept(own: OwnServer, connec
         ]
         return [{user.id: user for user in answer if user.id in expected} for answer in answers]
 
-    # The trigger leaves what is written, as nothing else changes.
+    # The trigger does not touch this write, because no other column changes.
     keep = "UPDATE users SET message = $2 WHERE id = ANY($1)"
     ids = [UUID(user_id) for user_id in expected]
     assert await everywhere() == [expected] * 7
@@ -148,7 +150,7 @@ async def test_a_user_reads_the_same_where_it_is_not_kept(own: OwnServer, connec
     assert await everywhere() == [expected] * 7
     await connection.execute(keep, ids, None)
     assert await everywhere() == [expected] * 7
-    # Otherwise it would be no wonder.
+    # Otherwise the test would prove nothing.
     await connection.execute(keep, ids, User(id=ada.id, full_name="Nobody").SerializeToString())
     names = {user.full_name for answer in await everywhere() for user in answer.values()}
     assert names == {"Nobody"}
@@ -170,11 +172,11 @@ async def test_a_user_reads_the_same_where_it_is_not_kept(own: OwnServer, connec
         "id = gen_random_uuid()",
     ],
 )
-async def test_a_user_that_somebody_else_changes_is_kept_no_longer(
+async def test_a_change_by_another_program_invalidates_the_encoded_user(
     own: OwnServer, connection: asyncpg.Connection, change: str
 ) -> None:
     user, bystander = await own.clients.create_user(), await own.clients.create_user()
-    # So that it can get another id; a change by the service keeps it again.
+    # So that it can get another id; a change by the service encodes it again.
     await connection.execute("DELETE FROM user_passwords WHERE user_id = $1", UUID(user.id))
     await connection.execute("DELETE FROM user_profiles WHERE user_id = $1", UUID(user.id))
     await own.clients.users.UpdateUser(pb.UpdateUserRequest(user=User(id=user.id, full_name="Ada King")))
@@ -186,7 +188,7 @@ async def test_a_user_that_somebody_else_changes_is_kept_no_longer(
     assert kept[bystander.id] == stored[bystander.id]
     found = (await own.clients.users.GetUser(pb.GetUserRequest(id=user_id))).user
     assert (found.id, found.email, found.username, found.full_name, found.superuser) == stored[user_id][:5]
-    # A change by the service keeps it again.
+    # A change by the service encodes it again.
     if stored[user_id][5] != "DELETED":
         await own.clients.users.UpdateUser(pb.UpdateUserRequest(user=User(id=user_id, full_name="Grace Hopper")))
         assert (await encoded_users(connection))[user_id] == (await stored_users(connection))[user_id]
@@ -211,7 +213,7 @@ UPDATE user_profiles SET user_id = other.id FROM other WHERE user_id = $1
     ],
     ids=["another_bio", "no_avatar", "no_profile", "the_profile_of_another"],
 )
-async def test_a_user_whose_profile_somebody_else_changes_is_kept_no_longer(
+async def test_a_profile_changed_by_another_program_invalidates_the_encoded_user(
     own: OwnServer, connection: asyncpg.Connection, change: str, profile: tuple[str, str]
 ) -> None:
     user, bystander = await created(own), await created(own)
@@ -223,7 +225,7 @@ async def test_a_user_whose_profile_somebody_else_changes_is_kept_no_longer(
     assert (found.profile.bio, found.profile.avatar_url) == profile
 
 
-async def test_a_profile_that_somebody_else_adds_is_seen(own: OwnServer, connection: asyncpg.Connection) -> None:
+async def test_a_profile_added_by_another_program_is_visible(own: OwnServer, connection: asyncpg.Connection) -> None:
     user = await created(own)
     await connection.execute("DELETE FROM user_profiles WHERE user_id = $1", UUID(user.id))
     await own.clients.users.DeactivateUser(pb.DeactivateUserRequest(id=user.id))
@@ -234,13 +236,15 @@ async def test_a_profile_that_somebody_else_adds_is_seen(own: OwnServer, connect
     assert found.profile == UserProfile(bio="Sails.")
 
 
-async def test_a_user_stays_kept_when_only_its_words_change(own: OwnServer, connection: asyncpg.Connection) -> None:
+async def test_a_change_of_search_words_does_not_invalidate_the_encoded_user(
+    own: OwnServer, connection: asyncpg.Connection
+) -> None:
     user = await created(own)
     await connection.execute("UPDATE users SET search = NULL WHERE id = $1", UUID(user.id))
     assert user.id in await encoded_users(connection)
 
 
-async def test_users_that_are_not_kept_are_kept_in_the_end(own: OwnServer, connection: asyncpg.Connection) -> None:
+async def test_users_without_an_encoded_message_are_backfilled(own: OwnServer, connection: asyncpg.Connection) -> None:
     users = [await created(own), await deleted(own), await own.clients.create_user()]
     await connection.execute("UPDATE users SET message = NULL")
     await connection.execute("DELETE FROM user_profiles WHERE user_id = $1", UUID(users[2].id))
@@ -252,13 +256,13 @@ async def test_users_that_are_not_kept_are_kept_in_the_end(own: OwnServer, conne
         return store.unit_of_work(actor="gc", request=None, time_left=lambda: 10)
 
     async with holding(own.database_url, LOCK_USER, users[0].id):
-        # What somebody holds is left for the next time.
+        # Rows that another transaction has locked are left for the next run.
         assert await backfill_encoded_users(unit_of_work) == count - 1
     assert await backfill_encoded_users(unit_of_work) == 1
     assert await backfill_encoded_users(unit_of_work) == 0
     await store.close()
     assert await encoded_users(connection) == await stored_users(connection)
-    # Nobody is told of a change, as there was none.
+    # There is no event, because nothing has changed.
     found = (await own.clients.users.GetUser(pb.GetUserRequest(id=users[0].id))).user
     assert found == users[0]
 
@@ -268,7 +272,7 @@ async def is_waiting(connection: asyncpg.Connection) -> bool:
     return bool(await connection.fetchval(waiting) == 1)
 
 
-async def test_a_profile_changed_by_hand_waits_for_whoever_may_keep_the_old_one(
+async def test_a_profile_changed_by_hand_waits_for_a_call_that_may_encode_the_old_one(
     own: OwnServer, connection: asyncpg.Connection
 ) -> None:
     user = await created(own)
@@ -277,7 +281,7 @@ async def test_a_profile_changed_by_hand_waits_for_whoever_may_keep_the_old_one(
     async with driver_connection(own.database_url) as service:
         writing = service.transaction()
         await writing.start()
-        # As the service does: the lock, what it reads, and what it makes of that.
+        # What the service does: lock, read, and write the message made from what it has read.
         await service.execute(LOCK_USER, UUID(user.id))
         change = asyncio.ensure_future(connection.execute(by_hand, UUID(user.id)))
         await eventually(lambda: is_waiting(service))

@@ -40,14 +40,14 @@ every_arity = pytest.mark.parametrize("arity", ARITIES)
 
 @pytest.fixture(scope="module")
 async def own(postgres_url: str, template_url: str, _echo: Echo) -> AsyncIterator[OwnServer]:
-    """A server that has the service of these tests beside its own."""
+    """A server that has the echo service beside its own services."""
     with pytest.MonkeyPatch.context() as patch:
 
         def add_both(methods: InterceptedMethods, names: Sequence[str]) -> None:
             add_reflection(methods, names)
             methods.add_registered_method_handlers(SERVICE, _echo.handlers())
 
-        # The last that a server adds before it listens.
+        # The server adds reflection last, before it listens.
         patch.setattr("service.server.add_reflection", add_both)
         async with own_server(postgres_url, template_url) as own:
             yield own
@@ -100,7 +100,7 @@ async def test_a_method_that_does_not_exist_is_unimplemented(own: OwnServer) -> 
     assert raised.value.code() == StatusCode.UNIMPLEMENTED
 
 
-# Failures that nobody knows
+# Unknown failures
 
 SECRET = "hunter2-secret"  # noqa: S105 - what must not get out
 TELLTALES = (
@@ -157,7 +157,7 @@ async def require_told_by_its_id_only(own: OwnServer, log: Log, arity: str) -> N
     assert failure.message == "internal error"
     assert set(failure.metadata) == {"error_id"}
     assert len(failure.details) == 1
-    # Of the failure, and of the call; nothing else is said of it, as a warning or otherwise.
+    # One line for the failure, and one for the call; nothing else is logged.
     line = await log.line(error_id=failure.metadata["error_id"])
     assert (line["event"], line["level"], line["method"]) == ("internal error", "error", f"/{SERVICE}/{arity}")
     assert line["x_request_id"] == failure.trailers["x-request-id"]
@@ -231,7 +231,7 @@ async def test_a_caller_that_goes_is_no_failure(own: OwnServer, echo: Echo, log:
     assert not log.lines(level="warning")
 
 
-# Failures that have a status of their own
+# Failures with their own status
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ async def test_a_failure_of_the_store_has_its_status(
     assert SECRET not in f"{failure.message} {failure.trailers}"
 
 
-# x-request-id, and the line of a call
+# x-request-id, and the log line of a call
 
 
 async def test_an_x_request_id_comes_back_and_is_in_the_line_of_the_call(own: OwnServer, log: Log) -> None:
@@ -316,7 +316,7 @@ async def test_a_response_too_large_is_refused_before_anything_is_written(postgr
         with fails(StatusCode.RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE"):
             await own.clients.users.BatchGetUsers(pb.BatchGetUsersRequest(ids=[small] * 2))
         assert await own.contents() == before
-        # The request id is free.
+        # The request id is not claimed.
         request.user.full_name = ""
         await own.clients.users.CreateUser(request)
 
@@ -341,7 +341,7 @@ async def test_a_call_gets_the_servers_deadline(
 
         before = await own.contents()
         async with asyncio.timeout(30), holding(own.database_url, LOCK_USER, user.id):
-            # More than there are connections.
+            # More calls than connections.
             await asyncio.gather(*(fail() for _ in range(3)))
             assert await Observer(own.connection).backends(waiting=True) == set()
         assert await own.contents() == before
@@ -354,7 +354,7 @@ async def test_a_callers_own_deadline_ends_its_work(postgres_url: str, template_
         user = await own.clients.create_user()
         before = await own.contents()
         async with holding(own.database_url, LOCK_USER, user.id):
-            # From the caller's own library, which knows no reason.
+            # From the caller's gRPC library, which gives no reason.
             with fails(StatusCode.DEADLINE_EXCEEDED, ""):
                 await own.clients.users.DeactivateUser(pb.DeactivateUserRequest(id=user.id), timeout=0.5)
             await Observer(own.connection).until_idle()

@@ -17,7 +17,7 @@ from tests.support.clients import item
 
 USER_FIELDS = {"email", "username", "full_name", "superuser", "profile.bio", "profile.avatar_url"}
 ORDER_FIELDS = {"items", "external_ref", "metadata"}
-# Messages with every field that a caller may send back as it was read, also those that it cannot set.
+# Messages with every field that a read returns, also those that a caller cannot set.
 USER = User(
     id="01890000-0000-7000-8000-000000000001",
     email="ada@example.com",
@@ -49,7 +49,7 @@ both = pytest.mark.parametrize(
 
 
 def refused(resource: Message, paths: Iterable[str]) -> list[str]:
-    """Return what is wrong, one text for each wrong path."""
+    """Return the violations, one text for each invalid path."""
     with pytest.raises(InvalidUpdateMask) as error:
         fields_to_update(resource, FieldMask(paths=paths))
     assert {violation.field for violation in error.value.violations} == {"update_mask"}

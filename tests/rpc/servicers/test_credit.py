@@ -84,7 +84,7 @@ async def test_credit_is_transferred_whole_or_not_at_all(clients: Clients) -> No
     assert await balance(clients, taker.id) == (euros(7), euros(0))
 
 
-async def test_nobody_transfers_to_themselves(clients: Clients) -> None:
+async def test_a_transfer_to_the_same_user_is_refused(clients: Clients) -> None:
     user = await clients.create_user()
     request = pb.TransferCreditRequest(from_user_id=user.id, to_user_id=user.id, amount=euros(1))
     with fails(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", field="to_user_id"):
@@ -189,7 +189,7 @@ async def test_an_order_that_costs_more_than_the_credit_is_refused(clients: Clie
     assert (await clients.orders.GetOrder(orders_pb.GetOrderRequest(id=order.id))).order == order
 
 
-async def test_an_order_that_is_not_paid_with_credit_touches_none(clients: Clients) -> None:
+async def test_an_order_without_credit_payment_touches_no_credit(clients: Clients) -> None:
     user = await clients.create_user()
     await grant(clients, user.id, euros(20))
     order = await clients.create_order(user.id)

@@ -16,7 +16,7 @@ from grpc import StatusCode
 
 from tests.support.failures import fails
 from tests.support.methods import call
-from tests.support.requests import verb_request
+from tests.support.requests import transition_request
 from tests.support.servers import OwnServer, own_server
 
 # Rows are written by SQL, three to each time, so that pages also end between rows of one time.
@@ -53,7 +53,7 @@ async def fill(own: OwnServer, users: int, orders: int) -> None:
         await own.connection.execute(_INSERT_USERS, users)
         await own.connection.execute(_INSERT_ORDERS, orders)
         await own.connection.execute(_INSERT_ITEMS)
-    # As autovacuum would, which has not come round yet.
+    # Autovacuum has not run yet.
     await own.connection.execute("ANALYZE")
 
 
@@ -66,7 +66,7 @@ async def own(postgres_url: str, template_url: str) -> AsyncIterator[OwnServer]:
 
 
 async def rows_of(own: OwnServer, method: str, *, show_deleted: bool = True) -> list[Any]:
-    """Return everything there is, in one page."""
+    """Return all rows, in one page."""
     request: Any = users_pb.ListUsersRequest(page_size=1000, show_deleted=show_deleted)
     if method == "ListOrders":
         request = orders_pb.ListOrdersRequest(page_size=1000)
@@ -101,7 +101,7 @@ Request = Callable[..., Any]
 LISTS: dict[str, Request] = {"ListUsers": users_pb.ListUsersRequest, "ListOrders": orders_pb.ListOrdersRequest}
 both_lists = pytest.mark.parametrize("method", LISTS)
 
-# Orders of lists, and the keys that they go by.
+# The sort orders of lists, with their keys.
 ORDERS = [
     pytest.param("ListUsers", 0, lambda user: (user.create_time.ToNanoseconds(), user.id), True, id="users_by_default"),
     pytest.param("ListUsers", 1, lambda user: (user.create_time.ToNanoseconds(), user.id), True, id="newest_users"),
@@ -131,7 +131,7 @@ async def test_pages_hold_every_row_once_and_in_order(
     expected = sorted(await rows_of(own, method), key=key, reverse=descending)
     assert len(expected) == ROWS
     assert rows == expected
-    # The end is known with the last row: no page is empty.
+    # The last page with rows has no token: no page is empty.
     assert len(pages) == -(-ROWS // page_size)
 
 
@@ -356,7 +356,7 @@ def _with(*names: str) -> Callable[[Order], bool]:
 
 PENDING, CANCELLED = OrderStatus.ORDER_STATUS_PENDING, OrderStatus.ORDER_STATUS_CANCELLED
 ALL_STATUSES = [number for number in OrderStatus.values() if number]
-# Stands for the user of some orders, whose id is made with the database.
+# A placeholder for a user of some orders, whose id is not known before the database exists.
 SOME_USER = "some user"
 
 
@@ -470,7 +470,7 @@ async def test_orders_that_existed_throughout_are_listed_once_while_others_come_
         async def write(turn: int) -> None:
             await own.clients.create_order(user.id)
             if turn < len(pending):
-                await call(own.clients.channel, "ConfirmOrder", verb_request("Confirm", pending[turn]))
+                await call(own.clients.channel, "ConfirmOrder", transition_request("Confirm", pending[turn]))
 
         request = LISTS["ListOrders"](page_size=5, order_by=order_by, user_id=user.id)
         await _walk_while_writing(own, "ListOrders", request, write, existing)
@@ -483,7 +483,7 @@ async def _walk_while_writing(
     written, walked = asyncio.Event(), asyncio.Event()
 
     async def write_until_walked() -> None:
-        # No more than so often, for a list that grows at its end must have one.
+        # A bounded number of writes, or a list that grows at its end would have no last page.
         for turn in range(60):
             await write(turn)
             written.set()

@@ -15,7 +15,7 @@ from service.application.ports.queries import MAX_RANKED
 from tests.support.clients import Clients
 from tests.support.databases import driver_connection
 from tests.support.failures import fails, failure_of
-from tests.support.locks import until_someone_waits
+from tests.support.locks import until_blocked
 from tests.support.sent_statements import sent_statements
 from tests.support.servers import serving_clients
 
@@ -407,7 +407,7 @@ async def test_a_note_deleted_meanwhile_is_not_found(clients: Clients) -> None:
 async def test_a_change_waits_for_the_order_and_sees_what_was_done_meanwhile(
     clients: Clients, shared_database_url: str
 ) -> None:
-    """The timeline of an order grows under the order's lock, also by its notes."""
+    """Events of an order, those of its notes too, are written under the order's lock."""
     order = await place(clients)
     note = await write(clients, order)
     async with driver_connection(shared_database_url) as connection:
@@ -415,7 +415,7 @@ async def test_a_change_waits_for_the_order_and_sees_what_was_done_meanwhile(
             async with connection.transaction():
                 await connection.execute("SELECT FROM orders WHERE id = $1 FOR NO KEY UPDATE", order.id)
                 waiting = asyncio.create_task(publish(clients, note, etag="v7"))
-                await until_someone_waits(connection)
+                await until_blocked(connection)
                 await connection.execute(change, note.id)
             if change.startswith("UPDATE"):
                 assert (await waiting).etag == "v8"

@@ -14,7 +14,7 @@ from grpc import StatusCode
 from tests.support.clients import Clients, item, new_order
 from tests.support.failures import Failure, fails
 from tests.support.methods import call
-from tests.support.requests import GOOD_REQUESTS, order_in, user_in, verb_request
+from tests.support.requests import GOOD_REQUESTS, order_in, transition_request, user_in
 
 
 async def get(clients: Clients, order_id: str) -> Order:
@@ -27,7 +27,7 @@ async def update(clients: Clients, order: Order, *paths: str) -> Order:
 
 
 async def step(clients: Clients, verb: str, order_id: str) -> Order:
-    order: Order = (await call(clients.channel, f"{verb}Order", verb_request(verb, order_id))).order
+    order: Order = (await call(clients.channel, f"{verb}Order", transition_request(verb, order_id))).order
     return order
 
 
@@ -101,7 +101,7 @@ async def test_totals_are_exact(clients: Clients, items: list[OrderItem], expect
     assert amounts(order) == expected
     currency = items[0].unit_price.currency_code
     assert order.total_amount.currency_code == order.items[0].subtotal.currency_code == currency
-    # Read as JSON from the database, by the other path.
+    # Read as rows from the database, not as an encoded message.
     assert await get(clients, order.id) == order
 
 
@@ -237,7 +237,7 @@ async def test_an_order_goes_only_where_its_status_allows(clients: Clients, stat
     assert await get(clients, order.id) == order
 
 
-async def test_a_verb_keeps_what_it_is_told(clients: Clients) -> None:
+async def test_a_transition_stores_its_text(clients: Clients) -> None:
     shipped = await order_in(clients, "PROCESSING")
     cancelled = await order_in(clients, "PROCESSING")
     await clients.orders.ShipOrder(pb.ShipOrderRequest(id=shipped.id, tracking_number="1Z 999"))
@@ -247,7 +247,7 @@ async def test_a_verb_keeps_what_it_is_told(clients: Clients) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_a_verb_does_not_find_a_missing_order(clients: Clients, verb: str) -> None:
+async def test_a_transition_of_a_missing_order_is_not_found(clients: Clients, verb: str) -> None:
     order_id = str(uuid4())
     with fails(StatusCode.NOT_FOUND, "ORDER_NOT_FOUND") as failure:
         await step(clients, verb, order_id)
@@ -257,7 +257,7 @@ async def test_a_verb_does_not_find_a_missing_order(clients: Clients, verb: str)
 # UpdateOrder
 
 
-async def test_an_update_replaces_the_items_and_computes_the_total_anew(clients: Clients) -> None:
+async def test_an_update_replaces_the_items_and_recomputes_the_total(clients: Clients) -> None:
     order = await order_in(clients, "PENDING", external_ref="cart-1", metadata={"channel": "web"})
     items = [item("book", 4, 7, 250_000_000, "USD"), item("pen", 1, 1, 0, "USD")]
     updated = await update(clients, Order(id=order.id, items=items), "items")
@@ -280,7 +280,7 @@ async def test_an_update_replaces_the_items_and_computes_the_total_anew(clients:
     [
         pytest.param(("external_ref",), ("metadata", "items", "total_amount"), id="external_ref"),
         pytest.param(("metadata",), ("external_ref", "items", "total_amount"), id="metadata"),
-        # Without a mask what is not set stays.
+        # Without a mask, fields that are not set do not change.
         pytest.param((), ("external_ref", "metadata", "items", "total_amount"), id="no_mask"),
     ],
 )
@@ -327,7 +327,7 @@ async def test_an_update_to_a_taken_reference_is_refused(clients: Clients) -> No
         await update(clients, Order(id=other.id, external_ref="cart-1"))
     assert failure.metadata == {"field": "external_ref"}
     assert await get(clients, other.id) == other
-    # Freed by the order that had it.
+    # The other order has given it up.
     await update(clients, Order(id=order.id), "external_ref")
     assert (await update(clients, Order(id=other.id, external_ref="cart-1"))).external_ref == "cart-1"
 

@@ -122,7 +122,7 @@ async def test_a_purge_leaves_no_trace_but_its_event_and_the_ledgers_of_others_w
             amount = Money(currency_code="EUR", units=10)
             request = pb.TransferCreditRequest(from_user_id=giver.id, to_user_id=taker.id, amount=amount)
             await clients.users.TransferCredit(request)
-        # Paid by the user and given to the heir; paid by the friend and given to the user.
+        # One paid by the user and transferred to the heir; one paid by the friend and transferred to the user.
         kept = await place(clients, user.id, 20, pay_with_credit=True)
         await transfer(clients, user.id, heir.id)
         await place(clients, friend.id, 30, pay_with_credit=True)
@@ -137,7 +137,7 @@ async def test_a_purge_leaves_no_trace_but_its_event_and_the_ledgers_of_others_w
         tables = ["users", "user_passwords", "user_profiles", "credit_accounts", "credit_entries", "orders", "events"]
         text = [str(row) for table in tables for row in await connection.fetch(f"SELECT t::text FROM {table} t")]
         mentions = [row for row in text if user.id in row]
-        # The purge's own event, and those of the kept order: that the user placed it, and that it came from the user.
+        # The event of the purge, and two of the remaining order: its creation and its transfer by the user.
         assert len(mentions) == 3, mentions
         assert await connection.fetchval("SELECT count(*) FROM credit_entries") == 0
     engine = create_engine(load(DatabaseSettings, DATABASE_URL=database_url), pool_size=1)

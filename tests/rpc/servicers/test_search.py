@@ -34,7 +34,7 @@ async def found(clients: Clients, query: str, **fields: Any) -> list[str]:
     return [result.user.id for result in (await search(clients, query, **fields)).results]
 
 
-async def test_a_user_is_found_by_each_of_its_words_best_place_first(clients: Clients) -> None:
+async def test_a_user_is_found_by_each_of_its_words_best_rank_first(clients: Clients) -> None:
     name = word()
     by_bio = await clients.create_user(profile=UserProfile(bio=f"Works with {name}, on engines."))
     by_full_name = await clients.create_user(full_name=f"Ada {name.upper()}")

@@ -18,7 +18,7 @@ from service.db.operations import migrate
 from tests.support.clients import Clients
 from tests.support.databases import driver_connection
 from tests.support.failures import fails
-from tests.support.locks import until_someone_waits
+from tests.support.locks import until_blocked
 from tests.support.sent_statements import sent_statements
 from tests.support.servers import serving_clients
 
@@ -64,7 +64,7 @@ async def found(clients: Clients, order: Order, **filters: Any) -> bool:
 
 
 def names(count: int, prefix: str = "") -> list[str]:
-    """Return sorted names of tags that nobody has."""
+    """Return sorted names of tags that do not exist."""
     return sorted(f"{prefix}{uuid4().hex}" for _ in range(count))
 
 
@@ -354,7 +354,7 @@ async def test_a_prefix_that_no_tag_can_have_is_refused(clients: Clients, prefix
         await clients.orders.ListTags(pb.ListTagsRequest(prefix=prefix))
 
 
-async def test_callers_that_make_the_same_tags_at_once_all_succeed_at_the_first_try(
+async def test_callers_that_create_the_same_tags_concurrently_all_succeed_at_the_first_attempt(
     clients: Clients,
 ) -> None:
     user = await clients.create_user()
@@ -366,12 +366,12 @@ async def test_callers_that_make_the_same_tags_at_once_all_succeed_at_the_first_
             assert all(set(tags) <= set(order.tags) for order in await asyncio.gather(*calls))
             response = await clients.orders.ListTags(pb.ListTagsRequest(prefix=tags[0]))
             assert [tag.order_count for tag in response.tags] == [8]
-    # A deadlock would not be seen otherwise: the call is run anew.
+    # Counted, because a retry would hide a deadlock.
     assert "call" in {line["event"] for line in lines}
     assert "retrying" not in {line["event"] for line in lines}
 
 
-async def test_new_tags_are_made_in_order_so_that_nobody_waits_in_a_circle(
+async def test_new_tags_are_inserted_in_order_so_that_calls_do_not_deadlock(
     clients: Clients, shared_database_url: str
 ) -> None:
     order = await place(clients)
@@ -383,14 +383,14 @@ async def test_new_tags_are_made_in_order_so_that_nobody_waits_in_a_circle(
         await connection.execute("SET LOCAL lock_timeout = '500ms'")
         await connection.execute(insert, tags[0])
         waiting = asyncio.create_task(add(clients, order, *reversed(tags)))
-        await until_someone_waits(connection)
-        # Whoever waits for the first has made no other.
+        await until_blocked(connection)
+        # A call that waits for the first tag has created no other.
         await connection.executemany(insert, [(name,) for name in tags[1:]])
         await transaction.rollback()
         assert list((await waiting).tags) == tags
 
 
-async def test_callers_that_tag_one_order_at_once_lose_nothing(clients: Clients) -> None:
+async def test_callers_that_tag_one_order_concurrently_lose_nothing(clients: Clients) -> None:
     order = await place(clients, "first")
     tags = names(8)
     await asyncio.gather(*(add(clients, order, tag) for tag in tags), remove(clients, order, "first"))

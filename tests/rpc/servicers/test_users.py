@@ -55,7 +55,7 @@ async def test_a_new_user_is_active_and_has_what_was_asked_for(clients: Clients)
 
 @pytest.mark.parametrize("state", ["ACTIVE", "INACTIVE", "DELETED"])
 @pytest.mark.parametrize("field", ["email", "username"])
-async def test_a_name_of_another_user_is_taken_whatever_its_state(clients: Clients, state: str, field: str) -> None:
+async def test_a_name_of_another_user_is_taken_in_any_state(clients: Clients, state: str, field: str) -> None:
     other = await user_in(clients, state)
     request = pb.CreateUserRequest(user=new_user(**{field: getattr(other, field)}), password=PASSWORD)
     with fails(StatusCode.ALREADY_EXISTS, "USER_ALREADY_EXISTS") as failure:
@@ -151,7 +151,7 @@ async def test_a_batch_names_500_missing_users_in_a_small_status(clients: Client
         (("full_name",), {"full_name": "Grace", "superuser": True}),
         (("full_name", "superuser"), {"full_name": "Grace", "superuser": False}),
         (("superuser",), {"full_name": "Ada", "superuser": False}),
-        # Without a mask a field at its default is not set.
+        # Without a mask, a field with its default value counts as not set.
         ((), {"full_name": "Grace", "superuser": True}),
     ],
     ids=lambda value: "+".join(value) or "none",
@@ -349,7 +349,7 @@ async def test_a_password_is_rehashed_when_the_parameters_have_changed(database_
         with fails(StatusCode.UNAUTHENTICATED, "INVALID_CREDENTIALS"):
             await sign_in(strong_clients, OTHER_PASSWORD, email=user.email)
         assert await stored() == "m=8,t=1,p=1"
-        # The user itself does not change by it.
+        # The user itself does not change.
         assert await sign_in(strong_clients, email=user.email) == user
         assert await stored() == "m=16,t=2,p=1"
         assert await get(strong_clients, user.id) == user
@@ -363,7 +363,7 @@ async def test_a_password_is_rehashed_when_the_parameters_have_changed(database_
 async def test_no_response_holds_a_password_or_its_hash(clients: Clients, method: str) -> None:
     request = await GOOD_REQUESTS[method](clients)
     response = await call_bytes(clients.channel, method, request.SerializeToString())
-    # A purge of a user without orders has nothing to say.
+    # A purge of a user without orders writes no event.
     assert bool(response) == (method != "PurgeUser")
     for secret in (b"argon2", PASSWORD.encode(), OTHER_PASSWORD.encode()):
         assert secret not in response
@@ -394,7 +394,7 @@ async def test_passwords_are_stored_nowhere_and_their_hashes_in_one_table(databa
         assert "request_ids" in await tables_with(b"@example.com")
 
 
-# Errors that every method of one user has.
+# Errors that all methods with one user have.
 
 
 @pytest.mark.parametrize("method", ["DeactivateUser", "ReactivateUser", "DeleteUser", "UndeleteUser", "SetPassword"])

@@ -59,7 +59,7 @@ requests = st.one_of(
 keys = st.one_of(
     st.datetimes(timezones=st.just(UTC)),
     st.uuids(),
-    # As JSON of a database can hold it: no lone surrogates.
+    # Text that PostgreSQL's JSON can store: no lone surrogates.
     st.text(st.characters(exclude_categories=["Cs"])),
     st.integers(-(2**63), 2**63 - 1),
 )
@@ -74,7 +74,7 @@ def token_for(request: Any, position: Sequence[object], tokens: PageTokens = TOK
 
 
 def with_token(request: Any, token: str, **changed: Any) -> Any:
-    """Return the request for the page that the token leads to."""
+    """Return the request for the page of the token."""
     following = type(request)()
     following.CopyFrom(request)
     following.MergeFrom(type(request)(page_token=token, **changed))
@@ -96,7 +96,7 @@ def is_accepted(request: Any, token: str) -> bool:
 
 
 def same_list(one: Any, other: Any) -> bool:
-    """Return whether two requests ask for pages of one list."""
+    """Return whether two requests are for pages of the same list."""
     if type(one) is not type(other):
         return False
     for request in (one, other):
@@ -111,14 +111,14 @@ def same_list(one: Any, other: Any) -> bool:
 @example(ListUsersRequest(), (datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1)), 1000)
 @example(ListUsersRequest(), ('O\'Reilly said "\\" 名前 \N{PILE OF POO}\0',), 1)
 @example(ListOrderEventsRequest(), (2**63 - 1,), 1)
-def test_a_position_survives_whatever_the_page_size(request: Any, position: tuple[object, ...], page_size: int) -> None:
+def test_a_position_survives_for_any_page_size(request: Any, position: tuple[object, ...], page_size: int) -> None:
     token = token_for(request, position)
     page = TOKENS.page(with_token(request, token, page_size=page_size))
     assert page.after == position
     assert [type(key) for key in page.after] == [type(key) for key in position]
 
 
-def test_the_uuid_of_the_driver_becomes_an_ordinary_one() -> None:
+def test_a_uuid_of_asyncpg_becomes_an_ordinary_one() -> None:
     request = ListOrdersRequest()
     page = TOKENS.page(with_token(request, token_for(request, (NOON, DriverUUID(str(SOME_ID))))))
     assert page.after == (NOON, SOME_ID)
@@ -185,7 +185,7 @@ def test_every_argument_of_every_list_is_bound_by_its_token() -> None:
                 refused(request, token)
 
 
-# Of each length modulo 3, because base64 has spare bits at the end of some.
+# One of each length modulo 3: base64 has unused bits at the end of some.
 @pytest.mark.parametrize("name", ["ada", "adab", "adabe"])
 def test_no_character_of_a_token_can_be_another(name: str) -> None:
     request = ListUsersRequest(order_by=ListUsersOrderBy.LIST_USERS_ORDER_BY_USERNAME)

@@ -25,7 +25,7 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
-async def test_a_cursor_before_what_was_swept_is_out_of_range_and_the_earliest_one_works(
+async def test_a_cursor_before_deleted_events_is_out_of_range_and_the_earliest_one_works(
     database_url: str, connection: asyncpg.Connection, engine: AsyncEngine
 ) -> None:
     async with serving_clients(database_url) as clients:
@@ -44,7 +44,7 @@ async def test_a_cursor_before_what_was_swept_is_out_of_range_and_the_earliest_o
             assert ids(await stream.events(2)) == kept
 
 
-async def test_a_watcher_that_has_read_what_is_swept_goes_on(
+async def test_a_watcher_that_has_read_the_deleted_events_goes_on(
     database_url: str, connection: asyncpg.Connection, engine: AsyncEngine
 ) -> None:
     async with serving_clients(database_url) as clients, watch_orders(clients, earliest=True) as stream:
@@ -53,12 +53,12 @@ async def test_a_watcher_that_has_read_what_is_swept_goes_on(
         assert await delete_expired_events(engine, NOW) == 3
         seen = await insert_events(connection)
         assert ids(await stream.events(1)) == seen
-        # Of the other service, and at the same place.
+        # A watch of the other service, from the same position.
         async with watch_users(clients, now=True) as users:
             await users.checkpoint()
 
 
-async def test_events_are_swept_in_batches_in_their_order_up_to_the_first_young_one(
+async def test_events_are_deleted_in_batches_in_their_order_up_to_the_first_young_one(
     connection: asyncpg.Connection, engine: AsyncEngine
 ) -> None:
     await insert_events(connection, 2500)
@@ -66,14 +66,14 @@ async def test_events_are_swept_in_batches_in_their_order_up_to_the_first_young_
     await connection.execute("UPDATE events SET create_time = now() - interval '2 days' WHERE position <> 2301")
     everything = [str(row["id"]) for row in await connection.fetch("SELECT id FROM events ORDER BY position")]
     assert await delete_expired_events(engine, timedelta(days=3)) == 0
-    # The transaction of the update has not changed where the events are in the order.
+    # The update of the rows has not changed the positions of the events.
     assert await delete_expired_events(engine, timedelta(days=1)) == 2300
     assert await committed_event_ids(connection) == everything[2300:]
     mark = await connection.fetchrow("SELECT position FROM swept_events")
     assert mark["position"] == 2300
 
 
-async def test_nothing_is_swept_beyond_a_transaction_that_still_runs(
+async def test_no_event_is_deleted_beyond_a_running_transaction(
     database_url: str, connection: asyncpg.Connection, engine: AsyncEngine
 ) -> None:
     async with driver_connection(database_url) as slow:
@@ -86,7 +86,9 @@ async def test_nothing_is_swept_beyond_a_transaction_that_still_runs(
     assert await delete_expired_events(engine, NOW) == 2
 
 
-async def test_what_a_relay_has_yet_to_publish_is_kept(connection: asyncpg.Connection, engine: AsyncEngine) -> None:
+async def test_events_that_a_relay_has_not_published_are_not_deleted(
+    connection: asyncpg.Connection, engine: AsyncEngine
+) -> None:
     await insert_events(connection)
     await connection.execute("INSERT INTO relay_cursors (name, xid, position) SELECT 'nats', xid, position FROM events")
     kept = await insert_events(connection, 2)
@@ -96,7 +98,9 @@ async def test_what_a_relay_has_yet_to_publish_is_kept(connection: asyncpg.Conne
     assert await delete_expired_events(engine, NOW) == 2
 
 
-async def test_a_second_sweeper_leaves_it_to_the_first(connection: asyncpg.Connection, engine: AsyncEngine) -> None:
+async def test_a_second_run_leaves_the_deletion_to_the_first(
+    connection: asyncpg.Connection, engine: AsyncEngine
+) -> None:
     await insert_events(connection)
     async with connection.transaction():
         await connection.execute("SELECT FROM swept_events FOR UPDATE")

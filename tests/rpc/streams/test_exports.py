@@ -28,7 +28,7 @@ from tests.support.servers import serving_clients
 
 EVERYBODY = UserFilter(states=None, created_from=None, created_before=None, superuser=None)
 ALL_ORDERS = OrderFilter(user_id=None, statuses=None, created_from=None, created_before=None, tags_any=(), tags_all=())
-# As large as what connections buffer, and then some.
+# More data than connections buffer.
 MANY = """
     SET session_replication_role = replica;
     WITH made AS (
@@ -149,7 +149,7 @@ async def test_an_export_takes_the_same_memory_however_much_it_exports(database_
     assert max(measured) - before < 20
 
 
-async def test_exports_are_few_at_once_and_leave_room_when_their_caller_goes(database_url: str) -> None:
+async def test_concurrent_exports_are_limited_and_a_cancelled_one_frees_its_slot(database_url: str) -> None:
     async with many_users(database_url, max_exports=1) as clients:
         unread = clients.users.ExportUsers(pb.ExportUsersRequest())
         assert (await anext(aiter(unread))).users

@@ -93,7 +93,7 @@ async def test_the_same_rows_again_are_skipped_and_change_nothing(clients: Clien
     assert await event_types(shared_database_url, user.id) == ["CREATED"]
 
 
-async def test_skip_leaves_a_user_as_it_is_whatever_the_case_of_its_email(clients: Clients) -> None:
+async def test_skip_leaves_a_user_unchanged_for_any_case_of_its_email(clients: Clients) -> None:
     user = await clients.create_user()
     response = await import_users(clients, [row_of(user, full_name="Other"), new_row()])
     assert counts(response) == (1, 0, 1, 0)
@@ -275,7 +275,9 @@ async def test_only_the_first_failures_are_named(clients: Clients) -> None:
     assert [failure.row_number for failure in response.failures] == list(range(1, MAX_FAILURES + 1))
 
 
-async def test_imports_of_the_same_rows_at_once_make_each_user_once(clients: Clients, shared_database_url: str) -> None:
+async def test_concurrent_imports_of_the_same_rows_create_each_user_once(
+    clients: Clients, shared_database_url: str
+) -> None:
     rows = [new_row() for _ in range(300)]
     orders: Sequence[list[UserImportRow]] = [rows, rows[::-1], rows[150:] + rows[:150]]
     responses = await asyncio.gather(*(import_users(clients, order, on_conflict=UPDATE) for order in orders))
@@ -287,7 +289,7 @@ async def test_imports_of_the_same_rows_at_once_make_each_user_once(clients: Cli
 
 @dataclass
 class Pulled:
-    """How many messages the call took from its caller."""
+    """The number of messages that gRPC has taken from the caller."""
 
     count: int = 0
 
@@ -306,12 +308,12 @@ async def test_an_import_takes_the_same_memory_however_many_rows_it_has(clients:
     def padded(chunks: int) -> Iterable[UserImportRow]:
         for number in range(chunks):
             measured.append(resident_megabytes())
-            # The same users each time, which is quicker.
+            # The same users each time, which is faster.
             for row in chunk:
                 bio = f"{number} {'x' * 900}"
                 yield UserImportRow(email=row.email, username=row.username, profile=UserProfile(bio=bio))
 
-    # What the first rows need stays.
+    # Memory that the first rows take is not given back.
     await import_users(clients, padded(5))
     before = measured[-1]
     response = await import_users(clients, padded(40))
@@ -325,7 +327,7 @@ WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_databas
 
 @asynccontextmanager
 async def held_up(clients: Clients, url: str, rows: Iterable[UserImportRow]) -> AsyncIterator[Pulled]:
-    """An import whose first chunk waits for a lock while the block runs."""
+    """Run an import whose first chunk waits for a lock until the block ends."""
     user = await clients.create_user()
     pulled = Pulled()
 

@@ -91,7 +91,7 @@ async def test_orders_are_chosen_by_user_and_status_and_a_cursor_serves_other_fi
         assert [event.order_id for event in await stream.events(3)] == [orders[0].id, orders[2].id, orders[2].id]
 
 
-async def test_a_watch_from_the_earliest_gets_everything_that_is_kept_and_goes_on(
+async def test_a_watch_from_the_earliest_gets_all_stored_events_and_goes_on(
     database_url: str, connection: asyncpg.Connection
 ) -> None:
     # More than one page, so that it catches up before it joins.
@@ -157,7 +157,7 @@ async def test_a_start_must_be_said(clients: Clients, now: dict[str, bool]) -> N
 
 
 @pytest.mark.parametrize("kind", ["forged", "truncated", "padded", "empty", "noise", "of users"])
-async def test_a_cursor_of_somebody_else_is_refused(clients: Clients, kind: str) -> None:
+async def test_a_foreign_cursor_is_refused(clients: Clients, kind: str) -> None:
     async with watch_orders(clients, now=True) as stream:
         cursor = await stream.checkpoint()
     async with watch_users(clients, now=True) as stream:
@@ -208,7 +208,7 @@ async def test_an_event_that_commits_after_later_ones_is_not_missed(
         second = await insert_events(connection)
         cursor = await live.checkpoint()
         async with watch_orders(clients, earliest=True) as stream:
-            # Neither is delivered: the second would take the cursor past the first.
+            # Neither event is delivered: the cursor of the second would skip the first.
             assert await stream.checkpoint() == cursor
         await transaction.commit()
         assert ids(await live.events(2)) == first + second
@@ -262,7 +262,7 @@ async def test_a_watcher_that_does_not_read_is_dropped_and_goes_on_from_its_last
     large = f'[{{"field": "reason", "old_value": "", "new_value": "{"x" * 10_000}"}}]'
     patience = 2.0
     async with running_server(database_url, watch_queue_size=5, slow_consumer_timeout=patience) as server:
-        # A connection of its own, which takes little that is not read.
+        # Its own connection, which buffers little unread data.
         options = [
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.http2.bdp_probe", 0),
@@ -281,7 +281,7 @@ async def test_a_watcher_that_does_not_read_is_dropped_and_goes_on_from_its_last
             stalled = Stream(watch(orders_pb.WatchOrdersRequest(now=True)))
             await stalled.checkpoint()
             await reading.checkpoint()
-            # More than flow control lets through unread, then more than the queue takes.
+            # More than flow control allows unread, then more than the queue holds.
             await insert_events(connection, 300, changes=large)
             assert len(await reading.events(300)) == 300
             await insert_events(connection, 20)
@@ -310,7 +310,7 @@ async def test_a_draining_server_ends_its_watches_with_the_cursor_to_go_on_from(
         with fails(grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING") as failure:
             await stream.next()
         assert failure.metadata == {"cursor": stream.cursor}
-        # Far less than the grace: nothing is left to wait for.
+        # Far less than the grace period: the watch ends early.
         async with asyncio.timeout(30):
             await stopping
         missed = await insert_events(connection)
@@ -361,11 +361,11 @@ async def test_many_watchers_cost_the_database_what_one_does(database_url: str, 
                 for stream in streams:
                     assert ids(await stream.events(1)) == written
             looks = [statement for statement, _ in sent if "swept_events" in statement]
-        # Never more than the clock allows for one reader; with one for each watcher there would be hundreds.
+        # At most as many as one reader can send in this time; one reader per watcher would send hundreds.
         assert 3 <= len(looks) <= (clock.time() - started) / interval + 2
 
 
-async def test_nobody_looks_for_events_when_nobody_watches(database_url: str) -> None:
+async def test_without_watchers_the_feed_does_not_poll(database_url: str) -> None:
     async def looks() -> int:
         with sent_statements() as sent:
             await asyncio.sleep(0.2)

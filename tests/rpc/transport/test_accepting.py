@@ -1,4 +1,4 @@
-"""Each way of taking calls, `service.rpc.transport.accepting`, with few at once and with many."""
+"""Every accept mode (`service.rpc.transport.accepting`) with one and with many pending accepts."""
 
 import asyncio
 import gc
@@ -21,25 +21,25 @@ from grpc_health.v1.health_pb2_grpc import HealthStub, add_HealthServicer_to_ser
 from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.interceptors.errors import ErrorInterceptor
-from service.rpc.transport.accepting import TESTED_GRPC_VERSIONS, Accept, AcceptingServer
+from service.rpc.transport.accepting import TESTED_GRPC_VERSIONS, AcceptingServer, AcceptMode
 from tests.support.echo import ARITIES, SERVICE, Echo, call
 from tests.support.logs import Log
 from tests.support.servers import serving_clients
 from tests.support.waiting import eventually
 from tests.support.watching import watch_orders
 
-# How, and how many.
-Way = tuple[Accept, int]
+# The accept mode, and the number of pending accepts.
+Way = tuple[AcceptMode, int]
 WAYS: list[Way] = [("calls", 1), ("calls", 16), ("listeners", 1), ("listeners", 4)]
 every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(map(str, way)))
 every_arity = pytest.mark.parametrize("arity", ARITIES)
-# Calls at once, of which each way of taking them gets some.
+# Concurrent calls: enough for every pending accept to get some.
 MANY = 40
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
-# Each channel with a connection of its own, which the kernel gives to one of the listeners.
+# Each channel has its own connection, which the kernel assigns to one of the listeners.
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
-# gRPC closes a connection that is led away with its last call. What a caller sends at that moment makes of it a reset,
-# which takes along answers that the kernel has not sent yet; a probe of the bandwidth comes just then, after answers.
+# After GOAWAY gRPC closes a connection with its last call. Data that a client sends at that moment turns the close into
+# a reset, which discards answers that the kernel has not sent yet. A bandwidth probe is sent just then, after answers.
 NO_PROBE = ("grpc.http2.bdp_probe", 0)
 
 
@@ -58,8 +58,8 @@ def make_server(way: Way, echo: Echo, health: aio.HealthServicer) -> AcceptingSe
     methods = InterceptedMethods([AccessLogInterceptor(), ErrorInterceptor()])
     methods.add_registered_method_handlers(SERVICE, echo.handlers())
     methods.add(add_HealthServicer_to_server, health)
-    accept, accepts = way
-    return AcceptingServer(methods, [], accept=accept, accepts=accepts, reuse_port=False)
+    accept_mode, pending_accepts = way
+    return AcceptingServer(methods, [], accept_mode=accept_mode, pending_accepts=pending_accepts, reuse_port=False)
 
 
 @asynccontextmanager
@@ -82,7 +82,7 @@ async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
 
 
 class Held:
-    """Makes calls of the echo service wait until they are let go."""
+    """Makes calls of the echo service wait until they are released."""
 
     def __init__(self, echo: Echo) -> None:
         self.waiting = 0
@@ -137,7 +137,7 @@ async def test_each_of_many_callers_gets_its_own_answer(served: Served) -> None:
 
 
 @every_arity
-async def test_as_many_calls_run_at_once_as_there_are(served: Served, arity: str) -> None:
+async def test_all_calls_run_concurrently(served: Served, arity: str) -> None:
     held = Held(served.echo)
     calls = [asyncio.ensure_future(call(served.channel, arity, "one")) for _ in range(MANY)]
     await held.until(MANY)
@@ -155,7 +155,7 @@ async def test_a_cancellation_reaches_the_method(served: Served, log: Log, arity
     await eventually(lambda: held.cancelled == MANY)
     cancelled = {"event": "call", "method": f"/{SERVICE}/{arity}", "code": "CANCELLED"}
     await eventually(lambda: len(log.lines(**cancelled)) == MANY)
-    # And does the next call no harm.
+    # And the next call succeeds.
     held.go.set()
     await call(served.channel, arity, "one")
 
@@ -175,7 +175,7 @@ async def test_a_deadline_ends_the_method(served: Served, log: Log, arity: str) 
 
 async def test_a_deadline_that_its_caller_forgets_ends_the_method(served: Served, log: Log) -> None:
     held = Held(served.echo)
-    # gRPC's own clients end a call themselves when its time has passed; this one only sends it.
+    # gRPC's clients enforce a deadline themselves; this client only sends it.
     _, writer = await asyncio.open_connection("127.0.0.1", served.port)
     writer.write(forgetful_call(f"/{SERVICE}/UnaryUnary", "2S"))
     await held.until(1)
@@ -185,7 +185,7 @@ async def test_a_deadline_that_its_caller_forgets_ends_the_method(served: Served
 
 
 def forgetful_call(path: str, timeout: str) -> bytes:
-    """Return what opens an HTTP/2 connection and calls a method with an empty message (RFC 9113, RFC 7541)."""
+    """Return the bytes that open an HTTP/2 connection and call a method with an empty message (RFC 9113, RFC 7541)."""
     headers = {
         ":method": "POST",
         ":scheme": "http",
@@ -209,7 +209,7 @@ def forgetful_call(path: str, timeout: str) -> bytes:
 async def test_a_method_knows_its_callers_deadline_and_metadata(served: Served) -> None:
     await call(served.channel, "UnaryUnary", "one", seconds=1000)
     assert served.echo.context
-    # It is rounded on its way.
+    # gRPC rounds it.
     assert 900 < served.echo.context.time_remaining() < 1100
     unary: Any = served.channel.unary_unary(f"/{SERVICE}/UnaryUnary")
     answer = unary(b"\x1a\x03one", metadata=(("x-request-id", "abc"),))
@@ -247,7 +247,7 @@ async def test_health_is_checked_and_watched(served: Served) -> None:
 
 @pytest.fixture
 async def lost() -> AsyncIterator[list[dict[str, Any]]]:
-    """What the event loop has to tell that nobody else is told: failures of tasks, warnings of garbage."""
+    """The failures that only the event loop and the garbage collector report, such as unawaited coroutines."""
     loop = asyncio.get_running_loop()
     told: list[dict[str, Any]] = []
     before = loop.get_exception_handler()
@@ -312,11 +312,11 @@ async def test_a_stop_cuts_off_what_takes_longer_than_it_may(
 
 
 @every_way
-async def test_a_server_that_nobody_called_leaves_nothing_behind(way: Way, lost: list[dict[str, Any]]) -> None:
+async def test_a_server_without_calls_leaves_nothing_behind(way: Way, lost: list[dict[str, Any]]) -> None:
     before = asyncio.all_tasks()
     async with serving(way) as served, asyncio.timeout(10):
         await served.server.stop(600)
-        # Nothing that ends a little later either.
+        # Nor anything that ends a little later.
         assert asyncio.all_tasks() <= before
     assert listening_sockets(served.port) == 0
     gc.collect()
@@ -334,9 +334,9 @@ async def test_a_port_that_another_server_has_is_refused(first: Way, second: Way
         with pytest.raises(OSError, match=r"in use|cannot listen"):
             server.listen("127.0.0.1", served.port)
         await server.stop(0)
-        # Which still serves.
+        # The first server still serves.
         assert await call(served.channel, "UnaryUnary", "one") == ["one"]
-    # Its connections have just been closed.
+    # The connections on this port have just been closed.
     async with serving(second, served.port) as again:
         assert await call(again.channel, "UnaryUnary", "two") == ["two"]
 
@@ -368,8 +368,8 @@ async def test_every_form_of_an_address_is_listened_on(way: Way, host: str) -> N
 async def test_servers_that_agree_on_it_share_a_port() -> None:
     methods = InterceptedMethods([])
     methods.add_registered_method_handlers(SERVICE, Echo().handlers())
-    make: Callable[[Accept], AcceptingServer] = lambda accept: AcceptingServer(  # noqa: E731
-        methods, [], accept=accept, accepts=2, reuse_port=True
+    make: Callable[[AcceptMode], AcceptingServer] = lambda accept_mode: AcceptingServer(  # noqa: E731
+        methods, [], accept_mode=accept_mode, pending_accepts=2, reuse_port=True
     )
     first, second = make("calls"), make("listeners")
     port = first.listen("127.0.0.1", 0)
@@ -379,31 +379,32 @@ async def test_servers_that_agree_on_it_share_a_port() -> None:
         await server.stop(0)
 
 
-# Which way
+# The accept mode in use
 
 
 async def test_the_installed_release_of_grpcio_has_been_tested_with_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A new release must be looked at: `service.rpc.transport.accepting` uses what it may change. Then add it there.
+    # Check a new release of grpcio, because `service.rpc.transport.accepting` uses its private interface; then add it
+    # to TESTED_GRPC_VERSIONS.
     assert grpc.__version__ in TESTED_GRPC_VERSIONS
     async with serving(("auto", 3)) as served:
-        assert served.server.accept == "calls"
+        assert served.server.accept_mode == "calls"
         assert listening_sockets(served.port) == 1
         assert await call(served.channel, "UnaryUnary", "one") == ["one"]
     monkeypatch.setattr("service.rpc.transport.accepting.TESTED_GRPC_VERSIONS", frozenset({"1.0.0"}))
     async with serving(("auto", 3)) as served:
-        assert served.server.accept == "listeners"
+        assert served.server.accept_mode == "listeners"
         assert listening_sockets(served.port) == 3
         assert await call(served.channel, "UnaryUnary", "one") == ["one"]
 
 
-# All of it
+# The services on every accept mode
 
 
 @every_way
 async def test_the_services_work_whichever_way_calls_are_taken(database_url: str, way: Way) -> None:
-    accept, accepts = way
+    accept_mode, pending_accepts = way
     async with (
-        serving_clients(database_url, accept_mode=accept, pending_accepts=accepts) as clients,
+        serving_clients(database_url, accept_mode=accept_mode, pending_accepts=pending_accepts) as clients,
     ):
         async with watch_orders(clients, now=True) as watch:
             await watch.checkpoint()

@@ -1,4 +1,4 @@
-"""The event loop that serves (`service.rpc.transport.event_loop`), in a process of its own: gRPC wakes all loops."""
+"""The server's event loop (`service.rpc.transport.event_loop`), in another process, because gRPC wakes all loops."""
 
 import asyncio
 import sys
@@ -17,7 +17,7 @@ async def bytes_left(accept: str) -> int:
 
 
 async def test_all_that_grpc_has_to_tell_is_read_in_one_turn() -> None:
-    # Calls may have other events that come meanwhile.
+    # Other events of calls may arrive meanwhile.
     assert await bytes_left("auto") < CALLS / 2
 
 

@@ -2,7 +2,7 @@
 
 -- In a transaction:
 
-BEGIN ISOLATION LEVEL READ COMMITTED;
+BEGIN;
 
 SELECT set_config('statement_timeout', CAST(CAST($1 AS int) AS text), true),
     CASE WHEN current_setting('server_version_num')::int >= 170000 THEN set_config('transaction_timeout', CAST(CAST($2 AS int) AS text), true) END,

@@ -1,4 +1,4 @@
-"""Orders that one statement writes: many at a time, and with others in the way."""
+"""Group commit on the fast path: concurrent orders and transitions, with and without conflicts."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,7 +21,7 @@ from tests.support.databases import Observer, observing
 from tests.support.failures import fails, failure_of, settled
 from tests.support.locks import CREATE_ORDER, holding, holding_request_id
 from tests.support.methods import call, call_bytes
-from tests.support.requests import euros, order_in, user_in, user_with_credit, verb_request
+from tests.support.requests import euros, order_in, transition_request, user_in, user_with_credit
 from tests.support.sent_statements import sent_statements
 from tests.support.servers import OwnServer, own_server
 
@@ -51,7 +51,7 @@ async def delete(clients: Clients, user_id: str) -> None:
     await clients.users.DeleteUser(users_pb.DeleteUserRequest(id=user_id))
 
 
-# Orders and what becomes of their user
+# Orders while their user changes
 
 
 @pytest.mark.parametrize("end", [deactivate, delete])
@@ -77,13 +77,13 @@ async def test_no_order_comes_after_the_end_of_its_user(
 
         await asyncio.gather(*(place_until_refused() for _ in range(8)), end_it())
         assert await observer.count("orders", "user_id = $1", UUID(user_id)) == len(placed)
-        # Each order's event was written under the lock that the end of the user waited for.
+        # Each order's event was written under the lock that the deactivation waited for.
         ended = "(SELECT max(position) FROM events WHERE aggregate_id = $1)"
         assert await observer.count("events", f"user_id = $1 AND position > {ended}", UUID(user_id)) == 0
 
 
 @pytest.mark.parametrize("lock", ["FOR UPDATE", "FOR NO KEY UPDATE"])
-async def test_an_order_waits_for_whoever_has_its_user_locked(own: OwnServer, observer: Observer, lock: str) -> None:
+async def test_an_order_waits_for_the_lock_of_its_user(own: OwnServer, observer: Observer, lock: str) -> None:
     user_id = (await own.clients.create_user()).id
     async with holding(own.database_url, f"SELECT FROM users WHERE id = $1 {lock}", UUID(user_id)):
         placing = asyncio.ensure_future(own.clients.create_order(user_id))
@@ -92,9 +92,9 @@ async def test_an_order_waits_for_whoever_has_its_user_locked(own: OwnServer, ob
 
 
 @pytest.mark.parametrize("lock", ["FOR SHARE", "FOR KEY SHARE"])
-async def test_an_order_waits_for_nobody_who_only_keeps_its_user_as_it_is(own: OwnServer, lock: str) -> None:
+async def test_an_order_does_not_wait_for_a_shared_lock_of_its_user(own: OwnServer, lock: str) -> None:
     user_id = (await own.clients.create_user()).id
-    # No number has to be asked for.
+    # The server has order numbers in store.
     await own.clients.create_order(user_id)
     async with holding(own.database_url, f"SELECT FROM users WHERE id = $1 {lock}", UUID(user_id)):
         with sent_statements() as sent:
@@ -113,7 +113,7 @@ async def test_orders_that_come_together_ask_together_for_their_numbers(postgres
             orders = await place(2 * ORDER_NUMBER_BLOCK)
         assert len({order.order_number for order in orders}) == len(orders)
         assert len([statement for statement, _ in sent if "order_number_seq" in statement]) == 2
-        # If that fails, it fails for all, and the next ones ask again.
+        # If that fails, all of these calls fail, and the next calls ask again.
         await own.connection.execute("ALTER SEQUENCE order_number_seq RENAME TO away")
         with fails(StatusCode.INTERNAL, "INTERNAL"):
             await place(8)
@@ -128,7 +128,7 @@ async def test_orders_of_many_items_do_not_make_a_statement_that_knows_no_bounds
         orders = await asyncio.gather(*(own.clients.create_order(user.id, items=items) for _ in range(12)))
     assert {len(order.items) for order in orders} == {len(items)}
     rows = [orjson.loads(value) for _, values in sent for value in values if str(value).startswith('[{"order_id')]
-    # Some came together, but no more than two.
+    # Some calls were committed together, but at most two statements ran.
     assert {len(row) // len(items) for row in rows} == {1, 2}
 
 
@@ -166,7 +166,7 @@ async def test_a_request_id_with_another_body_is_refused_and_changes_nothing(own
     request.order.items[0].quantity += 1
     with fails(StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED"):
         await own.clients.orders.CreateOrder(request)
-    # Also where the other body could not be an order.
+    # Also if the other body is not a valid order.
     request.order.items[0].unit_price.currency_code = "USD"
     with fails(StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED"):
         await own.clients.orders.CreateOrder(request)
@@ -177,7 +177,7 @@ VERBS = {"Confirm": "PENDING", "Process": "CONFIRMED", "Ship": "PROCESSING", "De
 
 
 async def _nothing(_clients: Clients, _order: Order) -> None:
-    """Leave it as it is."""
+    """Change nothing."""
 
 
 async def _purge(clients: Clients, order: Order) -> None:
@@ -190,11 +190,11 @@ async def _tag(clients: Clients, order: Order) -> None:
 
 @pytest.mark.parametrize("since", [_nothing, _tag, _purge], ids=["as it was", "changed since", "erased since"])
 @pytest.mark.parametrize("verb", VERBS)
-async def test_a_verb_that_has_happened_is_answered_again_with_the_same_bytes(
+async def test_a_repeated_transition_gets_the_same_bytes_again(
     own: OwnServer, verb: str, since: Callable[[Clients, Order], Awaitable[None]]
 ) -> None:
     order = await order_in(own.clients, VERBS[verb])
-    request = verb_request(verb, order.id, request_id=str(uuid4()), etag=order.etag).SerializeToString()
+    request = transition_request(verb, order.id, request_id=str(uuid4()), etag=order.etag).SerializeToString()
     first = await call_bytes(own.clients.channel, f"{verb}Order", request)
     await since(own.clients, order)
     before = await own.contents()
@@ -202,13 +202,13 @@ async def test_a_verb_that_has_happened_is_answered_again_with_the_same_bytes(
     assert await own.contents() == before
 
 
-async def test_a_refused_verb_leaves_its_request_id_free(own: OwnServer) -> None:
+async def test_a_refused_transition_leaves_its_request_id_free(own: OwnServer) -> None:
     order = await order_in(own.clients, "PENDING")
-    request = verb_request("Ship", order.id, request_id=str(uuid4()))
+    request = transition_request("Ship", order.id, request_id=str(uuid4()))
     with fails(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION"):
         await own.clients.orders.ShipOrder(request)
     for verb in ("Confirm", "Process"):
-        await call(own.clients.channel, f"{verb}Order", verb_request(verb, order.id))
+        await call(own.clients.channel, f"{verb}Order", transition_request(verb, order.id))
     assert (await own.clients.orders.ShipOrder(request)).order.etag == "v4"
 
 
@@ -225,7 +225,7 @@ async def test_a_used_reference_is_refused_and_leaves_nothing_of_the_order(own: 
             await own.clients.orders.CreateOrder(request)
         assert failure.metadata == {"field": "external_ref"}
     assert await own.contents() == before
-    # Its request id is free.
+    # Its request id is not claimed.
     request.order.external_ref = "cart-2"
     answer = await own.clients.orders.CreateOrder(request)
     assert await own.clients.orders.CreateOrder(request) == answer
@@ -252,10 +252,10 @@ async def test_of_many_transitions_each_happens_once_and_the_timeline_has_no_gap
     for _ in range(ROUNDS):
         order = await order_in(own.clients, "PENDING")
         verbs = ["Confirm", "Cancel", "Process"] * 8
-        calls = [call(own.clients.channel, f"{verb}Order", verb_request(verb, order.id)) for verb in verbs]
+        calls = [call(own.clients.channel, f"{verb}Order", transition_request(verb, order.id)) for verb in verbs]
         done, failures = await settled(*calls)
         assert codes(failures) == {(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION")}
-        # However many there were, one has changed each version.
+        # Exactly one call has changed each version.
         assert sorted(answer.order.etag for answer in done) == [f"v{2 + number}" for number in range(len(done))]
         events = await observer.connection.fetch(
             "SELECT type FROM events WHERE aggregate_id = $1 ORDER BY position", UUID(order.id)
@@ -272,7 +272,7 @@ async def test_transitions_among_other_changes_lose_none_of_them(own: OwnServer,
         other = (await own.clients.create_user()).id
         tags = [f"t{number}" for number in range(6)]
         done, failures = await settled(
-            call(own.clients.channel, "ConfirmOrder", verb_request("Confirm", order.id)),
+            call(own.clients.channel, "ConfirmOrder", transition_request("Confirm", order.id)),
             *(own.clients.orders.AddOrderTags(pb.AddOrderTagsRequest(id=order.id, tags=[tag])) for tag in tags),
             own.clients.orders.TransferOrders(pb.TransferOrdersRequest(from_user_id=order.user_id, to_user_id=other)),
         )
@@ -280,7 +280,7 @@ async def test_transitions_among_other_changes_lose_none_of_them(own: OwnServer,
         assert len(done) == len(tags) + 2
         now = (await own.clients.orders.GetOrder(pb.GetOrderRequest(id=order.id))).order
         assert (now.etag, now.user_id, list(now.tags)) == (f"v{1 + len(done)}", other, tags)
-        # What each answer says is how the order was then.
+        # Each answer has the order as it was at that version.
         answers = [answer.order for answer in done if hasattr(answer, "order")]
         assert len({answer.etag for answer in answers}) == len(answers)
         for answer in answers:
@@ -289,7 +289,7 @@ async def test_transitions_among_other_changes_lose_none_of_them(own: OwnServer,
 
 
 @pytest.mark.parametrize(("lock", "waits"), [("FOR UPDATE", True), ("FOR SHARE", True), ("FOR KEY SHARE", False)])
-async def test_a_transition_waits_for_whoever_has_the_order_locked(
+async def test_a_transition_waits_for_the_lock_of_its_order(
     own: OwnServer, observer: Observer, lock: str, *, waits: bool
 ) -> None:
     order = await order_in(own.clients, "PENDING")
@@ -308,7 +308,7 @@ async def test_orders_that_change_together_share_a_statement_and_not_what_is_in_
     user = await own.clients.create_user()
     orders = [await own.clients.create_order(user.id) for _ in range(16)]
     requests = [pb.ConfirmOrderRequest(id=order.id, request_id=str(uuid4())) for order in orders]
-    # To wait for it, a statement has 50 ms.
+    # A statement waits for the lock for at most 50 ms.
     async with holding_request_id(own.database_url, requests[7].request_id, CONFIRM_ORDER):
         with sent_statements() as sent:
             calls = [asyncio.ensure_future(own.clients.orders.ConfirmOrder(request)) for request in requests]
@@ -318,7 +318,7 @@ async def test_orders_that_change_together_share_a_statement_and_not_what_is_in_
     assert [(answer.order.id, answer.order.etag) for answer in answers] == [(order.id, "v2") for order in orders]
     rows = [value for _, values in sent for value in values if str(value).startswith("[{")]
     assert max(len(orjson.loads(value)) for value in rows) > 1
-    # What was written, was written once.
+    # Each write happened once.
     assert [await own.clients.orders.ConfirmOrder(request) for request in requests] == answers
     events = [await events_of(own, order) for order in orders]
     assert events == [["CREATED", "CONFIRMED"]] * len(orders)
@@ -350,10 +350,10 @@ async def test_a_request_id_that_another_call_holds_takes_no_more_than_the_time_
                 (own.clients.orders.ConfirmOrder, confirming),
             ]
             for call, request in calls:
-                # The server's own deadline, which has a reason.
+                # The server's default deadline, reported with a reason.
                 with fails(StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"):
                     await call(request)
-                # The caller's, which its own library or the server tells of, whichever is first.
+                # The caller's deadline: its gRPC library or the server reports it, whichever is first.
                 with pytest.raises(grpc.aio.AioRpcError) as raised:
                     await call(request, timeout=0.2)
                 assert raised.value.code() == StatusCode.DEADLINE_EXCEEDED
@@ -363,7 +363,7 @@ async def test_a_request_id_that_another_call_holds_takes_no_more_than_the_time_
 
 
 @pytest.mark.parametrize("lock", ["LOCK TABLE orders IN ACCESS EXCLUSIVE MODE", "LOCK TABLE order_items"])
-async def test_a_verb_that_cannot_even_read_its_order_has_done_nothing(
+async def test_a_transition_that_cannot_read_its_order_has_written_nothing(
     postgres_url: str, template_url: str, lock: str
 ) -> None:
     async with own_server(postgres_url, template_url, default_deadline=0.5) as own:
@@ -376,7 +376,7 @@ async def test_a_verb_that_cannot_even_read_its_order_has_done_nothing(
         assert await own.contents() == before
 
 
-# What is in the way
+# Conflicts and failures
 
 
 async def _unknown_user(_clients: Clients) -> str:
@@ -416,7 +416,7 @@ REFUSED: dict[str, tuple[Callable[[Clients], Awaitable[str]], dict[str, Any], st
 @pytest.mark.parametrize("dry", [False, True], ids=["", "validate_only"])
 @pytest.mark.parametrize("with_request_id", [False, True], ids=["", "with_request_id"])
 @pytest.mark.parametrize(("user", "fields", "reason"), REFUSED.values(), ids=REFUSED.keys())
-async def test_an_order_is_refused_for_the_same_reason_however_it_is_placed(
+async def test_an_order_is_refused_for_the_same_reason_on_both_paths(
     own: OwnServer,
     user: Callable[[Clients], Awaitable[str]],
     fields: dict[str, Any],
@@ -440,7 +440,7 @@ async def test_an_order_is_refused_for_the_same_reason_however_it_is_placed(
 async def test_one_connection_is_enough_to_place_an_order(postgres_url: str, template_url: str, *, dry: bool) -> None:
     async with own_server(postgres_url, template_url, db_pool_size=1, db_pool_timeout=1) as own:
         user_id = await user_with_credit(own.clients)
-        # Its number takes a statement of its own.
+        # Its order number takes another statement.
         request = pb.CreateOrderRequest(order=new_order(user_id, items=[item("a", 1, 1)]), validate_only=dry)
         assert (await own.clients.orders.CreateOrder(request)).order.total_amount == euros(1)
 
