@@ -322,7 +322,8 @@ async def test_an_import_takes_the_same_memory_however_many_rows_it_has(clients:
     assert max(measured) - before < 25
 
 
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+# What waits for a lock of this connection, not what another test has left.
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
 
 
 @asynccontextmanager
