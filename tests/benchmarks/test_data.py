@@ -30,7 +30,7 @@ async def state(connection: asyncpg.Connection) -> dict[str, list[asyncpg.Record
     return {table: await connection.fetch(query) for table, query in STATES.items()}
 
 
-async def test_what_is_known_of_the_data_is_what_is_stored(database_url: str) -> None:
+async def test_the_description_of_the_data_equals_the_stored_data(database_url: str) -> None:
     await fill(database_url, DATA.users, DATA.orders)
     async with driver_connection(database_url) as connection:
         orders = await connection.fetch("SELECT id::text, order_number, user_id::text, status FROM orders ORDER BY id")

@@ -28,7 +28,7 @@ def test_only_the_main_shape_decides_on_the_processor_and_only_calls_alone_on_la
     assert verdicts == [(200, 100, "missed"), (5, 4, "holds")]
 
 
-def test_nothing_is_said_of_workloads_that_were_not_measured() -> None:
+def test_workloads_that_were_not_measured_have_no_conclusion() -> None:
     results = found(measured(60), measured(100, server="bare"))
     assert {one.workload for one in judged(results)} == {"GetUser"}
 
@@ -43,14 +43,14 @@ def test_a_figure_is_the_median_of_its_rounds_with_the_least_and_the_most() -> N
     assert Spread.of([5, 1, 9, 2, 3]) == Spread(median=3, min=1, max=9, values=(5, 1, 9, 2, 3))
 
 
-def test_the_report_keeps_what_people_wrote(tmp_path: Path) -> None:
+def test_the_report_keeps_text_written_by_hand(tmp_path: Path) -> None:
     write_report(found(measured(60), measured(100, server="bare")), tmp_path)
     written, document = (tmp_path / "performance.md").read_text(), DOCUMENT.read_text()
     assert written.split(BEGIN)[0] == document.split(BEGIN)[0]
     assert written.split(END)[1] == document.split(END)[1]
 
 
-def test_the_report_shows_what_was_measured_and_what_was_not(tmp_path: Path) -> None:
+def test_the_report_shows_measured_and_unmeasured_workloads(tmp_path: Path) -> None:
     slow = measured(300, server="bare", rate=500, rpc_per_second=400)
     kept = found(measured(61.4), measured(1234, server="bare"), measured(1, rate=500), slow)
     write_report(kept.model_copy(update={"skipped": {"node": "node is not installed"}}), tmp_path)
