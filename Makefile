@@ -94,7 +94,7 @@ dockerfile: $(READY) ## Check the style of the Dockerfiles (hadolint)
 ##@ Test
 
 .PHONY: tests
-tests: $(READY) ## Run all tests with branch coverage; some, quickly: make tests T=tests/rpc/servicers/test_users.py[::test_name]
+tests: $(READY) ## Run all tests with branch coverage; some, quickly: make tests T=tests/rpc/servicers/test_users.py
 	$(BIN)/pytest $(if $(T),$(QUICKLY) $(T),$(ALL)) $(ARGS)
 
 # A worker that crashed is not replaced: its successor would begin with the same test.
@@ -105,7 +105,7 @@ QUICKLY = -p no:xdist -p no:pytest_cov
 # Every optimization that has a switch, off (docs/architecture.md).
 PLAIN = COMMERCE_FAST_PATH=false COMMERCE_BATCHED_READS=false COMMERCE_ENCODED_MESSAGES=false \
 	COMMERCE_HELD_CONNECTION=false COMMERCE_EVENT_LOOP=asyncio COMMERCE_ACCEPT_MODE=listeners COMMERCE_PENDING_ACCEPTS=1 \
-	COMMERCE_SCHEDULING=normal
+	COMMERCE_SCHEDULING=normal COMMERCE_FROZEN_GARBAGE_COLLECTOR=false COMMERCE_BATCHED_LOG_LINES=false
 
 .PHONY: test-plain
 test-plain: $(READY) ## Run the tests of the wire with every optimization off

@@ -71,6 +71,11 @@ class LogSettings(Settings):
         "auto", description="format of the log; `auto` is `console` on a terminal, else `json`"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
+    batched_log_lines: bool = Field(
+        default=True,
+        description="whether the log lines of one turn of the event loop are written together",
+        json_schema_extra=EXPERT,
+    )
 
 
 class PasswordSettings(Settings):
@@ -238,6 +243,11 @@ class OptimizationSettings(Settings):
         description="how Linux schedules the server: with `batch` (SCHED_BATCH, and a higher nice value for the "
         "polling thread of gRPC) its threads do not preempt each other, which costs less CPU; no effect on "
         "other systems",
+        json_schema_extra=EXPERT,
+    )
+    frozen_garbage_collector: bool = Field(
+        default=True,
+        description="whether the garbage collector leaves out the objects made at start, and runs less often",
         json_schema_extra=EXPERT,
     )
 

@@ -1,15 +1,15 @@
 """The server: builds its parts, serves, and drains on SIGTERM. Reads top to bottom.
 
-Each optimization is switched in one line here, by `OptimizationSettings`:
+Each optimization is an addition, switched on in one line here by a setting of `OptimizationSettings`:
 
 - `Server._open_database`: batched reads, encoded messages, the held connection;
 - `Server._interceptors`: the fast path;
 - `Server._accepting_server`: several pending accepts;
 - `Server._schedule_threads`, `Server._lower_poller_priority`: batch scheduling;
+- `Server.start`: the frozen garbage collector;
 - `new_event_loop`: the event loop.
 
-Two more have no setting: `freeze_garbage_collector` is one line in `Server.start`, and the batched log lines are
-`service.observability.logs.BatchedLines`.
+Only the batched log lines are switched elsewhere, where logging is configured (`service.observability.logs`).
 """
 
 import asyncio
@@ -114,7 +114,8 @@ class Server:
         await self._listen()
         self._health_updates = asyncio.create_task(self._readiness.watch())
         await self._server.start()
-        freeze_garbage_collector()
+        if self.settings.frozen_garbage_collector:
+            freeze_garbage_collector()
         log.info("serving", host=self.settings.host, port=self.port, accept_mode=self._server.accept_mode)
 
     async def _open_database(self) -> None:

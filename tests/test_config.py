@@ -72,6 +72,8 @@ def test_a_database_is_all_that_is_needed() -> None:
         "port": 50051,
         "accept_mode": "auto",
         "pending_accepts": 16,
+        "batched_log_lines": True,
+        "frozen_garbage_collector": True,
         "fast_path": True,
         "batched_reads": True,
         "encoded_messages": True,

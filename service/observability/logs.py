@@ -47,6 +47,7 @@ def configure_logging(settings: LogSettings, *, call_id: Callable[[], str | None
     shared: list[Processor] = [add_call_id, structlog.stdlib.add_log_level, add_time, _replace_exception]
     # Changed in place, so that loggers that were bound before use them too.
     _lines.stream = sys.stderr
+    _lines.batched = settings.batched_log_lines
     _processors[:] = [*shared, renderer]
     structlog.configure(
         processors=_processors,
@@ -75,23 +76,27 @@ class BatchedLines:
 
     A write takes as long as formatting the line, so the lines of a turn are written after it with a single write. (CPU
     for GetUser with 64 in flight: 0.9 of that with a write for each line.) A line above level info is written
-    immediately, after the lines that wait. To turn batching off, use `now` for all levels.
+    immediately, after the lines that wait.
 
     Attributes:
         stream: what was standard error when logging was configured.
+        batched: whether lines wait for the end of the turn.
     """
 
     stream: TextIO = sys.stderr
+    batched = True
 
     def __init__(self) -> None:
         # A deque loses no line when two threads use it.
         self._waiting: deque[str] = deque()
 
     def msg(self, line: str) -> None:
-        """Write a line after this turn of the event loop; immediately if no event loop runs."""
+        """Write a line after this turn of the event loop; immediately if no event loop runs, or without batching."""
         try:
-            loop = asyncio.get_running_loop()
+            loop = asyncio.get_running_loop() if self.batched else None
         except RuntimeError:
+            loop = None
+        if loop is None:
             self.now(line)
             return
         if not self._waiting:

@@ -178,7 +178,7 @@ def test_a_transition_does_what_the_table_says(status: OrderStatus, wanted: Orde
             VERBS[wanted](order, LATER)
         assert refused.value.subject == f"orders/{order.id}"
         assert refused.value.metadata == {"state": status.value, "allowed": ", ".join(TRANSITIONS[status])}
-        assert f" what is {status.value};" in refused.value.message
+        assert f" in state {status.value};" in refused.value.message
         assert (order.status, order.version, order.update_time, order.take_events()) == (status, before, NOW, [])
 
 

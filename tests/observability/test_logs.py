@@ -37,7 +37,7 @@ def configure(capsys: pytest.CaptureFixture[str]) -> Iterator[Configure]:
     root, service = logging.getLogger(), logging.getLogger("service")
     handlers, levels = root.handlers, (root.level, service.level)
 
-    def configure(**settings: str) -> Lines:
+    def configure(**settings: object) -> Lines:
         def lines() -> list[str]:
             return capsys.readouterr().err.splitlines()
 
@@ -176,6 +176,16 @@ def test_what_is_said_in_one_turn_of_the_loop_is_written_after_it(as_json: AsJso
     asyncio.run(talk())
     assert seen == [[], ["one", "two"], ["three", "four"]]
     assert events() == ["last"]
+
+
+def test_without_batching_each_line_is_written_immediately(configure: Configure) -> None:
+    lines = configure(log_format="json", log_level="debug", batched_log_lines=False)
+
+    async def talk() -> list[str]:
+        structlog.get_logger(LOGGER).info("one")
+        return lines()
+
+    assert [json.loads(line)["event"] for line in asyncio.run(talk())] == ["one"]
 
 
 def test_libraries_log_only_warnings_at_any_level(as_json: AsJson) -> None:

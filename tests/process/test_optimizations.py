@@ -22,6 +22,8 @@ PLAIN: dict[str, Any] = {
     "accept_mode": "listeners",
     "pending_accepts": 1,
     "scheduling": "normal",
+    "frozen_garbage_collector": False,
+    "batched_log_lines": False,
 }
 
 
