@@ -1,7 +1,8 @@
-# A tag moves: where images are built for production, pass the image with the digest that its registry shows.
+# A tag can move: for production builds, pass the image with its digest.
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm
 
-# An environment with what requirements/run.txt locks, the service and its client: no tool, no test, no PostgreSQL.
+# A virtual environment with the packages of requirements/run.txt, the service and its client: no tools, tests or
+# PostgreSQL.
 FROM ${PYTHON_IMAGE} AS builder
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
@@ -9,7 +10,7 @@ COPY requirements/build.txt requirements/run.txt requirements/
 RUN pip install --require-hashes -r requirements/build.txt \
     && python -m venv --without-pip /opt/commerce \
     && pip --python /opt/commerce install --require-hashes -r requirements/run.txt
-# Later than the locks, because it changes more often.
+# Copied after the locks, because these files change more often and would invalidate the layers above.
 COPY pyproject.toml README.md LICENSE ./
 COPY client client
 COPY migrations migrations
@@ -19,16 +20,16 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir /opt/wheels . ./client 
 
 FROM ${PYTHON_IMAGE}
 COPY --from=builder /opt/commerce /opt/commerce
-# COMMERCE_HOST: the default, loopback, cannot be reached from outside a container. What may reach it is for the
-# network around it to say; the server warns of that when it starts.
+# COMMERCE_HOST: the default, loopback, cannot be reached from outside the container. The network around the container
+# must restrict who can reach it; the server logs a warning about that when it starts.
 ENV PATH=/opt/commerce/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     COMMERCE_HOST=0.0.0.0
-# A number, so that Kubernetes can tell that it is not root.
+# A number, so that Kubernetes can verify that the user is not root (runAsNonRoot).
 USER 65532:65532
 WORKDIR /
 EXPOSE 50051
-# SIGTERM drains. No HEALTHCHECK: whoever runs the container asks grpc.health.v1.Health, as Kubernetes does.
+# SIGTERM drains the server. No HEALTHCHECK: orchestrators, such as Kubernetes, call grpc.health.v1.Health.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["commerce"]
 CMD ["serve"]

@@ -1,7 +1,8 @@
-"""Compares the service with others that do the same: `python -m benchmarks.bench [--workload NAME ...]`.
+"""Compare the service with servers that do the same work: `python -m benchmarks.bench [--workload NAME ...]`.
 
-All servers run from the beginning to the end, with their connections and caches warm: one that waits costs memory only,
-and one started anew would be measured cold. Each measured run has as many calls as take the time given.
+All servers run for the whole benchmark, so that their connections and caches stay warm: an idle server costs only
+memory, and a server that was just started would be measured cold. The number of calls in a measured run is chosen so
+that the run takes the given time.
 """
 
 import os
@@ -27,7 +28,7 @@ from benchmarks.workloads import WORKLOADS
 
 SCRATCH = ROOT / ".bench"
 SHAPES = {str(shape): shape for shape in (Shape(*MAIN_SHAPE), Shape(*ALONE), Shape(16, 1), Shape(16, 8), Shape(64, 1))}
-# Calls a second that leave a server time to spare, so that latencies are those of calls and not of queues.
+# Calls per second, low enough that a server has idle time: then latencies measure calls, not queues.
 RATES = {
     "GetUser": 500,
     "BatchGetUsers": 100,
@@ -41,20 +42,20 @@ RATES = {
 
 @dataclass(frozen=True)
 class Choice:
-    """What to measure, and for how long."""
+    """The workloads, servers and shapes to measure, and for how long."""
 
     workloads: Sequence[str]
     servers: Sequence[str]
-    # The names of SHAPES, and "rate".
+    # Keys of SHAPES, or "rate".
     shapes: Sequence[str]
     data: Data
-    # For the main shape.
+    # For the main shape; `plans` derives those of the other shapes.
     plan: Plan
 
     def plans(self, workload: str) -> Iterator[tuple[Shape, Plan]]:
-        """Yield the shapes to measure a workload in."""
+        """Yield each shape to measure a workload in, with its plan."""
         others = replace(self.plan, rounds=(self.plan.rounds + 1) // 2, warm_up_seconds=self.plan.warm_up_seconds / 4)
-        # How long a call takes that is alone depends the most on what else the machine does just then.
+        # The duration of a single call depends most on other programs on the machine: more and shorter rounds.
         alone = replace(others, rounds=3 * self.plan.rounds, seconds=self.plan.seconds / 6)
         for name in self.shapes:
             if name == "rate":
@@ -72,7 +73,7 @@ ALL = Choice(
     servers=tuple(kind.name for kind in KINDS),
     shapes=(*SHAPES, "rate"),
     data=Data(users=100_000, orders=200_000),
-    # Many short ones: what disturbs a machine, and its speed for a while, then meets all servers.
+    # Many short rounds, so that a temporary disturbance or a change in the machine's speed affects all servers.
     plan=Plan(rounds=7, seconds=0.7, warm_up_seconds=1),
 )
 SMOKE = replace(
@@ -84,12 +85,12 @@ SMOKE = replace(
 
 
 def measure(choice: Choice, folder: Path, database_url: str | None = None) -> Results:
-    """Start everything in a folder, measure what was chosen, and return what was found.
+    """Start the chosen servers and their database, measure them, and return the results.
 
-    Without a `database_url` the folder gets a PostgreSQL of its own.
+    Without a `database_url` an embedded PostgreSQL is started, with its data in the folder.
 
     Raises:
-        click.ClickException: a server does not start, answers wrongly, or does not end.
+        click.ClickException: a server does not start, sends a wrong reply, or does not stop.
 
     """
     measurements: list[Measurement] = []
@@ -100,7 +101,7 @@ def measure(choice: Choice, folder: Path, database_url: str | None = None) -> Re
         chosen = [kind for kind in KINDS if kind.name in choice.servers]
         skipped = {kind.name: reason for kind in chosen if (reason := kind.missing())}
         for name, reason in skipped.items():
-            click.echo(f"{name} is left out: {reason}")
+            click.echo(f"skipping {name}: {reason}")
         kinds = [kind for kind in chosen if kind.name not in skipped]
         servers = [stack.enter_context(running(kind, database.url, logs)) for kind in kinds]
         bench = Bench(program, [Subject(server, database) for server in servers], folder)
@@ -124,13 +125,13 @@ def measure(choice: Choice, folder: Path, database_url: str | None = None) -> Re
 
 
 def _command() -> str:
-    place = "DATABASE_URL=postgresql://... " if os.environ.get("DATABASE_URL") else ""
+    variable = "DATABASE_URL=postgresql://... " if os.environ.get("DATABASE_URL") else ""
     arguments = f' ARGS="{shlex.join(sys.argv[1:])}"' if sys.argv[1:] else ""
-    return f"{place}make bench{arguments}"
+    return f"{variable}make bench{arguments}"
 
 
 def stop(_number: int, _frame: object) -> None:
-    """End by an exception at a signal, so that every block ends, and with them all servers."""
+    """Exit with an exception on a signal, so that every `with` block ends and stops its servers."""
     sys.exit("stopped")
 
 
@@ -138,24 +139,24 @@ def stop(_number: int, _frame: object) -> None:
 @click.option("--workload", "workloads", type=click.Choice(ALL.workloads), multiple=True, default=ALL.workloads)
 @click.option("--server", "servers", type=click.Choice(ALL.servers), multiple=True, default=ALL.servers)
 @click.option("--shape", "shapes", type=click.Choice(ALL.shapes), multiple=True, default=ALL.shapes)
-@click.option("--rounds", default=ALL.plan.rounds, show_default=True, help="Of 64x8; 1x1 has three times as many.")
-@click.option("--seconds", default=ALL.plan.seconds, show_default=True, help="Of one measured run at 64x8.")
-@click.option("--users", default=ALL.data.users, show_default=True)
-@click.option("--orders", default=ALL.data.orders, show_default=True)
-@click.option("--smoke", is_flag=True, help="A few calls of everything, for their answers and not for the time.")
+@click.option("--rounds", default=ALL.plan.rounds, show_default=True, help="Runs at 64x8; 1x1 has thrice as many.")
+@click.option("--seconds", default=ALL.plan.seconds, show_default=True, help="Duration of a measured run at 64x8.")
+@click.option("--users", default=ALL.data.users, show_default=True, help="Users in the database.")
+@click.option("--orders", default=ALL.data.orders, show_default=True, help="Orders in the database.")
+@click.option("--smoke", is_flag=True, help="Check replies with a few calls of each workload; measure nothing.")
 def main(*, rounds: int, seconds: float, users: int, orders: int, smoke: bool, **names: Sequence[str]) -> None:
-    """Compare servers: by default all, in every shape (calls in flight x connections, and at a fixed rate).
+    """Compare servers, by default all of them in every shape (calls in flight x connections, and a fixed rate).
 
-    The report goes to docs if everything is measured, else to .bench.
+    The report is written to docs/ if everything is measured with the default options, otherwise to .bench/.
     """
     if sys.platform != "linux":
-        raise click.ClickException("this needs Linux, where /proc tells what a process takes")
+        raise click.ClickException("this benchmark needs Linux: it reads CPU time and memory from /proc")
     signal.signal(signal.SIGTERM, stop)
     if smoke:
         with tempfile.TemporaryDirectory() as scratch:
             chosen = replace(SMOKE, workloads=names["workloads"], servers=names["servers"])
             write_report(measure(chosen, Path(scratch)), Path(scratch))
-        click.echo("every reply was as expected")
+        click.echo("all replies are correct")
         return
     plan = replace(ALL.plan, rounds=rounds, seconds=seconds)
     choice = Choice(**names, data=Data(users, orders), plan=plan)
@@ -164,7 +165,7 @@ def main(*, rounds: int, seconds: float, users: int, orders: int, smoke: bool, *
     click.echo(verdicts_table(results))
     folder = ROOT / "docs" if choice == ALL else SCRATCH
     write_report(results, folder)
-    click.echo(f"the report is {folder.relative_to(ROOT)}/performance.md")
+    click.echo(f"report written to {folder.relative_to(ROOT)}/performance.md")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Callers in Python, in a process of their own: `python -m benchmarks.callers KIND PORT COUNT [USER_ID]`.
+"""Run callers in a process of their own: `python -m benchmarks.callers KIND PORT COUNT [USER_ID]`.
 
-They print a line when all of them have come, and go when standard input ends.
+The process prints a line when all callers have started, and exits when its standard input is closed.
 """
 
 import asyncio
@@ -23,21 +23,21 @@ from google.type.money_pb2 import Money
 
 from benchmarks.servers import ROOT
 
-# Else all channels of a process share their connections.
+# By default, all channels of a process to the same target share one connection.
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
-# A server allows 100 on one connection.
+# The service allows 100 concurrent calls on one connection.
 CALLS_ON_A_CONNECTION = 50
 EXPIRES_SECONDS = 0.002
-# That a caller of the kind `leave` makes.
-CALLS_LEFT = 4
+# The calls that a caller of the kind `abandon` makes.
+ABANDONED_CALLS = 4
 
 
 @contextmanager
 def callers(kind: str, port: int, count: int, user_id: str = "") -> Iterator[None]:
-    """Have callers until the block ends; all of them have come when it begins.
+    """Run callers until the block ends; all of them have started when it begins.
 
     Raises:
-        click.ClickException: they did not all come.
+        click.ClickException: not all callers started.
 
     """
     command = [sys.executable, "-m", "benchmarks.callers", kind, str(port), str(count), user_id]
@@ -47,7 +47,7 @@ def callers(kind: str, port: int, count: int, user_id: str = "") -> Iterator[Non
         assert process.stdin, "it is a pipe"
         assert process.stdout, "it is a pipe"
         if not process.stdout.readline():
-            raise click.ClickException(f"the callers failed: {kind}")
+            raise click.ClickException(f"not all {count} callers of kind {kind} could start; the traceback is above")
         yield
         process.stdin.close()
         process.wait()
@@ -66,20 +66,20 @@ async def connect(channel: grpc.aio.Channel, _user_id: str) -> None:
 
 
 async def watch(channel: grpc.aio.Channel, _user_id: str) -> None:
-    """Begin a watch."""
+    """Start a WatchOrders stream."""
     call = OrderServiceStub(channel).WatchOrders(orders_pb.WatchOrdersRequest(now=True))
     await call.read()
     held.append(call)
 
 
 async def wait(channel: grpc.aio.Channel, user_id: str) -> None:
-    """Begin a call that waits for the user, whom somebody has locked."""
+    """Start a call that waits for the lock on the user's row."""
     await channel.channel_ready()
     held.append(asyncio.ensure_future(OrderServiceStub(channel).CreateOrder(new_order(user_id), timeout=30)))
 
 
-async def leave(channel: grpc.aio.Channel, user_id: str) -> None:
-    """Leave one watch and three calls: before the answer, after a moment, and by their deadline."""
+async def abandon(channel: grpc.aio.Channel, user_id: str) -> None:
+    """Cancel a watch and two calls, one immediately and one after a moment, and let another exceed its deadline."""
     users, orders = UserServiceStub(channel), OrderServiceStub(channel)
     watching = orders.WatchOrders(orders_pb.WatchOrdersRequest(now=True))
     await watching.read()
@@ -97,22 +97,24 @@ async def leave(channel: grpc.aio.Channel, user_id: str) -> None:
     await asyncio.gather(*calls, return_exceptions=True)
 
 
-# What must not be collected, which would end it.
+# References to the calls: one that is garbage collected is cancelled.
 held: list[object] = []
 KINDS: dict[str, tuple[Callable[[grpc.aio.Channel, str], Awaitable[None]], int]] = {
     "connect": (connect, 1),
     "watch": (watch, CALLS_ON_A_CONNECTION),
     "wait": (wait, CALLS_ON_A_CONNECTION),
-    "leave": (leave, CALLS_ON_A_CONNECTION // CALLS_LEFT),
+    "abandon": (abandon, CALLS_ON_A_CONNECTION // ABANDONED_CALLS),
 }
 
 
 async def main(kind: str, port: int, count: int, user_id: str) -> None:
-    """Let so many come, and wait for standard input to end."""
-    come, of_a_connection = KINDS[kind]
+    """Start the callers, and wait until standard input is closed."""
+    start, callers_per_connection = KINDS[kind]
     target = f"127.0.0.1:{port}"
-    channels = [grpc.aio.insecure_channel(target, options=OWN_CONNECTION) for _ in range(0, count, of_a_connection)]
-    await asyncio.gather(*(come(channels[index % len(channels)], user_id) for index in range(count)))
+    channels = [
+        grpc.aio.insecure_channel(target, options=OWN_CONNECTION) for _ in range(0, count, callers_per_connection)
+    ]
+    await asyncio.gather(*(start(channels[index % len(channels)], user_id) for index in range(count)))
     click.echo("ready")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)

@@ -1,4 +1,4 @@
-"""Builds the load program and makes it call a server."""
+"""Build the load program, and run it against a server."""
 
 import json
 import shutil
@@ -16,16 +16,16 @@ _SOURCES = Path(__file__).resolve().parent / "load"
 
 
 class CannotBuildError(click.ClickException):
-    """What the load program is built with is not installed."""
+    """A tool or header that the load program is built with is not installed."""
 
 
 class BadReplyError(click.ClickException):
-    """A server answered wrongly, or not at all."""
+    """A server sent a wrong reply, or none."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """How to call: as fast as replies come, or at Poisson times at this many calls a second."""
+    """How to call: each time a reply arrives or, with a rate, at Poisson times with this many calls per second."""
 
     connections: int
     streams: int
@@ -34,7 +34,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How fast the replies came; every one was as expected."""
+    """Duration and latencies of a run in which every reply was correct."""
 
     seconds: float
     p50_ms: float
@@ -45,24 +45,24 @@ def build(folder: Path) -> Path:
     """Return the load program, compiled into `folder`.
 
     Raises:
-        CannotBuildError: gcc, or a header that it needs, is not installed.
+        CannotBuildError: gcc or the nghttp2 headers are not installed.
 
     """
     if shutil.which("gcc") is None:
-        raise CannotBuildError("gcc is missing: apt-get install gcc libc6-dev libnghttp2-dev")
+        raise CannotBuildError("gcc is not installed: apt-get install gcc libc6-dev libnghttp2-dev")
     program = folder / "load"
     command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program)]
     command += [*map(str, sorted(_SOURCES.glob("*.c"))), "-lnghttp2", "-lm"]
     compiled = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
     if "nghttp2.h: No such file" in compiled.stderr:
-        raise CannotBuildError("the headers of nghttp2 are missing: apt-get install libnghttp2-dev")
+        raise CannotBuildError("the nghttp2 headers are not installed: apt-get install libnghttp2-dev")
     if compiled.returncode:
-        raise click.ClickException(f"the load program does not compile: {compiled.stderr}")
+        raise click.ClickException(f"compiling the load program failed: {compiled.stderr}")
     return program
 
 
 def write_calls(file: Path, calls: Iterable[Call]) -> None:
-    """Write the calls in the form that the load program reads."""
+    """Write calls as records of the format that the load program reads (benchmarks/load/load.c)."""
     with file.open("wb") as output:
         for call in calls:
             path = call.path.encode()
@@ -72,10 +72,10 @@ def write_calls(file: Path, calls: Iterable[Call]) -> None:
 
 
 def make_calls(program: Path, port: int, file: Path, count: int, load: Load, *, http1: bool = False) -> Outcome:
-    """Make so many of the calls in a file.
+    """Make `count` calls, taken from a file in its order.
 
     Raises:
-        BadReplyError: a reply is not what the call expects, or does not come.
+        BadReplyError: a reply is missing, or lacks what its call expects.
 
     """
     command = [str(program), "--port", str(port), "--calls", str(count), str(file)]
@@ -85,7 +85,7 @@ def make_calls(program: Path, port: int, file: Path, count: int, load: Load, *, 
     result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
     if not result.stdout:
         raise BadReplyError(result.stderr.strip())
-    said = json.loads(result.stdout)
-    if said["bad"] or said["ok"] != count:
-        raise BadReplyError(f"{said['bad']} of {count} replies are bad: {said['error']}")
-    return Outcome(said["seconds"], said["p50_ms"], said["p99_ms"])
+    report = json.loads(result.stdout)
+    if report["bad"] or report["ok"] != count:
+        raise BadReplyError(f"{report['bad']} of {count} replies are bad: {report['error']}")
+    return Outcome(report["seconds"], report["p50_ms"], report["p99_ms"])

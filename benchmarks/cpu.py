@@ -1,4 +1,4 @@
-"""What processes on Linux have taken of the processor and of the memory."""
+"""CPU time and memory of processes on Linux."""
 
 import ctypes
 import os
@@ -13,17 +13,17 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the user and system time of a process and its descendants, also of those that ended."""
+    """Return the user and system time of a process and its descendants, including those that have exited."""
     seconds = _own(pid) + _of_ended_children(pid)
     for child in _children(pid):
-        # One that ends meanwhile is counted with its parent's ended children the next time.
+        # A child that exits meanwhile is counted among its parent's exited children the next time.
         with suppress(FileNotFoundError, ProcessLookupError):
             seconds += cpu_seconds(child)
     return seconds
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the memory that a process has."""
+    """Return the resident memory of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
 
 
@@ -34,7 +34,7 @@ def _children(pid: int) -> Iterator[int]:
 
 
 def _own(pid: int) -> float:
-    """Return the time of all threads of a process, to the nanosecond; /proc counts in hundredths of a second."""
+    """Return the CPU time of all threads of a process in nanosecond resolution; /proc counts in 1/100 s."""
     clock = ctypes.c_int()
     if error := _libc.clock_getcpuclockid(pid, ctypes.byref(clock)):
         raise OSError(error, os.strerror(error))
@@ -43,5 +43,5 @@ def _own(pid: int) -> float:
 
 def _of_ended_children(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    # cutime and cstime, the 16th and 17th field; the two before the name's end are cut off.
+    # cutime and cstime are fields 16 and 17; the first two, up to the end of the process name, are cut off.
     return (int(fields[13]) + int(fields[14])) / _TICKS_PER_SECOND

@@ -1,9 +1,10 @@
-"""The users and orders that benchmarks run on: the same in every database of the same size, and known by number.
+"""Generate the users and orders that benchmarks run on, the same in every database of the same size.
 
     DATABASE_URL=postgresql://… python -m benchmarks.data --users 100000 --orders 200000
 
-The schema must be there and the tables empty. Every id can be computed from a number, so a workload holds no list of
-them. Order n is placed n seconds after `_ORDERS_BEGIN`, so ids and times grow together, as those of UUIDv7 do.
+The database must be migrated and its tables empty. Users and orders are numbered, and every id is computed from a
+number, so a workload needs no list of ids. Order n is placed n seconds after `_ORDERS_BEGIN`, so ids grow with times,
+as those of UUIDv7 do.
 """
 
 import asyncio
@@ -21,27 +22,27 @@ from commerce.users.v1.user_pb2 import User, UserProfile, UserState
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
-# How many orders each of the regulars has: the users of the first numbers, whose orders are listed.
+# Regulars are the users with the lowest numbers; workloads list only their orders. Each has this many.
 ORDERS_OF_A_REGULAR = 100
-# Of so many users one is a regular, at most.
+# At most one of this many users is a regular.
 _USERS_TO_A_REGULAR = 50
 _USERS_BEGIN = datetime(2025, 1, 1, microsecond=123456, tzinfo=UTC)
 _ORDERS_BEGIN = datetime(2026, 1, 1, microsecond=123456, tzinfo=UTC)
-# A transaction each.
+# Rows per transaction.
 _CHUNK = 50_000
 _CONNECTIONS = 2
-# Sends neighbours far apart, and is the same in Python and in SQL.
+# A multiplicative hash: spreads consecutive numbers, and gives the same result in Python and in SQL.
 _FACTOR, _MODULUS = 2_654_435_761, 2**32
 _FIRST_NAMES = ("Ada", "Alan", "Barbara", "Edsger", "Grace", "Ken", "Leslie", "Niklaus")
 _LAST_NAMES = ("Dijkstra", "Hopper", "Lamport", "Liskov", "Lovelace", "Thompson", "Turing", "Wirth")
-# Of so many users one is a superuser.
+# One of this many users is a superuser.
 _USERS_TO_A_SUPERUSER = 1000
 _STATUSES = ("PENDING",) * 5 + ("CONFIRMED", "PROCESSING", "SHIPPED", "DELIVERED", "CANCELLED")
 
 
 @dataclass(frozen=True)
 class Data:
-    """How much there is, and what is known of it; users and orders are numbered from 1."""
+    """The number of users and orders, and what can be computed about each; they are numbered from 1."""
 
     users: int
     orders: int
@@ -49,16 +50,16 @@ class Data:
     def __post_init__(self) -> None:
         if not self.regulars:
             least = f"{_USERS_TO_A_REGULAR} users and {2 * ORDERS_OF_A_REGULAR} orders"
-            raise ValueError(f"too little: there must be at least {least}")
+            raise ValueError(f"too little data: {self.users} users and {self.orders} orders; use at least {least}")
 
     @property
     def regulars(self) -> int:
-        """How many users have `ORDERS_OF_A_REGULAR` orders: so many that these are half of all, where users suffice."""
+        """The number of regulars, chosen so that half of all orders are theirs, if there are enough users."""
         return min(self.orders // (2 * ORDERS_OF_A_REGULAR), self.users // _USERS_TO_A_REGULAR)
 
     @property
     def stride(self) -> int:
-        """Which orders are those of regulars: each one so far from the one before, the regulars taking turns."""
+        """The distance between two orders of regulars; the regulars take turns in placing them."""
         return self.orders // (self.regulars * ORDERS_OF_A_REGULAR)
 
     def user_id(self, user: int) -> str:
@@ -70,11 +71,11 @@ class Data:
         return _uuid(_ORDERS_BEGIN, order, "7001")
 
     def order_number(self, order: int) -> str:
-        """Return an order's number as people see it."""
+        """Return the order number that is shown to people."""
         return f"ORD-{order:08d}"
 
     def user_of(self, order: int) -> int:
-        """Return who placed an order."""
+        """Return the number of the user who placed an order."""
         turn = order // self.stride
         if order % self.stride == 0 and turn <= self.regulars * ORDERS_OF_A_REGULAR:
             return (turn - 1) % self.regulars + 1
@@ -85,7 +86,7 @@ class Data:
         return _STATUSES[(_scattered(order) >> 16) % len(_STATUSES)]
 
     def user_message(self, user: int) -> bytes:
-        """Return a user as the service keeps it in its row."""
+        """Return the encoded message that the service stores in a user's row."""
         created = _timestamp(_USERS_BEGIN, user)
         return User(
             id=self.user_id(user),
@@ -101,7 +102,7 @@ class Data:
         ).SerializeToString()
 
     def order_message(self, order: int) -> bytes:
-        """Return an order as the service keeps it in its row."""
+        """Return the encoded message that the service stores in an order's row."""
         status = self.status_of(order)
         placed = _timestamp(_ORDERS_BEGIN, order)
         prices = {number: 100 + (order * 7 + number * 331) % 9900 for number in (1, 2, 3)}
@@ -121,7 +122,7 @@ class Data:
             order_number=self.order_number(order),
             user_id=self.user_id(self.user_of(order)),
             status=OrderStatus.Value(f"ORDER_STATUS_{status}"),
-            items=items,  # type: ignore[arg-type] # dicts do as well
+            items=items,  # type: ignore[arg-type] # protobuf accepts dicts too; its stubs do not
             total_amount=_euros(sum(price * number for number, price in prices.items())),
             tracking_number=f"1Z{order}" if status in {"SHIPPED", "DELIVERED"} else "",
             cancel_reason="changed my mind" if status == "CANCELLED" else "",
@@ -131,7 +132,7 @@ class Data:
         ).SerializeToString()
 
     def order_of_regular(self, user: int, newest: int) -> int:
-        """Return one of a regular's orders, counted from the newest, which is 1."""
+        """Return the number of a regular's order, counted from the newest, which is 1."""
         return ((ORDERS_OF_A_REGULAR - newest) * self.regulars + user) * self.stride
 
 
@@ -177,7 +178,7 @@ WITH made AS (
         'Collects part number ' || n || '.' AS bio, timestamptz '{_USERS_BEGIN}' + n * interval '1 second' AS time,
         message
     FROM (
-        SELECT $1::bigint + place - 1 AS n, message FROM unnest($2::bytea[]) WITH ORDINALITY kept (message, place)
+        SELECT $1::bigint + i - 1 AS n, message FROM unnest($2::bytea[]) WITH ORDINALITY encoded (message, i)
     ) given
 ), profiles AS (
     INSERT INTO user_profiles (user_id, bio, avatar_url)
@@ -188,7 +189,7 @@ INSERT INTO users (id, email, username, full_name, superuser, state, version, cr
 SELECT id, username || '@example.com', username, full_name, n % {_USERS_TO_A_SUPERUSER} = 0, 'ACTIVE', 1, time, time,
     user_search(username, full_name, bio), message
 FROM made
-"""  # noqa: S608 - of numbers and names of our own
+"""  # noqa: S608 - made from our own numbers and names
 
 
 def _orders_sql(data: Data) -> str:
@@ -201,7 +202,7 @@ WITH numbered AS (
         (ARRAY{list(_STATUSES)})[({scattered} >> 16) % {len(_STATUSES)} + 1] AS status,
         timestamptz '{_ORDERS_BEGIN}' + n * interval '1 second' AS time, message
     FROM (
-        SELECT $1::bigint + place - 1 AS n, message FROM unnest($2::bytea[]) WITH ORDINALITY kept (message, place)
+        SELECT $1::bigint + i - 1 AS n, message FROM unnest($2::bytea[]) WITH ORDINALITY encoded (message, i)
     ) given
 ), made AS MATERIALIZED (
     SELECT *, {_uuid_sql(_USERS_BEGIN, "user_number", "7000")} AS user_id FROM numbered
@@ -222,7 +223,7 @@ SELECT id, 'ORD-' || lpad(n::text, 8, '0'), user_id, status, 'EUR',
     CASE WHEN status IN ('SHIPPED', 'DELIVERED') THEN '1Z' || n END,
     CASE WHEN status = 'CANCELLED' THEN 'changed my mind' END, 1, time, time, message
 FROM made
-"""  # noqa: S608 - of numbers of our own
+"""  # noqa: S608 - made from our own numbers
 
 
 def _cents(order: str, item: str) -> str:
@@ -230,9 +231,9 @@ def _cents(order: str, item: str) -> str:
 
 
 async def fill(database_url: str, users: int, orders: int) -> None:
-    """Fill the empty tables: orders of three items each, with an event each, and their users.
+    """Fill the empty tables with users and with orders of three items and one event each.
 
-    Needs a superuser: triggers and foreign keys are not checked, as the rows are right.
+    Needs a superuser: triggers and foreign keys are switched off, because the rows are known to be valid.
     """
     data = Data(users, orders)
     chunks_of_users, chunks_of_orders = _chunks(users), _chunks(orders)
@@ -240,38 +241,38 @@ async def fill(database_url: str, users: int, orders: int) -> None:
     async def work() -> None:
         async with _connection(database_url) as connection:
             for first, last in chunks_of_users:
-                kept = [data.user_message(user) for user in range(first, last + 1)]
-                await connection.execute(_users_sql(), first, kept)
+                messages = [data.user_message(user) for user in range(first, last + 1)]
+                await connection.execute(_users_sql(), first, messages)
             for first, last in chunks_of_orders:
-                kept = [data.order_message(order) for order in range(first, last + 1)]
-                await connection.execute(_orders_sql(data), first, kept)
+                messages = [data.order_message(order) for order in range(first, last + 1)]
+                await connection.execute(_orders_sql(data), first, messages)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(_CONNECTIONS):
             group.create_task(work())
     async with _connection(database_url) as connection:
         await connection.execute("SELECT setval('order_number_seq', $1, false)", orders + 1)
-        # So that no reader has to mark what is visible, nor does autovacuum begin with it later.
+        # Sets hint bits and the visibility map now, so that neither readers nor autovacuum do it while measuring.
         await connection.execute("VACUUM (ANALYZE) users, user_profiles, orders, order_items, events")
         await connection.execute("CHECKPOINT")
 
 
 async def reset(database_url: str, data: Data) -> None:
-    """Bring a filled database back: workloads place orders, confirm PENDING ones and use request ids."""
+    """Undo what workloads write to a filled database: new orders, confirmed orders, events and request ids."""
     last = data.order_id(data.orders)
     async with _connection(database_url) as connection:
         async with connection.transaction():
             for table, key in {"order_items": "order_id", "order_tags": "order_id", "orders": "id"}.items():
-                await connection.execute(f"DELETE FROM {table} WHERE {key} > $1", last)  # noqa: S608 - one of these
+                await connection.execute(f"DELETE FROM {table} WHERE {key} > $1", last)  # noqa: S608 - names of our own
             await connection.execute("DELETE FROM events WHERE id > $1", _uuid(_ORDERS_BEGIN, data.orders, "7003"))
             await connection.execute("DELETE FROM request_ids")
             confirmed = await connection.fetch(
                 "UPDATE orders SET status = 'PENDING', version = 1, update_time = create_time"
                 " WHERE status = 'CONFIRMED' AND version > 1 RETURNING id, order_number"
             )
-            # Triggers are off: nothing else makes them fit.
-            kept = [(order["id"], data.order_message(_number(order["order_number"]))) for order in confirmed]
-            await connection.executemany("UPDATE orders SET message = $2 WHERE id = $1", kept)
+            # Triggers are switched off, so the encoded messages must be restored here.
+            messages = [(order["id"], data.order_message(_number(order["order_number"]))) for order in confirmed]
+            await connection.executemany("UPDATE orders SET message = $2 WHERE id = $1", messages)
         await connection.execute("VACUUM orders, order_items, events, request_ids")
 
 
@@ -295,10 +296,10 @@ def _chunks(count: int) -> Iterator[tuple[int, int]]:
 @click.option("--users", default=100_000, show_default=True)
 @click.option("--orders", default=200_000, show_default=True)
 def main(users: int, orders: int) -> None:
-    """Fill the database of DATABASE_URL."""
-    begun = time.monotonic()
+    """Fill the migrated, empty database of DATABASE_URL."""
+    started = time.monotonic()
     asyncio.run(fill(os.environ["DATABASE_URL"], users, orders))
-    click.echo(f"{users} users and {orders} orders in {time.monotonic() - begun:.0f} s")
+    click.echo(f"inserted {users} users and {orders} orders in {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The PostgreSQL that all servers of a benchmark share: migrated, filled, and kept for the next time."""
+"""Provide the database that all servers of a benchmark share, migrated and filled; later runs use it again."""
 
 import asyncio
 import hashlib
@@ -18,18 +18,18 @@ from service.db.operations import migrate
 from service.db.writes.encoded_messages import MESSAGE_VERSION, MESSAGE_VERSION_SETTING
 from service.devtools.embedded_postgres import embedded_postgres
 
-# Durable as by default. The data fits into memory, and no checkpoint and no autovacuum begins in the middle of a
-# measurement: both are done between two of them.
+# Commits are durable, as by default. The data fits into shared_buffers, and no checkpoint or autovacuum starts during a
+# measurement: the benchmark runs CHECKPOINT and VACUUM between measurements.
 _SETTINGS = {
     "shared_buffers": "512MB",
     "max_wal_size": "8GB",
     "checkpoint_timeout": "1h",
     "autovacuum": "off",
-    # The servers that are compared keep no messages, and do not pay for the triggers which see to that.
+    # The peers store no encoded messages. With this setting, the triggers that invalidate stale messages do not run.
     MESSAGE_VERSION_SETTING: MESSAGE_VERSION,
 }
 _UNFINISHED = "filling"
-# Brings all of a database into memory, as far as that holds it: who is measured first would wait for the disk.
+# Reads the whole database into the page cache, so that the server that is measured first does not wait for the disk.
 _READ_ALL = """
     CREATE EXTENSION IF NOT EXISTS pg_prewarm;
     SELECT pg_prewarm(oid, 'read') FROM pg_class
@@ -43,30 +43,30 @@ class Database:
 
     url: str
     data: data.Data
-    # Of the server's first process; None where it does not run on this machine under our eyes.
+    # The pid of the postmaster; None for the PostgreSQL of DATABASE_URL, whose processes may not be visible here.
     pid: int | None
     version: str
 
     async def reset(self) -> None:
-        """Undo what workloads wrote, and bring everything to the disk."""
+        """Undo what workloads wrote, and write a checkpoint."""
         await data.reset(self.url, self.data)
         connection = await asyncpg.connect(self.url)
         await connection.execute("CHECKPOINT")
         await connection.close()
 
     def cpu_seconds(self) -> float | None:
-        """Return the CPU time that PostgreSQL has taken, None where that cannot be seen."""
+        """Return the CPU time of PostgreSQL, or None if its processes are not visible."""
         return None if self.pid is None else cpu_seconds(self.pid)
 
 
 @contextmanager
 def filled_database(folder: Path, wanted: data.Data, url: str | None = None) -> Iterator[Database]:
-    """Yield the database of a URL, filled if it is empty; without one that of an embedded PostgreSQL kept in `folder`.
+    """Yield the database of a URL, filled if it is empty, or that of an embedded PostgreSQL with its data in `folder`.
 
-    The latter is in memory then, as far as that holds it.
+    The embedded database is in the page cache when the block begins, as far as it fits.
 
     Raises:
-        click.ClickException: the database of the URL holds something else.
+        click.ClickException: the database of the URL holds other data.
 
     """
     if url is not None:
@@ -88,19 +88,19 @@ def filled_database(folder: Path, wanted: data.Data, url: str | None = None) -> 
 
 
 def _digest(wanted: data.Data) -> str:
-    """Name what is in a database: another schema or other data must be filled anew."""
+    """Return a digest of the schema and the data, so that a change of either fills a new database."""
     text = f"{wanted.users} {wanted.orders} {migrate.head()} {Path(data.__file__).read_text()}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _plain(url: str, name: str | None = None) -> str:
-    """Return a URL as other programs than SQLAlchemy know it, of another database if one is named."""
+    """Return a URL without SQLAlchemy's driver name, with the name of another database if one is given."""
     parts = async_url(url).set(drivername="postgresql")
     return (parts if name is None else parts.set(database=name)).render_as_string(hide_password=False)
 
 
 async def _make_room(url: str, name: str) -> bool:
-    """Make an empty database to fill, in the place of all earlier ones, unless there is one of this name."""
+    """Unless a database of this name exists, drop all earlier ones, create an empty one and return True."""
     connection = await asyncpg.connect(url)
     found = await connection.fetch("SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'")
     names = [row["datname"] for row in found]
@@ -116,7 +116,7 @@ async def _fill_if_empty(url: str, wanted: data.Data) -> None:
     await _migrate(url)
     connection = await asyncpg.connect(url)
     empty = not await connection.fetchval("SELECT EXISTS (SELECT FROM users)")
-    # A reset deletes all orders after the last one.
+    # The last user and the last order must match, because a reset deletes all orders after the last one.
     ours = await connection.fetchval(
         "SELECT (SELECT id FROM users ORDER BY id DESC LIMIT 1) = $1::uuid"
         " AND EXISTS (SELECT FROM orders WHERE id = $2::uuid) AND NOT EXISTS (SELECT FROM orders WHERE id = $3::uuid)",
@@ -128,7 +128,7 @@ async def _fill_if_empty(url: str, wanted: data.Data) -> None:
     if empty:
         await _fill(url, wanted)
     elif not ours:
-        raise click.ClickException("the database of DATABASE_URL holds something else: name an empty one")
+        raise click.ClickException("the database of DATABASE_URL holds other data: use an empty database")
 
 
 async def _fill(url: str, wanted: data.Data) -> None:

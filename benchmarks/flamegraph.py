@@ -1,8 +1,8 @@
-"""Draws where the service spends its time under a workload: `python -m benchmarks.flamegraph GetUser [--table]`.
+"""Draw a flame graph of a server under a workload: `python -m benchmarks.flamegraph GetUser [--table]`.
 
-py-spy looks a few hundred times a second at what each Python thread does; those that wait are left out. What happens in
-C belongs to the Python function that called it. With --native it is shown, and so are gRPC's own threads, though its
-wheel names none of its functions.
+py-spy samples the stack of each Python thread a few hundred times per second, and omits threads that wait. Time in C is
+attributed to the Python function that called it. With --native, C functions and gRPC's own threads are shown too, but
+gRPC's wheel has no symbols for its functions.
 """
 
 import os
@@ -25,37 +25,42 @@ from benchmarks.report import MAIN_SHAPE
 from benchmarks.servers import KINDS, ROOT, running
 
 SAMPLES_PER_SECOND = 400
-# What it begins with.
+# The outermost frame of the main thread.
 MAIN_THREAD = "_run_module_as_main"
-# In the table, and what they are for, by their files: the first that fits.
+# The number of functions in the table.
 FUNCTIONS = 25
+# The purpose of a function is the first whose expression matches the function's file or name.
 PURPOSES = {
-    "gRPC, the event loop, sockets, and the driver where it reads rows": r"asyncio/runners\.py",
+    "gRPC, the event loop, sockets, and asyncpg where it reads rows": r"asyncio/runners\.py",
     "the log line, and metadata for it": (
         r"observability/logs|structlog|access_log|rpc/call_context|rpc/metadata|UUID\.__str__|uuid_utils"
     ),
-    "the rules of the request": r"interceptors/validation",
-    "the driver where it sends, the statement's values, rows": (
+    "validation of the request": r"interceptors/validation",
+    "asyncpg where it sends the statement, the statement's values, rows": (
         r"asyncpg/|db/connections|writes/fast_path|db/arrays|reads/columns|reads/orders|sqlalchemy"
     ),
     "messages, and the bytes of the response": (r"rpc/messages|rpc/servicers|_serialized|etag_of"),
 }
-OTHERS = "all others"
+OTHERS = "everything else"
 
 
 @click.command()
 @click.argument("workload", type=click.Choice(ALL.workloads))
-@click.option("--seconds", default=10.0, show_default=True)
-@click.option("--server", type=click.Choice(ALL.servers), default="commerce", show_default=True)
-@click.option("--alone", is_flag=True, help="One call at a time, instead of 64.")
-@click.option("--native", is_flag=True, help="Show C and C++ too.")
-@click.option("--table", is_flag=True, help="Print what each function takes by itself, instead of drawing.")
+@click.option("--seconds", default=10.0, show_default=True, help="How long to sample.")
+@click.option(
+    "--server", type=click.Choice(ALL.servers), default="commerce", show_default=True, help="A server in Python."
+)
+@click.option("--alone", is_flag=True, help="Make one call at a time instead of 64.")
+@click.option("--native", is_flag=True, help="Show C and C++ functions too.")
+@click.option(
+    "--table", is_flag=True, help="Print the share of time that each function takes by itself, instead of drawing."
+)
 def main(workload: str, seconds: float, server: str, *, alone: bool, native: bool, table: bool) -> None:
-    """Draw a flame graph of a server on Python under WORKLOAD into .bench."""
+    """Draw a flame graph of a server in Python under WORKLOAD, into the folder .bench."""
     beside = Path(sys.executable).with_name("py-spy")
     py_spy = str(beside) if beside.exists() else shutil.which("py-spy")
     if py_spy is None:
-        raise click.ClickException("py-spy is not installed: it is in requirements/bench.txt")
+        raise click.ClickException("py-spy is not installed: use `make profile`, or install requirements/bench.txt")
     SCRATCH.mkdir(exist_ok=True)
     output = SCRATCH / f"profile-{workload}.{'txt' if table else 'svg'}"
     kind = next(kind for kind in KINDS if kind.name == server)
@@ -71,23 +76,23 @@ def main(workload: str, seconds: float, server: str, *, alone: bool, native: boo
         with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as sampling:  # noqa: S603
             shape = Shape(1, 1) if alone else Shape(*MAIN_SHAPE)
             bench.measure(workload, shape, Plan(rounds=1, seconds=seconds, warm_up_seconds=1))
-            # It draws what it has seen.
+            # On SIGINT, py-spy writes its output and exits.
             sampling.send_signal(signal.SIGINT)
-            _, said = sampling.communicate()
+            _, errors = sampling.communicate()
         if sampling.returncode:
             raise click.ClickException(
-                f"py-spy failed (it needs root, or kernel.yama.ptrace_scope = 0): {said.strip()}"
+                f"py-spy failed (it needs root, or kernel.yama.ptrace_scope = 0): {errors.strip()}"
             )
     if table:
         print_table(output.read_text())
     else:
-        click.echo(f"{output.relative_to(ROOT)} shows it; a browser opens it")
+        click.echo(f"flame graph written to {output.relative_to(ROOT)}; open it in a browser")
 
 
 def print_table(stacks: str) -> None:
-    """Print which share of the main thread's samples each function has by itself, with the C that it calls.
+    """Print the share of the main thread's samples that each function has by itself, including the C that it calls.
 
-    Then the shares of what functions are for.
+    Then print the shares by purpose.
     """
     samples: Counter[str] = Counter()
     for line in stacks.splitlines():

@@ -1,9 +1,9 @@
-"""Whether a call costs the same where there is more data: `python -m benchmarks.growth [--large 5000000 ...]`.
+"""Check that a call costs the same with more data: `python -m benchmarks.growth [--large 5000000 ...]`.
 
-Two servers of this service run at once, one on a small and one on a large database, each with a PostgreSQL of its own
-in `.bench`, and are measured in turns. There are two orders for each user. Only the ratio of server CPU is held to a
-limit: what PostgreSQL takes grows with its indexes and with what its memory does not hold, for rows that are picked one
-by one about twofold.
+Two servers of this service run at the same time, one on a small and one on a large database, each with its own
+PostgreSQL in `.bench`, and are measured in turns. There are two orders per user. Only the ratio of server CPU has a
+limit: PostgreSQL's CPU grows with the depth of its indexes and with the share of data that its memory does not hold,
+about twofold for rows that are read one by one.
 """
 
 import signal
@@ -32,9 +32,9 @@ LIMIT = 1.15
 @ROUNDS
 @SECONDS
 @click.option("--small", default=100_000, show_default=True, help="Orders in the small database.")
-@click.option("--large", default=5_000_000, show_default=True, help="Orders in the large one.")
+@click.option("--large", default=5_000_000, show_default=True, help="Orders in the large database.")
 def main(*, workloads: Sequence[str], rounds: int, seconds: float, small: int, large: int) -> None:
-    """Compare the cost of calls at two sizes."""
+    """Compare the cost of calls on a small and on a large database."""
     signal.signal(signal.SIGTERM, stop)
     SCRATCH.mkdir(exist_ok=True)
     with ExitStack() as stack:

@@ -1,13 +1,14 @@
-"""What a connection and a call take of the server's memory, and what they leave: `python -m benchmarks.leaks`.
+"""Measure the memory that connections and calls use and that calls leak: `python -m benchmarks.leaks`.
 
-Calls are of all kinds: reads, pages and orders as in the workload Mixed, refused and unknown ones. What they leave is
-the slope of the resident memory over the second half of them: the first fills caches, pools and the allocator's own
-reserves. A day of 12 calls a second is a million.
+The calls are of all kinds: reads, lists and orders as in the workload Mixed, refused calls, and calls of unknown
+methods. The leak is the slope of the resident memory over the second half of the calls, because the first half fills
+caches, pools and the allocator's reserves. A million calls are one day at 12 calls per second.
 
-Those that their callers leave, or that outlast their deadline, are measured by themselves, because grpcio does leave
-something of them: what it made to read a request, or to send an answer, when the caller goes at that moment
-(https://github.com/grpc/grpc/issues/43360, open with 1.85.3). Of a call that is left while it is worked on nothing
-stays. Here a thousand callers come and go at once, so that most go while their requests are read.
+Calls that their callers abandon, or that exceed their deadline, are measured separately, because grpcio leaks some
+memory for them: the objects it made to read a request or to send a response, if the caller goes away at that moment
+(https://github.com/grpc/grpc/issues/43360, still open with 1.85.3). A call that is abandoned while the service works on
+it leaks nothing. Here a thousand callers start and stop at the same time, so most calls are abandoned while their
+requests are read.
 """
 
 import asyncio
@@ -32,34 +33,34 @@ from commerce.orders.v1.order_service_pb2 import CreateOrderRequest
 from commerce.users.v1.user_service_pb2 import GetUserRequest
 
 from benchmarks.bench import SCRATCH, stop
-from benchmarks.callers import CALLS_LEFT, callers
+from benchmarks.callers import ABANDONED_CALLS, callers
 from benchmarks.calls import build, write_calls
 from benchmarks.data import Data
 from benchmarks.database import Database, filled_database
 from benchmarks.servers import KINDS, Server, running
 from benchmarks.workloads import WORKLOADS, Call
 
-AT_ONCE = 1000
+CALLERS = 1000
 WARM_UP = 2000
-# Between two looks at the memory.
+# Calls between two measurements of the memory.
 CHUNK = 20_000
-# Of all calls.
+# The share of calls that the service refuses.
 REFUSED = 0.08
 CONNECTIONS, STREAMS = 8, 8
 LIMIT_MB = 4.0
-# How often as many as there can be at once leave their calls, and what each of these may leave: less than what this
-# service keeps of a call.
-ROUNDS_LEFT = 20
-LIMIT_LEFT_BYTES = 400
-# So that all who wait for a lock, or for a connection to the database, wait long enough.
-PATIENT = ("env", "COMMERCE_DB_POOL_TIMEOUT=60", *KINDS[0].command)
+# How often CALLERS abandon their calls.
+ABANDONED_ROUNDS = 20
+# What each abandoned call may leak: less than the service itself holds for a call.
+ABANDONED_LIMIT_BYTES = 400
+# A long timeout, so that calls that wait for a lock or for a database connection do not fail meanwhile.
+WAITING = ("env", "COMMERCE_DB_POOL_TIMEOUT=60", *KINDS[0].command)
 SETTLED_BYTES = 100_000
 
 
 @click.command()
-@click.option("--calls", type=click.IntRange(4 * CHUNK), default=1_000_000, show_default=True)
+@click.option("--calls", type=click.IntRange(4 * CHUNK), default=1_000_000, show_default=True, help="Calls to make.")
 def main(*, calls: int) -> None:
-    """Measure memory by connection, by call, and over many CALLS."""
+    """Measure the memory of a connection, of a watch and of a waiting call, and the memory that many calls leak."""
     signal.signal(signal.SIGTERM, stop)
     SCRATCH.mkdir(exist_ok=True)
     data = Data(users=10_000, orders=20_000)
@@ -68,43 +69,44 @@ def main(*, calls: int) -> None:
         database = stack.enter_context(filled_database(SCRATCH / "postgres-leaks", data))
         asyncio.run(database.reset())
         mixture = Mixture(build(SCRATCH), data)
-        click.echo(f"{'at once':>16}{'before MB':>11}{'with MB':>9}{'KB each':>9}{'after MB':>10}")
-        # A server each, because memory that one kind gave back would be there for the next.
+        click.echo(f"{'callers':>16}{'before MB':>11}{'with MB':>9}{'KB each':>9}{'after MB':>10}")
+        # One server per kind, because the next kind would reuse the memory that the previous one freed.
         for kind in ("connect", "watch", "wait"):
-            with running(replace(KINDS[0], command=PATIENT), database.url, logs) as server:
-                # What the first calls need stays.
+            with running(replace(KINDS[0], command=WAITING), database.url, logs) as server:
+                # The first calls allocate memory that stays allocated.
                 mixture.make(server, WARM_UP)
                 measure_held(kind, server, database)
         with running(KINDS[0], database.url, logs) as server:
-            # The allocator keeps what the most calls at once took: here more than at any time later.
-            with callers("leave", server.port, AT_ONCE, data.user_id(data.users)):
+            # The allocator does not return the memory of the largest number of concurrent calls. Reach that number now.
+            with callers("abandon", server.port, CALLERS, data.user_id(data.users)):
                 pass
             megabytes = measure_slope(mixture, server, calls)
-            left_bytes = measure_left(server, data.user_id(data.users))
-    click.echo(f"{megabytes:+.1f} MB in a million calls; {mixture.failed} of all calls failed that should not have")
-    click.echo(f"{left_bytes:+.0f} bytes of each call that its caller leaves")
-    if megabytes > LIMIT_MB or left_bytes > LIMIT_LEFT_BYTES:
-        raise click.ClickException(f"more than {LIMIT_MB:g} MB, or {LIMIT_LEFT_BYTES} bytes of each that is left")
+            abandoned_bytes = measure_abandoned(server, data.user_id(data.users))
+    click.echo(f"{megabytes:+.1f} MB per million calls; {mixture.failed} calls failed that should have succeeded")
+    click.echo(f"{abandoned_bytes:+.0f} bytes per abandoned call")
+    if megabytes > LIMIT_MB or abandoned_bytes > ABANDONED_LIMIT_BYTES:
+        limits = f"{LIMIT_MB:g} MB per million calls and {ABANDONED_LIMIT_BYTES} bytes per abandoned call"
+        raise click.ClickException(f"the server leaks more memory than the limits allow: {limits}")
 
 
 def measure_held(kind: str, server: Server, database: Database) -> None:
-    """Print what each of many callers of a kind takes of the memory while it is there."""
+    """Print the memory that the server uses for each of many callers of a kind while they are connected."""
     user_id = database.data.user_id(database.data.users)
     before = settled(server)
     with asyncio.Runner() as runner:
         lock = runner.run(locked(database.url, user_id))
         try:
-            with callers(kind, server.port, AT_ONCE, user_id):
+            with callers(kind, server.port, CALLERS, user_id):
                 held = settled(server)
         finally:
             runner.run(lock.close())
-    each = (held - before) / AT_ONCE / 1e3
+    each = (held - before) / CALLERS / 1e3
     after = settled(server)
-    click.echo(f"{AT_ONCE:>8} {kind:>7}{before / 1e6:>11.1f}{held / 1e6:>9.1f}{each:>9.1f}{after / 1e6:>10.1f}")
+    click.echo(f"{CALLERS:>8} {kind:>7}{before / 1e6:>11.1f}{held / 1e6:>9.1f}{each:>9.1f}{after / 1e6:>10.1f}")
 
 
 async def locked(url: str, user_id: str) -> asyncpg.Connection:
-    """Return a connection that keeps a user from everybody until it is closed."""
+    """Return a connection that holds a lock on a user's row until it is closed."""
     connection = await asyncpg.connect(url)
     await connection.execute("BEGIN")
     await connection.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", UUID(user_id))
@@ -112,39 +114,39 @@ async def locked(url: str, user_id: str) -> asyncpg.Connection:
 
 
 def settled(server: Server) -> int:
-    """Return the memory of a server when it does not change any more."""
-    looks = [0, server.resident_bytes()]
-    while max(looks[-3:]) - min(looks[-3:]) > SETTLED_BYTES:
+    """Wait until the memory of a server no longer changes, and return it."""
+    samples = [0, server.resident_bytes()]
+    while max(samples[-3:]) - min(samples[-3:]) > SETTLED_BYTES:
         time.sleep(0.5)
-        looks.append(server.resident_bytes())
-    return looks[-1]
+        samples.append(server.resident_bytes())
+    return samples[-1]
 
 
 def measure_slope(mixture: "Mixture", server: Server, calls: int) -> float:
-    """Return how many megabytes a million calls leave."""
+    """Return the megabytes that a million calls leak."""
     points: list[tuple[int, int]] = []
     for made in range(CHUNK, calls + CHUNK, CHUNK):
         mixture.make(server, CHUNK)
         points.append((made, settled(server)))
         click.echo(f"{made:>10} calls{points[-1][1] / 1e6:>9.1f} MB")
-    # Bytes by call are megabytes by million calls.
+    # Bytes per call equal megabytes per million calls.
     return slope(points)
 
 
-def measure_left(server: Server, user_id: str) -> float:
-    """Return how many bytes a call leaves whose caller leaves it."""
+def measure_abandoned(server: Server, user_id: str) -> float:
+    """Return the bytes that an abandoned call leaks."""
     points: list[tuple[int, int]] = []
-    for left in range(1, ROUNDS_LEFT + 1):
-        server.shorten_log()
-        with callers("leave", server.port, AT_ONCE, user_id):
+    for number in range(1, ABANDONED_ROUNDS + 1):
+        server.truncate_log()
+        with callers("abandon", server.port, CALLERS, user_id):
             pass
-        points.append((left * AT_ONCE * CALLS_LEFT, settled(server)))
-        click.echo(f"{points[-1][0]:>10} left {points[-1][1] / 1e6:>9.1f} MB")
+        points.append((number * CALLERS * ABANDONED_CALLS, settled(server)))
+        click.echo(f"{points[-1][0]:>10} abandoned{points[-1][1] / 1e6:>9.1f} MB")
     return slope(points)
 
 
 def slope(points: list[tuple[int, int]]) -> float:
-    """Return the bytes by call over the second half of the points."""
+    """Return the growth in bytes per call over the second half of the points."""
     calls, resident = zip(*points[len(points) // 2 :], strict=True)
     return statistics.linear_regression(calls, resident).slope
 
@@ -160,10 +162,10 @@ REFUSED_CALLS = (
 
 
 class Mixture:
-    """Calls of all kinds, some at a time.
+    """An endless mixture of calls of all kinds.
 
     Attributes:
-        failed: how many failed that should not have: on a busy machine a few do, and they must not leave anything.
+        failed: number of calls that failed but should have succeeded. On a busy machine a few do; they must not leak.
     """
 
     def __init__(self, program: Path, data: Data) -> None:
@@ -173,17 +175,17 @@ class Mixture:
         self._file = program.with_name("calls")
 
     def make(self, server: Server, count: int) -> None:
-        """Make so many calls.
+        """Make the next `count` calls.
 
         Raises:
-            click.ClickException: a call was not refused that should have been.
+            click.ClickException: the service did not refuse an invalid call.
 
         """
         refused = int(count * REFUSED)
-        server.shorten_log()
+        server.truncate_log()
         self.failed += self._failures(server, islice(self._good, count - refused), count - refused)
         if self._failures(server, REFUSED_CALLS, refused) != refused:
-            raise click.ClickException("a call that is wrong was not refused")
+            raise click.ClickException("the service did not refuse every invalid call")
 
     def _failures(self, server: Server, calls: Iterable[Call], count: int) -> int:
         write_calls(self._file, calls)

@@ -1,4 +1,4 @@
-"""Measures servers in turns: what disturbs a machine disturbs it for a while, and should not meet one server alone."""
+"""Measure servers in turns, so that a temporary disturbance of the machine does not affect only one of them."""
 
 import asyncio
 import sys
@@ -18,38 +18,38 @@ from benchmarks.workloads import Call
 
 @dataclass(frozen=True)
 class Shape:
-    """How many calls are in flight over how many connections; with a rate, at most and at so many calls a second."""
+    """The number of calls in flight and of connections; with a rate, the most calls in flight, and calls per second."""
 
     in_flight: int
     connections: int
     rate: float | None = None
 
     def __str__(self) -> str:
-        """Return it as options name it."""
+        """Return the shape as the option --shape names it."""
         return f"{self.rate:g}/s" if self.rate else f"{self.in_flight}x{self.connections}"
 
     def load(self, kind: Kind) -> Load | None:
-        """Return the load for a server; None where it would be the same as that of another shape."""
+        """Return the load for a server, or None if another shape gives the same load."""
         if not kind.http1:
             rate = self.rate and self.rate * kind.processes
             return Load(self.connections * kind.processes, self.in_flight // self.connections, rate)
-        # A connection has one call at a time.
+        # An HTTP/1.1 connection carries one call at a time, so every call in flight needs its own connection.
         alike = self.connections == 1 and self.in_flight > 1
         return None if alike else Load(self.in_flight, 1, self.rate)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long everything takes."""
+    """The number and duration of measured runs."""
 
     rounds: int
-    # Of one measured run.
+    # The duration of one measured run.
     seconds: float
-    # Of the calls before, which nobody looks at.
+    # The duration of the calls before, which are not measured.
     warm_up_seconds: float
     most_calls: int = sys.maxsize
-    # Whether a run has as many calls with each server, those of the quickest: then what a run costs by itself, most of
-    # all its connections, weighs the same where servers are to be compared to the percent.
+    # Whether a run has the same number of calls with each server, that of the fastest. The fixed cost of a run, mostly
+    # its connections, then weighs the same, which matters where servers are compared to the percent.
     same_calls: bool = False
 
 
@@ -63,14 +63,14 @@ class _Sample(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """A running server, and the database that it has alone or shares with others."""
+    """A running server and its database, which it may share with other servers."""
 
     server: Server
     database: Database
 
 
 class Bench:
-    """What is measured, and how it is called."""
+    """The servers to measure, and the load program that calls them."""
 
     def __init__(self, program: Path, subjects: Sequence[Subject], folder: Path) -> None:
         self._program = program
@@ -78,10 +78,10 @@ class Bench:
         self._file = folder / "calls"
 
     def measure(self, workload: str, shape: Shape, plan: Plan) -> list[Measurement]:
-        """Let all servers that have it bear a workload, each from the data as it was filled.
+        """Measure all servers that implement a workload, in turns, after resetting their databases.
 
         Raises:
-            BadReplyError: a server answers wrongly; nothing is known then of any.
+            BadReplyError: a server sends a wrong reply; the results of all servers are then discarded.
 
         """
         databases = {subject.database for subject in self._subjects}
@@ -106,14 +106,18 @@ class Bench:
         return [_measurement(workload, shape, subject.server, samples[subject]) for subject, _ in loads]
 
     def _warm_up(self, feed: "_Feed", server: Server, load: Load, plan: Plan) -> int:
-        """Return how many calls a measured run has; unless at a rate, enough that its ends do not count for much."""
-        hurried = Load(load.connections, load.streams)
+        """Warm a server up, and return the number of calls in a measured run.
+
+        Without a rate it is large enough that the beginning and the end of the run, with fewer calls in flight, matter
+        little.
+        """
+        unpaced = Load(load.connections, load.streams)
         count = least = min(4 * load.connections * load.streams, plan.most_calls)
         while True:
-            seconds = self._run(feed, server, hurried, count).outcome.seconds
+            seconds = self._run(feed, server, unpaced, count).outcome.seconds
             if count >= plan.most_calls or seconds >= plan.warm_up_seconds:
                 break
-            # At most twenty times as many, because the first calls are slow.
+            # The first calls are slow, so their duration says little: grow by at most a factor of twenty.
             more = min(plan.warm_up_seconds / seconds * 1.1, 20)
             count = min(int(count * more) + 1, plan.most_calls)
         if load.rate:
@@ -123,7 +127,7 @@ class Bench:
     def _run(self, feed: "_Feed", server: Server, load: Load, count: int) -> _Sample:
         calls = feed.take(server.kind, count)
         write_calls(self._file, calls)
-        server.shorten_log()
+        server.truncate_log()
         cpu, postgres_cpu = server.cpu_seconds(), feed.database.cpu_seconds()
         try:
             outcome = make_calls(self._program, server.port, self._file, len(calls), load, http1=server.kind.http1)
@@ -135,7 +139,7 @@ class Bench:
 
 
 class _Feed:
-    """The calls of a workload, none of them twice: a request id is new once, an order confirmed once."""
+    """The calls of a workload, each made only once: a request id is new once, and an order is confirmed once."""
 
     def __init__(self, workload: str, database: Database) -> None:
         self.workload = workload
@@ -144,7 +148,7 @@ class _Feed:
         self._begun = 0
 
     def take(self, kind: Kind, count: int) -> list[Call]:
-        """Return the next calls: fewer only if not even a database brought back has so many."""
+        """Return the next calls, after a reset of the database if it has too few left; fewer if that is not enough."""
         calls = list(islice(self._next(kind), count))
         if len(calls) < count:
             asyncio.run(self.database.reset())
@@ -155,7 +159,7 @@ class _Feed:
     def _next(self, kind: Kind) -> Iterator[Call]:
         if kind.http1 not in self._calls:
             make = kind.calls(self.workload)
-            assert make, "it is asked only for what it has"
+            assert make, "only servers that implement the workload are measured"
             self._begun += 1
             self._calls[kind.http1] = make(self.database.data, Random(self._begun))
         return self._calls[kind.http1]
@@ -163,7 +167,7 @@ class _Feed:
 
 def _measurement(workload: str, shape: Shape, server: Server, samples: Sequence[_Sample]) -> Measurement:
     load = shape.load(server.kind)
-    assert load, "it was measured"
+    assert load, "only shapes with a load were measured"
     postgres = [
         sample.postgres_cpu_seconds / sample.calls * 1e6
         for sample in samples

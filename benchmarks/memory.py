@@ -1,10 +1,10 @@
-"""Measures the memory of a server while it imports and exports many users and orders.
+"""Measure the memory of a server while it imports and exports many users and orders.
 
     DATABASE_URL=postgresql://… python benchmarks/memory.py --rows 1000000
 
-Everything is done in the database of DATABASE_URL, which must be migrated and is left with the rows in it; `--rows 0`
-only exports what is there. The server is a process of its own, and its resident set is read from /proc every 0.2 s. The
-peak must not grow with the number of rows.
+The database of DATABASE_URL must be migrated; the imported rows stay in it. `--rows 0` imports nothing, and exports
+the existing rows. The server is a separate process, whose resident set is read from /proc every 0.2 s. The peak must
+not grow with the number of rows.
 """
 
 import re
@@ -28,12 +28,12 @@ from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
 
 
 @click.command()
-@click.option("--rows", default=1_000_000, show_default=True)
+@click.option("--rows", default=1_000_000, show_default=True, help="Users to import.")
 def main(*, rows: int) -> None:
     """Import ROWS users, then export all users and all orders."""
     with _server() as (pid, port), grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         users, orders = UserServiceStub(channel), OrderServiceStub(channel)
-        # What the first call of a kind needs stays.
+        # The first import allocates memory that stays allocated.
         users.ImportUsers(_rows(1000))
         click.echo(f"{'':>14}{'rows':>10}{'seconds':>9}{'before MB':>11}{'peak MB':>9}")
         with _measured(pid, "import users") as count:

@@ -1,4 +1,4 @@
-"""Draws the server CPU of all workloads and servers as SVG, readable on a light and on a dark page."""
+"""Draw the server CPU of all workloads and servers as SVG, readable on a light and on a dark page."""
 
 from collections.abc import Iterator
 from html import escape
@@ -23,7 +23,7 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328 }
 
 
 def plot(results: Results, in_flight: int, connections: int) -> str:
-    """Return an SVG with a group of bars for each workload, the longest in each as long as in the others."""
+    """Return an SVG with a group of bars for each workload; each group has its own scale."""
     parts, top = [], 2 * _GAP
     for workload in dict.fromkeys(found.workload for found in results.measurements):
         found = (results.find(workload, server, in_flight, connections) for server in results.servers)
@@ -32,11 +32,11 @@ def plot(results: Results, in_flight: int, connections: int) -> str:
             parts.append(f'<text class="title" x="0" y="{top + _TITLE - 10}">{escape(workload)}</text>')
             parts += _bars(bars, top + _TITLE)
             top += _TITLE + _BAR * len(bars) + _GAP
-    heading = f"Server CPU for a call in µs, {in_flight} calls in flight over {connections} connections"
+    heading = f"Server CPU per call in µs, {in_flight} calls in flight over {connections} connections"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{top}" viewBox="0 0 {_WIDTH} {top}">\n'
         f"<style>{_STYLE}</style>\n"
-        f'<text x="0" y="{_GAP}">{heading}; less is better, and each group has a scale of its own</text>\n'
+        f'<text x="0" y="{_GAP}">{heading}; lower is better; each group has its own scale</text>\n'
         + "".join(f"{part}\n" for part in parts)
         + "</svg>\n"
     )

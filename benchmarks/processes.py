@@ -1,4 +1,4 @@
-"""Runs several processes of this service on one port until SIGTERM: `python -m benchmarks.processes COUNT`."""
+"""Run several processes of this service on one port until SIGTERM: `python -m benchmarks.processes COUNT`."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ import sys
 
 
 def main(count: int) -> None:
-    """Start so many, and end when they have."""
+    """Start the processes, forward SIGTERM to them, and exit when all of them have exited."""
     environment = {**os.environ, "COMMERCE_REUSE_PORT": "true"}
     command = [sys.executable, "-m", "service", "serve"]
     processes = [subprocess.Popen(command, env=environment) for _ in range(count)]  # noqa: S603 - our own command

@@ -1,7 +1,7 @@
-"""Two ways to run this service, compared by their ratios: absolute figures are those of a machine and a day.
+"""Compare two ways to run this service by ratios, because absolute figures depend on the machine and the day.
 
-A machine that others use too changes its speed several times a second, by as much as a half. So the two run in turns
-in many short rounds, and the means of all rounds are compared: a median says only what a few of them took.
+The speed of a shared machine changes several times per second, by up to a half. So the two are measured in turns, in
+many short rounds, and the means over all rounds are compared: a median reflects only a few of the rounds.
 """
 
 from collections.abc import Sequence
@@ -15,20 +15,24 @@ from benchmarks.report import MAIN_SHAPE
 from benchmarks.results import Measurement, Spread
 from benchmarks.workloads import WORKLOADS
 
-# The same in both programs.
+# Options that growth.py, workers.py and versions.py share.
 WORKLOAD = click.option(
     "--workload", "workloads", type=click.Choice(list(WORKLOADS)), multiple=True, default=list(WORKLOADS)
 )
-ROUNDS = click.option("--rounds", type=click.IntRange(min=2), default=50, show_default=True)
-SECONDS = click.option("--seconds", default=0.4, show_default=True, help="Of one measured run, with the quicker.")
+ROUNDS = click.option(
+    "--rounds", type=click.IntRange(min=2), default=50, show_default=True, help="Measured runs of each server."
+)
+SECONDS = click.option(
+    "--seconds", default=0.4, show_default=True, help="Duration of a measured run of the faster server."
+)
 SHAPE = Shape(*MAIN_SHAPE)
 
 
 def print_ratios(bench: Bench, workloads: Sequence[str], shape: Shape, plan: Plan, *, limit: float) -> None:
-    """Measure each workload, and print the figures of both subjects of the bench, and the second's by the first's.
+    """Measure each workload, and print the figures of both subjects and their ratio, second to first.
 
     Raises:
-        click.ClickException: the server CPU of a workload is more than `limit` times that of the first.
+        click.ClickException: the ratio of server CPU is above `limit` for a workload.
 
     """
     over: list[str] = []
@@ -43,7 +47,7 @@ def print_ratios(bench: Bench, workloads: Sequence[str], shape: Shape, plan: Pla
         if _ratio(first.cpu_us, second.cpu_us) > limit:
             over.append(workload)
     if over:
-        raise click.ClickException(f"the server CPU of {', '.join(over)} is more than {limit:g} times as much")
+        raise click.ClickException(f"the ratio of server CPU is above {limit:g} for {', '.join(over)}")
 
 
 def _figures(first: Measurement, second: Measurement) -> list[tuple[str, Spread, Spread]]:

@@ -1,4 +1,4 @@
-"""What a benchmark found, as it is kept in JSON, and what it ran on."""
+"""The results of a benchmark, as stored in JSON, with the machine and versions that it ran on."""
 
 import os
 import platform
@@ -17,47 +17,47 @@ _PACKAGES = ("grpcio", "protobuf", "SQLAlchemy", "asyncpg", "uvloop", "fastapi",
 
 
 class Spread(BaseModel):
-    """One figure over the rounds."""
+    """The distribution of one figure over the rounds."""
 
     median: float
     min: float
     max: float
-    # In the order of the rounds; not kept in JSON.
+    # In the order of the rounds; not stored in JSON.
     values: tuple[float, ...] = Field(default=(), exclude=True)
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
-        """Return the spread of these values, of which there is at least one."""
+        """Return the spread of one or more values."""
         rounded = tuple(round(value, 4) for value in values)
         return cls(median=round(statistics.median(rounded), 4), min=min(rounded), max=max(rounded), values=rounded)
 
 
 class Measurement(BaseModel):
-    """How one server bore one load."""
+    """The figures of one server under one load."""
 
     workload: str
     server: str
     in_flight: int
-    # Over HTTP/1.1 there are as many as calls in flight.
+    # With HTTP/1.1, there is one connection per call in flight instead.
     connections: int
-    # Calls a second; None where the next call began when a reply came.
+    # Calls per second; None if each reply started the next call.
     rate: float | None = None
     rounds: int
-    # In each round.
+    # Calls in each round.
     calls: int
-    # User and system time of the server's processes, by calls.
+    # User and system time of the server's processes, per call.
     cpu_us: Spread
-    # The same of PostgreSQL; None where it cannot be seen.
+    # The same for PostgreSQL; None if its processes are not visible.
     postgres_cpu_us: Spread | None
     rpc_per_second: Spread
     p50_ms: Spread
     p99_ms: Spread
-    # When the rounds were over.
+    # Measured after the last round.
     resident_mb: float
 
 
 class Machine(BaseModel):
-    """What everything ran on, at once."""
+    """The machine that the servers, PostgreSQL and the load program shared."""
 
     processor: str
     cores: int
@@ -78,7 +78,7 @@ class Machine(BaseModel):
 
 
 class Results(BaseModel):
-    """Everything that a benchmark found."""
+    """All results of a benchmark."""
 
     finished: datetime
     command: str
@@ -86,7 +86,7 @@ class Results(BaseModel):
     versions: dict[str, str]
     users: int
     orders: int
-    # In words, by name; those that could not run with the reason.
+    # Descriptions of the servers by name, and the reasons why servers were not measured by name.
     servers: dict[str, str]
     skipped: dict[str, str]
     measurements: list[Measurement]
@@ -94,7 +94,7 @@ class Results(BaseModel):
     def find(
         self, workload: str, server: str, in_flight: int, connections: int, rate: float | None = None
     ) -> Measurement | None:
-        """Return a measurement, None if it was left out."""
+        """Return a measurement, or None if it was not made."""
         wanted = (workload, server, in_flight, connections, rate)
         for found in self.measurements:
             if wanted == (found.workload, found.server, found.in_flight, found.connections, found.rate):
@@ -103,12 +103,12 @@ class Results(BaseModel):
 
 
 def now() -> datetime:
-    """Return the time in UTC, to the second."""
+    """Return the current time in UTC, without fractions of a second."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 def versions(postgres: str, node_folder: Path) -> dict[str, str]:
-    """Return the version of everything that matters and is installed."""
+    """Return the versions of Python, PostgreSQL, and the relevant packages that are installed."""
     found = {"Python": platform.python_version(), "PostgreSQL": postgres}
     for package in _PACKAGES:
         try:
@@ -116,8 +116,8 @@ def versions(postgres: str, node_folder: Path) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     if (node := shutil.which("node")) and (node_folder / "node_modules").is_dir():
-        said = subprocess.run([node, "--version"], capture_output=True, text=True, check=True)  # noqa: S603
-        found["Node.js"] = said.stdout.strip().removeprefix("v")
+        printed = subprocess.run([node, "--version"], capture_output=True, text=True, check=True)  # noqa: S603
+        found["Node.js"] = printed.stdout.strip().removeprefix("v")
         for package in ("@grpc/grpc-js", "pg"):
             text = (node_folder / "node_modules" / package / "package.json").read_text()
             parts = re.search(r'"version": "(.+?)"', text)

@@ -1,4 +1,4 @@
-"""The servers that are compared: how each is started and stopped, and what it takes of the processor."""
+"""Start and stop the servers that are compared, and measure their CPU time and memory."""
 
 import importlib.util
 import os
@@ -26,35 +26,35 @@ _STOP_SECONDS = 30
 
 @dataclass(frozen=True)
 class Kind:
-    """A server that can be measured; it is told where to listen and what to store in by PORT and DATABASE_URL."""
+    """A server that can be measured; the variables PORT and DATABASE_URL tell it where to listen and to store."""
 
     name: str
     words: str
     command: Sequence[str | Path]
-    # Python packages that it needs beside the service's own.
+    # Python packages that it needs in addition to those of the service.
     packages: Sequence[str] = ()
     http1: bool = False
-    # All that there are for its protocol, unless some are named.
+    # Workloads that it implements; empty means all workloads of its protocol.
     workloads: Sequence[str] = ()
-    # Of the server, each of which gets as many connections and calls as a server of one process.
+    # Number of processes. Each gets as many connections and calls as a server with a single process.
     processes: int = 1
 
     def calls(self, workload: str) -> Calls | None:
-        """Return the calls that it can be asked for, None if it has no such method."""
+        """Return the calls of a workload, or None if the server does not implement it."""
         if self.workloads and workload not in self.workloads:
             return None
         found = WORKLOADS[workload]
         return found.http if self.http1 else found.grpc
 
     def missing(self) -> str | None:
-        """Return what has to be installed before it can run, in words; None if nothing."""
+        """Return a message about what must be installed before the server can run, or None."""
         for package in self.packages:
             if importlib.util.find_spec(package) is None:
                 return f"{package} is not installed"
         if shutil.which(self.command[0]) is None:
             return f"{self.command[0]} is not installed"
         if self.name == "node" and not (NODE / "node_modules").is_dir():
-            return "its packages are not installed"
+            return "its npm packages are not installed"
         return None
 
 
@@ -79,7 +79,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs."""
+    """A running server."""
 
     kind: Kind
     port: int
@@ -87,24 +87,24 @@ class Server:
     log: Path
 
     def cpu_seconds(self) -> float:
-        """Return the user and system time that it has taken."""
+        """Return the user and system time of its processes."""
         return cpu_seconds(self.pid)
 
     def resident_bytes(self) -> int:
-        """Return the memory that it has."""
+        """Return the resident memory of its first process."""
         return resident_bytes(self.pid)
 
-    def shorten_log(self) -> None:
-        """Throw away what it has logged, so that the disk does not fill."""
+    def truncate_log(self) -> None:
+        """Truncate its log, so that the disk does not fill up."""
         os.truncate(self.log, 0)
 
 
 @contextmanager
 def running(kind: Kind, database_url: str, folder: Path) -> Iterator[Server]:
-    """Run a server until the block ends; its log is a file in `folder`, and it accepts connections when that begins.
+    """Run a server, with its log in `folder`, until the block ends; it accepts connections when the block begins.
 
     Raises:
-        click.ClickException: it does not start, or does not end when asked to.
+        click.ClickException: the server does not start, exits by itself, or does not exit on SIGTERM.
 
     """
     port, log = _free_port(), folder / f"{kind.name}.log"
@@ -116,14 +116,14 @@ def running(kind: Kind, database_url: str, folder: Path) -> Iterator[Server]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            # Ctrl-C is for the benchmark, which then stops it.
+            # Ctrl-C must reach only the benchmark, which then stops the server.
             start_new_session=True,
         )
     try:
         _wait_until_it_accepts(kind, process, port, log)
         yield Server(kind, port, process.pid, log)
         if process.poll() is not None:
-            raise click.ClickException(f"{kind.name} ended by itself: {_end_of(log)}")
+            raise click.ClickException(f"{kind.name} exited during the benchmark: {_end_of(log)}")
     finally:
         _stop(kind, process)
 
@@ -137,11 +137,12 @@ def _environment(database_url: str, port: int) -> dict[str, str]:
         "PORT": str(port),
         "NODE_ENV": "production",
         "COMMERCE_PORT": str(port),
-        # As in production, where it also leads callers away now and then; here nobody comes back.
+        # As in production.
         "COMMERCE_LOG_FORMAT": "json",
+        # Unlike in production: the load program does not reconnect after a GOAWAY.
         "COMMERCE_MAX_CONNECTION_AGE": "0",
-        # gRPC counts a call until it is cleared away, and refuses more than this; clients of gRPC then ask again, and
-        # the load program does not.
+        # gRPC counts a call until it is cleaned up, and refuses calls beyond this limit. Its own clients retry refused
+        # calls; the load program does not.
         "COMMERCE_MAX_CONCURRENT_STREAMS": "1000",
         "COMMERCE_SHUTDOWN_GRACE": "1",
     }
@@ -161,7 +162,9 @@ def _wait_until_it_accepts(kind: Kind, process: subprocess.Popen[bytes], port: i
             if connection.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise click.ClickException(f"{kind.name} does not start: {_end_of(log)}")
+    raise click.ClickException(
+        f"{kind.name} did not accept connections within {_START_SECONDS} seconds: {_end_of(log)}"
+    )
 
 
 def _stop(kind: Kind, process: subprocess.Popen[bytes]) -> None:
@@ -171,7 +174,7 @@ def _stop(kind: Kind, process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        raise click.ClickException(f"{kind.name} did not end within {_STOP_SECONDS} seconds of SIGTERM") from None
+        raise click.ClickException(f"{kind.name} did not exit within {_STOP_SECONDS} seconds of SIGTERM") from None
 
 
 def _end_of(log: Path) -> str:

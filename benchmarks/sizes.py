@@ -1,7 +1,7 @@
-"""Measures what users and orders take on disk, with their indexes: `python -m benchmarks.sizes`.
+"""Measure the disk space of users and orders and of their indexes: `python -m benchmarks.sizes`.
 
-Most tables are as `benchmarks.data` fills them. What it does not fill comes through the service, under request ids:
-users with passwords, and orders from PENDING to DELIVERED with the events and the kept answers that they leave behind.
+`benchmarks.data` fills most tables. The service writes the others: calls with request ids create users with passwords
+and take orders from PENDING to DELIVERED, which stores events and responses.
 """
 
 import asyncio
@@ -29,15 +29,16 @@ from benchmarks.servers import KINDS, running
 DATA = Data(users=100_000, orders=200_000)
 FILLED = ("users", "user_profiles", "orders", "order_items")
 WRITTEN = ("user_passwords", "events", "request_ids")
-LIVES = 1500
-AT_ONCE = 10
+# Users and orders that the service creates, and how many of them concurrently.
+LIFE_CYCLES = 1500
+CONCURRENT = 10
 SIZE = """
 SELECT (SELECT count(*) FROM {0}) AS number, pg_relation_size('{0}') AS rows, pg_indexes_size('{0}') AS indexes
 """
 
 
 class Size(NamedTuple):
-    """How many rows a table has, and the bytes of them and of their indexes."""
+    """The number of rows of a table, and the bytes of the table and of its indexes."""
 
     number: int
     rows: int
@@ -46,25 +47,25 @@ class Size(NamedTuple):
 
 @click.command()
 def main() -> None:
-    """Print the bytes of a row of each table."""
+    """Print the bytes per row of each table."""
     with tempfile.TemporaryDirectory() as name, filled_database(Path(name) / "postgres", DATA) as database:
         asyncio.run(measure(database, Path(name)))
 
 
 async def measure(database: Database, folder: Path) -> None:
-    """Print what a row takes in the tables that are filled, then in those that are written to."""
-    click.echo(f"{'bytes of a row':16}{'itself':>8}{'indexes':>9}{'both':>7}")
+    """Print the bytes per row of the tables that are filled, then of those that the service writes."""
+    click.echo(f"{'bytes per row':16}{'table':>8}{'indexes':>9}{'both':>7}")
     report(dict.fromkeys(FILLED, Size(0, 0, 0)), await sizes(database, *FILLED))
     before = await sizes(database, *WRITTEN)
     with running(KINDS[0], database.url, folder) as server:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            for _ in range(LIVES // AT_ONCE):
-                await asyncio.gather(*(live(channel) for _ in range(AT_ONCE)))
+            for _ in range(LIFE_CYCLES // CONCURRENT):
+                await asyncio.gather(*(life_cycle(channel) for _ in range(CONCURRENT)))
     report(before, await sizes(database, *WRITTEN))
 
 
-async def live(channel: grpc.aio.Channel) -> None:
-    """Make a user, and bring an order of three items to its end."""
+async def life_cycle(channel: grpc.aio.Channel) -> None:
+    """Create a user, and take an order of three items from PENDING to DELIVERED."""
     name = f"u{uuid4().hex[:20]}"
     user = User(email=f"{name}@example.com", username=name, full_name="Ada Lovelace")
     create = CreateUserRequest(user=user, password=name, request_id=str(uuid4()))
@@ -91,7 +92,7 @@ async def sizes(database: Database, *tables: str) -> Mapping[str, Size]:
 
 
 def report(before: Mapping[str, Size], after: Mapping[str, Size]) -> None:
-    """Print what each row that came since takes."""
+    """Print the bytes per row that was added between two measurements."""
     for table, (number, rows, indexes) in after.items():
         new = number - before[table].number
         own, in_indexes = (rows - before[table].rows) / new, (indexes - before[table].indexes) / new

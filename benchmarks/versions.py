@@ -1,7 +1,7 @@
-"""Whether a call costs the same as with an earlier commit: `python -m benchmarks.versions --base COMMIT`.
+"""Check that a call costs the same as with an earlier commit: `python -m benchmarks.versions --base COMMIT`.
 
 The server of this tree and that of the commit, which is extracted from git, run at the same time on one database and
-are measured in turns. Both run with the packages that are installed now, and on the schema of this tree.
+are measured in turns. Both use the packages that are installed now, and the schema of this tree.
 """
 
 import io
@@ -26,8 +26,8 @@ from benchmarks.servers import KINDS, ROOT, Kind, running
 
 
 @click.command()
-@click.option("--base", required=True, help="The commit to compare with, as git names it.")
-@click.option("--limit", default=1.05, show_default=True, help="Highest ratio of server CPU per call.")
+@click.option("--base", required=True, help="Commit to compare with: a hash, branch or tag.")
+@click.option("--limit", default=1.05, show_default=True, help="Highest allowed ratio of server CPU per call.")
 @WORKLOAD
 @ROUNDS
 @SECONDS
@@ -46,8 +46,8 @@ def main(*, base: str, limit: float, workloads: Sequence[str], rounds: int, seco
 
 def earlier(commit: str, folder: Path) -> Kind:
     """Extract a commit into a folder, and return how to run its server."""
-    archive = subprocess.run(  # noqa: S603 - one of our own commands
-        ["git", "archive", commit, "service", "client", "migrations"],  # noqa: S607 - git is where PATH says
+    archive = subprocess.run(  # noqa: S603 - our own command
+        ["git", "archive", commit, "service", "client", "migrations"],  # noqa: S607 - git is found through PATH
         cwd=ROOT,
         check=True,
         capture_output=True,

@@ -1,11 +1,11 @@
-"""Latency of events from their INSERT to their watchers, and cost of a watcher: `python benchmarks/watch.py`.
+"""Measure the latency of events from INSERT to watchers, and the cost of a watcher: `python benchmarks/watch.py`.
 
-PostgreSQL, the server, all watchers and the writer are processes of their own on this machine, which they share: with
-many watchers most of the latency is theirs, not the server's.
+PostgreSQL, the server, the watchers and the writer are separate processes that share this machine: with many watchers,
+the watchers cause most of the latency, not the server.
 
-Memory is the growth of the server's resident set when the watchers join, so that of one watcher includes what the first
-call and the event feed need. CPU is that of the server's process, without PostgreSQL and without the watchers; what the
-server uses while nothing happens is measured first, and subtracted from what it uses while it delivers events.
+Memory is the growth of the server's resident set when the watchers join, so the figure for a single watcher includes
+the memory of the first call and of the event feed. CPU is that of the server's process, without PostgreSQL and without
+the watchers. The CPU of the idle server is measured first, and subtracted from that of the server that delivers events.
 """
 
 import asyncio
@@ -41,12 +41,12 @@ from service.server import Server
 
 EVENTS = 50
 PAUSE_SECONDS = 0.05
-# Two checkpoint intervals: an idle watcher costs what its checkpoints cost.
+# Two checkpoint intervals: the cost of an idle watcher is that of its checkpoints.
 IDLE_SECONDS = 10
-# Beyond it, what is measured is only how long the queue is.
+# At a higher rate, the latency would only reflect the length of a queue.
 DELIVERIES_PER_SECOND = 2000
-PATIENCE_SECONDS = 120
-# A server allows 100 calls on one connection.
+TIMEOUT_SECONDS = 120
+# The service allows 100 concurrent calls on one connection.
 WATCHERS_ON_A_CONNECTION = 50
 INSERT = """
 INSERT INTO events (id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
@@ -56,13 +56,13 @@ RETURNING id
 
 
 async def measure(url: str, watchers: int) -> None:
-    """Print the latency with this many watchers."""
+    """Print the latency and the cost with this many watchers."""
     async with part("serve", url) as server:
         port = await line(server)
         async with part("watch", port, str(watchers)) as watching:
             await line(watching)
             await begin(server)
-            # The server has measured what it uses while nothing happens.
+            # The server prints a line once it has measured its idle cost.
             await line(server)
             sent = await write(url, max(PAUSE_SECONDS, watchers / DELIVERIES_PER_SECOND))
             arrivals = json.loads(await rest(watching))
@@ -73,25 +73,25 @@ async def measure(url: str, watchers: int) -> None:
         f"{watchers:5} watchers: p50 {p50:7.1f} ms, p99 {p99:7.1f} ms, {len(latencies)} of {watchers * EVENTS}"
         f" deliveries, {cost['statements_per_second']:.1f} statements/s\n"
         f"{'':7}idle: {cost['idle_bytes'] / 1e3 / watchers:.1f} KB of memory for each watcher,"
-        f" {cost['idle_cpu'] * 1e3:.1f} ms of CPU a second for all;"
+        f" {cost['idle_cpu'] * 1e3:.1f} ms of CPU per second for all;"
         f" {cost['delivery_cpu'] / len(latencies) * 1e6:.0f} us of CPU for each delivery"
     )
 
 
 async def write(url: str, pause_seconds: float) -> dict[str, float]:
-    """Write events, one in a transaction, and return when each was begun."""
+    """Insert events, one per transaction, and return the time at which each INSERT began."""
     connection = await asyncpg.connect(async_url(url).set(drivername="postgresql").render_as_string())
     sent = {}
     for _ in range(EVENTS):
-        begun = time.monotonic()
-        sent[str(await connection.fetchval(INSERT))] = begun
+        started = time.monotonic()
+        sent[str(await connection.fetchval(INSERT))] = started
         await asyncio.sleep(pause_seconds)
     await connection.close()
     return sent
 
 
 async def serve(url: str) -> None:
-    """Print the port, then a line when the idle server is measured; at the end, what was measured, as JSON."""
+    """Serve; print the port, then a line once the idle server is measured, and at the end the costs as JSON."""
     configure_logging(load(LogSettings), call_id=x_request_id)
     server = Server(load(ServerSettings, DATABASE_URL=url, port=0))
     await server.start()
@@ -99,16 +99,16 @@ async def serve(url: str) -> None:
     event.listen(Engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
     alone = resident_bytes()
     say(server.port)
-    # All watchers have joined.
+    # A line on standard input means that all watchers have joined.
     await asyncio.to_thread(sys.stdin.readline)
     cpu = time.process_time()
     await asyncio.sleep(IDLE_SECONDS)
     idle_cpu, idle_bytes = (time.process_time() - cpu) / IDLE_SECONDS, resident_bytes() - alone
     say("idle")
     statements.clear()
-    begun, cpu = time.monotonic(), time.process_time()
+    started, cpu = time.monotonic(), time.process_time()
     await asyncio.to_thread(sys.stdin.read)
-    seconds, cpu = time.monotonic() - begun, time.process_time() - cpu
+    seconds, cpu = time.monotonic() - started, time.process_time() - cpu
     polls = [statement for statement in statements if "waiting_since" in statement]
     cost = {
         "statements_per_second": len(polls) / seconds,
@@ -126,7 +126,7 @@ def resident_bytes() -> int:
 
 
 async def watch(port: str, watchers: int) -> None:
-    """Print a line when all watch; at the end, what came to anybody and when."""
+    """Watch; print a line once all watchers have started, and at the end all events with their times of arrival."""
     arrivals: list[tuple[str, float]] = []
     ready, all_arrived = asyncio.Semaphore(0), asyncio.Event()
 
@@ -149,7 +149,7 @@ async def watch(port: str, watchers: int) -> None:
         await ready.acquire()
     say("ready")
     await asyncio.to_thread(sys.stdin.read)
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         await all_arrived.wait()
     say(json.dumps(arrivals))
     for task in reading:
@@ -178,27 +178,34 @@ async def line(process: Process) -> str:
 
 
 async def begin(process: Process) -> None:
-    """Let a part count from now on."""
+    """Tell a part to start measuring."""
     assert process.stdin, "it is a pipe"
     process.stdin.write(b"\n")
     await process.stdin.drain()
 
 
 async def rest(process: Process) -> str:
-    """End a part, and return what it prints then."""
+    """Close the standard input of a part, which ends it, and return what it still prints."""
     return (await process.communicate(b""))[0].decode()
 
 
 def say(what: object) -> None:
-    """Print a line at once."""
+    """Print a line without buffering."""
     click.echo(str(what))
     sys.stdout.flush()
 
 
 @click.command()
-@click.option("--watchers", type=int, multiple=True, default=(1, 100, 1000), show_default=True)
+@click.option(
+    "--watchers",
+    type=int,
+    multiple=True,
+    default=(1, 100, 1000),
+    show_default=True,
+    help="Number of watchers; may be given several times.",
+)
 def main(watchers: Sequence[int]) -> None:
-    """Measure with so many watchers at once."""
+    """Measure with each of these numbers of watchers."""
     os.environ["COMMERCE_LOG_LEVEL"] = "error"
     with tempfile.TemporaryDirectory() as folder, embedded_postgres(Path(folder)) as url:
         asyncio.run(migrated(url))
@@ -207,7 +214,7 @@ def main(watchers: Sequence[int]) -> None:
 
 
 async def migrated(url: str) -> None:
-    """Make the schema."""
+    """Migrate the database."""
     engine = create_engine(load(DatabaseSettings, DATABASE_URL=url), pool_size=1)
     await migrate.upgrade(engine)
     await engine.dispose()

@@ -1,9 +1,9 @@
-"""Whether a call costs the same when two processes share a port: `python -m benchmarks.workers`.
+"""Check that a call costs the same when two processes share a port: `python -m benchmarks.workers`.
 
-One process of this service, and two that share a port (COMMERCE_REUSE_PORT), have one database and are measured in
-turns, two under twice the load and with half of the connections to the database each. Under the same load calls of two
-are dearer, because fewer come together in each, to be taken, read and written together. Where these, PostgreSQL and the
-load share two cores, throughput cannot show more than that nothing is lost.
+One process of this service and two processes that share a port (COMMERCE_REUSE_PORT) use the same database and are
+measured in turns. The two get twice the load, and each has half as many database connections. Under the same total
+load, calls would cost more with two processes, because each process would batch fewer calls when it accepts, reads and
+writes. On a machine with two cores, shared with PostgreSQL and the load, throughput can only show that nothing is lost.
 """
 
 import signal
@@ -25,7 +25,7 @@ from benchmarks.servers import KINDS, Kind, Server, running
 
 PROCESSES = 2
 LIMIT = 1.1
-# For each process. With so many connections both get about as many.
+# Per process. With this many connections, the kernel gives both processes about as many.
 SHAPE = Shape(in_flight=64, connections=16)
 START_SECONDS = 30
 ONE = KINDS[0]
@@ -55,11 +55,11 @@ def main(*, workloads: Sequence[str], rounds: int, seconds: float) -> None:
 
 
 def wait_until_all_serve(server: Server) -> None:
-    """Return once all processes of a server serve; the port takes connections with the first."""
+    """Wait until every process of a server logs that it serves; the port accepts connections with the first one."""
     deadline = time.monotonic() + START_SECONDS
     while server.log.read_text().count('"serving"') < PROCESSES:
         if time.monotonic() > deadline:
-            raise click.ClickException(f"not all processes serve within {START_SECONDS} seconds")
+            raise click.ClickException(f"not all {PROCESSES} processes started to serve within {START_SECONDS} seconds")
         time.sleep(0.05)
 
 

@@ -1,9 +1,9 @@
-"""What callers ask for: endless calls on the data of `benchmarks.data`, each with what its reply must hold.
+"""Define workloads: endless calls on the data of `benchmarks.data`, each with bytes that its reply must contain.
 
     calls = WORKLOADS["GetUser"].grpc(Data(users=100_000, orders=200_000), Random(1))
 
-Keys are picked at random, the same ones for the same seed; request ids are never the same. Only the regulars' orders
-are listed, and only others place new ones, so that the pages stay what they are.
+Keys are picked at random, the same ones for the same seed; request ids are always new. Calls list orders of regulars
+only, and place orders for other users only, so that the pages do not change.
 """
 
 import json
@@ -30,12 +30,12 @@ _NANOS_OF_A_CENT = 10_000_000
 
 
 class Call(NamedTuple):
-    """A call: of a gRPC method, or `GET` or `POST` and a target over HTTP/1.1."""
+    """A call; the path is that of a gRPC method or, for HTTP/1.1, `GET` or `POST` and a target."""
 
     path: str
-    # A message, or JSON.
+    # A serialized message, or JSON.
     body: bytes
-    # Bytes that the reply's message, or body, has in it.
+    # Bytes that the message or body of the reply must contain.
     expect: bytes
 
 
@@ -44,10 +44,10 @@ Calls = Callable[[Data, Random], Iterator[Call]]
 
 @dataclass(frozen=True)
 class Workload:
-    """One kind of calls."""
+    """The calls of one kind, for each protocol."""
 
     grpc: Calls
-    # None where the peer that speaks JSON has no such method.
+    # None if the peer that uses JSON does not implement them.
     http: Calls | None = None
 
 
@@ -105,7 +105,7 @@ def _create_order(data: Data, random: Random, *, with_request_id: bool = False) 
             name = f"Part number {product_id}"
             order.items.append(OrderItem(product_id=product_id, name=name, quantity=quantity, unit_price=price))
         request = CreateOrderRequest(order=order, request_id=str(uuid4()) if with_request_id else "")
-        # Fields are written in the order of their numbers: this one stands between these values.
+        # Protobuf writes fields in the order of their numbers, so user_id and status are adjacent in the reply.
         placed = Order(user_id=user_id, status=ORDER_STATUS_PENDING)
         yield _order("CreateOrder", request, placed.SerializeToString())
 
@@ -137,15 +137,15 @@ def _create_order_with_request_id_http(data: Data, random: Random) -> Iterator[C
 
 
 def _new_order(data: Data, random: Random) -> tuple[str, list[tuple[str, int, int]]]:
-    """Return who places an order, and of three items the product, the quantity and the price in cents."""
+    """Return the id of a user, and the product, quantity and price in cents of three items to order."""
     user_id = data.user_id(random.randint(data.regulars + 1, data.users))
     return user_id, [(f"part-{random.randint(1, 10_000)}", number, random.randint(1, 99_999)) for number in (1, 2, 3)]
 
 
 def _confirm_order(data: Data, random: Random) -> Iterator[Call]:
-    """Confirm each PENDING order once: after the last one there are no more calls."""
+    """Yield one call for each PENDING order, to confirm it; these calls are not endless."""
     start, step = random.randrange(data.orders), random.randrange(data.orders)
-    # Then the steps meet every order before they meet one again.
+    # With a step that is coprime to the number of orders, the loop visits every order once.
     while gcd(step, data.orders) != 1:
         step += 1
     for index in range(data.orders):
@@ -162,7 +162,7 @@ def _confirm_order(data: Data, random: Random) -> Iterator[Call]:
 
 
 def _mixed(get_user: Calls, list_orders: Calls, create_order: Calls) -> Calls:
-    """Return calls of which 80 % read."""
+    """Return a mixture of calls with 80 % reads."""
 
     def mixed(data: Data, random: Random) -> Iterator[Call]:
         users, pages, orders = (calls(data, random) for calls in (get_user, list_orders, create_order))

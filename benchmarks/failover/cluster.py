@@ -1,4 +1,4 @@
-"""A highly available PostgreSQL for the trial: etcd, three nodes under Patroni, and HAProxy in front of the leader."""
+"""Run a highly available PostgreSQL for the trial: etcd, three nodes under Patroni, and HAProxy before the leader."""
 
 import asyncio
 import http.client
@@ -15,14 +15,14 @@ from typing import Any
 
 HERE = Path(__file__).parent
 NODES = ("a", "b", "c")
-# A tenth of a second between two.
-LOOKS = 900
-# As root PostgreSQL refuses to run: there its nodes are another user in a user namespace of their own.
+# How often `until` checks a condition before it gives up, every 0.1 s.
+CHECKS = 900
+# PostgreSQL refuses to run as root, so root runs the nodes as another user, in a user namespace of their own.
 AS_ANOTHER_USER = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
 
 
 class Node:
-    """One PostgreSQL with its Patroni, as if they had a machine to themselves."""
+    """One PostgreSQL and its Patroni, treated as if they ran on a machine of their own."""
 
     def __init__(self, name: str, folder: Path, patroni: Path, settings: Mapping[str, object]) -> None:
         self.name = name
@@ -36,25 +36,25 @@ class Node:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the machine."""
+        """Start Patroni, which starts PostgreSQL."""
         user = AS_ANOTHER_USER if os.geteuid() == 0 else ()
         self._process = start(self._folder / "patroni.log", *user, self._patroni, self._config)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to everything that runs on the machine."""
+        """Send a signal to every process of the node."""
         for pid in self._pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def stop(self) -> None:
-        """Kill the machine, if it runs."""
+        """Kill every process of the node, if it runs."""
         if self._process is not None:
             self.signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
 
-    def ask(self, path: str) -> Any:  # noqa: ANN401 - whatever JSON it is
-        """Return what Patroni answers, or None when it does not, or not with yes."""
+    def ask(self, path: str) -> Any:  # noqa: ANN401 - any JSON
+        """Return the JSON that Patroni answers with status 200, or None for any other answer or none."""
         connection = http.client.HTTPConnection("127.0.0.1", self.rest_port, timeout=1)
         try:
             connection.request("GET", path)
@@ -66,16 +66,16 @@ class Node:
             connection.close()
 
     def order(self, path: str, **body: str) -> None:
-        """Tell Patroni to do something."""
+        """Send a command to Patroni's REST API."""
         connection = http.client.HTTPConnection("127.0.0.1", self.rest_port, timeout=60)
         connection.request("POST", path, json.dumps(body))
         response = connection.getresponse()
         if response.status != http.client.OK:
-            raise RuntimeError(f"{path}: {response.read().decode()}")
+            raise RuntimeError(f"Patroni refused {path} with status {response.status}: {response.read().decode()}")
         connection.close()
 
     def _pids(self) -> list[int]:
-        # Patroni is not the parent of its postmaster, and every backend has a session of its own.
+        # A process group does not cover them: Patroni is not the postmaster's parent, and backends have own sessions.
         named = os.fsencode(f"{self._folder}/")
         found, children = list[int](), dict[int, list[int]]()
         for process in Path("/proc").glob("[0-9]*"):
@@ -90,7 +90,7 @@ class Node:
 
 
 class Cluster:
-    """The nodes, and a port that leads to the leader."""
+    """The nodes, and the port on which HAProxy forwards to the leader."""
 
     def __init__(self, nodes: Sequence[Node], port: int, *, synchronous: bool) -> None:
         self.nodes = nodes
@@ -98,7 +98,7 @@ class Cluster:
         self._standbys = ["async", "sync" if synchronous else "async"]
 
     async def leader(self, *, other_than: Node | None = None) -> Node:
-        """Wait for a leader, and return it."""
+        """Wait for a leader, other than the given node, and return it."""
 
         def find() -> Node | None:
             others = (node for node in self.nodes if node is not other_than)
@@ -107,8 +107,8 @@ class Cluster:
         found: Node = await until(find)
         return found
 
-    async def whole(self) -> None:
-        """Wait until a leader streams to both others, and waits for one of them before it acknowledges a commit."""
+    async def wait_until_replicating(self) -> None:
+        """Wait until one leader streams to both other nodes, to one of them synchronously if the cluster should."""
 
         def streams_to_both() -> bool:
             leaders = [state for node in self.nodes if (state := node.ask("/leader"))]
@@ -139,7 +139,7 @@ async def cluster(folder: Path, *, patroni: Path, bin_dir: Path, synchronous: bo
             node.start()
             stack.callback(node.stop)
         made = Cluster(nodes, port, synchronous=synchronous)
-        await made.whole()
+        await made.wait_until_replicating()
         yield made
 
 
@@ -155,7 +155,7 @@ def running(log: Path, *command: str | Path, **environment: str) -> Iterator[sub
 
 
 def start(log: Path, *command: str | Path, **environment: str) -> subprocess.Popen[bytes]:
-    """Start a program that ends when this one does, however that happens."""
+    """Start a program that Linux terminates when this process ends, even if this process is killed."""
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - our own commands
             ["setpriv", "--pdeathsig=TERM", "--", *command],  # noqa: S607
@@ -176,11 +176,16 @@ def free_ports(count: int) -> list[int]:
         return [listener.getsockname()[1] for listener in sockets]
 
 
-async def until(condition: Callable[[], Any]) -> Any:  # noqa: ANN401 - what it gives
-    """Return what a condition gives as soon as that is true, asking in a thread; fail if that takes too long."""
-    # Counted, not timed: a machine that stands still for a while is no reason to give up.
-    for _ in range(LOOKS):
+async def until(condition: Callable[[], Any]) -> Any:  # noqa: ANN401 - the condition's result
+    """Call a condition in a thread until its result is true, and return it.
+
+    Raises:
+        TimeoutError: the result was false too often.
+
+    """
+    # Checks are counted, not timed, so that a machine that is suspended for a while does not fail the trial.
+    for _ in range(CHECKS):
         if found := await asyncio.to_thread(condition):
             return found
         await asyncio.sleep(0.1)
-    raise TimeoutError(f"waited in vain: {condition.__qualname__}")
+    raise TimeoutError(f"the condition {condition.__qualname__} did not become true in {CHECKS} checks")

@@ -1,4 +1,4 @@
-"""Callers that place orders whatever fails, a watcher of the orders' events, and what all of them were told."""
+"""Run callers that place orders during failures, and a watcher of the orders' events; record what they received."""
 
 import asyncio
 import time
@@ -21,7 +21,8 @@ from grpc_status import rpc_status
 
 DEADLINE_SECONDS = 5
 PAUSE_SECONDS = 0.1
-LOOKS = 300
+# How often to check whether the watcher has seen the last order, every PAUSE_SECONDS.
+CHECKS = 300
 ITEMS = [
     OrderItem(product_id=name, name=name, quantity=1, unit_price=Money(currency_code="EUR", units=price))
     for name, price in (("anvil", 10), ("kite", 20), ("rocket", 99))
@@ -30,17 +31,17 @@ ITEMS = [
 
 @dataclass
 class Told:
-    """What callers and the watcher were told.
+    """Responses that callers received, and events that the watcher received.
 
-    Each call has a name of its own, which is in the metadata of its order.
+    Each call has a unique name, which is in the metadata of its order.
 
     Attributes:
-        acknowledged: the order's id for each call that was answered with one.
-        times: when each of these answers came, by the monotonic clock.
-        refused: calls, made once, whose status said that nothing was written.
-        failures: statuses by their reason, or by what gRPC said where they had none.
-        seen: how often each order's creation was watched.
-        standstill: the most seconds for which this program did not run.
+        acknowledged: the order's id for each call that was answered with an order.
+        times: when each of these answers arrived, by the monotonic clock.
+        refused: names of calls without request_id whose status said that nothing was written.
+        failures: the number of failed calls by reason, or by gRPC status and details where a status had no reason.
+        seen: how often the watcher received each order's creation.
+        standstill: the longest time in seconds for which this process was not scheduled.
     """
 
     acknowledged: dict[str, str] = field(default_factory=dict)
@@ -51,11 +52,11 @@ class Told:
     standstill: float = 0
 
     def answered_since(self, moment: float) -> bool:
-        """Return whether a call was answered after a moment."""
+        """Return whether a call was answered with an order after a moment."""
         return bool(self.times) and self.times[-1] > moment
 
     def longest_pause_since(self, moment: float) -> float:
-        """Return the most seconds between two answers, the later of which came after a moment."""
+        """Return the longest time in seconds between two answers, counting those that end after a moment."""
         return max(
             later - earlier for earlier, later in zip(self.times, self.times[1:], strict=False) if later > moment
         )
@@ -63,16 +64,16 @@ class Told:
 
 @asynccontextmanager
 async def load(ports: Sequence[int], *, repeating: int, once: int) -> AsyncIterator[Told]:
-    """Place orders until the block ends, and then until all calls under way have ended and were watched.
+    """Place orders until the block ends; then wait until running calls end and the watcher has seen their orders.
 
     Args:
-        ports: where servers are; callers are spread over them.
-        repeating: how many callers repeat a call under its request_id until it is answered with an order.
-        once: how many callers use no request_id and make each call once.
+        ports: ports of the servers, over which the callers are spread.
+        repeating: number of callers that repeat a call with the same request_id until it is answered with an order.
+        once: number of callers that use no request_id and make each call once.
     """
     told, stop = Told(), asyncio.Event()
     channels = [grpc.aio.insecure_channel(f"127.0.0.1:{port}") for port in ports]
-    others = [asyncio.create_task(_watch(channels[0], told)), asyncio.create_task(_look_at_the_clock(told))]
+    others = [asyncio.create_task(_watch(channels[0], told)), asyncio.create_task(_measure_standstill(told))]
     callers = [
         asyncio.create_task(_place_orders(channels[number % len(channels)], told, stop, repeat=number < repeating))
         for number in range(repeating + once)
@@ -81,9 +82,9 @@ async def load(ports: Sequence[int], *, repeating: int, once: int) -> AsyncItera
         yield told
         stop.set()
         await asyncio.gather(*callers)
-        # Whoever has watched the last order has watched all: events keep their order.
+        # Events arrive in commit order: once the watcher has seen the last order, it has seen all of them.
         last = await _place_orders(channels[0], told, stop, repeat=True)
-        for _ in range(LOOKS):
+        for _ in range(CHECKS):
             if told.acknowledged[last] in told.seen:
                 break
             await asyncio.sleep(PAUSE_SECONDS)
@@ -96,7 +97,7 @@ async def load(ports: Sequence[int], *, repeating: int, once: int) -> AsyncItera
 
 
 async def _place_orders(channel: grpc.aio.Channel, told: Told, stop: asyncio.Event, *, repeat: bool) -> str:
-    """Place orders of a new user until told to stop, at least one, and return the call of the last."""
+    """Place one or more orders of a new user until `stop` is set, and return the call of the last one."""
     user_id = await _new_user(channel)
     while True:
         call = str(uuid4())
@@ -124,7 +125,7 @@ async def _answered(channel: grpc.aio.Channel, request: pb.CreateOrderRequest, c
 
 
 def _reason_of(error: grpc.aio.AioRpcError) -> str:
-    """Return the reason in a status, none where it is not from the service."""
+    """Return the reason in a status, or an empty string if the service did not send the status."""
     info = ErrorInfo()
     status = rpc_status.from_call(error)  # type: ignore[arg-type] # takes the error of an aio call too
     for detail in status.details if status else ():
@@ -145,7 +146,7 @@ async def _watch(channel: grpc.aio.Channel, told: Told) -> None:
         await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _look_at_the_clock(told: Told) -> None:
+async def _measure_standstill(told: Told) -> None:
     while True:
         before = time.monotonic()
         await asyncio.sleep(PAUSE_SECONDS)

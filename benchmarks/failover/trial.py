@@ -1,12 +1,12 @@
-"""Lets the leader of a PostgreSQL cluster fail under load, again and again, and looks for what is lost.
+"""Make the leader of a PostgreSQL cluster fail repeatedly under load, and check that no acknowledged write is lost.
 
     python -m benchmarks.failover.trial --patroni .bench/patroni/bin/patroni
 
-Real etcd, Patroni, PostgreSQL (three nodes), HAProxy, two servers and their callers, all on this machine. `etcd` and
-`haproxy` must be installed. There is one etcd, which nothing here harms; in earnest it has three members.
+Etcd, Patroni, PostgreSQL (three nodes), HAProxy, two servers and their callers all run on this machine. `etcd` and
+`haproxy` must be installed. The trial does not make etcd fail, so it runs a single member; in production, run three.
 
-Ends with status 1 if an acknowledged order is lost, a call has two orders, a call that was told that nothing was
-written has one, a watcher missed an order, or a call met an internal error.
+The exit status is 1 if an acknowledged order is lost, a call has two orders, a call that was told that nothing was
+written has an order, the watcher missed an order, or a call failed with an internal error.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from benchmarks.failover.cluster import Cluster, Node, cluster, free_ports, runn
 from benchmarks.failover.load import ITEMS, Told, load
 from service.devtools.postgres_programs import find_bin_dir
 
-Mend = Callable[[], None]
-# Does something to a node, and returns what makes it good.
-Failure = Callable[[Node], Mend]
+Repair = Callable[[], None]
+# Makes a node fail, and returns a function that repairs it.
+Failure = Callable[[Node], Repair]
 
 CALM_SECONDS = 3
 SERVERS = 2
@@ -42,16 +42,24 @@ FROM orders o
 
 
 @click.command()
-@click.option("--patroni", type=click.Path(exists=True, path_type=Path), required=True, help="Patroni's command.")
-@click.option("--folder", type=click.Path(path_type=Path), default=Path(".bench/failover"), show_default=True)
-@click.option("--kills", default=3, show_default=True, help="How often to kill the leader.")
+@click.option("--patroni", type=click.Path(exists=True, path_type=Path), required=True, help="Patroni's executable.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path(".bench/failover"),
+    show_default=True,
+    help="Emptied first.",
+)
+@click.option("--kills", default=3, show_default=True, help="Number of times to kill the leader.")
 @click.option("--callers", default=8, show_default=True, help="Callers of each kind, with and without request_id.")
-@click.option("--asynchronous", is_flag=True, help="Acknowledge commits that only the leader has: some will be lost.")
+@click.option(
+    "--asynchronous", is_flag=True, help="Acknowledge commits that only the leader has; a failover loses some of them."
+)
 def main(*, patroni: Path, folder: Path, kills: int, callers: int, asynchronous: bool) -> None:
-    """Put the leader through each failure, under load; the folder, which is emptied, then has the logs."""
+    """Make the leader fail in each way under load. Data and logs are left in the folder."""
     for program in ("etcd", "haproxy", "setpriv", "unshare"):
         if shutil.which(program) is None:
-            raise click.ClickException(f"{program} is not installed")
+            raise click.ClickException(f"{program} is not installed: install it so that PATH finds it")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
     folder = folder.resolve()
@@ -65,64 +73,70 @@ def main(*, patroni: Path, folder: Path, kills: int, callers: int, asynchronous:
 async def trial(
     made: AbstractAsyncContextManager[Cluster], failures: Sequence[tuple[str, Failure]], folder: Path, callers: int
 ) -> Sequence[str]:
-    """Put the leader through the failures, and return what was wrong."""
+    """Make the leader fail in each of these ways, and return descriptions of the defects that were found."""
     async with made as nodes, serving(nodes.url, folder) as ports:
-        begun = time.monotonic()
+        started = time.monotonic()
         async with load(ports, repeating=callers, once=callers) as told:
             click.echo(f"{'':16}{'new leader after':>20}{'longest without an order':>28}")
             for words, failure in failures:
-                leader, pause = await put_through(failure, nodes, told)
+                leader, pause = await fail_over(failure, nodes, told)
                 click.echo(f"{words:16}{leader:18.1f} s{pause:26.1f} s")
         stored = await stored_orders(await nodes.leader())
-    click.echo(f"{len(told.acknowledged)} orders acknowledged in {time.monotonic() - begun:.0f} s, {len(stored)} found")
+    seconds = time.monotonic() - started
+    click.echo(f"{len(told.acknowledged)} orders acknowledged in {seconds:.0f} s, {len(stored)} stored")
     if told.standstill > 1:
-        click.echo(f"the machine stood still for up to {told.standstill:.0f} s: these times are not the cluster's")
+        click.echo(f"this process did not run for up to {told.standstill:.0f} s, which the times above include")
     for reason, count in told.failures.most_common():
         click.echo(f"{count:8} x {reason}")
     return compare(told, stored)
 
 
-async def put_through(failure: Failure, nodes: Cluster, told: Told) -> tuple[float, float]:
-    """Let the leader fail, and mend it; return the seconds to a new leader, and the most between two orders."""
+async def fail_over(failure: Failure, nodes: Cluster, told: Told) -> tuple[float, float]:
+    """Make the leader fail, then repair it.
+
+    Returns:
+        the seconds until there was a new leader, and the longest time between two acknowledged orders.
+
+    """
     await asyncio.sleep(CALM_SECONDS)
     leader = await nodes.leader()
-    begun = time.monotonic()
-    mend = await asyncio.to_thread(failure, leader)
+    started = time.monotonic()
+    repair = await asyncio.to_thread(failure, leader)
     await nodes.leader(other_than=leader)
     led = time.monotonic()
     await until(lambda: told.answered_since(led))
-    pause = told.longest_pause_since(begun)
-    mend()
-    await nodes.whole()
-    return led - begun, pause
+    pause = told.longest_pause_since(started)
+    repair()
+    await nodes.wait_until_replicating()
+    return led - started, pause
 
 
-def kill(node: Node) -> Mend:
-    """Kill everything on the node at once."""
+def kill(node: Node) -> Repair:
+    """Kill every process of the node with SIGKILL."""
     node.stop()
     return node.start
 
 
-def freeze(node: Node) -> Mend:
-    """Stop everything on the node where it is: connections stay, and nothing answers."""
+def freeze(node: Node) -> Repair:
+    """Suspend every process of the node: its connections stay open, and it answers nothing."""
     node.signal(signal.SIGSTOP)
     return lambda: node.signal(signal.SIGCONT)
 
 
-def hand_over(node: Node) -> Mend:
-    """Let the node hand over its lead, as before maintenance."""
+def hand_over(node: Node) -> Repair:
+    """Switch over from this leader to another node, as before maintenance."""
     node.order("/switchover", leader=node.name)
     return lambda: None
 
 
 @asynccontextmanager
 async def serving(database_url: str, folder: Path) -> AsyncIterator[Sequence[int]]:
-    """Migrate, and run servers until the block ends; yields their ports."""
+    """Migrate the database, run servers until the block ends, and yield their ports."""
     command = [sys.executable, "-m", "service"]
     with ExitStack() as stack:
         migration = stack.enter_context(running(folder / "migrate.log", *command, "migrate", DATABASE_URL=database_url))
         if await asyncio.to_thread(migration.wait):
-            raise RuntimeError(f"the migration failed: see {folder / 'migrate.log'}")
+            raise RuntimeError(f"the migration failed; its log is {folder / 'migrate.log'}")
         ports = free_ports(SERVERS)
         for port in ports:
             serve = (*command, "serve", "--port", str(port))
@@ -132,13 +146,13 @@ async def serving(database_url: str, folder: Path) -> AsyncIterator[Sequence[int
 
 
 def accepts(port: int) -> bool:
-    """Return whether somebody listens on a port."""
+    """Return whether a process listens on a port."""
     with socket.socket() as connection:
         return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def stored_orders(leader: Node) -> Sequence[asyncpg.Record]:
-    """Return what the leader has of each order."""
+    """Return each order on the leader, with its call and the number of its items and CREATED events."""
     connection = await asyncpg.connect(host="127.0.0.1", port=leader.port, user="postgres", database="postgres")
     rows: Sequence[asyncpg.Record] = await connection.fetch(ORDERS)
     await connection.close()
@@ -146,15 +160,15 @@ async def stored_orders(leader: Node) -> Sequence[asyncpg.Record]:
 
 
 def compare(told: Told, stored: Sequence[asyncpg.Record]) -> Sequence[str]:
-    """Return in words what was told and is not so."""
+    """Return a description of each way in which the database contradicts what callers and the watcher received."""
     orders = {row["id"]: row["call"] for row in stored}
     counts = {
         "acknowledged orders are lost": sum(orders.get(order) != call for call, order in told.acknowledged.items()),
         "calls have more than one order": sum(count > 1 for count in Counter(orders.values()).values()),
         "calls were refused and have an order": len(told.refused & set(orders.values())),
         "orders lack an item or their event": sum((row["items"], row["events"]) != (len(ITEMS), 1) for row in stored),
-        "orders were not seen, or seen twice, by the watcher": sum(told.seen[order] != 1 for order in orders),
-        "calls met an internal error": told.failures["INTERNAL"],
+        "orders were not seen exactly once by the watcher": sum(told.seen[order] != 1 for order in orders),
+        "calls failed with an internal error": told.failures["INTERNAL"],
     }
     return [f"{count} {words}" for words, count in counts.items() if count]
 

@@ -1,14 +1,14 @@
-// gRPC over HTTP/2 without TLS. A good reply has the HTTP status 200, the gRPC status 0 and exactly one whole message.
+// gRPC over HTTP/2 without TLS. A good reply has HTTP status 200, gRPC status 0 and exactly one complete message.
 #include "load.h"
 #include <arpa/inet.h>
 #include <nghttp2/nghttp2.h>
 #include <stdio.h>
 #include <string.h>
 
-// The server must never wait for us to take what it has to say.
+// Large flow control windows, so that the server never waits for a window update.
 #define STREAM_WINDOW (1 << 24)
 #define CONNECTION_WINDOW (1 << 30)
-// Before a message: whether it is compressed, and its length.
+// The prefix of a message: a compressed flag, and the length in four bytes.
 #define PREFIX_LENGTH 5
 
 static void write_prefix(uint8_t *prefix, size_t body_length)
@@ -56,14 +56,14 @@ static void begin_call(struct call *call)
         header("te", "trailers"),
         header("content-type", "application/grpc"),
         header("user-agent", "load"),
-        // As every caller should have one.
+        // With a deadline, as every caller should set one.
         header("grpc-timeout", "10S"),
     };
     nghttp2_data_provider body = {.source.ptr = call, .read_callback = read_body};
     size_t count = sizeof headers / sizeof *headers;
     int stream = nghttp2_submit_request(call->connection->session, NULL, headers, count, &body, call);
     if (stream < 0)
-        give_up("cannot begin a call: %s", nghttp2_strerror(stream));
+        give_up("cannot start a call: %s", nghttp2_strerror(stream));
 }
 
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_length,
@@ -73,7 +73,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     struct call *call = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
     char *target = NULL;
     size_t size = 0;
-    // nghttp2 ends a name with a zero that it does not count.
+    // nghttp2 terminates a name with a zero byte, which name_length does not count.
     if (call && !strcmp((const char *)name, ":status"))
         target = call->http_status, size = sizeof call->http_status;
     else if (call && !strcmp((const char *)name, "grpc-status"))
@@ -123,14 +123,14 @@ static void open_session(struct connection *connection)
                                                {NGHTTP2_SETTINGS_ENABLE_PUSH, 0}};
     nghttp2_session_callbacks *callbacks;
     if (nghttp2_session_callbacks_new(&callbacks))
-        give_up("no memory");
+        give_up("out of memory");
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_close);
     if (nghttp2_session_client_new(&connection->session, callbacks, connection) ||
         nghttp2_submit_settings(connection->session, NGHTTP2_FLAG_NONE, settings, 2) ||
         nghttp2_session_set_local_window_size(connection->session, NGHTTP2_FLAG_NONE, 0, CONNECTION_WINDOW))
-        give_up("cannot begin HTTP/2");
+        give_up("cannot start the HTTP/2 session");
     nghttp2_session_callbacks_del(callbacks);
 }
 
@@ -148,7 +148,7 @@ static void receive(struct connection *connection, const uint8_t *bytes, size_t 
 {
     ssize_t taken = nghttp2_session_mem_recv(connection->session, bytes, length);
     if (taken < 0)
-        give_up("the server broke HTTP/2: %s", nghttp2_strerror((int)taken));
+        give_up("the server violated HTTP/2: %s", nghttp2_strerror((int)taken));
 }
 
 const struct protocol grpc = {PREFIX_LENGTH, write_prefix, open_session, begin_call, gather, receive};

@@ -1,5 +1,5 @@
-// HTTP/1.1, one call at a time on a connection that is kept. A good reply has the status 200 or 201. It must have a
-// content-length: the other ways to say where a reply ends are not understood.
+// HTTP/1.1, with one call at a time on a persistent connection. A good reply has status 200 or 201. Every reply must
+// have a content-length: other ways to delimit a body, such as chunked encoding, are not supported.
 #define _GNU_SOURCE
 #include "load.h"
 #include <stdio.h>
@@ -19,7 +19,7 @@ static void begin_call(struct call *call)
                  record->body_length);
     int length = snprintf(head, sizeof head, "%s HTTP/1.1\r\nHost: %s\r\n%s\r\n", record->path, authority, content);
     if (length >= (int)sizeof head)
-        give_up("too long a path: %s", record->path);
+        give_up("the path is too long: %s", record->path);
     append(out, head, (size_t)length);
     append(out, record->body, record->body_length);
 }
@@ -29,7 +29,7 @@ static void receive(struct connection *connection, const uint8_t *bytes, size_t 
     struct call *call = connection->calls;
     struct buffer *reply = &call->reply;
     if (!call->record)
-        give_up("the server answered what was not asked");
+        give_up("the server sent data without a request");
     append(reply, bytes, length);
     uint8_t *end = memmem(reply->bytes, reply->length, "\r\n\r\n", 4);
     if (!end)
@@ -40,9 +40,9 @@ static void receive(struct connection *connection, const uint8_t *bytes, size_t 
     size_t received = reply->length - head_length - 4;
     int status = 0;
     const char *found = strcasestr(head, LENGTH_HEADER);
-    bool understood = sscanf(head, "HTTP/1.1 %d", &status) == 1 && found;
-    if (!understood || sscanf(found + strlen(LENGTH_HEADER), "%zu", &body_length) != 1)
-        give_up("a reply of HTTP/1.1 with a content-length is needed, not: %.*s", SHOWN_BYTES, head);
+    bool supported = sscanf(head, "HTTP/1.1 %d", &status) == 1 && found;
+    if (!supported || sscanf(found + strlen(LENGTH_HEADER), "%zu", &body_length) != 1)
+        give_up("expected an HTTP/1.1 reply with a content-length, not: %.*s", SHOWN_BYTES, head);
     free(head);
     if (received > body_length)
         give_up("the server sent more than the content-length");

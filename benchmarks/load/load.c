@@ -2,13 +2,13 @@
 //
 //     load --port P [--http1] --connections C --streams S --calls N [--rate R] FILE
 //
-// FILE holds records, little endian: u16 length and path, u32 length and body, u16 length and the bytes that the reply
-// must contain. N calls are made in the order of the file, from its beginning again at its end. Without --rate S calls
-// are always in flight on each connection. With it calls are due at Poisson times, R a second; at most S are in flight
-// on a connection, and a call that has to wait for its turn has waited since it was due: a server that stalls shows in
-// the latencies of all calls that it held up, not of one.
+// FILE holds little-endian records: u16 length and path, u32 length and body, u16 length and the bytes that the reply
+// must contain. The program makes N calls in the order of the file, and starts over at its end. Without --rate, S calls
+// are always in flight on each connection. With --rate, calls are due at Poisson times, R per second, with at most S in
+// flight on a connection. The latency of a call is measured from the time at which it was due, so a server that stalls
+// is charged for every call that it delayed, not only for one.
 //
-// Prints one line of JSON. The status is 0 if every reply was good, 1 if one was not, 2 if nothing could be measured.
+// Prints one line of JSON. The exit status is 0 if every reply was good, 1 if any was bad, 2 if nothing was measured.
 #define _GNU_SOURCE
 #include "load.h"
 #include <arpa/inet.h>
@@ -27,8 +27,8 @@
 #include <sys/socket.h>
 #include <time.h>
 
-// A server that says nothing for so long will not answer.
-#define PATIENCE_SECONDS 10
+// Give up if the server sends nothing for this long.
+#define REPLY_TIMEOUT_SECONDS 10
 
 static const struct protocol *protocol = &grpc;
 static int port, connection_count, streams;
@@ -60,7 +60,7 @@ void give_up(const char *why, ...)
 void *must(void *memory)
 {
     if (!memory)
-        give_up("no memory");
+        give_up("out of memory");
     return memory;
 }
 
@@ -99,7 +99,7 @@ void end_call(struct call *call, const char *wrong, ...)
     call->connection->free = call;
 }
 
-// Returns when the next call is due; never, if it has to wait for a reply first.
+// Starts the calls that are due. Returns the time of the next one, or INFINITY if it must wait for a reply first.
 static double begin_due_calls(void)
 {
     static int turn;
@@ -123,7 +123,7 @@ static double begin_due_calls(void)
     return begun < call_count && next_due > time ? next_due : INFINITY;
 }
 
-// Everything there is to send goes out at once, as gRPC's own clients do it: fewer packets, fewer reads for the server.
+// Sends all pending bytes of a connection together, as gRPC's own clients do: fewer packets, fewer reads by the server.
 static void flush(struct connection *connection)
 {
     struct buffer *out = &connection->out;
@@ -171,8 +171,8 @@ static void make_all_calls(void)
             give_up("cannot wait: %s", strerror(errno));
         if (ready > 0 || begun == good + bad)
             heard = now();
-        if (now() - heard > PATIENCE_SECONDS)
-            give_up("no reply for %d seconds, after %ld of %ld", PATIENCE_SECONDS, good + bad, call_count);
+        if (now() - heard > REPLY_TIMEOUT_SECONDS)
+            give_up("no reply for %d seconds, after %ld of %ld", REPLY_TIMEOUT_SECONDS, good + bad, call_count);
         for (int index = 0; index < connection_count && ready > 0; index++)
             if (polled[index].revents & (POLLIN | POLLHUP | POLLERR))
                 receive(&connections[index]);
@@ -199,7 +199,7 @@ static void open_connection(struct connection *connection)
         protocol->open(connection);
 }
 
-// Reads a length of so many bytes and what follows it, and leaves some room before that.
+// Reads a length of length_size bytes and a field of that length. The returned buffer has `room` free bytes before it.
 static uint8_t *read_field(FILE *file, size_t length_size, size_t room, size_t *length)
 {
     uint8_t bytes[4] = {0};
@@ -275,10 +275,10 @@ int main(int argc, char **argv)
         default: return 2;
         }
     if (port < 1 || connection_count < 1 || streams < 1 || call_count < 1 || rate < 0 || optind != argc - 1)
-        give_up("needs --port P [--http1] --connections C --streams S --calls N [--rate R] FILE");
+        give_up("usage: load --port P [--http1] --connections C --streams S --calls N [--rate R] FILE");
     if (protocol == &http1 && streams != 1)
-        give_up("HTTP/1.1 has one call in flight on a connection: --streams 1");
-    // By default the kernel may wake a sleeper 50 microseconds late, which would be added to every latency.
+        give_up("HTTP/1.1 has one call in flight per connection: use --streams 1");
+    // By default, the kernel may wake a sleeping process 50 microseconds late, which would add to every latency.
     prctl(PR_SET_TIMERSLACK, 1);
     snprintf(authority, sizeof authority, "127.0.0.1:%d", port);
     read_records(argv[optind]);

@@ -1,4 +1,4 @@
-// What the two protocols share with the rest of the load program, which load.c explains.
+// Declarations shared by the load program (load.c, which explains it) and its two protocols.
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,12 +15,12 @@ struct record {
     size_t body_length, expect_length;
 };
 
-// A place for one call in flight; it is used again for the next one.
+// A slot for one call in flight, reused for later calls.
 struct call {
     struct connection *connection;
-    const struct record *record; // NULL while the place is free
+    const struct record *record; // NULL while the slot is free
     double due;
-    size_t sent; // bytes of the body
+    size_t sent; // bytes of the body that were sent
     char http_status[4], grpc_status[8], grpc_message[200];
     struct buffer reply;
     struct call *next_free;
@@ -29,16 +29,16 @@ struct call {
 struct connection {
     int socket;
     struct nghttp2_session *session; // NULL for HTTP/1.1
-    struct buffer out;               // what the socket has not taken yet
+    struct buffer out;               // bytes that the socket has not accepted yet
     struct call *calls, *free;
 };
 
 struct protocol {
-    size_t prefix_length; // of the bytes that come before a body and are made from its length
+    size_t prefix_length; // length of the prefix of a body, which is made from the body's length
     void (*write_prefix)(uint8_t *prefix, size_t body_length);
     void (*open)(struct connection *);
     void (*begin)(struct call *);
-    // Puts what is to be sent into `out`; NULL where all of it is there already.
+    // Appends pending bytes to `out`; NULL if the protocol writes to `out` directly.
     void (*gather)(struct connection *);
     void (*receive)(struct connection *, const uint8_t *bytes, size_t length);
 };
@@ -49,7 +49,7 @@ extern char authority[32];
 void *must(void *memory);
 void append(struct buffer *buffer, const void *bytes, size_t length);
 bool contains_expected(const struct call *call, const uint8_t *bytes, size_t length);
-// Ends a call; what is wrong with its reply is said in the manner of printf, or NULL.
+// Ends a call. `wrong` is a printf format that describes what is wrong with the reply, or NULL if it is good.
 __attribute__((format(printf, 2, 3))) void end_call(struct call *call, const char *wrong, ...);
-// Ends the program, because nothing can be measured.
+// Prints a message and exits with status 2, because nothing can be measured.
 __attribute__((format(printf, 1, 2), noreturn)) void give_up(const char *why, ...);

@@ -1,11 +1,11 @@
-"""Bare: grpc.aio and asyncpg, written by hand for few steps; every call is one statement.
+"""Bare: grpc.aio and asyncpg, written by hand with as few steps as possible; every call is one statement.
 
-It does what the service does for these methods where nothing goes wrong: the same rows, the same messages, and under a
-`request_id` one effect and one answer. Missing: the rules for requests, details of errors (one status for all reasons),
-other filters than `user_id`, credit, etags, `validate_only`, request ids of ConfirmOrder, retries, limits of time, log,
-and messages kept in rows.
+For successful calls of these methods it does what the service does: the same rows, the same messages, and a repeated
+`request_id` has one effect and one response. Missing: validation of requests, error details (one status for all
+reasons), filters other than `user_id`, credit, etags, `validate_only`, request ids of ConfirmOrder, retries, timeouts,
+the log, and encoded messages in rows.
 
-The pool is asyncpg's as it comes, which resets a connection by a statement after each use.
+The pool is asyncpg's with its defaults, which resets a connection with a statement after each use.
 """
 
 import json
@@ -29,7 +29,7 @@ from uuid_utils import uuid7
 
 from benchmarks.peers.serving import POOL_SIZE, Context, database_url, page_token, position, run
 
-# Of a message, as a dict: protobuf takes that too, and its stubs do not know it.
+# The fields of a message as a dict, which protobuf accepts for a nested message; its stubs do not.
 Fields = Any
 NANOS = 1_000_000_000
 NUMBER_BLOCK = 32
@@ -43,7 +43,7 @@ FROM users u LEFT JOIN user_profiles p ON p.user_id = u.id
 """
 USER = f"{USERS} WHERE u.id = $1"
 USERS_OF_IDS = f"{USERS} WHERE u.id = ANY($1)"
-# Items as JSON, amounts as whole units and billionths: the fewest steps from rows to messages.
+# Items are read as JSON, and amounts as units and nanos: the fewest steps from rows to messages.
 ORDER_COLUMNS = """
 o.id, o.order_number, o.user_id, o.status, o.currency, trunc(o.total_amount)::bigint,
 (o.total_amount % 1 * 1000000000)::int, o.external_ref, o.metadata, o.tracking_number, o.cancel_reason, o.version,
@@ -53,7 +53,7 @@ o.create_time, o.update_time,
     FROM order_items i WHERE i.order_id = o.id),
 ARRAY(SELECT t.name FROM order_tags ot JOIN tags t ON t.id = ot.tag_id WHERE ot.order_id = o.id ORDER BY t.name)
 """
-ORDERS = f"SELECT {ORDER_COLUMNS} FROM orders o WHERE o.user_id = $1"  # noqa: S608 - of constants, as those below
+ORDERS = f"SELECT {ORDER_COLUMNS} FROM orders o WHERE o.user_id = $1"  # noqa: S608 - constants, as below
 NEWEST = "ORDER BY o.create_time DESC, o.id DESC LIMIT $2"
 FIRST_ORDERS = f"{ORDERS} {NEWEST}"
 NEXT_ORDERS = f"{ORDERS} AND (o.create_time, o.id) < ($3, $4) {NEWEST}"
@@ -102,7 +102,7 @@ SELECT {ORDER_COLUMNS} FROM o
 
 
 class Users(UserServiceServicer):
-    """Answers GetUser by id and BatchGetUsers."""
+    """GetUser by id, and BatchGetUsers."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
@@ -124,7 +124,7 @@ class Users(UserServiceServicer):
 
 
 class Orders(OrderServiceServicer):
-    """Answers ListOrders of a user, CreateOrder and ConfirmOrder."""
+    """ListOrders of a user, CreateOrder and ConfirmOrder."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
@@ -199,7 +199,7 @@ class Orders(OrderServiceServicer):
         return orders_pb.ConfirmOrderResponse(order=order_fields(row))
 
     async def _next_number(self) -> int:
-        # The sequence counts in blocks of this size, so that a process has to ask once for so many orders.
+        # Each value of the sequence stands for a block of this many order numbers: one query per block.
         number = next(self._numbers, None)
         while number is None:
             start = await self._pool.fetchval("SELECT nextval('order_number_seq')")
@@ -261,7 +261,7 @@ def order_fields(row: Sequence[Any]) -> Fields:
 
 
 def new_item(item: OrderItem) -> Fields:
-    """Return the fields of an item of a new order, and its subtotal in billionths as `nanos`."""
+    """Return the fields of an item of a new order, and its subtotal in nanos as `nanos`."""
     price = item.unit_price
     nanos = (price.units * NANOS + price.nanos) * item.quantity
     return {
@@ -281,7 +281,7 @@ def money(currency: str, units: int, nanos: int) -> Fields:
 
 
 def decimal(amount: Money) -> Decimal:
-    """Return an amount as a number."""
+    """Return an amount as a decimal number."""
     return Decimal(amount.units * NANOS + amount.nanos).scaleb(-9)
 
 
@@ -292,9 +292,9 @@ def timestamp(time: datetime) -> Fields:
 
 @asynccontextmanager
 async def adding(server: grpc.aio.Server) -> AsyncIterator[None]:
-    """Add both services, on a pool that lasts as long as the block."""
+    """Register both services, with a pool that is closed when the block ends."""
     async with asyncpg.create_pool(database_url(), min_size=POOL_SIZE, max_size=POOL_SIZE) as pool:
-        add_UserServiceServicer_to_server(Users(pool), server)  # type: ignore[abstract] # some methods are enough
+        add_UserServiceServicer_to_server(Users(pool), server)  # type: ignore[abstract] # implements some methods only
         add_OrderServiceServicer_to_server(Orders(pool), server)  # type: ignore[abstract]
         yield
 

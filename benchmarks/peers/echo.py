@@ -1,6 +1,6 @@
-"""Echo: grpc.aio without a database, the floor under every server of this kind.
+"""Echo: grpc.aio without a database, the lower bound for the cost of every grpc.aio server.
 
-GetUser answers at once with the id that it was asked for and constants.
+GetUser immediately answers with the requested id and constants.
 """
 
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from benchmarks.peers.serving import Context, run
 
 
 class Users(UserServiceServicer):
-    """Answers GetUser by id."""
+    """GetUser by id."""
 
     async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.GetUserResponse:
         user = User(id=request.id, email="ada@example.com", username="ada", full_name="Ada", state=USER_STATE_ACTIVE)
@@ -24,8 +24,8 @@ class Users(UserServiceServicer):
 
 @asynccontextmanager
 async def adding(server: grpc.aio.Server) -> AsyncIterator[None]:
-    """Add the service."""
-    add_UserServiceServicer_to_server(Users(), server)  # type: ignore[abstract] # one method is enough
+    """Register the service."""
+    add_UserServiceServicer_to_server(Users(), server)  # type: ignore[abstract] # implements one method only
     yield
 
 

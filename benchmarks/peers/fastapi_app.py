@@ -1,10 +1,10 @@
 """FastAPI: JSON over HTTP/1.1 with FastAPI, Pydantic and SQLAlchemy's ORM, as their tutorials show it.
 
-A session for each call by a dependency, response models made from the ORM's objects, uvicorn with uvloop and httptools
-in one process and without an access log. It does what the service does for GetUser, ListOrders and CreateOrder where
-nothing goes wrong: the same rows, the same fields, amounts as decimals, and under a `request_id` one effect and one
-answer. Missing: the rules for requests beyond their types, details of errors, other filters than `user_id`, credit,
-`validate_only`, retries, limits of time, log, and messages kept in rows.
+A dependency provides one session per call, response models are made from ORM objects, and uvicorn runs with uvloop and
+httptools in one process, without an access log. For successful calls of GetUser, ListOrders and CreateOrder it does
+what the service does: the same rows, the same fields, amounts as decimals, and a repeated `request_id` has one effect
+and one response. Missing: validation of requests beyond their types, error details, filters other than `user_id`,
+credit, `validate_only`, retries, timeouts, the log, and encoded messages in rows.
 """
 
 import os
@@ -33,7 +33,7 @@ sessions = create_sessions()
 
 
 async def get_session() -> AsyncIterator[AsyncSession]:
-    """Give a call its session."""
+    """Provide the session of a call."""
     async with sessions() as session:
         yield session
 
@@ -42,13 +42,13 @@ Session = Annotated[AsyncSession, Depends(get_session)]
 
 
 class FromObject(BaseModel):
-    """A response made from an object of the ORM."""
+    """A response model that is made from an ORM object."""
 
     model_config = ConfigDict(from_attributes=True)
 
 
 class ProfileOut(FromObject):
-    """What a user says about itself."""
+    """The profile of a user."""
 
     bio: str
     avatar_url: str

@@ -1,10 +1,10 @@
 """Guide: grpc.aio and SQLAlchemy's ORM, as the usual guides teach it.
 
-A session for each call, models with relationships loaded by `selectinload`, `add`, `flush`, `refresh` and `commit`, a
-pool that pings. It does what the service does for these methods where nothing goes wrong: the same rows, the same
-messages, and under a `request_id` one effect and one answer. Missing: the rules for requests, details of errors (few
-statuses, without reasons), other filters than `user_id`, credit, etags, `validate_only`, request ids of ConfirmOrder,
-retries, limits of time, log, and messages kept in rows.
+One session per call, models with relationships loaded by `selectinload`, `add`, `flush`, `refresh` and `commit`, and a
+pool that pings connections. For successful calls of these methods it does what the service does: the same rows, the
+same messages, and a repeated `request_id` has one effect and one response. Missing: validation of requests, error
+details (few statuses, without reasons), filters other than `user_id`, credit, etags, `validate_only`, request ids of
+ConfirmOrder, retries, timeouts, the log, and encoded messages in rows.
 """
 
 from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ CREATE_ORDER = "/commerce.orders.v1.OrderService/CreateOrder"
 
 
 class Users(UserServiceServicer):
-    """Answers GetUser by id and BatchGetUsers."""
+    """GetUser by id, and BatchGetUsers."""
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
         self._sessions = sessions
@@ -61,7 +61,7 @@ class Users(UserServiceServicer):
 
 
 class Orders(OrderServiceServicer):
-    """Answers ListOrders of a user, CreateOrder and ConfirmOrder."""
+    """ListOrders of a user, CreateOrder and ConfirmOrder."""
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
         self._sessions = sessions
@@ -182,7 +182,7 @@ def order_message(order: Order) -> order_pb.Order:
 
 
 def new_order(message: order_pb.Order) -> Order:
-    """Return the order that a message asks for."""
+    """Return a new order made from the message in a request."""
     items = [
         OrderItem(
             product_id=item.product_id,
@@ -211,9 +211,9 @@ def timestamp(time: datetime) -> Timestamp:
 
 @asynccontextmanager
 async def adding(server: grpc.aio.Server) -> AsyncIterator[None]:
-    """Add both services."""
+    """Register both services, with an engine that is disposed when the block ends."""
     sessions = create_sessions()
-    add_UserServiceServicer_to_server(Users(sessions), server)  # type: ignore[abstract] # some methods are enough
+    add_UserServiceServicer_to_server(Users(sessions), server)  # type: ignore[abstract] # implements some methods only
     add_OrderServiceServicer_to_server(Orders(sessions), server)  # type: ignore[abstract]
     yield
     await sessions.kw["bind"].dispose()

@@ -1,4 +1,4 @@
-"""The tables as SQLAlchemy's tutorials map them, for the peers that use its ORM."""
+"""Map the tables as SQLAlchemy's tutorials do, for the peers that use its ORM."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,7 +15,7 @@ from benchmarks.peers.serving import POOL_SIZE, database_url
 
 
 class Base(DeclarativeBase):
-    """Of all models."""
+    """The base of all models."""
 
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         str: Text,
@@ -46,12 +46,12 @@ class User(Base):
 
     @property
     def etag(self) -> str:
-        """The version as callers see it."""
+        """The version, in the form that callers receive."""
         return f"v{self.version}"
 
 
 class Profile(Base):
-    """What a user says about itself."""
+    """The profile of a user."""
 
     __tablename__ = "user_profiles"
 
@@ -78,7 +78,7 @@ order_tags = Table(
 
 
 class OrderItem(Base):
-    """Some quantity of one product."""
+    """An item of an order: a quantity of one product."""
 
     __tablename__ = "order_items"
 
@@ -92,7 +92,7 @@ class OrderItem(Base):
 
 
 class Order(Base):
-    """What a user ordered."""
+    """An order of a user."""
 
     __tablename__ = "orders"
 
@@ -105,7 +105,7 @@ class Order(Base):
     currency: Mapped[str]
     total_amount: Mapped[Decimal]
     external_ref: Mapped[str | None]
-    # The declarative base has an attribute `metadata` itself.
+    # The declarative base reserves the name `metadata`.
     metadata_: Mapped[dict[str, str]] = mapped_column("metadata")
     tracking_number: Mapped[str | None]
     cancel_reason: Mapped[str | None]
@@ -118,7 +118,7 @@ class Order(Base):
 
     @property
     def etag(self) -> str:
-        """The version as callers see it."""
+        """The version, in the form that callers receive."""
         return f"v{self.version}"
 
     @property
@@ -151,7 +151,7 @@ class Order(Base):
 
 
 class Event(Base):
-    """Something that happened."""
+    """An event of an order or a user."""
 
     __tablename__ = "events"
 
@@ -168,7 +168,7 @@ class Event(Base):
 
     @classmethod
     def of_order(cls, order: Order, kind: str, *changes: dict[str, str]) -> "Event":
-        """Return what just happened to an order."""
+        """Return the event of the latest change to an order."""
         return cls(
             aggregate_type="order",
             aggregate_id=order.id,
@@ -182,7 +182,7 @@ class Event(Base):
 
 
 class Answer(Base):
-    """What was answered to a call with a request id."""
+    """The response to a call with a request id."""
 
     __tablename__ = "request_ids"
 
@@ -194,7 +194,7 @@ class Answer(Base):
 
 
 def create_sessions() -> async_sessionmaker[AsyncSession]:
-    """Return what makes sessions on a pool, with the settings that tutorials for asyncio recommend."""
+    """Return a session factory on a pool, with the settings that tutorials for asyncio recommend."""
     url = make_url(database_url()).set(drivername="postgresql+asyncpg")
     engine = create_async_engine(url, pool_size=POOL_SIZE, max_overflow=0, pool_pre_ping=True)
     return async_sessionmaker(engine, expire_on_commit=False)

@@ -1,4 +1,4 @@
-"""What the Python peers share: how those on grpc.aio run, and the positions in lists."""
+"""Shared code of the Python peers: running a grpc.aio server, and page tokens."""
 
 import asyncio
 import os
@@ -18,12 +18,12 @@ Adding = Callable[[grpc.aio.Server], AbstractAsyncContextManager[None]]
 
 
 def database_url() -> str:
-    """Return where the database is."""
+    """Return DATABASE_URL without SQLAlchemy's driver name."""
     return os.environ["DATABASE_URL"].replace("+asyncpg", "")
 
 
 def run(adding: Adding) -> None:
-    """Serve on PORT, until SIGTERM, what `adding` adds to the server while its block lasts."""
+    """Serve on PORT until SIGTERM; the context manager `adding` registers services and holds their resources."""
     uvloop.run(_serve(adding))
 
 
@@ -33,7 +33,7 @@ def page_token(create_time: datetime, order_id: object) -> str:
 
 
 def position(token: str) -> tuple[datetime, str]:
-    """Return when the last order of the page before was placed, and its id."""
+    """Return the create time and id of the last order of the previous page."""
     create_time, order_id = urlsafe_b64decode(token).decode().split()
     return datetime.fromisoformat(create_time), order_id
 

@@ -30,17 +30,17 @@ child.stdout.readline()
 
 
 @pytest.mark.parametrize("script", [BURN, BURN_IN_A_THREAD, BURN_IN_A_CHILD, BURN_IN_A_CHILD_THAT_LIVES])
-def test_the_time_of_a_process_is_that_of_its_threads_and_children(script: str) -> None:
+def test_the_cpu_time_of_a_process_includes_its_threads_and_children(script: str) -> None:
     with waiting(script) as pid:
         assert cpu_seconds(pid) >= 0.2
 
 
 @contextmanager
 def waiting(script: str) -> Iterator[int]:
-    """Run a script; its process stays until the block ends."""
-    command = [sys.executable, "-c", f"{script}print('through', flush=True); input()"]
+    """Run a script, and keep its process alive until the block ends."""
+    command = [sys.executable, "-c", f"{script}print('done', flush=True); input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        assert process.stdout.readline() == "through\n"
+        assert process.stdout.readline() == "done\n"
         yield process.pid
         process.communicate("\n\n")

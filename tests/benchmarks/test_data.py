@@ -15,7 +15,7 @@ from tests.support.servers import running_server
 
 DATA = Data(users=200, orders=400)
 WRITING = ("CreateOrder", "CreateOrderWithRequestId", "ConfirmOrder")
-# A rollback does not return positions to the sequence.
+# Sequences are not compared: a rollback does not reset them.
 STATES = {
     "users": "SELECT * FROM users ORDER BY id",
     "user_profiles": "SELECT * FROM user_profiles ORDER BY user_id",
@@ -30,7 +30,7 @@ async def state(connection: asyncpg.Connection) -> dict[str, list[asyncpg.Record
     return {table: await connection.fetch(query) for table, query in STATES.items()}
 
 
-async def test_the_description_of_the_data_equals_the_stored_data(database_url: str) -> None:
+async def test_computed_ids_statuses_and_owners_match_the_stored_rows(database_url: str) -> None:
     await fill(database_url, DATA.users, DATA.orders)
     async with driver_connection(database_url) as connection:
         orders = await connection.fetch("SELECT id::text, order_number, user_id::text, status FROM orders ORDER BY id")
@@ -42,9 +42,9 @@ async def test_the_description_of_the_data_equals_the_stored_data(database_url: 
         users = await connection.fetch("SELECT id::text FROM users ORDER BY create_time")
         assert [user["id"] for user in users] == [DATA.user_id(user) for user in range(1, DATA.users + 1)]
         for user in range(1, DATA.regulars + 1):
-            newest = "SELECT id::text FROM orders WHERE user_id = $1 ORDER BY create_time DESC"
-            ids = [order["id"] for order in await connection.fetch(newest, DATA.user_id(user))]
-            expected = [DATA.order_of_regular(user, place) for place in range(1, ORDERS_OF_A_REGULAR + 1)]
+            newest_first = "SELECT id::text FROM orders WHERE user_id = $1 ORDER BY create_time DESC"
+            ids = [order["id"] for order in await connection.fetch(newest_first, DATA.user_id(user))]
+            expected = [DATA.order_of_regular(user, newest) for newest in range(1, ORDERS_OF_A_REGULAR + 1)]
             assert ids == [DATA.order_id(order) for order in expected]
 
 
@@ -54,27 +54,27 @@ def test_too_little_data_is_refused(users: int, orders: int) -> None:
         Data(users, orders)
 
 
-async def test_the_data_breaks_no_rule_that_was_off_while_it_was_stored(database_url: str) -> None:
+async def test_the_data_satisfies_the_constraints_that_were_off_while_it_was_stored(database_url: str) -> None:
     await fill(database_url, DATA.users, DATA.orders)
     async with driver_connection(database_url) as connection, connection.transaction():
         assert await encoded_orders(connection) == await stored_orders(connection)
         assert await encoded_users(connection) == await stored_users(connection)
-        # The totals are checked again.
+        # The update makes the deferred trigger check the totals.
         await connection.execute("UPDATE orders SET total_amount = total_amount")
         await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        unfit = "SELECT count(*) FROM {} WHERE NOT EXISTS (SELECT FROM {} WHERE id = {})"
+        orphans = "SELECT count(*) FROM {} WHERE NOT EXISTS (SELECT FROM {} WHERE id = {})"
         for child, parent, key in (
             ("orders", "users", "user_id"),
             ("order_items", "orders", "order_id"),
             ("user_profiles", "users", "user_id"),
             ("events", "orders", "aggregate_id"),
         ):
-            assert await connection.fetchval(unfit.format(child, parent, f"{child}.{key}")) == 0
-        other_words = (
+            assert await connection.fetchval(orphans.format(child, parent, f"{child}.{key}")) == 0
+        stale_search = (
             "SELECT count(*) FROM users JOIN user_profiles ON user_id = id"
             " WHERE search IS DISTINCT FROM user_search(username, full_name, bio)"
         )
-        assert await connection.fetchval(other_words) == 0
+        assert await connection.fetchval(stale_search) == 0
         items = "SELECT min(items), max(items) FROM (SELECT count(*) items FROM order_items GROUP BY order_id) _"
         assert tuple(await connection.fetchrow(items)) == (3, 3)
         assert await connection.fetchval("SELECT nextval('order_number_seq')") > DATA.orders

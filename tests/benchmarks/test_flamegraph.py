@@ -10,7 +10,7 @@ _bootstrap (threading.py);run (threading.py) 90
 """
 
 
-def test_the_table_has_what_each_function_of_the_main_thread_takes_by_itself_and_what_for(
+def test_the_table_has_the_share_of_each_function_of_the_main_thread_and_of_each_purpose(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     print_table(STACKS)
@@ -18,5 +18,5 @@ def test_the_table_has_what_each_function_of_the_main_thread_takes_by_itself_and
         " 87.5%  answer (service/rpc/servicers/orders.py)",
         " 12.5%  serve (cli.py)",
         " 87.5%  messages, and the bytes of the response",
-        " 12.5%  all others",
+        " 12.5%  everything else",
     ]

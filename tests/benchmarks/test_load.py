@@ -15,7 +15,7 @@ from tests.support.servers import running_server
 EIGHT_IN_FLIGHT = Load(connections=2, streams=4)
 ONE_BY_ONE = Load(connections=1, streams=1)
 GET_USER = "/commerce.users.v1.UserService/GetUser"
-NOBODY = "0190a0b0-0000-7000-8000-000000000000"
+MISSING = "0190a0b0-0000-7000-8000-000000000000"
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,7 @@ async def test_calls_at_a_rate_are_all_made(program: Path, server: Server, clien
     user_id = (await clients.create_user()).id
     load = Load(connections=2, streams=4, rate=200)
     outcome = await made(program, server.port, [get_user(user_id, expect=user_id)], tmp_path, load, count=40)
-    # The last one was due after so long, give or take what chance does to forty calls.
+    # At this rate, forty calls are due within 0.2 s on average; at Poisson times, they may take less.
     assert outcome.seconds > 40 / 200 / 3
 
 
@@ -54,10 +54,10 @@ async def test_a_reply_without_the_expected_text_is_bad(
 
 async def test_a_status_that_is_not_ok_is_bad(program: Path, server: Server, tmp_path: Path) -> None:
     with pytest.raises(BadReplyError, match=r"10 of 10 replies are bad: .*: grpc-status 5, "):
-        await made(program, server.port, [get_user(NOBODY, expect="")], tmp_path, EIGHT_IN_FLIGHT, count=10)
+        await made(program, server.port, [get_user(MISSING, expect="")], tmp_path, EIGHT_IN_FLIGHT, count=10)
 
 
-async def test_an_answer_of_no_message_is_bad(program: Path, database_url: str, tmp_path: Path) -> None:
+async def test_a_reply_without_a_message_is_bad(program: Path, database_url: str, tmp_path: Path) -> None:
     export = Call("/commerce.users.v1.UserService/ExportUsers", ExportUsersRequest().SerializeToString(), b"")
     async with running_server(database_url) as server:
         with pytest.raises(
@@ -68,7 +68,7 @@ async def test_an_answer_of_no_message_is_bad(program: Path, database_url: str, 
 
 async def test_a_server_that_is_down_gives_no_result(program: Path, unused_tcp_port: int, tmp_path: Path) -> None:
     with pytest.raises(BadReplyError, match="cannot connect"):
-        await made(program, unused_tcp_port, [get_user(NOBODY, expect="")], tmp_path, ONE_BY_ONE, count=1)
+        await made(program, unused_tcp_port, [get_user(MISSING, expect="")], tmp_path, ONE_BY_ONE, count=1)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ async def test_a_server_that_is_down_gives_no_result(program: Path, unused_tcp_p
     ],
 )
 async def test_good_replies_over_http1(program: Path, tmp_path: Path, reply: bytes) -> None:
-    # Split anywhere, also within the headers.
+    # The reply may be split anywhere, even within the headers.
     for cut in (1, 20, len(reply) - 3):
         async with answering([reply[:cut], reply[cut:]]) as port:
             await made(program, port, [Call("POST /x", b"[]", b"17")], tmp_path, ONE_BY_ONE, count=3, http1=True)
@@ -90,7 +90,7 @@ async def test_good_replies_over_http1(program: Path, tmp_path: Path, reply: byt
     [
         (b"HTTP/1.1 500 Oh\r\nContent-Length: 4\r\n\r\nno17", r"2 of 2 replies are bad: GET /x: HTTP status 500, no17"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n[18]", r"2 of 2 replies are bad: GET /x: the reply lacks"),
-        (b"HTTP/1.1 200 OK\r\n\r\n[17]", r"a reply of HTTP/1.1 with a content-length is needed"),
+        (b"HTTP/1.1 200 OK\r\n\r\n[17]", r"expected an HTTP/1.1 reply with a content-length"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n[17]]", r"the server sent more than the content-length"),
         (b"", r"the server closed a connection"),
     ],
@@ -106,7 +106,7 @@ async def test_a_stall_is_charged_to_every_call_that_was_due_meanwhile(program: 
     load = Load(connections=1, streams=1, rate=1000)
     async with answering([reply], stall_seconds=stall_seconds) as port:
         outcome = await made(program, port, [Call("GET /x", b"", b"")], tmp_path, load, count=50, http1=True)
-    # All were due within a tenth of the stall or so; measured from when they were sent, only the first would be slow.
+    # All calls were due within about a tenth of the stall. Measured from when they were sent, only the first is slow.
     assert outcome.p50_ms > stall_seconds * 1000 / 2
 
 
@@ -124,11 +124,11 @@ async def made(
 
 @asynccontextmanager
 async def answering(parts: Sequence[bytes], *, stall_seconds: float = 0) -> AsyncIterator[int]:
-    """Answer each request over HTTP/1.1 with these parts, the first one late; with nothing, close the connection."""
+    """Answer each HTTP/1.1 request with these parts, the first request late; if all are empty, close the connection."""
     stalls = [stall_seconds]
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Until the caller has gone.
+        # Until the caller closes the connection.
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while (head := await reader.readuntil(b"\r\n\r\n")) and any(parts):
                 await reader.readexactly(2 if head.startswith(b"POST") else 0)

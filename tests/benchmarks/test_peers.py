@@ -46,7 +46,7 @@ OWN |= {"message"}
 
 @pytest.fixture(scope="module")
 async def url(postgres_url: str, template_url: str) -> AsyncIterator[str]:
-    """URL of a filled database, with some rows that differ from the others."""
+    """URL of a filled database, in which some rows are edited to differ from the others."""
     async with cloned(postgres_url, template_url) as url:
         await fill(url, DATA.users, DATA.orders)
         async with driver_connection(url) as connection:
@@ -74,14 +74,14 @@ async def peer(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Client
         if shutil.which("node") is None:
             pytest.skip("Node.js is not installed")
         if not (NODE / "node_modules").is_dir():
-            pytest.skip("npm has not installed what benchmarks/peers/node needs")
+            pytest.skip("the npm packages of benchmarks/peers/node are not installed: run make peers")
     async with started(*COMMANDS[request.param], url=url) as port, connect(port) as clients:
         yield clients
 
 
 @asynccontextmanager
 async def started(*command: str, url: str, end_status: int = 0) -> AsyncIterator[int]:
-    """Run a peer until the block ends; yields its port, and checks that SIGTERM ends it."""
+    """Run a peer until the block ends, yield its port, and check that it exits on SIGTERM."""
     port = free_port()
     environment = {**os.environ, "DATABASE_URL": url, "PORT": str(port)}
     async with running_program(*command, environment=environment) as process:
@@ -188,11 +188,11 @@ async def test_a_peer_places_one_order_for_a_repeated_request(service: Clients, 
     assert all(answer == answers[0] for answer in answers)
     query = "SELECT caller, method, response FROM request_ids WHERE request_id = $1"
     async with driver_connection(url) as connection:
-        kept = [await connection.fetchrow(query, UUID(request.request_id)) for request in requests]
+        answered = [await connection.fetchrow(query, UUID(request.request_id)) for request in requests]
         count = "SELECT count(*) FROM orders WHERE external_ref = $1"
         assert await connection.fetchval(count, requests[1].order.external_ref) == 1
-    assert kept[0][:2] == kept[1][:2]
-    assert [orders_pb.CreateOrderResponse.FromString(row["response"]) for row in kept] == [mine, answers[0]]
+    assert answered[0][:2] == answered[1][:2]
+    assert [orders_pb.CreateOrderResponse.FromString(row["response"]) for row in answered] == [mine, answers[0]]
 
 
 async def test_a_peer_refuses_another_order_under_a_used_request_id(peer: Clients) -> None:
@@ -203,7 +203,7 @@ async def test_a_peer_refuses_another_order_under_a_used_request_id(peer: Client
         await peer.orders.CreateOrder(request)
 
 
-# This test deletes the user.
+# The fixture `service` deletes the user.
 @pytest.mark.usefixtures("service")
 @pytest.mark.parametrize("with_request_id", [False, True])
 async def test_a_peer_places_no_order_for_a_user_who_is_deleted(
@@ -235,11 +235,11 @@ async def test_a_peer_confirms_an_order_as_the_service_does(service: Clients, pe
 
 @pytest.fixture(scope="module")
 async def fastapi_port(url: str) -> AsyncIterator[int]:
-    """Port of the peer that speaks JSON."""
+    """Port of the peer that uses JSON."""
     for package in ("fastapi", "uvicorn", "httptools"):
         pytest.importorskip(package)
     command = (sys.executable, "-m", "benchmarks.peers.fastapi_app")
-    # uvicorn ends with the signal that it was sent, once it has shut down.
+    # After its shutdown, uvicorn raises the signal that it received again.
     async with started(*command, url=url, end_status=-signal.SIGTERM) as port:
         yield port
 
@@ -260,7 +260,7 @@ async def call_json(port: int, method: str, target: str, fields: object = None) 
 
 
 def order_of(fields: dict[str, Any]) -> Order:
-    """Return the message of an order that has exactly these fields."""
+    """Return the message of an order with exactly these JSON fields."""
     currency = fields.pop("currency")
 
     def money(amount: str) -> dict[str, object]:

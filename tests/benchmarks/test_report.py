@@ -13,37 +13,37 @@ def test_a_verdict_compares_the_medians_with_the_target() -> None:
     results = found(measured(60), measured(100, server="bare"), measured(250, server="guide"))
     verdicts = {one.peer: (one.ratio, one.word) for one in judged(results) if one.figure.startswith("CPU")}
     assert verdicts == {
-        "bare": (0.6, "holds"),
+        "bare": (0.6, "met"),
         "guide": (0.24, "missed"),
         "fastapi": (None, UNKNOWN),
         "node": (None, UNKNOWN),
     }
 
 
-def test_only_the_main_shape_decides_on_the_processor_and_only_calls_alone_on_latency() -> None:
+def test_cpu_targets_use_only_the_main_shape_and_latency_targets_only_single_calls() -> None:
     others = [measured(1, in_flight=1, connections=1, p50=5), measured(1, rate=500), measured(1, in_flight=16)]
     alone = measured(1, server="bare", in_flight=1, connections=1, p50=4)
     results = found(*others, measured(200), measured(100, server="bare"), alone)
     verdicts = [(one.ours, one.theirs, one.word) for one in judged(results) if one.peer == "bare"]
-    assert verdicts == [(200, 100, "missed"), (5, 4, "holds")]
+    assert verdicts == [(200, 100, "missed"), (5, 4, "met")]
 
 
-def test_workloads_that_were_not_measured_have_no_conclusion() -> None:
+def test_workloads_that_were_not_measured_have_no_verdict() -> None:
     results = found(measured(60), measured(100, server="bare"))
     assert {one.workload for one in judged(results)} == {"GetUser"}
 
 
 def test_a_missing_peer_is_a_dash_in_the_table() -> None:
     table = verdicts_table(found(measured(60), measured(100, server="bare")))
-    assert "| GetUser | CPU, µs | bare | 60 | 100 | 0.60 | 0.60 | holds |" in table
+    assert "| GetUser | CPU, µs | bare | 60 | 100 | 0.60 | 0.60 | met |" in table
     assert f"| GetUser | CPU, µs | node | 60 | {UNKNOWN} | {UNKNOWN} | 2.00 | {UNKNOWN} |" in table
 
 
-def test_a_figure_is_the_median_of_its_rounds_with_the_least_and_the_most() -> None:
+def test_a_figure_is_the_median_minimum_and_maximum_of_its_rounds() -> None:
     assert Spread.of([5, 1, 9, 2, 3]) == Spread(median=3, min=1, max=9, values=(5, 1, 9, 2, 3))
 
 
-def test_the_report_keeps_text_written_by_hand(tmp_path: Path) -> None:
+def test_the_report_changes_only_the_generated_part_of_the_document(tmp_path: Path) -> None:
     write_report(found(measured(60), measured(100, server="bare")), tmp_path)
     written, document = (tmp_path / "performance.md").read_text(), DOCUMENT.read_text()
     assert written.split(BEGIN)[0] == document.split(BEGIN)[0]
@@ -52,15 +52,15 @@ def test_the_report_keeps_text_written_by_hand(tmp_path: Path) -> None:
 
 def test_the_report_shows_measured_and_unmeasured_workloads(tmp_path: Path) -> None:
     slow = measured(300, server="bare", rate=500, rpc_per_second=400)
-    kept = found(measured(61.4), measured(1234, server="bare"), measured(1, rate=500), slow)
-    write_report(kept.model_copy(update={"skipped": {"node": "node is not installed"}}), tmp_path)
+    results = found(measured(61.4), measured(1234, server="bare"), measured(1, rate=500), slow)
+    write_report(results.model_copy(update={"skipped": {"node": "node is not installed"}}), tmp_path)
     written = (tmp_path / "performance.md").read_text()
     assert "| GetUser | 61 | 1,234 |" in written
-    assert "node was left out: node is not installed." in written
+    assert "node was not measured: node is not installed." in written
     assert "| GetUser, 500/s | 2.00 / 3.00 | 2.00 / 3.00 (behind) |" in written
 
 
-def test_json_holds_everything_that_the_report_says(tmp_path: Path) -> None:
+def test_the_json_holds_everything_that_the_report_needs(tmp_path: Path) -> None:
     write_report(found(measured(60), measured(100, server="bare", rate=500)), tmp_path)
     before = {file.name: file.read_text() for file in tmp_path.iterdir()}
     write_report(Results.model_validate_json(before["performance.json"]), tmp_path)
@@ -73,7 +73,7 @@ def test_the_plot_has_a_bar_for_each_workload_and_server(tmp_path: Path, workloa
     write_report(
         found(*(measured(60, workload=name, server=server) for name in workloads for server in servers)), tmp_path
     )
-    svg = ET.parse(tmp_path / "performance.svg")  # noqa: S314 - our own
+    svg = ET.parse(tmp_path / "performance.svg")  # noqa: S314 - our own file
     bars = list(svg.iter("{http://www.w3.org/2000/svg}rect"))
     assert len(bars) == len(workloads) * len(servers)
 
@@ -84,7 +84,7 @@ def measured(cpu_us: float, *, p50: float = 2, rpc_per_second: float = 1000, **f
         **{**names, **fields},
         rounds=5,
         calls=100,
-        # Rounds that are far off do not count.
+        # Outliers must not affect the verdict.
         cpu_us=Spread(median=cpu_us, min=0, max=9 * cpu_us),
         postgres_cpu_us=None,
         rpc_per_second=Spread.of([rpc_per_second]),

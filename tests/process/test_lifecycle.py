@@ -135,7 +135,7 @@ async def test_work_without_a_waiting_caller_ends_before_the_server_does(databas
     assert await observer.count("orders") == 1
 
 
-@pytest.mark.parametrize("age", [0, 600], ids=["while calls end", "while callers are led away"])
+@pytest.mark.parametrize("age", [0, 600], ids=["while calls end", "while GOAWAY moves clients away"])
 async def test_a_second_signal_ends_the_server_immediately(database_url: str, observer: Observer, age: int) -> None:
     async with (
         serving(database_url, max_connection_age=age, shutdown_grace=600) as process,

@@ -198,7 +198,7 @@ def test_a_duplicate_names_the_field_and_not_its_value() -> None:
 
 
 def require_small(found: Status) -> None:
-    """Require what fits into trailers whatever the caller wrote."""
+    """Require what fits into trailers for any text of the caller."""
     assert len(found.message.encode("ascii")) <= MAX_MESSAGE_BYTES
     assert len(found.SerializeToString()) <= MAX_STATUS_BYTES
 

@@ -1,9 +1,9 @@
-// Node: @grpc/grpc-js and pg, written by hand for few steps; every call is one statement, prepared once.
+// Node: @grpc/grpc-js and pg, written by hand with as few steps as possible; every call is one prepared statement.
 //
-// It does what the service does for these methods where nothing goes wrong: the same rows, the same messages, and under
-// a request_id one effect and one answer. Missing: the rules for requests, details of errors (few statuses, without
-// reasons), other filters than user_id, credit, etags, validate_only, request ids of ConfirmOrder, retries, limits of
-// time, log, and messages kept in rows.
+// For successful calls of these methods it does what the service does: the same rows, the same messages, and a repeated
+// request_id has one effect and one response. Missing: validation of requests, error details (few statuses, without
+// reasons), filters other than user_id, credit, etags, validate_only, request ids of ConfirmOrder, retries, timeouts,
+// the log, and encoded messages in rows.
 
 import { createHash } from "node:crypto";
 import { fileURLToPath } from "node:url";
@@ -25,7 +25,7 @@ const loaded = protoLoader.loadSync(
 const userService = loaded["commerce.users.v1.UserService"];
 const orderService = loaded["commerce.orders.v1.OrderService"];
 
-// bigint: all that are read here are exact as numbers.
+// Read bigint as a number: all values that are read here are below 2^53, so they stay exact.
 pg.types.setTypeParser(pg.types.builtins.INT8, Number);
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL.replace("+asyncpg", ""), max: 10 });
 
@@ -88,7 +88,7 @@ const CONFIRM_ORDER = `
   )
   SELECT ${ORDER_COLUMNS} FROM o`;
 
-// A statement of this name is prepared once on each connection.
+// pg prepares a statement with a name once on each connection.
 const query = (name, text, values) => pool.query({ name, text, values });
 
 class Refused extends Error {
@@ -191,7 +191,7 @@ async function confirmOrder({ id }) {
   return { order: orderFields(rows[0]) };
 }
 
-// The sequence counts in blocks of this size, so that a process has to ask once for so many orders.
+// Each value of the sequence stands for a block of NUMBER_BLOCK order numbers: one query per block.
 let numbers = [];
 async function nextNumber() {
   while (!numbers.length) {

@@ -231,8 +231,8 @@ async def test_an_order_goes_only_where_its_status_allows(clients: Clients, stat
         await step(clients, transition, order.id)
     assert failure.metadata == {"state": status, "allowed": ", ".join(NEXT[status])}
     assert failure.message == (
-        f"cannot {transition.lower()} an order in state {status};"
-        f" allowed next states: {', '.join(NEXT[status]) or 'none'}"
+        f"cannot {transition.lower()} an order in state {status}; "
+        f"allowed next states: {', '.join(NEXT[status]) or 'none'}"
     )
     assert precondition(failure) == ("ILLEGAL_TRANSITION", f"orders/{order.id}")
     assert await get(clients, order.id) == order
