@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-# In the order written, so that the quick checks come first, whatever -j says.
+# In the order written, also with -j, so that the quick checks come first.
 .NOTPARALLEL:
 
 # Where PYTHONDONTWRITEBYTECODE is set, every process compiles all that it imports: a unit test waits longer for that
@@ -250,5 +250,5 @@ node:
 	[ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent --no-fund --no-audit || \
 	    echo "npm cannot install the packages of the server on Node.js"
 
-# For .venv, whatever environment is active, and with the Python that is there.
+# Into .venv, even if another environment is active, and with its Python.
 UV = UV_PYTHON=$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv --quiet pip

@@ -9,7 +9,6 @@ After any failure the relay starts again from its stored cursor, which advances 
 
 import asyncio
 import json
-import random
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -29,9 +28,10 @@ from service.db.connections.engine import create_engine
 from service.db.events.relay_cursor import RelayLog, active_relay
 from service.db.operations.readiness import readiness_problem
 from service.observability.logs import where_raised
+from service.runtime.retry import Backoff
 
-FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 5.0
+# The pauses after interruptions in a row.
+BACKOFF = Backoff(base=0.2, factor=2, cap=5.0, jitter=0.5)
 TIMEOUT_SECONDS = 5
 
 _INTERRUPTIONS = (StoreError, Overloaded, DBAPIError, NatsError, OSError)
@@ -87,10 +87,10 @@ class Relay:
                     f"events after the cursor of relay {name} were deleted; to restart it, delete its cursor"
                 ) from error
             except _INTERRUPTIONS as error:
-                pause = min(FIRST_PAUSE_SECONDS * 2**self._failures, LONGEST_PAUSE_SECONDS)
                 self._failures += 1
+                pause = BACKOFF.pause(self._failures)
                 log.warning("relay interrupted", retry_in_seconds=round(pause, 1), **where_raised(error))
-                await asyncio.sleep(random.uniform(0.5, 1) * pause)  # noqa: S311 - only spreads retries
+                await asyncio.sleep(pause)
 
     async def close(self) -> None:
         """Close all connections."""

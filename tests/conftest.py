@@ -14,6 +14,8 @@ from uuid import uuid4
 
 import pytest
 
+import service  # noqa: F401 - sets the environment variables that gRPC reads when a test imports it
+
 if TYPE_CHECKING:
     import asyncpg
 

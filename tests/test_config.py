@@ -129,7 +129,7 @@ def test_an_option_of_the_command_comes_before_the_environment(environment: pyte
     assert load(ServerSettings, port=None).port == 1
 
 
-def test_what_is_not_ours_in_the_environment_does_not_matter(environment: pytest.MonkeyPatch) -> None:
+def test_other_variables_in_the_environment_are_ignored(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("PORT", "1")
     environment.setenv("COMMERCE_NOTHING", "1")
     assert load(ServerSettings).port == 50051
@@ -235,7 +235,7 @@ def test_a_database_url_may_have_the_form_that_other_programs_take(given: str, u
 
 
 def test_a_password_in_a_database_url_may_hold_any_character() -> None:
-    assert async_url("postgresql://ada:p%40ss%2Fw%3Ard@db/commerce").password == "p@ss/w:rd"  # noqa: S105 - nobody's
+    assert async_url("postgresql://ada:p%40ss%2Fw%3Ard@db/commerce").password == "p@ss/w:rd"  # noqa: S105 - an example
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_a_password_in_a_database_url_may_hold_any_character() -> None:
         f"sqlite:///{SECRET}.db",
     ],
 )
-def test_what_is_no_url_of_postgresql_is_refused_without_being_shown(given: str) -> None:
+def test_an_invalid_database_url_is_refused_and_not_shown(given: str) -> None:
     with pytest.raises(SettingsError, match=r"^DATABASE_URL is wrong: [^\n]*$") as error:
         async_url(given)
     assert SECRET not in str(error.value)

@@ -66,7 +66,7 @@ async def test_two_hashes_of_a_password_differ(passwords: Argon2Passwords) -> No
 
 
 @pytest.mark.parametrize("password", [PASSWORD, "", "no user has this password"])
-async def test_no_password_is_that_of_a_user_who_does_not_exist(passwords: Argon2Passwords, password: str) -> None:
+async def test_every_password_of_a_missing_user_is_wrong(passwords: Argon2Passwords, password: str) -> None:
     assert await passwords.verify(password, None) is False
 
 

@@ -61,7 +61,7 @@ async def test_a_hold_expires_and_its_credit_is_given_back(database_url: str) ->
         )
 
 
-async def test_confirming_after_the_hold_expired_takes_what_is_available(database_url: str) -> None:
+async def test_confirming_after_the_hold_expired_takes_available_credit(database_url: str) -> None:
     async with running_server(database_url) as server, connect(server.port) as clients:
         user_id, order_id = await place_with_credit(clients, 30)
         other_id, other_order_id = await place_with_credit(clients, 30)

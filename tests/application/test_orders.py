@@ -59,8 +59,8 @@ async def test_a_missing_user_places_no_order(store: Database) -> None:
 @pytest.mark.parametrize("place", ["inactive", "deleted"])
 async def test_only_an_active_user_places_an_order(store: Database, user: User, place: str) -> None:
     async with unit_of_work(store) as uow:
-        verb = User.deactivate if place == "inactive" else User.delete
-        await change_user(uow, user.id, "", lambda user: verb(user, NOW))
+        transition = User.deactivate if place == "inactive" else User.delete
+        await change_user(uow, user.id, "", lambda user: transition(user, NOW))
         with pytest.raises(UserNotActive):
             await create_order(uow, user.id, FIELDS, NOW)
 
@@ -85,7 +85,7 @@ async def test_a_stale_etag_prevents_a_change(store: Database, user: User) -> No
     assert [found.id for found in tried] == [order.id]
 
 
-async def test_a_stale_etag_comes_before_what_the_order_itself_refuses(store: Database, user: User) -> None:
+async def test_a_stale_etag_is_reported_before_other_failures(store: Database, user: User) -> None:
     order = await placed(store, user)
     async with unit_of_work(store) as uow:
         with pytest.raises(EtagMismatch):

@@ -27,14 +27,14 @@ def unit_of_work(store: Database) -> AbstractAsyncContextManager[UnitOfWork]:
     return store.unit_of_work(actor="tests", request=None, time_left=lambda: 30.0)
 
 
-def somebody() -> UserFields:
+def some_user() -> UserFields:
     name = f"u{uuid4().hex[:20]}"
     return {"email": f"{name}@example.com", "username": name}
 
 
 async def created(store: Database, passwords: Argon2Passwords) -> User:
     async with unit_of_work(store) as uow:
-        user = await create_user(uow, passwords, somebody(), PASSWORD, NOW)
+        user = await create_user(uow, passwords, some_user(), PASSWORD, NOW)
         await uow.commit(b"")
     return user
 
@@ -89,7 +89,7 @@ async def test_no_connection_waits_while_passwords_do(store: Database, passwords
     with sent_statements() as sent:
         async with unit_of_work(store) as uow:
             with pytest.raises(Overloaded):
-                await create_user(uow, busy, somebody(), PASSWORD, NOW)
+                await create_user(uow, busy, some_user(), PASSWORD, NOW)
             with pytest.raises(Overloaded):
                 await set_password(uow, busy, user.id, "another password", NOW, etag="")
         assert sent == []
@@ -152,13 +152,13 @@ async def test_a_refused_new_password_leaves_the_old_hash(
     assert await hash_of(store, user) == before
 
 
-@pytest.mark.parametrize("verb", [User.deactivate, User.delete], ids=["inactive", "deleted"])
+@pytest.mark.parametrize("transition", [User.deactivate, User.delete], ids=["inactive", "deleted"])
 async def test_only_an_active_user_signs_in(
-    store: Database, passwords: Argon2Passwords, verb: Callable[[User, datetime], None]
+    store: Database, passwords: Argon2Passwords, transition: Callable[[User, datetime], None]
 ) -> None:
     user = await created(store, passwords)
     async with unit_of_work(store) as uow:
-        await change_user(uow, user.id, "", lambda user: verb(user, NOW))
+        await change_user(uow, user.id, "", lambda user: transition(user, NOW))
         await uow.commit(b"")
     assert not await signs_in(store, passwords, user)
 

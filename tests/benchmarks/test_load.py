@@ -26,7 +26,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(error.message)
 
 
-async def test_replies_with_what_is_expected_are_good(
+async def test_replies_with_the_expected_text_are_good(
     program: Path, server: Server, clients: Clients, tmp_path: Path
 ) -> None:
     ids = [(await clients.create_user()).id for _ in range(3)]
@@ -43,7 +43,7 @@ async def test_calls_at_a_rate_are_all_made(program: Path, server: Server, clien
     assert outcome.seconds > 40 / 200 / 3
 
 
-async def test_a_reply_without_what_is_expected_is_bad(
+async def test_a_reply_without_the_expected_text_is_bad(
     program: Path, server: Server, clients: Clients, tmp_path: Path
 ) -> None:
     one, other = (await clients.create_user()).id, (await clients.create_user()).id

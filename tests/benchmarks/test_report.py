@@ -50,7 +50,7 @@ def test_the_report_changes_only_the_generated_part_of_the_document(tmp_path: Pa
     assert written.split(END)[1] == document.split(END)[1]
 
 
-def test_the_report_shows_what_was_measured_and_what_was_not(tmp_path: Path) -> None:
+def test_the_report_shows_measured_and_unmeasured_workloads(tmp_path: Path) -> None:
     slow = measured(300, server="bare", rate=500, rpc_per_second=400)
     results = found(measured(61.4), measured(1234, server="bare"), measured(1, rate=500), slow)
     write_report(results.model_copy(update={"skipped": {"node": "node is not installed"}}), tmp_path)

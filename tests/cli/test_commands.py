@@ -54,7 +54,7 @@ def test_each_command_explains_itself(name: str, option: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["fly"], ["serve", "--fast"], ["serve", "--port", "many"], ["gc", "now"]])
-def test_what_no_command_takes_is_refused_with_its_usage(arguments: list[str]) -> None:
+def test_unknown_arguments_are_refused_with_the_usage(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert "Usage: " in result.stderr
@@ -103,8 +103,8 @@ async def test_concurrent_runs_of_gc_share_the_work(database_url: str) -> None:
     await insert_request_ids(database_url, 3 * BATCH, "25 hours")
     await insert_request_ids(database_url, 3, "1 second")
     async with open_engine(database_url) as first, open_engine(database_url) as second:
-        swept = await asyncio.gather(delete_expired_request_ids(first), delete_expired_request_ids(second))
-    assert sum(swept) == 3 * BATCH
+        deleted = await asyncio.gather(delete_expired_request_ids(first), delete_expired_request_ids(second))
+    assert sum(deleted) == 3 * BATCH
     assert await remaining(database_url) == 3
 
 
@@ -141,7 +141,7 @@ async def test_a_revision_that_there_is_not_is_one_line(empty_database_url: str)
 
 
 @pytest.mark.parametrize("revision", ["of_another_day", "base", "", "+1", "-1", "0001:head"])
-async def test_no_migration_runs_to_what_is_no_revision(empty_database_url: str, revision: str) -> None:
+async def test_no_migration_runs_to_an_invalid_revision(empty_database_url: str, revision: str) -> None:
     async with open_engine(empty_database_url) as engine:
         with pytest.raises(MigrationError, match="there is no migration"):
             await upgrade(engine, revision)

@@ -132,7 +132,7 @@ def test_a_method_declares_its_idempotency_level(method: MethodDescriptor) -> No
 
 
 @pytest.mark.parametrize("method", MUTATIONS, ids=name_of)
-def test_a_mutation_takes_a_request_id_and_can_be_tried_without_effect(method: MethodDescriptor) -> None:
+def test_a_mutation_takes_a_request_id_and_allows_a_dry_run(method: MethodDescriptor) -> None:
     fields = method.input_type.fields_by_name
     assert ("request_id" in fields, "validate_only" in fields) == (method.name not in WITHOUT_REQUEST_ID,) * 2
     if "request_id" in fields:
@@ -141,7 +141,7 @@ def test_a_mutation_takes_a_request_id_and_can_be_tried_without_effect(method: M
 
 
 @pytest.mark.parametrize("method", MUTATIONS, ids=name_of)
-def test_a_change_of_what_exists_takes_an_etag(method: MethodDescriptor) -> None:
+def test_a_change_of_an_existing_resource_takes_an_etag(method: MethodDescriptor) -> None:
     fields = method.input_type.fields_by_name
     if "id" in fields:
         assert "etag" in fields
@@ -166,7 +166,7 @@ def test_a_list_pages_as_all_lists_do(method: MethodDescriptor) -> None:
 
 
 @pytest.mark.parametrize("field", INPUT_FIELDS.values(), ids=INPUT_FIELDS)
-def test_what_a_caller_can_send_is_bounded(field: FieldDescriptor) -> None:
+def test_the_size_of_every_request_is_bounded(field: FieldDescriptor) -> None:
     rules = rules_of(field)
     if field.message_type and field.message_type.GetOptions().map_entry:
         assert rules.map.max_pairs

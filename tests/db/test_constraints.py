@@ -423,7 +423,9 @@ async def test_a_tag_of_an_order_has_the_time_of_the_order_for_any_writer(connec
     assert of_tag == of_order
 
 
-async def test_a_user_takes_what_is_its_alone_along_and_so_does_an_order(connection: asyncpg.Connection) -> None:
+async def test_deleting_a_user_or_an_order_deletes_the_rows_that_belong_only_to_it(
+    connection: asyncpg.Connection,
+) -> None:
     await connection.execute(f"DELETE FROM orders WHERE user_id = '{ADA}'; DELETE FROM users WHERE id = '{ADA}'")
     for table in ("order_items", "order_tags", "order_notes"):
         assert await connection.fetch(f"SELECT FROM {table} WHERE order_id IN ('{ORDER}', '{OTHER_ORDER}')") == [], (
@@ -492,7 +494,7 @@ async def test_every_foreign_key_has_an_index_that_begins_with_its_columns(conne
     assert await connection.fetchval("SELECT count(*) FROM pg_constraint WHERE contype = 'f'") >= 11
 
 
-async def test_only_what_can_be_unknown_can_be_null(connection: asyncpg.Connection) -> None:
+async def test_only_optional_columns_are_nullable(connection: asyncpg.Connection) -> None:
     nullable = f"""
     SELECT attrelid::regclass || '.' || attname AS name FROM pg_attribute
     WHERE attrelid::regclass::text IN {OWN_TABLES} AND attnum > 0 AND NOT attisdropped AND NOT attnotnull

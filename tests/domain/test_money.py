@@ -43,7 +43,7 @@ def test_zeros_behind_the_last_decimal_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("currency", ["XAU", "XAG", "XDR", "XTS", "XXX", "ZZZ", "DEM", "eur", "EURO", "EU", ""])
-def test_gold_test_codes_and_what_is_no_currency_are_unknown(currency: str) -> None:
+def test_gold_test_codes_and_other_non_currencies_are_unknown(currency: str) -> None:
     with pytest.raises(UnknownCurrency) as refused:
         Money.checked(currency, Decimal(1), FIELD)
     assert refused.value.violations[0].field == f"{FIELD}.currency_code"

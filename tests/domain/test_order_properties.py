@@ -93,9 +93,9 @@ class Orders(RuleBasedStateMachine):
         assert event_times == sorted(event_times)
         assert event_times[-1] == self.order.update_time >= self.order.create_time
 
-    def _go(self, wanted: OrderStatus, now: datetime, verb: Callable[[], None]) -> None:
+    def _go(self, wanted: OrderStatus, now: datetime, transition: Callable[[], None]) -> None:
         allowed = wanted in TRANSITIONS[self.order.status]
-        refused = self._call(verb, now, to=wanted)
+        refused = self._call(transition, now, to=wanted)
         assert isinstance(refused, IllegalTransition) is not allowed
 
     def _call(self, call: Callable[[], None], now: datetime, *, to: OrderStatus) -> DomainError | None:

@@ -24,8 +24,8 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=1)
 USER = UUID("01890000-0000-7000-8000-000000000001")
 
-Verb = Callable[[Order, datetime], None]
-VERBS: Mapping[OrderStatus, Verb] = MappingProxyType(
+Transition = Callable[[Order, datetime], None]
+TRANSITION_METHODS: Mapping[OrderStatus, Transition] = MappingProxyType(
     {
         OrderStatus.CONFIRMED: Order.confirm,
         OrderStatus.PROCESSING: Order.process,
@@ -67,7 +67,7 @@ def placed(**fields: object) -> Order:
 def order_in(status: OrderStatus) -> Order:
     order = placed()
     for step in WAYS[status]:
-        VERBS[step](order, NOW)
+        TRANSITION_METHODS[step](order, NOW)
     order.take_events()
     assert order.status is status
     return order
@@ -162,20 +162,20 @@ def test_open_orders_are_those_that_can_be_cancelled() -> None:
     assert set(OPEN_STATUSES) == {status for status in OrderStatus if OrderStatus.CANCELLED in TRANSITIONS[status]}
 
 
-@pytest.mark.parametrize("wanted", VERBS)
+@pytest.mark.parametrize("wanted", TRANSITION_METHODS)
 @pytest.mark.parametrize("status", OrderStatus)
 def test_a_transition_does_what_the_table_says(status: OrderStatus, wanted: OrderStatus) -> None:
     order = order_in(status)
     before = order.version
     if wanted in TRANSITIONS[status]:
-        VERBS[wanted](order, LATER)
+        TRANSITION_METHODS[wanted](order, LATER)
         assert (order.status, order.version, order.update_time) == (wanted, before + 1, LATER)
         event = only_event(order)
         assert (event.type, event.create_time) == (wanted.value, LATER)
         assert event.changes[0] == FieldChange("status", status.value, wanted.value)
     else:
         with pytest.raises(IllegalTransition) as refused:
-            VERBS[wanted](order, LATER)
+            TRANSITION_METHODS[wanted](order, LATER)
         assert refused.value.subject == f"orders/{order.id}"
         assert refused.value.metadata == {"state": status.value, "allowed": ", ".join(TRANSITIONS[status])}
         assert f" in state {status.value};" in refused.value.message

@@ -96,9 +96,9 @@ class Users(RuleBasedStateMachine):
         assert event_times == sorted(event_times)
         assert event_times[-1] == self.user.update_time >= self.user.create_time
 
-    def _go(self, now: datetime, verb: Callable[[], None], *, source: set[UserState], target: UserState) -> None:
+    def _go(self, now: datetime, transition: Callable[[], None], *, source: set[UserState], target: UserState) -> None:
         old = self.user.state
-        refused = self._call(verb, now)
+        refused = self._call(transition, now)
         assert isinstance(refused, IllegalTransition) is (old not in source)
         if refused is None:
             assert target in TRANSITIONS[old]

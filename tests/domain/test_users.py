@@ -21,16 +21,16 @@ WAYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "deleted from inactive": ("deactivate", "delete"),
     }
 )
-VERBS: Mapping[str, Callable[[User, datetime], None]] = MappingProxyType(
+TRANSITION_METHODS: Mapping[str, Callable[[User, datetime], None]] = MappingProxyType(
     {"deactivate": User.deactivate, "reactivate": User.reactivate, "delete": User.delete, "undelete": User.undelete}
 )
 
 
-def user_in(place: str) -> User:
+def user_in(source: str) -> User:
     """Return a user in this state, without pending events."""
     user = User.create({"email": "Ada@example.com", "username": "ada"}, NOW)
-    for verb in WAYS[place]:
-        VERBS[verb](user, NOW)
+    for transition in WAYS[source]:
+        TRANSITION_METHODS[transition](user, NOW)
     user.take_events()
     return user
 
@@ -75,7 +75,7 @@ def test_a_user_needs_an_email_and_a_username(missing: str, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "verb", "state", "event_type"),
+    ("source", "transition", "state", "event_type"),
     [
         ("active", "deactivate", INACTIVE, "DEACTIVATED"),
         ("inactive", "reactivate", ACTIVE, "REACTIVATED"),
@@ -85,11 +85,13 @@ def test_a_user_needs_an_email_and_a_username(missing: str, how: str) -> None:
         ("deleted from inactive", "undelete", INACTIVE, "UNDELETED"),
     ],
 )
-def test_a_transition_takes_a_user_to_its_next_state(place: str, verb: str, state: UserState, event_type: str) -> None:
-    user = user_in(place)
+def test_a_transition_takes_a_user_to_its_next_state(
+    source: str, transition: str, state: UserState, event_type: str
+) -> None:
+    user = user_in(source)
     old_state, old_version = user.state, user.version
     assert state in TRANSITIONS[old_state]
-    VERBS[verb](user, LATER)
+    TRANSITION_METHODS[transition](user, LATER)
     assert (user.state, user.version, user.update_time) == (state, old_version + 1, LATER)
     event = only_event(user)
     assert (event.type, event.create_time) == (event_type, LATER)
@@ -97,7 +99,7 @@ def test_a_transition_takes_a_user_to_its_next_state(place: str, verb: str, stat
 
 
 @pytest.mark.parametrize(
-    ("place", "verb", "allowed"),
+    ("source", "transition", "allowed"),
     [
         ("active", "reactivate", "INACTIVE, DELETED"),
         ("active", "undelete", "INACTIVE, DELETED"),
@@ -111,11 +113,11 @@ def test_a_transition_takes_a_user_to_its_next_state(place: str, verb: str, stat
         ("deleted from inactive", "delete", "INACTIVE"),
     ],
 )
-def test_any_other_transition_is_refused_and_says_what_is_allowed(place: str, verb: str, allowed: str) -> None:
-    user = user_in(place)
+def test_any_other_transition_is_refused_and_says_what_is_allowed(source: str, transition: str, allowed: str) -> None:
+    user = user_in(source)
     before = (user.state, user.version, user.update_time, user.delete_time, user.purge_time, user.undelete_state)
     with pytest.raises(IllegalTransition) as refused:
-        VERBS[verb](user, LATER)
+        TRANSITION_METHODS[transition](user, LATER)
     assert refused.value.subject == f"users/{user.id}"
     assert refused.value.metadata == {"state": user.state.value, "allowed": allowed}
     # The error does not list the refused transition as allowed.
@@ -124,17 +126,17 @@ def test_any_other_transition_is_refused_and_says_what_is_allowed(place: str, ve
     assert (after, user.take_events()) == (before, [])
 
 
-@pytest.mark.parametrize("place", ["active", "inactive"])
-def test_a_deleted_user_can_be_purged_after_thirty_days(place: str) -> None:
-    user = user_in(place)
+@pytest.mark.parametrize("source", ["active", "inactive"])
+def test_a_deleted_user_can_be_purged_after_thirty_days(source: str) -> None:
+    user = user_in(source)
     user.delete(LATER)
     assert user.delete_time == LATER
     assert user.purge_time == LATER + PURGE_AFTER == LATER + timedelta(days=30)
 
 
-@pytest.mark.parametrize("place", ["deleted from active", "deleted from inactive"])
-def test_an_undeleted_user_has_no_time_of_its_deletion(place: str) -> None:
-    user = user_in(place)
+@pytest.mark.parametrize("source", ["deleted from active", "deleted from inactive"])
+def test_an_undeleted_user_has_no_time_of_its_deletion(source: str) -> None:
+    user = user_in(source)
     user.undelete(LATER)
     assert (user.delete_time, user.purge_time, user.undelete_state) == (None, None, None)
 
@@ -154,13 +156,13 @@ def test_a_deletion_never_lies_before_the_last_change() -> None:
     assert (user.update_time, user.delete_time, user.purge_time) == (NOW, NOW, NOW + PURGE_AFTER)
 
 
-@pytest.mark.parametrize("place", ["active", "inactive"])
+@pytest.mark.parametrize("source", ["active", "inactive"])
 @pytest.mark.parametrize(
     ("name", "value"),
     [("email", "grace@example.com"), ("username", "grace"), ("full_name", "Grace"), ("superuser", True)],
 )
-def test_an_update_sets_a_field_and_records_its_name_only(place: str, name: str, value: object) -> None:
-    user = user_in(place)
+def test_an_update_sets_a_field_and_records_its_name_only(source: str, name: str, value: object) -> None:
+    user = user_in(source)
     before = user.version
     user.update({name: value}, LATER)  # type: ignore[misc] # the names are those of UserFields
     assert getattr(user, name) == value
@@ -211,7 +213,7 @@ def test_an_update_cannot_empty_the_names_and_then_sets_nothing(name: str) -> No
     assert (user.version, user.update_time, user.take_events()) == (1, NOW, [])
 
 
-@pytest.mark.parametrize("place", ["deleted from active", "deleted from inactive"])
+@pytest.mark.parametrize("source", ["deleted from active", "deleted from inactive"])
 @pytest.mark.parametrize(
     "change",
     [
@@ -221,8 +223,8 @@ def test_an_update_cannot_empty_the_names_and_then_sets_nothing(name: str) -> No
     ],
     ids=["update", "empty update", "password"],
 )
-def test_a_deleted_user_cannot_be_changed(place: str, change: Callable[[User], None]) -> None:
-    user = user_in(place)
+def test_a_deleted_user_cannot_be_changed(source: str, change: Callable[[User], None]) -> None:
+    user = user_in(source)
     before = user.version
     with pytest.raises(UserDeleted) as refused:
         change(user)
@@ -230,9 +232,9 @@ def test_a_deleted_user_cannot_be_changed(place: str, change: Callable[[User], N
     assert (user.version, user.update_time, user.full_name, user.take_events()) == (before, NOW, "", [])
 
 
-@pytest.mark.parametrize("place", ["active", "inactive"])
-def test_a_new_password_is_a_change_that_shows_nothing_of_it(place: str) -> None:
-    user = user_in(place)
+@pytest.mark.parametrize("source", ["active", "inactive"])
+def test_a_new_password_is_a_change_that_shows_nothing_of_it(source: str) -> None:
+    user = user_in(source)
     before = user.version
     user.password_changed(LATER)
     assert (user.version, user.update_time) == (before + 1, LATER)
@@ -244,9 +246,9 @@ def test_an_active_user_can_order() -> None:
     user_in("active").require_active("place orders")
 
 
-@pytest.mark.parametrize("place", ["inactive", "deleted from active", "deleted from inactive"])
-def test_no_other_user_can_order(place: str) -> None:
-    user = user_in(place)
+@pytest.mark.parametrize("source", ["inactive", "deleted from active", "deleted from inactive"])
+def test_no_other_user_can_order(source: str) -> None:
+    user = user_in(source)
     with pytest.raises(UserNotActive) as refused:
         user.require_active("place orders")
     assert (refused.value.subject, refused.value.metadata) == (f"users/{user.id}", {"state": user.state.value})

@@ -153,7 +153,7 @@ def test_lines_below_the_level_are_left_out(configure: Configure, level: str) ->
     assert [json.loads(line)["level"] for line in lines()] == levels[levels.index(level) :]
 
 
-def test_what_is_said_in_one_turn_of_the_loop_is_written_after_it(as_json: AsJson) -> None:
+def test_lines_logged_in_one_turn_of_the_loop_are_written_after_it(as_json: AsJson) -> None:
     lines = as_json()
     log = structlog.get_logger(LOGGER)
     seen: list[list[str]] = []

@@ -84,7 +84,7 @@ async def test_a_call_whose_server_died_before_the_commit_is_done_once_by_the_ne
         assert await observer.count("orders", "id = $1", UUID(answer.order.id)) == await observer.count("orders") == 1
 
 
-async def test_no_order_is_lost_or_made_twice_in_a_series_of_crashes(database_url: str) -> None:
+async def test_no_order_is_lost_or_created_twice_in_a_series_of_crashes(database_url: str) -> None:
     acknowledged: dict[str, str] = {}
     repeated: Counter[str] = Counter()
     stop = asyncio.Event()

@@ -53,7 +53,7 @@ async def health_of(clients: Clients) -> dict[str, str]:
     return {name: HealthCheckResponse.ServingStatus.Name(answer.status) for name, answer in answers.items()}
 
 
-async def until_nobody_listens(port: int) -> None:
+async def until_port_is_free(port: int) -> None:
     def refused() -> bool:
         with socket.socket() as caller:
             return caller.connect_ex(("127.0.0.1", port)) != 0
@@ -70,7 +70,7 @@ def assert_one_line(finished: CommandResult, *words: str) -> None:
         assert word in finished.stderr
 
 
-async def test_a_terminated_server_ends_what_runs_and_takes_calls_while_it_drains(
+async def test_a_terminated_server_finishes_calls_and_accepts_new_ones_while_it_drains(
     database_url: str, observer: Observer
 ) -> None:
     async with serving(database_url, max_connection_age=2) as process, connect(await process.port()) as clients:
@@ -128,14 +128,14 @@ async def test_work_without_a_waiting_caller_ends_before_the_server_does(databas
                 await observer.until_waiting(1)
                 call.cancel()
                 process.send(signal.SIGTERM)
-                await until_nobody_listens(port)
+                await until_port_is_free(port)
                 assert await observer.backends(waiting=True)
             finished = await process.end()
     assert finished.status == 0
     assert await observer.count("orders") == 1
 
 
-@pytest.mark.parametrize("age", [0, 600], ids=["while calls end", "while callers are led away"])
+@pytest.mark.parametrize("age", [0, 600], ids=["while calls end", "while GOAWAY moves clients away"])
 async def test_a_second_signal_ends_the_server_immediately(database_url: str, observer: Observer, age: int) -> None:
     async with (
         serving(database_url, max_connection_age=age, shutdown_grace=600) as process,

@@ -56,7 +56,7 @@ async def whole_life(clients: Clients, user: User, order: Order) -> None:
     assert (undeleted.id, undeleted.state) == (user.id, UserState.USER_STATE_INACTIVE)
 
 
-async def test_the_release_before_works_on_this_schema(release: Path, database_url: str) -> None:
+async def test_the_previous_release_works_on_this_schema(release: Path, database_url: str) -> None:
     async with serving(database_url, tree=release) as process, connect(await process.port()) as clients:
         user = await clients.create_user()
         with pytest.raises(grpc.aio.AioRpcError, match="UNIMPLEMENTED"):
@@ -65,7 +65,7 @@ async def test_the_release_before_works_on_this_schema(release: Path, database_u
         await whole_life(clients, user, await clients.create_order(user.id))
 
 
-async def test_the_release_before_works_on_what_this_one_made(release: Path, database_url: str) -> None:
+async def test_the_previous_release_works_on_data_of_this_one(release: Path, database_url: str) -> None:
     async with (
         serving(database_url, tree=release) as old,
         serving(database_url) as new,
@@ -86,7 +86,7 @@ async def test_the_release_before_works_on_what_this_one_made(release: Path, dat
         assert (kept.profile.bio, kept.full_name) == ("Likes engines.", "Grace Hopper")
 
 
-async def test_this_release_works_on_what_the_one_before_makes(release: Path, database_url: str) -> None:
+async def test_this_release_works_on_data_of_the_previous_one(release: Path, database_url: str) -> None:
     async with (
         serving(database_url, tree=release) as old,
         serving(database_url) as new,

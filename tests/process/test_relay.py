@@ -207,7 +207,7 @@ async def test_a_relay_goes_on_after_its_connections_to_the_database_are_cut(
     ],
     ids=["no broker", "unreachable broker", "wrong stream"],
 )
-async def test_what_is_wrong_is_said_in_one_line(database_url: str, arguments: tuple[str, ...], words: str) -> None:
+async def test_a_configuration_error_is_one_line(database_url: str, arguments: tuple[str, ...], words: str) -> None:
     result = await run_command("relay", *arguments, database_url=database_url)
     assert result.status == 1
     assert result.stderr.startswith(f"Error: {words}")

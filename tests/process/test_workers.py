@@ -69,7 +69,7 @@ async def pair(shared_database_url: str) -> AsyncIterator[Pair]:
         yield Pair(one, other)
 
 
-async def test_what_one_server_wrote_another_reads(pair: Pair) -> None:
+async def test_one_server_reads_the_writes_of_another(pair: Pair) -> None:
     user = await pair.one.create_user()
     order = await pair.other.create_order(user.id)
     confirmed = (await pair.one.orders.ConfirmOrder(pb.ConfirmOrderRequest(id=order.id, etag=order.etag))).order
@@ -106,7 +106,7 @@ async def test_a_request_id_is_one_call_whichever_servers_get_it(pair: Pair) -> 
     assert [order.id for order in listed.orders] == [responses[0].order.id]
 
 
-async def test_a_watch_of_one_server_goes_on_at_another_and_sees_what_both_wrote(pair: Pair) -> None:
+async def test_a_watch_of_one_server_resumes_at_another_and_gets_the_events_of_both(pair: Pair) -> None:
     user = await pair.one.create_user()
     async with watch_orders(pair.one, now=True) as watch:
         await watch.checkpoint()

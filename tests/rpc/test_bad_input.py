@@ -408,7 +408,7 @@ async def test_an_order_without_a_user_is_refused(own: OwnServer) -> None:
     ],
     ids=lambda value: ascii(value)[:40],
 )
-async def test_a_mask_that_names_what_cannot_be_set_is_refused(own: OwnServer, method: str, path: str) -> None:
+async def test_a_mask_with_a_field_that_cannot_be_set_is_refused(own: OwnServer, method: str, path: str) -> None:
     request = await GOOD_REQUESTS[method](own.clients)
     good = "email" if method == "UpdateUser" else "items"
     request.update_mask.CopyFrom(FieldMask(paths=[good, path]))

@@ -62,9 +62,9 @@ def _user(method: str, state: str, **fields: Any) -> Callable[[Clients], Awaitab
     return build
 
 
-def _order(verb: str, status: str) -> Callable[[Clients], Awaitable[Any]]:
+def _order(transition: str, status: str) -> Callable[[Clients], Awaitable[Any]]:
     async def build(clients: Clients) -> Any:
-        return transition_request(verb, (await order_in(clients, status)).id)
+        return transition_request(transition, (await order_in(clients, status)).id)
 
     return build
 
@@ -307,21 +307,21 @@ async def test_a_stale_etag_is_aborted_and_the_current_one_works(own: OwnServer,
 
 
 @pytest.mark.parametrize("method", GETTABLE_CHANGES)
-async def test_what_a_change_answers_is_what_is_stored(own: OwnServer, method: str) -> None:
+async def test_the_answer_of_a_change_equals_the_stored_resource(own: OwnServer, method: str) -> None:
     request = await GOOD_REQUESTS[method](own.clients)
     changed = resource_of(await call(own.clients.channel, method, request))
     assert changed == await _resource_named_by(own.clients, request)
 
 
 @pytest.mark.parametrize("method", ["CreateOrder", "CreateUser"])
-async def test_what_a_creation_answers_is_what_is_stored(own: OwnServer, method: str) -> None:
+async def test_the_answer_of_a_creation_equals_the_stored_resource(own: OwnServer, method: str) -> None:
     created = resource_of(await call(own.clients.channel, method, await GOOD_REQUESTS[method](own.clients)))
     get = "GetUser" if method == "CreateUser" else "GetOrder"
     assert resource_of(await call(own.clients.channel, get, request_class(get)(id=created.id))) == created
 
 
 @pytest.mark.parametrize("method", CHANGES)
-async def test_a_change_of_what_does_not_exist_is_not_found(own: OwnServer, method: str) -> None:
+async def test_a_change_of_a_missing_resource_is_not_found(own: OwnServer, method: str) -> None:
     request = await GOOD_REQUESTS[method](own.clients)
     named = request if "id" in request.DESCRIPTOR.fields_by_name else resource_of(request)
     named.id = str(uuid4())

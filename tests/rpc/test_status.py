@@ -156,7 +156,7 @@ def test_an_internal_error_holds_an_id_and_nothing_else() -> None:
     assert (found.code, found.message, len(found.details)) == (Code.INTERNAL, "internal error", 1)
 
 
-def test_bad_input_names_each_field_its_rule_and_what_is_wrong() -> None:
+def test_invalid_input_names_each_field_its_rule_and_the_violation() -> None:
     error = InvalidField([FieldViolation("user.email", "must be an e-mail", "STRING_EMAIL"), FieldViolation("id", "x")])
     assert detail_of(error, BadRequest).field_violations == [
         BadRequest.FieldViolation(field="user.email", description="must be an e-mail", reason="STRING_EMAIL"),
@@ -198,7 +198,7 @@ def test_a_duplicate_names_the_field_and_not_its_value() -> None:
 
 
 def require_small(found: Status) -> None:
-    """Require what fits into trailers whatever the caller wrote."""
+    """Require what fits into trailers for any text of the caller."""
     assert len(found.message.encode("ascii")) <= MAX_MESSAGE_BYTES
     assert len(found.SerializeToString()) <= MAX_STATUS_BYTES
 
@@ -237,7 +237,7 @@ def test_a_status_stays_small_for_any_violations(violations: list[FieldViolation
     require_small(status(InvalidField(violations)))
 
 
-def test_what_a_caller_wrote_comes_back_readable_and_in_ascii() -> None:
+def test_text_of_a_caller_is_returned_readable_and_in_ascii() -> None:
     error = InvalidField([FieldViolation("order.metadata[na\u00efve\n]", "must be on one line")])
     (violation,) = detail_of(error, BadRequest).field_violations
     assert violation.field.isascii()

@@ -8,7 +8,7 @@ def test_each_pause_is_longer_by_the_factor_up_to_the_cap() -> None:
     assert [backoff.pause(failures) for failures in range(1, 6)] == pytest.approx([0.1, 0.3, 0.9, 2.5, 2.5])
 
 
-def test_pauses_double_without_a_cap_unless_told_otherwise() -> None:
+def test_pauses_double_without_a_cap_by_default() -> None:
     backoff = Backoff(base=1, jitter=0)
     assert [backoff.pause(failures) for failures in (1, 2, 11)] == [1, 2, 1024]
 

@@ -45,7 +45,7 @@ def shielded_tasks() -> ShieldedTasks:
 
 
 @every_way
-async def test_a_caller_gets_what_the_work_returns(way: Way) -> None:
+async def test_a_caller_gets_the_result_of_the_work(way: Way) -> None:
     work = Work()
     work.go_on.set()
     assert await way(shielded_tasks(), work()) == "done"
@@ -53,7 +53,7 @@ async def test_a_caller_gets_what_the_work_returns(way: Way) -> None:
 
 @every_way
 @pytest.mark.parametrize("failure", [ValueError(), LookupError(), asyncio.CancelledError()], ids=repr)
-async def test_a_caller_gets_what_the_work_raises(way: Way, log: Log, failure: BaseException) -> None:
+async def test_a_caller_gets_the_exception_of_the_work(way: Way, log: Log, failure: BaseException) -> None:
     work = Work(failure)
     work.go_on.set()
     with pytest.raises(type(failure)):

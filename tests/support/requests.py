@@ -27,18 +27,18 @@ _STEPS = {
 }
 
 
-def transition_request(verb: str, order_id: str, **fields: Any) -> Any:
+def transition_request(transition: str, order_id: str, **fields: Any) -> Any:
     """Return the request for a transition of an order."""
-    required = {"Ship": {"tracking_number": "TRACK-1"}, "Cancel": {"reason": "changed my mind"}}.get(verb, {})
-    return request_class(f"{verb}Order")(id=order_id, **{**required, **fields})
+    required = {"Ship": {"tracking_number": "TRACK-1"}, "Cancel": {"reason": "changed my mind"}}.get(transition, {})
+    return request_class(f"{transition}Order")(id=order_id, **{**required, **fields})
 
 
 async def order_in(clients: Clients, status: str, **fields: Any) -> Order:
     """Create an order, and bring it to a status."""
     user = await clients.create_user()
     order = await clients.create_order(user.id, **fields)
-    for verb in _STEPS[status]:
-        order = (await call(clients.channel, f"{verb}Order", transition_request(verb, order.id))).order
+    for transition in _STEPS[status]:
+        order = (await call(clients.channel, f"{transition}Order", transition_request(transition, order.id))).order
     return order
 
 
@@ -59,9 +59,9 @@ def _of_user(method: str, state: str = "ACTIVE", **fields: Any) -> Callable[[Cli
     return build
 
 
-def _of_order(verb: str, status: str) -> Callable[[Clients], Awaitable[Any]]:
+def _of_order(transition: str, status: str) -> Callable[[Clients], Awaitable[Any]]:
     async def build(clients: Clients) -> Any:
-        return transition_request(verb, (await order_in(clients, status)).id)
+        return transition_request(transition, (await order_in(clients, status)).id)
 
     return build
 

@@ -197,7 +197,7 @@ class Replica:
     async def _update(self) -> None:
         try:
             problem, error = await self._measure(), None
-        except Exception as failure:  # noqa: BLE001 - the lag is unknown, whatever the reason
+        except Exception as failure:  # noqa: BLE001 - with any error the lag is unknown
             problem, error = "its lag cannot be measured", failure
         self._log_change(problem, error)
 

@@ -1,7 +1,6 @@
 """Polls the event log for all live watchers of a process, so that they cost the database as much as one."""
 
 import asyncio
-import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -18,13 +17,13 @@ from service.db.events.log import EventLog, EventPage
 from service.db.events.watcher import PositionedEvent, Watcher
 from service.domain.errors import ServerDraining
 from service.observability.logs import where_raised
+from service.runtime.retry import Backoff
 
 # How many of the last events the poller remembers. A watcher whose own page ends among them can go live: it gets the
 # rest from here.
 RECENT_EVENTS = 1000
-# The pause after a failed read; it doubles with each further failure, up to the longest.
-FIRST_PAUSE_SECONDS = 0.05
-LONGEST_PAUSE_SECONDS = 2.0
+# The pauses after failed reads.
+BACKOFF = Backoff(base=0.05, factor=2, cap=2.0, jitter=0.5)
 # A longer lag is logged, but not more often than once in the period.
 LAG_TO_LOG_SECONDS = 2.0
 LAG_LOG_PERIOD_SECONDS = 10.0
@@ -95,18 +94,18 @@ class Poller:
         self, read: Callable[[EventPosition], Awaitable[EventPage]], after: EventPosition
     ) -> EventPage:
         """Return the page that `read` returns for a position; retries while the database fails, without a limit."""
-        pause = FIRST_PAUSE_SECONDS
+        failures = 0
         while True:
             try:
                 page = await read(after)
             except (StoreError, Overloaded, DBAPIError) as error:
                 self.refuse_if_draining()
-                if pause == FIRST_PAUSE_SECONDS:
+                failures += 1
+                if failures == 1:
                     log.warning("cannot read events; retrying", **where_raised(error))
-                await asyncio.sleep(random.uniform(0.5, 1) * pause)  # noqa: S311 - only spreads retries
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                await asyncio.sleep(BACKOFF.pause(failures))
             else:
-                if pause > FIRST_PAUSE_SECONDS:
+                if failures:
                     log.info("reading events again")
                 return page
 

@@ -75,10 +75,12 @@ async def test_64_callers_read_what_they_have_written(port: int) -> None:
             user = (await clients.users.UpdateUser(users_pb.UpdateUserRequest(user=change))).user
             assert await get(clients, user.id) == user
             order = await clients.create_order(user.id)
-            for verb in ("Confirm", "Process", "Ship", "Deliver"):
+            for transition in ("Confirm", "Process", "Ship", "Deliver"):
                 read = await clients.orders.GetOrder(orders_pb.GetOrderRequest(id=order.id))
                 assert read.order == order
-                order = (await call(clients.channel, f"{verb}Order", transition_request(verb, order.id))).order
+                order = (
+                    await call(clients.channel, f"{transition}Order", transition_request(transition, order.id))
+                ).order
 
     async with callers(port) as clients:
         await asyncio.gather(*(write_and_read(clients[number % 4], number) for number in range(64)))
@@ -131,7 +133,7 @@ async def busy(clients: Clients, user: User, database_url: str, observer: Observ
         yield gets
 
 
-async def test_however_many_ask_two_connections_are_enough(
+async def test_two_connections_are_enough_for_any_number_of_calls(
     served: Clients, database_url: str, observer: Observer
 ) -> None:
     users = [await served.create_user() for _ in range(5)]
@@ -234,7 +236,7 @@ async def test_a_connection_that_dies_costs_those_another_try_whose_keys_it_had(
     assert failed_attempts(logs) == [1]
 
 
-async def test_a_database_that_stays_away_is_told_to_each_and_is_forgotten_when_it_is_back(
+async def test_each_call_fails_while_the_database_is_unavailable_and_succeeds_afterwards(
     served: Clients, database_url: str, observer: Observer
 ) -> None:
     user = await served.create_user()
@@ -254,7 +256,7 @@ async def test_a_database_that_stays_away_is_told_to_each_and_is_forgotten_when_
     assert sorted(failed_attempts(logs)) == [1] * 10 + [2] * 10
 
 
-async def test_a_server_that_stops_waits_for_what_it_has_asked(database_url: str, observer: Observer) -> None:
+async def test_a_server_that_stops_waits_for_its_statements(database_url: str, observer: Observer) -> None:
     async with running_server(database_url) as server, connect(server.port) as clients:
         user = await clients.create_user()
         with capture_logs() as logs:
@@ -283,14 +285,14 @@ async def test_orders_are_read_together_for_transitions(served: Clients, databas
     orders = [await served.create_order(user.id) for _ in range(20)]
     with sent_statements() as sent:
         async with holding(database_url, "LOCK TABLE orders"):
-            verbs = []
+            transitions = []
             for count in range(1, AT_ONCE + 1):
-                verbs.append(confirming(served, orders[count - 1].id))
+                transitions.append(confirming(served, orders[count - 1].id))
                 await observer.until_waiting(count)
-            verbs += [confirming(served, order.id) for order in orders[AT_ONCE:]]
+            transitions += [confirming(served, order.id) for order in orders[AT_ONCE:]]
             await all_have_come(served, "ConfirmOrder", len(orders))
             assert len(await observer.backends(waiting=True)) == AT_ONCE
-        answers = await asyncio.gather(*verbs)
+        answers = await asyncio.gather(*transitions)
     assert [(answer.order.id, answer.order.etag) for answer in answers] == [(order.id, "v2") for order in orders]
     reads = [values for statement, values in sent if statement == ENCODED_ORDERS_BY_IDS.text]
     assert sorted(asked(values) for values in reads) == [*[1] * AT_ONCE, len(orders) - AT_ONCE]

@@ -38,7 +38,7 @@ async def make_new_sessions(connection: asyncpg.Connection, *, read_only: bool) 
     await connection.execute(f"ALTER DATABASE \"{name}\" SET default_transaction_read_only = '{read_only}'")
 
 
-async def test_connections_to_a_replica_are_given_up(database_url: str) -> None:
+async def test_connections_to_a_replica_are_discarded(database_url: str) -> None:
     async with (
         observing(database_url) as observer,
         serving_clients(database_url) as clients,
@@ -54,7 +54,7 @@ async def test_connections_to_a_replica_are_given_up(database_url: str) -> None:
         assert await observer.count("orders", "order_number = $1", order.order_number) == 1
 
 
-async def test_an_order_number_that_is_given_out_again_is_passed_over(database_url: str) -> None:
+async def test_an_order_number_that_the_sequence_returns_again_is_skipped(database_url: str) -> None:
     async with (
         observing(database_url) as observer,
         serving_clients(database_url) as clients,
@@ -68,7 +68,7 @@ async def test_an_order_number_that_is_given_out_again_is_passed_over(database_u
         assert other.order_number != order.order_number
 
 
-async def test_connections_that_were_told_of_their_end_are_given_up(database_url: str) -> None:
+async def test_connections_with_an_announced_shutdown_are_discarded(database_url: str) -> None:
     async with (
         listening(DyingProxy(database_url)) as proxy,
         serving_clients(proxy.url) as clients,

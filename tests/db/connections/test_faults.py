@@ -120,7 +120,7 @@ async def test_a_call_that_is_the_victim_of_a_deadlock_is_retried(
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-async def test_a_serialization_failure_is_tried_again(
+async def test_a_serialization_failure_is_retried(
     database_url: str, observer: Observer, logs: list[EventDict], count: int
 ) -> None:
     await observer.connection.execute(REFUSE_ORDERS.format(count=count))
@@ -172,7 +172,7 @@ async def test_a_read_survives_the_death_of_its_connection(
     assert failed_attempts(logs) == [1]
 
 
-async def test_a_call_whose_connections_keep_dying_is_told_that_the_database_is_away(
+async def test_a_call_whose_connections_keep_breaking_fails_as_database_unavailable(
     database_url: str, observer: Observer
 ) -> None:
     async with serving_clients(database_url) as clients:
@@ -286,7 +286,7 @@ async def test_a_backend_killed_in_the_commit_of_one_statement_is_known_to_have_
     assert await observer.count("orders", "id = $1", UUID(order.id)) == await observer.count("orders") == 1
 
 
-both_ways = pytest.mark.parametrize("with_credit", [False, True], ids=["at once", "step by step"])
+both_ways = pytest.mark.parametrize("with_credit", [False, True], ids=["fast path", "transaction"])
 
 
 @both_ways

@@ -97,7 +97,7 @@ async def test_everything_works_for_more_callers_than_there_are_connections(data
         assert 0 < backends <= POOL_SIZE
 
 
-async def test_the_limit_of_statements_holds(database_url: str, pooled_url: str) -> None:
+async def test_the_statement_timeout_holds(database_url: str, pooled_url: str) -> None:
     settings = {"pgbouncer_mode": "transaction", "db_statement_timeout": 1, "default_deadline": 20}
     async with serving_clients(pooled_url, **settings) as clients:
         user = await clients.create_user()
@@ -124,13 +124,13 @@ async def test_without_the_setting_a_server_does_not_start(database_url: str, po
 
 
 @pytest.mark.parametrize("command", [["migrate"], ["relay", "--nats-url", "nats://127.0.0.1:1"]])
-async def test_what_needs_a_session_says_so(pooled_url: str, command: list[str]) -> None:
+async def test_commands_that_need_a_session_fail_with_a_reason(pooled_url: str, command: list[str]) -> None:
     ended = await run_command(*command, database_url=pooled_url, pgbouncer_mode="transaction")
     assert ended.status == 1
     assert "DATABASE_URL of PostgreSQL itself" in ended.stderr
 
 
 @pytest.mark.parametrize("command", ["gc", "verify-ledger"])
-async def test_what_needs_no_session_runs(pooled_url: str, command: str) -> None:
+async def test_commands_that_need_no_session_run(pooled_url: str, command: str) -> None:
     ended = await run_command(command, database_url=pooled_url, pgbouncer_mode="transaction")
     assert ended.status == 0, ended.stderr

@@ -291,7 +291,7 @@ async def test_a_promoted_replica_is_not_used(database_url: str, own_copy: Path,
         ("nowhere", "cannot be measured"),
     ],
 )
-async def test_what_is_no_replica_of_the_database_is_not_used(
+async def test_a_server_that_is_not_a_replica_of_the_database_is_not_used(
     database_url: str, replica: Replica, where: str, problem: str, tmp_path: Path, logs: list[EventDict]
 ) -> None:
     wrong = {
@@ -318,7 +318,7 @@ async def test_a_replica_of_another_cluster_is_not_used(
             assert "another" in line["problem"]
 
 
-async def test_a_replica_of_what_was_promoted_is_not_used(
+async def test_a_replica_of_a_promoted_server_is_not_used(
     database_url: str, own_copy: Path, tmp_path: Path, logs: list[EventDict]
 ) -> None:
     with running_replica(own_copy) as promoted:
@@ -333,7 +333,7 @@ async def test_a_replica_of_what_was_promoted_is_not_used(
 
 
 @pytest.mark.parametrize("sqlstate", ["40001", "42P01", "25006", "XX000"])
-async def test_what_the_replica_alone_refuses_is_read_from_the_primary(
+async def test_reads_that_only_the_replica_refuses_go_to_the_primary(
     database_url: str, replica: Replica, logs: list[EventDict], sqlstate: str
 ) -> None:
     async with reading(database_url, replica, logs) as clients, driver_connection(database_url) as connection:

@@ -78,7 +78,7 @@ def _without_marks(schema: set[str]) -> set[str]:
     return {line.removesuffix(" NOT VALID") for line in schema if "alembic_version" not in line}
 
 
-async def test_the_migrations_make_what_the_tables_say(database_url: str) -> None:
+async def test_the_migrations_create_the_schema_of_the_tables(database_url: str) -> None:
     await alembic(database_url, command.check)
 
 

@@ -180,15 +180,17 @@ async def test_no_order_is_placed_after_its_user_was_deactivated(clients: Client
         assert await observer.count("events", f"{of_user} AND position > {deactivated}", UUID(user.id)) == 0
 
 
-@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "step by step"])
+@pytest.mark.parametrize("on_fast_path", [True, False], ids=["fast path", "transaction"])
 async def test_a_deactivation_waits_for_an_order_that_has_seen_the_user_active(
-    clients: Clients, shared_database_url: str, *, at_once: bool
+    clients: Clients, shared_database_url: str, *, on_fast_path: bool
 ) -> None:
     # The fast path gives up after 50 ms. If the deactivation comes later than that, the race is not tested.
     for _ in range(10):
         user_id = await user_with_credit(clients)
-        answers, failures = await deactivated_while_placing(clients, shared_database_url, user_id, at_once=at_once)
-        if not (at_once and failures):
+        answers, failures = await deactivated_while_placing(
+            clients, shared_database_url, user_id, on_fast_path=on_fast_path
+        )
+        if not (on_fast_path and failures):
             break
     assert not failures
     position = "SELECT max(position) FROM events WHERE aggregate_id = $1"
@@ -198,15 +200,15 @@ async def test_a_deactivation_waits_for_an_order_that_has_seen_the_user_active(
 
 
 async def deactivated_while_placing(
-    clients: Clients, database_url: str, user_id: str, *, at_once: bool
+    clients: Clients, database_url: str, user_id: str, *, on_fast_path: bool
 ) -> tuple[list[Any], list[Failure]]:
     """Create an order, and deactivate its user once the call has read it; return answers and failures of both."""
     order = new_order(user_id, items=[item("anvil", 1, 1)])
-    request = pb.CreateOrderRequest(order=order, request_id=str(uuid4()), pay_with_credit=not at_once)
+    request = pb.CreateOrderRequest(order=order, request_id=str(uuid4()), pay_with_credit=not on_fast_path)
     # The table that each kind of call waits for after it has read the user.
     held: Any = (
         holding_request_id(database_url, request.request_id)
-        if at_once
+        if on_fast_path
         else holding(database_url, "LOCK TABLE events IN SHARE MODE")
     )
     async with observing(database_url) as observer:

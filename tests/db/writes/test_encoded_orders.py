@@ -170,7 +170,7 @@ def cancel(order: OrderHeader, now: datetime) -> None:
     order.cancel("enough", now)
 
 
-VERBS: list[Callable[[OrderHeader, datetime], None]] = [
+TRANSITIONS: list[Callable[[OrderHeader, datetime], None]] = [
     OrderHeader.confirm,
     OrderHeader.process,
     ship,
@@ -180,7 +180,7 @@ VERBS: list[Callable[[OrderHeader, datetime], None]] = [
 
 
 @thorough
-@given(st.lists(st.tuples(st.sampled_from(VERBS), times), max_size=8))
+@given(st.lists(st.tuples(st.sampled_from(TRANSITIONS), times), max_size=8))
 def test_transitions_change_the_encoded_order_as_they_change_the_order(
     calls: list[tuple[Callable[[OrderHeader, datetime], None], datetime]],
 ) -> None:
@@ -189,14 +189,14 @@ def test_transitions_change_the_encoded_order_as_they_change_the_order(
     fields = OrderFields(items=items, external_ref="A-1", metadata={"color": "red"})
     order = EntityOrder.place(uuid4(), "ORD-1", fields, NOW)
     order.add_tags([Tag(id=uuid4(), name="heavy")], NOW)
-    for verb, now in calls:
+    for transition, now in calls:
         header = {field.name: getattr(order, field.name) for field in dataclasses.fields(OrderHeader)}
-        kept = EncodedOrder(**header, message=encode_order(order))
+        encoded = EncodedOrder(**header, message=encode_order(order))
         with suppress(IllegalTransition):
-            verb(order, now)
-            verb(kept, now)
-        assert order_message(kept) == order_message(order)
-        assert Order.FromString(encode_order(kept)) == order_message(order)
+            transition(order, now)
+            transition(encoded, now)
+        assert order_message(encoded) == order_message(order)
+        assert Order.FromString(encode_order(encoded)) == order_message(order)
 
 
 async def test_a_transferred_order_loses_its_encoded_message(own: OwnServer, connection: asyncpg.Connection) -> None:
@@ -306,9 +306,9 @@ async def test_a_change_by_another_program_invalidates_the_encoded_order(
         await own.clients.orders.AddOrderTags(tags)
     assert order.id in await encoded_orders(connection)
     await connection.execute(change, UUID(order.id))
-    kept, stored = await encoded_orders(connection), await stored_orders(connection)
-    assert order.id not in kept
-    assert kept[bystander.id] == stored[bystander.id]
+    encoded, stored = await encoded_orders(connection), await stored_orders(connection)
+    assert order.id not in encoded
+    assert encoded[bystander.id] == stored[bystander.id]
     found = (await own.clients.orders.GetOrder(pb.GetOrderRequest(id=order.id))).order
     seen = [(item.id, item.name, item.unit_price.currency_code) for item in found.items]
     assert seen == [(item[0], item[2], item[-1]) for item in stored[order.id]["items"]]

@@ -183,9 +183,9 @@ async def test_a_change_by_another_program_invalidates_the_encoded_user(
     assert user.id in await encoded_users(connection)
     changed = f"UPDATE users SET {change} WHERE id = $1 RETURNING id"
     user_id = str(await connection.fetchval(changed, UUID(user.id)))
-    kept, stored = await encoded_users(connection), await stored_users(connection)
-    assert user_id not in kept
-    assert kept[bystander.id] == stored[bystander.id]
+    encoded, stored = await encoded_users(connection), await stored_users(connection)
+    assert user_id not in encoded
+    assert encoded[bystander.id] == stored[bystander.id]
     found = (await own.clients.users.GetUser(pb.GetUserRequest(id=user_id))).user
     assert (found.id, found.email, found.username, found.full_name, found.superuser) == stored[user_id][:5]
     # A change by the service encodes it again.
@@ -218,9 +218,9 @@ async def test_a_profile_changed_by_another_program_invalidates_the_encoded_user
 ) -> None:
     user, bystander = await created(own), await created(own)
     await connection.execute(change, UUID(user.id))
-    kept = await encoded_users(connection)
-    assert user.id not in kept
-    assert bystander.id in kept
+    encoded = await encoded_users(connection)
+    assert user.id not in encoded
+    assert bystander.id in encoded
     found = (await own.clients.users.GetUser(pb.GetUserRequest(id=user.id))).user
     assert (found.profile.bio, found.profile.avatar_url) == profile
 

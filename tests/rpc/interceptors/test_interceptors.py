@@ -169,14 +169,14 @@ async def require_told_by_its_id_only(own: OwnServer, log: Log, arity: str) -> N
 
 @pytest.mark.parametrize("failure", [raise_chained, raise_a_group, send_a_bad_value, send_a_bad_cast, break_a_check])
 @every_arity
-async def test_an_unknown_failure_is_told_by_its_id_only(
+async def test_an_unknown_failure_shows_only_its_id(
     own: OwnServer, echo: Echo, log: Log, arity: str, failure: Callable[[str], Awaitable[None]]
 ) -> None:
     echo.act = lambda: failure(own.database_url)
     await require_told_by_its_id_only(own, log, arity)
 
 
-async def test_a_failure_of_a_unit_of_work_is_told_by_its_id_only_and_writes_nothing(
+async def test_a_failure_of_a_unit_of_work_shows_only_its_id_and_writes_nothing(
     own: OwnServer, echo: Echo, log: Log
 ) -> None:
     before = await own.contents()

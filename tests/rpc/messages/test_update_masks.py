@@ -61,7 +61,7 @@ def test_callers_can_set_these_fields_and_no_others(resource: Message, fields: s
     assert settable_fields(resource) == fields
 
 
-def test_what_callers_can_set_is_what_entities_take() -> None:
+def test_the_fields_that_callers_can_set_are_those_of_the_entities() -> None:
     assert set(UserFields.__annotations__) == {field.removeprefix("profile.") for field in USER_FIELDS}
     assert set(OrderFields.__annotations__) == ORDER_FIELDS
 

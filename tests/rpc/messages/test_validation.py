@@ -32,7 +32,7 @@ PROTOS = ROOT / "protos/commerce"
     ],
     ids=["a pattern", "a pattern in a map", "another rule"],
 )
-def test_a_violation_names_its_field_and_says_what_is_wrong(message: Message, violation: FieldViolation) -> None:
+def test_a_violation_names_its_field_and_the_rule(message: Message, violation: FieldViolation) -> None:
     assert violation in violations_of(message)
 
 

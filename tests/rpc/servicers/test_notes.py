@@ -237,7 +237,7 @@ async def test_a_changed_note_is_not_changed_under_its_old_etag(clients: Clients
     await delete(clients, note, etag=changed.etag)
 
 
-async def test_every_change_of_a_note_can_be_tried_without_effect(clients: Clients) -> None:
+async def test_every_change_of_a_note_allows_a_dry_run(clients: Clients) -> None:
     order = await place(clients)
     tried = pb.CreateOrderNoteRequest(
         note=OrderNote(order_id=order.id, author_id=order.user_id, body="x"), validate_only=True
@@ -331,7 +331,7 @@ async def test_notes_are_searched_as_on_the_web(clients: Clients) -> None:
         assert await search(clients, query, include_drafts=False) == []
 
 
-async def test_a_search_follows_what_a_note_says_now(clients: Clients) -> None:
+async def test_a_search_finds_the_current_text_of_a_note(clients: Clients) -> None:
     old, new = uuid4().hex, uuid4().hex
     note = await write(clients, await place(clients), old)
     await publish(clients, note)
@@ -404,7 +404,7 @@ async def test_a_note_deleted_meanwhile_is_not_found(clients: Clients) -> None:
         assert [failure_of(error).reason for error in errors] == ["NOTE_NOT_FOUND"] * 3
 
 
-async def test_a_change_waits_for_the_order_and_sees_what_was_done_meanwhile(
+async def test_a_change_waits_for_the_order_and_sees_concurrent_changes(
     clients: Clients, shared_database_url: str
 ) -> None:
     """Events of an order, those of its notes too, are written under the order's lock."""

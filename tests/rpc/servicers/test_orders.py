@@ -26,8 +26,8 @@ async def update(clients: Clients, order: Order, *paths: str) -> Order:
     return (await clients.orders.UpdateOrder(pb.UpdateOrderRequest(order=order, update_mask=mask))).order
 
 
-async def step(clients: Clients, verb: str, order_id: str) -> Order:
-    order: Order = (await call(clients.channel, f"{verb}Order", transition_request(verb, order_id))).order
+async def step(clients: Clients, transition: str, order_id: str) -> Order:
+    order: Order = (await call(clients.channel, f"{transition}Order", transition_request(transition, order_id))).order
     return order
 
 
@@ -56,7 +56,7 @@ def amounts(order: Order) -> list[tuple[int, int]]:
 # CreateOrder
 
 
-async def test_a_new_order_is_pending_and_has_what_was_asked_for(clients: Clients) -> None:
+async def test_a_new_order_is_pending_and_has_the_requested_fields(clients: Clients) -> None:
     user = await clients.create_user()
     wanted = new_order(user.id, external_ref="cart-1", metadata={"channel": "web", "note": "für Zoë 🚀", "empty": ""})
     order = (await clients.orders.CreateOrder(pb.CreateOrderRequest(order=wanted))).order
@@ -208,7 +208,7 @@ NEXT = {
     "DELIVERED": (),
     "CANCELLED": (),
 }
-VERBS = {
+TARGET_STATUS = {
     "Confirm": "CONFIRMED",
     "Process": "PROCESSING",
     "Ship": "SHIPPED",
@@ -217,21 +217,22 @@ VERBS = {
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("transition", TARGET_STATUS)
 @pytest.mark.parametrize("status", NEXT)
-async def test_an_order_goes_only_where_its_status_allows(clients: Clients, status: str, verb: str) -> None:
+async def test_an_order_goes_only_where_its_status_allows(clients: Clients, status: str, transition: str) -> None:
     order = await order_in(clients, status)
-    if VERBS[verb] in NEXT[status]:
-        changed = await step(clients, verb, order.id)
-        assert OrderStatus.Name(changed.status) == f"ORDER_STATUS_{VERBS[verb]}"
+    if TARGET_STATUS[transition] in NEXT[status]:
+        changed = await step(clients, transition, order.id)
+        assert OrderStatus.Name(changed.status) == f"ORDER_STATUS_{TARGET_STATUS[transition]}"
         assert changed.etag != order.etag
         assert await get(clients, order.id) == changed
         return
     with fails(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION") as failure:
-        await step(clients, verb, order.id)
+        await step(clients, transition, order.id)
     assert failure.metadata == {"state": status, "allowed": ", ".join(NEXT[status])}
     assert failure.message == (
-        f"cannot {verb.lower()} an order in state {status}; allowed next states: {', '.join(NEXT[status]) or 'none'}"
+        f"cannot {transition.lower()} an order in state {status}; "
+        f"allowed next states: {', '.join(NEXT[status]) or 'none'}"
     )
     assert precondition(failure) == ("ILLEGAL_TRANSITION", f"orders/{order.id}")
     assert await get(clients, order.id) == order
@@ -246,11 +247,11 @@ async def test_a_transition_stores_its_text(clients: Clients) -> None:
     assert (await get(clients, cancelled.id)).cancel_reason == "gefällt nicht"
 
 
-@pytest.mark.parametrize("verb", VERBS)
-async def test_a_transition_of_a_missing_order_is_not_found(clients: Clients, verb: str) -> None:
+@pytest.mark.parametrize("transition", TARGET_STATUS)
+async def test_a_transition_of_a_missing_order_is_not_found(clients: Clients, transition: str) -> None:
     order_id = str(uuid4())
     with fails(StatusCode.NOT_FOUND, "ORDER_NOT_FOUND") as failure:
-        await step(clients, verb, order_id)
+        await step(clients, transition, order_id)
     assert resource(failure) == ("commerce.orders.v1.Order", order_id)
 
 
@@ -284,7 +285,7 @@ async def test_an_update_replaces_the_items_and_recomputes_the_total(clients: Cl
         pytest.param((), ("external_ref", "metadata", "items", "total_amount"), id="no_mask"),
     ],
 )
-async def test_an_update_leaves_what_its_mask_does_not_name(
+async def test_an_update_leaves_the_fields_outside_its_mask(
     clients: Clients, paths: tuple[str, ...], kept: tuple[str, ...]
 ) -> None:
     order = await order_in(clients, "PENDING", external_ref="cart-1", metadata={"channel": "web"})
@@ -356,7 +357,7 @@ def _status_change(old: str, new: str) -> FieldChange:
     return FieldChange(field="status", old_value=old, new_value=new)
 
 
-async def test_the_timeline_tells_the_whole_life_of_an_order(clients: Clients) -> None:
+async def test_the_timeline_has_the_whole_life_of_an_order(clients: Clients) -> None:
     user = await clients.create_user()
     orders = [await clients.create_order(user.id, external_ref="cart-1")]
     changes: list[tuple[str, list[Any]]] = [("CREATED", [])]
@@ -376,8 +377,8 @@ async def test_the_timeline_tells_the_whole_life_of_an_order(clients: Clients) -
     )
     orders.append(await update(clients, Order(id=orders[0].id), "external_ref"))
     changes.append(("UPDATED", [FieldChange(field="external_ref", old_value="cart-2")]))
-    for verb in ("Confirm", "Process", "Ship", "Deliver"):
-        orders.append(await step(clients, verb, orders[0].id))
+    for transition in ("Confirm", "Process", "Ship", "Deliver"):
+        orders.append(await step(clients, transition, orders[0].id))
     tracking = FieldChange(field="tracking_number", new_value="TRACK-1")
     changes += [
         ("CONFIRMED", [_status_change("PENDING", "CONFIRMED")]),
@@ -396,7 +397,7 @@ async def test_the_timeline_tells_the_whole_life_of_an_order(clients: Clients) -
     assert len({UUID(event.id) for event in events}) == len(events)
 
 
-async def test_the_timeline_tells_why_an_order_was_cancelled(clients: Clients) -> None:
+async def test_the_timeline_has_the_reason_of_a_cancellation(clients: Clients) -> None:
     order = await order_in(clients, "CANCELLED")
     event = (await timeline(clients, order.id))[-1]
     assert event.type == OrderEventType.ORDER_EVENT_TYPE_CANCELLED
@@ -406,7 +407,7 @@ async def test_the_timeline_tells_why_an_order_was_cancelled(clients: Clients) -
     ]
 
 
-async def test_what_failed_or_changed_nothing_is_not_in_the_timeline(clients: Clients) -> None:
+async def test_failed_calls_and_calls_without_a_change_are_not_in_the_timeline(clients: Clients) -> None:
     order = await order_in(clients, "PENDING", external_ref="cart-1")
     await update(clients, Order(id=order.id, external_ref="cart-1"))
     with fails(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION"):

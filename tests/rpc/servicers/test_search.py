@@ -154,7 +154,7 @@ async def test_a_search_is_one_statement(clients: Clients) -> None:
     assert len(sent) == 1
 
 
-async def test_users_of_before_and_of_the_release_before_are_found(empty_database_url: str) -> None:
+async def test_users_of_earlier_schemas_and_of_the_previous_release_are_found(empty_database_url: str) -> None:
     engine = create_engine(load(DatabaseSettings, DATABASE_URL=empty_database_url), pool_size=1)
     insert = """
         WITH made AS (

@@ -99,7 +99,7 @@ async def test_tags_of_one_order_are_not_those_of_another(clients: Clients) -> N
     assert [list(each.tags) for each in reversed(listed.orders)] == [["a", "both"], [], ["both", "c"]]
 
 
-async def test_adding_what_is_there_and_removing_what_is_not_changes_nothing(clients: Clients) -> None:
+async def test_adding_present_tags_and_removing_absent_ones_changes_nothing(clients: Clients) -> None:
     order = await place(clients, "a", "b")
     assert await add(clients, order, "A", " b ") == order
     assert await remove(clients, order, "c", uuid4().hex) == order
@@ -118,10 +118,10 @@ async def test_the_timeline_says_which_tags_there_were_and_are(clients: Clients)
 @pytest.mark.parametrize("status", TO_STATUS)
 async def test_an_order_is_tagged_in_every_status(clients: Clients, status: str) -> None:
     order = await place(clients, "old")
-    for verb in TO_STATUS[status]:
-        extra = {"Ship": {"tracking_number": "1Z"}, "Cancel": {"reason": "lost"}}.get(verb, {})
-        request = getattr(pb, f"{verb}OrderRequest")(id=order.id, **extra)
-        await getattr(clients.orders, f"{verb}Order")(request)
+    for transition in TO_STATUS[status]:
+        extra = {"Ship": {"tracking_number": "1Z"}, "Cancel": {"reason": "lost"}}.get(transition, {})
+        request = getattr(pb, f"{transition}OrderRequest")(id=order.id, **extra)
+        await getattr(clients.orders, f"{transition}Order")(request)
     tagged = await add(clients, order, "new")
     assert (list(tagged.tags), OrderStatus.Name(tagged.status)) == (["new", "old"], f"ORDER_STATUS_{status}")
     assert list((await remove(clients, order, "old")).tags) == ["new"]
@@ -153,7 +153,7 @@ async def test_an_order_has_at_most_fifty_tags(clients: Clients) -> None:
         (["\0"], "tags[0]"),
     ],
 )
-async def test_what_is_no_tag_is_refused(clients: Clients, tags: list[str], field: str) -> None:
+async def test_an_invalid_tag_is_refused(clients: Clients, tags: list[str], field: str) -> None:
     order = await place(clients)
     with fails(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", field=field):
         await add(clients, order, *tags)
@@ -188,7 +188,7 @@ async def test_a_changed_order_is_not_tagged_under_its_old_etag(clients: Clients
     assert not (await remove(clients, order, "a", etag=tagged.etag)).tags
 
 
-async def test_tags_can_be_tried_without_effect(clients: Clients) -> None:
+async def test_tags_allow_a_dry_run(clients: Clients) -> None:
     order = await place(clients, "a")
     (name,) = names(1)
     assert list((await add(clients, order, name, validate_only=True)).tags) == sorted(["a", name])

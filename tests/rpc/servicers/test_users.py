@@ -38,7 +38,7 @@ async def sign_in(clients: Clients, password: str = PASSWORD, **login: str) -> U
 # CreateUser
 
 
-async def test_a_new_user_is_active_and_has_what_was_asked_for(clients: Clients) -> None:
+async def test_a_new_user_is_active_and_has_the_requested_fields(clients: Clients) -> None:
     wanted = new_user(full_name="Zoë 🚀 名前", superuser=True)
     request = pb.CreateUserRequest(user=wanted, password=PASSWORD)
     user = (await clients.users.CreateUser(request)).user
@@ -242,8 +242,8 @@ NEXT = {
 }
 
 
-async def step(clients: Clients, verb: str, user_id: str) -> User:
-    method = f"{verb}User"
+async def step(clients: Clients, transition: str, user_id: str) -> User:
+    method = f"{transition}User"
     user: User = (await call(clients.channel, method, request_class(method)(id=user_id))).user
     return user
 
@@ -253,20 +253,20 @@ def precondition(details: dict[Any, Any]) -> tuple[str, str]:
     return violation.type, violation.subject
 
 
-@pytest.mark.parametrize("verb", ["Deactivate", "Reactivate", "Delete", "Undelete"])
+@pytest.mark.parametrize("transition", ["Deactivate", "Reactivate", "Delete", "Undelete"])
 @pytest.mark.parametrize("state", STATES)
-async def test_a_user_goes_only_where_its_state_allows(clients: Clients, state: str, verb: str) -> None:
+async def test_a_user_goes_only_where_its_state_allows(clients: Clients, state: str, transition: str) -> None:
     user = await clients.create_user()
     for earlier in STATES[state]:
         user = await step(clients, earlier, user.id)
-    if wanted := ALLOWED.get((state, verb)):
-        changed = await step(clients, verb, user.id)
+    if wanted := ALLOWED.get((state, transition)):
+        changed = await step(clients, transition, user.id)
         assert UserState.Name(changed.state) == f"USER_STATE_{wanted}"
         assert changed.etag != user.etag
         assert await get(clients, user.id) == changed
         return
     with fails(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION") as failure:
-        await step(clients, verb, user.id)
+        await step(clients, transition, user.id)
     assert failure.metadata == {"state": state.partition("_")[0], "allowed": NEXT[state]}
     assert failure.message.endswith(f"allowed next states: {NEXT[state]}")
     assert precondition(failure.details) == ("ILLEGAL_TRANSITION", f"users/{user.id}")

@@ -108,7 +108,7 @@ async def test_a_second_run_leaves_the_deletion_to_the_first(
     assert await delete_expired_events(engine, NOW) == 1
 
 
-async def test_gc_keeps_events_for_as_long_as_it_is_told(
+async def test_gc_keeps_events_for_the_retention_period(
     database_url: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
@@ -116,12 +116,12 @@ async def test_gc_keeps_events_for_as_long_as_it_is_told(
     await connection.execute("ALTER TABLE events DISABLE TRIGGER events_append_only")
     await connection.execute("UPDATE events SET create_time = now() - interval '89 days'")
 
-    async def swept() -> str:
+    async def gc_output() -> str:
         ran = await invoke_command("gc")
         assert ran.status == 0, ran
         (line,) = (line for line in ran.stdout.splitlines() if line.endswith(" expired events"))
         return line
 
-    assert await swept() == "deleted 0 expired events"
+    assert await gc_output() == "deleted 0 expired events"
     monkeypatch.setenv("COMMERCE_EVENT_RETENTION_DAYS", "88")
-    assert await swept() == "deleted 2 expired events"
+    assert await gc_output() == "deleted 2 expired events"

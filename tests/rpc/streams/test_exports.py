@@ -85,7 +85,7 @@ async def test_orders_are_exported_with_their_items(clients: Clients) -> None:
     assert await exported_orders(clients, user_id=user.id, create_time=await just_before()) == []
 
 
-async def test_a_message_stays_far_below_what_callers_accept(clients: Clients) -> None:
+async def test_a_message_stays_far_below_the_maximum_size(clients: Clients) -> None:
     user = await clients.create_user()
     items = [item("p" * 100, 1, 1) for _ in range(500)]
     for order in range(10):

@@ -100,7 +100,7 @@ async def test_skip_leaves_a_user_unchanged_for_any_case_of_its_email(clients: C
     assert (await clients.users.GetUser(pb.GetUserRequest(id=user.id))).user == user
 
 
-async def test_update_changes_what_the_row_sets_and_nothing_else(clients: Clients, shared_database_url: str) -> None:
+async def test_update_changes_only_the_fields_that_the_row_sets(clients: Clients, shared_database_url: str) -> None:
     user = await clients.create_user(superuser=True, profile=UserProfile(bio="old", avatar_url="https://x.example/a"))
     bare = await clients.create_user()
     async with driver_connection(shared_database_url) as connection:
@@ -183,7 +183,7 @@ async def test_rows_about_one_user_are_taken_in_their_order(clients: Clients) ->
     assert response.failures[0].row_number == 2
 
 
-async def test_fail_ends_at_the_first_conflict_and_keeps_what_comes_before(clients: Clients) -> None:
+async def test_fail_ends_at_the_first_conflict_and_keeps_the_rows_before_it(clients: Clients) -> None:
     user = await clients.create_user()
     rows = [new_row() for _ in range(CHUNK_ROWS + 2)]
     conflict = [*rows, row_of(user), new_row()]
@@ -322,7 +322,8 @@ async def test_an_import_takes_the_same_memory_however_many_rows_it_has(clients:
     assert max(measured) - before < 25
 
 
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+# What waits for a lock of this connection, not what another test has left.
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
 
 
 @asynccontextmanager

@@ -32,7 +32,7 @@ def user_types(events: list[Any]) -> list[str]:
     return [UserEventType.Name(event.type).removeprefix("USER_EVENT_TYPE_") for event in events]
 
 
-async def test_a_watch_from_now_gets_what_happens_after_its_first_response(clients: Clients) -> None:
+async def test_a_watch_from_now_gets_the_events_after_its_first_response(clients: Clients) -> None:
     user = await clients.create_user()
     before = await clients.create_order(user.id)
     async with watch_orders(clients, now=True, user_ids=[user.id]) as stream:
@@ -49,7 +49,7 @@ async def test_a_watch_from_now_gets_what_happens_after_its_first_response(clien
     assert list(timeline.events) == [created, confirmed]
 
 
-async def test_users_are_watched_without_what_is_personal(clients: Clients) -> None:
+async def test_watched_users_show_no_personal_data(clients: Clients) -> None:
     user = await clients.create_user(full_name="Ada Lovelace")
     async with watch_users(clients, now=True, user_ids=[user.id]) as stream:
         await stream.checkpoint()
@@ -113,7 +113,7 @@ async def test_a_cursor_goes_on_at_another_server(database_url: str, connection:
     assert ids(seen) == await committed_event_ids(connection)
 
 
-async def test_an_idle_watcher_gets_checkpoints_that_move_with_what_it_does_not_want(
+async def test_an_idle_watcher_gets_checkpoints_that_move_past_filtered_events(
     database_url: str, connection: asyncpg.Connection
 ) -> None:
     async with serving_clients(database_url, watch_checkpoint_interval=0.05) as clients:
@@ -150,7 +150,7 @@ async def test_checkpoints_come_after_many_events_that_are_not_wanted(
 
 
 @pytest.mark.parametrize("now", [{}, {"now": False}, {"earliest": False}], ids=["unset", "not now", "not earliest"])
-async def test_a_start_must_be_said(clients: Clients, now: dict[str, bool]) -> None:
+async def test_a_watch_requires_a_start(clients: Clients, now: dict[str, bool]) -> None:
     async with watch_orders(clients, **now) as stream:
         with fails(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
             await stream.next()
@@ -344,7 +344,9 @@ async def test_watchers_stay_while_the_database_is_away_and_miss_nothing(
         assert ids(await stream.events(2)) == ids_written
 
 
-async def test_many_watchers_cost_the_database_what_one_does(database_url: str, connection: asyncpg.Connection) -> None:
+async def test_many_watchers_cost_the_database_no_more_than_one(
+    database_url: str, connection: asyncpg.Connection
+) -> None:
     interval = 0.1
     clock = asyncio.get_running_loop()
     async with (

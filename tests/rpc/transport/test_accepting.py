@@ -220,7 +220,7 @@ async def test_a_method_knows_its_callers_deadline_and_metadata(served: Served) 
 
 
 @pytest.mark.parametrize("path", [f"/{SERVICE}/Missing", "/commerce.testing.v1.NoService/UnaryUnary", "/"])
-async def test_what_does_not_exist_is_unimplemented(served: Served, path: str) -> None:
+async def test_a_missing_service_or_method_is_unimplemented(served: Served, path: str) -> None:
     missing: Any = served.channel.unary_unary(path)
     for _ in range(3):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -288,7 +288,7 @@ async def test_a_stop_lets_running_calls_end_and_refuses_others(
 
 @every_way
 @every_arity
-async def test_a_stop_cuts_off_what_takes_longer_than_it_may(
+async def test_a_stop_aborts_calls_that_exceed_the_grace_period(
     way: Way, arity: str, lost: list[dict[str, Any]], log: Log
 ) -> None:
     before = asyncio.all_tasks()

@@ -16,7 +16,7 @@ async def bytes_left(accept: str) -> int:
     return int(output)
 
 
-async def test_all_that_grpc_has_to_tell_is_read_in_one_turn() -> None:
+async def test_all_wake_ups_of_grpc_are_read_in_one_turn() -> None:
     # Other events of calls may arrive meanwhile.
     assert await bytes_left("auto") < CALLS / 2
 

@@ -68,7 +68,7 @@ async def test_no_order_comes_after_the_end_of_its_user(
                     placed.append(await own.clients.create_order(user_id))
 
         async def end_it(user_id: str = user_id, placed: list[Order] = placed) -> list[Order]:
-            while len(placed) < 20:  # noqa: ASYNC110 - what it waits for are answers, of which nobody is told
+            while len(placed) < 20:  # noqa: ASYNC110 - it waits for answers of other tasks
                 await asyncio.sleep(0)
             await end(own.clients, user_id)
             with fails(StatusCode.FAILED_PRECONDITION, "USER_NOT_ACTIVE"):
@@ -173,7 +173,13 @@ async def test_a_request_id_with_another_body_is_refused_and_changes_nothing(own
     assert await own.contents() == before
 
 
-VERBS = {"Confirm": "PENDING", "Process": "CONFIRMED", "Ship": "PROCESSING", "Deliver": "SHIPPED", "Cancel": "PENDING"}
+SOURCE_STATUS = {
+    "Confirm": "PENDING",
+    "Process": "CONFIRMED",
+    "Ship": "PROCESSING",
+    "Deliver": "SHIPPED",
+    "Cancel": "PENDING",
+}
 
 
 async def _nothing(_clients: Clients, _order: Order) -> None:
@@ -189,16 +195,16 @@ async def _tag(clients: Clients, order: Order) -> None:
 
 
 @pytest.mark.parametrize("since", [_nothing, _tag, _purge], ids=["as it was", "changed since", "erased since"])
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("transition", SOURCE_STATUS)
 async def test_a_repeated_transition_gets_the_same_bytes_again(
-    own: OwnServer, verb: str, since: Callable[[Clients, Order], Awaitable[None]]
+    own: OwnServer, transition: str, since: Callable[[Clients, Order], Awaitable[None]]
 ) -> None:
-    order = await order_in(own.clients, VERBS[verb])
-    request = transition_request(verb, order.id, request_id=str(uuid4()), etag=order.etag).SerializeToString()
-    first = await call_bytes(own.clients.channel, f"{verb}Order", request)
+    order = await order_in(own.clients, SOURCE_STATUS[transition])
+    request = transition_request(transition, order.id, request_id=str(uuid4()), etag=order.etag).SerializeToString()
+    first = await call_bytes(own.clients.channel, f"{transition}Order", request)
     await since(own.clients, order)
     before = await own.contents()
-    assert await call_bytes(own.clients.channel, f"{verb}Order", request) == first
+    assert await call_bytes(own.clients.channel, f"{transition}Order", request) == first
     assert await own.contents() == before
 
 
@@ -207,8 +213,8 @@ async def test_a_refused_transition_leaves_its_request_id_free(own: OwnServer) -
     request = transition_request("Ship", order.id, request_id=str(uuid4()))
     with fails(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION"):
         await own.clients.orders.ShipOrder(request)
-    for verb in ("Confirm", "Process"):
-        await call(own.clients.channel, f"{verb}Order", transition_request(verb, order.id))
+    for transition in ("Confirm", "Process"):
+        await call(own.clients.channel, f"{transition}Order", transition_request(transition, order.id))
     assert (await own.clients.orders.ShipOrder(request)).order.etag == "v4"
 
 
@@ -251,8 +257,11 @@ async def test_of_many_transitions_each_happens_once_and_the_timeline_has_no_gap
 ) -> None:
     for _ in range(ROUNDS):
         order = await order_in(own.clients, "PENDING")
-        verbs = ["Confirm", "Cancel", "Process"] * 8
-        calls = [call(own.clients.channel, f"{verb}Order", transition_request(verb, order.id)) for verb in verbs]
+        transitions = ["Confirm", "Cancel", "Process"] * 8
+        calls = [
+            call(own.clients.channel, f"{transition}Order", transition_request(transition, order.id))
+            for transition in transitions
+        ]
         done, failures = await settled(*calls)
         assert codes(failures) == {(StatusCode.FAILED_PRECONDITION, "ILLEGAL_TRANSITION")}
         # Exactly one call has changed each version.
@@ -302,7 +311,7 @@ async def test_a_transition_waits_for_the_lock_of_its_order(
     assert (await confirming).order.etag == "v2"
 
 
-async def test_orders_that_change_together_share_a_statement_and_not_what_is_in_the_way_of_one(
+async def test_orders_that_change_together_share_a_statement_but_not_a_conflict_of_one(
     own: OwnServer,
 ) -> None:
     user = await own.clients.create_user()
@@ -458,9 +467,7 @@ async def test_more_orders_than_connections_are_placed(postgres_url: str, templa
         assert (await own.rows())["orders"] == 80
 
 
-async def test_orders_that_find_no_connection_are_told_that_there_is_too_much_to_do(
-    postgres_url: str, template_url: str
-) -> None:
+async def test_orders_that_get_no_connection_fail_as_overloaded(postgres_url: str, template_url: str) -> None:
     async with own_server(postgres_url, template_url, db_pool_size=1, db_pool_timeout=0.2) as own:
         user = await own.clients.create_user()
         await own.clients.create_order(user.id)
