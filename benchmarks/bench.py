@@ -139,7 +139,7 @@ def stop(_number: int, _frame: object) -> None:
 @click.option("--workload", "workloads", type=click.Choice(ALL.workloads), multiple=True, default=ALL.workloads)
 @click.option("--server", "servers", type=click.Choice(ALL.servers), multiple=True, default=ALL.servers)
 @click.option("--shape", "shapes", type=click.Choice(ALL.shapes), multiple=True, default=ALL.shapes)
-@click.option("--rounds", default=ALL.plan.rounds, show_default=True, help="Runs at 64x8; 1x1 has thrice as many.")
+@click.option("--rounds", default=ALL.plan.rounds, show_default=True, help="Runs at 64x8; 1x1 has three times as many.")
 @click.option("--seconds", default=ALL.plan.seconds, show_default=True, help="Duration of a measured run at 64x8.")
 @click.option("--users", default=ALL.data.users, show_default=True, help="Users in the database.")
 @click.option("--orders", default=ALL.data.orders, show_default=True, help="Orders in the database.")

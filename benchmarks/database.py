@@ -18,7 +18,7 @@ from service.db.operations import migrate
 from service.db.writes.encoded_messages import MESSAGE_VERSION, MESSAGE_VERSION_SETTING
 from service.devtools.embedded_postgres import embedded_postgres
 
-# Commits are durable, as by default. The data fits into shared_buffers, and no checkpoint or autovacuum starts during a
+# Commits are durable, as by default. The data fits into memory, and no checkpoint or autovacuum starts during a
 # measurement: the benchmark runs CHECKPOINT and VACUUM between measurements.
 _SETTINGS = {
     "shared_buffers": "512MB",

@@ -33,11 +33,11 @@ FUNCTIONS = 25
 PURPOSES = {
     "gRPC, the event loop, sockets, and asyncpg where it reads rows": r"asyncio/runners\.py",
     "the log line, and metadata for it": (
-        r"observability/logs|structlog|access_log|rpc/call_context|rpc/metadata|UUID\.__str__|uuid_utils"
+        r"observability/logs|structlog|access_log|rpc/call_context|UUID\.__str__|uuid_utils"
     ),
     "validation of the request": r"interceptors/validation",
     "asyncpg where it sends the statement, the statement's values, rows": (
-        r"asyncpg/|db/connections|writes/fast_path|db/arrays|reads/columns|reads/orders|sqlalchemy"
+        r"asyncpg/|db/connections|writes/fast_path|db/arrays|reads/\w*columns|reads/orders|sqlalchemy"
     ),
     "messages, and the bytes of the response": (r"rpc/messages|rpc/servicers|_serialized|etag_of"),
 }

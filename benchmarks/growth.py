@@ -2,7 +2,7 @@
 
 Two servers of this service run at the same time, one on a small and one on a large database, each with its own
 PostgreSQL in `.bench`, and are measured in turns. There are two orders per user. Only the ratio of server CPU has a
-limit: PostgreSQL's CPU grows with the depth of its indexes and with the share of data that its memory does not hold,
+limit: PostgreSQL's CPU grows with the size of its indexes and with the share of data that its memory does not hold,
 about twofold for rows that are read one by one.
 """
 

@@ -5,7 +5,7 @@ methods. The leak is the slope of the resident memory over the second half of th
 caches, pools and the allocator's reserves. A million calls are one day at 12 calls per second.
 
 Calls that their callers abandon, or that exceed their deadline, are measured separately, because grpcio leaks some
-memory for them: the objects it made to read a request or to send a response, if the caller goes away at that moment
+memory for them: the objects it made to read a request or to send a response, if the caller disconnects at that moment
 (https://github.com/grpc/grpc/issues/43360, still open with 1.85.3). A call that is abandoned while the service works on
 it leaks nothing. Here a thousand callers start and stop at the same time, so most calls are abandoned while their
 requests are read.
@@ -52,7 +52,7 @@ LIMIT_MB = 4.0
 ABANDONED_ROUNDS = 20
 # What each abandoned call may leak: less than the service itself holds for a call.
 ABANDONED_LIMIT_BYTES = 400
-# A long timeout, so that calls that wait for a lock or for a database connection do not fail meanwhile.
+# A long timeout, so that calls that wait for a lock or for a database connection do not fail during the measurement.
 WAITING = ("env", "COMMERCE_DB_POOL_TIMEOUT=60", *KINDS[0].command)
 SETTLED_BYTES = 100_000
 

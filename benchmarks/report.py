@@ -32,7 +32,7 @@ P50_TARGETS: Mapping[str, Mapping[str, float]] = {workload: {"bare": 1.25} for w
 UNKNOWN = "–"  # noqa: RUF001 - a dash marks a missing figure
 # Figures from this value on are printed without decimals.
 AS_WHOLE = 20
-# A server keeps up with a rate if it answers this share of it; more cannot be asked of few calls at Poisson times.
+# A server keeps up with a rate if it reaches this share of it: few calls at Poisson times may miss the rate by chance.
 KEEPS_UP = 0.9
 
 

@@ -162,9 +162,7 @@ def _wait_until_it_accepts(kind: Kind, process: subprocess.Popen[bytes], port: i
             if connection.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise click.ClickException(
-        f"{kind.name} did not accept connections within {_START_SECONDS} seconds: {_end_of(log)}"
-    )
+    raise click.ClickException(f"{kind.name} did not start within {_START_SECONDS} seconds: {_end_of(log)}")
 
 
 def _stop(kind: Kind, process: subprocess.Popen[bytes]) -> None:

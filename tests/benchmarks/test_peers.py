@@ -239,7 +239,7 @@ async def fastapi_port(url: str) -> AsyncIterator[int]:
     for package in ("fastapi", "uvicorn", "httptools"):
         pytest.importorskip(package)
     command = (sys.executable, "-m", "benchmarks.peers.fastapi_app")
-    # After its shutdown, uvicorn raises the signal that it received again.
+    # uvicorn shuts down, and then ends itself with the signal that it received.
     async with started(*command, url=url, end_status=-signal.SIGTERM) as port:
         yield port
 
