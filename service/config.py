@@ -19,7 +19,7 @@ Count = Annotated[int, Field(ge=1, lt=2**31)]
 # Marks a setting that is not for everyday operation; docs/settings.md lists these in a table of their own.
 EXPERT: JsonDict = {"expert": True}
 
-# Fields by the environment variable that set them in the release before. Such a variable still works in this release,
+# Fields by the environment variable that set them in the previous release. Such a variable still works in this release,
 # with a warning; delete the table in the next one.
 OLD_NAMES = {
     "COMMERCE_ACCEPT": "accept_mode",

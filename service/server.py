@@ -1,11 +1,11 @@
-"""The server: builds its parts, serves, and drains on SIGTERM. Reads top to bottom.
+"""The server: builds its parts, serves, and drains on SIGTERM.
 
-Each optimization is an addition, switched on in one line here by a setting of `OptimizationSettings`:
+Each optimization is an addition, switched on in one place here by `OptimizationSettings`:
 
 - `Server._open_database`: batched reads, encoded messages, the held connection;
 - `Server._interceptors`: the fast path;
 - `Server._accepting_server`: several pending accepts;
-- `Server._schedule_threads`, `Server._lower_poller_priority`: batch scheduling;
+- `Server._schedule_threads`, `Server._lower_polling_thread_priority`: batch scheduling;
 - `Server.start`: the frozen garbage collector;
 - `new_event_loop`: the event loop.
 
@@ -55,9 +55,13 @@ from service.rpc.streams.imports import UserImports
 from service.rpc.streams.watch import Watch
 from service.rpc.transport import event_loop, shared_port
 from service.rpc.transport.accepting import AcceptingServer
-from service.rpc.transport.scheduling import freeze_garbage_collector, lower_poller_priority, use_batch_scheduling
+from service.rpc.transport.scheduling import (
+    freeze_garbage_collector,
+    lower_polling_thread_priority,
+    use_batch_scheduling,
+)
 
-# Every process that writes to the database stores these messages in the rows that it writes.
+# For commands that write to the database. The server has encoders of its own, which build each order message once.
 MESSAGE_ENCODERS = MessageEncoders(order=encode_order, user=encode_user)
 # The methods that write one order and nothing else, so that the fast path can do them with one statement.
 FAST_PATH_METHODS = tuple(
@@ -110,7 +114,7 @@ class Server:
         await self._add_health(methods)
         # Clients connect as soon as the server listens on a port that other servers share, so this comes last.
         self._server = self._accepting_server(methods)
-        self._lower_poller_priority()
+        self._lower_polling_thread_priority()
         await self._listen()
         self._health_updates = asyncio.create_task(self._readiness.watch())
         await self._server.start()
@@ -145,7 +149,7 @@ class Server:
         return await self.database.signing_key()
 
     def _interceptors(self, signing_key: bytes) -> InterceptedMethods:
-        """Return the chain of interceptors, to which services are added; the first is the outermost."""
+        """Return the interceptor chain; the first interceptor is the outermost."""
         self._transactions = TransactionInterceptor(
             self.database.unit_of_work,
             fast_path=dict.fromkeys(FAST_PATH_METHODS, self.database.fast_path) if self.settings.fast_path else {},
@@ -158,7 +162,7 @@ class Server:
             [
                 AccessLogInterceptor(),  # sets the context of every call, and sees its final status code
                 ErrorInterceptor(),  # turns every error raised below into a status, after the unit of work has ended
-                DeserializationInterceptor(),  # below the ErrorInterceptor, which answers malformed requests
+                DeserializationInterceptor(),  # inside ErrorInterceptor, which turns its error into a status
                 ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
                 self._transactions,  # innermost: runs the method, and again if that is needed
             ]
@@ -215,14 +219,14 @@ class Server:
         )
 
     def _schedule_threads(self) -> None:
-        # Before any other thread starts: threads inherit it.
+        # Before any other thread starts, because threads inherit the policy.
         if self.settings.scheduling == "batch":
             use_batch_scheduling()
 
-    def _lower_poller_priority(self) -> None:
+    def _lower_polling_thread_priority(self) -> None:
         # After gRPC has started its thread.
         if self.settings.scheduling == "batch":
-            lower_poller_priority()
+            lower_polling_thread_priority()
 
     async def _listen(self) -> None:
         host, port = self.settings.host, self.settings.port
@@ -234,7 +238,9 @@ class Server:
                 f"cannot listen on {host}:{port}: the port is in use, or this machine does not have the address"
             ) from error
         if not _is_loopback(host):
-            log.warning("listening on a public address without TLS: anyone who reaches it has full access", host=host)
+            log.warning(
+                "listening on a non-loopback address without TLS: anyone who reaches it has full access", host=host
+            )
 
     async def wait_until_signalled(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process without draining."""
@@ -263,8 +269,8 @@ class Server:
         """Stop without failing a call.
 
         Clients that watch the health service leave on NOT_SERVING. The others are moved away by GOAWAY as their
-        connections reach the maximum age, to which gRPC adds up to a tenth at random. Only then do no new calls arrive,
-        and `stop` has none to refuse.
+        connections reach the maximum age, to which gRPC adds up to 10 % of jitter. After that no new calls arrive, so
+        `stop` refuses none.
         """
         if self.settings.reuse_port:
             shared_port.leave(self.port)
@@ -307,7 +313,7 @@ def _options(settings: LimitSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 3_000),
         ("grpc.http2.ping_timeout_ms", 3_000),
-        # Clients may ping every 10 s, also while they have no call.
+        # Clients may ping every 10 s, even without an active call.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]

@@ -1,1 +1,1 @@
-"""The use cases that decide something, one function each. They work on entities that a unit of work loads and saves."""
+"""The use cases, one function each, one function each. They work on entities that a unit of work loads and saves."""

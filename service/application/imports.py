@@ -30,7 +30,7 @@ class Done(StrEnum):
     SKIPPED = "SKIPPED"
 
 
-Outcome = Done | DomainError
+RowOutcome = Done | DomainError
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ async def import_rows(
     password_hashes: Mapping[UUID, str],
     on_conflict: OnConflict,
     now: datetime,
-) -> list[Outcome]:
+) -> list[RowOutcome]:
     """Create or update the users of the rows, and return the outcome of each row.
 
     With FAIL the list ends with the first conflict, an AlreadyExists, and only the rows before it are written.
@@ -76,7 +76,7 @@ async def import_rows(
         except AlreadyExists:
             # Another user has one of the usernames. Only writing the rows one by one shows which.
             pass
-    outcomes: list[Outcome] = []
+    outcomes: list[RowOutcome] = []
     for row in rows:
         try:
             async with uow.savepoint():
@@ -100,7 +100,7 @@ async def _import(
     password_hashes: Mapping[UUID, str],
     on_conflict: OnConflict,
     now: datetime,
-) -> list[Outcome]:
+) -> list[RowOutcome]:
     emails = [row.email for row in rows]
     users: Mapping[str, User] = {}
     if on_conflict is OnConflict.UPDATE:
@@ -109,7 +109,7 @@ async def _import(
     else:
         ids = await uow.users.ids_by_email(emails)
     created: list[User] = []
-    outcomes: list[Outcome] = []
+    outcomes: list[RowOutcome] = []
     for row in rows:
         user_id = ids.get(row.email)
         if user_id is None:
@@ -132,7 +132,7 @@ async def _import(
     return outcomes
 
 
-def _update(user: User, fields: UserFields, now: datetime) -> Outcome:
+def _update(user: User, fields: UserFields, now: datetime) -> RowOutcome:
     version = user.version
     # The stored e-mail keeps its upper and lower case.
     changes = fields.copy()

@@ -32,7 +32,10 @@ async def expire_holds(unit_of_work: OpenUnitOfWork, queries: MaintenanceQueries
 async def purge_deleted_users(
     unit_of_work: OpenUnitOfWork, queries: MaintenanceQueries, now: datetime
 ) -> tuple[int, int]:
-    """Purge users whose `purge_time` is over; return the number purged, and the number with open orders or credit."""
+    """Purge users whose `purge_time` has passed.
+
+    Returns the number purged, and the number that stay because they have open orders or credit.
+    """
     purged = in_use = 0
     for user_id in await queries.users_to_purge(now):
         try:
@@ -51,7 +54,7 @@ async def purge_deleted_users(
 async def backfill_encoded_users(unit_of_work: OpenUnitOfWork) -> int:
     """Store the encoded messages of users that have none, and return the number updated.
 
-    These are users written by a release before encoded messages, or changed outside this service.
+    These are users written by a release that did not store encoded messages, or changed outside this service.
     """
     updated = 0
     while True:

@@ -25,7 +25,7 @@ async def create_order(
     """
     # Before the transaction begins, because this may need another connection.
     number = await uow.orders.next_number()
-    # This also prevents that the user is deactivated or deleted between this check and the commit.
+    # This also prevents the user from being deactivated or deleted between this check and the commit.
     await uow.users.require_active(user_id, "place orders")
     order = Order.place(user_id, number, fields, now)
     if pay_with_credit:

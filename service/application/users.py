@@ -83,14 +83,14 @@ async def verify_password(
     """Return the active user with this name and password.
 
     Raises:
-        InvalidCredentials: always after the same time, so that it does not tell which of the two is wrong.
+        InvalidCredentials: always after the same time, so as not to reveal which of the two is wrong.
         Overloaded: the queue of passwords is full.
     """
     # Read outside the unit of work, so that no connection is held while the password is hashed.
     credentials = await queries.credentials(email=email, username=username)
     matches = await passwords.verify(password, credentials.password_hash if credentials else None)
     if credentials is None or not matches or credentials.user.state != UserState.ACTIVE:
-        message = "no active user has this name and password"
+        message = "no active user matches this name and password"
         raise InvalidCredentials(message)
     if passwords.needs_rehash(credentials.password_hash):
         new_hash = await passwords.hash(password)

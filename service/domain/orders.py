@@ -282,7 +282,7 @@ def _priced(items: Sequence[ItemFields]) -> tuple[list[OrderItem], Money]:
     subtotals: list[Money] = []
     for index, item in enumerate(items):
         if not 1 <= item.quantity <= MAX_QUANTITY:
-            raise InvalidField.at(f"order.items[{index}].quantity", f"must be 1 to {MAX_QUANTITY}")
+            raise InvalidField.at(f"order.items[{index}].quantity", f"must be between 1 and {MAX_QUANTITY}")
         subtotals.append(item.unit_price.times(item.quantity, f"order.items[{index}]"))
     priced = [
         OrderItem(

@@ -74,8 +74,8 @@ def configure_logging(settings: LogSettings, *, call_id: Callable[[], str | None
 class BatchedLines:
     """Writes log lines to standard error, those of one turn of the event loop together.
 
-    A write takes as long as formatting the line, so the lines of a turn are written after it with a single write. (CPU
-    for GetUser with 64 in flight: 0.9 of that with a write for each line.) A line above level info is written
+    A write takes as long as formatting the line, so the lines of a turn are written after it with a single write. (With
+    64 calls in flight, GetUser takes 10 % less CPU than with a write per line.) A line above level info is written
     immediately, after the lines that wait.
 
     Attributes:

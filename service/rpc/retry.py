@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import structlog
 
-from service.application.ports.errors import Contention, DatabaseUnavailable, OutcomeUnknown, StoreError
+from service.application.ports.errors import Contention, DatabaseUnavailable, OutcomeUnknown, Overloaded, StoreError
 from service.application.ports.unit_of_work import TimeLeft
 from service.rpc.status import status_of
 from service.runtime.retry import Backoff
@@ -37,7 +37,7 @@ async def retried(attempt: Callable[[], Awaitable[T]], deadline: TimeLeft, *, ou
 
     Raises:
         OutcomeUnknown: an attempt may have been committed, and no later one told the outcome.
-        StoreError: any other failure of the last attempt.
+        StoreError, Overloaded: any other failure of the last attempt.
     """
     may_be_committed = False
     number = 0
@@ -45,7 +45,7 @@ async def retried(attempt: Callable[[], Awaitable[T]], deadline: TimeLeft, *, ou
         number += 1
         try:
             return await attempt()
-        except StoreError as error:
+        except (StoreError, Overloaded) as error:
             may_be_committed |= isinstance(error, OutcomeUnknown)
             retryable = isinstance(error, Contention | DatabaseUnavailable) or (
                 isinstance(error, OutcomeUnknown) and outcome_known_by_repeating
@@ -59,6 +59,6 @@ async def retried(attempt: Callable[[], Awaitable[T]], deadline: TimeLeft, *, ou
             await asyncio.sleep(pause)
 
 
-def _reason(error: StoreError) -> str:
+def _reason(error: Exception) -> str:
     status = status_of(error)
     return status.message if status else ""

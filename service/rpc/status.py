@@ -14,6 +14,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFail
 from google.rpc.status_pb2 import Status
 
 from service.application.ports.errors import (
+    CommitTimedOut,
     Contention,
     DatabaseUnavailable,
     DeadlineExceeded,
@@ -72,6 +73,13 @@ _OTHERS: Mapping[type[Exception], tuple[int, str, str, float]] = MappingProxyTyp
             "DATABASE_UNAVAILABLE",
             "the database cannot be reached; nothing was written",
             1,
+        ),
+        # Before its base class: the first class that fits decides.
+        CommitTimedOut: (
+            Code.UNKNOWN,
+            "OUTCOME_UNKNOWN",
+            "the commit did not finish in time; the write may have happened. Retry with the same request_id.",
+            0,
         ),
         OutcomeUnknown: (
             Code.UNKNOWN,

@@ -26,7 +26,7 @@ RELEASE = "53a635556e9fc73c732fc944a5898a7d819ffec9"
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Source tree of the release."""
     if subprocess.run(["git", "cat-file", "-e", RELEASE], cwd=ROOT, check=False, capture_output=True).returncode != 0:
-        pytest.skip("this copy of the source has no history, so the release before cannot be had")
+        pytest.skip("this copy of the source has no history, so there is no previous release")
     tree = tmp_path_factory.mktemp("release")
     archive = subprocess.run(["git", "archive", RELEASE], cwd=ROOT, check=True, capture_output=True).stdout
     subprocess.run(["tar", "-x", "-C", tree], input=archive, check=True)

@@ -4,6 +4,7 @@ StoreError
 ├── Contention              conflict with another transaction; nothing was written; retryable
 ├── DatabaseUnavailable     no connection, or lost before COMMIT; nothing was written; retryable
 ├── OutcomeUnknown          connection lost during COMMIT; the write may have happened
+│   └── CommitTimedOut      COMMIT still ran when the call had no time left; the write may have happened
 └── DeadlineExceeded        the deadline of the call has passed; nothing was written
 Overloaded                  the queue for this operation is full; nothing was written
 ExportStalled               the client of an export stopped reading
@@ -26,6 +27,10 @@ class DatabaseUnavailable(StoreError):
 
 class OutcomeUnknown(StoreError):
     """The connection was lost during COMMIT: the write may have happened."""
+
+
+class CommitTimedOut(OutcomeUnknown):
+    """The work had not ended after the deadline of the call and a grace period: the write may still happen."""
 
 
 class DeadlineExceeded(StoreError):

@@ -97,9 +97,8 @@ class BatchedLoader:
     """Loads rows by their id, for many callers with one statement: `id = ANY(…)`.
 
     A caller reads its own writes: an id only joins a statement that has not been sent yet, so the statement sees
-    everything that was committed before the caller asked. A statement that fails, fails for the callers whose ids it
-    had, and each of them decides whether to ask again. (CPU for GetUser with 64 in flight: 0.64 of that with a
-    statement per call.)
+    everything that was committed before the caller asked. If a statement fails, each of its callers gets the error, and
+    decides whether to retry. (With 64 calls in flight, GetUser takes 36 % less CPU than with a statement per call.)
 
     Args:
         read: returns the rows with these ids, in any order.
@@ -114,11 +113,11 @@ class BatchedLoader:
         """Return the row with this id, or None; raises what `read` raises.
 
         Args:
-            row_id: if it is text, in lower case.
+            row_id: a UUID, or its text in lower case.
         """
         return await self._batches.submit(row_id)
 
     async def _rows(self, row_ids: Sequence[Id]) -> Sequence[Any]:
-        # By their text, so that the ids that callers have sent need not be made UUIDs.
+        # By text, so that ids sent by callers need not be parsed.
         rows = {str(row.id): row for row in await self._read(row_ids)}
         return [rows.get(str(row_id)) for row_id in row_ids]

@@ -11,8 +11,8 @@ from sqlalchemy.pool import Pool, PoolProxiedConnection
 class HeldConnection:
     """The connection that is held between the statements of an executor, if one is.
 
-    To check a connection out of the pool and in again costs as much as to send a statement. (CPU for GetUser with 64 in
-    flight: 0.93 of that without a held connection; time of a call that is alone: 0.93.)
+    To check a connection out of the pool and in again costs as much as to send a statement. (With 64 calls in flight,
+    GetUser takes 7 % less CPU than without a held connection; a single call takes 7 % less time.)
 
     Args:
         pool: where the connection comes from and goes back to.

@@ -60,8 +60,8 @@ class PollingEventFeed:
         page = await self._catch_up_page(after)
         try:
             while True:
-                # Before anything is yielded: a slow client would else fall behind the poller while it reads the page,
-                # and never go live.
+                # Before anything is yielded: otherwise a slow client would fall behind the poller while it reads the
+                # page, and never go live.
                 self._poller.join(watcher, page)
                 for position, event in page.events:
                     if wanted(event):
@@ -113,4 +113,4 @@ class PollingEventFeed:
     def _refuse_if_slow(self, watcher: Watcher) -> None:
         timeout = self._settings.slow_consumer_timeout
         if time.monotonic() - watcher.overflow_time > timeout:
-            raise SlowConsumer(f"reading the queued events took more than {timeout:g} s; go on from the cursor")
+            raise SlowConsumer(f"reading the queued events took more than {timeout:g} s; resume from the cursor")

@@ -54,7 +54,7 @@ class EventPage:
     Attributes:
         end: the position of the last event; if there is none, the position that the page was read after.
         has_more: whether there may be further events already.
-        waiting_since: when the oldest event was written that cannot be read yet because of a running transaction.
+        waiting_since: the create time of the oldest event that cannot be read yet because of a running transaction.
     """
 
     events: Sequence[tuple[EventPosition, Row[Any]]]

@@ -19,12 +19,12 @@ from service.domain.errors import ServerDraining
 from service.observability.logs import where_raised
 from service.runtime.retry import Backoff
 
-# How many of the last events the poller remembers. A watcher whose own page ends among them can go live: it gets the
-# rest from here.
+# How many of the last events the poller remembers. A watcher whose own page ends among them can go live: the
+# poller supplies the rest.
 RECENT_EVENTS = 1000
 # The pauses after failed reads.
 BACKOFF = Backoff(base=0.05, factor=2, cap=2.0, jitter=0.5)
-# A longer lag is logged, but not more often than once in the period.
+# A lag above this is logged, at most once per period.
 LAG_TO_LOG_SECONDS = 2.0
 LAG_LOG_PERIOD_SECONDS = 10.0
 
@@ -57,10 +57,10 @@ class Poller:
     def refuse_if_draining(self) -> None:
         """Raise ServerDraining after `drain`."""
         if self._draining:
-            raise ServerDraining("the server shuts down; go on from the cursor at another")
+            raise ServerDraining("the server is shutting down; resume from the cursor on another server")
 
     def join(self, watcher: Watcher, page: EventPage) -> None:
-        """Let the watcher go live at the end of the page, if it can get from here all events after that."""
+        """Let the watcher go live at the end of the page, if the poller still has every later event."""
         if page.has_more:
             return
         if self._task is None:

@@ -57,7 +57,7 @@ class RelayLog:
         return await self._log.page(after)
 
     async def advance(self, position: EventPosition) -> None:
-        """Store that all events up to this position are published."""
+        """Record this position as published."""
         await self._execute(ADVANCE, {"name": self._name, **position._asdict()})
 
     async def _execute(self, statement: Executable, values: Mapping[str, object]) -> None:

@@ -87,7 +87,7 @@ class Watcher:
         self.wake()
 
     def wake(self) -> None:
-        """End the wait of `wait`."""
+        """Wake a pending `wait`."""
         self._woken.set()
 
     async def wait(self, seconds: float) -> None:

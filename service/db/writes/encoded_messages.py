@@ -14,7 +14,7 @@ from service.domain.orders import Order
 from service.domain.users import User
 
 # The setting, and the version of the messages. A release that adds a field to a user or an order increases the version,
-# so that the triggers invalidate what a server of the release before writes.
+# so that the triggers invalidate what a server of the previous release writes.
 MESSAGE_VERSION_SETTING = "commerce.keeps_messages"
 MESSAGE_VERSION = "1"
 

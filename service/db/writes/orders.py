@@ -76,7 +76,7 @@ class Orders:
         self._loaded: list[tuple[Order, Order]] = []
 
     async def next_number(self) -> str:
-        """Return an order number that no order has or will have."""
+        """Return an unused order number."""
         return await self._numbers.next()
 
     async def add(self, order: Order) -> None:
@@ -132,7 +132,7 @@ class Orders:
         """Return the tags with these normalised names; creates those that do not exist."""
         session = await self._transaction.session()
         statement = select(tags_table.c.id, tags_table.c.name).where(tags_table.c.name.in_(names))
-        # Locked as if a row referred to them: encoded messages contain the names of tags.
+        # FOR KEY SHARE, as a foreign key takes it: encoded messages contain the names of tags.
         statement = statement.with_for_update(read=True, key_share=True)
         found = (await session.execute(statement)).all()
         if missing := sorted(set(names) - {row.name for row in found}):
@@ -165,7 +165,7 @@ class Orders:
     async def _update(self, session: AsyncSession, order: Order, before: Order) -> None:
         changed = {name: getattr(order, name) for name in _COLUMNS if getattr(order, name) != getattr(before, name)}
         if order.items != before.items:
-            # Before the order: if the row has an `items_message` from the release before, a trigger clears it here.
+            # Before the order: if the row has an `items_message` from the previous release, a trigger clears it here.
             await session.execute(delete(order_items).where(order_items.c.order_id == order.id))
             await self._insert_items(session, order)
         if changed:

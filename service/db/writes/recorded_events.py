@@ -26,7 +26,7 @@ class RecordedEvents:
         return bool(self._events)
 
     def add(self, events: Iterable[Event]) -> None:
-        """Add events that no entity holds."""
+        """Add events that belong to no loaded entity."""
         self._events.extend(events)
 
     def collect(self, entity: Entity) -> None:

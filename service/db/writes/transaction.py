@@ -16,8 +16,8 @@ from service.db.writes.request_ids import claim, store_response
 # The first statement of every transaction sets its limits.
 #
 # `statement_timeout` is the time that the call has left. It also bounds the wait for locks and for the claim of another
-# call. `transaction_timeout` (PostgreSQL 17 and later) costs the connection, so it comes later, for a transaction that
-# nothing else ends: watchers see no event while an older transaction is open.
+# call. `transaction_timeout` (PostgreSQL 17 and later) ends the connection, so it is two seconds longer, as a last
+# resort: watchers see no event while an older transaction is open.
 #
 # The last setting tells the triggers invalidate_… that this transaction writes encoded messages itself.
 _BEGIN = text(
@@ -34,7 +34,8 @@ class LazyTransaction:
 
     Args:
         engine: the pool to take a connection from.
-        checkout: entered while the transaction waits for that connection.
+        checkout: context manager that is active while the connection is checked out; it releases the executor's held
+            connection, which may be the last one.
         events: collects the events of entities when the session is flushed.
         request: the request id to claim, if the call has one.
         time_left: how long the call may still take.
@@ -58,7 +59,7 @@ class LazyTransaction:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the transaction has been used."""
+        """Whether the transaction has begun."""
         return self._session is not None
 
     async def session(self) -> AsyncSession:
@@ -99,7 +100,8 @@ class LazyTransaction:
         try:
             await session.commit()
         except Exception as error:
-            # PostgreSQL has rolled back if it reports an error. If the connection was lost, only PostgreSQL knows.
+            # PostgreSQL has rolled back if it reports an error. An error that means a lost connection leaves the
+            # outcome open, even if it has an SQLSTATE: a pooler in between may have reported it.
             if isinstance(translate_error(error), DatabaseUnavailable):
                 raise OutcomeUnknown from error
             raise

@@ -30,7 +30,7 @@ class TransactionalUnitOfWork:
 
     Args:
         engine: the pool to take a connection from.
-        checkout: entered while the transaction waits for that connection.
+        checkout: context manager that is active while that connection is checked out.
         numbers: gives order numbers.
         encoders: make the encoded messages that are written with users and orders.
         actor: who causes the events and ledger entries.
@@ -53,7 +53,7 @@ class TransactionalUnitOfWork:
         self._events = RecordedEvents(encoders.user)
         self._transaction = LazyTransaction(engine, checkout, self._events, request=request, time_left=time_left)
         # None of these refers to the unit of work: a cycle would live until the garbage collector finds it, with all
-        # that the call has read. (CPU for ConfirmOrder: 0.96 of that with cycles.)
+        # that the call has read. (Without cycles, ConfirmOrder takes 4 % less CPU.)
         self.users = Users(self._transaction, self._events, encoders.user)
         self.orders = Orders(self._transaction, self._events, numbers, encoders.order)
         self.notes = Notes(self._transaction)
@@ -70,12 +70,12 @@ class TransactionalUnitOfWork:
             raise meaning from exc
 
     def record(self, events: Iterable[Event]) -> None:
-        """Add events that no entity holds."""
+        """Add events that belong to no loaded entity."""
         self._events.add(events)
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """Give a block whose writes are undone if it raises, and only these."""
+        """Run the block in a savepoint; if it raises, only its writes are rolled back."""
         session = await self._transaction.session()
         try:
             with translated_errors():

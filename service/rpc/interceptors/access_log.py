@@ -28,7 +28,7 @@ class AccessLogInterceptor(Interceptor):
     """
 
     def wrap(self, method: Method, call: Call) -> Call:
-        """Return the method, logged."""
+        """Wrap the method with access logging."""
         line = log.bind(method=method.path)
         write = line.debug if method.path.startswith(_QUIET) else line.info
 

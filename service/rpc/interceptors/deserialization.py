@@ -32,7 +32,7 @@ class DeserializationInterceptor(Interceptor):
         return deserialize_or_mark
 
     def wrap(self, method: Method, call: Call) -> Call:
-        """Return the method with marked messages refused."""
+        """Wrap the method to reject malformed messages."""
 
         async def refuse_malformed(request: Request, context: Context) -> Message | bytes | None:
             request = _each_checked(request) if method.request_streaming else _checked(request)

@@ -21,7 +21,7 @@ class ErrorInterceptor(Interceptor):
     """Answers an exception with its status. One without a status becomes INTERNAL; only the log says what caused it."""
 
     def wrap(self, method: Method, call: Call) -> Call:
-        """Return the method with its failures answered."""
+        """Wrap the method with error handling."""
 
         async def answer_failures(request: Request, context: Context) -> Message | bytes | None:
             try:

@@ -1,4 +1,4 @@
-"""Runs each call with its deadline, its unit of work, its retries and, under a request id, its one effect.
+"""Runs each call with its deadline, its unit of work, its retries and its idempotency.
 
 A method that declares NO_SIDE_EFFECTS runs without a transaction: each of its statements has a snapshot of its own, and
 goes to the replica if the caller prefers that. Any other method runs in a unit of work, which is committed before the
@@ -7,8 +7,8 @@ raises NeedsTransaction, the method runs again in the transactional one. On a re
 method is retried (`service.rpc.retry`).
 
 A write runs in a task that the caller's cancellation does not reach (`service.runtime.shielded_tasks`), and so does
-each statement of a read. They end by themselves: PostgreSQL limits each statement of a unit of work to the time that
-the call has left, and any other statement to `db_statement_timeout`.
+each statement of a read. They end by themselves: PostgreSQL limits each statement of a transactional unit of work to
+the time that the call has left, and any other statement to `db_statement_timeout`.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from uuid import UUID
 from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 
-from service.application.ports.errors import AlreadyAnswered, DeadlineExceeded, NeedsTransaction, OutcomeUnknown
+from service.application.ports.errors import AlreadyAnswered, CommitTimedOut, DeadlineExceeded, NeedsTransaction
 from service.application.ports.unit_of_work import RequestKey, UnitOfWorkFactory
 from service.domain.errors import InvalidField
 from service.rpc.call_context import ANONYMOUS, current_call, using
@@ -33,8 +33,7 @@ from service.runtime.deadline import Deadline
 
 # The metadata key by which a client chooses the database that answers a read.
 READ_PREFERENCE = "x-read-preference"
-# PostgreSQL ends the statements of a call at its deadline. If the work has still not ended this much later, the caller
-# is answered without it.
+# If a call's work has not ended this long after its deadline, the caller is answered without it.
 _GRACE_SECONDS = 2.0
 
 
@@ -43,7 +42,7 @@ class TransactionInterceptor(Interceptor):
 
     Args:
         unit_of_work: opens transactional units of work.
-        fast_path: opens the units of work that are one statement, by the paths of the methods that try one first.
+        fast_path: for the path of each method that tries it first, what opens a unit of work of one statement.
         signing_key: key for the digests of request bodies, which may contain passwords.
         default_deadline: seconds for a call without a deadline, and the maximum for any call.
         read_preference: `replica` or `primary`, for reads without `x-read-preference`.
@@ -107,7 +106,7 @@ class TransactionInterceptor(Interceptor):
     def _prefers_replica(self, metadata: Mapping[str, str | bytes]) -> bool:
         preference = metadata.get(READ_PREFERENCE, self._read_preference)
         if preference not in {"primary", "replica"}:
-            # A misspelt preference does not tell whether stale answers are acceptable.
+            # A misspelled preference leaves it unclear whether stale reads are acceptable.
             raise InvalidField.at(READ_PREFERENCE, "must be primary or replica")
         return preference == "replica"
 
@@ -117,7 +116,7 @@ class TransactionInterceptor(Interceptor):
         if timeout is None:
             return await self._shielded_tasks.run(work)
         return await self._shielded_tasks.result(
-            self._shielded_tasks.start(work), timeout_seconds=timeout, timeout_error=OutcomeUnknown
+            self._shielded_tasks.start(work), timeout_seconds=timeout, timeout_error=CommitTimedOut
         )
 
     async def _committed(
@@ -145,7 +144,7 @@ class TransactionInterceptor(Interceptor):
                 try:
                     return await run(fast_path)
                 except NeedsTransaction:
-                    # A retry does not try it again: what was in the way may still be there.
+                    # Retries do not try the fast path again: what was in the way may still be there.
                     fast_path = None
             return await run(self._unit_of_work)
 
@@ -165,7 +164,7 @@ class TransactionInterceptor(Interceptor):
         request_id = getattr(request, "request_id", "")
         if not request_id:
             return None
-        # Deterministic, because the order of a map's entries is no part of the body. With a key, because without one a
+        # Deterministic, because the order of a map's entries is not significant. With a key, because without one a
         # password could be guessed from the digest (ADR 3).
         body = request.SerializeToString(deterministic=True)
         digest = self._digest.copy()

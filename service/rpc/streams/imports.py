@@ -8,7 +8,7 @@ from uuid import UUID
 
 import commerce.users.v1.user_service_pb2 as pb
 
-from service.application.imports import Done, ImportRow, OnConflict, Outcome, import_rows
+from service.application.imports import Done, ImportRow, OnConflict, RowOutcome, import_rows
 from service.application.ports.errors import Overloaded
 from service.application.ports.passwords import Passwords
 from service.application.ports.queries import UserQueries
@@ -68,7 +68,7 @@ class UserImports:
             raise InvalidField.at("config", "must be set in the first message")
         on_conflict = ON_CONFLICT[first.config.on_conflict]
         progress = _Progress(context, first.config.first_row_number or 1, on_conflict)
-        writing: asyncio.Task[list[Outcome]] | None = None
+        writing: asyncio.Task[list[RowOutcome]] | None = None
 
         async def finish_chunk() -> None:
             nonlocal writing
@@ -92,11 +92,11 @@ class UserImports:
         """Wait until all running writes of chunks have ended, also those whose client has disconnected."""
         await self._shielded_tasks.drain()
 
-    async def _write(self, chunk: Sequence[_Row], on_conflict: OnConflict) -> list[Outcome]:
+    async def _write(self, chunk: Sequence[_Row], on_conflict: OnConflict) -> list[RowOutcome]:
         rows = [row for row in chunk if isinstance(row, ImportRow)]
         hashes: dict[UUID, str] = {}
 
-        async def attempt() -> list[Outcome]:
+        async def attempt() -> list[RowOutcome]:
             # Before the unit of work, which would hold a connection meanwhile.
             await self._hash_passwords(rows, hashes)
             deadline = Deadline(self._chunk_seconds)
@@ -125,7 +125,7 @@ class UserImports:
                 await asyncio.sleep(_OVERLOADED_PAUSE_SECONDS)
 
 
-def _outcomes_in_order(chunk: Sequence[_Row], written: Iterable[Outcome]) -> list[Outcome]:
+def _outcomes_in_order(chunk: Sequence[_Row], written: Iterable[RowOutcome]) -> list[RowOutcome]:
     """Return the outcomes of all rows of a chunk, in its order.
 
     Args:
@@ -134,7 +134,7 @@ def _outcomes_in_order(chunk: Sequence[_Row], written: Iterable[Outcome]) -> lis
             ends before the next valid row.
     """
     remaining = iter(written)
-    outcomes: list[Outcome] = []
+    outcomes: list[RowOutcome] = []
     for row in chunk:
         outcome = row if isinstance(row, InvalidField) else next(remaining, None)
         if outcome is None:
@@ -152,7 +152,7 @@ class _Progress:
         self.response = pb.ImportUsersResponse(last_committed_row=first_row - 1)
         self._set_trailing_metadata()
 
-    def add(self, outcomes: Sequence[Outcome]) -> None:
+    def add(self, outcomes: Sequence[RowOutcome]) -> None:
         """Count the outcomes of a chunk.
 
         Raises:

@@ -2,8 +2,8 @@
 
 gRPC has about four events per call. For each of them one of its threads writes a byte into a socket, which wakes the
 event loop. `grpc.aio` handles all pending events when it has read one byte, and then reads each of the other bytes in a
-turn of the loop that has nothing left to do. This loop reads them together: with 64 calls in flight it makes 0.13 turns
-for a GetUser instead of 3.9. (CPU for GetUser: 0.94 of that with uvloop's own loop; for ConfirmOrder 0.98.)
+turn of the loop that has nothing left to do. This loop reads them together: with 64 calls in flight, a GetUser takes
+0.13 turns of the loop instead of 3.9. (GetUser takes 6 % less CPU than with uvloop's own loop, ConfirmOrder 2 % less.)
 
 How gRPC wakes a loop is private to it, so this loop is used where calls are accepted by the private interface, too
 (`service.rpc.transport.accepting`). With other releases of gRPC or with several listeners the loop is uvloop's own.

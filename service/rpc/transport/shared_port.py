@@ -10,8 +10,8 @@ def leave(port: int) -> None:
     """Stop listening on a port, so that the other servers get all new connections; open connections stay.
 
     gRPC stops listening only when it also refuses calls, and until then Linux would go on giving connections to a
-    draining server. So this shuts down gRPC's listening sockets. gRPC notices that they accept nothing more and leaves
-    them alone.
+    draining server. So this shuts down gRPC's listening sockets. gRPC notices that they accept nothing more and ignores
+    them.
     """
     for entry in Path("/proc/self/fd").iterdir():
         try:

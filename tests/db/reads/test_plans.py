@@ -282,19 +282,19 @@ async def rows_of_tables(volume_url: str) -> Mapping[str, int]:
 @pytest.fixture(scope="module")
 async def volume(volume_url: str, rows_of_tables: Mapping[str, int]) -> AsyncIterator[Volume]:
     settings = load(ServerSettings, DATABASE_URL=volume_url)
-    store, tail = Database(settings, MESSAGE_ENCODERS), PollingEventFeed(settings)
+    database, feed = Database(settings, MESSAGE_ENCODERS), PollingEventFeed(settings)
     readers = {
-        "UserQueries": store.user_queries,
-        "OrderQueries": store.order_queries,
-        "NoteQueries": store.note_queries,
-        "CreditQueries": store.credit_queries,
-        "MaintenanceQueries": store.maintenance_queries,
-        "EventFeed": tail,
+        "UserQueries": database.user_queries,
+        "OrderQueries": database.order_queries,
+        "NoteQueries": database.note_queries,
+        "CreditQueries": database.credit_queries,
+        "MaintenanceQueries": database.maintenance_queries,
+        "EventFeed": feed,
     }
     with listening_to_new_connections() as take_explained:
         yield Volume(readers, take_explained, rows_of_tables)
-    await tail.close()
-    await store.close()
+    await feed.close()
+    await database.close()
 
 
 def test_every_table_that_grows_has_many_rows(rows_of_tables: Mapping[str, int]) -> None:

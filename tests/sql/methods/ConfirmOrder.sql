@@ -26,7 +26,7 @@ WHERE orders.id = ANY(CAST(
 -- change_order_with_request_id
 WITH limited AS MATERIALIZED (
     SELECT set_config($16::VARCHAR, $17::VARCHAR, true) AS "limit",
-        set_config($18::VARCHAR, $19::VARCHAR, true) AS keeps
+        set_config($18::VARCHAR, $19::VARCHAR, true) AS message_version
 ),
 allowed AS (
     SELECT orders.id AS id

@@ -6,7 +6,7 @@
 -- place_order_with_request_id
 WITH limited AS MATERIALIZED (
     SELECT set_config($19::VARCHAR, $20::VARCHAR, true) AS "limit",
-        set_config($21::VARCHAR, $22::VARCHAR, true) AS keeps
+        set_config($21::VARCHAR, $22::VARCHAR, true) AS message_version
 ),
 customer AS (
     SELECT users.id AS id

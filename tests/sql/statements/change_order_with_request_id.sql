@@ -27,7 +27,7 @@
 -- $26: given_request_response
 WITH limited AS MATERIALIZED (
     SELECT set_config($16::VARCHAR, $17::VARCHAR, true) AS "limit",
-        set_config($18::VARCHAR, $19::VARCHAR, true) AS keeps
+        set_config($18::VARCHAR, $19::VARCHAR, true) AS message_version
 ),
 allowed AS (
     SELECT orders.id AS id

@@ -9,7 +9,7 @@
 -- $8: given
 WITH limited AS MATERIALIZED (
     SELECT set_config($1::VARCHAR, $2::VARCHAR, true) AS "limit",
-        set_config($3::VARCHAR, $4::VARCHAR, true) AS keeps
+        set_config($3::VARCHAR, $4::VARCHAR, true) AS message_version
 ),
 given AS (
     SELECT anon_1.id AS id,

@@ -28,7 +28,7 @@
 -- $27: given_event_status
 WITH limited AS MATERIALIZED (
     SELECT set_config($14::VARCHAR, $15::VARCHAR, true) AS "limit",
-        set_config($16::VARCHAR, $17::VARCHAR, true) AS keeps
+        set_config($16::VARCHAR, $17::VARCHAR, true) AS message_version
 ),
 customer AS (
     SELECT users.id AS id

@@ -40,7 +40,7 @@ WITH given AS (
 ),
 limited AS MATERIALIZED (
     SELECT set_config($6::VARCHAR, $7::VARCHAR, true) AS "limit",
-        set_config($8::VARCHAR, $9::VARCHAR, true) AS keeps
+        set_config($8::VARCHAR, $9::VARCHAR, true) AS message_version
 ),
 customers AS (
     SELECT users.id AS id

@@ -1,11 +1,12 @@
 """Writes orders with one statement each, or with one statement for those that arrive at the same time.
 
-All that the reply depends on is known before the statement is sent: the application makes identifiers and times, and
+Everything in the response is known before the statement is sent: the application makes identifiers and times, and
 order numbers come from blocks. So one statement checks what the write depends on, claims the request id, and writes the
 rows, the event and the stored response. It is a transaction by itself: either all of it happens, or nothing, and then
-it returns no row. (CPU for CreateOrder: 0.17 of the transaction with a statement for each step; for ConfirmOrder 0.29.)
+it returns no row. (CreateOrder takes 83 % less CPU than as a transaction with a statement for each step,
+ConfirmOrder 71 % less.)
 
-The statement skips rows that another transaction has locked, and gives up soon when it waits for another call with the
+The statement skips rows that another transaction has locked, and fails after waiting 50 ms for another call with the
 same request id or external reference. In both cases it writes nothing, and the transactional unit of work does the
 waiting, within the limits of the call.
 """
@@ -34,7 +35,7 @@ from service.domain.events import Event
 from service.domain.orders import Order, OrderItem
 from service.runtime.shielded_tasks import ShieldedTasks
 
-# The orders of one statement; fewer if they have more bytes together than one large order has.
+# Maximum number of orders in one statement, and maximum size of their messages together.
 _MAX_ORDERS = 32
 _MAX_BYTES = 32 * 1024
 
@@ -86,8 +87,8 @@ class GroupCommit:
     """Writes the orders of many calls, several with one statement and one commit.
 
     The orders of a statement share nothing but its commit: if it fails, nothing of it was written, and each of its
-    orders is written by a statement of its own. (CPU with 64 in flight, of that with a statement for each order:
-    CreateOrder 0.80 with up to 16 together, ConfirmOrder 0.75; with up to 32, both 0.92 of that.)
+    orders is written by a statement of its own. (With 64 calls in flight, groups of up to 16 orders take 20 % less CPU
+    for CreateOrder and 25 % less for ConfirmOrder; groups of up to 32 take another 8 % less.)
 
     Args:
         executor: runs the statements.
@@ -130,8 +131,8 @@ class GroupCommit:
     async def _write_chunk(self, operation: _Operation, chunk: Sequence[OrderWrite]) -> Sequence[bool | Exception]:
         try:
             return await self._write_together(operation, chunk)
-        except Exception as error:  # noqa: BLE001 - raised in the callers whose orders these are
-            # With an unknown outcome the orders may have been written, so no statement may try them again.
+        except Exception as error:  # noqa: BLE001 - raised in each caller
+            # With an unknown outcome the orders may have been written, so they are not tried again.
             if len(chunk) == 1 or isinstance(error, OutcomeUnknown):
                 return [error] * len(chunk)
         return [result for write in chunk for result in await self._write_chunk(operation, [write])]
@@ -160,7 +161,7 @@ def _chunks(writes: Sequence[OrderWrite]) -> Iterator[Sequence[OrderWrite]]:
 
 
 def _independent(writes: Sequence[OrderWrite]) -> dict[int, OrderWrite]:
-    """Return, by index, the writes that one statement can do: the first for each order and for each request id.
+    """Return, by index, the writes that can share a statement: the first for each order and for each request id.
 
     The statement returns no row for the others, so their calls go to the transactional unit of work.
     """
@@ -196,7 +197,7 @@ _CHANGE = _Operation(changing_one, changing_many, _change_values)
 
 
 def _order_row(write: OrderWrite, names: Sequence[str]) -> dict[str, object]:
-    """Return these columns of an order, those of its event and, if the call has a request id, those of that."""
+    """Return these columns of an order, the columns of its event and, if there is one, of its request id."""
     row: dict[str, object] = {name: getattr(write.order, name) for name in names if name != "message"}
     row["message"] = write.message
     row |= {f"event_{name}": value for name, value in event_row(write.event, write.actor).items()}

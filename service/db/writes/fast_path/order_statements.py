@@ -2,7 +2,7 @@
 
 The statements for one order have a parameter for each value, except for the items, which are JSON. The statements for
 several orders take their rows as JSON: that is quicker to encode than an array for each column, but PostgreSQL takes
-longer for each order. `tests/sql/` shows the SQL of each.
+longer for each order. `tests/sql/statements/` shows the SQL of each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -133,7 +133,7 @@ def _parameters(types: Types) -> dict[str, BindParameter[Any]]:
 
 
 def _claim(given: Mapping[str, BindParameter[Any]], condition: CTE) -> CTE:
-    """Claim the request id if the condition has a row; returns a row if no earlier call has claimed it."""
+    """Return the CTE that claims the request id if `condition` has a row; it returns a row if the claim succeeds."""
     row = select(*(given[f"request_{name}"] for name in REQUEST)).select_from(condition)
     claim = insert(request_ids).from_select(list(REQUEST), row).on_conflict_do_nothing()
     return claim.returning(request_ids.c.request_id).cte("claimed")
@@ -160,7 +160,7 @@ def placing_many() -> Statement:
         .cte("customers")
     )
     allowed = select(given).where(given.c.user_id.in_(select(customers.c.id))).cte("allowed")
-    wanted = select(*(allowed.c[name] for name in ORDER)).where(_is_free(allowed))
+    wanted = select(*(allowed.c[name] for name in ORDER)).where(_claims_request_id(allowed))
     placed = insert(orders).from_select(list(ORDER), wanted).returning(orders.c.id).cte("placed")
     item = _rows("items", _types(order_items, _ITEM_ROW)).subquery("item")
     item_rows = select(item).where(item.c.order_id.in_(select(placed.c.id)))
@@ -182,7 +182,7 @@ def changing_many() -> Statement:
     changed = (
         update(orders)
         .values({name: allowed.c[name] for name in CHANGED if name != "id"})
-        .where(orders.c.id == allowed.c.id, _is_free(allowed))
+        .where(orders.c.id == allowed.c.id, _claims_request_id(allowed))
         .returning(orders.c.id)
         .cte("changed")
     )
@@ -204,8 +204,8 @@ def _rows(parameter: str, types: Types) -> Select[Any]:
     )
 
 
-def _is_free(allowed: CTE) -> ColumnElement[bool]:
-    """Claim the request ids of these rows, and return the condition that a row has none or has claimed it."""
+def _claims_request_id(allowed: CTE) -> ColumnElement[bool]:
+    """Return the condition that a row has no request id, or has claimed it; adds the CTE that claims."""
     claims = select(*(allowed.c[f"request_{name}"] for name in REQUEST)).where(
         allowed.c.request_request_id.is_not(None)
     )
@@ -229,7 +229,7 @@ def _events_of(written: CTE, allowed: CTE) -> CTE:
     return insert(events).from_select(list(EVENT), rows).cte("event")
 
 
-# Parts of both.
+# Parts of both kinds of statements.
 
 
 def _is_unchanged(old_version: ColumnElement[int]) -> tuple[ColumnElement[bool], ...]:
@@ -239,10 +239,7 @@ def _is_unchanged(old_version: ColumnElement[int]) -> tuple[ColumnElement[bool],
 
 
 def _limited() -> CTE:
-    """Set the limits of the statement, which is a transaction by itself.
-
-    It limits the wait for locks, and tells the triggers invalidate_… that the statement writes encoded messages.
-    """
+    """Set lock_timeout, and the message version that tells the triggers invalidate_… who writes encoded messages."""
     limit = func.set_config("lock_timeout", _LOCK_TIMEOUT, true())
-    keeps = func.set_config(MESSAGE_VERSION_SETTING, MESSAGE_VERSION, true())
-    return select(limit.label("limit"), keeps.label("keeps")).cte("limited").prefix_with("MATERIALIZED")
+    version = func.set_config(MESSAGE_VERSION_SETTING, MESSAGE_VERSION, true())
+    return select(limit.label("limit"), version.label("message_version")).cte("limited").prefix_with("MATERIALIZED")

@@ -1,10 +1,10 @@
 """The fast path: a unit of work that is one statement, which is a transaction by itself.
 
-It can place one order, or bring one order to another status. What a call needs beyond that raises NeedsTransaction, and
+It can place one order, or change the status of one order. What a call needs beyond that raises NeedsTransaction, and
 the TransactionInterceptor runs the call again in the transactional unit of work. Nothing has been written by then.
 
-The statement checks all that the reply depends on, so its checks run when the unit of work is committed and not when
-the application asks for them (ADR 16).
+The statement checks everything that the response depends on, so its checks run when the unit of work is committed and
+not when the application asks for them (ADR 16).
 """
 
 from collections.abc import Iterable
@@ -41,7 +41,7 @@ class _Pending:
         customer_id: the user that must be ACTIVE, which the statement checks.
         placed: the order to place.
         reads_order: whether the call has asked for an order.
-        loaded: the order that was read to be brought to another status.
+        loaded: the order that was read to change its status.
         old_version: the version at which it was read.
     """
 
@@ -82,7 +82,7 @@ class FastPathUnitOfWork:
         self._request = request
         self._time_left = time_left
         self._pending = pending = _Pending()
-        # `_FastPathUsers` and `_FastPathOrders` have some of the methods; to get another one raises NeedsTransaction.
+        # These have the methods that the fast path supports; any other attribute raises NeedsTransaction.
         self.users = cast("UserRepository", _FastPathUsers(pending))
         self.orders = cast("OrderRepository", _FastPathOrders(pending, load_order, numbers, time_left))
 
@@ -162,14 +162,14 @@ class FastPathUnitOfWork:
         raise NeedsTransaction
 
 
-class _NeedsTransactionForTheRest:
-    """A repository that only has the methods that the fast path can do."""
+class _PartialRepository:
+    """A repository that only has the methods that the fast path supports."""
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - there is no value: it raises
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - it never returns
         raise NeedsTransaction
 
 
-class _FastPathUsers(_NeedsTransactionForTheRest):
+class _FastPathUsers(_PartialRepository):
     def __init__(self, pending: _Pending) -> None:
         self._pending = pending
 
@@ -180,7 +180,7 @@ class _FastPathUsers(_NeedsTransactionForTheRest):
         self._pending.customer_id = user_id
 
 
-class _FastPathOrders(_NeedsTransactionForTheRest):
+class _FastPathOrders(_PartialRepository):
     def __init__(self, pending: _Pending, load: LoadRow, numbers: OrderNumbers, time_left: TimeLeft) -> None:
         self._pending = pending
         self._load = load
@@ -188,7 +188,7 @@ class _FastPathOrders(_NeedsTransactionForTheRest):
         self._time_left = time_left
 
     async def next_number(self) -> str:
-        """Return an order number that no order has or will have."""
+        """Return an unused order number."""
         return await self._numbers.next()
 
     async def add(self, order: Order) -> None:
