@@ -40,7 +40,7 @@ lint: $(READY) phrases ## Check the style of the code (ruff), spelling and words
 	$(BIN)/typos
 
 # What is checked for phrases: everything that is written here by hand, and may not name them.
-PROSE = . ':!client/buf' ':!client/commerce' ':!protos/third_party' ':!requirements' ':!*.lock' ':!*-lock.json' \
+PROSE = . ':!client/commerce' ':!protos/third_party' ':!requirements' ':!*.lock' ':!*-lock.json' \
 	':!LICENSE' ':!CHANGELOG.md' ':!docs/glossary.md' ':!.phrases' ':!.typos.toml'
 
 .PHONY: phrases
