@@ -101,7 +101,7 @@ class LazyTransaction:
             await session.commit()
         except Exception as error:
             # PostgreSQL has rolled back if it reports an error. An error that means a lost connection leaves the
-            # outcome open, even if it has an SQLSTATE: a pooler in between may have reported it.
+            # outcome open, even if it has an SQLSTATE: PgBouncer may have reported it.
             if isinstance(translate_error(error), DatabaseUnavailable):
                 raise OutcomeUnknown from error
             raise
