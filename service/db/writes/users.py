@@ -205,9 +205,11 @@ class Users:
         profile = selectinload(User.profile)  # type: ignore[arg-type] # mapped imperatively
         statement = select(User).options(profile).where(users.c.message.is_(None)).order_by(users.c.id).limit(limit)
         found = (await session.scalars(statement.with_for_update(key_share=True, skip_locked=True))).all()
-        for user in found:
-            set_attribute(user, "message", self._encode(user))
-        return len(found)
+        messages = [(user, self._encode(user)) for user in found]
+        for user, message in messages:
+            set_attribute(user, "message", message)
+        # Without encoders no user gets a message, and the caller must not ask again.
+        return sum(message is not None for _, message in messages)
 
     async def _get(
         self, user_id: UUID, *options: ExecutableOption, read: bool = False, key_share: bool = False

@@ -250,21 +250,36 @@ async def test_users_without_an_encoded_message_are_backfilled(own: OwnServer, c
     await connection.execute("DELETE FROM user_profiles WHERE user_id = $1", UUID(users[2].id))
     count = await connection.fetchval("SELECT count(*) FROM users")
 
-    store = Database(load(DatabaseSettings, DATABASE_URL=own.database_url), MESSAGE_ENCODERS)
+    database = Database(load(DatabaseSettings, DATABASE_URL=own.database_url), MESSAGE_ENCODERS)
 
     def unit_of_work() -> AbstractAsyncContextManager[UnitOfWork]:
-        return store.unit_of_work(actor="gc", request=None, time_left=lambda: 10)
+        return database.unit_of_work(actor="gc", request=None, time_left=lambda: 10)
 
     async with holding(own.database_url, LOCK_USER, users[0].id):
         # Rows that another transaction has locked are left for the next run.
         assert await backfill_encoded_users(unit_of_work) == count - 1
     assert await backfill_encoded_users(unit_of_work) == 1
     assert await backfill_encoded_users(unit_of_work) == 0
-    await store.close()
+    await database.close()
     assert await encoded_users(connection) == await stored_users(connection)
     # There is no event, because nothing has changed.
     found = (await own.clients.users.GetUser(pb.GetUserRequest(id=users[0].id))).user
     assert found == users[0]
+
+
+async def test_without_encoders_the_backfill_stores_nothing_and_ends(
+    own: OwnServer, connection: asyncpg.Connection
+) -> None:
+    await created(own)
+    await connection.execute("UPDATE users SET message = NULL")
+    plain = Database(load(DatabaseSettings, DATABASE_URL=own.database_url), encoders=None)
+
+    def unit_of_work() -> AbstractAsyncContextManager[UnitOfWork]:
+        return plain.unit_of_work(actor="gc", request=None, time_left=lambda: 10)
+
+    assert await backfill_encoded_users(unit_of_work) == 0
+    await plain.close()
+    assert not await encoded_users(connection)
 
 
 async def is_waiting(connection: asyncpg.Connection) -> bool:
