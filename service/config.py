@@ -10,17 +10,17 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-# In milliseconds they must fit 32 bits, for gRPC and for PostgreSQL.
+# The value in milliseconds must fit in 32 bits, for gRPC and for PostgreSQL.
 Seconds = Annotated[float, Field(gt=0, le=2_000_000, allow_inf_nan=False)]
 SecondsOrNone = Annotated[float, Field(ge=0, le=2_000_000, allow_inf_nan=False)]
-# gRPC takes no larger number either.
+# gRPC accepts no larger number.
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 
-# Marks a setting that is not for everyday operation; docs/settings.md lists these in a table of their own.
+# Marks a setting that is not for everyday operation; docs/settings.md lists such settings in a separate table.
 EXPERT: JsonDict = {"expert": True}
 
-# Fields by the environment variable that set them in the previous release. Such a variable still works in this release,
-# with a warning; delete the table in the next one.
+# The environment variables that were renamed since the previous release, and the fields that they set. The old names
+# still work in this release, with a warning; delete this table in the next release.
 OLD_NAMES = {
     "COMMERCE_ACCEPT": "accept_mode",
     "COMMERCE_ACCEPTS": "pending_accepts",
@@ -31,8 +31,8 @@ OLD_NAMES = {
     "COMMERCE_WATCH_QUEUE": "watch_queue_size",
 }
 
-# Of the standard library: some commands load settings before logging is configured, or never configure it. Then Python
-# writes the warning to standard error.
+# A logger of the standard library, because some commands load settings before they configure logging, or never
+# configure it. Python then writes the warning to standard error.
 log = logging.getLogger(__name__)
 
 
@@ -41,13 +41,13 @@ class SettingsError(ValueError):
 
 
 class Settings(BaseSettings):
-    """Base of all settings: frozen, from environment variables that begin with `COMMERCE_`."""
+    """Base of all settings: immutable, read from environment variables that begin with `COMMERCE_`."""
 
     model_config = SettingsConfigDict(env_prefix="COMMERCE_", extra="ignore", frozen=True, populate_by_name=True)
 
 
 class DatabaseSettings(Settings):
-    """How to reach PostgreSQL, and the time limits of its use."""
+    """How to connect to PostgreSQL, and the limits for connections and statements."""
 
     database_url: SecretStr = Field(
         alias="DATABASE_URL",
@@ -60,7 +60,7 @@ class DatabaseSettings(Settings):
     db_connect_timeout: Seconds = Field(2, description="seconds to wait for a new connection", json_schema_extra=EXPERT)
     db_statement_timeout: Seconds = Field(30, description="maximum seconds for any SQL statement")
     pgbouncer_mode: Literal["none", "transaction"] = Field(
-        "none", description="`transaction` if `DATABASE_URL` leads to a PgBouncer in transaction mode"
+        "none", description="`transaction` if `DATABASE_URL` points to PgBouncer in transaction mode"
     )
 
 
@@ -73,7 +73,7 @@ class LogSettings(Settings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
     batched_log_lines: bool = Field(
         default=True,
-        description="whether the log lines of one turn of the event loop are written together",
+        description="write the log lines of one event loop iteration together",
         json_schema_extra=EXPERT,
     )
 
@@ -89,7 +89,7 @@ class PasswordSettings(Settings):
     password_threads: Count = Field(2, description="number of threads that hash passwords")
     password_queue_size: Count = Field(
         64,
-        description="passwords that may wait for a thread; a call beyond that is refused with RESOURCE_EXHAUSTED",
+        description="maximum number of passwords that wait for a thread; further calls fail with RESOURCE_EXHAUSTED",
         json_schema_extra=EXPERT,
     )
 
@@ -111,7 +111,7 @@ class WatchSettings(DatabaseSettings):
         json_schema_extra=EXPERT,
     )
     watch_queue_size: Count = Field(
-        1000, description="undelivered events that are queued for one watcher", json_schema_extra=EXPERT
+        1000, description="maximum number of undelivered events queued for one watcher", json_schema_extra=EXPERT
     )
     slow_consumer_timeout: Seconds = Field(
         10,
@@ -123,13 +123,14 @@ class WatchSettings(DatabaseSettings):
     )
     watch_catch_up_connections: Count = Field(
         2,
-        description="watchers that may read past events at the same time, each on a connection outside the pool",
+        description="maximum number of watchers that read past events at the same time, each on a connection outside "
+        "the pool",
         json_schema_extra=EXPERT,
     )
 
 
 class ReplicaSettings(DatabaseSettings):
-    """Which reads a replica answers, and how far it may lag behind."""
+    """Which reads a replica answers, and how far the replica may lag."""
 
     read_database_url: SecretStr | None = Field(
         None,
@@ -147,17 +148,17 @@ class ReplicaSettings(DatabaseSettings):
     @classmethod
     def _replica_to_prefer(cls, preference: str, info: ValidationInfo) -> str:
         if preference == "replica" and info.data.get("read_database_url") is None:
-            raise PydanticCustomError("read_preference", "there is no replica without READ_DATABASE_URL")
+            raise PydanticCustomError("read_preference", "reading from a replica needs READ_DATABASE_URL")
         return preference
 
 
 class ExportSettings(DatabaseSettings):
-    """How many exports run, and when one is ended."""
+    """How many exports may run, and when a stalled export is ended."""
 
     max_exports: Count = Field(4, description="maximum concurrent exports, each on a connection outside the pool")
     export_stall_timeout: Seconds = Field(
         60,
-        description="seconds after which an export whose client reads nothing is ended; its snapshot holds a "
+        description="seconds after which an export is ended if its client reads nothing; its snapshot holds a "
         "connection and blocks vacuum",
         json_schema_extra=EXPERT,
     )
@@ -170,8 +171,8 @@ class ListenSettings(Settings):
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 selects a free one")
     reuse_port: bool = Field(
         default=False,
-        description="whether other servers of the same operating system user may listen on the port too; Linux spreads "
-        "the connections over them",
+        description="let other servers of the same operating system user listen on the port too; Linux distributes "
+        "the connections among them",
     )
 
 
@@ -191,38 +192,38 @@ class LimitSettings(Settings):
     max_connection_age: SecondsOrNone = Field(
         15,
         description="seconds after which GOAWAY asks a client to reconnect, so that clients spread over servers; "
-        "0 is never",
+        "0 means never",
     )
-    shutdown_grace: SecondsOrNone = Field(10, description="seconds that running calls have to end on shutdown")
+    shutdown_grace: SecondsOrNone = Field(10, description="seconds that running calls have to finish on shutdown")
 
 
 class OptimizationSettings(Settings):
-    """Switches of what only makes the server faster; with all of them off it gives the same answers."""
+    """Switches for optimizations. With all of them off, the server gives the same answers more slowly."""
 
     fast_path: bool = Field(
         default=True,
-        description="whether a unit of work that can be one SQL statement is one, instead of a transaction",
+        description="run a unit of work as one SQL statement where possible, instead of as a transaction",
         json_schema_extra=EXPERT,
     )
     batched_reads: bool = Field(
         default=True,
-        description="whether concurrent reads by id share a SQL statement",
+        description="let concurrent reads by id share a SQL statement",
         json_schema_extra=EXPERT,
     )
     encoded_messages: bool = Field(
         default=True,
-        description="whether users and orders are also stored as the protobuf messages that the API returns",
+        description="also store users and orders as the protobuf messages that the API returns",
         json_schema_extra=EXPERT,
     )
     held_connection: bool = Field(
         default=True,
-        description="whether one connection is held between single statements, instead of returned to the pool",
+        description="hold one connection between single statements, instead of returning it to the pool",
         json_schema_extra=EXPERT,
     )
     event_loop: Literal["auto", "uvloop", "asyncio"] = Field(
         "auto",
-        description="event loop of the server; `auto` is a uvloop that reads all of gRPC's wake-ups together where the "
-        "server accepts by `calls`, else `uvloop`",
+        description="event loop of the server; `auto` is `uvloop`, which in accept mode `calls` also reads all pending "
+        "wake-ups of gRPC together",
         json_schema_extra=EXPERT,
     )
     accept_mode: Literal["auto", "calls", "listeners"] = Field(
@@ -230,12 +231,12 @@ class OptimizationSettings(Settings):
         description="how several calls are accepted concurrently: `calls` uses a private interface of gRPC, "
         "`listeners` opens several listeners on the port; `auto` is `calls` with a tested release of grpcio, else "
         "`listeners`. The log line `serving` names the mode. `listeners` with `COMMERCE_PENDING_ACCEPTS=1` is gRPC's "
-        "own way",
+        "default behaviour",
         json_schema_extra=EXPERT,
     )
     pending_accepts: Count = Field(
         16,
-        description="accepts that are pending at the same time: calls of each method, or listeners",
+        description="number of calls of each method to request at the same time (`calls`), or of listeners (`listeners`)",
         json_schema_extra=EXPERT,
     )
     scheduling: Literal["batch", "normal"] = Field(
@@ -247,7 +248,7 @@ class OptimizationSettings(Settings):
     )
     frozen_garbage_collector: bool = Field(
         default=True,
-        description="whether the garbage collector leaves out the objects made at start, and runs less often",
+        description="exclude the objects made at start from garbage collection, and collect garbage less often",
         json_schema_extra=EXPERT,
     )
 
@@ -262,7 +263,7 @@ class ServerSettings(
     OptimizationSettings,
     LogSettings,
 ):
-    """All settings of `commerce serve`. Each part of the server takes only the class of its own settings."""
+    """All settings of `commerce serve`. Each part of the server takes only the class with its own settings."""
 
     signing_key: SecretStr | None = Field(
         None,
@@ -272,7 +273,7 @@ class ServerSettings(
 
 
 class GcSettings(DatabaseSettings):
-    """What `commerce gc` deletes."""
+    """How long data is stored before `commerce gc` deletes it."""
 
     event_retention_days: Count = Field(90, description="days that events are stored for watches, relays and timelines")
 
@@ -287,7 +288,7 @@ class RelaySettings(DatabaseSettings, LogSettings):
     relay_name: str = Field(
         "nats",
         pattern="^[A-Za-z0-9_.-]{1,100}$",
-        description="name of the relay's cursor; of the relays with one name only one publishes",
+        description="name of the relay's cursor; of several relays with the same name, only one publishes",
     )
     relay_poll_interval: Seconds = Field(
         0.1, description="seconds between two polls of the relay for new events", json_schema_extra=EXPERT
@@ -330,7 +331,7 @@ def load(kind: type[SettingsT], **values: object) -> SettingsT:
 
 
 def environment_name(kind: type[BaseSettings], field: str) -> str:
-    """Return the environment variable of a field, also where the field is named by its alias."""
+    """Return the environment variable of a field, given the name or the alias of the field."""
     info = kind.model_fields.get(field)
     if info is None or info.alias:
         return info.alias if info and info.alias else field
@@ -343,8 +344,8 @@ def is_expert(kind: type[BaseSettings], field: str) -> bool:
 
 
 def _values_by_old_names(kind: type[BaseSettings]) -> dict[str, object]:
-    """Return the fields that only a renamed environment variable sets, and warn of each such variable."""
-    # As pydantic reads it: in any case.
+    """Return the values of fields that are set under an old name, and log a warning for each old name."""
+    # Pydantic ignores the case of environment variables, too.
     environment = {name.upper(): value for name, value in os.environ.items()}
     values: dict[str, object] = {}
     for old, field in OLD_NAMES.items():

@@ -20,7 +20,7 @@ from google.protobuf.json_format import MessageToJson
 
 from service.cli.user_files import FileError, ImportFile, Rejects, Row
 
-# A response names at most this many failed rows. A call with no more rows gets every failure back.
+# A response lists at most this many failed rows, so a call with no more rows than this gets every failure back.
 _ROWS_PER_CALL = 1000
 _LAST_COMMITTED_ROW = "last-committed-row"
 _KEEPALIVE = [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000)]
@@ -38,7 +38,7 @@ _address = click.option(
     type=click.Choice(["skip", "update", "fail"]),
     default="skip",
     show_default=True,
-    help="What to do with a row whose e-mail a user already has.",
+    help="What to do with a row whose e-mail address already belongs to a user.",
 )
 @click.option(
     "--rejects",
@@ -47,15 +47,15 @@ _address = click.option(
 )
 @click.option("--resume-from", type=click.IntRange(min=1), default=1, metavar="N", help="Skip the rows before row N.")
 def import_users(*, file: Path, address: str, on_conflict: str, rejects: Path | None, resume_from: int) -> None:
-    """Import users from FILE, a .csv with a header or a .jsonl with an object on each line.
+    """Import users from FILE: a .csv file with a header, or a .jsonl file with one object per line.
 
-    Columns of a .csv: email, username, full_name, superuser, bio, avatar_url, password. Keys of a .jsonl: the same,
-    with bio and avatar_url inside profile. Names that begin with _ are ignored. Row 1 is the first row after the
-    header.
+    A .csv file has the columns email, username, full_name, superuser, bio, avatar_url and password. The objects of a
+    .jsonl file have the same keys, with bio and avatar_url inside profile. Names that begin with _ are ignored. Row 1
+    is the first row after the header.
 
-    Rejected rows are written to a file of the same format, each with the reason, so that they can be corrected and
-    imported from there. The command can be repeated: by default, users that exist are skipped. The exit status is 1 if
-    a row was rejected.
+    Rejected rows are written, each with the reason, to a file of the same format, which can be corrected and imported.
+    The command can be repeated safely: by default, it skips users that already exist. The exit status is 1 if a row was
+    rejected.
     """
     rejects = rejects or file.with_suffix(f".rejects{file.suffix}")
     try:
@@ -81,7 +81,7 @@ def import_users(*, file: Path, address: str, on_conflict: str, rejects: Path | 
 
 
 class _Importer:
-    """Sends rows, with one call for each chunk, and counts their outcomes."""
+    """Sends rows to the service, with one call for each chunk, and counts their outcomes."""
 
     def __init__(self, stub: UserServiceStub, address: str, on_conflict: str, rejected: Rejects) -> None:
         self._stub = stub
@@ -125,12 +125,12 @@ class _Importer:
         what = _description(call, self._address)
         if call.code() == grpc.StatusCode.ALREADY_EXISTS:
             what = f"row {next_row}: {what}"
-            # The status does not name the invalid rows before the conflict. Importing the rows before it again changes
-            # nothing, and names them.
+            # The status does not list the invalid rows before the conflict. Importing the rows before it once more
+            # changes nothing and lists the invalid ones.
             again = self._stub.ImportUsers(self._requests(sent[:done], UserImportConfig()))
             self._report([row for row in rows if row.number < next_row], sent, again)
         raise click.ClickException(
-            f"{what}; the rows before row {next_row} are imported: continue with --resume-from {next_row}"
+            f"{what}; the rows before row {next_row} were imported; continue with --resume-from {next_row}"
         )
 
 
@@ -145,10 +145,10 @@ class _Importer:
     show_default=True,
     help="Format of the file.",
 )
-def export_orders(*, address: str, output: str, file_format: str) -> None:  # noqa: ARG001 - there is one format so far
-    """Export a consistent snapshot of all orders with their items, one order a line, in the JSON format of protobuf.
+def export_orders(*, address: str, output: str, file_format: str) -> None:  # noqa: ARG001 - only one format exists so far
+    """Export a consistent snapshot of all orders with their items as JSON Lines, in protobuf's JSON format.
 
-    FILE appears only when it is complete.
+    FILE is created only when the export is complete.
     """
     with grpc.insecure_channel(address, options=_KEEPALIVE) as channel, _output_file(output) as file:
         call = OrderServiceStub(channel).ExportOrders(ExportOrdersRequest())
@@ -166,7 +166,7 @@ def export_orders(*, address: str, output: str, file_format: str) -> None:  # no
 
 @contextmanager
 def _output_file(output: str) -> Iterator[TextIO]:
-    """Give a file to write, which gets its name when the block ends without an error."""
+    """Yield a file to write; it gets its final name when the block ends without an error."""
     if output == "-":
         yield sys.stdout
         return
@@ -183,7 +183,7 @@ def _output_file(output: str) -> Iterator[TextIO]:
 
 
 def _failed_call(error: grpc.RpcError) -> grpc.Call:
-    # The error that gRPC raises is the failed call itself, which its type does not say.
+    # gRPC raises the failed call itself as the error, but the declared type does not say so.
     return cast("grpc.Call", error)
 
 

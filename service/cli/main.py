@@ -23,7 +23,7 @@ def main() -> None:
 
 @click.command()
 def version() -> None:
-    """Print the version of the service, and the schema revision that it needs."""
+    """Print the version of the service and the schema revision that it needs."""
     click.echo(f"commerce {version_of('commerce-service')}, schema {head()}, Python {sys.version.split()[0]}")
 
 

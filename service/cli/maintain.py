@@ -1,4 +1,4 @@
-"""The commands that maintain the data: periodic maintenance, and the check of the ledger."""
+"""The maintenance commands: `commerce gc` and `commerce verify-ledger`."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -61,14 +61,14 @@ async def _gc(settings: GcSettings) -> list[str]:
 
 @click.command("verify-ledger")
 def verify_ledger() -> None:
-    """Compare every credit balance with the sum of its entries; fail and print each difference."""
+    """Compare every credit balance with the sum of its entries; print each difference and fail if there is one."""
     with one_line_errors():
         differences = run(_ledger_differences(load(DatabaseSettings)))
         for difference in differences:
             click.echo(difference, err=True)
         if differences:
             raise click.ClickException(f"the ledger has {len(differences)} differences")
-        click.echo("every balance is the sum of its entries")
+        click.echo("every balance equals the sum of its entries")
 
 
 async def _ledger_differences(settings: DatabaseSettings) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""The command that migrates the schema."""
+"""The `commerce migrate` command."""
 
 import click
 
@@ -28,11 +28,11 @@ def migrate(*, revision: str, check: bool) -> None:
 
 
 async def migrate_schema(settings: DatabaseSettings, revision: str) -> bool:
-    """Migrate the schema to a revision, and return whether there was anything to do; raises MigrationError."""
+    """Migrate the schema to a revision, and return whether a migration ran; raises MigrationError."""
     if settings.pgbouncer_mode != "none":
         raise migrations.MigrationError(
-            "migrating takes a session lock, which PgBouncer does not support in transaction mode: set DATABASE_URL to"
-            " PostgreSQL itself, and unset COMMERCE_PGBOUNCER_MODE"
+            "migrating needs a session lock, which PgBouncer does not support in transaction mode: set DATABASE_URL to"
+            " the URL of PostgreSQL itself, and unset COMMERCE_PGBOUNCER_MODE"
         )
     async with single_connection(settings) as engine:
         return await migrations.upgrade(engine, revision)

@@ -1,4 +1,4 @@
-"""The command that publishes events."""
+"""The `commerce relay` command."""
 
 import asyncio
 import signal
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def relay(*, nats_url: str | None, stream: str | None, name: str | None) -> None:
     """Publish events to NATS JetStream as CloudEvents, until SIGTERM or Ctrl-C.
 
-    Publishes every event at least once, and the events of one user or order in order. Of several relays with one name
-    one publishes, and another takes over when it ends.
+    Publishes every event at least once, and the events of each user or order in sequence. If several relays have the
+    same name, one of them publishes, and another takes over when that one ends.
     """
     with one_line_errors():
         configure_logging(load(LogSettings))
@@ -47,7 +47,7 @@ async def _relay(relay: "Relay") -> None:
         publishing = asyncio.create_task(relay.run())
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, publishing.cancel)
-        # Nothing is lost when it is cancelled: the next relay starts from the stored cursor.
+        # Cancelling it loses nothing: the next relay starts from the stored cursor.
         with suppress(asyncio.CancelledError):
             await publishing
     finally:

@@ -1,4 +1,4 @@
-"""How commands run: the coroutine of a command, its database connection, and its errors in one line."""
+"""Helpers of the commands: run a coroutine, connect to the database, report an error in one line."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -23,14 +23,14 @@ _EXPECTED = (SettingsError, StartError, MigrationError, EmbeddedPostgresError)
 
 
 def run(work: Coroutine[Any, Any, T], new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop) -> T:
-    """Run a coroutine to its end on a new event loop, and return its result."""
+    """Run a coroutine to completion on a new event loop, and return its result."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(work)
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn an expected error of the block into one line on standard error and exit status 1."""
+    """Report an expected error of the block in one line on standard error, and exit with status 1."""
     try:
         yield
     except _EXPECTED as error:
@@ -41,7 +41,7 @@ def one_line_errors() -> Iterator[None]:
 
 @asynccontextmanager
 async def single_connection(settings: DatabaseSettings) -> AsyncIterator[AsyncEngine]:
-    """Give an engine of at most one connection, which is closed after the block."""
+    """Yield an engine with at most one connection, and close the connection after the block."""
     engine = create_engine(settings, pool_size=1)
     try:
         yield engine

@@ -1,4 +1,4 @@
-"""The command that serves."""
+"""The `commerce serve` command."""
 
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ def serve(*, dev: bool, host: str | None, port: int | None) -> None:
     """Serve until SIGTERM or Ctrl-C; a second signal stops immediately.
 
     The first signal drains the server: its health becomes NOT_SERVING, clients are moved away by GOAWAY as their
-    connections reach the maximum age, and running calls end.
+    connections reach the maximum age, and running calls may finish.
     """
     with one_line_errors():
         configure_logging(load(LogSettings), call_id=x_request_id)
@@ -62,7 +62,7 @@ async def _serve(settings: ServerSettings, data_dir: Path | None = None) -> None
     await server.start()
     if data_dir is not None:
         address = f"{settings.host}:{server.port}"
-        # Only SQLAlchemy understands the name of a driver in the URL.
+        # Only SQLAlchemy accepts the name of a driver in the URL.
         url = settings.database_url.get_secret_value().replace("+asyncpg", "")
         click.echo(_DEVELOPMENT_WELCOME.format(address=address, data_dir=data_dir, database_url=url))
     await server.wait_until_signalled()

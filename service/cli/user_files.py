@@ -1,4 +1,4 @@
-"""Files of users to import, as CSV with a header or as JSON lines, and files of the rows that were rejected."""
+"""Read users to import from CSV files with a header or from JSON Lines files, and write the rejected rows."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ class RowError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a file, as it was written and as a message; `message` is None if `problem` says what is wrong."""
+    """One row of a file, in its original form and as a message; if it is invalid, `problem` replaces the message."""
 
     number: int
     original: Any
@@ -38,7 +38,7 @@ class Row:
 
 
 class Rejection(NamedTuple):
-    """Why a row was rejected; each field is a column in the file of rejected rows, after an underscore."""
+    """Why a row was rejected. Each field, prefixed with an underscore, is a column in the file of rejected rows."""
 
     row: int
     reason: str
@@ -50,18 +50,18 @@ _REJECTION_COLUMNS = tuple(f"_{name}" for name in Rejection._fields)
 
 
 class _Format(Protocol):
-    """How rows are written in a file: as lists of cells, or as lines of JSON."""
+    """A file format, with rows as lists of cells or as lines of JSON."""
 
     newline: str | None
 
     def originals(self, file: TextIO) -> Iterator[Any]:
-        """Yield each row that is not empty, as it is written in the file; raises FileError."""
+        """Yield each row that is not empty, in its original form; raises FileError."""
 
     def values(self, original: Any) -> dict[str, Any]:  # noqa: ANN401 - what `originals` yields
-        """Return the fields of a row, as JSON has them; raises RowError."""
+        """Return the fields of a row as JSON values; raises RowError."""
 
     def write_header(self, file: TextIO) -> None:
-        """Write what comes before the first rejected row."""
+        """Write the header of the file of rejected rows, if the format has headers."""
 
     def write_rejected(self, file: TextIO, rejection: Rejection, original: Any) -> None:  # noqa: ANN401 - likewise
         """Write a rejected row."""
@@ -95,7 +95,7 @@ class _Csv:
 
     def values(self, cells: Sequence[str]) -> dict[str, Any]:
         if len(cells) != len(self._header):
-            raise RowError(f"the row has {len(cells)} columns, and the header has {len(self._header)}")
+            raise RowError(f"the row has {len(cells)} columns, but the header has {len(self._header)}")
         values: dict[str, Any] = {
             name: cell for name, cell in zip(self._header, cells, strict=True) if name in COLUMNS and cell
         }
@@ -111,7 +111,7 @@ class _Csv:
         csv.writer(file).writerow([*rejection, *self._without_rejection(cells)])
 
     def _without_rejection(self, cells: Sequence[str]) -> list[str]:
-        """Return the cells of a row, without those that an earlier rejection has added."""
+        """Return the cells of a row without the columns that an earlier rejection added."""
         # A row may have fewer or more cells than the header.
         names = zip_longest(self._header[: len(cells)], cells)
         return [cell for name, cell in names if name not in _REJECTION_COLUMNS]
@@ -160,7 +160,7 @@ class ImportFile:
     """Reads the rows of a file one by one.
 
     Raises:
-        FileError: the file name has an unknown ending, or the header is wrong.
+        FileError: the file name has an unknown extension, or the header is wrong.
     """
 
     def __init__(self, path: Path) -> None:
@@ -176,7 +176,7 @@ class ImportFile:
 
     def __enter__(self) -> Self:
         self._bytes = self.path.open("rb")
-        # Bytes that are not UTF-8 survive until their row is rejected, and are then written as they were.
+        # Bytes that are not UTF-8 are preserved, so that the rejected row is written unchanged.
         self._file = TextIOWrapper(
             self._bytes, encoding="utf-8-sig", errors="surrogateescape", newline=self.format.newline
         )
@@ -188,7 +188,7 @@ class ImportFile:
         self._file.close()
 
     def position(self) -> int:
-        """Return how many bytes were read so far."""
+        """Return the number of bytes read so far."""
         return self._bytes.tell()
 
     def __iter__(self) -> Iterator[Row]:
@@ -200,11 +200,11 @@ class ImportFile:
 
 
 class Rejects:
-    """Writes rejected rows as they were, each with its number and the reason. The first one creates the file."""
+    """Writes rejected rows unchanged, each with its number and the reason. The first rejected row creates the file."""
 
     def __init__(self, path: Path, source: ImportFile, *, append: bool) -> None:
         if path.resolve() == source.path.resolve():
-            raise FileError(f"{path} cannot take the rejected rows: it is the file to import")
+            raise FileError(f"cannot write the rejected rows to {path}: it is the file to import")
         self.count = 0
         self._path = path
         self._format = source.format
@@ -230,7 +230,7 @@ class Rejects:
             raise FileError(f"{self._path}: {error.strerror}") from error
 
     def _open(self) -> TextIO:
-        # Only the user who runs the command may read it: rows can hold passwords.
+        # Only the user who runs the command may read the file, because rows can contain passwords.
         flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if self._append else os.O_TRUNC)
         handle = os.open(self._path, flags, 0o600)
         file = os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="")

@@ -1,7 +1,8 @@
 """The context of the running call: the service's only context variable.
 
-The access log interceptor, the outermost, sets it once per call and resets it; what is inside the call sets attributes.
-A task that a call starts gets the same object, so a write that outlives its client keeps its context until it ends.
+The outermost interceptor, which writes the access log, sets the variable at the start of a call and resets it at the
+end. Code inside the call sets the attributes of the context. A task that a call starts gets the same object, so a write
+that continues after its client has disconnected still has its context.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,9 +20,9 @@ class CallContext:
 
     Attributes:
         x_request_id: ties the log lines of the call together.
-        metadata: the metadata that the client sent, read once: each reading costs gRPC as much as logging the call. For
-            a key that was sent twice it holds the last value.
-        prefers_replica: whether reads may be answered by the replica. Writes and streams leave it False.
+        metadata: the metadata that the client sent. It is read once, because each reading costs gRPC as much as logging
+            the call. If a key was sent twice, it has the last value.
+        prefers_replica: whether the replica may answer reads. It stays False for writes and streams.
         unit_of_work: the unit of work of a method with side effects, while the method runs.
     """
 
@@ -35,7 +36,8 @@ class CallContext:
 
 
 _current: ContextVar[CallContext | None] = ContextVar("call_context", default=None)
-# The variable's own methods, because every call pays for a function around them. `enter` returns the token for `leave`.
+# The variable's own methods, because a wrapper function would slow down every call. `enter` returns the token for
+# `leave`.
 enter = _current.set
 leave = _current.reset
 

@@ -1,7 +1,7 @@
-"""Health checks (grpc.health.v1) under three kinds of names.
+"""Health checks (grpc.health.v1) for liveness, for readiness, and for each service.
 
-The empty name is liveness: it does not depend on the database, so an outage of the database restarts no server.
-`readiness` tells whether the database can be used, and so does the name of each service.
+Liveness has the empty name. It does not depend on the database, so an outage of the database restarts no server.
+`readiness` and the name of each service report SERVING while the database can be used.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class Readiness:
             await self.observe(await self._problem())
 
     async def observe(self, problem: str | None) -> None:
-        """Count one result of the probe; change the status after enough contrary results in a row."""
+        """Count one result of the probe; change the status after enough results in a row that contradict it."""
         if (problem is None) == self._serving:
             self._streak = 0
             return

@@ -1,4 +1,4 @@
-"""The types of a method and its calls, as servicers, streams and interceptors see them."""
+"""Types of methods and calls, for servicers, streams and interceptors."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +19,7 @@ else:
 
 
 class Call(Protocol):
-    """A method with one signature for all arities.
+    """The implementation of a method, with one signature for unary and streaming methods.
 
     It returns the response, as a message or as bytes. A method that streams responses writes them to the context and
     returns None, so that interceptors need only one kind of wrapper.
@@ -31,7 +31,7 @@ class Call(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """What the descriptor of a method says.
+    """A method, as its descriptor describes it.
 
     Attributes:
         path: for example `/commerce.users.v1.UserService/GetUser`.

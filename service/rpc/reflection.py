@@ -1,6 +1,7 @@
-"""Server reflection, v1alpha and v1: newer tools ask for v1 first, and grpcio-reflection only has v1alpha.
+"""Server reflection in the versions v1 and v1alpha.
 
-The two differ only in the name of the package, so one servicer answers both with the same messages.
+Newer tools ask for v1 first, but grpcio-reflection provides only v1alpha. The two versions differ only in the name of
+the package, so one servicer answers both with the same messages.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ V1 = V1ALPHA.replace(".v1alpha.", ".v1.")
 
 
 def add_reflection(methods: InterceptedMethods, services: Sequence[str]) -> None:
-    """Add reflection, which lists and describes these services and itself."""
+    """Add reflection, which lists and describes the given services and the reflection services."""
     _register_v1()
     servicer = aio.ReflectionServicer([*services, V1ALPHA, V1])
     methods.add(add_ServerReflectionServicer_to_server, servicer)
@@ -32,7 +33,7 @@ def add_reflection(methods: InterceptedMethods, services: Sequence[str]) -> None
 
 
 def _register_v1() -> None:
-    """Add the descriptor of v1, made from that of v1alpha, to the pool in which reflection looks up names."""
+    """Derive the descriptor of v1 from that of v1alpha, and add it to the pool in which reflection looks up names."""
     v1alpha = FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(v1alpha)
     v1 = text_format.MessageToString(v1alpha).replace("v1alpha", "v1")

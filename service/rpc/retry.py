@@ -13,7 +13,7 @@ from service.runtime.retry import Backoff
 from service.runtime.shielded_tasks import ShieldedTasks
 
 MAX_ATTEMPTS = 3
-# Pauses of up to 0.08 s and 0.32 s: long enough for a deadlock's other transaction to end.
+# Pauses of up to 0.08 s and 0.32 s: long enough for the other transaction of a deadlock to end.
 BACKOFF = Backoff(base=0.08, factor=4, jitter=0.5)
 
 T = TypeVar("T")
@@ -22,21 +22,21 @@ log = structlog.get_logger()
 
 
 def shielded_tasks() -> ShieldedTasks:
-    """Return a set of shielded tasks that does not log the failures that have a status: these are answers."""
+    """Return shielded tasks that do not log errors with a status, because clients expect those errors."""
     return ShieldedTasks(lambda error: status_of(error) is not None)
 
 
 async def retried(attempt: Callable[[], Awaitable[T]], deadline: TimeLeft, *, outcome_known_by_repeating: bool) -> T:
-    """Return the result of `attempt`, calling it up to MAX_ATTEMPTS times while the database asks for a retry.
+    """Return the result of `attempt`, calling it up to MAX_ATTEMPTS times while its error allows a retry.
 
     Args:
         attempt: does all of the work from the start.
         deadline: no attempt begins after it.
-        outcome_known_by_repeating: whether repeating an attempt whose commit may have happened is safe and tells the
-            outcome.
+        outcome_known_by_repeating: whether an attempt with an unknown outcome can be repeated safely, so that the
+            repetition tells the outcome.
 
     Raises:
-        OutcomeUnknown: an attempt may have been committed, and no later one told the outcome.
+        OutcomeUnknown: an attempt may have been committed, and no later attempt told the outcome.
         StoreError, Overloaded: any other failure of the last attempt.
     """
     may_be_committed = False

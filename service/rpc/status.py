@@ -37,7 +37,7 @@ from service.domain.errors import (
 
 DOMAIN = "commerce"
 MAX_MESSAGE_BYTES = 1000
-# Of all field violations together; the other details are small.
+# The maximum size of all field violations together; the other details are small.
 _MAX_VIOLATIONS_BYTES = 2000
 _MAX_TEXT = 200
 
@@ -74,7 +74,7 @@ _OTHERS: Mapping[type[Exception], tuple[int, str, str, float]] = MappingProxyTyp
             "the database cannot be reached; nothing was written",
             1,
         ),
-        # Before its base class: the first class that fits decides.
+        # Listed before its base class, because the first matching class decides.
         CommitTimedOut: (
             Code.UNKNOWN,
             "OUTCOME_UNKNOWN",
@@ -129,7 +129,7 @@ def status_of(error: BaseException) -> Status | None:
 
 
 def internal_error(error_id: str) -> Status:
-    """Return the status for a defect of this service; the log has its cause under `error_id`."""
+    """Return the status for an unexpected error; the log has the cause under `error_id`."""
     return _status(Code.INTERNAL, "internal error", "INTERNAL", {"error_id": error_id})
 
 
@@ -166,5 +166,5 @@ def _bad_request(error: InvalidArgument) -> BadRequest:
 
 
 def _short(text: str) -> str:
-    """Return text that a client may have written (the key of a map, the path of a mask) as short ASCII."""
+    """Return short ASCII for a text that may come from a client (the key of a map, the path of a mask)."""
     return text.encode("ascii", "backslashreplace")[:_MAX_TEXT].decode()

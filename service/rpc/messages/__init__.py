@@ -1,1 +1,1 @@
-"""Conversions between messages, entities and rows: the only code that knows all of them."""
+"""Conversions between messages, entities and rows; no other code depends on all three."""

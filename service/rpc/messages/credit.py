@@ -9,19 +9,19 @@ from service.application.ports.queries import Row
 from service.domain.credit import CreditAccount
 from service.rpc.messages.values import money, timestamp
 
-# The attributes of a row that are its position in a list of entries.
+# The attributes of a row that form its position in a list of entries.
 POSITION = ("position",)
 
 
 def credit_balance_message(account: CreditAccount | Row) -> CreditBalanceMessage:
-    """Return the message for a user's credit in one currency, which is an entity or a row."""
+    """Return the message for a user's credit in one currency, given as an entity or a row."""
     return CreditBalanceMessage(
         available=money(account.currency, account.available), held=money(account.currency, account.held)
     )
 
 
 def credit_entry_message(entry: Row) -> CreditEntryMessage:
-    """Return the message for a row of a user's ledger."""
+    """Return the message for a row of the ledger."""
     return CreditEntryMessage(
         id=str(entry.id),
         transaction_id=str(entry.transaction_id),

@@ -14,13 +14,13 @@ from service.domain.notes import NoteState, OrderNote
 from service.rpc.messages.values import timestamp
 
 _STATES = {state: OrderNoteState.Value(f"ORDER_NOTE_STATE_{state}") for state in NoteState}
-# The attributes of a row that are its position in a list of notes, and in a list of matches.
+# The attributes of a row that form its position in a list of notes, and in a list of matches.
 POSITION = ("create_time", "id")
 MATCH_POSITION = ("rank", "id")
 
 
 def order_note_message(note: OrderNote | Row) -> OrderNoteMessage:
-    """Return the message for a note, which is an entity or a row."""
+    """Return the message for a note, given as an entity or a row."""
     return OrderNoteMessage(
         id=str(note.id),
         order_id=str(note.order_id),
@@ -40,7 +40,7 @@ def order_note_match_message(match: Row) -> OrderNoteMatchMessage:
 
 
 def parse_note_filter(request: ListOrderNotesRequest | SearchOrderNotesRequest) -> NoteFilter:
-    """Return which notes a request selects; raises InvalidField if a list request selects all notes."""
+    """Return the filter for the notes that a request selects; raises InvalidField if a list request has no filter."""
     if isinstance(request, ListOrderNotesRequest) and not (request.order_id or request.author_id):
         raise InvalidField.at("order_id", "must be set unless author_id is set")
     return NoteFilter(

@@ -20,7 +20,7 @@ DEFAULT_TOP_USERS = 10
 
 
 def parse_statistics_filter(request: GetOrderStatisticsRequest) -> tuple[OrderFilter, TopUsers]:
-    """Return which orders a request counts and which top users it asks for; raises InvalidField."""
+    """Return the filter for the orders that a request counts, and the top users to include; raises InvalidField."""
     start, end = parse_interval(request.create_time, "create_time")
     user_id = UUID(request.user_id) if request.user_id else None
     where = OrderFilter(
@@ -30,7 +30,7 @@ def parse_statistics_filter(request: GetOrderStatisticsRequest) -> tuple[OrderFi
 
 
 def statistics_message(rows: Sequence[Row]) -> GetOrderStatisticsResponse:
-    """Return the response for rows of sums over orders."""
+    """Return the response for the rows of `service.application.ports.queries.OrderQueries.statistics`."""
     by_user = groupby((row for row in rows if row.user_id is not None), key=lambda row: row.user_id)
     return GetOrderStatisticsResponse(
         statistics=[_statistics(row) for row in rows if row.day is not None],

@@ -14,10 +14,11 @@ _NOT_SETTABLE = frozenset({IDENTIFIER, IMMUTABLE, OUTPUT_ONLY})
 
 
 def fields_to_update(resource: Message, mask: FieldMask | None) -> frozenset[str]:
-    """Return the paths of the fields to set: those in the mask, all for `*`, without a mask those that are set.
+    """Return the paths of the fields to set.
 
-    The path of a message inside the resource means all of its fields: `profile` is `profile.bio` and
-    `profile.avatar_url`.
+    These are the paths in the mask; or all settable fields if the mask is `*`; or, without a mask, the fields that have
+    a value in the resource. The path of a nested message stands for all of its fields: `profile` means `profile.bio`
+    and `profile.avatar_url`.
 
     Raises:
         InvalidUpdateMask: the mask names a field that does not exist or that clients cannot set.

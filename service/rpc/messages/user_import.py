@@ -17,7 +17,7 @@ _MAX_TEXT = 200
 
 
 def parse_import_row(message: UserImportRow) -> ImportRow:
-    """Return the row that a valid message holds; an empty field of the message is not in the row's fields."""
+    """Return the row in a valid message; the row's fields leave out the empty fields of the message."""
     fields = UserFields(email=message.email, username=message.username)
     if message.full_name:
         fields["full_name"] = message.full_name
@@ -31,7 +31,7 @@ def parse_import_row(message: UserImportRow) -> ImportRow:
 
 
 def import_failure_message(row_number: int, error: DomainError) -> UserImportFailure:
-    """Return the message that says why a row was not imported."""
+    """Return the message that tells why a row was not imported."""
     field = error.field if isinstance(error, AlreadyExists) else ""
     if isinstance(error, InvalidArgument):
         field = error.violations[0].field

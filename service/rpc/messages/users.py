@@ -33,7 +33,7 @@ _ORDER_BY = {
     ListUsersOrderBy.LIST_USERS_ORDER_BY_OLDEST: UserOrder.OLDEST,
     ListUsersOrderBy.LIST_USERS_ORDER_BY_USERNAME: UserOrder.USERNAME,
 }
-# The attributes of a row that are its position in a list in each order, and in the results of a search.
+# The attributes of a row that form its position in a list of each sort order, and in the results of a search.
 POSITION = {
     UserOrder.NEWEST: ("create_time", "id"),
     UserOrder.OLDEST: ("create_time", "id"),
@@ -43,14 +43,17 @@ SEARCH_POSITION = ("rank", "id")
 
 
 def user_message(user: User | Row) -> UserMessage:
-    """Return the message for a user, which is an entity or a row."""
+    """Return the message for a user, given as an entity or a row."""
     if isinstance(user, User) or user.message is None:
         return UserMessage(**_fields(user))
     return UserMessage.FromString(user.message)
 
 
 def add_users(users: RepeatedCompositeFieldContainer[UserMessage], rows: Iterable[Row]) -> None:
-    """Add the messages for rows to a repeated field, in place: building and copying them takes longer."""
+    """Add the messages for rows to a repeated field.
+
+    The messages are built inside the field: building them outside and copying them takes longer.
+    """
     for row in rows:
         if row.message is None:
             users.add(**_fields(row))
@@ -75,7 +78,7 @@ def _fields(user: User | Row) -> Fields:
         "create_time": timestamp(user.create_time),
         "update_time": timestamp(user.update_time),
     }
-    # Fields that most users do not have are not passed to the constructor: each one takes time, also an empty one.
+    # Fields that most users do not have are not passed to the constructor: each one takes time, even if it is empty.
     if user.superuser:
         message["superuser"] = True
     if user.delete_time:
@@ -108,7 +111,7 @@ def parse_user_fields(message: UserMessage, names: frozenset[str]) -> UserFields
 
 
 def parse_user_filter(request: ListUsersRequest | ExportUsersRequest) -> UserFilter:
-    """Return which users a request lists or exports; raises InvalidField."""
+    """Return the filter for the users that a request lists or exports; raises InvalidField."""
     start, end = parse_interval(request.create_time, "create_time")
     states: list[UserState] | None = [_STATES_BY_NUMBER[state] for state in request.states]
     if not states:

@@ -8,7 +8,7 @@ from protovalidate import Validator, Violation
 
 from service.domain.errors import FieldViolation
 
-# What a value must be that breaks a pattern of the protos: a client is not shown a regular expression.
+# Descriptions of the patterns in the protos for error messages: a regular expression is never shown to a client.
 PATTERN_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
     {
         r"^\P{Cc}*$": "must not contain line breaks or other control characters",
@@ -24,7 +24,7 @@ _validator = Validator()
 
 
 def violations_of(message: Message) -> list[FieldViolation]:
-    """Return which fields of a message break a rule, by their paths in the message."""
+    """Return the rule violations of a message, each with the path of its field."""
     return [_field_violation(violation) for violation in _validator.collect_violations(message)]
 
 
@@ -38,6 +38,6 @@ def _field_violation(violation: Violation) -> FieldViolation:
     description = proto.message or "is not valid"
     if proto.rule_id == "string.pattern":
         description = PATTERN_DESCRIPTIONS.get(violation.rule_value, "is not valid")
-    # The name of the rule in the form that google.rpc.BadRequest wants, for example STRING_MAX_LEN.
+    # The name of the rule in the form that google.rpc.BadRequest requires, for example STRING_MAX_LEN.
     rule = (proto.rule_id or "").upper().replace(".", "_")
     return FieldViolation(path.lstrip("."), description, rule)

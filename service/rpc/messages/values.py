@@ -14,8 +14,8 @@ from service.application.ports.queries import Row
 from service.domain.errors import AmountOutOfRange, InvalidField, NotFound
 from service.domain.money import Money
 
-# The fields of a message as nested dicts, which constructors accept in its place: a page is built from them in a third
-# of the time that building each message takes.
+# The fields of a message as nested dicts. Constructors accept them instead of nested messages, and building a page from
+# them takes a third of the time of building each message.
 Fields = Any
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -23,7 +23,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _NANOS_PER_UNIT = 1_000_000_000
 _NANO = Decimal(1).scaleb(-9)
 _MAX_NANOS = 999_999_999
-# A status gives this many missing ids in full.
+# The maximum number of missing ids that a status lists in full.
 _MAX_MISSING_IDS = 10
 
 
@@ -38,7 +38,7 @@ def timestamp(time: datetime | int | None) -> Fields:
 
 
 def time_of(time: datetime | int) -> datetime:
-    """Return a time as it is, and microseconds since 1970 as a time."""
+    """Return the datetime for a time that is given as a datetime or as microseconds since 1970."""
     return _EPOCH + time * _MICROSECOND if isinstance(time, int) else time
 
 
@@ -49,7 +49,7 @@ def money(currency: str, amount: Decimal) -> Fields:
 
 
 def parse_money(message: MoneyMessage, field: str) -> Money:
-    """Return the money that a message holds.
+    """Return the money in a message.
 
     Raises:
         AmountOutOfRange, UnknownCurrency, TooManyDecimals: name `field`, the path of the message in the request.
@@ -62,7 +62,7 @@ def parse_money(message: MoneyMessage, field: str) -> Money:
 
 
 def parse_positive_money(message: MoneyMessage, field: str) -> Money:
-    """Return the money that a message holds; raises as `parse_money` does, and AmountOutOfRange for zero."""
+    """Return the money in a message; raises the errors of `parse_money`, and AmountOutOfRange for zero."""
     parsed = parse_money(message, field)
     if not parsed.amount:
         raise AmountOutOfRange.at(field, "must be greater than zero")
@@ -85,7 +85,7 @@ def parse_interval(message: Interval, field: str) -> tuple[datetime | None, date
 def _parse_time(message: Timestamp, field: str) -> datetime:
     try:
         time = message.ToDatetime(tzinfo=UTC)
-        # Stored times are whole microseconds, so a bound between two of them selects the same as the later one.
+        # Stored times are whole microseconds, so a bound between two of them selects the same rows as the later one.
         return time + _MICROSECOND if message.nanos % 1000 else time
     except (ValueError, OverflowError) as error:
         raise InvalidField.at(field, "must be a time from year 1 to year 9999") from error
@@ -102,10 +102,10 @@ def in_order(ids: Sequence[str], rows: Iterable[Row], missing: type[NotFound]) -
     """Return the row for each id, in the order of the ids, which must be in lower case.
 
     Raises:
-        NotFound: of the class `missing`. Its metadata has the indexes of all missing ids, as ranges, which keeps a
-            status small however many are missing, and the first missing ids in full.
+        NotFound: ids have no row; the error is a `missing`. Its metadata has the indexes of all missing ids as ranges,
+            so that the status stays small, and the first missing ids in full.
     """
-    # Compared as text: parsing a thousand ids to UUIDs takes as long as reading the rows.
+    # Ids are compared as text, because parsing a thousand ids to UUIDs takes as long as reading the rows.
     by_id = {str(row.id): row for row in rows}
     found = [by_id.get(key) for key in ids]
     if None in found:

@@ -51,7 +51,7 @@ _TransitionRequest = pb.ProcessOrderRequest | pb.ShipOrderRequest | pb.DeliverOr
 
 
 class OrderServicer(OrderNoteMethods):
-    """Answers `commerce.orders.v1.OrderService`; the proto documents what each method does and refuses.
+    """Implements `commerce.orders.v1.OrderService`; the proto documents the methods and their errors.
 
     Args:
         unit_of_work: returns the unit of work of the current call.
@@ -60,11 +60,11 @@ class OrderServicer(OrderNoteMethods):
         page_tokens: writes and reads page tokens.
         watch: answers watches.
         clock: returns the time, in UTC.
-        messages: builds the messages of orders that calls change; the database encodes with the same one.
+        messages: the cache of the messages of changed orders; the database encodes messages from the same cache.
         exports: runs ExportOrders.
     """
 
-    def __init__(  # noqa: PLR0913 - one for each thing that it uses
+    def __init__(  # noqa: PLR0913 - one parameter for each dependency
         self,
         unit_of_work: Callable[[], UnitOfWork],
         queries: OrderQueries,
@@ -183,7 +183,7 @@ class OrderServicer(OrderNoteMethods):
             total_size=found.total_size,
         )
 
-    async def ExportOrders(  # type: ignore[override] # writes to the context, to notice a client that does not read
+    async def ExportOrders(  # type: ignore[override] # writes to the context, to detect a client that does not read
         self, request: pb.ExportOrdersRequest, context: Context
     ) -> None:
         where = parse_order_filter(request)

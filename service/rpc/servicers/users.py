@@ -43,7 +43,7 @@ _TransitionRequest = pb.DeactivateUserRequest | pb.ReactivateUserRequest | pb.De
 
 
 class UserServicer(UserServiceServicer):
-    """Answers `commerce.users.v1.UserService`; the proto documents what each method does and refuses.
+    """Implements `commerce.users.v1.UserService`; the proto documents the methods and their errors.
 
     Args:
         unit_of_work: returns the unit of work of the current call.
@@ -57,7 +57,7 @@ class UserServicer(UserServiceServicer):
         exports: runs ExportUsers.
     """
 
-    def __init__(  # noqa: PLR0913 - one for each thing that it uses
+    def __init__(  # noqa: PLR0913 - one parameter for each dependency
         self,
         unit_of_work: Callable[[], UnitOfWork],
         queries: UserQueries,
@@ -99,7 +99,7 @@ class UserServicer(UserServiceServicer):
                 name = request.id
                 user: Row | None = await self._queries.by_id(request.id.lower())
             case "email":
-                # Without a name in the error: an e-mail address must not get into a status.
+                # The error names no user, because a status must not contain an e-mail address.
                 user = await self._queries.by_email(request.email)
             case _:
                 name = request.username
@@ -181,7 +181,7 @@ class UserServicer(UserServiceServicer):
     ) -> pb.ImportUsersResponse:
         return await self._imports.run(request_iterator, context)
 
-    async def ExportUsers(  # type: ignore[override] # writes to the context, to notice a client that does not read
+    async def ExportUsers(  # type: ignore[override] # writes to the context, to detect a client that does not read
         self, request: pb.ExportUsersRequest, context: Context
     ) -> None:
         where = parse_user_filter(request)

@@ -10,9 +10,9 @@ def encode_base64url(data: bytes) -> str:
 
 
 def decode_base64url(text: str) -> bytes:
-    """Decode text, or return no bytes if `encode_base64url` cannot have returned this text.
+    """Decode text; return empty bytes if `encode_base64url` cannot have returned this text.
 
-    Base64 decodes many texts to the same bytes. Only the text that was issued is accepted.
+    Several base64 texts decode to the same bytes. Only the text that was issued is accepted.
     """
     try:
         data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

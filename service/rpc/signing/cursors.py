@@ -15,12 +15,12 @@ _MAC_BYTES = 16
 class Cursors:
     """Writes and reads the cursors of one service, signed with a secret key.
 
-    Unlike page tokens, cursors do not depend on the filters of a request: a position is one among all events.
+    Unlike page tokens, cursors do not depend on the filters of a request: a position refers to the whole event log.
     """
 
     def __init__(self, key: bytes, service: str) -> None:
         self._key = key
-        # Has a fixed length, and differs from all input of the page tokens, which are signed with the same key.
+        # Has a fixed length, and differs from all input that page tokens sign with the same key.
         self._scope = hashlib.sha256(f"cursor\0{service}".encode()).digest()
 
     def write(self, position: EventPosition) -> str:

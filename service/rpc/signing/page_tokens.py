@@ -20,7 +20,7 @@ MAX_PAGE_SIZE = 1000
 _MAC_BYTES = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# A value in a position, which is the values of the columns of the list's order in the last row of a page.
+# One value of a position. The position of a page's last row consists of the row's values in the sort columns.
 _Key = datetime | UUID | str | int | float
 
 
@@ -31,7 +31,7 @@ class PageTokens:
         self._key = key
 
     def page(self, request: Any) -> Page:  # noqa: ANN401 - any list request; messages share no class
-        """Return which part of the list a request asks for.
+        """Return the page of the list that a request asks for.
 
         Raises:
             InvalidPageToken: the token is damaged, forged, or was issued for other arguments.
@@ -68,14 +68,14 @@ class PageTokens:
 
 
 def position(row: Row, keys: Sequence[str]) -> tuple[_Key, ...]:
-    """Return the values of these attributes of a row, with the types of the columns that the list is ordered by."""
+    """Return the values of a row's attributes `keys`, with the types of the list's sort columns."""
     return tuple(time_of(getattr(row, key)) if key.endswith("_time") else getattr(row, key) for key in keys)
 
 
 def _encode(key: _Key) -> list[str | int | float]:
     if isinstance(key, datetime):
         return ["t", (key - _EPOCH) // timedelta(microseconds=1)]
-    # `isinstance`, because the UUIDs of asyncpg are of a subclass.
+    # `isinstance`, because asyncpg returns a subclass of UUID.
     return ["u", str(key)] if isinstance(key, UUID) else ["v", key]
 
 

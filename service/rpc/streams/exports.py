@@ -1,4 +1,4 @@
-"""Exports: streams a whole list from one snapshot, in constant memory."""
+"""Exports: stream a whole list from one snapshot in constant memory."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ from service.application.ports.queries import Page, PageOfRows, Row, Snapshot, S
 from service.rpc.methods import Context
 from service.rpc.signing.page_tokens import position
 
-# Large enough that the cost of each message does not matter, and far below the 4 MiB that clients accept.
+# Large enough that the overhead per message does not matter, and far below the 4 MiB that clients accept.
 MAX_BATCH_BYTES = 1 << 20
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -21,8 +21,8 @@ class Exports:
     """Runs exports.
 
     Args:
-        snapshots: opens snapshots; their number limits the exports that can run at the same time.
-        stall_seconds: seconds after which the export of a client that reads nothing is ended.
+        snapshots: opens snapshots; the limit on open snapshots also limits the number of concurrent exports.
+        stall_seconds: seconds after which an export is ended if its client reads nothing.
     """
 
     def __init__(self, snapshots: Snapshots, *, stall_seconds: float) -> None:
@@ -44,10 +44,10 @@ class Exports:
         Args:
             context: the stream.
             read: returns a page of the list.
-            keys: the attributes of a row that are its position in the list.
+            keys: the attributes of a row that form its position in the list.
             message: builds the message of a row.
-            response: builds a message of the stream from several of these.
-            page_rows: rows of a page.
+            response: builds a response of the stream from the messages of several rows.
+            page_rows: the number of rows to read per page.
 
         Raises:
             Overloaded: too many exports are running.

@@ -1,4 +1,4 @@
-"""ImportUsers: writes a stream of rows in chunks, and reads the next chunk while one is written."""
+"""ImportUsers: writes a stream of rows in chunks, and reads the next chunk while the previous one is written."""
 
 import asyncio
 import math
@@ -21,21 +21,21 @@ from service.rpc.methods import Context
 from service.rpc.retry import retried, shielded_tasks
 from service.runtime.deadline import Deadline
 
-# The most rows that one transaction writes.
+# The maximum number of rows that one transaction writes.
 CHUNK_ROWS = 1000
-# The most failed rows that a response names, which keeps it far below the size limit of a message.
+# The maximum number of failed rows that a response lists, so that it stays far below the size limit of a message.
 MAX_FAILURES = 1000
 LAST_COMMITTED_ROW = "last-committed-row"
 _OVERLOADED_PAUSE_SECONDS = 0.1
 
-# A valid row, or what is wrong with an invalid one.
+# A valid row, or the error of an invalid row.
 _Row = ImportRow | InvalidField
 
 
 class UserImports:
-    """Runs imports: each chunk is a unit of work of its own, and is retried as a unary call is.
+    """Runs imports. Each chunk has its own unit of work, and is retried like a unary call.
 
-    TransactionInterceptor opens none for a stream.
+    TransactionInterceptor opens no unit of work for a stream.
 
     Args:
         unit_of_work: opens units of work.
@@ -77,7 +77,7 @@ class UserImports:
                 progress.add(await self._shielded_tasks.result(task))
 
         try:
-            # At most one chunk is read ahead: gRPC's flow control then slows the client down to the database's speed.
+            # Reads at most one chunk ahead, so that gRPC's flow control slows the client down to the database's speed.
             async for chunk in _chunks(requests):
                 await finish_chunk()
                 writing = self._shielded_tasks.start(self._write(chunk, on_conflict))
@@ -89,7 +89,7 @@ class UserImports:
         return progress.response
 
     async def drain(self) -> None:
-        """Wait until all running writes of chunks have ended, also those whose client has disconnected."""
+        """Wait until all running writes of chunks have ended, including those whose client has disconnected."""
         await self._shielded_tasks.drain()
 
     async def _write(self, chunk: Sequence[_Row], on_conflict: OnConflict) -> list[RowOutcome]:
@@ -97,7 +97,7 @@ class UserImports:
         hashes: dict[UUID, str] = {}
 
         async def attempt() -> list[RowOutcome]:
-            # Before the unit of work, which would hold a connection meanwhile.
+            # Passwords are hashed before the unit of work begins, because it would hold a connection in the meantime.
             await self._hash_passwords(rows, hashes)
             deadline = Deadline(self._chunk_seconds)
             async with self._unit_of_work(actor=ANONYMOUS, request=None, time_left=deadline) as uow:
@@ -126,12 +126,12 @@ class UserImports:
 
 
 def _outcomes_in_order(chunk: Sequence[_Row], written: Iterable[RowOutcome]) -> list[RowOutcome]:
-    """Return the outcomes of all rows of a chunk, in its order.
+    """Return the outcomes of all rows of a chunk, in the order of the chunk.
 
     Args:
-        chunk: the rows; the outcome of an invalid one is its error.
-        written: the outcomes of the valid rows; fewer than these if a conflict ended the import, and then the result
-            ends before the next valid row.
+        chunk: the rows; the outcome of an invalid row is its error.
+        written: the outcomes of the valid rows. If a conflict ended the import, some of them are missing at the end,
+            and the result ends before the first valid row without an outcome.
     """
     remaining = iter(written)
     outcomes: list[RowOutcome] = []
@@ -156,8 +156,8 @@ class _Progress:
         """Count the outcomes of a chunk.
 
         Raises:
-            AlreadyExists: the conflict that ends the import. Its metadata has the number of the row and of the last
-                committed one.
+            AlreadyExists: the conflict that ends the import. Its metadata has the numbers of the row and of the last
+                committed row.
         """
         response = self.response
         for outcome in outcomes:

@@ -24,7 +24,7 @@ class Watch(Generic[ResponseT]):
     Args:
         feed: the event feed.
         cursors: writes and reads the cursors of the service.
-        response: builds the response for an event, or for None a checkpoint, with a cursor.
+        response: builds the response from an event, or None for a checkpoint, and a cursor.
     """
 
     def __init__(self, feed: EventFeed, cursors: Cursors, response: Callable[[Row | None, str], ResponseT]) -> None:
@@ -38,7 +38,7 @@ class Watch(Generic[ResponseT]):
         Raises:
             InvalidCursor: this service did not issue the cursor.
             CursorExpired: events after the cursor have been deleted; the metadata has the first cursor that works.
-            SlowConsumer, ServerDraining: with the cursor of the last response in the metadata.
+            SlowConsumer, ServerDraining: the metadata has the cursor of the last response.
         """
         cursor = request.cursor
         try:
