@@ -20,7 +20,7 @@ from service.db.types import EnumText, Xid8
 # Lets `alembic check` compare columns of this type.
 ischema_names["xid8"] = Xid8
 
-# While a migration waits for a lock, every later query of the table waits behind it: give up soon, and try again.
+# While a migration waits for a lock, every later query of the table waits behind it. So give up soon, and try again.
 LOCK_TIMEOUT = "SET lock_timeout = '200ms'"
 LOCK_ATTEMPTS = 100
 LOCK_PAUSE_SECONDS = 0.3
@@ -54,7 +54,7 @@ def migrate(connection: Connection) -> None:
 
 
 async def run_online() -> None:
-    """Run the migrations on the caller's database, or on that of the settings."""
+    """Run the migrations on the database in Alembic's configuration, or else on that of the settings."""
     url = context.config.attributes.get("url") or async_url(load(DatabaseSettings).database_url.get_secret_value())
     engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
     for attempt in range(1, LOCK_ATTEMPTS + 1):

@@ -236,7 +236,8 @@ class OptimizationSettings(Settings):
     )
     pending_accepts: Count = Field(
         16,
-        description="number of calls of each method to request at the same time (`calls`), or of listeners (`listeners`)",
+        description="number of calls of each method to request at the same time (`calls`), or of listeners "
+        "(`listeners`)",
         json_schema_extra=EXPERT,
     )
     scheduling: Literal["batch", "normal"] = Field(

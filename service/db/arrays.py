@@ -25,7 +25,7 @@ from sqlalchemy.types import TypeEngine
 
 
 class _Ids(TypeDecorator[Iterable[object]]):
-    """Ids as the text of an array, because asyncpg encodes each element of a list in several steps."""
+    """Ids sent as the text of an array, because asyncpg encodes each element of a list in several steps."""
 
     impl = Text
     cache_ok = True
@@ -38,13 +38,13 @@ class _Ids(TypeDecorator[Iterable[object]]):
 def is_one_of(target: Column[Any], name: str) -> ColumnElement[bool]:
     """Return the condition that a column contains one of the ids in a parameter.
 
-    The parameter is in a subquery, so that the planner does not see the number of ids. If it saw that there are few, it
-    would estimate that a custom plan is cheaper, and make a new plan in every call: to read one user would take
-    PostgreSQL twice as long.
+    The parameter is in a subquery, so that the planner does not see the number of ids. If the planner saw only a few,
+    it would estimate that a custom plan is cheaper, and make a new plan for every execution: reading one user would
+    take PostgreSQL twice as long.
 
     Args:
         target: the column.
-        name: of the parameter.
+        name: the name of the parameter.
     """
     ids = select(bindparam(name, type_=_Ids)).scalar_subquery()
     return target == any_(cast(ids, ARRAY(UUID)))
@@ -56,7 +56,7 @@ def insert_arrays(table: Table, names: Sequence[str], **constants: object) -> In
     Args:
         table: the target.
         names: the columns of the rows.
-        constants: values of other columns, which are the same for all rows.
+        constants: values of other columns, the same for all rows.
     """
     parameters = (bindparam(f"{name}s", type_=ARRAY(_type(table.c[name]))) for name in names)
     source = func.unnest(*parameters).table_valued(*names, name="rows").render_derived()

@@ -1,4 +1,4 @@
-"""Everything of one database that a process uses: what `service.server` builds."""
+"""The `Database`: the connections, units of work and queries that a process uses."""
 
 import logging
 from collections.abc import Callable
@@ -54,7 +54,7 @@ class Database:
         hold_connection: bool = True,
     ) -> None:
         self.engine = create_engine(settings)
-        # A pool of its own: a probe must not wait for calls, or a busy pool would look like a lost database.
+        # The probe has its own pool. If it waited for calls, a busy pool would look like a lost database.
         self._probe_engine = create_engine(settings, pool_size=1)
         self._replica = replica
         reader = self._reader = Reader(
@@ -73,7 +73,7 @@ class Database:
         self.note_queries = NoteQueries(reader)
         self.credit_queries = CreditQueries(reader)
         self.maintenance_queries = MaintenanceQueries(reader)
-        # There are many of these lines, and each costs time to make.
+        # Only at level debug, because pool events are frequent and formatting them takes time.
         if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
             _log_pool_events(self.engine)
 
@@ -94,7 +94,7 @@ class Database:
     def fast_path(
         self, *, actor: str, request: RequestKey | None, time_left: TimeLeft
     ) -> AbstractAsyncContextManager[UnitOfWork]:
-        """Return a unit of work that is one statement, or raises NeedsTransaction."""
+        """Return a unit of work that runs as one statement; it raises NeedsTransaction if it cannot do the work."""
         return FastPathUnitOfWork(
             self._load_encoded_order,
             self._numbers,
@@ -106,18 +106,18 @@ class Database:
         )
 
     async def problem(self) -> str | None:
-        """Return what is wrong with the database, in words for an operator, or None."""
+        """Return what is wrong with the database, as one line for an operator; None if it is ready."""
         return await readiness_problem(self._probe_engine)
 
     async def signing_key(self) -> bytes:
-        """Return the key that all processes on this database share; raises StoreError."""
+        """Return the signing key that all processes on this database share; raises StoreError."""
         with translated_errors():
             async with self.engine.connect() as connection:
                 key: bytes = (await connection.scalars(select(signing_keys.c.key))).one()
         return key
 
     async def close(self) -> None:
-        """Close all connections, when nothing runs on them any more."""
+        """Wait until no read is running, then close all connections."""
         await self._reader.drain()
         if self._replica:
             await self._replica.close()

@@ -1,6 +1,6 @@
 """Translate errors of the database by SQLSTATE and constraint name, never by the text of a message.
 
-The class of an exception says little: of eleven kinds of outage, none is raised as SQLAlchemy's OperationalError.
+The class of an exception says little: none of eleven kinds of outage is raised as SQLAlchemy's OperationalError.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from service.application.ports.errors import Contention, DatabaseUnavailable, DeadlineExceeded, Overloaded
 from service.domain.errors import OrderAlreadyExists, UserAlreadyExists
 
-# A write on a connection that leads to a replica.
+# The SQLSTATE of a write on a connection to a replica.
 READ_ONLY = "25006"
 _SQLSTATES: Mapping[str, Callable[[], Exception]] = MappingProxyType(
     {
@@ -26,9 +26,9 @@ _SQLSTATES: Mapping[str, Callable[[], Exception]] = MappingProxyType(
         "57014": DeadlineExceeded,  # statement_timeout
     }
 )
-# Connection exceptions (08), operator intervention such as a shutdown or a failover (57P), no connection left (53), a
-# primary that became a replica, and while connecting: a database that accepts no connections (55000), a wrong user or
-# password (28), or a database that does not exist (3D).
+# Connection exceptions (08), operator intervention such as a shutdown or a failover (57P), no free connections (53), and
+# a primary that became a replica. While connecting also: a database that accepts no connections (55000), a wrong user
+# or password (28), and a database that does not exist (3D).
 _UNAVAILABLE = ("08", "57P", "53", READ_ONLY, "55000", "28", "3D")
 
 # SQLAlchemy's errors, asyncpg's, and those that SQLAlchemy's dialect raises while it connects.
@@ -48,7 +48,7 @@ _CONSTRAINTS: Mapping[str, Callable[[], Exception]] = MappingProxyType(
 def sqlstate_of(error: BaseException) -> str | None:
     """Return the SQLSTATE that PostgreSQL reported, or None if PostgreSQL did not report the error."""
     original = getattr(error, "orig", error)
-    # SQLAlchemy's own InvalidCachedStatementError lacks it, but its cause, which is asyncpg's error, has it.
+    # SQLAlchemy's own InvalidCachedStatementError has no SQLSTATE, but its cause has one: the error of asyncpg.
     for source in (original, getattr(original, "__cause__", None)):
         if isinstance(sqlstate := getattr(source, "sqlstate", None), str):
             return sqlstate
@@ -58,7 +58,7 @@ def sqlstate_of(error: BaseException) -> str | None:
 def constraint_of(error: BaseException) -> str | None:
     """Return the name of the constraint that was violated, or None."""
     original = getattr(error, "orig", error)
-    # SQLAlchemy's own errors lack it, but their cause, which is asyncpg's error, has it.
+    # SQLAlchemy's own errors have no constraint name, but their cause has one: the error of asyncpg.
     for source in (original, getattr(original, "__cause__", None)):
         if isinstance(name := getattr(source, "constraint_name", None), str):
             return name
@@ -66,7 +66,7 @@ def constraint_of(error: BaseException) -> str | None:
 
 
 def translate_error(error: BaseException) -> Exception | None:
-    """Return the application's error for an error of the database, or None if it has none, as for a bug."""
+    """Return the application's error for an error of the database; None if there is none, for example for a bug."""
     if isinstance(error, PoolTimeoutError):
         # All connections are in use; an immediate retry would only make the queue longer.
         return Overloaded()
@@ -89,6 +89,6 @@ def translated_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if meaning := translate_error(error):
-            raise meaning from error
+        if translated := translate_error(error):
+            raise translated from error
         raise

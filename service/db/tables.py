@@ -1,7 +1,7 @@
-"""The tables. Constraints and triggers also refuse invalid data that another program writes.
+"""The tables. Constraints and triggers also refuse invalid data from other programs.
 
-The migrations create the schema; only they contain the triggers and the rows that come with it. A `comment` is part of
-the schema, for people who look at it with psql; to change one takes a migration.
+The migrations create the schema; only the migrations contain the triggers and the initial rows. A `comment` is part of
+the schema, for people who look at it with psql; changing one takes a migration.
 """
 
 from sqlalchemy import (
@@ -228,7 +228,8 @@ orders = Table(
         postgresql_where=text("status IN ('PENDING', 'CONFIRMED', 'PROCESSING')"),
     ),
 )
-# The text of the partial index ix_orders_open: with bound values, the planner would not know that the index applies.
+# The condition of the partial index ix_orders_open, as text: with bound values, the planner would not know that the
+# index applies.
 OPEN = text("orders.status IN ('PENDING', 'CONFIRMED', 'PROCESSING')")
 
 order_items = Table(
@@ -283,14 +284,14 @@ order_tags = Table(
         "trigger order_tag_create_time writes it.",
     ),
     PrimaryKeyConstraint("order_id", "tag_id"),
-    # With the order, so that the orders of a tag can be counted in the index alone.
+    # Includes the order, so that the orders of a tag can be counted with an index-only scan.
     Index(None, "tag_id", "order_id"),
     Index(None, "tag_id", "create_time", "order_id"),
     comment="Which orders have which tags.",
 )
 
-# Notes are searched by words as they are written. A stemmer knows one language, and drops words that part numbers and
-# quoted phrases are made of; notes are in any language, and contain many of both.
+# Notes are searched by words as written, without a stemmer. A stemmer knows only one language, and drops words that
+# part numbers and quoted phrases consist of; notes are in any language, and contain many part numbers and quotes.
 SEARCH_CONFIG = "simple"
 order_notes = Table(
     "order_notes",
@@ -317,7 +318,7 @@ order_notes = Table(
     CheckConstraint("update_time >= create_time", name="update_time"),
     Index(None, "order_id", "create_time", "id"),
     Index(None, "author_id", "create_time", "id"),
-    # Without GIN's list of pending entries: every search would scan the list, and some write would have to merge it.
+    # Without GIN's list of pending entries, because every search would scan the list and some writes would merge it.
     Index(None, "search", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
     comment="Notes that users write about orders.",
 )

@@ -8,7 +8,7 @@ from sqlalchemy.types import UserDefinedType
 
 
 class EnumText(TypeDecorator[StrEnum]):
-    """TEXT in the database, a member of a StrEnum in Python."""
+    """A column that is TEXT in the database and a member of a StrEnum in Python."""
 
     impl = Text
     cache_ok = True
@@ -22,7 +22,7 @@ class EnumText(TypeDecorator[StrEnum]):
         return None if value is None else str(value)
 
     def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[str | None], StrEnum | None]:
-        """Return a function from values to members: a lookup in a dict, because it is called for every row."""
+        """Return a function that converts values to members. It looks them up in a dict, to be fast for every row."""
         members: dict[str | None, StrEnum | None] = {None: None, **{member.value: member for member in self.enum}}
         return members.__getitem__
 

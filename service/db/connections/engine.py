@@ -1,4 +1,4 @@
-"""Create SQLAlchemy engines: connection pools with the limits of the settings."""
+"""Create SQLAlchemy engines: connection pools with the limits from the settings."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
@@ -29,12 +29,12 @@ def async_url(database_url: str, name: str = "DATABASE_URL") -> URL:
     """Return the URL in SQLAlchemy's form for asyncpg.
 
     Args:
-        database_url: also in the forms that other programs accept (`postgres://…?sslmode=require`).
-        name: of the setting, for the error.
+        database_url: the URL, also in the forms that other programs accept (`postgres://…?sslmode=require`).
+        name: the name of the setting, for the error.
 
     Raises:
-        SettingsError: it is not a URL of a PostgreSQL database. The message does not contain the URL, which may contain
-            a password.
+        SettingsError: it is not a URL of a PostgreSQL database. The message does not contain the URL, because the URL
+            may contain a password.
     """
     try:
         url = make_url(database_url)
@@ -55,7 +55,7 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -
 
     Args:
         settings: where the database is, and the time limits.
-        pool_size: the largest number of connections, instead of `db_pool_size`.
+        pool_size: the maximum number of connections, instead of `db_pool_size`.
     """
     engine = create_async_engine(
         async_url(settings.database_url.get_secret_value()),
@@ -64,7 +64,7 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -
         pool_timeout=settings.db_pool_timeout,
         # The connection that was returned last is used first, so that the server can time out the others.
         pool_use_lifo=True,
-        # A ping before each use costs more than the retry of a call after a broken connection, which is rare.
+        # A ping before each use would cost more than retrying a call in the rare case of a broken connection.
         pool_pre_ping=False,
         # Keeps the values of statements out of SQLAlchemy's error messages.
         hide_parameters=True,
@@ -86,7 +86,7 @@ def create_export_engine(settings: DatabaseSettings, *, idle_seconds: float) -> 
     """
     return create_async_engine(
         async_url(settings.database_url.get_secret_value()),
-        # Compared with an export, a new connection costs nothing, so none is kept for the next one.
+        # A new connection costs little compared with an export, so connections are not pooled.
         poolclass=NullPool,
         hide_parameters=True,
         **JSON,
@@ -96,18 +96,19 @@ def create_export_engine(settings: DatabaseSettings, *, idle_seconds: float) -> 
 
 
 def for_single_statements(engine: AsyncEngine) -> AsyncEngine:
-    """Return the engine on which each statement is a transaction of its own, which needs no commit."""
+    """Return an engine on which each statement is its own transaction and needs no commit."""
     if engine.get_execution_options().get(_PGBOUNCER):
-        # The limits are set in its transactions (`service.db.connections.pgbouncer`).
+        # Transactions are needed, because they set the limits (`service.db.connections.pgbouncer`).
         return engine
     # A single statement is its own snapshot; BEGIN and ROLLBACK around it would be two more round trips.
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _leave_replica(context: ExceptionContext) -> None:
-    """Discard all connections if one of them leads to a replica.
+    """Discard all connections of the pool after a write on a connection to a replica.
 
-    During a failover a balancer may have connected all of them to the old primary, and PostgreSQL would not end them.
+    During a failover, a load balancer may have connected all of them to the old primary, and PostgreSQL would not close
+    them.
     """
     if sqlstate_of(context.original_exception) == READ_ONLY:
         context.is_disconnect = True
@@ -144,7 +145,7 @@ def _connect_args(settings: DatabaseSettings, name: str, *, idle_seconds: float)
     return {
         "async_creator_fn": _connect,
         "timeout": settings.db_connect_timeout,
-        # For a network that drops packets silently; while the server can be reached, its own limits end a statement.
+        # For a network that silently drops packets. While the server can be reached, its own limits end a statement.
         "command_timeout": seconds + 5,
         "server_settings": session,
         **pgbouncer,

@@ -1,4 +1,4 @@
-"""Classify the failure of a statement: what became of the statement, and what to do with its connection."""
+"""Classify a failed statement: whether it may have been executed, and whether to discard its connection."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -9,12 +9,12 @@ from service.db.errors import READ_ONLY, sqlstate_of
 
 
 class Outcome(Enum):
-    """What became of a statement that failed."""
+    """Whether a failed statement may have been executed."""
 
     ROLLED_BACK = auto()
     """PostgreSQL reported the error, so it has rolled the statement back."""
     UNAVAILABLE = auto()
-    """The connection broke, after PostgreSQL had reported that it ends the connection and rolls back."""
+    """The connection broke after PostgreSQL had reported that it was ending the connection and rolling back."""
     UNKNOWN = auto()
     """The connection broke without such a report: the statement may have been executed."""
     UNEXPECTED = auto()
@@ -23,10 +23,10 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failure, classified.
+    """The classification of a failure.
 
     Attributes:
-        outcome: what became of the statement.
+        outcome: whether the statement may have been executed.
         discard_connection: whether the connection must not be used again.
     """
 
@@ -35,28 +35,28 @@ class Failure:
 
 
 def classify_failure(error: BaseException, *, connection_is_closed: bool) -> Failure:
-    """Return the classification of what asyncpg raised while it ran one statement in a transaction of its own.
+    """Classify an error that asyncpg raised while it ran one statement in its own transaction.
 
     Args:
-        error: what was raised.
-        connection_is_closed: the connection's state right after that.
+        error: the error.
+        connection_is_closed: whether the connection was closed right after the error.
     """
     match error:
         case asyncpg.InterfaceError() if not connection_is_closed:
-            # asyncpg refused to run the statement, such as for a value of the wrong type.
+            # asyncpg refused to run the statement, for example because of a value of the wrong type.
             return Failure(Outcome.UNEXPECTED, discard_connection=True)
         case (
             asyncpg.PostgresConnectionError()
             | asyncpg.InterfaceError()
-            # Raised when PostgreSQL reported, while the connection was idle, that it ends the connection.
+            # Raised when PostgreSQL reported, while the connection was idle, that it was ending the connection.
             | asyncpg.InternalClientError()
-            # Also a TimeoutError: asyncpg's own limit has passed without an answer.
+            # Includes TimeoutError: asyncpg's own limit has passed without an answer.
             | OSError()
         ):
             outcome = Outcome.UNAVAILABLE if _postgresql_ended_the_connection(error) else Outcome.UNKNOWN
             return Failure(outcome, discard_connection=True)
         case asyncpg.PostgresError():
-            # A connection that leads to a replica would refuse every later write, too.
+            # A connection to a replica would refuse every later write, too.
             return Failure(Outcome.ROLLED_BACK, discard_connection=sqlstate_of(error) == READ_ONLY)
         case _:
             # The connection's state is unknown, so it is discarded.
@@ -64,10 +64,10 @@ def classify_failure(error: BaseException, *, connection_is_closed: bool) -> Fai
 
 
 def _postgresql_ended_the_connection(error: BaseException) -> bool:
-    """Return whether PostgreSQL reported that it ends the connection before the connection broke.
+    """Return whether PostgreSQL reported that it was ending the connection before the connection broke.
 
-    Only PostgreSQL's own report counts, which names a function of its source. A report of PgBouncer does not tell what
-    became of the statement.
+    Only a report by PostgreSQL itself counts, which contains the name of a function in PostgreSQL's source code. A
+    report by PgBouncer does not tell whether the statement was executed.
     """
     cause = error.__cause__
     return isinstance(cause, asyncpg.PostgresError) and bool(cause.server_source_function)

@@ -1,9 +1,9 @@
 """Connections through PgBouncer in transaction mode, where each transaction may run on another server connection.
 
-State of a session is lost there: PgBouncer refuses time limits among the startup parameters of a connection, and a
-prepared statement exists on one server connection only. So statements are prepared without a name, and each transaction
-sets the limits together with its BEGIN. A single statement gets a transaction for that purpose, so a read takes three
-round trips instead of one.
+Session state is not preserved there: PgBouncer refuses time limits in the startup parameters of a connection, and a
+prepared statement exists on only one server connection. So statements are prepared without a name, and each transaction
+sets the limits together with its BEGIN. A single statement also needs a transaction for the limits, so a read takes
+three round trips instead of one.
 """
 
 from collections.abc import Mapping
@@ -19,16 +19,16 @@ UNPREPARED: Mapping[str, Any] = MappingProxyType(
 
 
 def connection_class(limits: Mapping[str, str]) -> type[asyncpg.Connection]:
-    """Return a class of connections that set these limits in each transaction.
+    """Return a connection class that sets these limits in each transaction.
 
     Args:
-        limits: values of PostgreSQL's settings, by their names.
+        limits: the PostgreSQL settings to set, with their values.
     """
     set_limits = "".join(f"SET LOCAL {name} = '{value}';" for name, value in limits.items())
 
     class PooledConnection(asyncpg.Connection):  # type: ignore[misc] # has no types
         async def execute(self, query: str, *arguments: object, **options: object) -> Any:  # noqa: ANN401
-            # asyncpg's transactions begin with this, also those that SQLAlchemy starts.
+            # All transactions of asyncpg begin with this, including those that SQLAlchemy starts.
             if query.startswith("BEGIN"):
                 query += set_limits
             return await super().execute(query, *arguments, **options)

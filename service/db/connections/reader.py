@@ -1,4 +1,4 @@
-"""Execute statements that only read: on the primary or the replica, out of reach of a caller's cancellation."""
+"""Execute read-only statements on the primary or the replica, shielded from the cancellation of calls."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -15,9 +15,9 @@ from service.runtime.shielded_tasks import ShieldedTasks
 
 
 class StatementReader:
-    """Executes statements that only read, each one with its own snapshot; every method raises StoreError.
+    """Executes read-only statements, each with its own snapshot; every method raises StoreError.
 
-    A caller's cancellation does not reach a running statement (`service.runtime.shielded_tasks`).
+    The cancellation of a call does not reach a running statement (`service.runtime.shielded_tasks`).
 
     Args:
         engine: connects to the primary.
@@ -45,7 +45,7 @@ class StatementReader:
     async def all(
         self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
     ) -> Sequence[Row[Any]]:
-        """Return all rows of a statement; `values` are those of its bind parameters."""
+        """Return all rows of a statement; `values` has the values of its parameters."""
         return await self.shielded_tasks.run(self._all(statement, values or {}))
 
     async def first(
@@ -58,7 +58,7 @@ class StatementReader:
     def batched_loader(self, statement: Statement, name: str) -> Callable[[Id], Awaitable[Any]]:
         """Return a function that loads the row with an id, or None.
 
-        With `batched_reads`, the ids of several callers share a statement.
+        With `batched_reads`, the ids of several calls share a statement.
 
         Args:
             statement: returns the rows with these ids.
@@ -70,7 +70,7 @@ class StatementReader:
         primary_loader = BatchedLoader(lambda ids: executor.fetch(statement, {name: ids}), self.shielded_tasks)
         if replica is None:
             return primary_loader.load
-        # Two loaders, so that a caller that reads from the primary never gets a row of the replica.
+        # Two loaders, so that a call that reads from the primary never gets a row of the replica.
         replica_loader = BatchedLoader(
             lambda ids: replica.rows(statement, {name: ids}, otherwise=executor), self.shielded_tasks
         )
@@ -81,7 +81,7 @@ class StatementReader:
         return load
 
     async def drain(self) -> None:
-        """Wait until no statement runs; then all connections are back in their pool."""
+        """Wait until no statement runs and all connections are back in their pools."""
         await self.shielded_tasks.drain()
         self.executor.release_held()
 

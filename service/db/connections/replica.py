@@ -1,10 +1,10 @@
 """A streaming replica for reads, used while its data is known to be no older than a bound.
 
 The replica cannot be asked how old its data is: on an idle primary the last transaction that the replica has replayed
-is old, although nothing is missing. So this module asks the primary, a few times per second, up to which position its
-log (WAL) is written, and the replica up to which position it has replayed that log. The replica's data contains
-everything that was committed before the newest sample whose position it has replayed, so the lag is the age of that
-sample. The lag grows by itself while one of the servers does not answer, or while replay stands still.
+is old, although nothing is missing. So, a few times per second, this module asks the primary for the position up to
+which its log (WAL) is written, and the replica for the position up to which it has replayed the log. The replica's data
+contains everything that was committed before the newest sample whose position it has replayed, so the lag is the age of
+that sample. The lag grows by itself while one of the servers does not answer, or while replay stands still.
 
 (With `synchronous_commit` off, PostgreSQL shows transactions that are not in its log yet: the data may then be older by
 up to three `wal_writer_delay`s.)
@@ -29,13 +29,13 @@ from service.db.connections.executor import StatementExecutor
 from service.db.connections.statement import Statement
 from service.observability.logs import where_raised
 
-# Seconds between two measurements, and the longest that one server may take to answer.
+# Seconds between two measurements, and the maximum seconds for the answer of one server.
 _PERIOD_SECONDS = 0.25
 _ANSWER_SECONDS = 2.0
 
-# What identifies a database: a cluster and its copies have one system identifier, and a cluster has several databases.
-# A copy that was promoted becomes another timeline. The primary's log tells its timeline immediately; a replica's
-# timeline can be as old as its last restart point, so after a failover it takes some minutes until they are the same.
+# The columns that identify a database: a cluster and its copies share one system identifier, and a cluster has several
+# databases. A promoted copy begins a new timeline. The primary's log shows its timeline immediately; the timeline that
+# a replica reports can be as old as its last restart point, so after a failover the two differ for some minutes.
 _DATABASE: tuple[ColumnElement[Any], ...] = (
     literal_column("(SELECT system_identifier FROM pg_control_system())").label("cluster"),
     literal_column("(SELECT oid FROM pg_database WHERE datname = current_database())").label("database"),
@@ -65,9 +65,10 @@ log = structlog.get_logger()
 
 
 class LogSamples:
-    """Up to which position the primary's log was written, at times of the last `max_age` seconds.
+    """Samples of the primary's position in its log, from the last `max_age` seconds.
 
-    The last sample before that is kept, too. If not even its position is replayed, the lag is longer than `max_age`.
+    The last sample before that is stored too. If the replica has not replayed even the position of that sample, the lag
+    is longer than `max_age`.
     """
 
     def __init__(self, max_age: float) -> None:
@@ -78,7 +79,7 @@ class LogSamples:
         """Add a sample, and drop those that are too old.
 
         Args:
-            time: in seconds, not before that of the last sample, and not after the primary read its position.
+            time: in seconds; not before the time of the last sample, and not after the primary read its position.
             position: in bytes.
         """
         self._samples.append((time, position))
@@ -86,33 +87,33 @@ class LogSamples:
             self._samples.popleft()
 
     def fresh_time(self, replayed: float) -> float:
-        """Return the time before which all commits are among what was replayed up to a position, or minus infinity."""
+        """Return the newest sample time whose earlier commits are all replayed at a position, or minus infinity."""
         return next((time for time, position in reversed(self._samples) if position <= replayed), -math.inf)
 
 
 def identity_problem(primary: Any, replica: Any) -> str | None:  # noqa: ANN401 - rows
-    """Return why a server's data is not that of the primary, or None if it is a replica of it.
+    """Return why a server is not a replica of the primary, or None if it is one.
 
     Args:
         primary: the row of `_PRIMARY`.
         replica: the row of `_REPLICA`.
     """
     if not replica.is_replica:
-        return "READ_DATABASE_URL does not lead to a replica"
+        return "READ_DATABASE_URL does not point to a replica"
     if any(getattr(replica, name) != getattr(primary, name) for name in _SAME):
         return "it replicates another database, or another timeline of this one"
     return None
 
 
 def replica_database(settings: ReplicaSettings) -> DatabaseSettings:
-    """Return the settings of the replica's connections: those of the primary's, with the replica's URL.
+    """Return the settings for connections to the replica: those of the primary, with the replica's URL.
 
     Raises:
         SettingsError: READ_DATABASE_URL is missing or wrong.
     """
     if settings.read_database_url is None:
         raise SettingsError("READ_DATABASE_URL is not set")
-    # Checks the URL under the name of its own setting.
+    # Checks the URL here, so that the error names READ_DATABASE_URL.
     async_url(settings.read_database_url.get_secret_value(), "READ_DATABASE_URL")
     return settings.model_copy(update={"database_url": settings.read_database_url})
 
@@ -129,20 +130,20 @@ class Replica:
         self._max_lag = settings.max_replica_lag
         self._engine = create_engine(database)
         self._executor = StatementExecutor(self._engine)
-        # Pools of their own, so that a busy pool does not look like a lost server.
+        # The probes have their own pools, so that a busy pool does not look like a lost server.
         self._probe_engines = [create_engine(settings, pool_size=1), create_engine(database, pool_size=1)]
         self._primary_probe, self._replica_probe = map(StatementExecutor, self._probe_engines)
         self._samples = LogSamples(settings.max_replica_lag)
         # Everything that was committed before this time is in the replica's data.
         self._fresh_time = -math.inf
-        # As last logged.
+        # The state that was logged last.
         self._in_use: bool | None = None
         self._task: asyncio.Task[None] | None = None
         self._connections: WeakSet[Any] = WeakSet()
         event.listen(self._engine.sync_engine, "connect", self._remember_connection)
 
     async def start(self) -> None:
-        """Measure the lag now and periodically from now on; a problem with the replica is only logged."""
+        """Measure the lag now, and periodically from now on. A problem with the replica is only logged."""
         await self._update()
         self._task = asyncio.create_task(self._update_periodically())
 
@@ -152,12 +153,12 @@ class Replica:
         """Return all rows of a statement, from the replica if it is in use and answers, else from the primary.
 
         Args:
-            statement: only reads.
-            values: of its parameters.
+            statement: a read-only statement.
+            values: the values of its parameters.
             otherwise: the primary's executor.
 
         Raises:
-            DeadlineExceeded, Overloaded: the replica is in use and has too much to do.
+            DeadlineExceeded, Overloaded: the replica is in use and overloaded.
             StoreError: the primary failed.
         """
         if self._is_fresh():
@@ -168,11 +169,11 @@ class Replica:
                     self._fresh_time = -math.inf
                     self._log_change("the connection was lost", error)
                 elif isinstance(error, DeadlineExceeded | Overloaded):
-                    # While the replica works, a load that is too much for it is too much for the primary as well.
+                    # A load that is too much for a working replica is too much for the primary as well.
                     if self._is_fresh():
                         raise
                 else:
-                    # Such as a conflict with what the replica replays, or a table that it does not have yet.
+                    # For example a conflict with the replay of the log, or a table that the replica does not have yet.
                     log.info("replica failed; reading from the primary", **where_raised(error))
         return await otherwise.rows(statement, values)
 
@@ -202,14 +203,14 @@ class Replica:
         self._log_change(problem, error)
 
     async def _measure(self) -> str:
-        """Measure the lag; returns why the replica is out of use, in case it is."""
+        """Measure the lag, and return the reason to log if the replica is out of use."""
         asked_at = time.monotonic()
         primary = await _ask(self._primary_probe, _PRIMARY)
         self._samples.add(asked_at, primary.position)
         try:
             replica = await _ask(self._replica_probe, _REPLICA)
         except Exception:
-            # After a crash the replica can come back with older data than it had.
+            # After a crash, the replica can come back with older data than before.
             self._fresh_time = -math.inf
             self._terminate_connections()
             raise
@@ -218,7 +219,7 @@ class Replica:
         return problem or "it lags behind"
 
     def _terminate_connections(self) -> None:
-        """Break the calls that wait for the replica, so that they go to the primary instead of waiting on."""
+        """Terminate the connections to the replica, so that calls that wait for it read from the primary instead."""
         for connection in list(self._connections):
             connection.terminate()
 

@@ -25,9 +25,9 @@ class Statement:
     """A statement of SQLAlchemy Core, compiled.
 
     Attributes:
-        name: what logs, golden files and plans call it.
+        name: the name in logs, golden files and plans.
         core: the statement itself.
-        text: the SQL that PostgreSQL gets.
+        text: the SQL that is sent to PostgreSQL.
     """
 
     def __init__(self, name: str, core: Executable) -> None:
@@ -36,7 +36,7 @@ class Statement:
         self.core = core
         self.text = str(compiled)
         processors = bind_processors(compiled)
-        # Literals are parameters too, but callers pass no values for them.
+        # Literals are parameters too, but `arguments` gets no values for them.
         self._parameters: list[tuple[str, Processor | None, Any]] = []
         for parameter in compiled.positiontup or ():
             processor, literal = processors.get(parameter), compiled.params[parameter]
@@ -44,22 +44,23 @@ class Statement:
             self._parameters.append((parameter, processor, default))
         columns = result_columns(compiled)
         row: Any = namedtuple("Row", [column.name for column in columns])  # type: ignore[misc] # noqa: PYI024 - the columns are known only now
-        # The class's own `_make` is written in Python, and checks the number of values.
+        # Faster than the class's own `_make`, which is written in Python and checks the number of values.
         self._make_row = partial(tuple.__new__, row)
         processed = ((index, _processor_of(column.type)) for index, column in enumerate(columns))
         self._processed = [(index, processor) for index, processor in processed if processor]
 
     def arguments(self, values: Values) -> list[Any]:
-        """Return the values of all parameters in their order, converted for asyncpg."""
+        """Return the values of all parameters in order, converted for asyncpg."""
         return [
             (processor(values[name]) if processor else values[name]) if name in values else default
             for name, processor, default in self._parameters
         ]
 
     def rows(self, records: Sequence[Any]) -> list[Any]:
-        """Return asyncpg's records as rows with the attributes and values that SQLAlchemy would give.
+        """Return asyncpg's records as rows with the attributes and values that SQLAlchemy would return.
 
-        The exception are members of enums, which stay texts, equal to the members. NULL is None for every type.
+        There is one exception: the members of enums stay strings, which are equal to the members. NULL is None for
+        every type.
         """
         make = self._make_row
         if not self._processed:

@@ -1,1 +1,1 @@
-"""What operators run: migrations, the readiness check, retention and the ledger check."""
+"""Operation of the database: migrations, the readiness check, retention and the ledger check."""

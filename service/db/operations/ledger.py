@@ -44,7 +44,7 @@ FROM credit_entries GROUP BY transaction_id, currency HAVING sum(amount) <> 0
 
 
 async def ledger_differences(engine: AsyncEngine) -> Sequence[str]:
-    """Return a description of each difference, none if the ledger is consistent; raises StoreError."""
+    """Return a description of each difference; empty if the ledger is consistent. Raises StoreError."""
     with translated_errors():
         async with for_single_statements(engine).connect() as connection:
             return (await connection.scalars(DIFFERENCES)).all()

@@ -1,4 +1,4 @@
-"""Migrates the schema. Several processes may do so concurrently: one migrates, the others wait until it is done."""
+"""Migrate the schema. Several processes may do so concurrently: one migrates, and the others wait for it."""
 
 import asyncio
 import time
@@ -24,14 +24,14 @@ class MigrationError(Exception):
 
 
 def _migrations() -> Path:
-    """Return the folder of the migrations: in an installed package inside it, in the source tree beside it."""
+    """Return the folder of the migrations: inside an installed package, beside the package in the source tree."""
     package = Path(__file__).resolve().parents[2]
     inside = package / "migrations"
     return inside if inside.is_dir() else package.parent / "migrations"
 
 
 def alembic_config(url: URL | None = None) -> Config:
-    """Return the configuration of Alembic; without a URL, `migrations/env.py` takes the one of the settings."""
+    """Return the configuration of Alembic; without a URL, `migrations/env.py` uses that of the settings."""
     config = Config()
     config.set_main_option("script_location", str(_migrations()))
     config.attributes["url"] = url
@@ -71,8 +71,8 @@ async def current(connection: AsyncConnection) -> str | None:
 def is_behind(revision: str | None) -> bool:
     """Return whether this build cannot serve a schema at this revision.
 
-    It serves its own newest revision, and any revision that it does not know. An unknown revision comes from a later
-    build, whose migrations keep what earlier builds use until no earlier build runs.
+    A build can serve its own newest revision, and any revision that it does not know. An unknown revision comes from a
+    later build. Its migrations preserve everything that earlier builds use, until no earlier build runs.
     """
     return revision is None or (revision in _known() and revision != head())
 
@@ -88,14 +88,14 @@ async def upgrade(engine: AsyncEngine, revision: str = "head", *, patience: floa
         script = _scripts().get_revision(revision) if revision else None
     except CommandError:
         script = None
-    # Also None for `base`, which is no revision to migrate up to.
+    # `base` also gives None: it is not a revision to migrate up to.
     if not isinstance(script, Script):
         raise MigrationError(f"there is no migration {revision}; the newest one is {head()}")
     target = script.revision
     give_up = time.monotonic() + patience
     with translated_errors():
-        # AUTOCOMMIT: CREATE INDEX CONCURRENTLY in a migration waits for all open transactions, so it would wait for one
-        # of this connection forever.
+        # AUTOCOMMIT, because CREATE INDEX CONCURRENTLY in a migration waits for all open transactions: it would wait
+        # forever for a transaction of this connection.
         async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             while not _reached(await current(connection), target):
                 if await connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}):

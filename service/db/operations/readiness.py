@@ -8,16 +8,16 @@ from service.db.connections.engine import for_single_statements
 from service.db.errors import sqlstate_of, translated_errors
 from service.db.operations import migrate
 
-_UNREACHABLE = "the database cannot be reached: is it running where DATABASE_URL says?"
-# Refusals by the beginning of their SQLSTATE.
+_UNREACHABLE = "the database cannot be reached: check that it is running at the address in DATABASE_URL"
+# Messages for refused connections, by the beginning of the SQLSTATE.
 _REFUSALS = {
-    "08P01": "DATABASE_URL leads to a PgBouncer that refuses the connection: in transaction mode, set"
-    " COMMERCE_PGBOUNCER_MODE=transaction; if that is set, see the log of PgBouncer",
-    "28": "the database refuses the user or the password of DATABASE_URL",
-    "3D": "there is no database of the name in DATABASE_URL",
-    "53": "the database has no free connection",
+    "08P01": "PgBouncer at DATABASE_URL refuses the connection: if it is in transaction mode, set"
+    " COMMERCE_PGBOUNCER_MODE=transaction; if that is set already, see the log of PgBouncer",
+    "28": "the database refuses the user or the password in DATABASE_URL",
+    "3D": "the database that DATABASE_URL names does not exist",
+    "53": "the database has no free connections",
 }
-# False behind a PgBouncer that is configured to ignore the startup parameters with which connections set their limits.
+# False behind a PgBouncer that is configured to ignore the startup parameters that set the limits of a connection.
 _IS_LIMITED = text("SELECT current_setting('statement_timeout') <> '0'")
 
 

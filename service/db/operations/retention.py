@@ -1,4 +1,4 @@
-"""Deletes expired request ids and events, in small batches that block no caller."""
+"""Delete expired request ids and events, in small batches that do not block calls."""
 
 from datetime import timedelta
 from itertools import takewhile
@@ -13,7 +13,7 @@ from service.db.tables import events, relay_cursors, request_ids, swept_events
 # How long a stored response can be replayed under its request id (AIP-155). How long events are stored is a setting:
 # `service.config.GcSettings.event_retention_days`.
 REQUEST_ID_RETENTION = timedelta(hours=24)
-# Rows that one transaction deletes at most.
+# The maximum number of rows that one transaction deletes.
 BATCH = 1000
 
 _request_key = (request_ids.c.caller, request_ids.c.method, request_ids.c.request_id)
@@ -26,8 +26,8 @@ _expired = (
 )
 DELETE_REQUEST_IDS = delete(request_ids).where(tuple_(*_request_key).in_(_expired))
 
-# Locked: another process that deletes events has this one return without doing anything; and no new relay can begin at
-# an event that this transaction deletes.
+# Locked, so that only one process deletes events at a time (any other returns immediately), and so that no new relay
+# can begin at an event that this transaction deletes.
 DELETED_UP_TO = select(swept_events.c.xid, swept_events.c.position).with_for_update(skip_locked=True)
 RELAYS = select(relay_cursors.c.xid, relay_cursors.c.position)
 
@@ -42,7 +42,7 @@ _event_position = tuple_(events.c.xid, events.c.position)
 _is_not_deleted = _event_position > _position("deleted")
 NEXT_EVENTS = (
     select(events.c.xid, events.c.position, _is_old)
-    # Only below the oldest running transaction: what that commits later would sort before events deleted now.
+    # Only below the oldest running transaction: events that it commits later would sort before events deleted now.
     .where(_is_not_deleted, events.c.xid < func.pg_snapshot_xmin(func.pg_current_snapshot()))
     .order_by(events.c.xid, events.c.position)
     .limit(BATCH)
@@ -68,9 +68,9 @@ async def delete_expired_request_ids(engine: AsyncEngine) -> int:
 async def delete_expired_events(engine: AsyncEngine, older_than: timedelta) -> int:
     """Delete old events and return the number deleted; raises StoreError.
 
-    Events are deleted in the order in which they are read, up to the first one that is younger or that a relay has not
-    published yet. The position of the last deleted event is stored in the same transaction, so every reader detects
-    that events after its position are gone, and none reads on as if there were no gap.
+    Events are deleted in the order of the event log, up to the first one that is younger or that a relay has not
+    published yet. The position of the last deleted event is stored in the same transaction, so a reader detects that
+    events after its position are gone, instead of skipping them silently.
     """
     deleted = 0
     while True:

@@ -1,1 +1,1 @@
-"""The read side: each query is one statement, which returns plain rows."""
+"""The read side: each query is one statement that returns plain rows."""

@@ -25,13 +25,13 @@ class CreditQueries:
         self._reader = reader
 
     async def balances(self, user_id: UUID) -> Sequence[Row[Any]] | None:
-        """Return the user's credit, a row for each currency, by currency."""
+        """Return the user's credit, one row for each currency, sorted by currency."""
         rows = await self._reader.all(_BALANCES, {"user_id": user_id})
-        # A user without credit has one row, with nulls: the user exists.
+        # A user without credit has one row of nulls; a user that does not exist has no row.
         return [row for row in rows if row.currency is not None] if rows else None
 
     async def entries(self, user_id: UUID, currency: str | None, page: Page) -> PageOfRows | None:
-        """Return a page of the user's ledger, newest entry first."""
+        """Return a page of the user's ledger entries, newest first."""
         statement = select(credit_entries).where(credit_entries.c.user_id == users.c.id)
         if currency is not None:
             statement = statement.where(credit_entries.c.currency == currency)

@@ -11,12 +11,12 @@ from service.domain.orders import OrderStatus
 def event_columns(event: FromClause, order: FromClause | None = None) -> list[ColumnElement[Any]]:
     """Return the columns of an event: those of `events`, with missing values filled in.
 
-    An earlier release wrote events of orders without `user_id` and `status`. Both are read from the order as it is now,
-    but the status from the type of the event where that implies one.
+    An earlier release wrote events of orders without `user_id` and `status`. A missing `user_id` is read from the order
+    as it is now, and so is a missing `status` unless the type of the event implies it.
 
     Args:
         event: the rows of events.
-        order: the rows of their orders, if the statement has them; else each order is looked up.
+        order: the rows of the events' orders, if the statement has them; otherwise each order is looked up.
     """
     plain = [column for column in event.c if column.name not in {"user_id", "status"}]
     user_id, order_status = (

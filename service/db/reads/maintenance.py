@@ -19,13 +19,13 @@ class MaintenanceQueries:
         self._reader = reader
 
     async def orders_with_expired_holds(self, now: datetime) -> Sequence[UUID]:
-        """Return orders whose hold on credit has expired."""
+        """Return the ids of orders whose credit hold has expired."""
         held = orders.c.credit_state == CreditState.HELD
         rows = await self._reader.all(select(orders.c.id).where(held, orders.c.credit_expire_time <= now))
         return [row.id for row in rows]
 
     async def users_to_purge(self, now: datetime) -> Sequence[UUID]:
-        """Return deleted users that can no longer be undeleted."""
+        """Return the ids of deleted users that can no longer be undeleted."""
         deleted = users.c.state == UserState.DELETED
         rows = await self._reader.all(select(users.c.id).where(deleted, users.c.purge_time <= now))
         return [row.id for row in rows]

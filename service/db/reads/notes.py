@@ -12,11 +12,11 @@ from service.db.tables import SEARCH_CONFIG, order_notes
 from service.domain.notes import NoteState
 
 _NOTES = select(*(column for column in order_notes.c if column is not order_notes.c.search))
-# A subquery, so that the planner does not know the words: for common words it would read the whole table.
+# A subquery, so that the planner does not see the words: for common words it would read the whole table.
 _WANTED = select(func.websearch_to_tsquery(SEARCH_CONFIG, bindparam("query"), type_=TSQUERY)).scalar_subquery()
-# Not HTML tags: the body around the marks is not escaped.
+# Matches are marked with asterisks instead of HTML tags, because the text around them is not escaped.
 _HEADLINE = 'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=30, MinWords=10, FragmentDelimiter=" ... "'
-# Characters. MaxFragments and MaxWords are no limit, because a word can be long.
+# In characters. MaxFragments and MaxWords do not limit the length, because a word can be long.
 _MAX_SNIPPET = 500
 
 

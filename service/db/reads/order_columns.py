@@ -1,4 +1,4 @@
-"""The columns of orders, as readers get them: each order with its items and the names of its tags."""
+"""The columns of orders on the read side: each order with its items and the names of its tags."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ class _Items(TypeDecorator[list[list[Any]]]):
     cache_ok = True
 
     def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[str | None], list[list[Any]] | None]:
-        """Return the parser of the items."""
+        """Return the function that parses the items."""
         return lambda value: orjson.loads(value) if value else None
 
 
@@ -32,14 +32,14 @@ class _Metadata(TypeDecorator[dict[str, str]]):
     cache_ok = True
 
     def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[str | None], dict[str, str] | None]:
-        """Return the parser of the metadata; no metadata is None."""
+        """Return the function that parses the metadata; it returns None for an order without metadata."""
         return lambda value: orjson.loads(value) if value and value != "{}" else None
 
 
 def _select_orders() -> Select[Any]:
     """Return the statement that reads orders as rows (`service.application.ports.queries.Row`).
 
-    `items` and `tag_names` are one value each, so that an order is one row.
+    `items` and `tag_names` are single values, so that an order is one row.
     """
     exact = ("id", "product_id", "name", "quantity")
     amounts = (ten_thousandths(order_items.c[name]) for name in ("unit_price", "subtotal"))

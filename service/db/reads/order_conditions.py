@@ -1,7 +1,7 @@
-"""The conditions that a list of orders, or statistics, can have; each has a name.
+"""The named conditions of lists of orders and of order statistics.
 
-The names, not the values, decide the text of a statement. So statements are compiled once for each tuple of names, and
-the values are parameters.
+The names alone determine the text of a statement, and the values are parameters. So a statement is compiled once for
+each tuple of names.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from service.db.types import EnumText
 from service.domain.orders import OPEN_STATUSES, OrderStatus
 
 Condition = ColumnElement[bool] | TextClause
-# An order must have at least one of the tags of this parameter. For each tag that it must have, there is a further
-# name: `tag_0`, `tag_1` and so on.
+# The condition that an order has at least one of several tags. For each tag that an order must have, there is another
+# condition: `tag_0`, `tag_1` and so on.
 ANY_TAG = "tags_any"
 _REQUIRED_TAG_PREFIX = "tag_"
 
 ORDER_CONDITIONS: Mapping[str, Condition] = {
     "user_id": orders.c.user_id == bindparam("user_id"),
-    # Not merged with `statuses`: for a single status PostgreSQL can read an index in the order of the list.
+    # Separate from `statuses`, because for a single status PostgreSQL can read an index in the order of the list.
     "status": orders.c.status == bindparam("status"),
     "statuses": orders.c.status == any_(bindparam("statuses", type_=ARRAY(EnumText(OrderStatus)))),
     "open": OPEN,
@@ -32,7 +32,7 @@ IDS_OF_ANY_TAG = select(tags.c.id).where(tags.c.name == any_(bindparam(ANY_TAG, 
 
 
 def parse_filter(where: OrderFilter) -> tuple[tuple[str, ...], dict[str, object]]:
-    """Return the names of the conditions that a filter has, and the values of their parameters."""
+    """Return the names of a filter's conditions, and the values of their parameters."""
     values: dict[str, object] = {
         "user_id": where.user_id,
         "created_from": where.created_from,
@@ -46,13 +46,14 @@ def parse_filter(where: OrderFilter) -> tuple[tuple[str, ...], dict[str, object]
         names.append("status" if len(where.statuses) == 1 else "statuses")
         values |= {"status": where.statuses[0], "statuses": where.statuses}
         if set(where.statuses) <= set(OPEN_STATUSES):
-            # Implied by the statuses, but only with this does PostgreSQL use the partial index of open orders.
+            # The statuses imply this condition, but PostgreSQL uses the partial index of open orders only if the
+            # statement contains it.
             names.append("open")
     return tuple(names), values
 
 
 def is_required_tag(name: str) -> bool:
-    """Return whether a condition requires one certain tag."""
+    """Return whether a condition requires one particular tag."""
     return name.startswith(_REQUIRED_TAG_PREFIX)
 
 

@@ -15,14 +15,14 @@ def statistics_statement(names: Sequence[str], top_users: TopUsers) -> Select[An
 
     Args:
         names: the conditions on the orders (`service.db.reads.order_conditions`).
-        top_users: which users to name.
+        top_users: which users to include.
     """
     day = cast(func.timezone("UTC", orders.c.create_time), Date).label("day")
     columns = (day, orders.c.status, orders.c.currency, orders.c.user_id, orders.c.total_amount)
-    # PostgreSQL reads the orders anew for each use: to keep all of them, it would write them to disk.
+    # Not MATERIALIZED, because PostgreSQL would write all the orders to disk; it reads them again for each use instead.
     selected = select(*columns).where(*map(on_orders, names)).cte("selected").prefix_with("NOT MATERIALIZED")
     both = union_all(_by_day(selected), _by_top_user(selected, top_users)).subquery("statistics")
-    # Days, or the users with the most orders first; the other columns make the order the same every time.
+    # The rows of days come first, then those of the users, most orders first. The other columns make the order stable.
     keys = (both.c.day, both.c.status, both.c.order_count.desc(), both.c.user_id, both.c.currency)
     return select(both).order_by(*keys)
 

@@ -25,12 +25,12 @@ _BY_NUMBER = Statement("order_by_number", ORDERS.where(orders.c.order_number == 
 
 _ORDER_COUNT = select(func.count()).select_from(order_tags).where(order_tags.c.tag_id == tags.c.id)
 _TAGS = select(tags.c.name, _ORDER_COUNT.scalar_subquery().label("order_count"))
-# The last string of the length that a tag can have: every tag with a prefix sorts between the prefix and the prefix
-# followed by this.
+# The last string in sort order that is as long as a tag can be: every tag with a prefix sorts between the prefix and
+# the prefix followed by this string.
 _LAST_SUFFIX = chr(sys.maxunicode) * MAX_LENGTH
 
 
-# Limited, because callers decide how many tags a list has, and so how many different statements there are.
+# Limited, because the number of tags in a request, which the client chooses, decides the number of statements.
 @lru_cache(maxsize=256)
 def _page_statement(names: tuple[str, ...], *, descending: bool, first: bool, include_total_size: bool) -> Statement:
     """Return the statement for all lists with these conditions, compiled once."""
@@ -44,7 +44,8 @@ def _page_statement(names: tuple[str, ...], *, descending: bool, first: bool, in
 
 
 def _is_found_by_tag(names: Sequence[str], *, include_total_size: bool) -> bool:
-    # A user has fewer orders than most tags have; and to count orders, PostgreSQL must read all of them anyway.
+    # Not for the orders of one user, who has fewer orders than most tags. Nor with a total size, because to count the
+    # orders, PostgreSQL must read all of them anyway.
     return any(map(is_about_tags, names)) and "user_id" not in names and not include_total_size
 
 
@@ -80,7 +81,7 @@ class OrderQueries:
         return await self._reader.compiled_page(statement, page, values)
 
     async def statistics(self, where: OrderFilter, top_users: TopUsers) -> Sequence[Row[Any]]:
-        """Return sums by day, status and currency, and for the users with the most orders, by currency."""
+        """Return sums by day, status and currency, and sums by currency for the users with the most orders."""
         names, values = parse_filter(where)
         return await self._reader.all(statistics_statement(names, top_users), values)
 
@@ -90,7 +91,7 @@ class OrderQueries:
         return await self._reader.page_of(orders, order_id, statement, events.c.position, page, descending=False)
 
     async def tags(self, prefix: str, page: Page) -> PageOfRows:
-        """Return a page of the tags that begin with `prefix`, by name."""
+        """Return a page of the tags that begin with `prefix`, sorted by name."""
         statement = _TAGS
         if prefix:
             # Not LIKE: PostgreSQL uses an index for it only if it knows the prefix when it plans the statement.

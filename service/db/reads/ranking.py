@@ -1,7 +1,7 @@
 """Pages of search results, best match first.
 
-The work is bounded for any words: the index returns the matches, and the first `MAX_RANKED` of them are read and
-ranked. Reading all matches of a common word would take seconds, and no index orders matches by rank.
+The work is bounded for any query: only the first `MAX_RANKED` matches that the index returns are read and ranked.
+Reading all matches of a common word would take seconds, and no index sorts matches by rank.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from service.application.ports.queries import MAX_RANKED, Page, PageOfRows
 
 
 def ranked_page(ranked: CTE, page: Page) -> tuple[Join, Subquery, Subquery]:
-    """Return the join of a page of matches with the number of all matches, then both parts of the join.
+    """Return a page of matches joined with the number of all matches, then the page and the number by themselves.
 
-    The page has the columns `id` and `rank`, the number is `matches`. The join has a row even if the page has none. A
-    caller joins further tables with the page only.
+    The page has the columns `id` and `rank`; the number has the column `matches`. The join has a row even if the page
+    is empty. Join further tables with the page only.
 
     Args:
-        ranked: the matches, by `id` and `rank`.
-        page: which part of them.
+        ranked: the matches, with the columns `id` and `rank`.
+        page: which part of the matches to return.
     """
     keys = (ranked.c.rank, ranked.c.id)
     rows = select(*keys).order_by(*(key.desc() for key in keys)).limit(page.size + 1)
@@ -33,6 +33,6 @@ def ranked_page(ranked: CTE, page: Page) -> tuple[Join, Subquery, Subquery]:
 
 
 def page_of_ranked(rows: Sequence[Row[Any]], page: Page) -> PageOfRows:
-    """Return the rows of such a statement as a page; a row whose `id` is null has only the number of matches."""
+    """Return the rows of a `ranked_page` as a page; a row whose `id` is null has only the number of matches."""
     found = [row for row in rows if row.id is not None]
     return PageOfRows(found[: page.size], len(found) > page.size, min(rows[0].matches, MAX_RANKED))

@@ -1,4 +1,4 @@
-"""Read keyset pages."""
+"""Read pages of lists with keyset pagination."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from service.db.connections.statement import Statement
 
 
 class Reader(StatementReader):
-    """Executes the read side's statements, and reads pages by keyset; every method raises StoreError."""
+    """Executes the read side's statements, and reads keyset pages; every method raises StoreError."""
 
     async def page(
         self, statement: Select[Any], keys: Sequence[ColumnElement[Any]], page: Page, *, descending: bool
@@ -51,8 +51,8 @@ class Reader(StatementReader):
             parent: the table of the row.
             parent_id: the `id` of the row.
             children: selects the children from one table, by a condition that refers to `parent`.
-            key: the unique column of `children` by which they are ordered.
-            page: which page; `after` holds the key of the last child on the page before.
+            key: the sort column of `children`, which is unique.
+            page: the page to return; its `after` is the key of the last child on the previous page.
             descending: whether the order is descending.
         """
         rows = children.correlate(parent).order_by(key.desc() if descending else key).limit(page.size + 1)
@@ -62,10 +62,11 @@ class Reader(StatementReader):
         part = rows.lateral("part")
         statement = select(part).select_from(parent.outerjoin(part, true())).where(parent.c.id == parent_id)
         if page.include_total_size:
-            # By the parent's id, not correlated with its row: PostgreSQL would count again for each row of the page.
+            # Selects by the parent's id and does not refer to its row: PostgreSQL would count again for each row of
+            # the page.
             count = children.with_only_columns(func.count()).where(parent.c.id == parent_id).correlate(None)
             statement = statement.add_columns(count.scalar_subquery().label("total_size"))
-        # If the page has no children, there is one row, with nulls: the parent exists.
+        # A parent without children on this page has one row of nulls; a parent that does not exist has no row.
         found = await self.all(statement.order_by(_ordered(part, key, descending=descending)))
         if not found:
             return None
@@ -82,12 +83,12 @@ def page_select(
     include_total_size: bool,
     descending: bool,
 ) -> Select[Any]:
-    """Return the statement for one page of a statement without order.
+    """Return the statement for one page of a statement without an order.
 
     Args:
-        statement: its filters are applied, and it has one row for each row of the table of `keys`.
-        keys: the columns of the order, unique together, as in an index.
-        first: whether it is the first page; any other has parameters for the position that it comes after.
+        statement: has its filters, and returns at most one row for each row of the table of `keys`.
+        keys: the sort columns, unique together, in the order of an index.
+        first: whether it is the first page; a later page has parameters for the position after which it begins.
         include_total_size: whether the rows of all pages are counted.
         descending: whether the order is descending.
     """

@@ -17,7 +17,7 @@ from service.db.reads.orders import OrderQueries
 from service.db.reads.reader import Reader
 from service.db.reads.users import UserQueries
 
-# PostgreSQL ends the transaction of a stalled export this much later than the server ends the export itself.
+# PostgreSQL ends the transaction of a stalled export this many seconds after the time limit of the server itself.
 _MARGIN_SECONDS = 15
 
 
@@ -32,8 +32,8 @@ class Snapshot:
 class Snapshots:
     """Implements `service.application.ports.queries.Snapshots`.
 
-    Each has a connection of its own, with an open transaction, for as long as its client takes to read. These
-    connections are not in the pool, where a few slow clients would leave none for calls.
+    Each snapshot has its own connection, with an open transaction, until its client has read everything. These
+    connections are not in the pool, because a few slow clients would use up the pool.
 
     Args:
         settings: how to reach the database, how many snapshots can be open, and when an export counts as stalled.

@@ -24,11 +24,11 @@ from service.domain.search import SearchQuery
 from service.domain.users import UserState
 
 _SIMPLE: ColumnElement[str] = literal_column("'pg_catalog.simple'::regconfig")
-# Subqueries, so that the planner does not know the words: for common words it would read the whole table.
+# Subqueries, so that the planner does not see the words: for common words it would read the whole table.
 _MATCHING = select(func.to_tsquery(_SIMPLE, bindparam("matching"), type_=TSQUERY)).scalar_subquery()
 _WHOLE = select(func.to_tsquery(_SIMPLE, bindparam("whole"), type_=TSQUERY)).scalar_subquery()
 _IS_USERNAME = users.c.username == bindparam("username")
-# A word that matches as a whole counts in addition to one that only begins so. A username equal to the query is first.
+# A match of a whole word adds to the rank of a match of its prefix. A user whose username equals the query comes first.
 _RANK = func.ts_rank(users.c.search, _MATCHING) + func.ts_rank(users.c.search, _WHOLE) + cast(_IS_USERNAME, Integer)
 _MATCHES = users.c.search.op("@@")(_MATCHING)
 
@@ -37,7 +37,7 @@ def _ranked(*, show_deleted: bool) -> CTE:
     found = select(users.c.id, cast(_RANK, REAL).label("rank")).where(_MATCHES)
     if not show_deleted:
         found = found.where(users.c.state != UserState.DELETED)
-    # The second part, so that the limit never excludes the user with this username.
+    # The second part of the union ensures that the limit never excludes the user with this username.
     return union(found.limit(MAX_RANKED), found.where(_IS_USERNAME)).cte("ranked")
 
 

@@ -36,7 +36,7 @@ _KEYS = {
 
 # The conditions that a list can have, by name; most have a parameter of the same name.
 _CONDITIONS: Mapping[str, ColumnElement[bool]] = {
-    # Not merged with `states`: for a single state PostgreSQL can read an index in the order of the list.
+    # Separate from `states`, because for a single state PostgreSQL can read an index in the order of the list.
     "state": users.c.state == bindparam("state"),
     "states": users.c.state == any_(bindparam("states", type_=ARRAY(EnumText(UserState)))),
     "created_from": users.c.create_time >= bindparam("created_from"),
@@ -76,7 +76,7 @@ class UserQueries:
         return await self._reader.all(_BY_IDS, {"ids": user_ids})
 
     async def by_email(self, email: str) -> Row[Any] | None:
-        """Return the user with this e-mail address; case does not matter."""
+        """Return the user with this e-mail address, ignoring case."""
         return await self._reader.first(_BY_EMAIL, {"email": email})
 
     async def by_username(self, username: str) -> Row[Any] | None:
@@ -84,7 +84,7 @@ class UserQueries:
         return await self._reader.first(_BY_USERNAME, {"username": username})
 
     async def known_emails(self, emails: Sequence[str]) -> Collection[str]:
-        """Return those of these e-mail addresses, in lower case, that users have; case does not matter."""
+        """Return the given e-mail addresses that users have, ignoring case, in lower case."""
         return [row.email for row in await self._reader.all(_KNOWN_EMAILS, {"emails": emails})]
 
     async def page(self, where: UserFilter, order_by: UserOrder, page: Page) -> PageOfRows:

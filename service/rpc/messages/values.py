@@ -102,8 +102,8 @@ def in_order(ids: Sequence[str], rows: Iterable[Row], missing: type[NotFound]) -
     """Return the row for each id, in the order of the ids, which must be in lower case.
 
     Raises:
-        NotFound: ids have no row; the error is a `missing`. Its metadata has the indexes of all missing ids as ranges,
-            so that the status stays small, and the first missing ids in full.
+        NotFound: ids have no row; the error has the class `missing`. Its metadata has the indexes of all missing ids as
+            ranges, so that the status stays small, and the first missing ids in full.
     """
     # Ids are compared as text, because parsing a thousand ids to UUIDs takes as long as reading the rows.
     by_id = {str(row.id): row for row in rows}
