@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Argon2Passwords:
-    """Hashes and verifies passwords (implements `service.application.ports.passwords.Passwords`); one for a process."""
+    """Hashes and verifies passwords (`service.application.ports.passwords.Passwords`); a process needs only one."""
 
     def __init__(self, settings: PasswordSettings) -> None:
         self._hasher = PasswordHasher(
@@ -30,7 +30,7 @@ class Argon2Passwords:
         self._executor = ThreadPoolExecutor(settings.password_threads, thread_name_prefix="password")
         self._limit = settings.password_threads + settings.password_queue_size
         self._waiting = 0
-        # Verified when there is no such user, so that the response takes as long as for a wrong password.
+        # Verified when the user does not exist, so that the response takes as long as for a wrong password.
         self._dummy_hash = self._hasher.hash("no user has this password")
 
     async def hash(self, password: str) -> str:
@@ -38,7 +38,7 @@ class Argon2Passwords:
         return await self._run(lambda: self._hasher.hash(password))
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
-        """Return whether the password has this hash; None takes equally long and is False. Raises Overloaded."""
+        """Return whether the password has this hash; for None, False after an equally long time. Raises Overloaded."""
 
         def verify() -> bool:
             try:
@@ -54,7 +54,7 @@ class Argon2Passwords:
         return self._hasher.check_needs_rehash(password_hash)
 
     def close(self) -> None:
-        """End the threads after the passwords that are being hashed."""
+        """End the threads after their queued work, without waiting for it."""
         self._executor.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], T]) -> T:

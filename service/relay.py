@@ -1,10 +1,12 @@
 """`commerce relay`: publishes events to NATS JetStream as CloudEvents.
 
-Events are published at least once, and the events of one user or order in order: an event that JetStream has not
-acknowledged is published again before any later event of the same user or order. A repeated event has the same id,
-which is also the message's `Nats-Msg-Id`, so JetStream drops the repetition within the stream's duplicate window.
+Every event is published at least once, and the events of each user or order are published in sequence: an event that
+JetStream has not acknowledged is published again before any later event of the same user or order. A repeated event has
+the same id, which is also the message's `Nats-Msg-Id`, so JetStream drops duplicates within the stream's duplicate
+window.
 
-After any failure the relay starts again from its stored cursor, which advances only after JetStream has acknowledged.
+After any failure the relay starts again from its stored cursor. The cursor advances only after JetStream has
+acknowledged the events.
 """
 
 import asyncio
@@ -30,7 +32,7 @@ from service.db.operations.readiness import readiness_problem
 from service.observability.logs import where_raised
 from service.runtime.retry import Backoff
 
-# The pauses after interruptions in a row.
+# The pauses after consecutive interruptions.
 BACKOFF = Backoff(base=0.2, factor=2, cap=5.0, jitter=0.5)
 TIMEOUT_SECONDS = 5
 
@@ -48,15 +50,15 @@ class Relay:
     def __init__(self, settings: RelaySettings) -> None:
         self._settings = settings
         self._engine = create_engine(settings, pool_size=1)
-        # Since the last publication.
+        # Consecutive interruptions since the last publication.
         self._failures = 0
 
     async def check(self) -> None:
         """Raise RelayError if the database or the broker cannot be used."""
         if self._settings.pgbouncer_mode != "none":
             raise RelayError(
-                "a relay holds a session lock, which PgBouncer does not support in transaction mode: set DATABASE_URL"
-                " to PostgreSQL itself, and unset COMMERCE_PGBOUNCER_MODE"
+                "a relay needs a session lock, which PgBouncer does not support in transaction mode: set DATABASE_URL"
+                " to the URL of PostgreSQL itself, and unset COMMERCE_PGBOUNCER_MODE"
             )
         if problem := await readiness_problem(self._engine):
             raise RelayError(problem)
@@ -65,7 +67,7 @@ class Relay:
                 pass
         except (NatsError, OSError, ValueError) as error:
             raise RelayError(
-                "cannot use the NATS server at COMMERCE_NATS_URL: it must be reachable, with JetStream enabled, and"
+                "cannot use the NATS server at COMMERCE_NATS_URL: it must be reachable, have JetStream enabled, and"
                 f" have the stream {self._settings.relay_stream} or allow creating it"
             ) from error
 
@@ -129,7 +131,7 @@ class Relay:
             self._settings.nats_url.get_secret_value(),
             name=f"commerce relay {self._settings.relay_name}",
             allow_reconnect=False,
-            # Otherwise the client would try for two minutes to make the first connection.
+            # Otherwise the client would try for two minutes to connect for the first time.
             max_reconnect_attempts=1,
             reconnect_time_wait=0,
             connect_timeout=TIMEOUT_SECONDS,
@@ -158,7 +160,7 @@ def cloud_event(event: Row) -> bytes:
         "type": f"commerce.{event.aggregate_type}.{event.type}",
         "subject": f"{event.aggregate_type}s/{event.aggregate_id}",
         "time": event.create_time.isoformat(),
-        # Extensions: the key whose events must stay in order, and the actor.
+        # Extensions: the partition key, within which events must stay in order, and the actor.
         "partitionkey": str(event.aggregate_id),
         "actor": event.actor,
         "datacontenttype": "application/json",
@@ -178,4 +180,4 @@ def _waves(events: Iterable[Row]) -> list[list[Row]]:
 
 
 async def _ignore(_error: Exception) -> None:
-    """Ignore errors of the connection: those that matter also fail a publication."""
+    """Ignore connection errors: those that matter also make a publication fail."""

@@ -26,9 +26,9 @@ _SQLSTATES: Mapping[str, Callable[[], Exception]] = MappingProxyType(
         "57014": DeadlineExceeded,  # statement_timeout
     }
 )
-# Connection exceptions (08), operator intervention such as a shutdown or a failover (57P), no free connections (53), and
-# a primary that became a replica. While connecting also: a database that accepts no connections (55000), a wrong user
-# or password (28), and a database that does not exist (3D).
+# Connection exceptions (08), operator intervention such as a shutdown or a failover (57P), no free connections (53),
+# and a primary that became a replica. While connecting also: a database that accepts no connections (55000), a wrong
+# user or password (28), and a database that does not exist (3D).
 _UNAVAILABLE = ("08", "57P", "53", READ_ONLY, "55000", "28", "3D")
 
 # SQLAlchemy's errors, asyncpg's, and those that SQLAlchemy's dialect raises while it connects.

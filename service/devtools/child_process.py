@@ -1,4 +1,4 @@
-"""System calls that a child process makes before it becomes the program that was started."""
+"""System calls that a child process makes before it executes its program."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter_user_namespace() -> None:
-    """Make root look like user 1000 to this process; files stay root's."""
+    """Enter a user namespace in which root has the user id 1000; root still owns its files."""
     if sys.platform != "linux" or _libc.unshare(_CLONE_NEWUSER) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
     for name, content in (("setgroups", b"deny"), ("uid_map", b"1000 0 1"), ("gid_map", b"1000 0 1")):
@@ -21,9 +21,9 @@ def enter_user_namespace() -> None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Get SIGINT when the thread that started this process dies (Linux only).
+    """Make the kernel send SIGINT when the thread that started this process dies (Linux only).
 
-    This must be the last call, because a change of user would undo it.
+    Call this last, because a change of user would undo it.
     """
     if sys.platform == "linux":
         _libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGINT))

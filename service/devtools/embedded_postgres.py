@@ -43,7 +43,7 @@ def embedded_postgres(
     bin_dir: Path | None = None,
     settings: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[str]:
-    """Run PostgreSQL on ``data_dir`` and yield its URL for SQLAlchemy, which leads to a unix socket.
+    """Run PostgreSQL on ``data_dir`` and yield its URL for SQLAlchemy, which points to a Unix socket.
 
     The first process that calls this owns the server, and stops it when the block ends. Other processes that call it
     meanwhile get the same URL; their ``bin_dir`` and ``settings`` have no effect, and the server outlives their blocks.
@@ -53,8 +53,9 @@ def embedded_postgres(
     On Linux the server also stops when the *thread* that called this dies, for any reason. So call it from the main
     thread, before an event loop or other threads start.
 
-    PostgreSQL refuses to run as root. For root it runs as the owner of ``data_dir``. If that is root too, it runs in a
-    user namespace, or where those are denied as an unprivileged user, who becomes the owner of ``data_dir``.
+    PostgreSQL refuses to run as root. If root calls this, it runs as the owner of ``data_dir``. If root is the owner
+    too, it runs in a user namespace or, where user namespaces are denied, as an unprivileged user, who becomes the
+    owner of ``data_dir``.
 
     Raises:
         EmbeddedPostgresError: there are no programs, the data directory is of another major version, or the server did
@@ -66,14 +67,14 @@ def embedded_postgres(
         if url := _lock_or_find_url(lock):
             yield url
             return
-        lock.truncate(0)  # an owner that was killed left its URL
+        lock.truncate(0)  # an owner that was killed has left its URL behind
         with _owned_server(data_dir, bin_dir, settings) as url:
             lock.write(f"{url}\n")
             lock.flush()
             try:
                 yield url
             finally:
-                lock.truncate(0)  # no other process may join a server that stops
+                lock.truncate(0)  # no other process may join a server that is stopping
 
 
 @contextmanager
@@ -95,7 +96,7 @@ def _owned_server(data_dir: Path, bin_dir: Path | None, settings: Mapping[str, s
 
 @contextmanager
 def _running_server(pgdata: Path, socket_dir: Path, settings: Mapping[str, str], launcher: Launcher) -> Iterator[None]:
-    # No server is alive. Once their process number is used again, postgres would take these files as one that is.
+    # No server is running. If the process id in these files were reused, postgres would take that process for a server.
     for stale in (pgdata / "postmaster.pid", socket_dir / ".s.PGSQL.5432.lock"):
         stale.unlink(missing_ok=True)
     address = {"listen_addresses": "", "port": "5432", "unix_socket_directories": str(socket_dir)}
@@ -115,11 +116,11 @@ def _lock_or_find_url(lock: IO[str]) -> str | None:
             return None
         if (url := Path(lock.name).read_text()).endswith("\n"):
             return url.strip()
-    raise EmbeddedPostgresError(f"the process that locks {lock.name} has not started its server in time")
+    raise EmbeddedPostgresError(f"the process that locks {lock.name} did not start its server in time")
 
 
 def _wait_for_earlier_server(alive: IO[str]) -> None:
-    """Wait until the server of an owner that was killed has ended; then all process numbers in files are stale."""
+    """Wait until the server of an owner that was killed has ended; then all process ids in files are stale."""
     if not any(_try_lock(alive) for _ in _poll(STOP_SECONDS)):
         raise EmbeddedPostgresError(f"a server whose owner died is still running: {alive.name} is locked")
 
@@ -140,12 +141,15 @@ def _try_lock(file: IO[str]) -> bool:
 
 
 def _create_cluster(pgdata: Path, version: int, launcher: Launcher) -> None:
-    """Create the cluster unless it exists: under another name first, so that a killed initdb leaves none in part."""
+    """Create the cluster unless it exists.
+
+    It is created under another name and then renamed, so that an initdb that is killed leaves no partial cluster.
+    """
     if pgdata.exists():
         made_by = (pgdata / "PG_VERSION").read_text().strip()
         if made_by != str(version):
             raise EmbeddedPostgresError(
-                f"{pgdata} was made by PostgreSQL {made_by}, but {launcher.bin_dir} holds version {version}"
+                f"{pgdata} was made by PostgreSQL {made_by}, but {launcher.bin_dir} contains version {version}"
             )
         return
     unfinished = pgdata.with_name("pgdata.unfinished")
@@ -175,7 +179,7 @@ def _socket_dir(data_dir: Path, user: ServerUser) -> Iterator[Path]:
         path = Path(tempfile.gettempdir()).resolve() / f"postgres-{name}"
     if not _SOCKET_DIR.fullmatch(str(path)):
         raise EmbeddedPostgresError(
-            f"{path} cannot contain a socket: set TMPDIR to a shorter path, of letters, digits and ._/- only"
+            f"{path} cannot contain a socket: set TMPDIR to a shorter path of only letters, digits and ._/-"
         )
     path.mkdir(mode=_OWNER_ONLY, exist_ok=True)
     found = path.lstat()

@@ -1,4 +1,4 @@
-"""What can go wrong with the embedded PostgreSQL."""
+"""The error of the embedded PostgreSQL."""
 
 
 class EmbeddedPostgresError(Exception):

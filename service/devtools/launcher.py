@@ -1,4 +1,4 @@
-"""How the programs of PostgreSQL are started and stopped as child processes."""
+"""Start and stop PostgreSQL's programs as child processes."""
 
 import os
 import signal
@@ -58,14 +58,14 @@ class Launcher(NamedTuple):
             raise EmbeddedPostgresError(f"cannot run {self.bin_dir / program}: {error}") from error
 
     def failure(self, *, program: str) -> EmbeddedPostgresError:
-        """Return the error of a program that failed, with the end of its log."""
+        """Return the error for a program that failed, with the end of its log."""
         lines = Path(self.log.name).read_text(errors="replace").split("\n")
         end = " | ".join(line.strip() for line in lines if line.strip())[-1000:]
-        return EmbeddedPostgresError(f"{program} failed; {self.log.name} ends: {end}")
+        return EmbeddedPostgresError(f"{program} failed; {self.log.name} ends with: {end}")
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Shut down fast: PostgreSQL disconnects its clients and writes what they committed."""
+    """Stop a program with PostgreSQL's fast shutdown, which disconnects clients; if that takes too long, by force."""
     for number, seconds in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 5), (signal.SIGKILL, None)):
         process.send_signal(number)
         with suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""Where the programs of PostgreSQL are installed, and which version they have."""
+"""Find PostgreSQL's programs and their version."""
 
 import importlib.util
 import os

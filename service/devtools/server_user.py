@@ -12,7 +12,7 @@ from service.devtools.errors import EmbeddedPostgresError
 
 
 class ServerUser(NamedTuple):
-    """Who runs the server: the caller, the caller under another number in a user namespace, or another user."""
+    """Who runs the server: this user, this user under another id in a user namespace, or another user."""
 
     new_namespace: bool = False
     uid: int | None = None
@@ -20,10 +20,10 @@ class ServerUser(NamedTuple):
 
 
 def choose_server_user(data_dir: Path, bin_dir: Path) -> ServerUser:
-    """Return the caller, or for root a user that may run PostgreSQL, who then owns the data directory.
+    """Return this user, or for root another user, who then owns the data directory.
 
     Raises:
-        EmbeddedPostgresError: root has no such user.
+        EmbeddedPostgresError: there is no user that root can run PostgreSQL as.
     """
     if os.geteuid() != 0:
         return ServerUser()
@@ -56,5 +56,5 @@ def _unprivileged_account() -> tuple[int, int]:
         with suppress(KeyError):
             return pwd.getpwnam(name)[2:4]
     raise EmbeddedPostgresError(
-        "root cannot run PostgreSQL, and there is neither a user postgres nor nobody to run it as"
+        "root cannot run PostgreSQL, and neither of the users postgres and nobody exists"
     )

@@ -1,1 +1,1 @@
-"""The domain model: entities, value objects and errors in pure Python, without database and gRPC."""
+"""The domain model: entities, value objects and errors in pure Python, independent of PostgreSQL and gRPC."""

@@ -2,8 +2,8 @@
 
 Credit moves between accounts, and a move makes two entries that add up to zero. A user has two accounts in each
 currency: available credit, and credit held for orders. Credit comes from the system account ISSUED and goes to the
-system account SPENT. System accounts have entries and no balance, because a row with their balance would be locked by
-every call.
+system account SPENT. System accounts have entries but no balance, because every call would have to lock the row with
+the balance.
 """
 
 from dataclasses import dataclass, field
@@ -97,10 +97,11 @@ def move(
 ) -> tuple[Entry, Entry]:
     """Move an amount from one account to another and return the two entries.
 
-    An account is given as the user's credit in the currency of the amount (None for a system account), and the account.
+    An account is given as a pair: the user's credit in the currency of the amount (None for a system account), and
+    which account.
 
     Raises:
-        InsufficientCredit: the source has less.
+        InsufficientCredit: the source has less than the amount.
         AmountOutOfRange: the balance of the target would be too large to store.
     """
     return _change(amount.currency, -amount.amount, *source), _change(amount.currency, amount.amount, *target)

@@ -1,7 +1,7 @@
-"""Errors that a caller can cause. They do not depend on gRPC; `service.rpc.status` maps each to its status code.
+"""Errors that a client can cause. They do not depend on gRPC; `service.rpc.status` maps each to its status code.
 
     DomainError
-    ├── InvalidArgument           a value is wrong, independent of what is stored
+    ├── InvalidArgument           a value is wrong, regardless of the stored data
     │   ├── MalformedRequest, InvalidField, InvalidUpdateMask, InvalidPageToken, InvalidCursor, RequestIdReused
     │   └── UnknownCurrency, MixedCurrencies, TooManyDecimals, AmountOutOfRange
     ├── NotFound                  UserNotFound, OrderNotFound, NoteNotFound
@@ -13,7 +13,7 @@
     ├── InvalidCredentials
     └── SlowConsumer, ServerDraining    the server ends a watch; the metadata has the cursor to continue from
 
-Messages and metadata reach callers and logs, so they contain no e-mail, secret or class name.
+Messages and metadata reach clients and logs, so they contain no e-mail, secret or class name.
 """
 
 import re
@@ -43,7 +43,7 @@ class DomainError(Exception):
 
 
 class InvalidArgument(DomainError):
-    """A value is wrong, independent of what is stored; `violations` names the fields."""
+    """A value is wrong, regardless of the stored data; `violations` names the fields."""
 
     def __init__(self, violations: Iterable[FieldViolation], message: str = "") -> None:
         self.violations = tuple(violations)
@@ -222,13 +222,13 @@ class InsufficientCredit(FailedPrecondition):
 
 
 class EtagMismatch(DomainError):
-    """The resource changed since the caller read it."""
+    """The resource has changed since the client read it."""
 
     reason = "ETAG_MISMATCH"
 
 
 class InvalidCredentials(DomainError):
-    """No active user has this name and password. It does not say which of the two is wrong."""
+    """No active user has this name and password. The error does not say which of the two is wrong."""
 
     reason = "INVALID_CREDENTIALS"
 

@@ -1,4 +1,4 @@
-"""Events: facts that an entity records, and that are stored in the transaction that changes the entity."""
+"""Events: facts that entities record, stored in the transaction that changes the entity."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 @dataclass(frozen=True, slots=True)
 class FieldChange:
-    """A field that changed. Its values are text if they are short and not personal, else empty."""
+    """A field that changed, with its values as text. Values that are long or personal are left empty."""
 
     field: str
     old_value: str = ""
@@ -43,7 +43,7 @@ class Entity:
 
     @property
     def etag(self) -> str:
-        """The etag (AIP-154): an identifier of the version, equal only while nothing changed."""
+        """The etag (AIP-154), which identifies the version: every change of the entity changes it."""
         return etag_of(self.version)
 
     @property

@@ -14,7 +14,7 @@ from service.domain.orders import Order
 
 
 class NoteState(StrEnum):
-    """Whom a note is for: its author (DRAFT), or everyone (PUBLISHED)."""
+    """Whether a note is meant only for its author (DRAFT) or for everyone (PUBLISHED)."""
 
     DRAFT = "DRAFT"
     PUBLISHED = "PUBLISHED"
@@ -75,7 +75,7 @@ class OrderNote(Entity):
         self.record("NOTE_DELETED", max(now, self.update_time))
 
     def record(self, event_type: str, now: datetime, changes: Iterable[FieldChange] = ()) -> None:
-        """Record an event of the order that names the note and does not contain its text."""
+        """Record an event of the order, which contains the id of the note but not its text."""
         old = "" if event_type == "NOTE_CREATED" else str(self.id)
         new = "" if event_type == "NOTE_DELETED" else str(self.id)
         event = Event(

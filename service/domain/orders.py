@@ -60,7 +60,7 @@ OPEN_STATUSES = (OrderStatus.PENDING, OrderStatus.CONFIRMED, OrderStatus.PROCESS
 
 @dataclass(frozen=True, slots=True)
 class ItemFields:
-    """The fields of an item that a caller sets."""
+    """The fields of an item that a client sets."""
 
     product_id: str
     name: str
@@ -69,7 +69,7 @@ class ItemFields:
 
 
 class OrderFields(TypedDict, total=False):
-    """The fields of an order that a caller can set."""
+    """The fields of an order that a client can set."""
 
     items: Sequence[ItemFields]
     external_ref: str | None
@@ -90,7 +90,7 @@ class OrderItem:
 
 @dataclass(eq=False, kw_only=True)
 class OrderHeader(Entity):
-    """An order without items and tags: what its transitions and its credit need. Only its methods change `status`."""
+    """The fields of an order that transitions and credit need, without items and tags; only methods set `status`."""
 
     aggregate_type = "order"
 
@@ -103,7 +103,7 @@ class OrderHeader(Entity):
     cancel_reason: str | None = None
     # Set if the user's credit pays for the order, always for its total.
     credit_state: CreditState | None = None
-    # The user whose credit pays: the one who placed the order, also after a transfer of the order.
+    # The user whose credit pays: the one who placed the order, even after the order was transferred.
     credit_user_id: UUID | None = None
     # Set while HELD.
     credit_expire_time: datetime | None = None
@@ -150,7 +150,7 @@ class OrderHeader(Entity):
         return True
 
     def release_credit(self) -> CreditState | None:
-        """Record that the credit is given back, and return how: VOIDED, REVERSED, or None if there is none."""
+        """Record that the credit is given back, and return its new state; None if there is no credit to give back."""
         released = {CreditState.HELD: CreditState.VOIDED, CreditState.POSTED: CreditState.REVERSED}.get(
             self.credit_state  # type: ignore[arg-type] # None is not a key
         )
@@ -159,7 +159,7 @@ class OrderHeader(Entity):
         return released
 
     def expire_credit(self, now: datetime) -> bool:
-        """Record that the hold of the credit has expired, and return whether it has."""
+        """If the hold has expired, record that; return whether it has."""
         if (
             self.credit_state is not CreditState.HELD
             or self.credit_expire_time is None
@@ -191,7 +191,7 @@ class Order(OrderHeader):
     external_ref: str | None
     metadata: dict[str, str]
     create_time: datetime
-    # Sorted by id, which is the order in which the caller sent them.
+    # Sorted by id, the order in which the client sent them.
     items: list[OrderItem] = field(default_factory=list)
     # Not sorted.
     tags: list[Tag] = field(default_factory=list)

@@ -11,7 +11,7 @@ _SEPARATORS = str.maketrans(dict.fromkeys(string.punctuation, " "))
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
-    """Words that a match must contain, in any order; the last may be a prefix. `text` is the query as it was sent."""
+    """Words that a match must contain, in any order; the last may be a prefix. `text` is the original query."""
 
     text: str
     words: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Tags: words that orders are labelled with."""
+"""Tags, which label orders."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ def normalised(tags: Iterable[str], field: str) -> list[str]:
 
 
 def normalised_tag(tag: str, field: str) -> str:
-    """Return the normalised form of a tag, which is the form that is stored; normalising it again changes nothing.
+    """Return the normalised form of a tag, which is stored; normalising it again changes nothing.
 
     Raises:
         InvalidField: for `field`, if the tag has a control character, or is empty or too long when it is normalised.

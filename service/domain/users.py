@@ -29,14 +29,14 @@ TRANSITIONS: Mapping[UserState, tuple[UserState, ...]] = MappingProxyType(
     {
         UserState.ACTIVE: (UserState.INACTIVE, UserState.DELETED),
         UserState.INACTIVE: (UserState.ACTIVE, UserState.DELETED),
-        # Only the state before the deletion.
+        # Of these two, undeleting restores the state before the deletion.
         UserState.DELETED: (UserState.ACTIVE, UserState.INACTIVE),
     }
 )
 
 
 class UserFields(TypedDict, total=False):
-    """The fields of a user that a caller can set."""
+    """The fields of a user that a client can set."""
 
     email: str
     username: str
@@ -60,7 +60,7 @@ class Profile:
 
 @dataclass(eq=False, kw_only=True)
 class User(Entity):
-    """A person or system. The password hash is not part of it; only the database layer has it."""
+    """A person or system. The password hash is not part of the entity; only the database layer has it."""
 
     aggregate_type = "user"
 
@@ -110,7 +110,7 @@ class User(Entity):
         return self.profile.avatar_url if self.profile else ""
 
     def update(self, fields: UserFields, now: datetime) -> None:
-        """Set these fields; fields that have these values already do not count as changed.
+        """Set these fields; a field that already has its value does not count as changed.
 
         Raises:
             UserDeleted: the user is deleted.
@@ -171,7 +171,7 @@ class User(Entity):
             raise UserDeleted(self.subject, "the user is deleted; undelete it first", {"state": self.state})
 
     def require_active(self, action: str) -> None:
-        """Raise UserNotActive unless the user is ACTIVE; `action` is what needs it, for example `place orders`."""
+        """Raise UserNotActive unless the user is ACTIVE; `action` names what requires it, such as `place orders`."""
         if self.state is not UserState.ACTIVE:
             message = f"the user is {self.state}; only an ACTIVE user can {action}"
             raise UserNotActive(self.subject, message, {"state": self.state})

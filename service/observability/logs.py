@@ -1,7 +1,7 @@
 """Logging: structlog formats the lines of this service and of libraries, as JSON or for a terminal.
 
-A line never contains the text of an exception, because database drivers put SQL, values and e-mails into it. It says
-where the exception was raised instead.
+A line never contains the text of an exception, because database drivers put SQL, values and e-mails into it. The line
+says where the exception was raised instead.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ _processors: list[Processor] = []
 
 
 def configure_logging(settings: LogSettings, *, call_id: Callable[[], str | None] = lambda: None) -> None:
-    """Write all logging to standard error, in the format of the settings.
+    """Configure all logging: lines go to standard error, in the format of the settings.
 
     Args:
         settings: the format and the level.
-        call_id: returns the id of the running call, which is then on each of its lines; None outside any call.
+        call_id: returns the id of the running call, which is added to each of its lines; None outside any call.
     """
 
     def add_call_id(_logger: object, _name: str, line: EventDict) -> EventDict:
@@ -45,13 +45,13 @@ def configure_logging(settings: LogSettings, *, call_id: Callable[[], str | None
     add_time: Processor = structlog.processors.TimeStamper(fmt="iso", utc=True) if console else _add_time
     renderer: Processor = structlog.dev.ConsoleRenderer() if console else _json
     shared: list[Processor] = [add_call_id, structlog.stdlib.add_log_level, add_time, _replace_exception]
-    # Changed in place, so that loggers that were bound before use them too.
+    # Changed in place, so that loggers that were bound earlier use the new processors too.
     _lines.stream = sys.stderr
     _lines.batched = settings.batched_log_lines
     _processors[:] = [*shared, renderer]
     structlog.configure(
         processors=_processors,
-        # The logging of the standard library would take five times as long.
+        # The standard library's logging would take five times as long.
         logger_factory=lambda *_names: _lines,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
         cache_logger_on_first_use=False,
@@ -72,26 +72,26 @@ def configure_logging(settings: LogSettings, *, call_id: Callable[[], str | None
 
 
 class BatchedLines:
-    """Writes log lines to standard error, those of one turn of the event loop together.
+    """Writes log lines to standard error, the lines of one event loop iteration together.
 
-    A write takes as long as formatting the line, so the lines of a turn are written after it with a single write. (With
-    64 calls in flight, GetUser takes 10 % less CPU than with a write per line.) A line above level info is written
-    immediately, after the lines that wait.
+    A write takes as long as formatting a line, so the lines of an iteration are written with a single write at its end.
+    (With 64 calls in flight, GetUser takes 10 % less CPU than with a write per line.) A line above level info is
+    written immediately, after the waiting lines.
 
     Attributes:
-        stream: what was standard error when logging was configured.
-        batched: whether lines wait for the end of the turn.
+        stream: standard error at the time when logging was configured.
+        batched: whether lines wait for the end of the iteration.
     """
 
     stream: TextIO = sys.stderr
     batched = True
 
     def __init__(self) -> None:
-        # A deque loses no line when two threads use it.
+        # A deque, because two threads can use it without losing a line.
         self._waiting: deque[str] = deque()
 
     def msg(self, line: str) -> None:
-        """Write a line after this turn of the event loop; immediately if no event loop runs, or without batching."""
+        """Write a line after this event loop iteration; immediately if no event loop runs, or without batching."""
         try:
             loop = asyncio.get_running_loop() if self.batched else None
         except RuntimeError:
@@ -104,16 +104,16 @@ class BatchedLines:
         self._waiting.append(line)
 
     def now(self, line: str) -> None:
-        """Write a line immediately, after those that wait."""
+        """Write a line immediately, after the waiting lines."""
         self._waiting.append(line)
         self.flush()
 
     def flush(self) -> None:
-        """Write the lines that wait, none of them split."""
+        """Write the waiting lines, without splitting any line."""
         lines = []
         while self._waiting:
             lines.append(self._waiting.popleft())
-        # No call fails because the log cannot be written (ValueError: the stream is closed).
+        # A call must not fail because the log cannot be written (ValueError: the stream is closed).
         with suppress(OSError, ValueError):
             self.stream.write("".join(f"{line}\n" for line in lines))
 
@@ -122,7 +122,7 @@ class BatchedLines:
 
 
 _lines = BatchedLines()
-# An event loop that is stopped during a turn leaves lines behind.
+# An event loop that is stopped during an iteration leaves lines behind.
 atexit.register(_lines.flush)
 
 
@@ -131,7 +131,7 @@ def _json(_logger: object, _name: str, line: EventDict) -> str:
 
 
 def _add_time(_logger: object, _name: str, line: EventDict) -> EventDict:
-    # orjson formats a datetime in a third of the time that Python takes.
+    # orjson takes a third of the time that Python takes to format a datetime.
     line["timestamp"] = datetime.now(UTC)
     return line
 
@@ -156,7 +156,7 @@ def where_raised(error: BaseException) -> dict[str, Any]:
 
 
 def log_loop_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log an exception that no task waits for; the line that asyncio logs by default would contain its text."""
+    """Log an exception that no task handles; the line that asyncio logs by default would contain its text."""
     error = context.get("exception")
     where = where_raised(error) if isinstance(error, BaseException) else {}
     structlog.get_logger().error("unhandled exception in the event loop", what=str(context.get("message", "")), **where)

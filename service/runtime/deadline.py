@@ -7,7 +7,7 @@ class Deadline:
     """The time that a call has left (implements `service.application.ports.unit_of_work.TimeLeft`).
 
     Attributes:
-        is_callers: whether the client has set the deadline. gRPC cancels a call only at the deadline of its client.
+        is_callers: whether the client set the deadline. gRPC cancels a call only at a deadline that the client set.
     """
 
     def __init__(self, seconds: float, *, is_callers: bool = False) -> None:

@@ -1,10 +1,10 @@
-"""How long to wait before the next attempt at something that failed."""
+"""Exponential backoff: how long to wait before the next attempt."""
 
 import math
 import random
 from dataclasses import dataclass
 
-# Beyond it, `factor**n` of any sensible factor is far above the cap, and would one day be too large for a float.
+# With this exponent, `factor**n` is far above any sensible cap; with a much larger one, it would overflow a float.
 _MAX_EXPONENT = 64
 
 
@@ -15,9 +15,9 @@ class Backoff:
     Attributes:
         base: seconds of the first pause.
         factor: how many times longer each further pause is.
-        cap: seconds that no pause exceeds.
-        jitter: the largest part by which a pause is randomly shortened, from 0 to 1. It spreads the attempts of many
-            clients that failed together.
+        cap: the maximum seconds of a pause.
+        jitter: the maximum fraction of a pause that is cut off at random, from 0 to 1. It spreads the attempts of
+            many calls that failed together.
     """
 
     base: float
@@ -26,6 +26,6 @@ class Backoff:
     jitter: float = 0.5
 
     def pause(self, failures: int) -> float:
-        """Return the seconds to wait after so many failures in a row, at least 1."""
+        """Return the seconds to wait after this number of consecutive failures, which is at least 1."""
         longest = min(self.base * self.factor ** min(failures - 1, _MAX_EXPONENT), self.cap)
         return longest * random.uniform(1 - self.jitter, 1)  # noqa: S311 - only spreads attempts

@@ -1,7 +1,7 @@
-"""Tasks that end by themselves, also when their callers are cancelled.
+"""Tasks that run to completion even if the coroutines that wait for them are cancelled.
 
 Cancelling a statement costs a connection, and a COMMIT that is cancelled has usually happened. So statements run in
-tasks of their own, which PostgreSQL's time limits bring to an end.
+separate tasks, which PostgreSQL's time limits end.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ log = structlog.get_logger()
 
 
 class ShieldedTasks:
-    """Runs coroutines that no cancellation of a caller reaches, and waits for those that still run at shutdown.
+    """Runs coroutines in tasks that the cancellation of a waiting coroutine does not reach; `drain` waits for all.
 
     Args:
-        is_expected: whether an error is one that clients are told of. Any other error is logged when its caller no
-            longer waits for it.
+        is_expected: returns whether an error is reported to clients. If nothing waits for a task any longer, any other
+            error is logged.
     """
 
     def __init__(self, is_expected: Callable[[BaseException], bool]) -> None:
@@ -39,7 +39,7 @@ class ShieldedTasks:
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a task and return its result.
 
-        This does what `start` and `result` do, and takes one turn of the event loop less.
+        This does the same as `start` and `result`, and takes one event loop iteration less.
         """
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.start(self._deliver(work, result))
@@ -51,7 +51,7 @@ class ShieldedTasks:
         except asyncio.CancelledError:
             result.cancel()
             raise
-        except Exception as error:  # noqa: BLE001 - raised in the caller
+        except Exception as error:  # noqa: BLE001 - raised in `run`
             if result.cancelled():
                 self._log_unless_expected(error)
             else:
@@ -67,7 +67,7 @@ class ShieldedTasks:
         timeout_seconds: float | None = None,
         timeout_error: type[Exception] = TimeoutError,
     ) -> T:
-        """Return the result of a task, or raise `timeout_error` after `timeout_seconds`; the task then goes on."""
+        """Return the result of a task, or raise `timeout_error` after `timeout_seconds`; the task then continues."""
         try:
             await asyncio.wait({task}, timeout=timeout_seconds)
         except asyncio.CancelledError:
@@ -79,9 +79,9 @@ class ShieldedTasks:
         return task.result()
 
     async def drain(self) -> None:
-        """Wait until all tasks have ended, including those whose callers have stopped waiting.
+        """Wait until all tasks have ended, including those that no coroutine waits for any longer.
 
-        After that the database connections can be closed.
+        After that, the database connections can be closed.
         """
         while self._running:
             await asyncio.wait(self._running)

@@ -2,9 +2,9 @@
 
 StoreError
 ├── Contention              conflict with another transaction; nothing was written; retryable
-├── DatabaseUnavailable     no connection, or lost before COMMIT; nothing was written; retryable
+├── DatabaseUnavailable     no connection, or connection lost before COMMIT; nothing was written; retryable
 ├── OutcomeUnknown          connection lost during COMMIT; the write may have happened
-│   └── CommitTimedOut      COMMIT still ran when the call had no time left; the write may have happened
+│   └── CommitTimedOut      COMMIT was still running when the time of the call ran out; the write may have happened
 └── DeadlineExceeded        the deadline of the call has passed; nothing was written
 Overloaded                  the queue for this operation is full; nothing was written
 ExportStalled               the client of an export stopped reading
@@ -14,7 +14,7 @@ AlreadyAnswered             not a failure: the request id has a stored response
 
 
 class StoreError(Exception):
-    """The database failed. The message contains nothing of the statement or its values."""
+    """The database failed. The message does not contain the statement or its values."""
 
 
 class Contention(StoreError):
@@ -30,7 +30,7 @@ class OutcomeUnknown(StoreError):
 
 
 class CommitTimedOut(OutcomeUnknown):
-    """The work had not ended after the deadline of the call and a grace period: the write may still happen."""
+    """The work was still running after the deadline of the call and a grace period: the write may still happen."""
 
 
 class DeadlineExceeded(StoreError):

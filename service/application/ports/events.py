@@ -7,7 +7,7 @@ from service.application.ports.queries import Row
 
 
 class EventPosition(NamedTuple):
-    """The position of an event in the event log. No event is ever added before a position that was read."""
+    """The position of an event in the event log. No event is ever added before a position that has been read."""
 
     xid: int
     position: int
@@ -33,10 +33,10 @@ class EventFeed(Protocol):
     def follow(
         self, after: EventPosition, wanted: Callable[[Row], bool]
     ) -> AsyncGenerator[tuple[EventPosition, Row | None], None]:
-        """Yield each wanted event after a position once, with its own position, and wait for more.
+        """Yield each wanted event after a position once, together with its position, and wait for more.
 
-        A checkpoint has None instead of an event, and only tells how far the events have been read. If there is no
-        wanted event yet, a checkpoint comes immediately.
+        A checkpoint has None instead of an event, and shows how far the events have been read. If there is no wanted
+        event yet, a checkpoint is yielded immediately.
 
         Raises:
             EventPositionExpired: events after the position have been deleted.

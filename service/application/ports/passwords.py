@@ -10,7 +10,7 @@ class Passwords(Protocol):
         """Return a salted hash."""
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
-        """Return whether the password has this hash; None takes equally long and is False."""
+        """Return whether the password has this hash. For None it takes equally long and returns False."""
 
     def needs_rehash(self, password_hash: str) -> bool:
         """Return whether the hash was made with parameters other than the current settings."""

@@ -17,7 +17,8 @@ MAX_RANKED = 10_000
 
 # A row of the read side has the attributes of the entity. Times of users and orders are integers, in microseconds since
 # 1970, and so are amounts of orders, in ten-thousandths. If a user or an order has an encoded message, `message` is
-# set, and the attributes in that are None, except those that positions in lists need and the state of a user.
+# set, and the attributes that the message contains are None. Exceptions are the attributes that form positions in
+# lists, and the state of a user.
 Row = Any
 
 
@@ -74,7 +75,7 @@ class UserFilter:
 
 @dataclass(frozen=True, slots=True)
 class TopUsers:
-    """The top users of a statistic: at most `limit` of those with more than `more_than` orders."""
+    """Which top users statistics include: at most `limit` users, each with more than `more_than` orders."""
 
     more_than: int
     limit: int
@@ -112,13 +113,13 @@ class UserQueries(Protocol):
         """Return the users with these ids, in any order."""
 
     async def by_email(self, email: str) -> Row | None:
-        """Return the user with this e-mail, in upper or lower case."""
+        """Return the user with this e-mail, ignoring case."""
 
     async def by_username(self, username: str) -> Row | None:
         """Return the user with this username."""
 
     async def known_emails(self, emails: Sequence[str]) -> Collection[str]:
-        """Return those of the e-mails, all in lower case, that a user has in upper or lower case."""
+        """Return the given e-mails that users have, ignoring case; the given e-mails are in lower case."""
 
     async def page(self, where: UserFilter, order_by: UserOrder, page: Page) -> PageOfRows:
         """Return a page of users."""
@@ -130,7 +131,7 @@ class UserQueries(Protocol):
         """
 
     async def credentials(self, *, email: str | None = None, username: str | None = None) -> Credentials | None:
-        """Return the password hash of the user with this e-mail or username."""
+        """Return the user with this e-mail or username, with its password hash."""
 
 
 class OrderQueries(Protocol):
@@ -176,7 +177,7 @@ class NoteQueries(Protocol):
 
 
 class Snapshot(Protocol):
-    """A read side whose data stays as it was when the snapshot was first used."""
+    """A read side that always shows the data as of the first use of the snapshot."""
 
     @property
     def users(self) -> UserQueries:
@@ -195,7 +196,7 @@ class Snapshots(Protocol):
 
 
 class CreditQueries(Protocol):
-    """The read side of credit. Every method is one statement, returns None without the user, and raises StoreError."""
+    """The read side of credit. Every method is one statement, returns None for an unknown user, and raises StoreError."""
 
     async def balances(self, user_id: UUID) -> Sequence[Row] | None:
         """Return the credit of the user, one row for each currency, sorted by currency."""

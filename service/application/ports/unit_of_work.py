@@ -38,9 +38,9 @@ class UserRepository(Protocol):
         """Return the user, locked so that no other transaction changes it; raises UserNotFound."""
 
     async def require_active(self, user_id: UUID, action: str) -> None:
-        """Require that the user is ACTIVE until the commit; raises UserNotFound and UserNotActive, now or then.
+        """Require that the user is ACTIVE until the commit; this or the commit raises UserNotFound or UserNotActive.
 
-        `action` is what needs it, for example `place orders`.
+        `action` names what requires it, such as `place orders`.
         """
 
     async def has_open_orders_or_credit(self, user_id: UUID) -> bool:
@@ -50,13 +50,13 @@ class UserRepository(Protocol):
         """Delete the user with all data that belongs to it, and return the number of its orders."""
 
     async def ids_by_email(self, emails: Sequence[str]) -> Mapping[str, UUID]:
-        """Return the ids of the users that have one of these e-mails, by e-mail in lower case."""
+        """Return the ids of the users that have one of these e-mails, keyed by e-mail in lower case."""
 
     async def by_email_for_update(self, emails: Sequence[str]) -> Mapping[str, User]:
-        """Return the users that have one of these e-mails, by e-mail in lower case, locked against other changes."""
+        """Return the users that have one of these e-mails, keyed by e-mail in lower case, locked against changes."""
 
     async def add_all(self, users: Sequence[User], password_hashes: Mapping[UUID, str]) -> None:
-        """Add new users together, those with a password hash by their id.
+        """Add new users together; `password_hashes` has the hashes of users with a password, keyed by user id.
 
         Raises:
             UserAlreadyExists: another user has one of the usernames.
@@ -75,7 +75,7 @@ class UserRepository(Protocol):
 
 @dataclass(eq=False, kw_only=True)
 class EncodedOrder(OrderHeader):
-    """An order without credit whose items and tags are only in its encoded message, as it was read."""
+    """An order without credit, whose items and tags are only in the encoded message that was read."""
 
     message: bytes
 
@@ -112,7 +112,7 @@ class OrderRepository(Protocol):
 
 
 class NoteRepository(Protocol):
-    """Notes that this unit of work changes. Their events are in the timeline of the order, which is locked for them."""
+    """Notes that this unit of work changes. Their events are in the order's timeline, so the order is locked too."""
 
     async def add(self, note: OrderNote) -> None:
         """Add a new note about a locked order."""
@@ -154,13 +154,13 @@ class UnitOfWork(Protocol):
         """The ledger."""
 
     def record(self, events: Iterable[Event]) -> None:
-        """Add events that are not recorded by an entity."""
+        """Add events that no entity has recorded."""
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         """Return a block whose writes are rolled back if it raises; earlier writes stay.
 
         Raises:
-            AlreadyExists, StoreError: if the block raises an error of the database that means one of these.
+            AlreadyExists, StoreError: the block raised a database error that is translated to one of these.
         """
 
     async def flush(self) -> None:
@@ -185,13 +185,13 @@ class UnitOfWorkFactory(Protocol):
 
         Args:
             actor: who causes the events and ledger entries.
-            request: the request id to claim, if the call has one. The claim waits for another call that holds it.
+            request: the request id to claim, if the call has one. The claim waits for another call with the same id.
             time_left: how long the call may still take.
 
         Raises:
             AlreadyAnswered, RequestIdReused: when the unit of work claims the request id.
-            AlreadyExists, StoreError: when the block raises an error of the database that means one of these.
-            NeedsTransaction: only the fast path, for what it cannot do; nothing was written.
+            AlreadyExists, StoreError: when the block raises a database error that is translated to one of these.
+            NeedsTransaction: when the fast path cannot do the work (only the fast path raises it); nothing was written.
         """
 
 

@@ -278,7 +278,7 @@ async def test_a_promoted_replica_is_not_used(database_url: str, own_copy: Path,
             async with driver_connection(replica.url) as there:
                 await there.execute("SELECT pg_promote()")
             (left,) = await eventually(lambda: told(logs, "replica out of use"))
-            assert left["problem"] == "READ_DATABASE_URL does not lead to a replica"
+            assert left["problem"] == "READ_DATABASE_URL does not point to a replica"
             await rename(clients, user.id, "New")
             assert await name_of(clients, user.id) == "New"
 

@@ -66,7 +66,7 @@ def test_a_replica_of_another_database_is_noticed(other: dict[str, object]) -> N
 
 def test_a_server_that_is_no_replica_is_noticed() -> None:
     replica = SimpleNamespace(is_replica=False, position=None, **IDENTITY)
-    assert "does not lead to a replica" in str(identity_problem(PRIMARY, replica))
+    assert "does not point to a replica" in str(identity_problem(PRIMARY, replica))
 
 
 def test_the_replica_has_the_limits_of_the_primary_and_a_url_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
