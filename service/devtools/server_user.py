@@ -55,6 +55,4 @@ def _unprivileged_account() -> tuple[int, int]:
     for name in ("postgres", "nobody"):
         with suppress(KeyError):
             return pwd.getpwnam(name)[2:4]
-    raise EmbeddedPostgresError(
-        "root cannot run PostgreSQL, and neither of the users postgres and nobody exists"
-    )
+    raise EmbeddedPostgresError("root cannot run PostgreSQL, and neither of the users postgres and nobody exists")

@@ -307,7 +307,7 @@ async def test_a_wrong_setting_is_one_line_that_names_it_without_its_value() -> 
     ("part", "words"),
     [
         pytest.param({"username": "no_user_of_this_name"}, "refuses the user or the password", id="unknown user"),
-        pytest.param({"database": "no_database_of_this_name"}, "the database that DATABASE_URL names does not exist", id="no database"),
+        pytest.param({"database": "no_database_of_this_name"}, "DATABASE_URL names does not exist", id="no database"),
         pytest.param({"host": None, "query": {"host": "/nowhere"}}, "cannot be reached", id="no socket"),
     ],
 )

@@ -196,7 +196,7 @@ class Snapshots(Protocol):
 
 
 class CreditQueries(Protocol):
-    """The read side of credit. Every method is one statement, returns None for an unknown user, and raises StoreError."""
+    """The read side of credit. Every method is one statement, and raises StoreError; None means an unknown user."""
 
     async def balances(self, user_id: UUID) -> Sequence[Row] | None:
         """Return the credit of the user, one row for each currency, sorted by currency."""

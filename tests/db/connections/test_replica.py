@@ -286,7 +286,7 @@ async def test_a_promoted_replica_is_not_used(database_url: str, own_copy: Path,
 @pytest.mark.parametrize(
     ("where", "problem"),
     [
-        ("the primary", "not lead to a replica"),
+        ("the primary", "not point to a replica"),
         ("another database", "another database"),
         ("nowhere", "cannot be measured"),
     ],
