@@ -247,7 +247,7 @@ class OptimizationSettings(Settings):
     )
     frozen_garbage_collector: bool = Field(
         default=True,
-        description="whether the garbage collector leaves out the objects made at start, and runs less often",
+        description="whether the garbage collector ignores the objects created at start, and runs less often",
         json_schema_extra=EXPERT,
     )
 
