@@ -129,8 +129,7 @@ async def running_program(
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                # Ctrl-C in the tests' terminal must not reach the program, and a Ctrl-C that a test sends must not reach
-                # the tests.
+                # Ctrl-C in the tests' terminal must not reach the program, nor a Ctrl-C that a test sends the tests.
                 start_new_session=True,
             )
         process = Process(popen, folder)
