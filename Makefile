@@ -1,12 +1,12 @@
-# Everything runs in .venv, which is filled from the hashed locks in requirements/ and again whenever they change.
+# Everything runs in .venv, which is installed from the hashed locks in requirements/, again whenever they change.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-# In the order written, also with -j, so that the quick checks come first.
+# Prerequisites run in the order written, also with -j, so that the quick checks come first.
 .NOTPARALLEL:
 
-# Where PYTHONDONTWRITEBYTECODE is set, every process compiles all that it imports: a unit test waits longer for that
-# than for anything else.
+# With PYTHONDONTWRITEBYTECODE, every process compiles all modules that it imports, which takes most of the time of a
+# unit test.
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
@@ -31,7 +31,7 @@ run: $(READY) ## Serve on 127.0.0.1:50051 with an embedded PostgreSQL (data in .
 .PHONY: test
 test: lint types layers protos breaking migrations dockerfile peers tests test-plain ## Run every check and all tests, as CI does
 	@if $(CAN_BUILD_LOAD); then $(MAKE) --no-print-directory bench-smoke ARGS=; \
-	else echo "bench-smoke is left out: gcc or the headers of nghttp2 (libnghttp2-dev) are missing"; fi
+	else echo "bench-smoke is skipped: gcc or the headers of nghttp2 (libnghttp2-dev) are missing"; fi
 
 .PHONY: lint
 lint: $(READY) phrases ## Check the style of the code (ruff), spelling and words (typos, .phrases)
@@ -39,7 +39,7 @@ lint: $(READY) phrases ## Check the style of the code (ruff), spelling and words
 	$(BIN)/ruff format --check
 	$(BIN)/typos
 
-# What is checked for phrases: everything that is written here by hand, and may not name them.
+# The files that are checked for phrases: all files written by hand, except those that may name the phrases.
 PROSE = . ':!client/commerce' ':!protos/third_party' ':!requirements' ':!*.lock' ':!*-lock.json' \
 	':!LICENSE' ':!CHANGELOG.md' ':!docs/glossary.md' ':!.phrases' ':!.typos.toml'
 
@@ -55,7 +55,7 @@ types: $(READY) ## Check types (mypy --strict)
 	$(BIN)/mypy
 
 .PHONY: layers
-layers: $(READY) ## Check which layer imports which (import-linter)
+layers: $(READY) ## Check the imports between layers (import-linter)
 	$(BIN)/lint-imports --no-logo
 
 .PHONY: protos
@@ -73,8 +73,8 @@ breaking: $(READY) ## Check that the protos break no caller (buf); compares with
 	git archive "$$base" buf.yaml protos | tar -x -C "$$earlier"; \
 	$(BIN)/buf breaking --against "$$earlier"
 
-# The commit at which this branch left main. On main itself, HEAD for protos that are changed but not committed, else
-# the commit before the one that changed them last.
+# The commit at which this branch left main. On main itself: HEAD if the protos have uncommitted changes, else the
+# commit before the one that changed them last.
 EARLIER_PROTOS = git rev-parse --verify --quiet HEAD >/dev/null 2>&1 || exit 0; \
 	for main in origin/main main; do \
 	    fork=$$(git merge-base HEAD $$main 2>/dev/null) || continue; \
@@ -108,7 +108,7 @@ PLAIN = COMMERCE_FAST_PATH=false COMMERCE_BATCHED_READS=false COMMERCE_ENCODED_M
 	COMMERCE_SCHEDULING=normal COMMERCE_FROZEN_GARBAGE_COLLECTOR=false COMMERCE_BATCHED_LOG_LINES=false
 
 .PHONY: test-plain
-test-plain: $(READY) ## Run the tests of the wire with every optimization off
+test-plain: $(READY) ## Run the wire tests with every optimization off
 	$(PLAIN) $(BIN)/pytest -n 2 --dist loadfile --no-cov -m "not optimizations" tests/rpc $(ARGS)
 
 .PHONY: test-cluster
@@ -124,13 +124,13 @@ explain: $(READY) ## Print the statements of METHOD=ConfirmOrder, or another met
 	@$(BIN)/python -m tests.sql.explain $(METHOD)
 
 .PHONY: faults
-faults: $(READY) ## Kill a server under a watch twenty times: longer than the tests do
+faults: $(READY) ## Kill a server under a watch twenty times; the tests do it three times
 	COMMERCE_TEST_KILLS=20 $(BIN)/pytest --no-cov --timeout 3600 tests/process/test_watch_crash.py tests/process/test_crash.py
 
 # The program that makes the calls is in C.
 CAN_BUILD_LOAD = echo '\#include <nghttp2/nghttp2.h>' | gcc -E - >/dev/null 2>&1
 
-# Where bench-smoke runs, so do the tests of the servers that it compares: they need what these need.
+# Where bench-smoke runs, the tests of the servers that it compares run too, and need the same packages.
 .PHONY: peers
 peers: $(READY)
 	@if $(CAN_BUILD_LOAD); then $(MAKE) --no-print-directory $(BENCH_READY) node; fi
@@ -173,11 +173,11 @@ profile: $(BENCH_READY) ## Draw a flame graph of the server under METHOD=GetUser
 FAILOVER := .bench/patroni
 
 .PHONY: failover
-failover: $(READY) $(FAILOVER)/.ready ## Fail PostgreSQL under Patroni over for three minutes; needs etcd and haproxy
+failover: $(READY) $(FAILOVER)/.ready ## Fail over PostgreSQL under Patroni for three minutes; needs etcd and haproxy
 	$(BIN)/python -m benchmarks.failover.trial --patroni $(FAILOVER)/bin/patroni $(ARGS)
 
 $(FAILOVER)/.ready: requirements/failover.txt
-	@echo "Filling $(FAILOVER)"
+	@echo "Installing into $(FAILOVER)"
 	@$(PYTHON) -m venv --clear $(FAILOVER)
 	@$(FAILOVER)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
 	@touch $@
@@ -207,7 +207,7 @@ lock: $(READY) ## Lock the dependencies in pyproject.toml; LOCK_FLAGS=--upgrade 
 	echo 'patroni[etcd3,psycopg3]' | $(COMPILE) --no-annotate - -o requirements/failover.txt
 
 .PHONY: clean
-clean: ## Remove what make made, except .data (stop the test cluster first)
+clean: ## Remove what make created, except .data (stop the test cluster first)
 	rm -rf $(VENV) .bench .test-cluster benchmarks/peers/node/node_modules
 	rm -rf dist htmlcov .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -215,20 +215,20 @@ clean: ## Remove what make made, except .data (stop the test cluster first)
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 NAME_ONE := name one, as in: make PYTHON=/path/to/python3.13 $(or $(MAKECMDGOALS),run)
 
-# Asked for with another Python than it has, .venv is made anew.
+# If PYTHON names another version than that of .venv, .venv is created again.
 ifneq ($(origin PYTHON), file)
 ifneq ($(shell $(PYTHON) -c '$(VERSION)' 2>/dev/null || true), $(shell $(BIN)/python -c '$(VERSION)' 2>/dev/null || true))
 .PHONY: $(READY)
 endif
 endif
 
-# Where only pip's configuration says where packages are, which uv does not read, pip gets them.
+# If uv fails, pip installs the packages: only pip reads pip's configuration, which may name the package index.
 $(READY): requirements/uv.txt requirements/dev.txt pyproject.toml client/pyproject.toml
 	@version=$$($(PYTHON) -c '$(VERSION)' 2>/dev/null) || \
 	    { echo "$(PYTHON) does not run: install Python 3.11, 3.12 or 3.13, or $(NAME_ONE)" >&2; exit 1; }; \
 	case $$version in 3.11 | 3.12 | 3.13) ;; *) \
 	    echo "$(PYTHON) is Python $$version, and this needs 3.11, 3.12 or 3.13: $(NAME_ONE)" >&2; exit 1; esac; \
-	echo "Filling $(VENV) with Python $$version"; \
+	echo "Installing into $(VENV) with Python $$version"; \
 	[ "$$($(BIN)/python -c '$(VERSION)' 2>/dev/null)" = "$$version" ] || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@$(UV) sync --require-hashes requirements/dev.txt || \
@@ -236,13 +236,13 @@ $(READY): requirements/uv.txt requirements/dev.txt pyproject.toml client/pyproje
 	@$(UV) install --no-cache --no-deps --no-build-isolation -e . -e client
 	@touch $@
 
-# What benchmarks need comes into the same .venv: it is locked to fit.
+# The packages of the benchmarks go into the same .venv: their lock is compatible with that of the others.
 $(BENCH_READY): $(READY) requirements/bench.txt
 	@$(UV) install --require-hashes -r requirements/bench.txt || \
 	    $(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	@touch $@
 
-# Without it benchmarks leave that server out, and say so.
+# Without Node.js, benchmarks skip the server on it, and say so.
 .PHONY: node
 node:
 	@command -v node >/dev/null && command -v npm >/dev/null || exit 0; \

@@ -17,7 +17,8 @@ from service.db.operations.migrate import head
 def main() -> None:
     """The user and order service: gRPC in front of PostgreSQL.
 
-    Settings are environment variables; docs/settings.md lists them. Only DATABASE_URL is required.
+    Settings are environment variables; docs/settings.md lists them. Only DATABASE_URL is required, and
+    COMMERCE_NATS_URL for `relay`.
     """
 
 

@@ -15,12 +15,16 @@ from service.server import Server, new_event_loop
 
 _DEVELOPMENT_WELCOME = """
 The user and order service listens on {address} with a database in {data_dir}.
-In another terminal, with grpcurl or with `.venv/bin/buf curl --protocol grpc --http2-prior-knowledge`:
+In another terminal, with grpcurl:
 
   grpcurl -plaintext {address} list
-  grpcurl -plaintext -d '{{"user": {{"email": "ada@example.com", "username": "ada"}}, "password": "correct horse"}}' \\
+  grpcurl -plaintext -d '{{"user": {{"email": "bob@example.com", "username": "bob"}}, "password": "correct horse"}}' \\
       {address} commerce.users.v1.UserService/CreateUser
-  grpcurl -plaintext -d '{{"username": "ada"}}' {address} commerce.users.v1.UserService/GetUser
+  grpcurl -plaintext -d '{{"username": "bob"}}' {address} commerce.users.v1.UserService/GetUser
+
+or, for each call, with buf:
+
+  .venv/bin/buf curl --protocol grpc -d '{{"username": "bob"}}' http://{address}/commerce.users.v1.UserService/GetUser
 
 docs/tour.md continues from here. Ctrl-C stops the service; the data stays. Other programs connect to the database with
 DATABASE_URL='{database_url}'

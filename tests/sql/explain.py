@@ -1,7 +1,7 @@
 """Prints the statements of a method with the plans of PostgreSQL: `make explain METHOD=ConfirmOrder`.
 
-Calls the method on an embedded PostgreSQL with 1 000 users and
-20 000 orders. The plans are those of auto_explain, with the time and the rows of each step.
+Calls the method on an embedded PostgreSQL with 1 000 users and 20 000 orders. The plans are those of auto_explain, with
+the time and the rows of each step.
 """
 
 import asyncio
@@ -30,7 +30,8 @@ from tests.support.methods import METHODS, call, path_of
 from tests.support.sent_statements import NOT_OF_CALLS
 
 USERS, ORDERS = 1_000, 20_000
-# As in tests/volume.py, a notice to the connection that sent the statement. Without the statements inside triggers.
+# As in tests/support/volume.py, PostgreSQL sends each plan as a notice to the connection that sent the statement.
+# Statements inside triggers have none.
 _AUTO_EXPLAIN = {
     "session_preload_libraries": "auto_explain",
     "auto_explain.log_min_duration": "0",
@@ -102,7 +103,8 @@ def main() -> None:
     """Explain the method that the command line names."""
     method = sys.argv[1] if len(sys.argv) > 1 else ""
     if method not in METHODS:
-        sys.exit(f"name a method, as in: make explain METHOD=ConfirmOrder\nThe methods are: {', '.join(METHODS)}")
+        problem = f"{method} is not a unary method" if method else "name a method"
+        sys.exit(f"{problem}; for example: make explain METHOD=ConfirmOrder\nThe methods are: {', '.join(METHODS)}")
     configure_logging(load(LogSettings, log_level="error"))
     with TemporaryDirectory() as folder, embedded_postgres(Path(folder)) as url:
         print(asyncio.run(explain(url, method)))  # noqa: T201 - this is what it is for

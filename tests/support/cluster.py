@@ -41,18 +41,19 @@ async def prepare(url: str) -> None:
 def main() -> None:
     """Run the server until the process is told to stop."""
     if is_locked(TEST_CLUSTER / "lock"):
-        click.echo(f"The test cluster in {TEST_CLUSTER.name} is up already")
+        click.echo(f"The test cluster in {TEST_CLUSTER.name} is already running")
         return
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # SIGINT too: a shell's background jobs ignore it
+        signal.signal(number, signal.default_int_handler)  # SIGINT too, because a shell's background jobs ignore it
     try:
         with embedded_postgres(TEST_CLUSTER) as url:
             asyncio.run(prepare(url))
-            click.echo(f"The test cluster is up until Ctrl-C, and `make tests T=…` uses it: {url}")
+            # Only SQLAlchemy understands the name of a driver in the URL.
+            click.echo(f"The test cluster runs until Ctrl-C; `make tests T=…` uses it: {url.replace('+asyncpg', '')}")
             while True:
                 signal.pause()
     except KeyboardInterrupt:
-        click.echo("The test cluster is down")
+        click.echo("The test cluster has stopped")
     except EmbeddedPostgresError as error:
         sys.exit(str(error))
 

@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 
 TEMPLATE = "commerce_template"
 UNFINISHED_TEMPLATE = f"{TEMPLATE}_unfinished"
-# An advisory lock: of the test runs that share a server, one makes the template.
+# An advisory lock, so that only one of the test runs that share a server creates the template.
 TEMPLATE_LOCK = 0x74656D706C617465
 
 
@@ -57,7 +57,7 @@ async def migrated_template(postgres_url: str) -> str:
     migrations = b"".join(path.read_bytes() for path in sorted((ROOT / "migrations").rglob("*.py")))
     name = f"{TEMPLATE}_{sha256(migrations).hexdigest()[:16]}"
     async with driver_connection(postgres_url) as connection:
-        # Ends with the connection.
+        # PostgreSQL releases the lock when the connection ends.
         await connection.execute("SELECT pg_advisory_lock($1)", TEMPLATE_LOCK)
         if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
             # Under another name first: a run that is killed meanwhile leaves no incomplete template.

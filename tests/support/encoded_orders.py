@@ -37,7 +37,7 @@ async def stored_orders(connection: asyncpg.Connection) -> Orders:
 
 
 async def encoded_orders(connection: asyncpg.Connection) -> Orders:
-    """Return each order as its encoded message has it; orders without one are left out."""
+    """Return each order as its encoded message has it; skips orders without one."""
     rows = await connection.fetch("SELECT id::text, message FROM orders WHERE message IS NOT NULL")
     return {row["id"]: _columns(Order.FromString(row["message"])) for row in rows}
 

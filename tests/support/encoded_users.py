@@ -25,7 +25,7 @@ async def stored_users(connection: asyncpg.Connection) -> Users:
 
 
 async def encoded_users(connection: asyncpg.Connection) -> Users:
-    """Return each user as its encoded message has it; users without one are left out."""
+    """Return each user as its encoded message has it; skips users without one."""
     rows = await connection.fetch("SELECT id, message FROM users WHERE message IS NOT NULL")
     return {str(row["id"]): _columns(User.FromString(row["message"])) for row in rows}
 

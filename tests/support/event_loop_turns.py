@@ -1,4 +1,4 @@
-"""How many of gRPC's wake-ups an event loop has not read after a few turns.
+"""Print how many of gRPC's wake-ups an event loop has not read after a few turns.
 
 Run as `python -m tests.support.event_loop_turns ACCEPT_MODE`.
 """

@@ -50,7 +50,7 @@ CREATE CONSTRAINT TRIGGER wait_at_commit AFTER INSERT ON orders
 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait_at_commit()
 """
 
-
+# Takes that lock, so that commits wait until this transaction ends.
 HOLD_COMMITS = "SELECT pg_advisory_xact_lock(1)"
 
 

@@ -18,7 +18,7 @@ POOL_SIZE = 2
 
 @asynccontextmanager
 async def pgbouncer_to(url: str, **settings: object) -> AsyncIterator[str]:
-    """Run PgBouncer in transaction mode with few connections to a database; yields its URL of the database."""
+    """Run PgBouncer in transaction mode with few connections to a database; yields its URL."""
     to = async_url(url)
     host = str(to.host or to.query["host"])
     target = {"host": host, "port": to.port or to.query.get("port", 5432), "user": to.username, "password": to.password}
@@ -48,7 +48,7 @@ async def pgbouncer_to(url: str, **settings: object) -> AsyncIterator[str]:
 
 
 def _started(configuration: Path, host: str, log: int) -> subprocess.Popen[bytes]:
-    """Start it; in tests run by root as the owner of PostgreSQL's socket, because PgBouncer refuses to be root."""
+    """Start PgBouncer; for root, as the owner of PostgreSQL's socket, because PgBouncer refuses to run as root."""
     assert PROGRAM
     command, user = [PROGRAM, str(configuration)], None
     if os.geteuid() == 0:

@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 60
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command returned and wrote."""
+    """The exit status and the output of a command."""
 
     status: int
     stdout: str
@@ -129,7 +129,7 @@ async def running_program(
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                # Ctrl-C in the tests' terminal must not reach it, nor a Ctrl-C that a test sends reach the tests.
+                # Ctrl-C in the tests' terminal must not reach the program, nor a Ctrl-C that a test sends the tests.
                 start_new_session=True,
             )
         process = Process(popen, folder)
@@ -145,7 +145,7 @@ async def running_command(
 ) -> AsyncIterator[Process]:
     """Run the `commerce` command until the block ends, then kill it.
 
-    `settings` are those of the service in lower case; it gets no others from the environment of the tests.
+    `settings` are those of the service in lower case; the command inherits none from the environment of the tests.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COMMERCE_")}
     environment.pop("DATABASE_URL", None)

@@ -21,7 +21,7 @@ NOT_OF_CALLS = (
 )
 
 
-# All open connections: the executor holds one for longer than one statement.
+# All open connections: the executor holds one between statements, so it may open no new one in the block.
 _connections: WeakSet[asyncpg.Connection] = WeakSet()
 
 

@@ -52,8 +52,8 @@ FROM generate_series(1, 1000);
 INSERT INTO request_ids SELECT 'anonymous', '/CreateOrder', id, '', '', now() FROM orders LIMIT 20000;
 """
 SETTINGS = {
-    # As for SSDs, or for indexes in the cache: with the default, PostgreSQL reads a whole table of this size, unlike
-    # one of millions of rows, for some hundreds of its rows.
+    # The value for SSDs, or for indexes in the cache. With the default, PostgreSQL reads a whole table of this size for
+    # some hundreds of its rows, which it would not do with a table of millions of rows.
     "random_page_cost": "1.1",
 }
 # For statements of the service and for those inside functions and triggers. PostgreSQL sends each plan as a notice on
