@@ -127,7 +127,7 @@ async def test_without_the_setting_a_server_does_not_start(database_url: str, po
 async def test_commands_that_need_a_session_fail_with_a_reason(pooled_url: str, command: list[str]) -> None:
     ended = await run_command(*command, database_url=pooled_url, pgbouncer_mode="transaction")
     assert ended.status == 1
-    assert "set DATABASE_URL to PostgreSQL itself" in ended.stderr
+    assert "set DATABASE_URL to the URL of PostgreSQL itself" in ended.stderr
 
 
 @pytest.mark.parametrize("command", ["gc", "verify-ledger"])
