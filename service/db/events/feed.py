@@ -32,7 +32,8 @@ class PollingEventFeed:
         # Not the pool of the calls: calls and watchers must not wait for each other's connections. One connection is
         # the poller's, so that it never waits for watchers that catch up.
         self._engine = create_engine(settings, pool_size=1 + settings.watch_catch_up_connections)
-        self._log = EventLog(StatementReader(self._engine).all)
+        self._reader = StatementReader(self._engine)
+        self._log = EventLog(self._reader.all)
         self._poller = Poller(self._log, interval=settings.watch_poll_interval)
         self._catch_ups = asyncio.Semaphore(settings.watch_catch_up_connections)
         self._settings = settings
@@ -85,6 +86,8 @@ class PollingEventFeed:
     async def close(self) -> None:
         """Stop polling, and close the connections."""
         await self._poller.close()
+        # A page that is still being read has a connection, which `dispose` would leave open.
+        await self._reader.drain()
         await self._engine.dispose()
 
     async def _catch_up_page(self, after: EventPosition) -> EventPage:
