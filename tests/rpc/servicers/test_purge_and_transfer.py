@@ -186,3 +186,30 @@ async def test_statistics_name_the_day_in_utc(database_url: str, days_ago: int) 
             )
         answer = await clients.orders.GetOrderStatistics(orders_pb.GetOrderStatisticsRequest())
         assert [(s.day.year, s.day.month, s.day.day) for s in answer.statistics] == [(day.year, day.month, day.day)]
+
+
+# Copies one order, as if it had been placed many times.
+COPY_ORDERS = """
+INSERT INTO orders (id, order_number, user_id, status, currency, total_amount, metadata, version, create_time,
+    update_time)
+SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'BIG-' || n, user_id, status, currency,
+    total_amount, metadata, version, create_time, update_time
+FROM orders, generate_series($1::int, $2::int) n WHERE id = $3
+"""
+
+
+async def test_statistics_of_sums_that_no_money_can_hold_are_the_largest_money(database_url: str) -> None:
+    async with serving_clients(database_url) as clients:
+        order_id = await place(clients, (await clients.create_user()).id, 999_999_999_999_999)
+
+        async def sums() -> list[Money]:
+            answer = await clients.orders.GetOrderStatistics(orders_pb.GetOrderStatisticsRequest())
+            return [answer.statistics[0].total_amount, *answer.top_users[0].total_amounts]
+
+        async with driver_connection(database_url) as connection:
+            # Without triggers, which would check the items of each copy.
+            await connection.execute("SET session_replication_role = replica")
+            await connection.execute(COPY_ORDERS, 1, 9222, order_id)
+            assert await sums() == [Money(currency_code="EUR", units=9223 * 999_999_999_999_999)] * 2
+            await connection.execute(COPY_ORDERS, 9223, 9223, order_id)
+        assert await sums() == [Money(currency_code="EUR", units=2**63 - 1, nanos=999_999_999)] * 2
