@@ -7,7 +7,7 @@ The statement checks everything that the response depends on, so its checks run 
 not when the application asks for them (ADR 16).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -134,8 +134,8 @@ class FastPathUnitOfWork:
         pending = self._pending
         return pending.customer_id is not None or (pending.reads_order and self._request is not None)
 
-    async def commit(self, response: bytes) -> None:
-        """Run the statement.
+    async def commit(self, response: bytes, _subjects: Sequence[UUID] = ()) -> None:
+        """Run the statement. The response is about the order that it writes.
 
         Raises:
             NeedsTransaction: this needs more than one statement, or a check failed, a row was locked, or the order was
