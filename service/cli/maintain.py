@@ -1,12 +1,20 @@
 """The maintenance commands: `commerce gc` and `commerce verify-ledger`."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import click
+import structlog
 
-from service.application.maintenance import backfill_encoded_users, expire_holds, purge_deleted_users
+from service.application.maintenance import (
+    Failed,
+    backfill_encoded_users,
+    by_itself,
+    expire_holds,
+    purge_deleted_users,
+)
 from service.application.ports.unit_of_work import UnitOfWork
 from service.cli.migrate import check_schema
 from service.cli.running import one_line_errors, run, single_connection
@@ -14,8 +22,13 @@ from service.config import DatabaseSettings, GcSettings, LogSettings, load
 from service.db.database import Database
 from service.db.operations.ledger import ledger_differences
 from service.db.operations.retention import delete_expired_events, delete_expired_request_ids
-from service.observability.logs import configure_logging
+from service.domain.errors import DomainError
+from service.observability.logs import configure_logging, where_raised
 from service.server import MESSAGE_ENCODERS
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
 
 
 @click.command()
@@ -25,29 +38,52 @@ def gc() -> None:
     Releases credit held for orders that were not confirmed in time; purges users 30 days after their deletion, except
     those with open orders or credit; deletes request ids after 24 hours; and deletes events after
     COMMERCE_EVENT_RETENTION_DAYS (90), except those that a relay has not published yet. Several processes may run this
-    at the same time.
+    at the same time. What fails is logged, everything else is done, and the exit status is 1.
     """
     with one_line_errors():
         configure_logging(load(LogSettings))
         settings = load(GcSettings)
         run(check_schema(settings))
-        for line in run(_gc(settings)):
+        failures = _Failures()
+        for line in run(_gc(settings, failures)):
             click.echo(line)
+        if failures.count:
+            raise click.ClickException(f"parts of the maintenance that failed: {failures.count}; the log names them")
 
 
-async def _gc(settings: GcSettings) -> list[str]:
+class _Failures:
+    """Logs and counts the parts of the maintenance that failed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, name: str, error: Exception) -> None:
+        """Log a failure."""
+        self.count += 1
+        # The messages of domain errors contain nothing personal; those of other errors may.
+        reason = error.reason if isinstance(error, DomainError) else type(error).__name__
+        log.error("maintenance failed", part=name, reason=reason, **where_raised(error))
+
+
+async def _gc(settings: GcSettings, failed: Failed) -> list[str]:
     database = Database(settings, MESSAGE_ENCODERS)
-    now = datetime.now(UTC)
+    engine, queries, now = database.engine, database.maintenance_queries, datetime.now(UTC)
+    retention = timedelta(days=settings.event_retention_days)
 
     def unit_of_work() -> AbstractAsyncContextManager[UnitOfWork]:
         return database.unit_of_work(actor="gc", request=None, time_left=lambda: settings.db_statement_timeout)
 
+    async def step(name: str, work: Callable[[], Awaitable[T]], otherwise: T) -> T:
+        return await by_itself(name, work, failed, otherwise)
+
     try:
-        expired = await expire_holds(unit_of_work, database.maintenance_queries, now)
-        purged, in_use = await purge_deleted_users(unit_of_work, database.maintenance_queries, now)
-        request_ids = await delete_expired_request_ids(database.engine)
-        events = await delete_expired_events(database.engine, timedelta(days=settings.event_retention_days))
-        encoded = await backfill_encoded_users(unit_of_work)
+        expired = await step("credit holds", lambda: expire_holds(unit_of_work, queries, now, failed), 0)
+        purged, in_use = await step(
+            "deleted users", lambda: purge_deleted_users(unit_of_work, queries, now, failed), (0, 0)
+        )
+        request_ids = await step("request ids", lambda: delete_expired_request_ids(engine), 0)
+        events = await step("events", lambda: delete_expired_events(engine, retention), 0)
+        encoded = await step("encoded messages", lambda: backfill_encoded_users(unit_of_work), 0)
     finally:
         await database.close()
     return [

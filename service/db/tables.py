@@ -470,8 +470,20 @@ request_ids = Table(
         comment="The encoded response; null only within the transaction that handles the call.",
     ),
     Column("create_time", _Time, nullable=False, server_default=func.now()),
+    Column(
+        "resource_id",
+        UUID(as_uuid=True),
+        comment="Id of the user or order that the response is about; a purge deletes the response with it.",
+    ),
+    Column(
+        "other_resource_id",
+        UUID(as_uuid=True),
+        comment="Id of a second user that the response is about; null if there is only one.",
+    ),
     PrimaryKeyConstraint("caller", "method", "request_id"),
     Index(None, "create_time"),
+    Index(None, "resource_id", postgresql_where=text("resource_id IS NOT NULL")),
+    Index(None, "other_resource_id", postgresql_where=text("other_resource_id IS NOT NULL")),
     comment="Responses to calls with a request_id, to be returned when a call is repeated (AIP-155).",
 )
 

@@ -9,7 +9,8 @@ from iso4217 import Currency
 
 from service.domain.errors import AmountOutOfRange, MixedCurrencies, TooManyDecimals, UnknownCurrency
 
-# Number of decimals by currency. Codes without a minor unit (gold, test codes) are not accepted as money.
+# Number of decimals by currency. Codes without a minor unit (gold, test codes) are not accepted as money. Only a new
+# amount must be in one of these currencies (`Money.checked`): what is stored stays valid when ISO 4217 withdraws one.
 CURRENCY_DECIMALS: Mapping[str, int] = MappingProxyType(
     {currency.code: currency.exponent for currency in Currency if currency.exponent is not None}
 )
@@ -60,7 +61,19 @@ class Money:
         return _in_range(Money(self.currency, self.amount * quantity), field)
 
     def __str__(self) -> str:
-        return f"{self.amount:.{CURRENCY_DECIMALS[self.currency]}f} {self.currency}"
+        # ISO 4217 changes: a stored amount may be in a currency that it no longer has, or that had more decimals.
+        decimals = max(CURRENCY_DECIMALS.get(self.currency, 0), decimal_places(self.amount))
+        return f"{self.amount:.{decimals}f} {self.currency}"
+
+
+def decimal_places(amount: Decimal) -> int:
+    """Return the number of decimals of an amount, without zeros at the end.
+
+    >>> decimal_places(Decimal("10.5000")), decimal_places(Decimal(100))
+    (1, 0)
+    """
+    exponent = amount.normalize().as_tuple().exponent
+    return max(0, -exponent) if isinstance(exponent, int) else 0
 
 
 def total(amounts: Iterable[Money], field: str) -> Money:

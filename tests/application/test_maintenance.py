@@ -1,4 +1,7 @@
+import functools
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as pb
@@ -7,25 +10,40 @@ from commerce.orders.v1.order_pb2 import OrderCreditState, OrderEventType
 from google.type.money_pb2 import Money
 
 from service.application.maintenance import expire_holds, purge_deleted_users
+from service.db.reads.maintenance import MaintenanceQueries
 from service.domain.orders import HOLD_FOR
 from service.domain.users import PURGE_AFTER
 from service.server import Server
 from tests.support.clients import Clients, connect, item, new_order
+from tests.support.databases import driver_connection
 from tests.support.failures import fails
+from tests.support.processes import run_command
 from tests.support.servers import running_server
+
+EURO = Money(currency_code="EUR", units=1)
+
+
+def unexpected(name: str, error: Exception) -> None:
+    raise AssertionError(name) from error
 
 
 async def expire(server: Server, now: datetime) -> int:
     store = server.database
     return await expire_holds(
-        lambda: store.unit_of_work(actor="gc", request=None, time_left=lambda: 5), store.maintenance_queries, now
+        lambda: store.unit_of_work(actor="gc", request=None, time_left=lambda: 5),
+        store.maintenance_queries,
+        now,
+        unexpected,
     )
 
 
 async def purge(server: Server, now: datetime) -> tuple[int, int]:
     store = server.database
     return await purge_deleted_users(
-        lambda: store.unit_of_work(actor="gc", request=None, time_left=lambda: 5), store.maintenance_queries, now
+        lambda: store.unit_of_work(actor="gc", request=None, time_left=lambda: 5),
+        store.maintenance_queries,
+        now,
+        unexpected,
     )
 
 
@@ -89,3 +107,44 @@ async def test_users_deleted_long_ago_are_erased_unless_they_have_orders_or_cred
             await clients.users.GetUser(pb.GetUserRequest(id=gone.id))
         listed = await clients.users.ListUsers(pb.ListUsersRequest(show_deleted=True))
         assert {user.id for user in listed.users} == {kept.id, alive.id}
+
+
+async def test_one_order_that_cannot_expire_stops_no_other(database_url: str) -> None:
+    async with running_server(database_url) as server, connect(server.port) as clients:
+        orders = [await place_with_credit(clients, 1) for _ in range(3)]
+        user_id, order_id = orders[1]
+        most = Money(currency_code="EUR", units=999_999_999_999_999)
+        await clients.users.GrantCredit(pb.GrantCreditRequest(user_id=user_id, amount=most))
+        gone = await clients.create_user()
+        await clients.users.DeleteUser(pb.DeleteUserRequest(id=gone.id))
+        async with driver_connection(database_url) as connection:
+            await connection.execute("UPDATE orders SET credit_expire_time = now() - interval '1 second'")
+            await connection.execute("UPDATE users SET purge_time = now() WHERE state = 'DELETED'")
+        finished = await run_command("gc", database_url=database_url)
+        assert finished.status == 1
+        assert "released the expired credit holds of 2 orders\n" in finished.stdout
+        assert "purged 1 deleted users; 0 others" in finished.stdout
+        assert f'"part":"orders/{order_id}","reason":"AMOUNT_OUT_OF_RANGE"' in finished.stderr
+        assert "parts of the maintenance that failed: 1" in finished.stderr
+        # Once there is room for it, the credit is given back.
+        spent = pb.TransferCreditRequest(from_user_id=user_id, to_user_id=orders[0][0], amount=EURO)
+        await clients.users.TransferCredit(spent)
+        assert (await run_command("gc", database_url=database_url)).status == 0
+        assert await available(clients, user_id) == most.units
+
+
+async def test_an_order_that_was_purged_meanwhile_is_no_failure(database_url: str) -> None:
+    async with running_server(database_url) as server, connect(server.port) as clients:
+        user_id, _ = await place_with_credit(clients, 1)
+        await place_with_credit(clients, 1)
+        store, now = server.database, datetime.now(UTC) + HOLD_FOR
+        ids = await store.maintenance_queries.orders_with_expired_holds(now)
+        await clients.users.PurgeUser(pb.PurgeUserRequest(id=user_id, force=True))
+
+        class Found(MaintenanceQueries):
+            async def orders_with_expired_holds(self, _now: datetime) -> Sequence[UUID]:
+                return ids
+
+        found = Found(None)  # type: ignore[arg-type] # it reads nothing
+        unit_of_work = functools.partial(store.unit_of_work, actor="gc", request=None, time_left=lambda: 5)
+        assert await expire_holds(unit_of_work, found, now, unexpected) == 1

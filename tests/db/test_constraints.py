@@ -523,4 +523,6 @@ async def test_only_optional_columns_are_nullable(connection: asyncpg.Connection
         "events.user_id",
         "events.status",
         "request_ids.response",
+        "request_ids.resource_id",
+        "request_ids.other_resource_id",
     }

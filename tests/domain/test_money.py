@@ -105,6 +105,10 @@ def test_two_currencies_do_not_add() -> None:
         (Money("CLF", Decimal("0.0001")), "0.0001 CLF"),
         (Money("EUR", Decimal("999999999999999.99")), "999999999999999.99 EUR"),
         (Money("EUR", Decimal("1E+3")), "1000.00 EUR"),
+        # Withdrawn from ISO 4217, and with more decimals than the currency has now.
+        (Money("BGN", Decimal("60.5000")), "60.5 BGN"),
+        (Money("BGN", Decimal("60.0000")), "60 BGN"),
+        (Money("JPY", Decimal("1.5000")), "1.5 JPY"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -42,7 +42,7 @@ STATEMENTS = {
     "DeliverOrder": 5,
     "CancelOrder": 5,
     "ListOrderEvents": 1,
-    "PurgeUser": 15,
+    "PurgeUser": 18,
     "GetCreditBalance": 1,
     "GrantCredit": 5,
     "TransferCredit": 6,

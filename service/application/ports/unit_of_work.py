@@ -166,8 +166,13 @@ class UnitOfWork(Protocol):
     async def flush(self) -> None:
         """Write changes and events without committing; raises AlreadyExists and StoreError."""
 
-    async def commit(self, response: bytes) -> None:
+    async def commit(self, response: bytes, subjects: Sequence[UUID] = ()) -> None:
         """Flush, store the response under the request id if there is one, and commit.
+
+        Args:
+            response: the response of the call.
+            subjects: the ids of the users and orders that it is about, at most two. A purge of one of them deletes the
+                stored response.
 
         Raises:
             OutcomeUnknown: the connection was lost during COMMIT.

@@ -1,12 +1,15 @@
 """Request ids: the stored responses that make a repeated call harmless (AIP-155)."""
 
-from sqlalchemy import ColumnElement, select, update
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.application.ports.errors import AlreadyAnswered, Contention
 from service.application.ports.unit_of_work import RequestKey
-from service.db.tables import request_ids
+from service.db.tables import orders, request_ids
 from service.domain.errors import RequestIdReused
 
 
@@ -42,9 +45,18 @@ async def claim(session: AsyncSession, request: RequestKey) -> None:
     raise AlreadyAnswered(stored.response)
 
 
-async def store_response(session: AsyncSession, request: RequestKey, response: bytes) -> None:
-    """Store the response of a call under the request id that it has claimed."""
-    await session.execute(update(request_ids).where(*_has_key(request)).values(response=response))
+async def store_response(session: AsyncSession, request: RequestKey, response: bytes, subjects: Sequence[UUID]) -> None:
+    """Store the response of a call, with the ids of what it is about, under the request id that it has claimed."""
+    ids = dict(zip(("resource_id", "other_resource_id"), subjects, strict=False))
+    await session.execute(update(request_ids).where(*_has_key(request)).values(response=response, **ids))
+
+
+async def delete_responses_about_user(session: AsyncSession, user_id: UUID) -> None:
+    """Delete the stored responses that are about a user who is locked, and about its orders."""
+    own_orders = select(orders.c.id).where(orders.c.user_id == user_id)
+    await session.execute(delete(request_ids).where(request_ids.c.resource_id.in_(own_orders)))
+    for column in (request_ids.c.resource_id, request_ids.c.other_resource_id):
+        await session.execute(delete(request_ids).where(column == user_id))
 
 
 def _has_key(request: RequestKey) -> tuple[ColumnElement[bool], ...]:

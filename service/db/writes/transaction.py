@@ -1,7 +1,8 @@
 """One PostgreSQL transaction, begun by its first use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from uuid import UUID
 
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -85,8 +86,8 @@ class LazyTransaction:
             await claim(session, self._request)
         return session
 
-    async def commit(self, response: bytes) -> None:
-        """Store the response under the request id, and commit.
+    async def commit(self, response: bytes, subjects: Sequence[UUID]) -> None:
+        """Store the response under the request id, with the ids of what it is about, and commit.
 
         Raises:
             DeadlineExceeded: the call has no time left; nothing was written.
@@ -94,7 +95,7 @@ class LazyTransaction:
         """
         session = await self.session()
         if self._request:
-            await store_response(session, self._request, response)
+            await store_response(session, self._request, response, subjects)
         if self._time_left() <= 0:
             raise DeadlineExceeded
         try:

@@ -1,9 +1,10 @@
 """The transactional unit of work: one call, one transaction."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self
+from uuid import UUID
 
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -99,11 +100,11 @@ class TransactionalUnitOfWork:
         if entry_rows := self.credit.take_rows(self._actor):
             await session.execute(insert(credit_entries), entry_rows)
 
-    async def commit(self, response: bytes) -> None:
+    async def commit(self, response: bytes, subjects: Sequence[UUID] = ()) -> None:
         """Flush, store the response under the request id if there is one, and commit."""
         if self._has_work():
             await self.flush()
-            await self._transaction.commit(response)
+            await self._transaction.commit(response, subjects)
 
     def _has_work(self) -> bool:
         return self._transaction.has_begun or bool(self._events)

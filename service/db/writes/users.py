@@ -25,6 +25,7 @@ from service.db.tables import (
     users,
 )
 from service.db.writes.recorded_events import RecordedEvents
+from service.db.writes.request_ids import delete_responses_about_user
 from service.db.writes.transaction import LazyTransaction
 from service.domain.errors import UserNotFound
 from service.domain.users import User, UserState
@@ -98,6 +99,7 @@ class Users:
         own_orders = select(orders.c.id).where(orders.c.user_id == user.id)
         await session.execute(delete(events).where(events.c.aggregate_id.in_(own_orders)))
         await session.execute(delete(events).where(events.c.aggregate_id == user.id))
+        await delete_responses_about_user(session, user.id)
         # The notes that the user wrote about orders of others; those about its own orders are deleted with the orders.
         await session.execute(delete(order_notes).where(order_notes.c.author_id == user.id))
         # The orders of others that the credit of this user pays for.

@@ -26,6 +26,7 @@ from service.application.ports.unit_of_work import RequestKey, UnitOfWorkFactory
 from service.domain.errors import InvalidField
 from service.rpc.call_context import ANONYMOUS, current_call, using
 from service.rpc.interceptors.base import Interceptor
+from service.rpc.messages.subjects import Subjects, subjects_of
 from service.rpc.methods import Call, Context, Method, Request
 from service.rpc.retry import retried, shielded_tasks
 from service.rpc.status import ResponseTooLarge
@@ -67,6 +68,8 @@ class TransactionInterceptor(Interceptor):
         self._read_preference = read_preference
         self._max_response_bytes = max_response_bytes
         self._shielded_tasks = shielded_tasks()
+        # For the path of each method, what its responses are about.
+        self._subjects: dict[str, Subjects] = {}
 
     def wrap(self, method: Method, call: Call) -> Call:
         """Return the method with its unit of work.
@@ -76,6 +79,8 @@ class TransactionInterceptor(Interceptor):
         """
         if not method.is_ours or method.request_streaming or method.response_streaming:
             return call
+        if method.descriptor:
+            self._subjects[method.path] = subjects_of(method.descriptor)
         run = self._read if _reads(method) else self._write
 
         async def run_with_deadline(request: Request, context: Context) -> bytes:
@@ -126,16 +131,18 @@ class TransactionInterceptor(Interceptor):
         dry_run = getattr(request, "validate_only", False)
         key = None if dry_run else self._request_key(method, request)
         fast_path = None if dry_run else self._fast_path.get(method.path)
+        subjects = self._subjects[method.path]
 
         async def run(open_unit_of_work: UnitOfWorkFactory) -> bytes:
             async with open_unit_of_work(actor=ANONYMOUS, request=key, time_left=deadline) as uow:
                 with using(uow):
-                    response = self._serialized(await call(request, context))
+                    answer = await call(request, context)
+                response = self._serialized(answer)
                 if dry_run:
                     # The constraints of the database are checked too; leaving without a commit rolls back.
                     await uow.flush()
                 else:
-                    await uow.commit(response)
+                    await uow.commit(response, subjects(request, answer) if key else ())
                 return response
 
         async def attempt() -> bytes:

@@ -14,7 +14,7 @@ from commerce.orders.v1.order_service_pb2 import (
 from google.type.date_pb2 import Date
 
 from service.application.ports.queries import OrderFilter, Row, TopUsers
-from service.rpc.messages.values import money, parse_interval
+from service.rpc.messages.values import parse_interval, sum_of_money
 
 DEFAULT_TOP_USERS = 10
 
@@ -43,7 +43,7 @@ def _statistics(row: Row) -> OrderStatistics:
         day=Date(year=row.day.year, month=row.day.month, day=row.day.day),
         status=OrderStatusMessage.Value(f"ORDER_STATUS_{row.status}"),
         order_count=row.order_count,
-        total_amount=money(row.currency, row.total_amount),
+        total_amount=sum_of_money(row.currency, row.total_amount),
     )
 
 
@@ -51,5 +51,5 @@ def _top_user(sums: Sequence[Row]) -> TopUser:
     return TopUser(
         user_id=str(sums[0].user_id),
         order_count=sums[0].order_count,
-        total_amounts=[money(row.currency, row.total_amount) for row in sums],
+        total_amounts=[sum_of_money(row.currency, row.total_amount) for row in sums],
     )

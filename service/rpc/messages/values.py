@@ -23,6 +23,9 @@ _MICROSECOND = timedelta(microseconds=1)
 _NANOS_PER_UNIT = 1_000_000_000
 _NANO = Decimal(1).scaleb(-9)
 _MAX_NANOS = 999_999_999
+# The largest amount of a google.type.Money. One amount is always smaller (`AMOUNT_LIMIT`), but not a sum of many.
+_MAX_UNITS = 2**63 - 1
+_MAX_MONEY = _MAX_UNITS + _MAX_NANOS * _NANO
 # The maximum number of missing ids that a status lists in full.
 _MAX_MISSING_IDS = 10
 
@@ -46,6 +49,13 @@ def money(currency: str, amount: Decimal) -> Fields:
     """Return an amount as a google.type.Money, without rounding."""
     units = int(amount)
     return {"currency_code": currency, "units": units, "nanos": int((amount - units) * _NANOS_PER_UNIT)}
+
+
+def sum_of_money(currency: str, amount: Decimal) -> Fields:
+    """Return a sum of amounts as a google.type.Money; the largest one for a sum that is larger."""
+    if amount > _MAX_MONEY:
+        return {"currency_code": currency, "units": _MAX_UNITS, "nanos": _MAX_NANOS}
+    return money(currency, amount)
 
 
 def parse_money(message: MoneyMessage, field: str) -> Money:

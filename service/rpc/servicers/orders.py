@@ -94,7 +94,7 @@ class OrderServicer(OrderNoteMethods):
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
         order: Row | None
         if request.HasField("id"):
-            order = await self._queries.by_id(request.id.lower())
+            order = await self._queries.by_id(request.id)
         else:
             order = await self._queries.by_number(request.order_number)
         if order is None:
@@ -102,7 +102,7 @@ class OrderServicer(OrderNoteMethods):
         return pb.GetOrderResponse(order=order_message(order))
 
     async def BatchGetOrders(self, request: pb.BatchGetOrdersRequest, context: Context) -> pb.BatchGetOrdersResponse:
-        ids = [order_id.lower() for order_id in request.ids]
+        ids = list(request.ids)
         found = in_order(ids, await self._queries.by_ids(ids), OrderNotFound)
         response = pb.BatchGetOrdersResponse()
         add_orders(response.orders, found)

@@ -97,7 +97,7 @@ class UserServicer(UserServiceServicer):
         match request.WhichOneof("key"):
             case "id":
                 name = request.id
-                user: Row | None = await self._queries.by_id(request.id.lower())
+                user: Row | None = await self._queries.by_id(request.id)
             case "email":
                 # The error names no user, because a status must not contain an e-mail address.
                 user = await self._queries.by_email(request.email)
@@ -109,7 +109,7 @@ class UserServicer(UserServiceServicer):
         return pb.GetUserResponse(user=user_message(user))
 
     async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, context: Context) -> pb.BatchGetUsersResponse:
-        ids = [user_id.lower() for user_id in request.ids]
+        ids = list(request.ids)
         response = pb.BatchGetUsersResponse()
         add_users(response.users, in_order(ids, await self._queries.by_ids(ids), UserNotFound))
         return response

@@ -9,9 +9,11 @@ from commerce.orders.v1.order_pb2 import Order, OrderCreditState
 from commerce.users.v1.credit_pb2 import CreditEntryType
 from google.type.money_pb2 import Money
 
+from service.domain.money import CURRENCY_DECIMALS
 from tests.support.clients import Clients, item, new_order
 from tests.support.failures import fails
 from tests.support.passwords import PASSWORD
+from tests.support.servers import OwnServer
 
 
 def euros(units: int, nanos: int = 0) -> Money:
@@ -196,3 +198,46 @@ async def test_an_order_without_credit_payment_touches_no_credit(clients: Client
     await clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=order.id))
     assert not order.HasField("credit")
     assert await balance(clients, user.id) == (euros(20), euros(0))
+
+
+async def test_what_is_stored_in_a_withdrawn_currency_stays_usable(
+    own: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients, user_id = own.clients, (await own.clients.create_user()).id
+    price = Money(currency_code="BGN", units=10)
+    with monkeypatch.context() as patch:
+        patch.setattr("service.domain.money.CURRENCY_DECIMALS", {**CURRENCY_DECIMALS, "BGN": 2})
+        hundred = Money(currency_code="BGN", units=100)
+        await clients.users.GrantCredit(pb.GrantCreditRequest(user_id=user_id, amount=hundred))
+        requests = [
+            orders_pb.CreateOrderRequest(
+                order=new_order(user_id, items=[item("anvil", 1, 10, currency="BGN")]), pay_with_credit=with_credit
+            )
+            for with_credit in (True, True, False, False)
+        ]
+        ids = [(await clients.orders.CreateOrder(request)).order.id for request in requests]
+    # New amounts are refused.
+    for call_again in (
+        clients.orders.CreateOrder(requests[0]),
+        clients.users.GrantCredit(pb.GrantCreditRequest(user_id=user_id, amount=price)),
+    ):
+        with fails(grpc.StatusCode.INVALID_ARGUMENT, "UNKNOWN_CURRENCY"):
+            await call_again
+    # Everything else is answered.
+    update = orders_pb.UpdateOrderRequest(order=Order(id=ids[0], external_ref="kept"))
+    assert (await clients.orders.UpdateOrder(update)).order.total_amount == price
+    for order_id in (ids[0], ids[2]):
+        await clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=order_id))
+    for order_id in (ids[0], ids[1]):
+        await clients.orders.CancelOrder(orders_pb.CancelOrderRequest(id=order_id, reason="no"))
+    in_euros = orders_pb.UpdateOrderRequest(order=Order(id=ids[3], items=[item("anvil", 1, 5)]))
+    assert (await clients.orders.UpdateOrder(in_euros)).order.total_amount.currency_code == "EUR"
+    events = (await clients.orders.ListOrderEvents(orders_pb.ListOrderEventsRequest(order_id=ids[3]))).events
+    assert [(change.old_value, change.new_value) for change in events[-1].changes] == [("", ""), ("10 BGN", "5.00 EUR")]
+    assert len((await clients.orders.ListOrders(orders_pb.ListOrdersRequest(user_id=user_id))).orders) == 4
+    statistics = await clients.orders.GetOrderStatistics(orders_pb.GetOrderStatisticsRequest(user_id=user_id))
+    assert {row.total_amount.currency_code for row in statistics.statistics} == {"BGN", "EUR"}
+    balances = (await clients.users.GetCreditBalance(pb.GetCreditBalanceRequest(user_id=user_id))).balances
+    assert [(balance.available.units, balance.available.currency_code) for balance in balances] == [(100, "BGN")]
+    assert (await clients.users.ListCreditEntries(pb.ListCreditEntriesRequest(user_id=user_id))).entries
+    await clients.users.PurgeUser(pb.PurgeUserRequest(id=user_id, force=True))

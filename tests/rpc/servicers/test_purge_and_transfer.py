@@ -1,19 +1,24 @@
+from typing import Any
 from uuid import uuid4
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as pb
 import grpc
 import pytest
+from commerce.orders.v1.note_pb2 import OrderNote
 from commerce.orders.v1.order_pb2 import OrderEventType, OrderStatus
+from commerce.users.v1.user_pb2 import User
 from google.type.interval_pb2 import Interval
 from google.type.money_pb2 import Money
 
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations.ledger import ledger_differences
-from tests.support.clients import Clients, item, new_order
+from tests.support.clients import Clients, item, new_order, new_user
 from tests.support.databases import driver_connection
 from tests.support.failures import fails
+from tests.support.methods import call
+from tests.support.passwords import PASSWORD
 from tests.support.servers import serving_clients
 
 
@@ -186,3 +191,76 @@ async def test_statistics_name_the_day_in_utc(database_url: str, days_ago: int) 
             )
         answer = await clients.orders.GetOrderStatistics(orders_pb.GetOrderStatisticsRequest())
         assert [(s.day.year, s.day.month, s.day.day) for s in answer.statistics] == [(day.year, day.month, day.day)]
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_a_purge_takes_stored_responses_along(database_url: str, *, fast_path: bool) -> None:
+    async with serving_clients(database_url, fast_path=fast_path) as clients:
+        user, other = await clients.create_user(), await clients.create_user()
+        others_order = await place(clients, other.id, 1)
+        own_order = await place(clients, user.id, 1)
+        euro = Money(currency_code="EUR", units=1)
+        requests: list[tuple[str, Any]] = [
+            ("CreateUser", pb.CreateUserRequest(user=new_user(), password=PASSWORD)),
+            ("UpdateUser", pb.UpdateUserRequest(user=User(id=user.id, full_name="Grace"))),
+            ("GrantCredit", pb.GrantCreditRequest(user_id=user.id, amount=euro)),
+            ("TransferCredit", pb.TransferCreditRequest(from_user_id=user.id, to_user_id=other.id, amount=euro)),
+            ("TransferCredit", pb.TransferCreditRequest(from_user_id=other.id, to_user_id=user.id, amount=euro)),
+            ("CreateOrder", orders_pb.CreateOrderRequest(order=new_order(user.id, external_ref="mine"))),
+            ("ConfirmOrder", orders_pb.ConfirmOrderRequest(id=own_order)),
+            ("AddOrderTags", orders_pb.AddOrderTagsRequest(id=own_order, tags=["mine"])),
+            *(
+                (
+                    "CreateOrderNote",
+                    orders_pb.CreateOrderNoteRequest(note=OrderNote(order_id=order, author_id=author, body="secret")),
+                )
+                for order, author in [(own_order, user.id), (own_order, other.id), (others_order, user.id)]
+            ),
+        ]
+        created = ""
+        for method, request in requests:
+            request.request_id = str(uuid4())
+            response = await call(clients.channel, method, request)
+            created = response.user.id if method == "CreateUser" else created
+        kept = orders_pb.ConfirmOrderRequest(id=others_order, request_id=str(uuid4()))
+        answer = await clients.orders.ConfirmOrder(kept)
+        purging = pb.PurgeUserRequest(id=user.id, force=True, request_id=str(uuid4()))
+        await clients.users.PurgeUser(pb.PurgeUserRequest(id=created))
+        purged = await clients.users.PurgeUser(purging)
+        # These answer as before.
+        assert await clients.orders.ConfirmOrder(kept) == answer
+        assert await clients.users.PurgeUser(purging) == purged
+        async with driver_connection(database_url) as connection:
+            methods = {row["method"] for row in await connection.fetch("SELECT method FROM request_ids")}
+        assert {method.rpartition("/")[2] for method in methods} == {"ConfirmOrder", "PurgeUser"}
+        for method, request in requests[1:]:
+            with pytest.raises(grpc.aio.AioRpcError, match="NOT_FOUND"):
+                await call(clients.channel, method, request)
+        assert (await call(clients.channel, *requests[0])).user.id != created
+
+
+# Copies one order, as if it had been placed many times.
+COPY_ORDERS = """
+INSERT INTO orders (id, order_number, user_id, status, currency, total_amount, metadata, version, create_time,
+    update_time)
+SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'BIG-' || n, user_id, status, currency,
+    total_amount, metadata, version, create_time, update_time
+FROM orders, generate_series($1::int, $2::int) n WHERE id = $3
+"""
+
+
+async def test_statistics_of_sums_that_no_money_can_hold_are_the_largest_money(database_url: str) -> None:
+    async with serving_clients(database_url) as clients:
+        order_id = await place(clients, (await clients.create_user()).id, 999_999_999_999_999)
+
+        async def sums() -> list[Money]:
+            answer = await clients.orders.GetOrderStatistics(orders_pb.GetOrderStatisticsRequest())
+            return [answer.statistics[0].total_amount, *answer.top_users[0].total_amounts]
+
+        async with driver_connection(database_url) as connection:
+            # Without triggers, which would check the items of each copy.
+            await connection.execute("SET session_replication_role = replica")
+            await connection.execute(COPY_ORDERS, 1, 9222, order_id)
+            assert await sums() == [Money(currency_code="EUR", units=9223 * 999_999_999_999_999)] * 2
+            await connection.execute(COPY_ORDERS, 9223, 9223, order_id)
+        assert await sums() == [Money(currency_code="EUR", units=2**63 - 1, nanos=999_999_999)] * 2

@@ -5,24 +5,25 @@
 
 -- place_order_with_request_id
 WITH limited AS MATERIALIZED (
-    SELECT set_config($19::VARCHAR, $20::VARCHAR, true) AS "limit",
-        set_config($21::VARCHAR, $22::VARCHAR, true) AS message_version
+    SELECT set_config($20::VARCHAR, $21::VARCHAR, true) AS "limit",
+        set_config($22::VARCHAR, $23::VARCHAR, true) AS message_version
 ),
 customer AS (
     SELECT users.id AS id
     FROM limited
     JOIN users ON true
     WHERE users.id = $4::UUID
-        AND users.state = $23::VARCHAR
+        AND users.state = $24::VARCHAR
     FOR SHARE OF users SKIP LOCKED
 ),
 claimed AS (
-    INSERT INTO request_ids(caller, method, request_id, body_digest, response)
+    INSERT INTO request_ids(caller, method, request_id, body_digest, response, resource_id)
     SELECT $14::VARCHAR AS anon_14,
         $15::VARCHAR AS anon_15,
         $16::UUID AS anon_16,
         $17::BYTEA AS anon_17,
-        $18::BYTEA AS anon_18
+        $18::BYTEA AS anon_18,
+        $19::UUID AS anon_19
     FROM customer
     ON CONFLICT DO NOTHING
     RETURNING request_ids.request_id
@@ -67,15 +68,15 @@ items AS (
 ),
 event AS (
     INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
-    SELECT $24::UUID AS anon_19,
-        $25::VARCHAR AS anon_20,
-        $26::UUID AS anon_21,
-        $27::VARCHAR AS anon_22,
+    SELECT $25::UUID AS anon_20,
+        $26::VARCHAR AS anon_21,
+        $27::UUID AS anon_22,
         $28::VARCHAR AS anon_23,
-        $29::TIMESTAMP WITH TIME ZONE AS anon_24,
-        $30::JSONB AS anon_25,
-        $31::UUID AS anon_26,
-        $32::VARCHAR AS anon_27
+        $29::VARCHAR AS anon_24,
+        $30::TIMESTAMP WITH TIME ZONE AS anon_25,
+        $31::JSONB AS anon_26,
+        $32::UUID AS anon_27,
+        $33::VARCHAR AS anon_28
     FROM placed
 )
 SELECT placed.id
@@ -129,9 +130,10 @@ VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP
 RETURNING events.position;
 
 UPDATE request_ids
-SET response=$1::BYTEA
-WHERE request_ids.caller = $2::VARCHAR
-    AND request_ids.method = $3::VARCHAR
-    AND request_ids.request_id = $4::UUID;
+SET response=$1::BYTEA,
+    resource_id=$2::UUID
+WHERE request_ids.caller = $3::VARCHAR
+    AND request_ids.method = $4::VARCHAR
+    AND request_ids.request_id = $5::UUID;
 
 COMMIT;

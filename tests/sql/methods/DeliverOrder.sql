@@ -39,12 +39,13 @@ allowed AS (
     FOR NO KEY UPDATE OF orders SKIP LOCKED
 ),
 claimed AS (
-    INSERT INTO request_ids(caller, method, request_id, body_digest, response)
+    INSERT INTO request_ids(caller, method, request_id, body_digest, response, resource_id)
     SELECT $22::VARCHAR AS anon_10,
         $23::VARCHAR AS anon_11,
         $24::UUID AS anon_12,
         $25::BYTEA AS anon_13,
-        $26::BYTEA AS anon_14
+        $26::BYTEA AS anon_14,
+        $27::UUID AS anon_15
     FROM allowed
     ON CONFLICT DO NOTHING
     RETURNING request_ids.request_id
@@ -149,9 +150,10 @@ VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP
 RETURNING events.position;
 
 UPDATE request_ids
-SET response=$1::BYTEA
-WHERE request_ids.caller = $2::VARCHAR
-    AND request_ids.method = $3::VARCHAR
-    AND request_ids.request_id = $4::UUID;
+SET response=$1::BYTEA,
+    resource_id=$2::UUID
+WHERE request_ids.caller = $3::VARCHAR
+    AND request_ids.method = $4::VARCHAR
+    AND request_ids.request_id = $5::UUID;
 
 COMMIT;

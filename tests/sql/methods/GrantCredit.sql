@@ -49,9 +49,10 @@ INSERT INTO credit_entries(id, transaction_id, user_id, account, type, currency,
 VALUES ($1::UUID, $2::UUID, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::VARCHAR, $7::NUMERIC(19, 4), $8::NUMERIC(19, 4), $9::UUID, $10::VARCHAR, $11::VARCHAR, $12::TIMESTAMP WITH TIME ZONE);
 
 UPDATE request_ids
-SET response=$1::BYTEA
-WHERE request_ids.caller = $2::VARCHAR
-    AND request_ids.method = $3::VARCHAR
-    AND request_ids.request_id = $4::UUID;
+SET response=$1::BYTEA,
+    resource_id=$2::UUID
+WHERE request_ids.caller = $3::VARCHAR
+    AND request_ids.method = $4::VARCHAR
+    AND request_ids.request_id = $5::UUID;
 
 COMMIT;

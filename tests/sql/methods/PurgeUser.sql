@@ -67,6 +67,19 @@ WHERE events.aggregate_id IN (
 DELETE FROM events
 WHERE events.aggregate_id = $1::UUID;
 
+DELETE FROM request_ids
+WHERE request_ids.resource_id IN (
+    SELECT orders.id
+    FROM orders
+    WHERE orders.user_id = $1::UUID
+);
+
+DELETE FROM request_ids
+WHERE request_ids.resource_id = $1::UUID;
+
+DELETE FROM request_ids
+WHERE request_ids.other_resource_id = $1::UUID;
+
 DELETE FROM order_notes
 WHERE order_notes.author_id = $1::UUID;
 

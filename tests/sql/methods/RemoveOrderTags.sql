@@ -71,9 +71,10 @@ VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP
 RETURNING events.position;
 
 UPDATE request_ids
-SET response=$1::BYTEA
-WHERE request_ids.caller = $2::VARCHAR
-    AND request_ids.method = $3::VARCHAR
-    AND request_ids.request_id = $4::UUID;
+SET response=$1::BYTEA,
+    resource_id=$2::UUID
+WHERE request_ids.caller = $3::VARCHAR
+    AND request_ids.method = $4::VARCHAR
+    AND request_ids.request_id = $5::UUID;
 
 COMMIT;

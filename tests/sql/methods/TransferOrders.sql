@@ -66,9 +66,11 @@ VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP
 RETURNING events.position;
 
 UPDATE request_ids
-SET response=$1::BYTEA
-WHERE request_ids.caller = $2::VARCHAR
-    AND request_ids.method = $3::VARCHAR
-    AND request_ids.request_id = $4::UUID;
+SET response=$1::BYTEA,
+    resource_id=$2::UUID,
+    other_resource_id=$3::UUID
+WHERE request_ids.caller = $4::VARCHAR
+    AND request_ids.method = $5::VARCHAR
+    AND request_ids.request_id = $6::UUID;
 
 COMMIT;

@@ -25,6 +25,7 @@
 -- $24: given_request_request_id
 -- $25: given_request_body_digest
 -- $26: given_request_response
+-- $27: given_request_resource_id
 WITH limited AS MATERIALIZED (
     SELECT set_config($16::VARCHAR, $17::VARCHAR, true) AS "limit",
         set_config($18::VARCHAR, $19::VARCHAR, true) AS message_version
@@ -40,12 +41,13 @@ allowed AS (
     FOR NO KEY UPDATE OF orders SKIP LOCKED
 ),
 claimed AS (
-    INSERT INTO request_ids(caller, method, request_id, body_digest, response)
+    INSERT INTO request_ids(caller, method, request_id, body_digest, response, resource_id)
     SELECT $22::VARCHAR AS anon_10,
         $23::VARCHAR AS anon_11,
         $24::UUID AS anon_12,
         $25::BYTEA AS anon_13,
-        $26::BYTEA AS anon_14
+        $26::BYTEA AS anon_14,
+        $27::UUID AS anon_15
     FROM allowed
     ON CONFLICT DO NOTHING
     RETURNING request_ids.request_id

@@ -33,8 +33,9 @@ given AS (
         anon_1.request_method AS request_method,
         anon_1.request_request_id AS request_request_id,
         decode(anon_1.request_body_digest, $6::VARCHAR) AS request_body_digest,
-        decode(anon_1.request_response, $7::VARCHAR) AS request_response
-    FROM json_to_recordset(CAST($8::VARCHAR AS JSON)) AS anon_1(id UUID, status TEXT, tracking_number TEXT, cancel_reason TEXT, version BIGINT, update_time TIMESTAMP WITH TIME ZONE, message TEXT, old_version BIGINT, event_id UUID, event_aggregate_type TEXT, event_aggregate_id UUID, event_type TEXT, event_actor TEXT, event_create_time TIMESTAMP WITH TIME ZONE, event_changes JSONB, event_user_id UUID, event_status TEXT, request_caller TEXT, request_method TEXT, request_request_id UUID, request_body_digest TEXT, request_response TEXT)
+        decode(anon_1.request_response, $7::VARCHAR) AS request_response,
+        anon_1.request_resource_id AS request_resource_id
+    FROM json_to_recordset(CAST($8::VARCHAR AS JSON)) AS anon_1(id UUID, status TEXT, tracking_number TEXT, cancel_reason TEXT, version BIGINT, update_time TIMESTAMP WITH TIME ZONE, message TEXT, old_version BIGINT, event_id UUID, event_aggregate_type TEXT, event_aggregate_id UUID, event_type TEXT, event_actor TEXT, event_create_time TIMESTAMP WITH TIME ZONE, event_changes JSONB, event_user_id UUID, event_status TEXT, request_caller TEXT, request_method TEXT, request_request_id UUID, request_body_digest TEXT, request_response TEXT, request_resource_id UUID)
 ),
 allowed AS (
     SELECT given.id AS id,
@@ -58,7 +59,8 @@ allowed AS (
         given.request_method AS request_method,
         given.request_request_id AS request_request_id,
         given.request_body_digest AS request_body_digest,
-        given.request_response AS request_response
+        given.request_response AS request_response,
+        given.request_resource_id AS request_resource_id
     FROM limited
     JOIN given ON true
     JOIN orders ON orders.id = given.id
@@ -68,12 +70,13 @@ allowed AS (
     FOR NO KEY UPDATE OF orders SKIP LOCKED
 ),
 claimed AS (
-    INSERT INTO request_ids(caller, method, request_id, body_digest, response)
+    INSERT INTO request_ids(caller, method, request_id, body_digest, response, resource_id)
     SELECT allowed.request_caller AS request_caller,
         allowed.request_method AS request_method,
         allowed.request_request_id AS request_request_id,
         allowed.request_body_digest AS request_body_digest,
-        allowed.request_response AS request_response
+        allowed.request_response AS request_response,
+        allowed.request_resource_id AS request_resource_id
     FROM allowed
     WHERE allowed.request_request_id IS NOT NULL
     ORDER BY allowed.request_request_id

@@ -17,39 +17,41 @@
 -- $16: given_request_request_id
 -- $17: given_request_body_digest
 -- $18: given_request_response
--- $19: set_config_1
--- $20: set_config_2
--- $21: set_config_3
--- $22: set_config_4
--- $23: state_1
--- $24: given_event_id
--- $25: given_event_aggregate_type
--- $26: given_event_aggregate_id
--- $27: given_event_type
--- $28: given_event_actor
--- $29: given_event_create_time
--- $30: given_event_changes
--- $31: given_event_user_id
--- $32: given_event_status
+-- $19: given_request_resource_id
+-- $20: set_config_1
+-- $21: set_config_2
+-- $22: set_config_3
+-- $23: set_config_4
+-- $24: state_1
+-- $25: given_event_id
+-- $26: given_event_aggregate_type
+-- $27: given_event_aggregate_id
+-- $28: given_event_type
+-- $29: given_event_actor
+-- $30: given_event_create_time
+-- $31: given_event_changes
+-- $32: given_event_user_id
+-- $33: given_event_status
 WITH limited AS MATERIALIZED (
-    SELECT set_config($19::VARCHAR, $20::VARCHAR, true) AS "limit",
-        set_config($21::VARCHAR, $22::VARCHAR, true) AS message_version
+    SELECT set_config($20::VARCHAR, $21::VARCHAR, true) AS "limit",
+        set_config($22::VARCHAR, $23::VARCHAR, true) AS message_version
 ),
 customer AS (
     SELECT users.id AS id
     FROM limited
     JOIN users ON true
     WHERE users.id = $4::UUID
-        AND users.state = $23::VARCHAR
+        AND users.state = $24::VARCHAR
     FOR SHARE OF users SKIP LOCKED
 ),
 claimed AS (
-    INSERT INTO request_ids(caller, method, request_id, body_digest, response)
+    INSERT INTO request_ids(caller, method, request_id, body_digest, response, resource_id)
     SELECT $14::VARCHAR AS anon_14,
         $15::VARCHAR AS anon_15,
         $16::UUID AS anon_16,
         $17::BYTEA AS anon_17,
-        $18::BYTEA AS anon_18
+        $18::BYTEA AS anon_18,
+        $19::UUID AS anon_19
     FROM customer
     ON CONFLICT DO NOTHING
     RETURNING request_ids.request_id
@@ -94,15 +96,15 @@ items AS (
 ),
 event AS (
     INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
-    SELECT $24::UUID AS anon_19,
-        $25::VARCHAR AS anon_20,
-        $26::UUID AS anon_21,
-        $27::VARCHAR AS anon_22,
+    SELECT $25::UUID AS anon_20,
+        $26::VARCHAR AS anon_21,
+        $27::UUID AS anon_22,
         $28::VARCHAR AS anon_23,
-        $29::TIMESTAMP WITH TIME ZONE AS anon_24,
-        $30::JSONB AS anon_25,
-        $31::UUID AS anon_26,
-        $32::VARCHAR AS anon_27
+        $29::VARCHAR AS anon_24,
+        $30::TIMESTAMP WITH TIME ZONE AS anon_25,
+        $31::JSONB AS anon_26,
+        $32::UUID AS anon_27,
+        $33::VARCHAR AS anon_28
     FROM placed
 )
 SELECT placed.id

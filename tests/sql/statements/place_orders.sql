@@ -35,8 +35,9 @@ WITH given AS (
         anon_2.request_method AS request_method,
         anon_2.request_request_id AS request_request_id,
         decode(anon_2.request_body_digest, $3::VARCHAR) AS request_body_digest,
-        decode(anon_2.request_response, $4::VARCHAR) AS request_response
-    FROM json_to_recordset(CAST($5::VARCHAR AS JSON)) AS anon_2(id UUID, order_number TEXT, user_id UUID, status TEXT, currency TEXT, total_amount NUMERIC(19, 4), external_ref TEXT, metadata JSONB, version BIGINT, create_time TIMESTAMP WITH TIME ZONE, update_time TIMESTAMP WITH TIME ZONE, message TEXT, event_id UUID, event_aggregate_type TEXT, event_aggregate_id UUID, event_type TEXT, event_actor TEXT, event_create_time TIMESTAMP WITH TIME ZONE, event_changes JSONB, event_user_id UUID, event_status TEXT, request_caller TEXT, request_method TEXT, request_request_id UUID, request_body_digest TEXT, request_response TEXT)
+        decode(anon_2.request_response, $4::VARCHAR) AS request_response,
+        anon_2.request_resource_id AS request_resource_id
+    FROM json_to_recordset(CAST($5::VARCHAR AS JSON)) AS anon_2(id UUID, order_number TEXT, user_id UUID, status TEXT, currency TEXT, total_amount NUMERIC(19, 4), external_ref TEXT, metadata JSONB, version BIGINT, create_time TIMESTAMP WITH TIME ZONE, update_time TIMESTAMP WITH TIME ZONE, message TEXT, event_id UUID, event_aggregate_type TEXT, event_aggregate_id UUID, event_type TEXT, event_actor TEXT, event_create_time TIMESTAMP WITH TIME ZONE, event_changes JSONB, event_user_id UUID, event_status TEXT, request_caller TEXT, request_method TEXT, request_request_id UUID, request_body_digest TEXT, request_response TEXT, request_resource_id UUID)
 ),
 limited AS MATERIALIZED (
     SELECT set_config($6::VARCHAR, $7::VARCHAR, true) AS "limit",
@@ -79,7 +80,8 @@ allowed AS (
         given.request_method AS request_method,
         given.request_request_id AS request_request_id,
         given.request_body_digest AS request_body_digest,
-        given.request_response AS request_response
+        given.request_response AS request_response,
+        given.request_resource_id AS request_resource_id
     FROM given
     WHERE given.user_id IN (
         SELECT customers.id
@@ -87,12 +89,13 @@ allowed AS (
     )
 ),
 claimed AS (
-    INSERT INTO request_ids(caller, method, request_id, body_digest, response)
+    INSERT INTO request_ids(caller, method, request_id, body_digest, response, resource_id)
     SELECT allowed.request_caller AS request_caller,
         allowed.request_method AS request_method,
         allowed.request_request_id AS request_request_id,
         allowed.request_body_digest AS request_body_digest,
-        allowed.request_response AS request_response
+        allowed.request_response AS request_response,
+        allowed.request_resource_id AS request_resource_id
     FROM allowed
     WHERE allowed.request_request_id IS NOT NULL
     ORDER BY allowed.request_request_id

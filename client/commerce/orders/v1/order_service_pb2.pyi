@@ -1513,7 +1513,7 @@ class OrderStatistics(_message.Message):
 
     @_builtins.property
     def total_amount(self) -> _money_pb2.Money:
-        """The sum of the orders' totals."""
+        """The sum of the orders' totals; 9223372036854775807.999999999, the largest amount, if the sum is larger."""
 
     def __init__(
         self,
@@ -1546,7 +1546,7 @@ class TopUser(_message.Message):
     """The number of orders of the user."""
     @_builtins.property
     def total_amounts(self) -> _containers.RepeatedCompositeFieldContainer[_money_pb2.Money]:
-        """The sums of the orders' totals, one for each currency, sorted by currency code."""
+        """The sums of the orders' totals, one for each currency, sorted by currency code; see `OrderStatistics.total_amount`."""
 
     def __init__(
         self,

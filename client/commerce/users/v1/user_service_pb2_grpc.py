@@ -266,8 +266,8 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PurgeUser(self, request, context):
-        """Permanently erases a user in any state, with its orders, their events and its ledger. The ledgers of other users do
-        not change. Responses stored for request ids are deleted within 24 hours.
+        """Permanently erases a user in any state, with its orders, their events, its ledger, and the responses stored for
+        request ids that are about the user or its orders. The ledgers of other users do not change.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
         FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.

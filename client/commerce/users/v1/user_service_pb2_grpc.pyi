@@ -106,8 +106,8 @@ class UserServiceStub:
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     PurgeUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.PurgeUserRequest, _user_service_pb2.PurgeUserResponse]
-    """Permanently erases a user in any state, with its orders, their events and its ledger. The ledgers of other users do
-    not change. Responses stored for request ids are deleted within 24 hours.
+    """Permanently erases a user in any state, with its orders, their events, its ledger, and the responses stored for
+    request ids that are about the user or its orders. The ledgers of other users do not change.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
       FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.
@@ -262,8 +262,8 @@ class UserServiceAsyncStub(UserServiceStub):
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
     """
     PurgeUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.PurgeUserRequest, _user_service_pb2.PurgeUserResponse]  # type: ignore[assignment]
-    """Permanently erases a user in any state, with its orders, their events and its ledger. The ledgers of other users do
-    not change. Responses stored for request ids are deleted within 24 hours.
+    """Permanently erases a user in any state, with its orders, their events, its ledger, and the responses stored for
+    request ids that are about the user or its orders. The ledgers of other users do not change.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
       FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.
@@ -481,8 +481,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.PurgeUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.PurgeUserResponse, _abc.Awaitable[_user_service_pb2.PurgeUserResponse]]:
-        """Permanently erases a user in any state, with its orders, their events and its ledger. The ledgers of other users do
-        not change. Responses stored for request ids are deleted within 24 hours.
+        """Permanently erases a user in any state, with its orders, their events, its ledger, and the responses stored for
+        request ids that are about the user or its orders. The ledgers of other users do not change.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
           FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.

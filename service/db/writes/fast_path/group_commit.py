@@ -204,7 +204,7 @@ def _order_row(write: OrderWrite, names: Sequence[str]) -> dict[str, object]:
     if request := write.request:
         row["request_caller"], row["request_method"] = request.caller, request.method
         row["request_request_id"], row["request_body_digest"] = request.request_id, request.body_digest
-        row["request_response"] = write.response
+        row["request_response"], row["request_resource_id"] = write.response, write.order.id
     return row
 
 

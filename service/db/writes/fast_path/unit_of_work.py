@@ -7,9 +7,10 @@ The statement checks everything that the response depends on, so its checks run 
 not when the application asks for them (ADR 16).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Self, cast
 from uuid import UUID
@@ -24,13 +25,20 @@ from service.application.ports.unit_of_work import (
     TimeLeft,
     UserRepository,
 )
+from service.db.tables import orders
 from service.db.writes.encoded_messages import MessageEncoders
 from service.db.writes.fast_path.encoded_orders import LoadRow, read_encoded_order
 from service.db.writes.fast_path.group_commit import GroupCommit, OrderWrite
+from service.db.writes.fast_path.order_statements import CHANGED, ORDER
 from service.db.writes.order_numbers import OrderNumbers
 from service.domain.errors import DomainError
 from service.domain.events import Event
 from service.domain.orders import Order
+
+# The values of an order that the statements do not write. For a new order they are absent, and transitions leave them
+# as they were read; otherwise what is stored would not be what is answered, and the call needs a transaction.
+_unwritten_of_placed = attrgetter(*({column.name for column in orders.c} - {*ORDER, "items_message"}))
+_unwritten_of_changed = attrgetter(*({field.name for field in fields(EncodedOrder)} - set(CHANGED)))
 
 
 @dataclass(slots=True)
@@ -43,6 +51,7 @@ class _Pending:
         reads_order: whether the call has asked for an order.
         loaded: the order that was read to change its status.
         old_version: the version at which it was read.
+        unwritten: its values that the statement does not write, as they were read.
     """
 
     customer_id: UUID | None = None
@@ -50,6 +59,7 @@ class _Pending:
     reads_order: bool = False
     loaded: EncodedOrder | None = None
     old_version: int = 0
+    unwritten: Any = None
 
 
 class FastPathUnitOfWork:
@@ -124,8 +134,8 @@ class FastPathUnitOfWork:
         pending = self._pending
         return pending.customer_id is not None or (pending.reads_order and self._request is not None)
 
-    async def commit(self, response: bytes) -> None:
-        """Run the statement.
+    async def commit(self, response: bytes, _subjects: Sequence[UUID] = ()) -> None:
+        """Run the statement. The response is about the order that it writes.
 
         Raises:
             NeedsTransaction: this needs more than one statement, or a check failed, a row was locked, or the order was
@@ -156,10 +166,16 @@ class FastPathUnitOfWork:
     def _order_to_write(self) -> Order | EncodedOrder:
         pending = self._pending
         if pending.loaded and not (pending.placed or pending.customer_id):
-            return pending.loaded
-        if pending.placed and not pending.loaded and pending.placed.user_id == pending.customer_id:
-            return pending.placed
-        raise NeedsTransaction
+            order: Order | EncodedOrder = pending.loaded
+            is_whole = _unwritten_of_changed(order) == pending.unwritten
+        elif pending.placed and not pending.loaded and pending.placed.user_id == pending.customer_id:
+            order = pending.placed
+            is_whole = not (any(_unwritten_of_placed(order)) or order.tags)
+        else:
+            raise NeedsTransaction
+        if not is_whole:
+            raise NeedsTransaction
+        return order
 
 
 class _PartialRepository:
@@ -204,4 +220,5 @@ class _FastPathOrders(_PartialRepository):
         self._pending.reads_order = True
         order = await read_encoded_order(self._load, order_id, self._time_left())
         self._pending.loaded, self._pending.old_version = order, order.version
+        self._pending.unwritten = _unwritten_of_changed(order)
         return order

@@ -186,15 +186,11 @@ async def _nothing(_clients: Clients, _order: Order) -> None:
     """Change nothing."""
 
 
-async def _purge(clients: Clients, order: Order) -> None:
-    await clients.users.PurgeUser(users_pb.PurgeUserRequest(id=order.user_id, force=True))
-
-
 async def _tag(clients: Clients, order: Order) -> None:
     await clients.orders.AddOrderTags(pb.AddOrderTagsRequest(id=order.id, tags=["since"]))
 
 
-@pytest.mark.parametrize("since", [_nothing, _tag, _purge], ids=["as it was", "changed since", "erased since"])
+@pytest.mark.parametrize("since", [_nothing, _tag], ids=["as it was", "changed since"])
 @pytest.mark.parametrize("transition", SOURCE_STATUS)
 async def test_a_repeated_transition_gets_the_same_bytes_again(
     own: OwnServer, transition: str, since: Callable[[Clients, Order], Awaitable[None]]
