@@ -224,8 +224,8 @@ class Order(_message.Message):
     status: Global___OrderStatus.ValueType
     """Changed only by ConfirmOrder, ProcessOrder, ShipOrder, DeliverOrder and CancelOrder."""
     external_ref: _builtins.str
-    """The caller's own identifier of the order, unique among the user's orders. At most 100 characters on one line, at
-    least one of them visible.
+    """The caller's own identifier of the order, unique among the user's orders that are not cancelled. At most 100
+    characters on one line, at least one of them visible.
     """
     tracking_number: _builtins.str
     """Set by ShipOrder."""
