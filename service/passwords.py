@@ -14,6 +14,7 @@ from argon2.exceptions import VerifyMismatchError
 
 from service.application.ports.errors import Overloaded
 from service.config import PasswordSettings
+from service.domain.text import composed
 
 T = TypeVar("T")
 
@@ -34,15 +35,17 @@ class Argon2Passwords:
         self._dummy_hash = self._hasher.hash("no user has this password")
 
     async def hash(self, password: str) -> str:
-        """Return a salted hash; raises Overloaded."""
-        return await self._run(lambda: self._hasher.hash(password))
+        """Return a salted hash of the password in the form NFKC; raises Overloaded."""
+        normal = composed(password)
+        return await self._run(lambda: self._hasher.hash(normal))
 
-    async def verify(self, password: str, password_hash: str | None) -> bool:
+    async def verify(self, password: str, password_hash: str | None, *, as_typed: bool = False) -> bool:
         """Return whether the password has this hash; for None, False after an equally long time. Raises Overloaded."""
+        form = password if as_typed else composed(password)
 
         def verify() -> bool:
             try:
-                self._hasher.verify(password_hash or self._dummy_hash, password)
+                self._hasher.verify(password_hash or self._dummy_hash, form)
             except VerifyMismatchError:
                 return False
             return password_hash is not None

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from argon2 import extract_parameters
+from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError
 
 from service.application.ports.errors import Overloaded
@@ -53,6 +53,23 @@ async def test_a_password_may_be_any_text(passwords: Argon2Passwords) -> None:
     password_hash = await passwords.hash(password)
     assert await passwords.verify(password, password_hash) is True
     assert await passwords.verify(password.partition("\0")[0], password_hash) is False
+
+
+async def test_a_password_is_the_text_that_it_shows(passwords: Argon2Passwords) -> None:
+    writings = ["v\u00e9lo \u2460 \ufb01ne", "ve\u0301lo 1 fine"]
+    for written in writings:
+        password_hash = await passwords.hash(written)
+        assert [await passwords.verify(typed, password_hash) for typed in writings] == [True, True]
+        assert not await passwords.verify("velo 1 fine", password_hash)
+
+
+async def test_an_old_hash_of_the_characters_as_typed_is_verified_as_typed(passwords: Argon2Passwords) -> None:
+    typed = "ve\u0301lo au lait"
+    old = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(typed)
+    assert not await passwords.verify(typed, old)
+    assert await passwords.verify(typed, old, as_typed=True)
+    assert not await passwords.verify("v\u00e9lo au lait", old, as_typed=True)
+    assert not await passwords.verify(typed, None, as_typed=True)
 
 
 async def test_a_hash_is_argon2id_with_the_parameters_of_the_settings(passwords: Argon2Passwords) -> None:

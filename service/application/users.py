@@ -12,6 +12,7 @@ from service.application.ports.unit_of_work import UnitOfWork
 from service.domain.errors import InvalidCredentials, UserInUse
 from service.domain.events import Event
 from service.domain.money import Money
+from service.domain.text import composed
 from service.domain.users import User, UserFields, UserState
 
 
@@ -88,11 +89,15 @@ async def verify_password(
     """
     # Read outside the unit of work, so that no connection is held while the password is hashed.
     credentials = await queries.credentials(email=email, username=username)
-    matches = await passwords.verify(password, credentials.password_hash if credentials else None)
+    password_hash = credentials.password_hash if credentials else None
+    matches, outdated = await passwords.verify(password, password_hash), False
+    if not matches and composed(password) != password:
+        # The same for every user, known or not, so the time reveals nothing.
+        matches = outdated = await passwords.verify(password, password_hash, as_typed=True)
     if credentials is None or not matches or credentials.user.state != UserState.ACTIVE:
         message = "no active user matches this name and password"
         raise InvalidCredentials(message)
-    if passwords.needs_rehash(credentials.password_hash):
+    if outdated or passwords.needs_rehash(credentials.password_hash):
         new_hash = await passwords.hash(password)
         await uow.users.replace_password_hash(credentials.user.id, credentials.password_hash, new_hash, now)
     return credentials.user

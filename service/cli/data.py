@@ -1,10 +1,10 @@
 """The commands that import and export data, as clients of a running service."""
 
+import codecs
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import NoReturn, TextIO, cast
 
@@ -30,6 +30,16 @@ _address = click.option(
 )
 
 
+def _known_encoding(_context: click.Context, _parameter: click.Parameter, encoding: str | None) -> str:
+    try:
+        "".encode(encoding or "utf-8")
+    except (LookupError, UnicodeError):
+        raise click.BadParameter(f"there is no encoding {encoding!r}") from None
+    name = codecs.lookup(encoding).name if encoding else ""
+    # With or without a byte order mark.
+    return "utf-8-sig" if name == "utf-8" else name
+
+
 @click.command("import-users")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @_address
@@ -46,38 +56,78 @@ _address = click.option(
     help="File for rejected rows; by default NAME.rejects.csv or NAME.rejects.jsonl beside FILE.",
 )
 @click.option("--resume-from", type=click.IntRange(min=1), default=1, metavar="N", help="Skip the rows before row N.")
-def import_users(*, file: Path, address: str, on_conflict: str, rejects: Path | None, resume_from: int) -> None:
+@click.option(
+    "--encoding",
+    callback=_known_encoding,
+    help="Encoding of FILE, such as cp1252.  [default: UTF-8 or UTF-16, detected]",
+)
+def import_users(
+    *, file: Path, address: str, on_conflict: str, rejects: Path | None, resume_from: int, encoding: str
+) -> None:
     """Import users from FILE: a .csv file with a header, or a .jsonl file with one object per line.
 
     A .csv file has the columns email, username, full_name, superuser, bio, avatar_url and password. The objects of a
     .jsonl file have the same keys, with bio and avatar_url inside profile. Names that begin with _ are ignored. Row 1
-    is the first row after the header.
+    is the first row after the header; empty rows are not counted. The columns of a .csv file may also be separated by
+    semicolons or tabs.
 
     Rejected rows are written, each with the reason, to a file of the same format, which can be corrected and imported.
     The command can be repeated safely: by default, it skips users that already exist. The exit status is 1 if a row was
     rejected.
     """
     rejects = rejects or file.with_suffix(f".rejects{file.suffix}")
+    importer: _Importer | None = None
+    problem = ""
     try:
         with (
-            ImportFile(file) as rows,
+            ImportFile(file, encoding) as rows,
             Rejects(rejects, rows, append=resume_from > 1) as rejected,
             grpc.insecure_channel(address, options=_KEEPALIVE) as channel,
             click.progressbar(
                 length=file.stat().st_size, label="Importing", file=sys.stderr, hidden=not sys.stderr.isatty()
             ) as bar,
         ):
-            importer = _Importer(UserServiceStub(channel), address, on_conflict, rejected)
-            wanted = (row for row in rows if row.number >= resume_from)
-            while chunk := list(islice(wanted, _ROWS_PER_CALL)):
+            for chunk in _chunks(row for row in rows if row.number >= resume_from):
+                importer = importer or _Importer(UserServiceStub(channel), address, on_conflict, rejected)
                 importer.send(chunk)
                 bar.update(rows.position() - bar.pos)
-    except FileError as error:
-        raise click.ClickException(str(error)) from error
-    counts = importer.counts
-    click.echo(f"{counts['created']} created, {counts['updated']} updated, {counts['skipped']} skipped")
-    if rejected.count:
-        raise click.ClickException(f"rejected rows: {rejected.count}, see {rejects}")
+    except (FileError, _ImportStopped) as error:
+        problem = str(error)
+    except KeyboardInterrupt:
+        problem = "interrupted"
+    if importer:
+        counts = importer.counts
+        click.echo(f"{counts['created']} created, {counts['updated']} updated, {counts['skipped']} skipped")
+        if problem:
+            problem += f"; {importer.progress()}"
+    elif not problem:
+        click.echo("0 created, 0 updated, 0 skipped")
+    if rejected_count := importer.rejected_count if importer else 0:
+        rejection = f"rejected rows: {rejected_count}, see {rejects}"
+        problem = f"{problem}; {rejection}" if problem else rejection
+    if problem:
+        raise click.ClickException(problem)
+
+
+def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """Yield the rows in lists for one call each; the rows before a FileError come before it."""
+    chunk: list[Row] = []
+    try:
+        for row in rows:
+            chunk.append(row)
+            if len(chunk) == _ROWS_PER_CALL:
+                yield chunk
+                chunk = []
+    except FileError:
+        if chunk:
+            yield chunk
+        raise
+    if chunk:
+        yield chunk
+
+
+class _ImportStopped(Exception):
+    """The service ended the import. The message says why."""
 
 
 class _Importer:
@@ -90,10 +140,25 @@ class _Importer:
             on_conflict=UserImportOnConflict.Value(f"USER_IMPORT_ON_CONFLICT_{on_conflict.upper()}")
         )
         self._rejected = rejected
+        self._next_row = 1
+        self._uncounted = 0
         self.counts: Counter[str] = Counter()
 
+    @property
+    def rejected_count(self) -> int:
+        """The number of rows that were written to the file of rejected rows."""
+        return self._rejected.count
+
+    def progress(self) -> str:
+        """Return how to continue after the import has ended early."""
+        row = self._next_row
+        uncounted = f"{self._uncounted} of them are not in the counts; " if self._uncounted else ""
+        return f"the rows before row {row} were imported; {uncounted}continue with --resume-from {row}"
+
     def send(self, rows: Sequence[Row]) -> None:
-        """Import some rows; raises ClickException if the import cannot continue."""
+        """Import some rows; raises FileError and _ImportStopped if the import cannot continue."""
+        # If anything fails, these rows can be sent again.
+        self._next_row = rows[0].number
         sent = [row for row in rows if row.message]
         try:
             response = self._stub.ImportUsers(self._requests(sent, self._config))
@@ -103,6 +168,7 @@ class _Importer:
             created=response.created_count, updated=response.updated_count, skipped=response.skipped_count
         )
         self._report(rows, sent, response)
+        self._next_row = rows[-1].number + 1
 
     def _report(self, rows: Sequence[Row], sent: Sequence[Row], response: ImportUsersResponse) -> None:
         # The service numbers the rows of a call from 1.
@@ -123,15 +189,19 @@ class _Importer:
         done = int(dict(call.trailing_metadata()).get(_LAST_COMMITTED_ROW, 0))
         next_row = sent[done].number if done < len(sent) else sent[-1].number + 1
         what = _description(call, self._address)
+        failures = ImportUsersResponse()
         if call.code() == grpc.StatusCode.ALREADY_EXISTS:
             what = f"row {next_row}: {what}"
             # The status does not list the invalid rows before the conflict. Importing the rows before it once more
             # changes nothing and lists the invalid ones.
-            again = self._stub.ImportUsers(self._requests(sent[:done], UserImportConfig()))
-            self._report([row for row in rows if row.number < next_row], sent, again)
-        raise click.ClickException(
-            f"{what}; the rows before row {next_row} were imported; continue with --resume-from {next_row}"
-        )
+            try:
+                failures = self._stub.ImportUsers(self._requests(sent[:done], UserImportConfig()))
+            except grpc.RpcError as error:
+                unknown = _description(_failed_call(error), self._address)
+                what += f"; which rows before it were rejected is not known: {unknown}"
+        self._next_row, self._uncounted = next_row, done - failures.failure_count
+        self._report([row for row in rows if row.number < next_row], sent, failures)
+        raise _ImportStopped(what)
 
 
 @click.command("export-orders")

@@ -1,8 +1,10 @@
 """Read users to import from CSV files with a header or from JSON Lines files, and write the rejected rows."""
 
+import codecs
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -14,8 +16,16 @@ from typing import Any, NamedTuple, Protocol, Self, TextIO
 from commerce.users.v1.user_import_pb2 import UserImportRow
 from google.protobuf.json_format import ParseDict, ParseError
 
+from service.cli.csv_records import CsvReader, UnreadableLine
+
 COLUMNS = ("email", "username", "full_name", "superuser", "bio", "avatar_url", "password")
 _PROFILE_COLUMNS = ("bio", "avatar_url")
+# A line break in another column comes from a quote that was opened by mistake.
+_MULTI_LINE_COLUMNS = ("bio", "password")
+_MAX_BIO_LENGTH = 2000
+# Far more than the fields of a user can have, and far less than the service accepts in one message: a larger one would
+# end the call, and all rows after it would not be imported.
+_MAX_ROW_BYTES = 100_000
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -31,6 +41,7 @@ class RowError(ValueError):
 class Row:
     """One row of a file, in its original form and as a message; if it is invalid, `problem` replaces the message."""
 
+    # Empty rows are not counted.
     number: int
     original: Any
     message: UserImportRow | None
@@ -54,8 +65,8 @@ class _Format(Protocol):
 
     newline: str | None
 
-    def originals(self, file: TextIO) -> Iterator[Any]:
-        """Yield each row that is not empty, in its original form; raises FileError."""
+    def originals(self, file: TextIO) -> Iterator[tuple[int, Any]]:
+        """Yield each row that is not empty, in its original form, with the number of its line; raises FileError."""
 
     def values(self, original: Any) -> dict[str, Any]:  # noqa: ANN401 - what `originals` yields
         """Return the fields of a row as JSON values; raises RowError."""
@@ -68,21 +79,35 @@ class _Format(Protocol):
 
 
 class _Csv:
-    # The csv module reads and writes line breaks itself.
+    # CsvReader reads line breaks itself.
     newline: str | None = ""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._header: list[str] = []
 
-    def originals(self, file: TextIO) -> Iterator[list[str]]:
-        reader = csv.reader(file)
-        try:
-            self._header = [name.strip() for name in next(reader, [])]
-            self._check_header()
-            yield from (cells for cells in reader if cells)
-        except csv.Error as error:
-            raise FileError(f"{self._path}: line {reader.line_num}: {error}") from error
+    def originals(self, file: TextIO) -> Iterator[tuple[int, list[str] | UnreadableLine]]:
+        reader = CsvReader(file, self._is_plausible)
+        header = next(reader, (1, []))[1]
+        if isinstance(header, UnreadableLine):
+            raise FileError(f"{self._path}: the header has {header.problem}")
+        self._header = [name.strip() for name in header]
+        # Spreadsheets write empty columns at the end, if one of them was used once.
+        while self._header and not self._header[-1]:
+            del self._header[-1]
+        self._check_header()
+        yield from reader
+
+    def _is_plausible(self, cells: Sequence[str]) -> bool:
+        """Return whether these cells of several lines can be a row, and no quote was opened by mistake."""
+        if len(_without_empty_end(cells, len(self._header))) != len(self._header):
+            return False
+        for name, cell in zip(self._header, cells, strict=False):
+            if name in COLUMNS and name not in _MULTI_LINE_COLUMNS and len(cell.strip().splitlines()) > 1:
+                return False
+            if name == "bio" and len(cell) > _MAX_BIO_LENGTH:
+                return False
+        return True
 
     def _check_header(self) -> None:
         names = [name for name in self._header if not name.startswith("_")]
@@ -93,11 +118,17 @@ class _Csv:
         if missing := {"email", "username"} - set(names):
             raise FileError(f"{self._path}: column {min(missing)!r} is missing")
 
-    def values(self, cells: Sequence[str]) -> dict[str, Any]:
+    def values(self, original: Sequence[str] | UnreadableLine) -> dict[str, Any]:
+        if isinstance(original, UnreadableLine):
+            raise RowError(f"the line has {original.problem}")
+        cells = _without_empty_end(original, len(self._header))
         if len(cells) != len(self._header):
             raise RowError(f"the row has {len(cells)} columns, but the header has {len(self._header)}")
         values: dict[str, Any] = {
-            name: cell for name, cell in zip(self._header, cells, strict=True) if name in COLUMNS and cell
+            # A space can be part of a password.
+            name: cell if name == "password" else cell.strip()
+            for name, cell in zip(self._header, cells, strict=True)
+            if name in COLUMNS and cell.strip()
         }
         values["profile"] = {name: values.pop(name) for name in _PROFILE_COLUMNS if name in values}
         if "superuser" in values:
@@ -107,7 +138,8 @@ class _Csv:
     def write_header(self, file: TextIO) -> None:
         csv.writer(file).writerow([*_REJECTION_COLUMNS, *self._without_rejection(self._header)])
 
-    def write_rejected(self, file: TextIO, rejection: Rejection, cells: Sequence[str]) -> None:
+    def write_rejected(self, file: TextIO, rejection: Rejection, original: Sequence[str] | UnreadableLine) -> None:
+        cells = original.cells if isinstance(original, UnreadableLine) else original
         csv.writer(file).writerow([*rejection, *self._without_rejection(cells)])
 
     def _without_rejection(self, cells: Sequence[str]) -> list[str]:
@@ -120,8 +152,8 @@ class _Csv:
 class _JsonLines:
     newline: str | None = None
 
-    def originals(self, file: TextIO) -> Iterator[str]:
-        yield from (text for line in file if (text := line.strip()))
+    def originals(self, file: TextIO) -> Iterator[tuple[int, str]]:
+        yield from ((number, text) for number, line in enumerate(file, 1) if (text := line.strip()))
 
     def values(self, text: str) -> dict[str, Any]:
         return {name: value for name, value in _json_object(text).items() if not name.startswith("_")}
@@ -137,6 +169,11 @@ class _JsonLines:
         clean = {name: value for name, value in original.items() if name not in _REJECTION_COLUMNS}
         rejected = dict(zip(_REJECTION_COLUMNS, rejection, strict=True)) | clean
         file.write(json.dumps(rejected, ensure_ascii=False) + "\n")
+
+
+def _without_empty_end(cells: Sequence[str], length: int) -> Sequence[str]:
+    """Return the cells without the empty ones beyond a length."""
+    return cells if any(cell.strip() for cell in cells[length:]) else cells[:length]
 
 
 def _boolean(column: str, cell: str) -> bool:
@@ -156,15 +193,36 @@ def _json_object(text: str) -> dict[str, Any]:
     return found
 
 
+# A byte that is not part of the encoding, as `surrogateescape` decodes it.
+_UNDECODABLE = re.compile("[\udc80-\udcff]")
+
+
+def _encoding_of(start: bytes) -> str:
+    """Return the encoding of a file by its first bytes: UTF-16 as some spreadsheets write it, or else UTF-8."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    # Without a byte order mark, the zero bytes of the first letters tell.
+    if start[1::2] == b"\0\0":
+        return "utf-16-le"
+    if start[::2] == b"\0\0":
+        return "utf-16-be"
+    return "utf-8-sig"
+
+
 class ImportFile:
     """Reads the rows of a file one by one.
 
+    Args:
+        path: the file.
+        encoding: its encoding; empty to detect UTF-8 and UTF-16.
+
     Raises:
-        FileError: the file name has an unknown extension, or the header is wrong.
+        FileError: the file name has an unknown extension, the header is wrong, or the file cannot be read further.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, encoding: str = "") -> None:
         self.path = path
+        self._encoding = encoding
         self.format: _Format
         match path.suffix.lower():
             case ".csv":
@@ -176,9 +234,10 @@ class ImportFile:
 
     def __enter__(self) -> Self:
         self._bytes = self.path.open("rb")
-        # Bytes that are not UTF-8 are preserved, so that the rejected row is written unchanged.
+        self._encoding = self._encoding or _encoding_of(self._bytes.peek(4)[:4])
+        # Bytes that are not of this encoding are preserved, so that the rejected row is written unchanged.
         self._file = TextIOWrapper(
-            self._bytes, encoding="utf-8-sig", errors="surrogateescape", newline=self.format.newline
+            self._bytes, encoding=self._encoding, errors="surrogateescape", newline=self.format.newline
         )
         return self
 
@@ -192,11 +251,34 @@ class ImportFile:
         return self._bytes.tell()
 
     def __iter__(self) -> Iterator[Row]:
-        for number, original in enumerate(self.format.originals(self._file), 1):
-            try:
-                yield Row(number, original, ParseDict(self.format.values(original), UserImportRow()))
-            except (ParseError, ValueError) as error:
-                yield Row(number, original, None, " ".join(str(error).split()))
+        try:
+            for number, (line, original) in enumerate(self.format.originals(self._file), 1):
+                yield self._row(number, line, original)
+        except UnicodeError as error:
+            raise FileError(f"{self.path} is not {self._encoding} up to its end: {error}") from error
+        except OSError as error:
+            raise FileError(f"{self.path}: {error.strerror}") from error
+
+    def _row(self, number: int, line: int, original: Any) -> Row:  # noqa: ANN401 - what `originals` yields
+        try:
+            values = self.format.values(original)
+            self._require_decoded(values)
+            message = ParseDict(values, UserImportRow())
+            if message.ByteSize() > _MAX_ROW_BYTES:
+                raise RowError(f"the row has {message.ByteSize()} bytes; a user has at most {_MAX_ROW_BYTES}")
+            return Row(number, original, message)
+        except (ParseError, ValueError) as error:
+            return Row(number, original, None, f"line {line}: {' '.join(str(error).split())}")
+
+    def _require_decoded(self, values: dict[str, Any]) -> None:
+        profile = values.get("profile")
+        for value in (*values.values(), *(profile.values() if isinstance(profile, dict) else ())):
+            if isinstance(value, str) and (found := _UNDECODABLE.search(value)):
+                encoding = self._encoding.removesuffix("-sig").upper()
+                raise RowError(
+                    f"the byte 0x{ord(found[0]) - 0xDC00:02X} is not {encoding}; name the encoding of the file with"
+                    " --encoding, such as cp1252 for spreadsheets in Western Europe"
+                )
 
 
 class Rejects:

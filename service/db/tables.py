@@ -215,7 +215,7 @@ orders = Table(
         "user_id",
         "external_ref",
         unique=True,
-        postgresql_where=text("external_ref IS NOT NULL"),
+        postgresql_where=text("external_ref IS NOT NULL AND status <> 'CANCELLED'"),
     ),
     Index(None, "create_time", "id"),
     Index(None, "user_id", "create_time", "id"),

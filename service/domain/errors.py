@@ -16,10 +16,14 @@
 Messages and metadata reach clients and logs, so they contain no e-mail, secret or class name.
 """
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+# A status is sent in headers, which must be short; one reference of a hundred characters always fits.
+_MAX_REFERENCES_BYTES = 800
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +170,25 @@ class UserAlreadyExists(AlreadyExists):
 
 
 class OrderAlreadyExists(AlreadyExists):
-    """The user has another order with this external reference."""
+    """The user has another order with this external reference that is not cancelled."""
 
     reason = "ORDER_ALREADY_EXISTS"
     resource_type = "commerce.orders.v1.Order"
+
+    @classmethod
+    def of_both_users(cls, references: Sequence[str], count: int) -> "OrderAlreadyExists":
+        """Return the error of a transfer between users who share `count` references, some of which are given."""
+        error = cls("external_ref")
+        error.message = (
+            f"both users have an order with the same external_ref, {count} in all; see the metadata external_refs;"
+            " change or cancel one order of each pair"
+        )
+        # JSON, because a reference may contain any character.
+        named = list(references)
+        while len((text := json.dumps(named, ensure_ascii=False)).encode()) > _MAX_REFERENCES_BYTES:
+            named.pop()
+        error.metadata |= {"external_refs": text, "count": str(count)}
+        return error
 
 
 class FailedPrecondition(DomainError):

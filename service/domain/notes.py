@@ -11,6 +11,9 @@ from uuid_utils.compat import uuid7
 from service.domain.errors import IllegalTransition, InvalidField
 from service.domain.events import Entity, Event, FieldChange
 from service.domain.orders import Order
+from service.domain.text import multi_line
+
+MAX_BODY_LENGTH = 4000
 
 
 class NoteState(StrEnum):
@@ -39,8 +42,8 @@ class OrderNote(Entity):
 
     @classmethod
     def write(cls, order_id: UUID, author_id: UUID, body: str, now: datetime) -> "OrderNote":
-        """Return a new DRAFT; raises InvalidField if the body is empty."""
-        _require_body(body)
+        """Return a new DRAFT; raises InvalidField if the body is empty or too long."""
+        body = _checked_body(body)
         note = cls(
             id=uuid7(),
             order_id=order_id,
@@ -55,10 +58,9 @@ class OrderNote(Entity):
         return note
 
     def update(self, body: str | None, now: datetime) -> None:
-        """Replace the body, in any state, unless `body` is None; raises InvalidField if it is empty."""
-        if body is None or body == self.body:
+        """Replace the body, in any state, unless `body` is None; raises InvalidField if it is empty or too long."""
+        if body is None or (body := _checked_body(body)) == self.body:
             return
-        _require_body(body)
         self.body = body
         self.changed("NOTE_UPDATED", now)
 
@@ -84,6 +86,7 @@ class OrderNote(Entity):
         self._events().append(event)
 
 
-def _require_body(body: str) -> None:
+def _checked_body(body: str) -> str:
     if not body:
         raise InvalidField.at("note.body", "must be set")
+    return multi_line(body, MAX_BODY_LENGTH, "note.body")

@@ -15,6 +15,7 @@ from service.domain.errors import IllegalTransition, InvalidField, OrderNotPendi
 from service.domain.events import Entity, Event, FieldChange
 from service.domain.money import Money, total
 from service.domain.tags import MAX_TAGS, Tag
+from service.domain.text import is_blank, require_visible
 
 MAX_ITEMS = 500
 MAX_QUANTITY = 10_000
@@ -124,7 +125,8 @@ class OrderHeader(Entity):
         self._change_status("process", OrderStatus.PROCESSING, now)
 
     def ship(self, tracking_number: str, now: datetime) -> None:
-        """Change from PROCESSING to SHIPPED; raises IllegalTransition."""
+        """Change from PROCESSING to SHIPPED; raises InvalidField and IllegalTransition."""
+        require_visible(tracking_number, "tracking_number")
         self._change_status("ship", OrderStatus.SHIPPED, now, FieldChange("tracking_number", "", tracking_number))
         self.tracking_number = tracking_number
 
@@ -133,7 +135,8 @@ class OrderHeader(Entity):
         self._change_status("deliver", OrderStatus.DELIVERED, now)
 
     def cancel(self, reason: str, now: datetime) -> None:
-        """Change from an open status to CANCELLED; raises IllegalTransition."""
+        """Change from an open status to CANCELLED; raises InvalidField and IllegalTransition."""
+        require_visible(reason, "reason")
         self._change_status("cancel", OrderStatus.CANCELLED, now, FieldChange("cancel_reason", "", reason))
         self.cancel_reason = reason
 
@@ -201,10 +204,11 @@ class Order(OrderHeader):
         """Return a new PENDING order.
 
         Raises:
-            InvalidField: there are no items, too many items, or a quantity is out of range.
+            InvalidField: there are no items, too many items, a quantity is out of range, or a name shows nothing.
             MixedCurrencies, AmountOutOfRange: as in `service.domain.money.total`.
         """
         items, sum_of_items = _priced(fields.get("items", ()))
+        require_visible(fields.get("external_ref") or "", "order.external_ref")
         order = cls(
             id=uuid7(),
             order_number=order_number,
@@ -246,6 +250,7 @@ class Order(OrderHeader):
             changes.append(FieldChange("items"))
             if sum_of_items != old_total:
                 changes.append(FieldChange("total_amount", str(old_total), str(sum_of_items)))
+        require_visible(fields.get("external_ref") or "", "order.external_ref")
         if "external_ref" in fields and fields["external_ref"] != self.external_ref:
             changes.append(FieldChange("external_ref", self.external_ref or "", fields["external_ref"] or ""))
             self.external_ref = fields["external_ref"]
@@ -283,6 +288,9 @@ def _priced(items: Sequence[ItemFields]) -> tuple[list[OrderItem], Money]:
     for index, item in enumerate(items):
         if not 1 <= item.quantity <= MAX_QUANTITY:
             raise InvalidField.at(f"order.items[{index}].quantity", f"must be between 1 and {MAX_QUANTITY}")
+        if is_blank(item.product_id) or is_blank(item.name):
+            field = "product_id" if is_blank(item.product_id) else "name"
+            raise InvalidField.at(f"order.items[{index}].{field}", "must contain a visible character")
         subtotals.append(item.unit_price.times(item.quantity, f"order.items[{index}]"))
     priced = [
         OrderItem(

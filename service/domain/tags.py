@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from service.domain.errors import InvalidField
+from service.domain.text import composed, without_invisible
 
 MAX_TAGS = 50
 MAX_LENGTH = 50
@@ -39,9 +40,8 @@ def normalised_tag(tag: str, field: str) -> str:
     """
     if any(unicodedata.category(character) == "Cc" for character in tag):
         raise InvalidField.at(field, "must not contain a control character")
-    # Case folding expects the composed form, and its result may not be composed.
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).casefold())
-    name = "-".join(folded.split())
+    # As in NFKC_Casefold of Unicode: case folding expects the composed form, and its result may not be composed.
+    name = "-".join(composed(without_invisible(composed(tag)).casefold()).split())
     if not 1 <= len(name) <= MAX_LENGTH:
         raise InvalidField.at(field, f"must have 1 to {MAX_LENGTH} characters when it is normalised")
     return name

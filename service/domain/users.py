@@ -12,9 +12,11 @@ from uuid_utils.compat import uuid7
 
 from service.domain.errors import IllegalTransition, InvalidField, UserDeleted, UserNotActive
 from service.domain.events import Entity, FieldChange
+from service.domain.text import multi_line, require_visible
 
 # A deleted user can be undeleted for this long.
 PURGE_AFTER = timedelta(days=30)
+MAX_BIO_LENGTH = 1000
 
 
 class UserState(StrEnum):
@@ -44,6 +46,21 @@ class UserFields(TypedDict, total=False):
     superuser: bool
     bio: str
     avatar_url: str
+
+
+def checked_fields(fields: UserFields, prefix: str = "") -> UserFields:
+    """Return the fields as they are stored.
+
+    Raises:
+        InvalidField: for the field, after `prefix`, if the full name shows nothing or the bio is too long.
+    """
+    require_visible(fields.get("full_name", ""), f"{prefix}full_name")
+    if "bio" in fields:
+        bio = multi_line(fields["bio"], MAX_BIO_LENGTH, f"{prefix}profile.bio")
+        if bio != fields["bio"]:
+            fields = fields.copy()
+            fields["bio"] = bio
+    return fields
 
 
 # Fields of the profile; in requests and events their paths are `profile.bio` and `profile.avatar_url`.
@@ -82,7 +99,8 @@ class User(Entity):
 
     @classmethod
     def create(cls, fields: UserFields, now: datetime, user_id: UUID | None = None) -> "User":
-        """Return a new ACTIVE user; raises InvalidField if the e-mail or username is empty."""
+        """Return a new ACTIVE user; raises InvalidField if a name is empty, and like `checked_fields`."""
+        fields = checked_fields(fields, "user.")
         _require_names(fields.get("email", ""), fields.get("username", ""))
         user = cls(
             id=user_id or uuid7(),
@@ -114,9 +132,10 @@ class User(Entity):
 
         Raises:
             UserDeleted: the user is deleted.
-            InvalidField: the e-mail or username would be empty.
+            InvalidField: the e-mail or username would be empty; and like `checked_fields`.
         """
         self.require_not_deleted()
+        fields = checked_fields(fields, "user.")
         _require_names(fields.get("email", self.email), fields.get("username", self.username))
         # Events have only the names of the fields: the values are personal, and an event outlives the user.
         changes: list[FieldChange] = []

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
+from argon2 import PasswordHasher
 
 from service.application.ports.errors import Overloaded
 from service.application.ports.unit_of_work import UnitOfWork
@@ -185,6 +186,50 @@ async def test_a_password_is_rehashed_when_the_parameters_changed(store: Databas
     row = (await store.user_queries.by_ids([str(user.id)]))[0]
     read = user_message(row)
     assert (read.etag, read.update_time.ToDatetime(tzinfo=UTC)) == ("v1", NOW)
+
+
+async def test_an_old_hash_of_the_password_as_typed_is_accepted_and_replaced(
+    store: Database, passwords: Argon2Passwords
+) -> None:
+    user = await created(store, passwords)
+    typed, other = "ve\u0301lo au lait", "v\u00e9lo au lait"
+    old = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(typed)
+    async with unit_of_work(store) as uow:
+        await uow.users.set_password_hash(user.id, old, NOW)
+        await uow.commit(b"")
+    assert not await signs_in(store, passwords, user, f"{typed}!")
+    assert await hash_of(store, user) == old
+    assert await signs_in(store, passwords, user, typed)
+    assert await hash_of(store, user) != old
+    assert await signs_in(store, passwords, user, other)
+    with sent_statements() as sent:
+        assert await signs_in(store, passwords, user, typed)
+    assert len(sent) == 1
+
+
+class CountedPasswords(Argon2Passwords):
+    """Counts the verifications."""
+
+    verified = 0
+
+    async def verify(self, password: str, password_hash: str | None, *, as_typed: bool = False) -> bool:
+        self.verified += 1
+        return await super().verify(password, password_hash, as_typed=as_typed)
+
+
+@pytest.mark.parametrize("typed", ["wrong password", "ve\u0301lo au lait"])
+async def test_a_wrong_password_costs_the_same_for_a_known_and_an_unknown_user(
+    store: Database, passwords: Argon2Passwords, typed: str
+) -> None:
+    known = await created(store, passwords)
+    unknown = User.create({"email": "nobody@example.com", "username": "nobody"}, NOW)
+    costs = []
+    for user in (known, unknown):
+        counted = CountedPasswords(load(PasswordSettings, **FAST_PASSWORDS))
+        assert not await signs_in(store, counted, user, typed)
+        counted.close()
+        costs.append(counted.verified)
+    assert costs[0] == costs[1]
 
 
 async def test_a_rehash_does_not_undo_a_new_password(store: Database, passwords: Argon2Passwords) -> None:

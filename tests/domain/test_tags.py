@@ -49,13 +49,18 @@ def new_order() -> Order:
         ("a - b", "a---b"),
         ("x" * 50 + " ", "x" * 50),
         ("100%,_ok", "100%,_ok"),
+        ("gi\u00adft\u200b", "gift"),
+        ("\ufeffgift\u2060\u3164wrap\u200b ", "giftwrap"),
+        ("e\u200b\u0301", "\u00e9"),
     ],
 )
 def test_a_tag_has_one_form(written: str, kept: str) -> None:
     assert normalised_tag(written, "tags[0]") == kept
 
 
-@pytest.mark.parametrize("written", ["", " ", "\u2003\u00a0", "x" * 51, "\ufdfa" * 3, "a\tb", "a\nb", "\0", "a\x85b"])
+@pytest.mark.parametrize(
+    "written", ["", " ", "\u2003\u00a0", "\u200b", "\u3164", "x" * 51, "\ufdfa" * 3, "a\tb", "a\nb", "\0", "a\x85b"]
+)
 def test_an_invalid_tag_is_refused_by_its_index(written: str) -> None:
     with pytest.raises(InvalidField) as raised:
         normalised(["fine", written], "tags")
@@ -66,6 +71,7 @@ def test_an_invalid_tag_is_refused_by_its_index(written: str) -> None:
 @example("\u0345\u0301")
 @example("\u00b4a")
 @example("\u01f0")
+@example("e\u00ad\u0301")
 def test_the_normalised_form_is_its_own(written: str) -> None:
     try:
         name = normalised_tag(written, "tag")

@@ -257,6 +257,7 @@ async def test_a_request_larger_than_the_server_takes_is_refused(own: OwnServer)
         ({"full_name": "a" * 201}, "full_name"),
         ({"full_name": "Ada\nLovelace"}, "full_name"),
         ({"full_name": "Ada\x7f"}, "full_name"),
+        ({"full_name": " \u200b\u3164"}, "full_name"),
     ],
     ids=lambda value: ascii(value)[:40],
 )
@@ -313,6 +314,13 @@ PRICE = "order.items[0].unit_price"
         pytest.param([item("a", 10_001, 1)], "INVALID_FIELD", "order.items[0].quantity", id="quantity_10001"),
         pytest.param([OrderItem(product_id="a", name="A", quantity=1)], "INVALID_FIELD", PRICE, id="no_price"),
         pytest.param([item("", 1, 1)], "INVALID_FIELD", "order.items[0].product_id", id="no_product"),
+        pytest.param([item("\u00ad", 1, 1)], "INVALID_FIELD", "order.items[0].product_id", id="invisible_product"),
+        pytest.param(
+            [GOOD_ITEM, OrderItem(product_id="a", name="\u2060", quantity=1, unit_price=GOOD_ITEM.unit_price)],
+            "INVALID_FIELD",
+            "order.items[1].name",
+            id="invisible_name",
+        ),
         pytest.param([_priced("EUR", 1, 1_000_000)], "TOO_MANY_DECIMALS", PRICE, id="eur_3_decimals"),
         pytest.param([_priced("EUR", 0, 1)], "TOO_MANY_DECIMALS", PRICE, id="eur_9_decimals"),
         pytest.param([_priced("JPY", 1, 100_000_000)], "TOO_MANY_DECIMALS", PRICE, id="jpy_1_decimal"),
@@ -364,6 +372,17 @@ async def test_many_wrong_items_fit_into_a_status(own: OwnServer) -> None:
     request.order.items.extend([wrong] * 400)
     async with refused(own, "INVALID_FIELD", field="order.items[3].product_id"):
         await own.clients.orders.CreateOrder(request)
+
+
+@pytest.mark.parametrize("external_ref", ["\ufeff", " "])
+@pytest.mark.parametrize("method", ["CreateOrder", "UpdateOrder"])
+async def test_a_reference_that_shows_nothing_is_refused(own: OwnServer, method: str, external_ref: str) -> None:
+    request = await GOOD_REQUESTS[method](own.clients)
+    request.order.external_ref = external_ref
+    if method == "UpdateOrder":
+        request.update_mask.paths.append("external_ref")
+    async with refused(own, "INVALID_FIELD", field="order.external_ref"):
+        await call(own.clients.channel, method, request)
 
 
 @pytest.mark.parametrize(
@@ -508,9 +527,10 @@ async def test_a_batch_of_none_or_of_more_than_1000_is_refused(own: OwnServer, m
 
 
 @pytest.mark.parametrize(("method", "field"), [("ShipOrder", "tracking_number"), ("CancelOrder", "reason")])
-async def test_a_transition_without_its_text_is_refused(own: OwnServer, method: str, field: str) -> None:
+@pytest.mark.parametrize("text", ["", "\u200b"], ids=["empty", "invisible"])
+async def test_a_transition_without_its_text_is_refused(own: OwnServer, method: str, field: str, text: str) -> None:
     request = await GOOD_REQUESTS[method](own.clients)
-    request.ClearField(field)
+    setattr(request, field, text)
     async with refused(own, "INVALID_FIELD", field=field):
         await call(own.clients.channel, method, request)
 

@@ -47,7 +47,7 @@ STATEMENTS = {
     "GrantCredit": 5,
     "TransferCredit": 6,
     "ListCreditEntries": 1,
-    "TransferOrders": 6,
+    "TransferOrders": 7,
     "GetOrderStatistics": 1,
     "AddOrderTags": 9,
     "RemoveOrderTags": 6,

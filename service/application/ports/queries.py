@@ -116,7 +116,7 @@ class UserQueries(Protocol):
         """Return the user with this e-mail, ignoring case."""
 
     async def by_username(self, username: str) -> Row | None:
-        """Return the user with this username."""
+        """Return the user with this username, ignoring case."""
 
     async def known_emails(self, emails: Sequence[str]) -> Collection[str]:
         """Return the given e-mails that users have, ignoring case; the given e-mails are in lower case."""

@@ -15,6 +15,7 @@ from service.db.reads.user_search import search_users
 from service.db.tables import user_passwords, users
 from service.db.types import EnumText
 from service.domain.search import SearchQuery
+from service.domain.text import folded
 from service.domain.users import UserState
 
 _USERS = select(*USER_COLUMNS)
@@ -80,8 +81,8 @@ class UserQueries:
         return await self._reader.first(_BY_EMAIL, {"email": email})
 
     async def by_username(self, username: str) -> Row[Any] | None:
-        """Return the user with this username."""
-        return await self._reader.first(_BY_USERNAME, {"username": username})
+        """Return the user with this username, ignoring case."""
+        return await self._reader.first(_BY_USERNAME, {"username": folded(username)})
 
     async def known_emails(self, emails: Sequence[str]) -> Collection[str]:
         """Return the given e-mail addresses that users have, ignoring case, in lower case."""
@@ -110,5 +111,5 @@ class UserQueries:
         if email is not None:
             row = await self._reader.first(_WITH_PASSWORD.where(_EMAIL), {"email": email})
         else:
-            row = await self._reader.first(_WITH_PASSWORD.where(_USERNAME), {"username": username})
+            row = await self._reader.first(_WITH_PASSWORD.where(_USERNAME), {"username": folded(username or "")})
         return Credentials(row, row.password_hash) if row else None

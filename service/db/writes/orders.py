@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Select, Text, cast, delete, func, insert, select, update
+from sqlalchemy import Select, Text, bindparam, cast, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -25,11 +25,13 @@ from service.db.tables import tags as tags_table
 from service.db.writes.order_numbers import OrderNumbers
 from service.db.writes.recorded_events import RecordedEvents
 from service.db.writes.transaction import LazyTransaction
-from service.domain.errors import OrderNotFound
+from service.domain.errors import OrderAlreadyExists, OrderNotFound
 from service.domain.orders import CreditState, Order, OrderItem, OrderStatus
 from service.domain.tags import Tag
 
 _COLUMNS = [column.name for column in orders.c if column.name not in {"message", "items_message"}]
+# The most references that the error of a transfer names.
+_MAX_REFERENCES = 20
 _ITEM = ("id", "product_id", "name", "quantity", "unit_price", "subtotal")
 _INSERT_ITEMS = insert_arrays(order_items, ("order_id", *_ITEM))
 
@@ -48,6 +50,20 @@ def _select_orders() -> Select[Any]:
     )
 
 
+def _select_shared_references() -> Select[Any]:
+    """Return the statement that reads the first references that orders of both users have, and their number."""
+    mine, other = orders.alias("mine").c, orders.alias("other").c
+    both = (other.user_id == bindparam("taker")) & (other.external_ref == mine.external_ref)
+    return (
+        select(mine.external_ref, func.count().over().label("count"))
+        .where(mine.user_id == bindparam("giver"), mine.external_ref.is_not(None))
+        .where(mine.status != OrderStatus.CANCELLED, other.status != OrderStatus.CANCELLED, both)
+        .order_by(mine.external_ref)
+        .limit(_MAX_REFERENCES)
+    )
+
+
+_SHARED_REFERENCES = _select_shared_references()
 _ORDERS_BY_IDS = _select_orders().where(is_one_of(orders.c.id, "ids"))
 
 
@@ -101,6 +117,8 @@ class Orders:
     async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[tuple[UUID, OrderStatus]]:
         """Transfer all orders of a locked user to another, and return them; raises OrderAlreadyExists."""
         session = await self._transaction.session()
+        if shared := (await session.execute(_SHARED_REFERENCES, {"giver": from_user_id, "taker": to_user_id})).all():
+            raise OrderAlreadyExists.of_both_users([row.external_ref for row in shared], shared[0].count)
         statement = update(orders).where(orders.c.user_id == from_user_id).returning(orders.c.id, orders.c.status)
         changed = {
             "user_id": to_user_id,

@@ -5,7 +5,7 @@ from commerce.users.v1.user_import_pb2 import UserImportFailure, UserImportOnCon
 
 from service.application.imports import ImportRow, OnConflict
 from service.domain.errors import AlreadyExists, DomainError, InvalidArgument
-from service.domain.users import UserFields
+from service.domain.users import UserFields, checked_fields
 
 ON_CONFLICT = {
     UserImportOnConflict.USER_IMPORT_ON_CONFLICT_UNSPECIFIED: OnConflict.SKIP,
@@ -17,7 +17,10 @@ _MAX_TEXT = 200
 
 
 def parse_import_row(message: UserImportRow) -> ImportRow:
-    """Return the row in a valid message; the row's fields leave out the empty fields of the message."""
+    """Return the row in a valid message; the row's fields leave out the empty fields of the message.
+
+    Raises InvalidField like `checked_fields`.
+    """
     fields = UserFields(email=message.email, username=message.username)
     if message.full_name:
         fields["full_name"] = message.full_name
@@ -27,7 +30,7 @@ def parse_import_row(message: UserImportRow) -> ImportRow:
         fields["bio"] = message.profile.bio
     if message.profile.avatar_url:
         fields["avatar_url"] = message.profile.avatar_url
-    return ImportRow(fields, message.password)
+    return ImportRow(checked_fields(fields), message.password)
 
 
 def import_failure_message(row_number: int, error: DomainError) -> UserImportFailure:

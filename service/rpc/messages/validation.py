@@ -12,9 +12,9 @@ from service.domain.errors import FieldViolation
 PATTERN_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
     {
         r"^\P{Cc}*$": "must not contain line breaks or other control characters",
-        r"^[\n\P{Cc}]*$": "must not contain control characters other than line feeds",
-        r"^[\n\t\P{Cc}]*$": "must not contain control characters other than line feeds and tabs",
+        r"^[\r\n\t\P{Cc}]*$": "must not contain control characters other than line breaks and tabs",
         r"^[a-z0-9_.-]{3,50}$": "must be 3 to 50 of the characters a-z 0-9 _ . -",
+        r"^[A-Za-z0-9_.-]{3,50}$": "must be 3 to 50 of the characters A-Z a-z 0-9 _ . -",
         r"^https?://[^\s\p{Cc}]+$": "must be an http or https URL without spaces",
         r"^[A-Z]{3}$": "must be a currency code of three capital letters, such as EUR",
     }

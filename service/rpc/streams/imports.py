@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 import commerce.users.v1.user_service_pb2 as pb
+from commerce.users.v1.user_import_pb2 import UserImportRow
 
 from service.application.imports import Done, ImportRow, OnConflict, RowOutcome, import_rows
 from service.application.ports.errors import Overloaded
@@ -185,13 +186,21 @@ class _Progress:
         self._context.set_trailing_metadata((*others, (LAST_COMMITTED_ROW, str(self.response.last_committed_row))))
 
 
+def _row(message: UserImportRow) -> _Row:
+    if violations := violations_of(message):
+        return InvalidField(violations)
+    try:
+        return parse_import_row(message)
+    except InvalidField as error:
+        return error
+
+
 async def _chunks(requests: AsyncIterator[pb.ImportUsersRequest]) -> AsyncIterator[list[_Row]]:
     chunk: list[_Row] = []
     async for request in requests:
         if not request.HasField("row"):
             raise InvalidField.at("config", "must be set in the first message only")
-        violations = violations_of(request.row)
-        chunk.append(InvalidField(violations) if violations else parse_import_row(request.row))
+        chunk.append(_row(request.row))
         if len(chunk) == CHUNK_ROWS:
             yield chunk
             chunk = []

@@ -19,7 +19,7 @@ PROTOS = ROOT / "protos/commerce"
     [
         (
             GetUserRequest(username="No Name"),
-            FieldViolation("username", "must be 3 to 50 of the characters a-z 0-9 _ . -", "STRING_PATTERN"),
+            FieldViolation("username", "must be 3 to 50 of the characters A-Z a-z 0-9 _ . -", "STRING_PATTERN"),
         ),
         (
             Order(metadata={"a": "two\nlines"}),

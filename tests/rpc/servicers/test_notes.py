@@ -173,8 +173,8 @@ async def test_an_event_of_a_type_from_a_newer_server_does_not_hide_the_others(
         ({"body": ""}, "note.body"),
         ({"body": "x" * 4001}, "note.body"),
         ({"body": "a\0b"}, "note.body"),
-        ({"body": "a\tb"}, "note.body"),
-        ({"body": "a\r\nb"}, "note.body"),
+        ({"body": "\r\n" * 4001}, "note.body"),
+        ({"body": "a\x0bb"}, "note.body"),
     ],
 )
 async def test_a_wrong_note_is_refused(clients: Clients, fields: dict[str, str], field: str) -> None:
@@ -190,6 +190,16 @@ async def test_any_text_of_the_right_length_can_be_a_note(clients: Clients, body
     note = await write(clients, order, body)
     assert await notes(clients, order) == [note]
     assert note.body == body
+
+
+async def test_line_breaks_of_windows_are_stored_as_line_feeds(clients: Clients) -> None:
+    order = await place(clients)
+    note = await write(clients, order, "one\r\n\ttwo\rthree" + "\r\n" * 3000)
+    assert note.body == "one\n\ttwo\nthree" + "\n" * 3000
+    assert await notes(clients, order) == [note]
+    assert await update(clients, OrderNote(id=note.id, body=note.body.replace("\n", "\r\n"))) == note
+    changed = await update(clients, OrderNote(id=note.id, body="four\r\nfive"))
+    assert changed.body == "four\nfive"
 
 
 async def test_a_note_needs_an_order_and_an_active_author(clients: Clients) -> None:

@@ -130,17 +130,28 @@ async def test_only_an_active_user_can_order(clients: Clients, state: str) -> No
 
 async def test_a_reference_is_unique_among_the_orders_of_a_user(clients: Clients) -> None:
     user, other = await clients.create_user(), await clients.create_user()
-    order = await clients.create_order(user.id, external_ref="cart-1")
+    await clients.create_order(user.id, external_ref="cart-1")
     await clients.create_order(other.id, external_ref="cart-1")
     await clients.create_order(user.id, external_ref="CART-1")
     with fails(StatusCode.ALREADY_EXISTS, "ORDER_ALREADY_EXISTS") as failure:
         await clients.create_order(user.id, external_ref="cart-1")
     assert failure.metadata == {"field": "external_ref"}
     assert resource(failure)[0] == "commerce.orders.v1.Order"
+
+
+async def test_the_reference_of_a_cancelled_order_can_be_used_again(clients: Clients) -> None:
+    user = await clients.create_user()
+    orders = []
+    for _ in range(3):
+        orders.append(await clients.create_order(user.id, external_ref="cart-1"))
+        with fails(StatusCode.ALREADY_EXISTS, "ORDER_ALREADY_EXISTS"):
+            await clients.create_order(user.id, external_ref="cart-1")
+        await step(clients, "Cancel", orders[-1].id)
+    other = await clients.create_order(user.id, external_ref="cart-2")
+    assert (await update(clients, Order(id=other.id, external_ref="cart-1"))).external_ref == "cart-1"
     # A cancelled order keeps its reference.
-    await step(clients, "Cancel", order.id)
-    with fails(StatusCode.ALREADY_EXISTS, "ORDER_ALREADY_EXISTS"):
-        await clients.create_order(user.id, external_ref="cart-1")
+    request = pb.GetOrderRequest(id=orders[0].id)
+    assert (await clients.orders.GetOrder(request)).order.external_ref == "cart-1"
 
 
 async def test_any_number_of_orders_have_no_reference(clients: Clients) -> None:

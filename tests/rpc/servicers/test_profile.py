@@ -63,7 +63,17 @@ async def test_an_unknown_field_of_the_profile_is_refused(clients: Clients) -> N
         await update(clients, user, "profile.hobby")
 
 
-@pytest.mark.parametrize("profile", [UserProfile(bio="\0"), UserProfile(avatar_url="javascript:alert(1)")])
+async def test_line_breaks_of_windows_are_stored_as_line_feeds(clients: Clients) -> None:
+    user = await clients.create_user(profile=UserProfile(bio="one\r\n\ttwo\rthree" + "\r\n" * 900))
+    assert user.profile.bio == "one\n\ttwo\nthree" + "\n" * 900
+    assert (await clients.users.GetUser(pb.GetUserRequest(id=user.id))).user == user
+    same = User(id=user.id, profile=UserProfile(bio=user.profile.bio.replace("\n", "\r\n")))
+    assert await update(clients, same) == user
+
+
+@pytest.mark.parametrize(
+    "profile", [UserProfile(bio="\r\n" * 1001), UserProfile(bio="\0"), UserProfile(avatar_url="javascript:alert(1)")]
+)
 async def test_a_wrong_profile_is_refused(clients: Clients, profile: UserProfile) -> None:
     path = "user.profile.bio" if profile.bio else "user.profile.avatar_url"
     with fails(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", field=path):

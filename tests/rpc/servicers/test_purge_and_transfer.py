@@ -1,3 +1,4 @@
+import json
 from typing import Any
 from uuid import uuid4
 
@@ -68,10 +69,29 @@ async def test_a_transfer_with_one_conflict_moves_nothing(clients: Clients) -> N
     giver, taker = await clients.create_user(), await clients.create_user()
     await place(clients, giver.id, 1)
     await place(clients, giver.id, 1, ref="same")
-    await place(clients, taker.id, 1, ref="same")
-    with fails(grpc.StatusCode.ALREADY_EXISTS, "ORDER_ALREADY_EXISTS"):
+    same = await place(clients, taker.id, 1, ref="same")
+    with fails(grpc.StatusCode.ALREADY_EXISTS, "ORDER_ALREADY_EXISTS") as failure:
         await transfer(clients, giver.id, taker.id)
+    assert failure.metadata == {"field": "external_ref", "external_refs": '["same"]', "count": "1"}
     assert len((await clients.orders.ListOrders(orders_pb.ListOrdersRequest(user_id=giver.id))).orders) == 2
+    await clients.orders.CancelOrder(orders_pb.CancelOrderRequest(id=same, reason="ordered twice"))
+    assert await transfer(clients, giver.id, taker.id) == 2
+
+
+@pytest.mark.parametrize(("ref", "named"), [("cart-{}", 20), ("\U0001f680" * 97 + "{:03}", 2), ('"\\,{}', 20)])
+async def test_a_refused_transfer_names_the_references_of_both_users(clients: Clients, ref: str, named: int) -> None:
+    giver, taker = await clients.create_user(), await clients.create_user()
+    refs = sorted(ref.format(number) for number in range(25))
+    for user in (giver, taker):
+        for shared in refs:
+            await place(clients, user.id, 1, ref=shared)
+        await place(clients, user.id, 1, ref=f"of {user.id}")
+    with fails(grpc.StatusCode.ALREADY_EXISTS, "ORDER_ALREADY_EXISTS") as failure:
+        await transfer(clients, giver.id, taker.id)
+    found = json.loads(failure.metadata["external_refs"])
+    assert len(found) <= named
+    assert len(set(found) & set(refs)) == len(found) > 0
+    assert failure.metadata["count"] == "25"
 
 
 async def test_orders_go_to_an_active_user_only(clients: Clients) -> None:

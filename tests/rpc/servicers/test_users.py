@@ -89,6 +89,7 @@ async def test_a_user_is_found_by_each_of_its_names(clients: Clients) -> None:
         pb.GetUserRequest(email=name.lower()),
         pb.GetUserRequest(email=name.upper()),
         pb.GetUserRequest(username=user.username),
+        pb.GetUserRequest(username=user.username.upper()),
     ]
     assert [(await clients.users.GetUser(request)).user for request in requests] == [user] * len(requests)
 
@@ -290,6 +291,7 @@ async def test_a_user_signs_in_with_either_name(clients: Clients) -> None:
     assert await sign_in(clients, email=user.email) == user
     assert await sign_in(clients, email=user.email.upper()) == user
     assert await sign_in(clients, username=user.username) == user
+    assert await sign_in(clients, username=user.username.upper()) == user
 
 
 async def test_a_new_password_replaces_the_old_one(clients: Clients) -> None:

@@ -135,6 +135,8 @@ async def test_update_leaves_a_deleted_user_alone(clients: Clients) -> None:
         ({"username": ""}, "username"),
         ({"username": "NO"}, "username"),
         ({"full_name": "a\nb"}, "full_name"),
+        ({"full_name": "\u200b"}, "full_name"),
+        ({"profile": UserProfile(bio="\r\n" * 1001)}, "profile.bio"),
         ({"password": "short"}, "password"),
         ({"profile": UserProfile(avatar_url="javascript:alert(1)")}, "profile.avatar_url"),
     ],

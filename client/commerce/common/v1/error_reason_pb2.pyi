@@ -55,7 +55,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     says which of the two.
     """
     ERROR_REASON_ORDER_ALREADY_EXISTS: _ErrorReason.ValueType  # 23
-    """ALREADY_EXISTS: the user has another order with this `external_ref`."""
+    """ALREADY_EXISTS: the user has another order with this `external_ref` that is not cancelled. For TransferOrders, the
+    metadata `external_refs` is a JSON array of the first references that both users have, and `count` is their number.
+    """
     ERROR_REASON_NOTE_NOT_FOUND: _ErrorReason.ValueType  # 24
     """NOT_FOUND: no order note has this id."""
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 30
@@ -154,7 +156,9 @@ ERROR_REASON_USER_ALREADY_EXISTS: ErrorReason.ValueType  # 22
 says which of the two.
 """
 ERROR_REASON_ORDER_ALREADY_EXISTS: ErrorReason.ValueType  # 23
-"""ALREADY_EXISTS: the user has another order with this `external_ref`."""
+"""ALREADY_EXISTS: the user has another order with this `external_ref` that is not cancelled. For TransferOrders, the
+metadata `external_refs` is a JSON array of the first references that both users have, and `count` is their number.
+"""
 ERROR_REASON_NOTE_NOT_FOUND: ErrorReason.ValueType  # 24
 """NOT_FOUND: no order note has this id."""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 30

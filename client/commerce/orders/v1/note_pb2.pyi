@@ -67,7 +67,9 @@ class OrderNote(_message.Message):
     author_id: _builtins.str
     """The user who wrote the note; not necessarily the user who placed the order."""
     body: _builtins.str
-    """1 to 4000 characters. Can have several lines, separated by a newline without a carriage return."""
+    """1 to 4000 characters. Can have several lines; each line break (CR LF, CR or LF) is stored as LF, and counts as one
+    character.
+    """
     state: Global___OrderNoteState.ValueType
     """Changed only by PublishOrderNote."""
     etag: _builtins.str

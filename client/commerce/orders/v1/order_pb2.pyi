@@ -224,7 +224,9 @@ class Order(_message.Message):
     status: Global___OrderStatus.ValueType
     """Changed only by ConfirmOrder, ProcessOrder, ShipOrder, DeliverOrder and CancelOrder."""
     external_ref: _builtins.str
-    """The caller's own identifier of the order, unique among the user's orders. At most 100 characters on one line."""
+    """The caller's own identifier of the order, unique among the user's orders that are not cancelled. At most 100
+    characters on one line, at least one of them visible.
+    """
     tracking_number: _builtins.str
     """Set by ShipOrder."""
     cancel_reason: _builtins.str
@@ -331,9 +333,9 @@ class OrderItem(_message.Message):
     id: _builtins.str
     """UUID (version 7), assigned by the server. Replacing the items of an order assigns new ids."""
     product_id: _builtins.str
-    """The caller's identifier of the product: 1 to 100 characters on one line."""
+    """The caller's identifier of the product: 1 to 100 characters on one line, at least one of them visible."""
     name: _builtins.str
-    """The display name of the product: 1 to 200 characters on one line."""
+    """The display name of the product: 1 to 200 characters on one line, at least one of them visible."""
     quantity: _builtins.int
     """1 to 10 000."""
     @_builtins.property

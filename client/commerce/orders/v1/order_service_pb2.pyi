@@ -517,7 +517,7 @@ class ShipOrderRequest(_message.Message):
     id: _builtins.str
     """The id of the order."""
     tracking_number: _builtins.str
-    """The tracking number assigned by the carrier."""
+    """The tracking number assigned by the carrier: at most 100 characters on one line, at least one of them visible."""
     etag: _builtins.str
     """If set, the call fails unless this is the current etag of the order."""
     request_id: _builtins.str
@@ -645,7 +645,7 @@ class CancelOrderRequest(_message.Message):
     id: _builtins.str
     """The id of the order."""
     reason: _builtins.str
-    """The reason for the cancellation: at most 500 characters on one line."""
+    """The reason for the cancellation: at most 500 characters on one line, at least one of them visible."""
     etag: _builtins.str
     """If set, the call fails unless this is the current etag of the order."""
     request_id: _builtins.str

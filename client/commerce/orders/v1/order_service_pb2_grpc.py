@@ -385,7 +385,8 @@ class OrderServiceServicer:
         that are paid with credit.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE) if the receiving user is not ACTIVE;
-        ALREADY_EXISTS (ORDER_ALREADY_EXISTS) if both users have an order with the same `external_ref`.
+        ALREADY_EXISTS (ORDER_ALREADY_EXISTS) if both users have an order with the same `external_ref` that is not
+        cancelled; the metadata `external_refs` names the first of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -164,7 +164,8 @@ class OrderServiceStub:
     that are paid with credit.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE) if the receiving user is not ACTIVE;
-      ALREADY_EXISTS (ORDER_ALREADY_EXISTS) if both users have an order with the same `external_ref`.
+      ALREADY_EXISTS (ORDER_ALREADY_EXISTS) if both users have an order with the same `external_ref` that is not
+      cancelled; the metadata `external_refs` names the first of them.
     """
     GetOrderStatistics: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderStatisticsRequest, _order_service_pb2.GetOrderStatisticsResponse]
     """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
@@ -330,7 +331,8 @@ class OrderServiceAsyncStub(OrderServiceStub):
     that are paid with credit.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE) if the receiving user is not ACTIVE;
-      ALREADY_EXISTS (ORDER_ALREADY_EXISTS) if both users have an order with the same `external_ref`.
+      ALREADY_EXISTS (ORDER_ALREADY_EXISTS) if both users have an order with the same `external_ref` that is not
+      cancelled; the metadata `external_refs` names the first of them.
     """
     GetOrderStatistics: _aio.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderStatisticsRequest, _order_service_pb2.GetOrderStatisticsResponse]  # type: ignore[assignment]
     """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
@@ -619,7 +621,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         that are paid with credit.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_NOT_ACTIVE) if the receiving user is not ACTIVE;
-          ALREADY_EXISTS (ORDER_ALREADY_EXISTS) if both users have an order with the same `external_ref`.
+          ALREADY_EXISTS (ORDER_ALREADY_EXISTS) if both users have an order with the same `external_ref` that is not
+          cancelled; the metadata `external_refs` names the first of them.
         """
 
     @_abc_1.abstractmethod

@@ -21,8 +21,8 @@ class Tag(_message.Message):
     """A label for orders. A tag is created when it is first added to an order.
 
     Tags are normalized before they are stored or compared: to Unicode normalization form NFKC and lower case, without
-    leading and trailing white space, and with a single `-` in place of each run of white space. ` Gift  Wrap ` becomes
-    `gift-wrap`. A normalized tag has 1 to 50 characters.
+    invisible characters such as U+200B, without leading and trailing white space, and with a single `-` in place of each
+    run of white space. ` Gift  Wrap ` becomes `gift-wrap`. A normalized tag has 1 to 50 characters.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -98,7 +98,7 @@ class UserImportRow(_message.Message):
     username: _builtins.str
     """Unique among all users. 3 to 50 characters out of `a-z`, `0-9`, `_`, `.` and `-`."""
     full_name: _builtins.str
-    """At most 200 characters on one line."""
+    """At most 200 characters on one line, at least one of them visible. Can be empty."""
     superuser: _builtins.bool
     """Whether the user has all permissions. If not set, a new user gets false and an existing user does not change."""
     password: _builtins.str

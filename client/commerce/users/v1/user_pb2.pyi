@@ -124,7 +124,7 @@ class User(_message.Message):
     username: _builtins.str
     """Unique among all users, including deleted ones. 3 to 50 characters out of `a-z`, `0-9`, `_`, `.` and `-`."""
     full_name: _builtins.str
-    """At most 200 characters on one line. Can be empty."""
+    """At most 200 characters on one line, at least one of them visible. Can be empty."""
     state: Global___UserState.ValueType
     """Changed only by DeactivateUser, ReactivateUser, DeleteUser and UndeleteUser."""
     superuser: _builtins.bool
@@ -184,7 +184,9 @@ class UserProfile(_message.Message):
     BIO_FIELD_NUMBER: _builtins.int
     AVATAR_URL_FIELD_NUMBER: _builtins.int
     bio: _builtins.str
-    """At most 1000 characters. Can have several lines."""
+    """At most 1000 characters. Can have several lines; each line break (CR LF, CR or LF) is stored as LF, and counts as one
+    character.
+    """
     avatar_url: _builtins.str
     """The URL of a picture."""
     def __init__(

@@ -138,7 +138,7 @@ class GetUserRequest(_message.Message):
     email: _builtins.str
     """The email address; case is ignored."""
     username: _builtins.str
-    """The username."""
+    """The username; case is ignored."""
     def __init__(
         self,
         *,
@@ -817,7 +817,7 @@ class VerifyPasswordRequest(_message.Message):
     email: _builtins.str
     """The email address; case is ignored."""
     username: _builtins.str
-    """The username."""
+    """The username; case is ignored."""
     password: _builtins.str
     """The password to verify: at most 128 characters."""
     def __init__(
