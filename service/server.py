@@ -53,8 +53,9 @@ from service.rpc.signing.page_tokens import PageTokens
 from service.rpc.streams.exports import Exports
 from service.rpc.streams.imports import UserImports
 from service.rpc.streams.watch import Watch
-from service.rpc.transport import event_loop, shared_port
+from service.rpc.transport import event_loop
 from service.rpc.transport.accepting import AcceptingServer
+from service.rpc.transport.listening import stop_listening
 from service.rpc.transport.scheduling import (
     freeze_garbage_collector,
     lower_polling_thread_priority,
@@ -268,12 +269,12 @@ class Server:
     async def drain(self) -> None:
         """Stop without failing a call.
 
-        Clients that watch the health service leave on NOT_SERVING. The others are moved away by GOAWAY as their
-        connections reach the maximum age, to which gRPC adds up to 10 % of jitter. After that no new calls arrive, so
-        `stop` refuses none.
+        The server accepts no more connections. Clients that watch the health service leave on NOT_SERVING. The others
+        are moved away by GOAWAY as their connections reach the maximum age, to which gRPC adds up to 10 % of jitter.
+        After that no new calls arrive, so `stop` refuses none.
         """
-        if self.settings.reuse_port:
-            shared_port.leave(self.port)
+        # First of all, so that none of the clients that leave comes back.
+        stop_listening(self.port)
         log.info("draining")
         self._health_updates.cancel()
         await self._readiness.stop()

@@ -93,6 +93,18 @@ async def test_a_terminated_server_finishes_calls_and_accepts_new_ones_while_it_
     assert await observer.count("orders", "id = $1", UUID(order.id)) == 1
 
 
+async def test_a_draining_server_refuses_connections_and_serves_those_it_has(database_url: str) -> None:
+    async with serving(database_url, max_connection_age=600) as process:
+        port = await process.port()
+        async with connect(port) as clients:
+            user = await clients.create_user()
+            process.send(signal.SIGTERM)
+            await process.until_logged("draining")
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", port)
+            assert (await clients.users.GetUser(users_pb.GetUserRequest(id=user.id))).user == user
+
+
 async def test_a_watcher_learns_first_that_the_server_drains(database_url: str) -> None:
     async with (
         serving(database_url, max_connection_age=1, shutdown_grace=0) as process,
@@ -235,9 +247,9 @@ async def test_no_call_fails_while_a_balancer_sends_new_connections_to_another_s
         load = Load(await new_user_id(first))
         async with listening(Forwarder(connect_to_ready)) as balancer, load.on(f"127.0.0.1:{balancer.port}", CALLER):
             await load.until_all_call(first)
-            first.send(signal.SIGTERM)
-            await first.until_logged("draining")
+            # A server that drains refuses connections, so the balancer must stop sending them before.
             ready = second
+            first.send(signal.SIGTERM)
             assert (await first.end()).status == 0
             await load.until_all_call(second)
     assert set(load.outcomes) == {"OK"}, load.outcomes

@@ -1,18 +1,21 @@
-"""A port on which several servers listen (SO_REUSEPORT): Linux gives each new connection to one of them."""
+"""Stop listening on a port while the server still serves its open connections."""
 
 import os
 import socket
 import stat
+import sys
 from pathlib import Path
 
 
-def leave(port: int) -> None:
-    """Stop listening on a port, so that the other servers get all new connections; open connections stay.
+def stop_listening(port: int) -> None:
+    """Stop listening on a port, so that clients connect to other servers; open connections stay.
 
-    gRPC stops listening only when it also refuses calls, and until then Linux would go on giving connections to a
-    draining server. So this shuts down gRPC's listening sockets. gRPC notices that they accept nothing more and ignores
-    them.
+    gRPC stops listening only when it also refuses calls. Until then, clients that a draining server has led away would
+    connect to it again, and get CANCELLED when it stops. So this shuts down gRPC's listening sockets. gRPC notices that
+    they accept nothing more and ignores them. Only Linux allows it; on other systems this does nothing.
     """
+    if sys.platform != "linux":
+        return
     for entry in Path("/proc/self/fd").iterdir():
         try:
             # A duplicate, because closing the socket object below must not close gRPC's descriptor.
