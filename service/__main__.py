@@ -1,6 +1,13 @@
 """`python -m service` is `commerce`."""
 
-from service.cli.main import main
+import signal
+
+# Until a command runs, Ctrl-C ends the process like any other program, instead of with a traceback of the imports. A
+# process that was started with SIGINT ignored, as by nohup or in the background of a shell, keeps ignoring it.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from service.cli.main import main  # noqa: E402 - the signal comes first
 
 if __name__ == "__main__":
     main()

@@ -18,15 +18,8 @@ from service.observability.logs import configure_logging
 from service.server import MESSAGE_ENCODERS
 
 
-@click.command()
 def gc() -> None:
-    """Run periodic maintenance; schedule hourly. Also backfills encoded messages.
-
-    Releases credit held for orders that were not confirmed in time; purges users 30 days after their deletion, except
-    those with open orders or credit; deletes request ids after 24 hours; and deletes events after
-    COMMERCE_EVENT_RETENTION_DAYS (90), except those that a relay has not published yet. Several processes may run this
-    at the same time.
-    """
+    """Run periodic maintenance."""
     with one_line_errors():
         configure_logging(load(LogSettings))
         settings = load(GcSettings)
@@ -59,7 +52,6 @@ async def _gc(settings: GcSettings) -> list[str]:
     ]
 
 
-@click.command("verify-ledger")
 def verify_ledger() -> None:
     """Compare every credit balance with the sum of its entries; print each difference and fail if there is one."""
     with one_line_errors():

@@ -31,20 +31,8 @@ DATABASE_URL='{database_url}'
 """
 
 
-@click.command()
-@click.option(
-    "--dev",
-    is_flag=True,
-    help="Start an embedded PostgreSQL with its data in COMMERCE_DATA_DIR, migrate it, and serve.",
-)
-@click.option("--host", help="Address to listen on, instead of COMMERCE_HOST (127.0.0.1).")
-@click.option("--port", type=int, help="Port to listen on, instead of COMMERCE_PORT (50051); 0 selects a free one.")
 def serve(*, dev: bool, host: str | None, port: int | None) -> None:
-    """Serve until SIGTERM or Ctrl-C; a second signal stops immediately.
-
-    The first signal drains the server: its health becomes NOT_SERVING, clients are moved away by GOAWAY as their
-    connections reach the maximum age, and running calls may finish.
-    """
+    """Serve until SIGTERM or Ctrl-C."""
     with one_line_errors():
         configure_logging(load(LogSettings), call_id=x_request_id)
         if not dev:
