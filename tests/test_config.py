@@ -14,6 +14,7 @@ from service.config import (
     SettingsError,
     environment_name,
     load,
+    warn_of_unknown_variables,
 )
 from service.db.connections.engine import async_url
 from service.devtools.settings_tables import EXPERT_HEADING, RENAMED_HEADING, renamed, rows, tables
@@ -133,6 +134,35 @@ def test_other_variables_in_the_environment_are_ignored(environment: pytest.Monk
     environment.setenv("PORT", "1")
     environment.setenv("COMMERCE_NOTHING", "1")
     assert load(ServerSettings).port == 50051
+
+
+def test_all_wrong_settings_are_named_together(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("DATABASE_URL")
+    environment.setenv("COMMERCE_PORT", "many")
+    environment.setenv("COMMERCE_DB_POOL_SIZE", "0")
+    problems = refused().split("; ")
+    assert {problem.partition(" ")[0] for problem in problems} == {
+        "DATABASE_URL",
+        "COMMERCE_PORT",
+        "COMMERCE_DB_POOL_SIZE",
+    }
+
+
+def test_unknown_variables_with_our_prefix_are_named(
+    environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Of another program of the service, of the old names, and of others.
+    for name in ("COMMERCE_NATS_URL", "COMMERCE_ACCEPT", "COMMERCIAL", "PORT", "commerce_host"):
+        environment.setenv(name, "1")
+    warn_of_unknown_variables()
+    assert not caplog.messages
+    environment.setenv("COMMERCE_PROT", SECRET)
+    environment.setenv("commerce_zzz", SECRET)
+    warn_of_unknown_variables()
+    assert caplog.messages == [
+        "COMMERCE_PROT is ignored: there is no setting of this name; is it COMMERCE_PORT?",
+        "commerce_zzz is ignored: there is no setting of this name",
+    ]
 
 
 def test_settings_do_not_change() -> None:

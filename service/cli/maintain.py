@@ -9,20 +9,18 @@ import click
 from service.application.maintenance import backfill_encoded_users, expire_holds, purge_deleted_users
 from service.application.ports.unit_of_work import UnitOfWork
 from service.cli.migrate import check_schema
-from service.cli.running import one_line_errors, run, single_connection
-from service.config import DatabaseSettings, GcSettings, LogSettings, load
+from service.cli.running import load_and_log, one_line_errors, run, single_connection
+from service.config import DatabaseSettings, GcSettings, load, warn_of_unknown_variables
 from service.db.database import Database
 from service.db.operations.ledger import ledger_differences
 from service.db.operations.retention import delete_expired_events, delete_expired_request_ids
-from service.observability.logs import configure_logging
 from service.server import MESSAGE_ENCODERS
 
 
 def gc() -> None:
     """Run periodic maintenance."""
     with one_line_errors():
-        configure_logging(load(LogSettings))
-        settings = load(GcSettings)
+        settings = load_and_log(GcSettings)
         run(check_schema(settings))
         for line in run(_gc(settings)):
             click.echo(line)
@@ -55,7 +53,9 @@ async def _gc(settings: GcSettings) -> list[str]:
 def verify_ledger() -> None:
     """Compare every credit balance with the sum of its entries; print each difference and fail if there is one."""
     with one_line_errors():
-        differences = run(_ledger_differences(load(DatabaseSettings)))
+        settings = load(DatabaseSettings)
+        warn_of_unknown_variables()
+        differences = run(_ledger_differences(settings))
         for difference in differences:
             click.echo(difference, err=True)
         if differences:

@@ -3,7 +3,7 @@
 import click
 
 from service.cli.running import one_line_errors, run, single_connection
-from service.config import DatabaseSettings, load
+from service.config import DatabaseSettings, load, warn_of_unknown_variables
 from service.db.operations import migrate as migrations
 from service.db.operations.readiness import readiness_problem
 from service.server import StartError
@@ -13,6 +13,7 @@ def migrate(revision: str, *, check: bool) -> None:
     """Migrate the schema to a revision, or check whether this build can serve it."""
     with one_line_errors():
         settings = load(DatabaseSettings)
+        warn_of_unknown_variables()
         if check:
             run(check_schema(settings))
             click.echo("the schema is up to date")

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from service.cli.running import one_line_errors, run
-from service.config import LogSettings, RelaySettings, load
-from service.observability.logs import configure_logging
+from service.cli.running import load_and_log, one_line_errors, run
+from service.config import RelaySettings
 
 if TYPE_CHECKING:
     from service.relay import Relay
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 def relay(*, nats_url: str | None, stream: str | None, name: str | None) -> None:
     """Publish events to NATS JetStream until SIGTERM or Ctrl-C."""
     with one_line_errors():
-        configure_logging(load(LogSettings))
-        settings = load(RelaySettings, nats_url=nats_url, relay_stream=stream, relay_name=name)
+        settings = load_and_log(RelaySettings, nats_url=nats_url, relay_stream=stream, relay_name=name)
         try:
             # Imported here, because nats-py is an optional dependency.
             from service.relay import Relay, RelayError  # noqa: PLC0415

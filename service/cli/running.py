@@ -10,11 +10,12 @@ import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.application.ports.errors import StoreError
-from service.config import DatabaseSettings, SettingsError
+from service.config import DatabaseSettings, LogSettings, SettingsError, SettingsT, load, warn_of_unknown_variables
 from service.db.connections.engine import create_engine
 from service.db.operations.migrate import MigrationError
 from service.db.operations.readiness import describe_store_error
 from service.devtools.errors import EmbeddedPostgresError
+from service.observability.logs import configure_logging
 from service.server import StartError
 
 T = TypeVar("T")
@@ -26,6 +27,30 @@ def run(work: Coroutine[Any, Any, T], new_loop: Callable[[], asyncio.AbstractEve
     """Run a coroutine to completion on a new event loop, and return its result."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(work)
+
+
+def load_and_log(
+    kind: type[SettingsT], call_id: Callable[[], str | None] = lambda: None, **values: object
+) -> SettingsT:
+    """Load settings, and configure logging; raises SettingsError, which names every setting that is wrong."""
+    problems: dict[str, None] = {}
+    log_settings = _loaded(LogSettings, problems)
+    if log_settings:
+        # First, because loading the others can log warnings.
+        configure_logging(log_settings, call_id=call_id)
+    settings = _loaded(kind, problems, **values)
+    if settings is None or problems:
+        raise SettingsError("; ".join(problems))
+    warn_of_unknown_variables()
+    return settings
+
+
+def _loaded(kind: type[SettingsT], problems: dict[str, None], **values: object) -> SettingsT | None:
+    try:
+        return load(kind, **values)
+    except SettingsError as error:
+        problems.update(dict.fromkeys(str(error).split("; ")))
+        return None
 
 
 @contextmanager

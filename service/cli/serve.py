@@ -4,12 +4,12 @@ from functools import partial
 from pathlib import Path
 
 import click
+from pydantic import SecretStr
 
 from service.cli.migrate import migrate_schema
-from service.cli.running import one_line_errors, run
-from service.config import DevelopmentSettings, LogSettings, ServerSettings, load
+from service.cli.running import load_and_log, one_line_errors, run
+from service.config import DevelopmentServerSettings, ServerSettings
 from service.devtools.embedded_postgres import embedded_postgres
-from service.observability.logs import configure_logging
 from service.rpc.call_context import x_request_id
 from service.server import Server, new_event_loop
 
@@ -34,17 +34,22 @@ DATABASE_URL='{database_url}'
 def serve(*, dev: bool, host: str | None, port: int | None) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     with one_line_errors():
-        configure_logging(load(LogSettings), call_id=x_request_id)
         if not dev:
-            settings = load(ServerSettings, host=host, port=port)
+            settings = load_and_log(ServerSettings, call_id=x_request_id, host=host, port=port)
             run(_serve(settings), partial(new_event_loop, settings))
             return
-        development = load(DevelopmentSettings)
-        with embedded_postgres(development.data_dir, bin_dir=development.postgres_bin) as database_url:
+        development = load_and_log(
+            DevelopmentServerSettings,
+            call_id=x_request_id,
+            DATABASE_URL="postgresql:///",  # replaced below
+            host=host,
+            port=port,
             # There is no other server to move clients to, so Ctrl-C need not wait for their connections to age.
-            settings = load(
-                ServerSettings, DATABASE_URL=database_url, host=host, port=port, max_connection_age=0, shutdown_grace=1
-            )
+            max_connection_age=0,
+            shutdown_grace=1,
+        )
+        with embedded_postgres(development.data_dir, bin_dir=development.postgres_bin) as database_url:
+            settings = development.model_copy(update={"database_url": SecretStr(database_url)})
             run(migrate_schema(settings, "head"))
             run(_serve(settings, development.data_dir), partial(new_event_loop, settings))
 

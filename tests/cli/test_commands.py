@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -123,6 +124,24 @@ async def test_an_interrupt_of_a_command_that_waits_for_the_database_is_one_word
             process.send(signal.SIGINT)
             finished = await process.end()
     assert (finished.status, finished.stdout, finished.stderr) == (1, "", "\nAborted!\n")
+
+
+@pytest.mark.parametrize("arguments", [("serve",), ("serve", "--dev"), ("relay",)], ids=" ".join)
+async def test_all_wrong_settings_of_a_command_are_one_line(arguments: tuple[str, ...]) -> None:
+    wrong: dict[str, Any] = {"log_level": "loud", "db_pool_size": 0, "db_connect_timeout": "soon"}
+    finished = await run_command(*arguments, **wrong)
+    assert_one_line(finished, "COMMERCE_LOG_LEVEL is wrong")
+    assert all(f"COMMERCE_{name}".upper() in finished.stderr for name in wrong)
+    assert finished.stderr.count("COMMERCE_LOG_LEVEL") == 1
+
+
+@pytest.mark.parametrize("command", ["gc", "migrate"])
+async def test_a_variable_that_is_no_setting_is_warned_of(database_url: str, command: str) -> None:
+    finished = await run_command(command, database_url=database_url, db_pol_size=1)
+    assert finished.status == 0
+    assert "COMMERCE_DB_POL_SIZE is ignored: there is no setting of this name; is it COMMERCE_DB_POOL_SIZE?" in (
+        finished.stderr
+    )
 
 
 async def insert_request_ids(url: str, count: int, age: str) -> None:
