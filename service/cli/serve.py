@@ -1,17 +1,25 @@
 """The `commerce serve` command."""
 
+import asyncio
+import signal
 from functools import partial
 from pathlib import Path
 
 import click
+import structlog
 from pydantic import SecretStr
 
 from service.cli.migrate import migrate_schema
 from service.cli.running import load_and_log, one_line_errors, run
 from service.config import DevelopmentServerSettings, ServerSettings
-from service.devtools.embedded_postgres import embedded_postgres
+from service.devtools.embedded_postgres import OtherOwner, embedded_postgres, other_owner
 from service.rpc.call_context import x_request_id
 from service.server import Server, new_event_loop
+
+# How often a process looks whether the process that runs its database has stopped.
+_OWNER_CHECK_SECONDS = 0.1
+
+log = structlog.get_logger()
 
 _DEVELOPMENT_WELCOME = """
 The user and order service listens on {address} with a database in {data_dir}.
@@ -55,6 +63,7 @@ def serve(*, dev: bool, host: str | None, port: int | None) -> None:
 
 
 async def _serve(settings: ServerSettings, data_dir: Path | None = None) -> None:
+    watching: asyncio.Task[None] | None = None
     server = Server(settings)
     await server.start()
     if data_dir is not None:
@@ -62,4 +71,17 @@ async def _serve(settings: ServerSettings, data_dir: Path | None = None) -> None
         # Only SQLAlchemy accepts the name of a driver in the URL.
         url = settings.database_url.get_secret_value().replace("+asyncpg", "")
         click.echo(_DEVELOPMENT_WELCOME.format(address=address, data_dir=data_dir, database_url=url))
+        if owner := other_owner(data_dir):
+            log.info("using the database of another process, and stopping when it does", pid=owner.pid)
+            watching = asyncio.create_task(_stop_with(owner))
     await server.wait_until_signalled()
+    if watching:
+        watching.cancel()
+
+
+async def _stop_with(owner: OtherOwner) -> None:
+    """Send this process SIGTERM when the process that runs the database stops."""
+    while owner.is_running():  # noqa: ASYNC110 - a file lock wakes no event loop
+        await asyncio.sleep(_OWNER_CHECK_SECONDS)
+    log.warning("stopping, because the process that runs the database has stopped", pid=owner.pid)
+    signal.raise_signal(signal.SIGTERM)
