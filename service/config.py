@@ -12,6 +12,8 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.database_url import parse_database_url
+
 # The value in milliseconds must fit in 32 bits, for gRPC and for PostgreSQL.
 Seconds = Annotated[float, Field(gt=0, le=2_000_000, allow_inf_nan=False)]
 SecondsOrNone = Annotated[float, Field(ge=0, le=2_000_000, allow_inf_nan=False)]
@@ -50,6 +52,15 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True, populate_by_name=True)
 
 
+def _checked_url(url: SecretStr | None) -> SecretStr | None:
+    if url:
+        try:
+            parse_database_url(url.get_secret_value())
+        except ValueError as error:
+            raise PydanticCustomError("database_url", "{reason}", {"reason": str(error)}) from error
+    return url
+
+
 class DatabaseSettings(Settings):
     """How to connect to PostgreSQL, and the limits for connections and statements."""
 
@@ -57,6 +68,7 @@ class DatabaseSettings(Settings):
         alias="DATABASE_URL",
         description="URL of the PostgreSQL database, `postgresql://user:password@host/database`",
     )
+    _is_a_url = field_validator("database_url")(_checked_url)
     db_pool_size: Count = Field(10, description="maximum number of connections in the pool")
     db_pool_timeout: Seconds = Field(
         5, description="seconds to wait for a free connection of the pool", json_schema_extra=EXPERT
@@ -141,6 +153,7 @@ class ReplicaSettings(DatabaseSettings):
         alias="READ_DATABASE_URL",
         description="URL of a streaming replica of `DATABASE_URL`, for reads that may be slightly stale",
     )
+    _is_a_replica_url = field_validator("read_database_url")(_checked_url)
     read_preference: Literal["primary", "replica"] = Field(
         "primary", description="where a call reads if it has no `x-read-preference` metadata"
     )

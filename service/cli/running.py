@@ -13,7 +13,7 @@ from service.application.ports.errors import StoreError
 from service.config import DatabaseSettings, LogSettings, SettingsError, SettingsT, load, warn_of_unknown_variables
 from service.db.connections.engine import create_engine
 from service.db.operations.migrate import MigrationError
-from service.db.operations.readiness import describe_store_error
+from service.db.operations.readiness import describe_missing_right, describe_store_error
 from service.devtools.errors import EmbeddedPostgresError
 from service.observability.logs import configure_logging
 from service.server import StartError
@@ -62,6 +62,10 @@ def one_line_errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
     except StoreError as error:
         raise click.ClickException(describe_store_error(error)) from error
+    except Exception as error:
+        if lacks := describe_missing_right(error):
+            raise click.ClickException(lacks) from error
+        raise
 
 
 @asynccontextmanager
