@@ -8,11 +8,9 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 from service.config import DatabaseSettings, load
-from service.db.connections.engine import async_url
+from service.db.connections.engine import async_url, create_migration_engine
 from service.db.errors import sqlstate_of
 from service.db.tables import metadata
 from service.db.types import EnumText, Xid8
@@ -56,7 +54,7 @@ def migrate(connection: Connection) -> None:
 async def run_online() -> None:
     """Run the migrations on the database in Alembic's configuration, or else on that of the settings."""
     url = context.config.attributes.get("url") or async_url(load(DatabaseSettings).database_url.get_secret_value())
-    engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
+    engine = create_migration_engine(url)
     for attempt in range(1, LOCK_ATTEMPTS + 1):
         try:
             async with engine.connect() as connection:

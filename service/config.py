@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -10,11 +12,15 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.database_url import parse_database_url
+
 # The value in milliseconds must fit in 32 bits, for gRPC and for PostgreSQL.
 Seconds = Annotated[float, Field(gt=0, le=2_000_000, allow_inf_nan=False)]
 SecondsOrNone = Annotated[float, Field(ge=0, le=2_000_000, allow_inf_nan=False)]
 # gRPC accepts no larger number.
 Count = Annotated[int, Field(ge=1, lt=2**31)]
+
+_PREFIX = "COMMERCE_"
 
 # Marks a setting that is not for everyday operation; docs/settings.md lists such settings in a separate table.
 EXPERT: JsonDict = {"expert": True}
@@ -43,7 +49,16 @@ class SettingsError(ValueError):
 class Settings(BaseSettings):
     """Base of all settings: immutable, read from environment variables that begin with `COMMERCE_`."""
 
-    model_config = SettingsConfigDict(env_prefix="COMMERCE_", extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True, populate_by_name=True)
+
+
+def _checked_url(url: SecretStr | None) -> SecretStr | None:
+    if url:
+        try:
+            parse_database_url(url.get_secret_value())
+        except ValueError as error:
+            raise PydanticCustomError("database_url", "{reason}", {"reason": str(error)}) from error
+    return url
 
 
 class DatabaseSettings(Settings):
@@ -53,6 +68,7 @@ class DatabaseSettings(Settings):
         alias="DATABASE_URL",
         description="URL of the PostgreSQL database, `postgresql://user:password@host/database`",
     )
+    _is_a_url = field_validator("database_url")(_checked_url)
     db_pool_size: Count = Field(10, description="maximum number of connections in the pool")
     db_pool_timeout: Seconds = Field(
         5, description="seconds to wait for a free connection of the pool", json_schema_extra=EXPERT
@@ -137,6 +153,7 @@ class ReplicaSettings(DatabaseSettings):
         alias="READ_DATABASE_URL",
         description="URL of a streaming replica of `DATABASE_URL`, for reads that may be slightly stale",
     )
+    _is_a_replica_url = field_validator("read_database_url")(_checked_url)
     read_preference: Literal["primary", "replica"] = Field(
         "primary", description="where a call reads if it has no `x-read-preference` metadata"
     )
@@ -305,6 +322,10 @@ class DevelopmentSettings(Settings):
     )
 
 
+class DevelopmentServerSettings(ServerSettings, DevelopmentSettings):
+    """All settings of `commerce serve --dev`."""
+
+
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
@@ -312,23 +333,44 @@ def load(kind: type[SettingsT], **values: object) -> SettingsT:
     """Return the settings from the environment; `values` that are not None override it.
 
     Raises:
-        SettingsError: a setting is missing or wrong.
+        SettingsError: settings are missing or wrong. The message names all of them.
     """
     given = {name: value for name, value in values.items() if value is not None}
     by_old_names = _values_by_old_names(kind)
     try:
         return kind(**{**by_old_names, **given})
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name = environment_name(kind, str(first["loc"][0]))
-        if first["type"] == "missing":
-            problem = "is not set"
-        elif first["type"] == "string_pattern_mismatch":
-            problem = "is wrong: use 1 to 100 letters, digits, underscores and hyphens"
-        else:
-            problem = f"is wrong: {first['msg']}"
-        message = f"{name} {problem}"
-        raise SettingsError(message) from error
+        raise SettingsError("; ".join(_problems(kind, error))) from error
+
+
+def warn_of_unknown_variables() -> None:
+    """Log a warning for each environment variable with our prefix that no program of this service reads."""
+    known = {environment_name(kind, field) for kind in _kinds(Settings) for field in kind.model_fields} | {*OLD_NAMES}
+    for name in sorted(os.environ):
+        # Pydantic ignores the case of environment variables, too.
+        if name.upper().startswith(_PREFIX) and name.upper() not in known:
+            # All names share the prefix, so that even unrelated ones are similar.
+            similar = "".join(f"; is it {one}?" for one in get_close_matches(name.upper(), known, 1, cutoff=0.85))
+            log.warning("%s is ignored: there is no setting of this name%s", name, similar)
+
+
+def _problems(kind: type[Settings], error: ValidationError) -> Iterator[str]:
+    """Yield what is wrong with each setting, without its value."""
+    for found in error.errors(include_input=False, include_url=False):
+        name = environment_name(kind, str(found["loc"][0]))
+        match found["type"]:
+            case "missing":
+                yield f"{name} is not set"
+            case "string_pattern_mismatch":
+                yield f"{name} is wrong: use 1 to 100 letters, digits, underscores and hyphens"
+            case _:
+                yield f"{name} is wrong: {found['msg']}"
+
+
+def _kinds(base: type[Settings]) -> Iterator[type[Settings]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _kinds(kind)
 
 
 def environment_name(kind: type[BaseSettings], field: str) -> str:

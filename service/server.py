@@ -15,6 +15,7 @@ Only the batched log lines are switched elsewhere, where logging is configured (
 import asyncio
 import os
 import signal
+import time
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
@@ -53,8 +54,9 @@ from service.rpc.signing.page_tokens import PageTokens
 from service.rpc.streams.exports import Exports
 from service.rpc.streams.imports import UserImports
 from service.rpc.streams.watch import Watch
-from service.rpc.transport import event_loop, shared_port
+from service.rpc.transport import event_loop
 from service.rpc.transport.accepting import AcceptingServer
+from service.rpc.transport.listening import open_connections, stop_listening
 from service.rpc.transport.scheduling import (
     freeze_garbage_collector,
     lower_polling_thread_priority,
@@ -70,6 +72,8 @@ FAST_PATH_METHODS = tuple(
 )
 USER_SERVICE = "commerce.users.v1.UserService"
 ORDER_SERVICE = "commerce.orders.v1.OrderService"
+# How often a draining server looks whether clients are still connected.
+_CONNECTION_CHECK_SECONDS = 0.1
 SERVICES = (USER_SERVICE, ORDER_SERVICE)
 
 log = structlog.get_logger()
@@ -268,17 +272,30 @@ class Server:
     async def drain(self) -> None:
         """Stop without failing a call.
 
-        Clients that watch the health service leave on NOT_SERVING. The others are moved away by GOAWAY as their
-        connections reach the maximum age, to which gRPC adds up to 10 % of jitter. After that no new calls arrive, so
-        `stop` refuses none.
+        The server accepts no more connections. Clients that watch the health service leave on NOT_SERVING. The others
+        are moved away by GOAWAY as their connections reach the maximum age, to which gRPC adds up to 10 % of jitter.
+        After that, or as soon as no client is connected, no new calls arrive, so `stop` refuses none.
         """
-        if self.settings.reuse_port:
-            shared_port.leave(self.port)
-        log.info("draining")
+        # First of all, so that none of the clients that leave comes back.
+        stop_listening(self.port)
+        seconds = 1.1 * self.settings.max_connection_age
+        log.info(
+            "draining",
+            connections=open_connections(self.port),
+            at_most_seconds=round(seconds + self.settings.shutdown_grace, 1),
+            hint="a second signal stops immediately",
+        )
         self._health_updates.cancel()
         await self._readiness.stop()
-        await asyncio.sleep(1.1 * self.settings.max_connection_age)
+        await self._until_disconnected(seconds)
         await self.stop(grace=self.settings.shutdown_grace)
+
+    async def _until_disconnected(self, seconds: float) -> None:
+        """Wait until no client is connected, or for some seconds."""
+        give_up = time.monotonic() + seconds
+        # No new connection can come, because the server has stopped listening.
+        while (left := give_up - time.monotonic()) > 0 and open_connections(self.port) != 0:  # noqa: ASYNC110 - gRPC reports no connection
+            await asyncio.sleep(min(left, _CONNECTION_CHECK_SECONDS))
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, end watches, give other running calls `grace` seconds, and close all connections."""

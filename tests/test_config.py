@@ -14,6 +14,7 @@ from service.config import (
     SettingsError,
     environment_name,
     load,
+    warn_of_unknown_variables,
 )
 from service.db.connections.engine import async_url
 from service.devtools.settings_tables import EXPERT_HEADING, RENAMED_HEADING, renamed, rows, tables
@@ -135,6 +136,35 @@ def test_other_variables_in_the_environment_are_ignored(environment: pytest.Monk
     assert load(ServerSettings).port == 50051
 
 
+def test_all_wrong_settings_are_named_together(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("DATABASE_URL")
+    environment.setenv("COMMERCE_PORT", "many")
+    environment.setenv("COMMERCE_DB_POOL_SIZE", "0")
+    problems = refused().split("; ")
+    assert {problem.partition(" ")[0] for problem in problems} == {
+        "DATABASE_URL",
+        "COMMERCE_PORT",
+        "COMMERCE_DB_POOL_SIZE",
+    }
+
+
+def test_unknown_variables_with_our_prefix_are_named(
+    environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Of another program of the service, of the old names, and of others.
+    for name in ("COMMERCE_NATS_URL", "COMMERCE_ACCEPT", "COMMERCIAL", "PORT", "commerce_host"):
+        environment.setenv(name, "1")
+    warn_of_unknown_variables()
+    assert not caplog.messages
+    environment.setenv("COMMERCE_PROT", SECRET)
+    environment.setenv("commerce_zzz", SECRET)
+    warn_of_unknown_variables()
+    assert caplog.messages == [
+        "COMMERCE_PROT is ignored: there is no setting of this name; is it COMMERCE_PORT?",
+        "commerce_zzz is ignored: there is no setting of this name",
+    ]
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load(ServerSettings).port = 1
@@ -226,7 +256,27 @@ def test_printed_settings_show_no_secret(environment: pytest.MonkeyPatch) -> Non
         ("postgresql://[::1]/commerce", "postgresql+asyncpg://[::1]/commerce"),
         ("postgresql:///commerce?host=/run/db", "postgresql+asyncpg:///commerce?host=%2Frun%2Fdb"),
         ("postgres://db/commerce?sslmode=require", "postgresql+asyncpg://db/commerce?ssl=require"),
-        ("postgresql://db/commerce?sslmode=verify-full&a=1", "postgresql+asyncpg://db/commerce?a=1&ssl=verify-full"),
+        (
+            "postgresql://db/commerce?sslmode=verify-full&sslrootcert=system",
+            "postgresql+asyncpg://db/commerce?ssl=verify-full&sslrootcert=system",
+        ),
+        (
+            "postgresql://one,two:5433/commerce?target_session_attrs=read-write",
+            "postgresql+asyncpg:///commerce?host=one%2Ctwo&port=5432%2C5433&target_session_attrs=read-write",
+        ),
+        (
+            "postgresql:///commerce?host=one,two&port=6432",
+            "postgresql+asyncpg:///commerce?host=one%2Ctwo&port=6432%2C6432",
+        ),
+        ("postgresql://%2Frun%2Fdb:5433/commerce", "postgresql+asyncpg:///commerce?host=%2Frun%2Fdb&port=5433"),
+        ("postgresql://?dbname=commerce&user=ada&host=db", "postgresql+asyncpg://ada@db/commerce"),
+        ("postgresql://ada@shop:p/w@db/commerce", "postgresql+asyncpg://ada%40shop:p%2Fw@db/commerce"),
+        (
+            "postgresql://db/commerce?application_name=ada@home",
+            "postgresql+asyncpg://db/commerce?application_name=ada%40home",
+        ),
+        ("postgresql://db/commerce?channel_binding=prefer&client_encoding=UTF8", "postgresql+asyncpg://db/commerce"),
+        (" postgresql://ada:pw@db/commerce\n", "postgresql+asyncpg://ada:pw@db/commerce"),
         ("postgresql://db/commerce?ssl=require", "postgresql+asyncpg://db/commerce?ssl=require"),
     ],
 )
@@ -250,12 +300,41 @@ def test_a_password_in_a_database_url_may_hold_any_character() -> None:
         f"postgresql+psycopg://ada:{SECRET}@db/commerce",
         f"https://ada:{SECRET}@db/commerce",
         f"sqlite:///{SECRET}.db",
+        f"postgresql://ada:{SECRET}@db/commerce?channel_binding=require",
+        f"postgresql://ada:{SECRET}@db/commerce?sslmode={SECRET}",
+        f"postgresql://ada:{SECRET}@db/commerce?sslrootcert=/{SECRET}",
+        f"postgresql://ada:{SECRET}@db/commerce?sslrootcert=system",
+        f"postgresql://ada:{SECRET}@db/commerce?connect_timeout={SECRET}",
+        f"postgresql://ada:{SECRET}@db/commerce?{SECRET}=1",
+        f"postgresql://ada:{SECRET}@db/commerce?{SECRET}",
+        f"postgresql://ada:{SECRET}@one,two/commerce?port=1,2,3",
     ],
 )
 def test_an_invalid_database_url_is_refused_and_not_shown(given: str) -> None:
     with pytest.raises(SettingsError, match=r"^DATABASE_URL is wrong: [^\n]*$") as error:
         async_url(given)
     assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("channel_binding=require", "channel_binding"),
+        ("keepalives_idle=10", "the parameter keepalives_idle is not supported"),
+        ("connect_timeout=soon", "connect_timeout is not a whole number"),
+        ("sslmode=strict", "sslmode is none of disable"),
+        ("sslrootcert=/nowhere", "the file that sslrootcert names cannot be read"),
+    ],
+)
+def test_a_refused_parameter_is_named(query: str, words: str) -> None:
+    assert words in refused(DATABASE_URL=f"{URL}?{query}")
+
+
+def test_verifying_a_server_needs_certificates(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.setenv("HOME", str(tmp_path))
+    assert "needs sslrootcert" in refused(DATABASE_URL=f"{URL}?sslmode=verify-full")
+    environment.setenv("PGSSLROOTCERT", str(tmp_path))
+    load(ServerSettings, DATABASE_URL=f"{URL}?sslmode=verify-full")
 
 
 @pytest.mark.parametrize("url", [f"ada:{SECRET}@db", f"postgresql://ada:{SECRET}@db:port/x"], ids=["no URL", "no port"])

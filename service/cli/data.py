@@ -1,6 +1,5 @@
 """The commands that import and export data, as clients of a running service."""
 
-import codecs
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,56 +24,11 @@ _ROWS_PER_CALL = 1000
 _LAST_COMMITTED_ROW = "last-committed-row"
 _KEEPALIVE = [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000)]
 
-_address = click.option(
-    "--address", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="Address of the service."
-)
 
-
-def _known_encoding(_context: click.Context, _parameter: click.Parameter, encoding: str | None) -> str:
-    try:
-        "".encode(encoding or "utf-8")
-    except (LookupError, UnicodeError):
-        raise click.BadParameter(f"there is no encoding {encoding!r}") from None
-    name = codecs.lookup(encoding).name if encoding else ""
-    # With or without a byte order mark.
-    return "utf-8-sig" if name == "utf-8" else name
-
-
-@click.command("import-users")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@_address
-@click.option(
-    "--on-conflict",
-    type=click.Choice(["skip", "update", "fail"]),
-    default="skip",
-    show_default=True,
-    help="What to do with a row whose e-mail address already belongs to a user.",
-)
-@click.option(
-    "--rejects",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File for rejected rows; by default NAME.rejects.csv or NAME.rejects.jsonl beside FILE.",
-)
-@click.option("--resume-from", type=click.IntRange(min=1), default=1, metavar="N", help="Skip the rows before row N.")
-@click.option(
-    "--encoding",
-    callback=_known_encoding,
-    help="Encoding of FILE, such as cp1252.  [default: UTF-8 or UTF-16, detected]",
-)
 def import_users(
-    *, file: Path, address: str, on_conflict: str, rejects: Path | None, resume_from: int, encoding: str
+    file: Path, *, address: str, on_conflict: str, rejects: Path | None, resume_from: int, encoding: str
 ) -> None:
-    """Import users from FILE: a .csv file with a header, or a .jsonl file with one object per line.
-
-    A .csv file has the columns email, username, full_name, superuser, bio, avatar_url and password. The objects of a
-    .jsonl file have the same keys, with bio and avatar_url inside profile. Names that begin with _ are ignored. Row 1
-    is the first row after the header; empty rows are not counted. The columns of a .csv file may also be separated by
-    semicolons or tabs.
-
-    Rejected rows are written, each with the reason, to a file of the same format, which can be corrected and imported.
-    The command can be repeated safely: by default, it skips users that already exist. The exit status is 1 if a row was
-    rejected.
-    """
+    """Import users from a file into the service at the address."""
     rejects = rejects or file.with_suffix(f".rejects{file.suffix}")
     importer: _Importer | None = None
     problem = ""
@@ -204,22 +158,8 @@ class _Importer:
         raise _ImportStopped(what)
 
 
-@click.command("export-orders")
-@_address
-@click.option("--output", default="-", metavar="FILE", help="File to write; - is standard output.  [default: -]")
-@click.option(
-    "--format",
-    "file_format",
-    type=click.Choice(["jsonl"]),
-    default="jsonl",
-    show_default=True,
-    help="Format of the file.",
-)
-def export_orders(*, address: str, output: str, file_format: str) -> None:  # noqa: ARG001 - only one format exists so far
-    """Export a consistent snapshot of all orders with their items as JSON Lines, in protobuf's JSON format.
-
-    FILE is created only when the export is complete.
-    """
+def export_orders(*, address: str, output: str) -> None:
+    """Export all orders of the service at the address to a file."""
     with grpc.insecure_channel(address, options=_KEEPALIVE) as channel, _output_file(output) as file:
         call = OrderServiceStub(channel).ExportOrders(ExportOrdersRequest())
         orders = (order for response in call for order in response.orders)

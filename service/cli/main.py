@@ -1,19 +1,33 @@
-"""The `commerce` command. It reports an expected error in one line on standard error, with exit status 1."""
+"""The `commerce` command. It reports an expected error in one line on standard error, with exit status 1.
 
-import sys
+This module declares the commands and imports only what that needs, so that help, `--version` and the completion of a
+shell answer immediately. Each command imports its implementation when it runs.
+"""
+
+import codecs
+import signal
 from importlib.metadata import version as version_of
+from pathlib import Path
 
 import click
 
-from service.cli.data import export_orders, import_users
-from service.cli.maintain import gc, verify_ledger
-from service.cli.migrate import migrate
-from service.cli.relay import relay
-from service.cli.serve import serve
-from service.db.operations.migrate import head
+_address = click.option(
+    "--address", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="Address of the service."
+)
+
+
+def _known_encoding(_context: click.Context, _parameter: click.Parameter, encoding: str | None) -> str:
+    try:
+        "".encode(encoding or "utf-8")
+    except (LookupError, UnicodeError):
+        raise click.BadParameter(f"there is no encoding {encoding!r}") from None
+    name = codecs.lookup(encoding).name if encoding else ""
+    # With or without a byte order mark.
+    return "utf-8-sig" if name == "utf-8" else name
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version_of("commerce-service"), message="commerce %(version)s")
 def main() -> None:
     """The user and order service: gRPC in front of PostgreSQL.
 
@@ -22,11 +36,163 @@ def main() -> None:
     """
 
 
-@click.command()
+@main.command()
+@click.option(
+    "--dev",
+    is_flag=True,
+    help="Start an embedded PostgreSQL with its data in COMMERCE_DATA_DIR, migrate it, and serve.",
+)
+@click.option("--host", help="Address to listen on, instead of COMMERCE_HOST (127.0.0.1).")
+@click.option("--port", type=int, help="Port to listen on, instead of COMMERCE_PORT (50051); 0 selects a free one.")
+def serve(*, dev: bool, host: str | None, port: int | None) -> None:
+    """Serve until SIGTERM or Ctrl-C; a second signal stops immediately.
+
+    The first signal drains the server: it stops listening, its health becomes NOT_SERVING, clients are moved away by
+    GOAWAY as their connections reach the maximum age, and running calls may finish. Without a client, that takes no
+    time.
+    """
+    from service.cli.serve import serve
+
+    _interruptible()
+    serve(dev=dev, host=host, port=port)
+
+
+@main.command()
+@click.argument("revision", default="head")
+@click.option("--check", is_flag=True, help="Change nothing; fail if this build cannot serve the current schema.")
+def migrate(*, revision: str, check: bool) -> None:
+    """Migrate the schema to REVISION, by default the newest.
+
+    Several processes may run this at the same time: one migrates, and the others wait for it.
+    """
+    from service.cli.migrate import migrate
+
+    _interruptible()
+    migrate(revision, check=check)
+
+
+@main.command()
+def gc() -> None:
+    """Run periodic maintenance; schedule hourly. Also backfills encoded messages.
+
+    Releases credit held for orders that were not confirmed in time; purges users 30 days after their deletion, except
+    those with open orders or credit; deletes request ids after 24 hours; and deletes events after
+    COMMERCE_EVENT_RETENTION_DAYS (90), except those that a relay has not published yet. Several processes may run this
+    at the same time. What fails is logged, everything else is done, and the exit status is 1.
+    """
+    from service.cli.maintain import gc
+
+    _interruptible()
+    gc()
+
+
+@main.command("verify-ledger")
+def verify_ledger() -> None:
+    """Compare every credit balance with the sum of its entries; print each difference and fail if there is one."""
+    from service.cli.maintain import verify_ledger
+
+    _interruptible()
+    verify_ledger()
+
+
+@main.command()
+@click.option("--nats-url", help="NATS server to publish to, instead of COMMERCE_NATS_URL.")
+@click.option(
+    "--stream", help="JetStream stream, instead of COMMERCE_RELAY_STREAM (commerce); created if it does not exist."
+)
+@click.option("--name", help="Name of the cursor, instead of COMMERCE_RELAY_NAME (nats).")
+def relay(*, nats_url: str | None, stream: str | None, name: str | None) -> None:
+    """Publish events to NATS JetStream as CloudEvents, until SIGTERM or Ctrl-C.
+
+    Publishes every event at least once, and the events of each user or order in sequence. If several relays have the
+    same name, one of them publishes, and another takes over when that one ends.
+    """
+    from service.cli.relay import relay
+
+    _interruptible()
+    relay(nats_url=nats_url, stream=stream, name=name)
+
+
+@main.command("import-users")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_address
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["skip", "update", "fail"]),
+    default="skip",
+    show_default=True,
+    help="What to do with a row whose e-mail address already belongs to a user.",
+)
+@click.option(
+    "--rejects",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File for rejected rows; by default NAME.rejects.csv or NAME.rejects.jsonl beside FILE.",
+)
+@click.option("--resume-from", type=click.IntRange(min=1), default=1, metavar="N", help="Skip the rows before row N.")
+@click.option(
+    "--encoding",
+    callback=_known_encoding,
+    help="Encoding of FILE, such as cp1252.  [default: UTF-8 or UTF-16, detected]",
+)
+def import_users(
+    *, file: Path, address: str, on_conflict: str, rejects: Path | None, resume_from: int, encoding: str
+) -> None:
+    """Import users from FILE: a .csv file with a header, or a .jsonl file with one object per line.
+
+    A .csv file has the columns email, username, full_name, superuser, bio, avatar_url and password. The objects of a
+    .jsonl file have the same keys, with bio and avatar_url inside profile. Names that begin with _ are ignored. Row 1
+    is the first row after the header; empty rows are not counted. The columns of a .csv file may also be separated by
+    semicolons or tabs.
+
+    Rejected rows are written, each with the reason, to a file of the same format, which can be corrected and imported.
+    The command can be repeated safely: by default, it skips users that already exist. The exit status is 1 if a row was
+    rejected.
+    """
+    from service.cli.data import import_users
+
+    _interruptible()
+    import_users(
+        file,
+        address=address,
+        on_conflict=on_conflict,
+        rejects=rejects,
+        resume_from=resume_from,
+        encoding=encoding,
+    )
+
+
+@main.command("export-orders")
+@_address
+@click.option("--output", default="-", metavar="FILE", help="File to write; - is standard output.  [default: -]")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["jsonl"]),
+    default="jsonl",
+    show_default=True,
+    help="Format of the file.",
+)
+def export_orders(*, address: str, output: str, file_format: str) -> None:  # noqa: ARG001 - only one format exists so far
+    """Export a consistent snapshot of all orders with their items as JSON Lines, in protobuf's JSON format.
+
+    FILE is created only when the export is complete.
+    """
+    from service.cli.data import export_orders
+
+    _interruptible()
+    export_orders(address=address, output=output)
+
+
+@main.command()
 def version() -> None:
     """Print the version of the service and the schema revision that it needs."""
-    click.echo(f"commerce {version_of('commerce-service')}, schema {head()}, Python {sys.version.split()[0]}")
+    from service.cli.version import version
+
+    _interruptible()
+    version()
 
 
-for command in (serve, migrate, gc, verify_ledger, relay, import_users, export_orders, version):
-    main.add_command(command)
+def _interruptible() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt from now on; until then it just ends the process (`service.__main__`)."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

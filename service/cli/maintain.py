@@ -17,13 +17,13 @@ from service.application.maintenance import (
 )
 from service.application.ports.unit_of_work import UnitOfWork
 from service.cli.migrate import check_schema
-from service.cli.running import one_line_errors, run, single_connection
-from service.config import DatabaseSettings, GcSettings, LogSettings, load
+from service.cli.running import load_and_log, one_line_errors, run, single_connection
+from service.config import DatabaseSettings, GcSettings, load, warn_of_unknown_variables
 from service.db.database import Database
 from service.db.operations.ledger import ledger_differences
 from service.db.operations.retention import delete_expired_events, delete_expired_request_ids
 from service.domain.errors import DomainError
-from service.observability.logs import configure_logging, where_raised
+from service.observability.logs import where_raised
 from service.server import MESSAGE_ENCODERS
 
 T = TypeVar("T")
@@ -31,18 +31,10 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-@click.command()
 def gc() -> None:
-    """Run periodic maintenance; schedule hourly. Also backfills encoded messages.
-
-    Releases credit held for orders that were not confirmed in time; purges users 30 days after their deletion, except
-    those with open orders or credit; deletes request ids after 24 hours; and deletes events after
-    COMMERCE_EVENT_RETENTION_DAYS (90), except those that a relay has not published yet. Several processes may run this
-    at the same time. What fails is logged, everything else is done, and the exit status is 1.
-    """
+    """Run periodic maintenance."""
     with one_line_errors():
-        configure_logging(load(LogSettings))
-        settings = load(GcSettings)
+        settings = load_and_log(GcSettings)
         run(check_schema(settings))
         failures = _Failures()
         for line in run(_gc(settings, failures)):
@@ -95,11 +87,12 @@ async def _gc(settings: GcSettings, failed: Failed) -> list[str]:
     ]
 
 
-@click.command("verify-ledger")
 def verify_ledger() -> None:
     """Compare every credit balance with the sum of its entries; print each difference and fail if there is one."""
     with one_line_errors():
-        differences = run(_ledger_differences(load(DatabaseSettings)))
+        settings = load(DatabaseSettings)
+        warn_of_unknown_variables()
+        differences = run(_ledger_differences(settings))
         for difference in differences:
             click.echo(difference, err=True)
         if differences:

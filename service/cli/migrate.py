@@ -3,22 +3,17 @@
 import click
 
 from service.cli.running import one_line_errors, run, single_connection
-from service.config import DatabaseSettings, load
+from service.config import DatabaseSettings, load, warn_of_unknown_variables
 from service.db.operations import migrate as migrations
 from service.db.operations.readiness import readiness_problem
 from service.server import StartError
 
 
-@click.command()
-@click.argument("revision", default="head")
-@click.option("--check", is_flag=True, help="Change nothing; fail if this build cannot serve the current schema.")
-def migrate(*, revision: str, check: bool) -> None:
-    """Migrate the schema to REVISION, by default the newest.
-
-    Several processes may run this at the same time: one migrates, and the others wait for it.
-    """
+def migrate(revision: str, *, check: bool) -> None:
+    """Migrate the schema to a revision, or check whether this build can serve it."""
     with one_line_errors():
         settings = load(DatabaseSettings)
+        warn_of_unknown_variables()
         if check:
             run(check_schema(settings))
             click.echo("the schema is up to date")

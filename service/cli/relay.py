@@ -7,29 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from service.cli.running import one_line_errors, run
-from service.config import LogSettings, RelaySettings, load
-from service.observability.logs import configure_logging
+from service.cli.running import load_and_log, one_line_errors, run
+from service.config import RelaySettings
 
 if TYPE_CHECKING:
     from service.relay import Relay
 
 
-@click.command()
-@click.option("--nats-url", help="NATS server to publish to, instead of COMMERCE_NATS_URL.")
-@click.option(
-    "--stream", help="JetStream stream, instead of COMMERCE_RELAY_STREAM (commerce); created if it does not exist."
-)
-@click.option("--name", help="Name of the cursor, instead of COMMERCE_RELAY_NAME (nats).")
 def relay(*, nats_url: str | None, stream: str | None, name: str | None) -> None:
-    """Publish events to NATS JetStream as CloudEvents, until SIGTERM or Ctrl-C.
-
-    Publishes every event at least once, and the events of each user or order in sequence. If several relays have the
-    same name, one of them publishes, and another takes over when that one ends.
-    """
+    """Publish events to NATS JetStream until SIGTERM or Ctrl-C."""
     with one_line_errors():
-        configure_logging(load(LogSettings))
-        settings = load(RelaySettings, nats_url=nats_url, relay_stream=stream, relay_name=name)
+        settings = load_and_log(RelaySettings, nats_url=nats_url, relay_stream=stream, relay_name=name)
         try:
             # Imported here, because nats-py is an optional dependency.
             from service.relay import Relay, RelayError  # noqa: PLC0415

@@ -10,11 +10,12 @@ import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.application.ports.errors import StoreError
-from service.config import DatabaseSettings, SettingsError
+from service.config import DatabaseSettings, LogSettings, SettingsError, SettingsT, load, warn_of_unknown_variables
 from service.db.connections.engine import create_engine
 from service.db.operations.migrate import MigrationError
-from service.db.operations.readiness import describe_store_error
+from service.db.operations.readiness import describe_missing_right, describe_store_error
 from service.devtools.errors import EmbeddedPostgresError
+from service.observability.logs import configure_logging
 from service.server import StartError
 
 T = TypeVar("T")
@@ -28,6 +29,30 @@ def run(work: Coroutine[Any, Any, T], new_loop: Callable[[], asyncio.AbstractEve
         return runner.run(work)
 
 
+def load_and_log(
+    kind: type[SettingsT], call_id: Callable[[], str | None] = lambda: None, **values: object
+) -> SettingsT:
+    """Load settings, and configure logging; raises SettingsError, which names every setting that is wrong."""
+    problems: dict[str, None] = {}
+    log_settings = _loaded(LogSettings, problems)
+    if log_settings:
+        # First, because loading the others can log warnings.
+        configure_logging(log_settings, call_id=call_id)
+    settings = _loaded(kind, problems, **values)
+    if settings is None or problems:
+        raise SettingsError("; ".join(problems))
+    warn_of_unknown_variables()
+    return settings
+
+
+def _loaded(kind: type[SettingsT], problems: dict[str, None], **values: object) -> SettingsT | None:
+    try:
+        return load(kind, **values)
+    except SettingsError as error:
+        problems.update(dict.fromkeys(str(error).split("; ")))
+        return None
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Report an expected error of the block in one line on standard error, and exit with status 1."""
@@ -37,6 +62,10 @@ def one_line_errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
     except StoreError as error:
         raise click.ClickException(describe_store_error(error)) from error
+    except Exception as error:
+        if lacks := describe_missing_right(error):
+            raise click.ClickException(lacks) from error
+        raise
 
 
 @asynccontextmanager

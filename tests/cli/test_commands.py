@@ -1,9 +1,13 @@
 """The `commerce` commands other than `serve`; what `migrate` does to a schema is tested with the migrations."""
 
 import asyncio
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -16,7 +20,8 @@ from service.db.connections.engine import create_engine
 from service.db.operations.migrate import MigrationError, head, upgrade
 from service.db.operations.retention import BATCH, delete_expired_request_ids
 from tests.support.databases import driver_connection
-from tests.support.processes import CommandResult, run_command
+from tests.support.processes import CommandResult, run_command, running_command, running_program
+from tests.support.waiting import eventually
 
 
 def assert_one_line(finished: CommandResult, words: str) -> None:
@@ -66,10 +71,77 @@ def test_the_version_names_the_schema() -> None:
     assert result.output.startswith(f"commerce {version('commerce-service')}, schema {head()}, Python 3.")
 
 
+def test_the_option_prints_the_version_too() -> None:
+    result = CliRunner().invoke(main, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"commerce {version('commerce-service')}\n")
+
+
 async def test_the_module_is_the_command() -> None:
     finished = await run_command("version")
     assert (finished.status, finished.stderr) == (0, "")
     assert finished.stdout.startswith("commerce ")
+
+
+async def test_help_and_completion_import_no_implementation() -> None:
+    async with running_program(sys.executable, "-X", "importtime", "-m", "service", "--version") as process:
+        finished = await process.end()
+    assert finished.status == 0
+    imported = {line.rpartition("|")[2].strip() for line in finished.stderr.splitlines()}
+    assert "service.cli.main" in imported
+    packages = {name.partition(".")[0] for name in imported}
+    assert not packages & {"alembic", "asyncpg", "google", "grpc", "pydantic", "sqlalchemy", "structlog", "uvloop"}
+    assert {name for name in imported if name.startswith("service.")} <= {
+        "service.__main__",
+        "service.cli",
+        "service.cli.main",
+    }
+
+
+@pytest.mark.parametrize("library", ["_pydantic_core", "cygrpc", "asyncpg"])
+async def test_an_interrupt_while_modules_are_imported_ends_silently(library: str) -> None:
+    async with running_command("gc", database_url="postgresql://ada@127.0.0.1:1/shop") as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        await eventually(lambda: library in maps.read_text())
+        process.send(signal.SIGINT)
+        finished = await process.end()
+    assert (finished.status, finished.stdout, finished.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("arguments", [("gc",), ("serve", "--port", "0"), ("migrate",)], ids=" ".join)
+async def test_an_interrupt_of_a_command_that_waits_for_the_database_is_one_word(arguments: tuple[str, ...]) -> None:
+    connected = asyncio.Event()
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as silent:
+        port = silent.sockets[0].getsockname()[1]
+        url = f"postgresql://ada@127.0.0.1:{port}/shop"
+        async with running_command(*arguments, database_url=url, db_connect_timeout=600) as process:
+            await eventually(connected.is_set)
+            process.send(signal.SIGINT)
+            finished = await process.end()
+    assert (finished.status, finished.stdout, finished.stderr) == (1, "", "\nAborted!\n")
+
+
+@pytest.mark.parametrize("arguments", [("serve",), ("serve", "--dev"), ("relay",)], ids=" ".join)
+async def test_all_wrong_settings_of_a_command_are_one_line(arguments: tuple[str, ...]) -> None:
+    wrong: dict[str, Any] = {"log_level": "loud", "db_pool_size": 0, "db_connect_timeout": "soon"}
+    finished = await run_command(*arguments, **wrong)
+    assert_one_line(finished, "COMMERCE_LOG_LEVEL is wrong")
+    assert all(f"COMMERCE_{name}".upper() in finished.stderr for name in wrong)
+    assert finished.stderr.count("COMMERCE_LOG_LEVEL") == 1
+
+
+@pytest.mark.parametrize("command", ["gc", "migrate"])
+async def test_a_variable_that_is_no_setting_is_warned_of(database_url: str, command: str) -> None:
+    finished = await run_command(command, database_url=database_url, db_pol_size=1)
+    assert finished.status == 0
+    assert "COMMERCE_DB_POL_SIZE is ignored: there is no setting of this name; is it COMMERCE_DB_POOL_SIZE?" in (
+        finished.stderr
+    )
 
 
 async def insert_request_ids(url: str, count: int, age: str) -> None:

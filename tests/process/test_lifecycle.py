@@ -93,6 +93,38 @@ async def test_a_terminated_server_finishes_calls_and_accepts_new_ones_while_it_
     assert await observer.count("orders", "id = $1", UUID(order.id)) == 1
 
 
+async def test_a_draining_server_refuses_connections_and_serves_those_it_has(database_url: str) -> None:
+    async with serving(database_url, max_connection_age=600) as process:
+        port = await process.port()
+        async with connect(port) as clients:
+            user = await clients.create_user()
+            process.send(signal.SIGTERM)
+            await process.until_logged("draining")
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", port)
+            assert (await clients.users.GetUser(users_pb.GetUserRequest(id=user.id))).user == user
+
+
+async def test_a_server_without_clients_stops_without_draining(database_url: str) -> None:
+    async with serving(database_url, max_connection_age=600, shutdown_grace=600) as process:
+        process.send(signal.SIGINT)
+        finished = await process.end(seconds=20)
+    assert finished.status == 0
+    (line,) = finished.logged("draining")
+    assert (line["connections"], line["at_most_seconds"]) == (0, 1260.0)
+
+
+async def test_a_draining_server_stops_when_the_last_client_disconnects(database_url: str) -> None:
+    async with serving(database_url, max_connection_age=600) as process:
+        async with connect(await process.port()) as clients:
+            await clients.create_user()
+            process.send(signal.SIGINT)
+            line = await process.until_logged("draining")
+            assert line["connections"] == 1
+            await clients.create_user()
+        assert (await process.end(seconds=20)).status == 0
+
+
 async def test_a_watcher_learns_first_that_the_server_drains(database_url: str) -> None:
     async with (
         serving(database_url, max_connection_age=1, shutdown_grace=0) as process,
@@ -235,9 +267,9 @@ async def test_no_call_fails_while_a_balancer_sends_new_connections_to_another_s
         load = Load(await new_user_id(first))
         async with listening(Forwarder(connect_to_ready)) as balancer, load.on(f"127.0.0.1:{balancer.port}", CALLER):
             await load.until_all_call(first)
-            first.send(signal.SIGTERM)
-            await first.until_logged("draining")
+            # A server that drains refuses connections, so the balancer must stop sending them before.
             ready = second
+            first.send(signal.SIGTERM)
             assert (await first.end()).status == 0
             await load.until_all_call(second)
     assert set(load.outcomes) == {"OK"}, load.outcomes
@@ -368,6 +400,27 @@ async def test_a_development_server_keeps_its_data_and_takes_its_postgresql_with
     async with developing(data_dir) as (_, clients):
         assert (await clients.users.GetUser(users_pb.GetUserRequest(id=user.id))).user == user
         assert (await clients.orders.GetOrder(pb.GetOrderRequest(id=order.id))).order == order
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+async def test_a_second_development_server_says_whose_database_it_uses_and_ends_with_it(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    data_dir = tmp_path / "data"
+    arguments = ("serve", "--dev", "--port", "0")
+    async with running_command(*arguments, data_dir=data_dir) as first:
+        await first.port()
+        async with running_command(*arguments, data_dir=data_dir) as second:
+            async with connect(await second.port()) as clients:
+                await clients.create_user()
+            line = await second.until_logged("using the database of another process, and stopping when it does")
+            assert line["pid"] == first.pid
+            first.send(number)
+            finished = await second.end()
+        assert finished.status == 0
+        assert finished.logged("stopping, because the process that runs the database has stopped")
+        assert "Traceback" not in finished.stderr
+        await first.end()
 
 
 async def test_a_development_server_without_postgresql_is_one_line(tmp_path: Path) -> None:

@@ -1,24 +1,33 @@
 """Create SQLAlchemy engines: connection pools with the limits from the settings."""
 
+import os
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlencode
 
 import asyncpg
 import orjson
-from sqlalchemy import event, make_url
+from sqlalchemy import event
 from sqlalchemy.engine import URL, ExceptionContext
-from sqlalchemy.exc import ArgumentError, MissingGreenlet
+from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util.concurrency import in_greenlet
 
 from service.config import DatabaseSettings, SettingsError
+from service.database_url import DEFAULT_PORT, parse_database_url
 from service.db.connections.pgbouncer import UNPREPARED, connection_class
 from service.db.errors import READ_ONLY, sqlstate_of
 
 # Execution option of an engine: whether PgBouncer in transaction mode is between it and PostgreSQL.
 _PGBOUNCER = "commerce_pgbouncer"
+# The parameters of connections that asyncpg takes only as a part of a URL.
+_ONLY_IN_URL = (
+    *("sslcert", "sslcrl", "sslkey", "sslnegotiation", "sslpassword", "sslrootcert"),
+    *("ssl_max_protocol_version", "ssl_min_protocol_version"),
+)
 # How SQLAlchemy reads and writes JSON.
 JSON: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     {"json_serializer": lambda value: orjson.dumps(value).decode(), "json_deserializer": orjson.loads}
@@ -33,21 +42,24 @@ def async_url(database_url: str, name: str = "DATABASE_URL") -> URL:
         name: the name of the setting, for the error.
 
     Raises:
-        SettingsError: it is not a URL of a PostgreSQL database. The message does not contain the URL, because the URL
-            may contain a password.
+        SettingsError: it is not a URL of a PostgreSQL database, or asks for something that is not supported. The
+            message does not contain the URL, because the URL may contain a password.
     """
     try:
-        url = make_url(database_url)
-    except (ArgumentError, ValueError) as error:
-        raise SettingsError(
-            f"{name} is wrong: it is not a URL such as postgresql://user:password@host/database"
-        ) from error
-    if url.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
-        raise SettingsError(f"{name} is wrong: it must begin with postgresql://")
-    url = url.set(drivername="postgresql+asyncpg")
-    if sslmode := url.query.get("sslmode"):
-        url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": sslmode})
-    return url
+        parsed = parse_database_url(database_url)
+    except ValueError as error:
+        raise SettingsError(f"{name} is wrong: {error}") from error
+    query: dict[str, str] = dict(parsed.parameters)
+    host = port = None
+    match parsed.hosts:
+        case [(str(name), int(number))] if not name.startswith("/"):
+            host, port = name, None if number == DEFAULT_PORT else number
+        case [(directory, number)]:
+            query |= {"host": directory} | ({} if number == DEFAULT_PORT else {"port": str(number)})
+        case [_, *_] as several:
+            # The dialect needs the port of each.
+            query["host"], query["port"] = (",".join(map(str, column)) for column in zip(*several, strict=True))
+    return URL.create("postgresql+asyncpg", parsed.user, parsed.password, host, port, parsed.database, query)
 
 
 def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -> AsyncEngine:
@@ -114,16 +126,62 @@ def _leave_replica(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
-def _connect(*arguments: object, **options: object) -> Awaitable[Any]:
+def create_migration_engine(url: URL) -> AsyncEngine:
+    """Return an engine for migrations, which have no time limits; the URL is one of `async_url`."""
+    return create_async_engine(
+        url, poolclass=NullPool, hide_parameters=True, connect_args={"async_creator_fn": connect_to_database}
+    )
+
+
+def connect_to_database(*arguments: object, **options: Any) -> Awaitable[Any]:  # noqa: ANN401 - asyncpg's
     """Connect within a greenlet of SQLAlchemy, where that can be awaited; else raise MissingGreenlet.
 
     `service.db.connections.executor` first tries to check a connection out without a greenlet, which works while one is
     idle. SQLAlchemy raises the same error by itself, but only after it has created a coroutine that is never awaited.
+
+    Args:
+        arguments: arguments of `asyncpg.connect`.
+        options: keyword arguments of `asyncpg.connect`, and the parameters of a database URL that it takes only as
+            part of a URL, or not at all.
     """
     if not in_greenlet():
         raise MissingGreenlet
-    connecting: Awaitable[Any] = asyncpg.connect(*arguments, **options)
-    return connecting
+    return _connect(*arguments, **options)
+
+
+async def _connect(*arguments: object, **options: Any) -> Any:  # noqa: ANN401 - asyncpg's
+    session = options.setdefault("server_settings", {})
+    options["server_settings"] = session | {
+        name: options.pop(name) for name in ("application_name", "options") if name in options
+    }
+    # 0 means no limit of its own.
+    if seconds := int(options.pop("connect_timeout", 0)):
+        options["timeout"] = seconds
+    if options.get("sslrootcert") == "system":
+        del options["sslrootcert"]
+        options["ssl"] = ssl.create_default_context()
+    in_url = {name: options.pop(name) for name in _ONLY_IN_URL if name in options}
+    if in_url:
+        options["dsn"] = f"postgresql://?{urlencode(in_url)}"
+    try:
+        return await asyncpg.connect(*arguments, **options)
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        # For example, none of the hosts has the wanted target_session_attrs.
+        failure = ConnectionError(str(error))
+        failure.add_note(address_note(options))
+        raise failure from error
+    except (OSError, asyncpg.PostgresError) as error:
+        error.add_note(address_note(options))
+        raise
+
+
+def address_note(options: Mapping[str, Any]) -> str:
+    """Return the hosts and ports of options for asyncpg; errors of connecting carry it as a note."""
+    hosts, ports = options.get("host"), options.get("port") or DEFAULT_PORT
+    if isinstance(hosts, list) and isinstance(ports, list):
+        return ", ".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
+    host = str(hosts) if hosts else os.environ.get("PGHOST", "localhost")
+    return f"{host}:{ports}" if not host.startswith("/") else f"the socket in {host}, port {ports}"
 
 
 def _execution_options(settings: DatabaseSettings) -> dict[str, bool]:
@@ -143,7 +201,7 @@ def _connect_args(settings: DatabaseSettings, name: str, *, idle_seconds: float)
         session |= limits
         pgbouncer = {}
     return {
-        "async_creator_fn": _connect,
+        "async_creator_fn": connect_to_database,
         "timeout": settings.db_connect_timeout,
         # For a network that silently drops packets. While the server can be reached, its own limits end a statement.
         "command_timeout": seconds + 5,
