@@ -7,12 +7,14 @@ from commerce.orders.v1.order_pb2 import OrderCreditState, OrderEventType
 from google.type.money_pb2 import Money
 
 from service.application.maintenance import expire_holds, purge_deleted_users
-from service.domain.orders import HOLD_FOR
-from service.domain.users import PURGE_AFTER
 from service.server import Server
 from tests.support.clients import Clients, connect, item, new_order
 from tests.support.failures import fails
 from tests.support.servers import running_server
+
+# As documents and protos promise.
+HOLD_FOR = timedelta(days=7)
+PURGE_AFTER = timedelta(days=30)
 
 
 async def expire(server: Server, now: datetime) -> int:
@@ -46,6 +48,8 @@ async def available(clients: Clients, user_id: str) -> int:
 async def test_a_hold_expires_and_its_credit_is_given_back(database_url: str) -> None:
     async with running_server(database_url) as server, connect(server.port) as clients:
         user_id, order_id = await place_with_credit(clients, 30)
+        order = (await clients.orders.GetOrder(orders_pb.GetOrderRequest(id=order_id))).order
+        assert order.credit.expire_time.ToDatetime() - order.create_time.ToDatetime() == HOLD_FOR
         now = datetime.now(UTC)
         assert await expire(server, now + HOLD_FOR - timedelta(minutes=1)) == 0
         assert await available(clients, user_id) == 0
