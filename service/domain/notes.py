@@ -6,10 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from service.domain.errors import IllegalTransition, InvalidField
 from service.domain.events import Entity, Event, FieldChange
+from service.domain.ids import uuid7_beside
 from service.domain.orders import Order
 from service.domain.text import multi_line
 
@@ -45,7 +44,8 @@ class OrderNote(Entity):
         """Return a new DRAFT; raises InvalidField if the body is empty or too long."""
         body = _checked_body(body)
         note = cls(
-            id=uuid7(),
+            # Beside the order, which keeps its id when it is transferred to another user.
+            id=uuid7_beside(order_id),
             order_id=order_id,
             author_id=author_id,
             body=body,

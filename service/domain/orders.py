@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 
 from service.domain.errors import IllegalTransition, InvalidField, OrderNotPending
 from service.domain.events import Entity, Event, FieldChange
+from service.domain.ids import uuid7_beside
 from service.domain.money import Money, total
 from service.domain.tags import MAX_TAGS, Tag
 from service.domain.text import is_blank, require_visible
@@ -210,7 +211,7 @@ class Order(OrderHeader):
         items, sum_of_items = _priced(fields.get("items", ()))
         require_visible(fields.get("external_ref") or "", "order.external_ref")
         order = cls(
-            id=uuid7(),
+            id=uuid7_beside(user_id),
             order_number=order_number,
             user_id=user_id,
             status=OrderStatus.PENDING,

@@ -11,8 +11,6 @@ from google.type.money_pb2 import Money
 
 from service.application.maintenance import expire_holds, purge_deleted_users
 from service.db.reads.maintenance import MaintenanceQueries
-from service.domain.orders import HOLD_FOR
-from service.domain.users import PURGE_AFTER
 from service.server import Server
 from tests.support.clients import Clients, connect, item, new_order
 from tests.support.databases import driver_connection
@@ -21,6 +19,9 @@ from tests.support.processes import run_command
 from tests.support.servers import running_server
 
 EURO = Money(currency_code="EUR", units=1)
+# As documents and protos promise.
+HOLD_FOR = timedelta(days=7)
+PURGE_AFTER = timedelta(days=30)
 
 
 def unexpected(name: str, error: Exception) -> None:
@@ -64,6 +65,8 @@ async def available(clients: Clients, user_id: str) -> int:
 async def test_a_hold_expires_and_its_credit_is_given_back(database_url: str) -> None:
     async with running_server(database_url) as server, connect(server.port) as clients:
         user_id, order_id = await place_with_credit(clients, 30)
+        order = (await clients.orders.GetOrder(orders_pb.GetOrderRequest(id=order_id))).order
+        assert order.credit.expire_time.ToDatetime() - order.create_time.ToDatetime() == HOLD_FOR
         now = datetime.now(UTC)
         assert await expire(server, now + HOLD_FOR - timedelta(minutes=1)) == 0
         assert await available(clients, user_id) == 0

@@ -164,7 +164,7 @@ async def remaining(url: str) -> int:
 async def test_gc_deletes_answers_that_are_older_than_a_day_and_no_others(database_url: str) -> None:
     expired = 2 * BATCH + 1
     await insert_request_ids(database_url, expired, "24 hours 1 second")
-    await insert_request_ids(database_url, 3, "23 hours")
+    await insert_request_ids(database_url, 3, "23 hours 59 minutes")
     finished = await run_command("gc", database_url=database_url)
     assert (finished.status, finished.stderr) == (0, "")
     assert f"deleted {expired} expired request ids\n" in finished.stdout

@@ -1,8 +1,6 @@
 """Every RPC declares what interceptors and validation read from its descriptor."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -14,11 +12,9 @@ import pytest
 from commerce.common.v1.error_reason_pb2 import ErrorReason
 from google.api.field_behavior_pb2 import OUTPUT_ONLY, field_behavior
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodOptions
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.descriptor_pb2 import MethodOptions
 
-from tests.support.paths import ROOT
+from tests.support.protos import rules_of, sources
 
 SERVICES = (
     users_pb.DESCRIPTOR.services_by_name["UserService"],
@@ -58,25 +54,6 @@ LISTS = [method for method in METHODS if "page_size" in method.input_type.fields
 
 
 @cache
-def sources() -> FileDescriptorSet:
-    """Compile the sources with their comments and with `buf/validate`: the generated code has neither."""
-    protoc = [sys.executable, "-m", "grpc_tools.protoc", "-Iprotos", "-Iprotos/third_party"]
-    names = [str(path.relative_to(ROOT / "protos")) for path in (ROOT / "protos/commerce").rglob("*_service.proto")]
-    command = [*protoc, "--include_imports", "--include_source_info", "--descriptor_set_out=/dev/stdout", *names]
-    return FileDescriptorSet.FromString(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
-
-
-@cache
-def rules_pool() -> DescriptorPool:
-    """Return a pool of its own with the messages of the rules, for which no generated code is installed."""
-    pool = DescriptorPool()
-    for file in sources().file:
-        if file.name.startswith(("google/protobuf/", "buf/validate/")):
-            pool.Add(file)
-    return pool
-
-
-@cache
 def comments() -> dict[str, str]:
     """Return the comments of methods by full name."""
     found = {}
@@ -103,15 +80,6 @@ def input_fields(message: Descriptor, seen: frozenset[str] = frozenset()) -> Ite
 
 
 INPUT_FIELDS = {field.full_name: field for method in METHODS for field in input_fields(method.input_type)}
-
-
-def rules_of(field: FieldDescriptor) -> Any:
-    """Return the `buf.validate.field` option, which the generated code carries as an unknown field."""
-    pool = rules_pool()
-    options_class = GetMessageClass(pool.FindMessageTypeByName("google.protobuf.FieldOptions"))
-    options = options_class.FromString(field.GetOptions().SerializeToString())
-    rules: Any = pool.FindExtensionByName("buf.validate.field")
-    return options.Extensions[rules]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=name_of)

@@ -337,6 +337,22 @@ async def test_a_transition_does_not_overwrite_a_concurrent_change(
     assert (await encoded_orders(connection))[order.id] == (await stored_orders(connection))[order.id]
 
 
+async def test_a_transition_notices_credit_that_was_added_since(own: OwnServer, connection: asyncpg.Connection) -> None:
+    order = await placed_on_fast_path(own)
+    store = Database(load(DatabaseSettings, DATABASE_URL=own.database_url), MESSAGE_ENCODERS)
+    async with store.fast_path(actor="tests", request=None, time_left=lambda: 10) as uow:
+        await confirm_order(uow, UUID(order.id), "", datetime.now(UTC))
+        # Without a new version: the statement itself does not look at credit.
+        await connection.execute(
+            "UPDATE orders SET credit_state = 'HELD', credit_user_id = user_id, credit_expire_time = now()"
+            " WHERE id = $1",
+            UUID(order.id),
+        )
+        with pytest.raises(NeedsTransaction):
+            await uow.commit(b"")
+    await store.close()
+
+
 async def test_items_changed_by_hand_wait_for_a_call_that_may_encode_the_old_ones(
     own: OwnServer, connection: asyncpg.Connection
 ) -> None:

@@ -65,6 +65,17 @@ async def test_all_orders_go_to_another_user_with_an_event_each(clients: Clients
     assert [(c.field, c.old_value, c.new_value) for c in event.changes] == [("user_id", giver.id, taker.id)]
 
 
+async def test_orders_and_notes_have_the_last_12_bits_of_the_user_who_placed_them(clients: Clients) -> None:
+    giver, taker = await clients.create_user(), await clients.create_user()
+    await grant(clients, giver.id, 50)
+    ids = [await place(clients, giver.id, 1), await place(clients, giver.id, 1, pay_with_credit=True)]
+    await transfer(clients, giver.id, taker.id)
+    for order_id in list(ids):
+        note = OrderNote(order_id=order_id, author_id=taker.id, body="mine now")
+        ids.append((await clients.orders.CreateOrderNote(orders_pb.CreateOrderNoteRequest(note=note))).note.id)
+    assert {made[-3:] for made in ids} == {giver.id[-3:]}
+
+
 async def test_a_transfer_with_one_conflict_moves_nothing(clients: Clients) -> None:
     giver, taker = await clients.create_user(), await clients.create_user()
     await place(clients, giver.id, 1)

@@ -34,7 +34,6 @@ allowed AS (
     JOIN orders ON true
     WHERE orders.id = $20::UUID
         AND orders.version = $21::BIGINT
-        AND orders.credit_state IS NULL
         AND orders.message IS NOT NULL
     FOR NO KEY UPDATE OF orders SKIP LOCKED
 ),

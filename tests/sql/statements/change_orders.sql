@@ -65,7 +65,6 @@ allowed AS (
     JOIN given ON true
     JOIN orders ON orders.id = given.id
     WHERE orders.version = given.old_version
-        AND orders.credit_state IS NULL
         AND orders.message IS NOT NULL
     FOR NO KEY UPDATE OF orders SKIP LOCKED
 ),

@@ -233,9 +233,9 @@ def _events_of(written: CTE, allowed: CTE) -> CTE:
 
 
 def _is_unchanged(old_version: ColumnElement[int]) -> tuple[ColumnElement[bool], ...]:
-    # An order that credit pays for needs more than this statement. If the encoded message is gone, another program has
-    # changed the order without a new version.
-    return (orders.c.version == old_version, orders.c.credit_state.is_(None), orders.c.message.is_not(None))
+    # Credit did not pay for the order when it was read, and only a new version can change that. If the encoded message
+    # is gone, another program has changed the order without a new version.
+    return (orders.c.version == old_version, orders.c.message.is_not(None))
 
 
 def _limited() -> CTE:

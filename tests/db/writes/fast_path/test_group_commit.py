@@ -132,6 +132,19 @@ async def test_orders_of_many_items_do_not_make_a_statement_that_knows_no_bounds
     assert {len(row) // len(items) for row in rows} == {1, 2}
 
 
+async def test_an_order_that_is_refused_costs_the_orders_beside_it_no_second_statement(own: OwnServer) -> None:
+    good, bad = await own.clients.create_user(), await user_in(own.clients, "INACTIVE")
+    users = [bad if number % 4 == 3 else good for number in range(16)]
+    with sent_statements() as sent:
+        orders, failures = await settled(*(own.clients.create_order(user.id) for user in users))
+    assert (len(orders), codes(failures)) == (12, {(StatusCode.FAILED_PRECONDITION, "USER_NOT_ACTIVE")})
+    items = [orjson.loads(value) for _, values in sent for value in values if str(value).startswith('[{"order_id')]
+    groups = [{row["order_id"] for row in rows} for rows in items]
+    assert any(len(group) > 1 for group in groups)
+    # A statement that fails is repeated with each of its orders.
+    assert sum(map(len, groups)) == len(set().union(*groups))
+
+
 # Request ids
 
 

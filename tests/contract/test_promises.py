@@ -1,0 +1,235 @@
+"""Every number that a proto or a document promises is the one in the code, and a change of it fails here.
+
+A number in the comment of a field must be in the field's rules, or in `PROMISES`. A promise is written down twice: in
+words, as callers read it, and as the value that the code must have.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import pytest
+from google.protobuf import text_format
+from google.protobuf.descriptor_pool import Default
+
+from service.application.ports.queries import MAX_RANKED
+from service.config import ExportSettings, LimitSettings, environment_name
+from service.db.connections.replica import _ANSWER_SECONDS, _PERIOD_SECONDS
+from service.db.events.poller import BACKOFF as POLLER_BACKOFF
+from service.db.events.poller import RECENT_EVENTS
+from service.db.events.relay_cursor import STANDBY_SECONDS
+from service.db.operations.migrate import upgrade
+from service.db.operations.retention import REQUEST_ID_RETENTION
+from service.db.reads.notes import _MAX_SNIPPET
+from service.db.tables import ORDER_NUMBER_BLOCK
+from service.db.writes.fast_path.group_commit import _MAX_BYTES
+from service.db.writes.fast_path.order_statements import _LOCK_TIMEOUT
+from service.devtools.embedded_postgres import _START_SECONDS
+from service.devtools.launcher import STOP_SECONDS
+from service.devtools.settings_tables import KINDS
+from service.domain.ids import uuid7_beside
+from service.domain.orders import HOLD_FOR, MAX_ITEMS, MAX_QUANTITY
+from service.domain.tags import MAX_LENGTH, MAX_TAGS
+from service.domain.users import PURGE_AFTER
+from service.relay import BACKOFF as RELAY_BACKOFF
+from service.relay import TIMEOUT_SECONDS
+from service.rpc.health import FAILURES_TO_STOP, PERIOD_SECONDS, SUCCESSES_TO_SERVE
+from service.rpc.messages.statistics import DEFAULT_TOP_USERS
+from service.rpc.retry import BACKOFF, MAX_ATTEMPTS
+from service.rpc.signing.page_tokens import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from service.rpc.streams.imports import _OVERLOADED_PAUSE_SECONDS, CHUNK_ROWS, MAX_FAILURES
+from service.runtime.retry import Backoff
+from tests.support.paths import ROOT
+from tests.support.protos import rules_of, sources
+
+
+def _of_migrations(name: str) -> object:
+    """Return a constant of `migrations/env.py`, which cannot be imported: it migrates."""
+    found = re.search(rf"^{name} = (.*)$", (ROOT / "migrations" / "env.py").read_text(), re.MULTILINE)
+    assert found
+    value: object = ast.literal_eval(found[1])
+    return value
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a text says, the value that it means, and the value in the code."""
+
+    words: str
+    promised: object
+    actual: object
+
+
+PROTOS = "protos"
+ARCHITECTURE = "docs/architecture.md"
+DAYS, HOURS = timedelta(days=1), timedelta(hours=1)
+
+PROMISES: dict[str, list[Promise]] = {
+    PROTOS: [
+        Promise("safe to retry for 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
+        Promise("are deleted within 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
+        Promise("UndeleteUser can restore it for 30 days", 30 * DAYS, PURGE_AFTER),
+        Promise("0 means 50; values above 1000 mean 1000", (50, 1000), (DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)),
+        Promise("0 means 10.", 10, DEFAULT_TOP_USERS),
+        Promise("If more than 10 000 notes match, only 10 000 of them are ranked", 10_000, MAX_RANKED),
+        Promise("If more than 10 000 users match, only 10 000 of them are ranked", 10_000, MAX_RANKED),
+        Promise("or after 30 seconds (a server setting)", 30, LimitSettings.model_fields["default_deadline"].default),
+        Promise("reads nothing for a minute", 60, ExportSettings.model_fields["export_stall_timeout"].default),
+        Promise("UUID (version 7)", 7, uuid7_beside(UUID(int=0)).version),
+        Promise("but at most 10 000.", 10_000, MAX_RANKED),
+        Promise("at most 500 characters, with `**`", 500, _MAX_SNIPPET),
+        Promise("1 to 500 items", 500, MAX_ITEMS),
+        Promise("1 to 500 `items`", 500, MAX_ITEMS),
+        Promise("1 to 10 000.", 10_000, MAX_QUANTITY),
+        Promise("At most 50 normalized tags", 50, MAX_TAGS),
+        Promise("more than 50 tags", 50, MAX_TAGS),
+        Promise("A normalized tag has 1 to 50 characters", 50, MAX_LENGTH),
+        Promise("The first 1000 rows that were not imported", 1000, MAX_FAILURES),
+        Promise("in which they arrive, 1000 at a time", 1000, CHUNK_ROWS),
+    ],
+    "docs/calling.md": [Promise("Responses are stored for 24 hours", 24 * HOURS, REQUEST_ID_RETENTION)],
+    "docs/credit.md": [Promise("A hold lasts seven days", 7 * DAYS, HOLD_FOR)],
+    "docs/operations.md": [
+        Promise("erases users 30 days after their deletion", 30 * DAYS, PURGE_AFTER),
+        Promise("stored responses of `request_id`s after 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
+    ],
+    "docs/glossary.md": [
+        Promise("32 consecutive order numbers", 32, ORDER_NUMBER_BLOCK),
+        Promise("1000 rows of an import", 1000, CHUNK_ROWS),
+        Promise("A deleted user stays for 30 days", 30 * DAYS, PURGE_AFTER),
+    ],
+    "docs/migrations.md": [
+        Promise("`lock_timeout` is 200 ms", "SET lock_timeout = '200ms'", _of_migrations("LOCK_TIMEOUT"))
+    ],
+    ARCHITECTURE: [
+        Promise("80 ms, then 320 ms, jitter | 3 attempts", (Backoff(0.08, 4, jitter=0.5), 3), (BACKOFF, MAX_ATTEMPTS)),
+        Promise("more than 32 KiB of messages", 32 * 1024, _MAX_BYTES),
+        Promise("the next block of 32 order numbers", 32, ORDER_NUMBER_BLOCK),
+        Promise("each question takes at most 2 s", 2, _ANSWER_SECONDS),
+        Promise("0.25 s, or a quarter of `COMMERCE_MAX_REPLICA_LAG`", 0.25, _PERIOD_SECONDS),
+        Promise("a chunk of 1000 rows", 1000, CHUNK_ROWS),
+        Promise("sign-ins fill the queue | 0.1 s", 0.1, _OVERLOADED_PAUSE_SECONDS),
+        Promise("50 ms, doubled up to 2 s, jitter", Backoff(0.05, 2, 2, 0.5), POLLER_BACKOFF),
+        Promise("0.2 s, doubled up to 5 s, jitter", Backoff(0.2, 2, 5, 0.5), RELAY_BACKOFF),
+        Promise("did not acknowledge within 5 s", 5, TIMEOUT_SECONDS),
+        Promise("another relay of this name is active | 1 s", 1, STANDBY_SECONDS),
+        Promise("600 s, then an error", 600, (upgrade.__kwdefaults__ or {})["patience"]),
+        Promise("within `lock_timeout`, 200 ms | 0.3 s", 0.3, _of_migrations("LOCK_PAUSE_SECONDS")),
+        Promise("100 attempts, then an error", 100, _of_migrations("LOCK_ATTEMPTS")),
+        Promise("| the readiness probe | always | 1 s", 1, PERIOD_SECONDS),
+        Promise("3 failures in a row", 3, FAILURES_TO_STOP),
+        Promise("2 successes in a row", 2, SUCCESSES_TO_SERVE),
+        Promise("start 60 s", 60, _START_SECONDS),
+        Promise("end of a previous server 30 s", 30, STOP_SECONDS),
+        Promise("stores the last 1000 events", 1000, RECENT_EVENTS),
+    ],
+    "docs/adr/0002-verify-password-takes-no-request-id.md": [
+        Promise("returns the same response for 24 hours", 24 * HOURS, REQUEST_ID_RETENTION)
+    ],
+}
+ALL = [(name, promise) for name, promises in PROMISES.items() for promise in promises]
+# A number in words, with a unit; not a name, a version, a measurement or an example.
+_NUMBER = re.compile(r"(?<![\w.:-])\d(?:[\d ]*\d)?(?![\w.]*[\w])")
+_WITH_UNIT = re.compile(
+    r"\b(?:\d[\d .]*|two|three|four|five|six|seven|eight|nine|ten) "
+    r"(?:s|ms|seconds?|minutes?|hours?|days?|weeks?|rows|attempts|characters|items|KiB|MiB)\b"
+)
+
+# Numbers that other tests pin: a standard, what an unset field means, and an empty body.
+KNOWN = {
+    "commerce.common.v1.ErrorReason.ERROR_REASON_UNKNOWN_CURRENCY": {4217},
+    "commerce.users.v1.UserImportConfig.first_row_number": {1},
+    "commerce.orders.v1.OrderNote.body": {1},
+    "commerce.orders.v1.Tag.order_count": {0},
+}
+
+
+@cache
+def _text(name: str) -> str:
+    """Return a document, or the comments of all protos, with single spaces."""
+    if name == PROTOS:
+        return " ".join(comment for _, comment in _comments())
+    return re.sub(r"\s+", " ", (ROOT / name).read_text())
+
+
+def _comments() -> Iterator[tuple[str, str]]:
+    """Yield the full name and the comment of everything in our protos that has one."""
+    for file in sources().file:
+        if not file.name.startswith("commerce/"):
+            continue
+        for location in file.source_code_info.location:
+            if location.leading_comments:
+                comment = re.sub(r"\s+", " ", location.leading_comments)
+                yield ".".join((file.package, *_names(file, list(location.path)))), comment
+
+
+def _names(parent: Any, path: list[int]) -> Iterator[str]:
+    """Yield the names along a path of `google.protobuf.SourceCodeInfo`."""
+    while len(path) >= 2:
+        descriptor = parent.DESCRIPTOR
+        parent = getattr(parent, descriptor.fields_by_number[path[0]].name)[path[1]]
+        yield parent.name
+        path = path[2:]
+
+
+COMMENTS = list(_comments())
+
+
+def _without_promises(name: str, text: str) -> str:
+    for promise in PROMISES.get(name, ()):
+        text = text.replace(promise.words, " ")
+    return text
+
+
+@pytest.mark.parametrize(("name", "promise"), ALL, ids=[f"{name}: {promise.words}" for name, promise in ALL])
+def test_what_is_promised_is_true(name: str, promise: Promise) -> None:
+    assert promise.words in _text(name)
+    assert promise.actual == promise.promised
+
+
+def test_a_statement_of_the_fast_path_gives_up_on_a_lock_after_50_ms() -> None:
+    assert _LOCK_TIMEOUT == "50ms"
+
+
+@pytest.mark.parametrize(("name", "comment"), COMMENTS, ids=[name for name, _ in COMMENTS])
+def test_a_number_in_a_comment_of_a_proto_is_in_a_rule_or_pinned(name: str, comment: str) -> None:
+    numbers = {int(found.replace(" ", "")) for found in _NUMBER.findall(_without_promises(PROTOS, comment))}
+    assert numbers <= _numbers_of_rules(name) | KNOWN.get(name, set()), comment
+
+
+def _numbers_of_rules(name: str) -> set[int]:
+    """Return the numbers in the rules of a field; none, if the name is not that of a field."""
+    try:
+        field = Default().FindFieldByName(name)
+    except KeyError:
+        return set()
+    return {int(number) for number in re.findall(r"\d+", text_format.MessageToString(rules_of(field)))}
+
+
+@pytest.mark.parametrize("name", ["calling", "credit", "errors", "events", "import-export", "operations", "glossary"])
+def test_a_limit_or_time_in_a_document_is_pinned(name: str) -> None:
+    document = f"docs/{name}.md"
+    text = re.sub(r"`COMMERCE_\w+` \(.*?\)", "", _without_promises(document, _text(document)))
+    assert not _WITH_UNIT.findall(text)
+
+
+def _defaults() -> dict[str, Any]:
+    return {environment_name(kind, field): info.default for kind in KINDS for field, info in kind.model_fields.items()}
+
+
+def test_documents_name_settings_with_their_defaults() -> None:
+    defaults = _defaults()
+    found = [
+        (path.name, *match)
+        for path in sorted(ROOT.glob("docs/**/*.md"))
+        for match in re.findall(r"`(COMMERCE_\w+)`\s\((\d[\d.]*)(?:\s(s|ms|days))?\)", path.read_text())
+    ]
+    assert len(found) > 3
+    for document, setting, number, unit in found:
+        value = float(number) / (1000 if unit == "ms" else 1)
+        assert value == defaults[setting], f"{document}: {setting}"
