@@ -1,7 +1,10 @@
+import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
@@ -364,6 +367,23 @@ async def test_many_wrong_items_fit_into_a_status(own: OwnServer) -> None:
     request.order.items.extend([wrong] * 400)
     async with refused(own, "INVALID_FIELD", field="order.items[3].product_id"):
         await own.clients.orders.CreateOrder(request)
+
+
+async def test_a_request_of_a_million_items_does_not_delay_other_calls(own: OwnServer) -> None:
+    # The server shares the event loop of this test.
+    turns: list[float] = []
+
+    async def turn() -> None:
+        while True:
+            turns.append(time.monotonic())
+            await asyncio.sleep(0.001)
+
+    body = b"\x0a\x80\x89\x7a" + b"\x2a\x00" * 1_000_000
+    other = asyncio.create_task(turn())
+    async with refused(own, "INVALID_FIELD", field="order.items"):
+        await call_bytes(own.clients.channel, "CreateOrder", body)
+    other.cancel()
+    assert max(after - before for before, after in pairwise(turns)) < 0.5
 
 
 @pytest.mark.parametrize(
