@@ -134,7 +134,7 @@ def internal_error(error_id: str) -> Status:
 
 
 def _status(code: int, message: str, reason: str, metadata: Mapping[str, str], *details: Message) -> Status:
-    text = message.encode("ascii", "replace")[:MAX_MESSAGE_BYTES].decode()
+    text = message[:MAX_MESSAGE_BYTES].encode("ascii", "replace").decode()
     status = Status(code=code, message=text)
     for detail in (ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata), *details):
         status.details.add().Pack(detail)
@@ -167,4 +167,4 @@ def _bad_request(error: InvalidArgument) -> BadRequest:
 
 def _short(text: str) -> str:
     """Return short ASCII for a text that may come from a client (the key of a map, the path of a mask)."""
-    return text.encode("ascii", "backslashreplace")[:_MAX_TEXT].decode()
+    return text[:_MAX_TEXT].encode("ascii", "backslashreplace")[:_MAX_TEXT].decode()

@@ -1,7 +1,10 @@
+import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
@@ -383,6 +386,23 @@ async def test_a_reference_that_shows_nothing_is_refused(own: OwnServer, method:
         request.update_mask.paths.append("external_ref")
     async with refused(own, "INVALID_FIELD", field="order.external_ref"):
         await call(own.clients.channel, method, request)
+
+
+async def test_a_request_of_a_million_items_does_not_delay_other_calls(own: OwnServer) -> None:
+    # The server shares the event loop of this test.
+    turns: list[float] = []
+
+    async def turn() -> None:
+        while True:
+            turns.append(time.monotonic())
+            await asyncio.sleep(0.001)
+
+    body = b"\x0a\x80\x89\x7a" + b"\x2a\x00" * 1_000_000
+    other = asyncio.create_task(turn())
+    async with refused(own, "INVALID_FIELD", field="order.items"):
+        await call_bytes(own.clients.channel, "CreateOrder", body)
+    other.cancel()
+    assert max(after - before for before, after in pairwise(turns)) < 0.5
 
 
 @pytest.mark.parametrize(

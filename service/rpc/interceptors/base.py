@@ -23,7 +23,7 @@ class Interceptor:
         """Return the method with the behavior that this interceptor adds."""
         return call
 
-    def deserializer(self, deserialize: Callable[[bytes], Request]) -> Callable[[bytes], Request]:
+    def deserializer(self, _method: Method, deserialize: Callable[[bytes], Request]) -> Callable[[bytes], Request]:
         """Return the method's deserializer with the behavior that this interceptor adds."""
         return deserialize
 
@@ -61,7 +61,7 @@ class InterceptedMethods:
         method = Method(path, handler.request_streaming, handler.response_streaming, _descriptor(path))
         call, deserialize = _as_call(handler), handler.request_deserializer or bytes
         for interceptor in reversed(self._interceptors):
-            call, deserialize = interceptor.wrap(method, call), interceptor.deserializer(deserialize)
+            call, deserialize = interceptor.wrap(method, call), interceptor.deserializer(method, deserialize)
         make_handler = _HANDLER_FACTORIES[handler.request_streaming, handler.response_streaming]
         return make_handler(
             call,

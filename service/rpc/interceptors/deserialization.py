@@ -20,7 +20,7 @@ _MALFORMED = _Malformed()
 class DeserializationInterceptor(Interceptor):
     """Refuses a malformed message inside the method, because gRPC deserializes before it calls any interceptor."""
 
-    def deserializer(self, deserialize: Callable[[bytes], Request]) -> Callable[[bytes], Request]:
+    def deserializer(self, _method: Method, deserialize: Callable[[bytes], Request]) -> Callable[[bytes], Request]:
         """Return a deserializer that marks a malformed message instead of raising."""
 
         def deserialize_or_mark(data: bytes) -> Request:

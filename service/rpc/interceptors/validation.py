@@ -1,43 +1,89 @@
 """Refuses requests that break the `buf.validate` rules of their messages, and spells their UUIDs in one way."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from google.protobuf.message import Message
 
-from service.domain.errors import InvalidField
+from service.domain.errors import FieldViolation, InvalidField
 from service.rpc.interceptors.base import Interceptor
-from service.rpc.messages.ids import Change, ids_in_lower_case
+from service.rpc.messages.ids import ids_in_lower_case
 from service.rpc.messages.validation import violations_of
+from service.rpc.messages.wire_sizes import size_violations
 from service.rpc.methods import Call, Context, Method, Request
+
+# Parsing and validating a shorter request is cheap, with any content.
+_SMALL_BYTES = 512
+
+
+class _TooLarge:
+    """Stands for a message that was not parsed because of its sizes, until a handler can refuse it."""
+
+    __slots__ = ("violations",)
+
+    def __init__(self, violations: list[FieldViolation]) -> None:
+        self.violations = violations
 
 
 class ValidationInterceptor(Interceptor):
-    """Refuses an invalid request with INVALID_FIELD, naming each wrong field."""
+    """Refuses an invalid request with INVALID_FIELD, naming the wrong fields.
+
+    Sizes are checked before the request is parsed: a request of millions of elements is refused without their objects.
+    """
+
+    def deserializer(self, method: Method, deserialize: Callable[[bytes], Request]) -> Callable[[bytes], Request]:
+        """Return a deserializer that checks the sizes in a message before it parses the message."""
+        if method.descriptor is None:
+            return deserialize
+        descriptor = method.descriptor.input_type
+
+        def check_and_deserialize(data: bytes) -> Request:
+            if len(data) > _SMALL_BYTES and (violations := size_violations(descriptor, data)):
+                return _TooLarge(violations)
+            return deserialize(data)
+
+        return check_and_deserialize
 
     def wrap(self, method: Method, call: Call) -> Call:
         """Return the method with its requests validated, and their UUIDs in lower case."""
-        if not method.is_ours or method.descriptor is None:
-            return call
-        lower_ids = ids_in_lower_case(method.descriptor.input_type)
+        check = _checked_with(method)
 
         async def validate(request: Request, context: Context) -> Message | bytes | None:
             if method.request_streaming:
-                return await call(_each_valid(request, lower_ids), context)
-            _require_valid(request)
-            lower_ids(request)
+                return await call(_each_checked(request, check), context)
+            check(request)
             return await call(request, context)
 
         return validate
 
 
-def _require_valid(request: Message) -> None:
-    if violations := violations_of(request):
-        raise InvalidField(violations)
+def _require_valid_sizes(request: Message | _TooLarge) -> None:
+    if isinstance(request, _TooLarge):
+        raise _invalid(request.violations)
 
 
-async def _each_valid(requests: AsyncIterator[Any], lower_ids: Change) -> AsyncIterator[Any]:
-    async for request in requests:
-        _require_valid(request)
+def _checked_with(method: Method) -> Callable[[Any], None]:
+    """Return what checks a request, and spells its UUIDs in one way."""
+    if not method.is_ours or method.descriptor is None:
+        return _require_valid_sizes
+    lower_ids = ids_in_lower_case(method.descriptor.input_type)
+
+    def check(request: Message | _TooLarge) -> None:
+        if isinstance(request, _TooLarge):
+            raise _invalid(request.violations)
+        if violations := violations_of(request):
+            raise _invalid(violations)
         lower_ids(request)
+
+    return check
+
+
+def _invalid(violations: list[FieldViolation]) -> InvalidField:
+    # A violation without a field concerns the whole request.
+    return InvalidField(violations, "" if violations[0].field else f"the request {violations[0].description}")
+
+
+async def _each_checked(requests: AsyncIterator[Any], check: Callable[[Any], None]) -> AsyncIterator[Any]:
+    async for request in requests:
+        check(request)
         yield request

@@ -93,6 +93,15 @@ async def test_a_message_that_breaks_a_rule_is_refused(own: OwnServer, arity: st
         await call(own.clients.channel, arity, "No Username")
 
 
+@every_arity
+async def test_a_message_of_too_many_fields_is_refused_before_it_is_parsed(own: OwnServer, arity: str) -> None:
+    # The last field is cut off, which only a parser would see.
+    body = b"\xf8\x7f\x00" * 20_000 + b"\x0a"
+    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await call(own.clients.channel, arity, body=body)
+    assert failure.message == "the request must contain at most 10000 fields and elements"
+
+
 async def test_a_method_that_does_not_exist_is_unimplemented(own: OwnServer) -> None:
     missing: Any = own.clients.channel.unary_unary(f"/{SERVICE}/Missing")
     with pytest.raises(grpc.aio.AioRpcError) as raised:
