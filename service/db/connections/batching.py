@@ -84,6 +84,11 @@ class Batcher(Generic[Item, Result]):
             for (_, waiting), result in zip(batch, results, strict=True):
                 if not waiting.done():
                     waiting.set_result(result)
+        except asyncio.CancelledError:
+            # The callers would wait for ever; each of them is cancelled instead, as if it had run the batch itself.
+            for _, waiting in batch:
+                waiting.cancel()
+            raise
         except Exception as error:  # noqa: BLE001 - raised in each caller
             for _, waiting in batch:
                 if not waiting.done():
