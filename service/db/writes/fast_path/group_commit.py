@@ -11,16 +11,16 @@ same request id or external reference. In both cases it writes nothing, and the 
 waiting, within the limits of the call.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
 
 from service.application.ports.errors import DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown, Overloaded
-from service.application.ports.unit_of_work import EncodedOrder, RequestKey
+from service.application.ports.unit_of_work import EncodedOrder, RequestKey, TimeLeft
 from service.db.connections.batching import Batcher
 from service.db.connections.executor import StatementExecutor
-from service.db.connections.statement import Statement
+from service.db.connections.statement import Statement, Values
 from service.db.writes.event_rows import event_row
 from service.db.writes.fast_path.order_statements import (
     CHANGED,
@@ -54,6 +54,7 @@ class OrderWrite:
         request: the request id to claim, if the call has one.
         response: the response to store under the request id.
         message: the encoded message of the order.
+        time_left: how long the call may still take; without time the order is not written.
     """
 
     order: Order | EncodedOrder
@@ -63,6 +64,7 @@ class OrderWrite:
     request: RequestKey | None
     response: bytes
     message: bytes | None
+    time_left: TimeLeft
 
     @property
     def items(self) -> Sequence[OrderItem]:
@@ -106,11 +108,13 @@ class GroupCommit:
         self._changing = self._batcher(_CHANGE, shielded_tasks)
 
     def _batcher(self, operation: _Operation, shielded_tasks: ShieldedTasks) -> Batcher[OrderWrite, bool | Exception]:
-        def write_all(writes: Sequence[OrderWrite]) -> Awaitable[Sequence[bool | Exception]]:
+        # Each write has its own time.
+        def write_all(writes: Sequence[OrderWrite], _time_left: TimeLeft) -> Awaitable[Sequence[bool | Exception]]:
             return self._write_all(operation, writes)
 
         # The TransactionInterceptor runs each write in a shielded task, so no caller is cancelled.
-        return Batcher(write_all, shielded_tasks, max_items=_MAX_ORDERS, callers_are_shielded=True)
+        slots = self._executor.slots
+        return Batcher(write_all, shielded_tasks, slots, max_items=_MAX_ORDERS, callers_are_shielded=True)
 
     async def write(self, write: OrderWrite) -> bool:
         """Place an order if its user is ACTIVE, or change its status if it still has `old_version`.
@@ -120,9 +124,10 @@ class GroupCommit:
         Raises:
             OrderAlreadyExists: the user has another order with this external reference; nothing was written.
             OutcomeUnknown: the connection was lost after the statement was sent, so the write may have happened.
+            DeadlineExceeded: the call had no time left when there was a connection; nothing was written.
             StoreError: any other; nothing was written.
         """
-        result = await (self._changing if write.old_version else self._placing).submit(write)
+        result = await (self._changing if write.old_version else self._placing).submit(write, write.time_left)
         if isinstance(result, Exception):
             raise result
         return result
@@ -159,13 +164,32 @@ class GroupCommit:
                 return [error] * len(part)
         return await self._write_parts(operation, ([write] for write in part))
 
-    async def _write_together(self, operation: _Operation, writes: Sequence[OrderWrite]) -> Sequence[bool]:
-        independent = _independent(writes)
-        chosen = list(independent.values())
-        statement = operation.many() if len(chosen) > 1 else operation.one(claims=chosen[0].request is not None)
-        rows = await self._executor.fetch(statement, operation.values(chosen), lost=OutcomeUnknown)
+    async def _write_together(self, operation: _Operation, writes: Sequence[OrderWrite]) -> Sequence[bool | Exception]:
+        results: list[bool | Exception] = [False] * len(writes)
+        chosen: dict[int, OrderWrite] = {}
+
+        def make() -> tuple[Statement, Values]:
+            # Only when there is a connection, because calls may run out of time while they wait for it.
+            nonlocal chosen
+            in_time = {index: write for index, write in enumerate(writes) if write.time_left() > 0}
+            if not in_time:
+                raise DeadlineExceeded
+            for index in range(len(writes)):
+                if index not in in_time:
+                    results[index] = DeadlineExceeded()
+            chosen = _independent(in_time)
+            rows = list(chosen.values())
+            statement = operation.many() if len(rows) > 1 else operation.one(claims=rows[0].request is not None)
+            return statement, operation.values(rows)
+
+        def longest() -> float:
+            return max(write.time_left() for write in writes)
+
+        rows = await self._executor.fetch_made(make, lost=OutcomeUnknown, time_left=longest)
         written = {row.id for row in rows}
-        return [index in independent and write.order.id in written for index, write in enumerate(writes)]
+        for index, write in chosen.items():
+            results[index] = write.order.id in written
+        return results
 
 
 def _chunks(writes: Sequence[OrderWrite]) -> Iterator[Sequence[OrderWrite]]:
@@ -182,14 +206,14 @@ def _chunks(writes: Sequence[OrderWrite]) -> Iterator[Sequence[OrderWrite]]:
     yield chunk
 
 
-def _independent(writes: Sequence[OrderWrite]) -> dict[int, OrderWrite]:
+def _independent(writes: Mapping[int, OrderWrite]) -> dict[int, OrderWrite]:
     """Return, by index, the writes that can share a statement: the first for each order and for each request id.
 
     The statement returns no row for the others, so their calls go to the transactional unit of work.
     """
     independent: dict[int, OrderWrite] = {}
     taken: set[object] = set()
-    for index, write in enumerate(writes):
+    for index, write in writes.items():
         keys: set[object] = {write.order.id}
         if write.request:
             keys.add((write.request.method, write.request.request_id))
