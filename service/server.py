@@ -36,7 +36,7 @@ from service.db.reads.snapshots import Snapshots
 from service.db.writes.encoded_messages import MessageEncoders
 from service.observability.logs import log_loop_failure
 from service.passwords import Argon2Passwords
-from service.rpc.call_context import current_unit_of_work, prefers_replica
+from service.rpc.call_context import current_unit_of_work, prefers_replica, time_left
 from service.rpc.health import Readiness
 from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.base import InterceptedMethods
@@ -136,6 +136,7 @@ class Server:
             encoders if settings.encoded_messages else None,
             replica,
             prefers_replica=prefers_replica,
+            time_left=time_left,
             batched_reads=settings.batched_reads,
             hold_connection=settings.held_connection,
         )

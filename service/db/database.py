@@ -26,7 +26,9 @@ from service.db.writes.fast_path.encoded_orders import ENCODED_ORDERS_BY_IDS
 from service.db.writes.fast_path.group_commit import GroupCommit
 from service.db.writes.fast_path.unit_of_work import FastPathUnitOfWork
 from service.db.writes.order_numbers import OrderNumbers
+from service.db.writes.transaction import TransactionPool
 from service.db.writes.unit_of_work import TransactionalUnitOfWork
+from service.runtime.deadline import no_deadline
 
 log = structlog.get_logger()
 
@@ -39,6 +41,7 @@ class Database:
         encoders: make the encoded messages that are written with users and orders; None writes none.
         replica: a replica to read from; it is closed with the database.
         prefers_replica: returns whether the running call prefers the replica for its reads.
+        time_left: returns how long the running call may still take.
         batched_reads: whether concurrent reads by id share a statement.
         hold_connection: whether one connection is held between single statements.
     """
@@ -50,6 +53,7 @@ class Database:
         replica: Replica | None = None,
         *,
         prefers_replica: Callable[[], bool] = lambda: False,
+        time_left: Callable[[], TimeLeft] = lambda: no_deadline,
         batched_reads: bool = True,
         hold_connection: bool = True,
     ) -> None:
@@ -61,9 +65,11 @@ class Database:
             self.engine,
             replica,
             prefers_replica=prefers_replica,
+            time_left=time_left,
             batched_reads=batched_reads,
             hold_connection=hold_connection,
         )
+        self._transaction_pool = TransactionPool(self.engine, reader.executor)
         self._numbers = OrderNumbers(reader)
         self._encoders = encoders or NO_ENCODED_MESSAGES
         self._load_encoded_order = reader.batched_loader(ENCODED_ORDERS_BY_IDS, "ids")
@@ -82,8 +88,7 @@ class Database:
     ) -> AbstractAsyncContextManager[UnitOfWork]:
         """Return a transactional unit of work (`service.application.ports.unit_of_work.UnitOfWorkFactory`)."""
         return TransactionalUnitOfWork(
-            self.engine,
-            self._reader.executor.lend,
+            self._transaction_pool,
             self._numbers,
             self._encoders,
             actor=actor,

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from service.application.ports.unit_of_work import UnitOfWork
+from service.application.ports.unit_of_work import TimeLeft, UnitOfWork
+from service.runtime.deadline import no_deadline
 
 # The actor of all calls until clients are authenticated.
 ANONYMOUS = "anonymous"
@@ -23,15 +24,17 @@ class CallContext:
         metadata: the metadata that the client sent. It is read once, because each reading costs gRPC as much as logging
             the call. If a key was sent twice, it has the last value.
         prefers_replica: whether the replica may answer reads. It stays False for writes and streams.
+        time_left: how long the call may still take; nothing once its client has gone. Unlimited for streams.
         unit_of_work: the unit of work of a method with side effects, while the method runs.
     """
 
-    __slots__ = ("metadata", "prefers_replica", "unit_of_work", "x_request_id")
+    __slots__ = ("metadata", "prefers_replica", "time_left", "unit_of_work", "x_request_id")
 
     def __init__(self, x_request_id: str, metadata: Mapping[str, str | bytes]) -> None:
         self.x_request_id = x_request_id
         self.metadata = metadata
         self.prefers_replica = False
+        self.time_left: TimeLeft = no_deadline
         self.unit_of_work: UnitOfWork | None = None
 
 
@@ -64,6 +67,12 @@ def prefers_replica() -> bool:
     """Return whether the running call prefers the replica; False outside any call."""
     call = _current.get()
     return call is not None and call.prefers_replica
+
+
+def time_left() -> TimeLeft:
+    """Return how long the running call may still take; unlimited outside any call."""
+    call = _current.get()
+    return no_deadline if call is None else call.time_left
 
 
 def current_unit_of_work() -> UnitOfWork:

@@ -1,5 +1,6 @@
 """The deadline of a call."""
 
+import math
 import time
 
 
@@ -17,3 +18,12 @@ class Deadline:
     def __call__(self) -> float:
         """Return the seconds that are left."""
         return self._end - time.monotonic()
+
+    def end(self) -> None:
+        """Leave no time: nobody waits for the call any longer."""
+        self._end = -math.inf
+
+
+def no_deadline() -> float:
+    """Return the seconds that are left of unlimited time (another TimeLeft)."""
+    return math.inf

@@ -7,7 +7,7 @@ ListOrders 32 % less.)
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -17,12 +17,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 from sqlalchemy.util import greenlet_spawn
 
-from service.application.ports.errors import DatabaseUnavailable, Overloaded, StoreError
+from service.application.ports.errors import DatabaseUnavailable, DeadlineExceeded, StoreError
+from service.application.ports.unit_of_work import TimeLeft
 from service.db.connections.engine import for_single_statements
 from service.db.connections.failures import Failure, Outcome, classify_failure
 from service.db.connections.held_connection import HeldConnection, discard, is_closed
+from service.db.connections.slots import Slots
 from service.db.connections.statement import Statement, Values
 from service.db.errors import translate_error, translated_errors
+from service.runtime.deadline import no_deadline
 
 
 class StatementExecutor:
@@ -31,51 +34,84 @@ class StatementExecutor:
     Args:
         engine: the owner of the pool, whose connections others may use, too.
         hold_connection: whether to hold one connection between statements, until `release_held`, if the pool has more.
+
+    Attributes:
+        slots: one for each connection of the pool. Whoever uses a connection takes a slot first, so all wait in one
+            queue, which drops what is late or abandoned.
     """
 
     def __init__(self, engine: AsyncEngine, *, hold_connection: bool = False) -> None:
         self._engine = for_single_statements(engine)
         self._pool = pool = engine.sync_engine.pool
-        self._pool_timeout: float | None = pool.timeout() if isinstance(pool, QueuePool) else None
         size = pool.size() if isinstance(pool, QueuePool) else 1
-        # Waiting for this semaphore is cheaper than waiting for the pool; both have the same size.
-        self._free_connections = asyncio.Semaphore(size)
+        # Waiting for a slot is cheaper than waiting for the pool, too.
+        self.slots = Slots(size, pool.timeout() if isinstance(pool, QueuePool) else None)
         self._held = HeldConnection(pool, enabled=hold_connection and size > 1)
 
-    async def rows(self, statement: Statement | Select[Any], values: Values) -> Sequence[Row[Any]]:
-        """Return all rows of a statement that only reads, compiled or not; raises StoreError."""
+    async def rows(
+        self, statement: Statement | Select[Any], values: Values, *, time_left: TimeLeft = no_deadline
+    ) -> Sequence[Row[Any]]:
+        """Return all rows of a statement that only reads, compiled or not; raises the errors of `fetch`."""
         if isinstance(statement, Statement):
-            return await self.fetch(statement, values)
-        with translated_errors():
-            connection = self._engine.connect()
-            with self.lend():
-                await connection.start()
-            try:
-                rows: Sequence[Row[Any]] = (await connection.execute(statement, values)).all()
-                return rows
-            finally:
-                await asyncio.shield(connection.close())
+            return await self.fetch(statement, values, time_left=time_left)
+        await self.slots.take(time_left)
+        try:
+            return await self._execute(statement, values, time_left)
+        finally:
+            self.slots.give_back()
 
     async def fetch(
-        self, statement: Statement, values: Values, *, lost: type[StoreError] = DatabaseUnavailable
+        self,
+        statement: Statement,
+        values: Values,
+        *,
+        lost: type[StoreError] = DatabaseUnavailable,
+        time_left: TimeLeft = no_deadline,
     ) -> list[Any]:
         """Return all rows of a compiled statement; waits for a connection.
 
         Cancellation discards the connection, so callers that may be cancelled shield this call.
 
+        Args:
+            statement: the statement.
+            values: the values of its parameters.
+            lost: what to raise if the connection broke after the statement was sent, so that its outcome is unknown.
+            time_left: how long those that wait for the rows wait for them. The statement is not sent if that is over
+                when it has a connection.
+
         Raises:
-            StoreError: `lost` if the connection broke after the statement was sent, so that its outcome is unknown.
+            StoreError: `lost`, or any other.
             AlreadyExists: the statement violated a unique constraint.
             Overloaded: no connection was free in time.
         """
-        if self._free_connections.locked():
-            await self._wait_for_free_connection()
-        else:
-            await self._free_connections.acquire()
+        return await self.fetch_made(lambda: (statement, values), lost=lost, time_left=time_left)
+
+    async def fetch_made(
+        self,
+        make: Callable[[], tuple[Statement, Values]],
+        *,
+        lost: type[StoreError] = DatabaseUnavailable,
+        time_left: TimeLeft = no_deadline,
+    ) -> list[Any]:
+        """Return all rows of the statement that `make` returns once there is a connection for it, as `fetch` does."""
+        slots = self.slots
+        waits = slots.all_taken
+        await slots.take(time_left)
         try:
-            return await self._fetch(statement, values, lost)
+            invalidations = self._held.invalidations
+            pooled = self._held.take()
+            if pooled is None:
+                pooled = await self._check_out()
+                waits = True
+            try:
+                if waits and time_left() <= 0:
+                    raise DeadlineExceeded
+                statement, values = make()
+                return await self._fetch(pooled, statement, values, lost)
+            finally:
+                self._held.give_back(pooled, invalidations)
         finally:
-            self._free_connections.release()
+            slots.give_back()
 
     def lend(self) -> AbstractContextManager[None]:
         """Release the held connection while the block checks one out, as the pool may have no other."""
@@ -85,16 +121,22 @@ class StatementExecutor:
         """Return the held connection to the pool."""
         self._held.release()
 
-    async def _wait_for_free_connection(self) -> None:
-        try:
-            async with asyncio.timeout(self._pool_timeout):
-                await self._free_connections.acquire()
-        except TimeoutError as error:
-            raise Overloaded from error
+    async def _execute(self, statement: Select[Any], values: Values, time_left: TimeLeft) -> Sequence[Row[Any]]:
+        with translated_errors():
+            connection = self._engine.connect()
+            with self.lend():
+                await connection.start()
+            try:
+                if time_left() <= 0:
+                    raise DeadlineExceeded
+                rows: Sequence[Row[Any]] = (await connection.execute(statement, values)).all()
+                return rows
+            finally:
+                await asyncio.shield(connection.close())
 
-    async def _fetch(self, statement: Statement, values: Values, lost: type[StoreError]) -> list[Any]:
-        invalidations = self._held.invalidations
-        pooled = self._held.take() or await self._check_out()
+    async def _fetch(
+        self, pooled: PoolProxiedConnection, statement: Statement, values: Values, lost: type[StoreError]
+    ) -> list[Any]:
         connection: Any = pooled.driver_connection
         try:
             return statement.rows(await connection.fetch(statement.text, *statement.arguments(values)))
@@ -105,8 +147,6 @@ class StatementExecutor:
             if meaning := _meaning(failure, error, lost):
                 raise meaning from error
             raise
-        finally:
-            self._held.give_back(pooled, invalidations)
 
     async def _check_out(self) -> PoolProxiedConnection:
         """Return an open connection of the pool; waits for one if all are in use."""

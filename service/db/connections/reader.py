@@ -7,22 +7,26 @@ from sqlalchemy import Row, Select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.application.ports.errors import Overloaded, StoreError
+from service.application.ports.unit_of_work import TimeLeft
 from service.db.connections.batching import BatchedLoader, Id
 from service.db.connections.executor import StatementExecutor
 from service.db.connections.replica import Replica
 from service.db.connections.statement import Statement
+from service.runtime.deadline import no_deadline
 from service.runtime.shielded_tasks import ShieldedTasks
 
 
 class StatementReader:
     """Executes read-only statements, each with its own snapshot; every method raises StoreError.
 
-    The cancellation of a call does not reach a running statement (`service.runtime.shielded_tasks`).
+    The cancellation of a call does not reach a running statement (`service.runtime.shielded_tasks`). A statement that
+    waits for a connection is never sent if the call has no time left, or its client has gone, when its turn comes.
 
     Args:
         engine: connects to the primary.
         replica: answers the reads of calls that prefer it.
         prefers_replica: returns whether the running call prefers the replica; asked before each read.
+        time_left: returns how long the running call may still take; asked before each read.
         batched_reads: whether concurrent loads by id share a statement.
         hold_connection: as for `StatementExecutor`; the connection is held until `drain`.
     """
@@ -33,12 +37,14 @@ class StatementReader:
         replica: Replica | None = None,
         *,
         prefers_replica: Callable[[], bool] = lambda: False,
+        time_left: Callable[[], TimeLeft] = lambda: no_deadline,
         batched_reads: bool = True,
         hold_connection: bool = False,
     ) -> None:
         self.executor = StatementExecutor(engine, hold_connection=hold_connection)
         self._replica = replica
         self._prefers_replica = prefers_replica
+        self.time_left = time_left
         self._batched_reads = batched_reads
         self.shielded_tasks = ShieldedTasks(lambda error: isinstance(error, StoreError | Overloaded))
 
@@ -46,7 +52,7 @@ class StatementReader:
         self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
     ) -> Sequence[Row[Any]]:
         """Return all rows of a statement; `values` has the values of its parameters."""
-        return await self.shielded_tasks.run(self._all(statement, values or {}))
+        return await self.shielded_tasks.run(self._all(statement, values or {}, self.time_left()))
 
     async def first(
         self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
@@ -67,16 +73,23 @@ class StatementReader:
         if not self._batched_reads:
             return lambda row_id: self.first(statement, {name: [row_id]})
         executor, replica, prefers_replica = self.executor, self._replica, self._prefers_replica
-        primary_loader = BatchedLoader(lambda ids: executor.fetch(statement, {name: ids}), self.shielded_tasks)
+        time_left = self.time_left
+        primary_loader = BatchedLoader(
+            lambda ids, left: executor.fetch(statement, {name: ids}, time_left=left),
+            self.shielded_tasks,
+            executor.slots,
+        )
         if replica is None:
-            return primary_loader.load
+            return lambda row_id: primary_loader.load(row_id, time_left())
         # Two loaders, so that a call that reads from the primary never gets a row of the replica.
         replica_loader = BatchedLoader(
-            lambda ids: replica.rows(statement, {name: ids}, otherwise=executor), self.shielded_tasks
+            lambda ids, left: replica.rows(statement, {name: ids}, otherwise=executor, time_left=left),
+            self.shielded_tasks,
+            replica.slots,
         )
 
         def load(row_id: Id) -> Awaitable[Any]:
-            return (replica_loader if prefers_replica() else primary_loader).load(row_id)
+            return (replica_loader if prefers_replica() else primary_loader).load(row_id, time_left())
 
         return load
 
@@ -85,7 +98,9 @@ class StatementReader:
         await self.shielded_tasks.drain()
         self.executor.release_held()
 
-    async def _all(self, statement: Statement | Select[Any], values: Mapping[str, object]) -> Sequence[Row[Any]]:
+    async def _all(
+        self, statement: Statement | Select[Any], values: Mapping[str, object], time_left: TimeLeft
+    ) -> Sequence[Row[Any]]:
         if self._replica and self._prefers_replica():
-            return await self._replica.rows(statement, values, otherwise=self.executor)
-        return await self.executor.rows(statement, values)
+            return await self._replica.rows(statement, values, otherwise=self.executor, time_left=time_left)
+        return await self.executor.rows(statement, values, time_left=time_left)

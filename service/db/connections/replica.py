@@ -23,11 +23,13 @@ import structlog
 from sqlalchemy import ColumnElement, Row, Select, event, literal_column, select
 
 from service.application.ports.errors import DatabaseUnavailable, DeadlineExceeded, Overloaded
+from service.application.ports.unit_of_work import TimeLeft
 from service.config import DatabaseSettings, ReplicaSettings, SettingsError
 from service.db.connections.engine import async_url, create_engine
 from service.db.connections.executor import StatementExecutor
 from service.db.connections.statement import Statement
 from service.observability.logs import where_raised
+from service.runtime.deadline import no_deadline
 
 # Seconds between two measurements, and the maximum seconds for the answer of one server.
 _PERIOD_SECONDS = 0.25
@@ -130,6 +132,7 @@ class Replica:
         self._max_lag = settings.max_replica_lag
         self._engine = create_engine(database)
         self._executor = StatementExecutor(self._engine)
+        self.slots = self._executor.slots
         # The probes have their own pools, so that a busy pool does not look like a lost server.
         self._probe_engines = [create_engine(settings, pool_size=1), create_engine(database, pool_size=1)]
         self._primary_probe, self._replica_probe = map(StatementExecutor, self._probe_engines)
@@ -148,7 +151,12 @@ class Replica:
         self._task = asyncio.create_task(self._update_periodically())
 
     async def rows(
-        self, statement: Statement | Select[Any], values: Mapping[str, object], otherwise: StatementExecutor
+        self,
+        statement: Statement | Select[Any],
+        values: Mapping[str, object],
+        *,
+        otherwise: StatementExecutor,
+        time_left: TimeLeft = no_deadline,
     ) -> Sequence[Row[Any]]:
         """Return all rows of a statement, from the replica if it is in use and answers, else from the primary.
 
@@ -156,6 +164,7 @@ class Replica:
             statement: a read-only statement.
             values: the values of its parameters.
             otherwise: the primary's executor.
+            time_left: how long the call may still take, as for `StatementExecutor.fetch`.
 
         Raises:
             DeadlineExceeded, Overloaded: the replica is in use and overloaded.
@@ -163,7 +172,7 @@ class Replica:
         """
         if self._is_fresh():
             try:
-                return await self._executor.rows(statement, values)
+                return await self._executor.rows(statement, values, time_left=time_left)
             except Exception as error:
                 if isinstance(error, DatabaseUnavailable):
                     self._fresh_time = -math.inf
@@ -175,7 +184,7 @@ class Replica:
                 else:
                     # For example a conflict with the replay of the log, or a table that the replica does not have yet.
                     log.info("replica failed; reading from the primary", **where_raised(error))
-        return await otherwise.rows(statement, values)
+        return await otherwise.rows(statement, values, time_left=time_left)
 
     async def close(self) -> None:
         """Stop measuring, and close the connections."""

@@ -118,6 +118,10 @@ class Poller:
                 self._publish(page)
                 self._measure_lag(page.waiting_since)
                 await asyncio.sleep(0 if page.has_more else self._interval)
+        except asyncio.CancelledError as error:
+            # Watchers would stay live without a poller, and get nothing but checkpoints.
+            failure = error
+            raise
         except (EventPositionExpired, ServerDraining) as error:
             failure = error
         except Exception as error:

@@ -9,6 +9,7 @@ from sqlalchemy import Row, Select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.application.ports.errors import Overloaded
+from service.application.ports.unit_of_work import TimeLeft
 from service.config import ExportSettings
 from service.db.connections.engine import create_export_engine
 from service.db.connections.statement import Statement
@@ -72,7 +73,9 @@ class _OneConnection(Reader):
         super().__init__(connection.engine)
         self._connection = connection
 
-    async def _all(self, statement: Statement | Select[Any], values: Mapping[str, object]) -> Sequence[Row[Any]]:
+    async def _all(
+        self, statement: Statement | Select[Any], values: Mapping[str, object], _time_left: TimeLeft
+    ) -> Sequence[Row[Any]]:
         with translated_errors():
             core = statement.core if isinstance(statement, Statement) else statement
             rows: Sequence[Row[Any]] = (await self._connection.execute(core, values)).all()

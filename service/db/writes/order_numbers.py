@@ -1,9 +1,11 @@
 """Order numbers, taken from the database's sequence in blocks."""
 
+import math
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from service.application.ports.errors import DeadlineExceeded
 from service.db.connections.reader import StatementReader
 from service.db.connections.statement import Statement
 from service.db.tables import ORDER_NUMBER_BLOCK, order_number_sequence
@@ -28,17 +30,22 @@ class OrderNumbers:
         self._asking: Task[None] | None = None
 
     async def next(self) -> str:
-        """Return a number that no other caller gets; raises StoreError."""
+        """Return a number that no other caller gets; raises StoreError, and DeadlineExceeded after the call's time."""
         while (number := next(self._block, None)) is None:
             if self._asking is None:
                 self._asking = self._reader.shielded_tasks.start(self._ask())
-            await self._reader.shielded_tasks.result(self._asking)
+            seconds = self._reader.time_left()()
+            await self._reader.shielded_tasks.result(
+                self._asking,
+                timeout_seconds=None if seconds == math.inf else max(0.0, seconds),
+                timeout_error=DeadlineExceeded,
+            )
         return f"ORD-{number:08d}"
 
     async def _ask(self) -> None:
         try:
-            # Outside any transaction: a sequence does not roll back.
-            ((start,),) = await self._reader.all(_NEXT_BLOCK)
+            # Outside any transaction: a sequence does not roll back. Without a deadline: several calls wait for it.
+            ((start,),) = await self._reader.executor.fetch(_NEXT_BLOCK, {})
             self._block = iter(range(start, start + ORDER_NUMBER_BLOCK))
         finally:
             self._asking = None

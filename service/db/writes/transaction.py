@@ -1,7 +1,6 @@
 """One PostgreSQL transaction, begun by its first use."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import event, text
@@ -9,6 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from service.application.ports.errors import DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown
 from service.application.ports.unit_of_work import RequestKey, TimeLeft
+from service.db.connections.executor import StatementExecutor
+from service.db.connections.slots import Slots
 from service.db.errors import translate_error
 from service.db.writes.encoded_messages import MESSAGE_VERSION, MESSAGE_VERSION_SETTING
 from service.db.writes.recorded_events import RecordedEvents
@@ -30,13 +31,47 @@ _BEGIN = text(
 _TRANSACTION_TIMEOUT_MARGIN_MS = 2000
 
 
+class TransactionPool:
+    """Connections for transactions: a share of those of a pool.
+
+    The rest is left to single statements. So transactions that wait for each other's locks do not stop what needs none
+    of these, and a transaction that needs a single statement, such as for an order number, does not wait for itself.
+
+    Args:
+        engine: the owner of the pool.
+        executor: runs single statements on the same pool.
+    """
+
+    def __init__(self, engine: AsyncEngine, executor: StatementExecutor) -> None:
+        self.engine = engine
+        self.lend = executor.lend
+        self._connections = executor.slots
+        self._share = Slots(_share(executor.slots.size), executor.slots.timeout)
+
+    async def take(self, time_left: TimeLeft) -> None:
+        """Take the slots for a connection, and `give_back` them later; raises DeadlineExceeded and Overloaded."""
+        await self._share.take(time_left)
+        try:
+            await self._connections.take(time_left)
+        except BaseException:
+            self._share.give_back()
+            raise
+
+    def give_back(self) -> None:
+        """Let others have the slots."""
+        self._connections.give_back()
+        self._share.give_back()
+
+
+def _share(connections: int) -> int:
+    return max(1, connections - max(1, connections // 5))
+
+
 class LazyTransaction:
     """The transaction of one unit of work.
 
     Args:
-        engine: the pool to take a connection from.
-        checkout: context manager that is active while the connection is checked out; it releases the executor's held
-            connection, which may be the last one.
+        pool: where to take a connection from.
         events: collects the events of entities when the session is flushed.
         request: the request id to claim, if the call has one.
         time_left: how long the call may still take.
@@ -44,19 +79,18 @@ class LazyTransaction:
 
     def __init__(
         self,
-        engine: AsyncEngine,
-        checkout: Callable[[], AbstractContextManager[None]],
+        pool: TransactionPool,
         events: RecordedEvents,
         *,
         request: RequestKey | None,
         time_left: TimeLeft,
     ) -> None:
-        self._engine = engine
-        self._checkout = checkout
+        self._pool = pool
         self._events = events
         self._request = request
         self._time_left = time_left
         self._session: AsyncSession | None = None
+        self._has_slots = False
 
     @property
     def has_begun(self) -> bool:
@@ -67,24 +101,35 @@ class LazyTransaction:
         """Return the session; the first call begins the transaction and claims the request id.
 
         Raises:
-            DeadlineExceeded: the call has no time left.
+            DeadlineExceeded: the call has no time left, or had none left when there was a connection for it.
+            Overloaded: no connection was free in time.
             AlreadyAnswered, RequestIdReused, Contention: see `service.db.writes.request_ids.claim`.
         """
         return self._session or await self._begin()
 
     async def _begin(self) -> AsyncSession:
-        milliseconds = int(self._time_left() * 1000)
-        if milliseconds <= 0:
-            raise DeadlineExceeded
+        self._require_time()
+        await self._pool.take(self._time_left)
+        self._has_slots = True
         # Entities stay readable after the commit. A repository locks what it loads, so nothing needs a refresh.
-        session = self._session = AsyncSession(self._engine, expire_on_commit=False, autoflush=False)
+        session = self._session = AsyncSession(self._pool.engine, expire_on_commit=False, autoflush=False)
         event.listen(session.sync_session, "before_flush", self._events.collect_from_session)
+        with self._pool.lend():
+            await session.connection()
+        # Only now: to wait for a connection, or for a new one to open, takes from the time of the call.
+        milliseconds = self._require_time()
         limits = {"statement": milliseconds, "transaction": milliseconds + _TRANSACTION_TIMEOUT_MARGIN_MS}
-        with self._checkout():
-            await session.execute(_BEGIN, limits)
+        await session.execute(_BEGIN, limits)
         if self._request:
             await claim(session, self._request)
         return session
+
+    def _require_time(self) -> int:
+        """Return the milliseconds that the call has left; raises DeadlineExceeded if there are none."""
+        milliseconds = int(self._time_left() * 1000)
+        if milliseconds <= 0:
+            raise DeadlineExceeded
+        return milliseconds
 
     async def commit(self, response: bytes, subjects: Sequence[UUID]) -> None:
         """Store the response under the request id, with the ids of what it is about, and commit.
@@ -109,11 +154,14 @@ class LazyTransaction:
 
     async def close(self) -> None:
         """Roll back what was not committed, and give the connection back to the pool."""
-        if self._session is None:
-            return
         try:
-            await self._session.close()
+            if self._session:
+                await self._session.close()
         except Exception as error:
             # PostgreSQL rolls back the transaction of a connection that is lost.
             if not isinstance(translate_error(error), DatabaseUnavailable):
                 raise
+        finally:
+            if self._has_slots:
+                self._has_slots = False
+                self._pool.give_back()

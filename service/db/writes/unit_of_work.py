@@ -1,13 +1,12 @@
 """The transactional unit of work: one call, one transaction."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 from uuid import UUID
 
 from sqlalchemy import insert
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.application.ports.unit_of_work import RequestKey, TimeLeft
 from service.db.errors import translate_error, translated_errors
@@ -19,7 +18,7 @@ from service.db.writes.notes import Notes
 from service.db.writes.order_numbers import OrderNumbers
 from service.db.writes.orders import Orders
 from service.db.writes.recorded_events import RecordedEvents
-from service.db.writes.transaction import LazyTransaction
+from service.db.writes.transaction import LazyTransaction, TransactionPool
 from service.db.writes.users import Users
 from service.domain.events import Event
 
@@ -30,8 +29,7 @@ class TransactionalUnitOfWork:
     The transaction begins with the first use of a repository, so that no connection waits while a password is hashed.
 
     Args:
-        engine: the pool to take a connection from.
-        checkout: context manager that is active while that connection is checked out.
+        pool: where to take a connection from.
         numbers: gives order numbers.
         encoders: make the encoded messages that are written with users and orders.
         actor: who causes the events and ledger entries.
@@ -41,8 +39,7 @@ class TransactionalUnitOfWork:
 
     def __init__(
         self,
-        engine: AsyncEngine,
-        checkout: Callable[[], AbstractContextManager[None]],
+        pool: TransactionPool,
         numbers: OrderNumbers,
         encoders: MessageEncoders,
         *,
@@ -52,7 +49,7 @@ class TransactionalUnitOfWork:
     ) -> None:
         self._actor = actor
         self._events = RecordedEvents(encoders.user)
-        self._transaction = LazyTransaction(engine, checkout, self._events, request=request, time_left=time_left)
+        self._transaction = LazyTransaction(pool, self._events, request=request, time_left=time_left)
         # None of these refers to the unit of work: a cycle would live until the garbage collector finds it, with all
         # that the call has read. (Without cycles, ConfirmOrder takes 4 % less CPU.)
         self.users = Users(self._transaction, self._events, encoders.user)

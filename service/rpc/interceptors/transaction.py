@@ -90,7 +90,13 @@ class TransactionInterceptor(Interceptor):
                 deadline = Deadline(seconds_left, is_callers=True)
             else:
                 deadline = Deadline(self._default_deadline)
-            return await run(method, call, request, context, deadline)
+            # What the call waits for in a queue is dropped when its deadline has passed or its client has gone.
+            current_call().time_left = deadline
+            try:
+                return await run(method, call, request, context, deadline)
+            except asyncio.CancelledError:
+                deadline.end()
+                raise
 
         return run_with_deadline
 

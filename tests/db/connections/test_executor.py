@@ -8,10 +8,13 @@ from sqlalchemy import event, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.application.ports.errors import DeadlineExceeded
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.connections.executor import StatementExecutor
 from service.db.connections.statement import Statement
+from service.runtime.deadline import Deadline
+from tests.support.sent_statements import sent_statements
 
 PID = Statement("pid", select(func.pg_backend_pid().label("pid")))
 SLEEP = Statement("sleep", select(func.pg_sleep(0.3)))
@@ -109,3 +112,24 @@ async def test_a_connection_in_use_at_that_time_is_discarded_too(
             await connection.execute(text("DELETE FROM order_tags"))
     await sleeping
     assert await pid_of(executor) != before
+
+
+async def test_a_statement_that_is_late_when_it_gets_a_connection_is_not_sent(
+    engine: AsyncEngine, executor: StatementExecutor
+) -> None:
+    deadline = Deadline(60)
+    with sent_statements() as sent:
+        sleeping = [asyncio.create_task(executor.fetch(SLEEP, {})) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        late = asyncio.create_task(executor.fetch(PID, {}, time_left=deadline))
+        late_too = asyncio.create_task(executor.rows(PID.core, {}, time_left=deadline))  # type: ignore[arg-type] # a SELECT
+        await asyncio.sleep(0)
+        deadline.end()
+        for call in (late, late_too):
+            with pytest.raises(DeadlineExceeded):
+                await call
+        await asyncio.gather(*sleeping)
+    assert [text for text, _ in sent] == [SLEEP.text] * 2
+    # And it has cost no connection.
+    assert engine.pool.checkedin() == 1  # type: ignore[attr-defined] # a QueuePool; the other connection is held
+    await pid_of(executor)

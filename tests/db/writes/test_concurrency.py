@@ -32,6 +32,8 @@ from tests.support.servers import running_server
 from tests.support.waiting import eventually
 
 LOCK_USER = "SELECT FROM users WHERE id = $1 FOR UPDATE"
+# Of the ten connections of a pool.
+MAX_TRANSACTIONS = 8
 LOCK_ORDER = "SELECT FROM orders WHERE id = $1 FOR UPDATE"
 
 
@@ -39,11 +41,11 @@ Call = Callable[[], Awaitable[Any]]
 
 
 async def race(url: str, lock: str, row_id: str, *calls: Call) -> tuple[list[Any], list[Failure]]:
-    """Start the calls, and let them go once all of them wait for the row."""
+    """Start the calls, and let them go once all of them wait for the row, or for a connection."""
     async with observing(url) as observer:
         async with holding(url, lock, UUID(row_id)):
             started = [asyncio.ensure_future(call()) for call in calls]
-            await observer.until_waiting(len(calls))
+            await observer.until_waiting(min(len(calls), MAX_TRANSACTIONS))
         return await settled(*started)
 
 
@@ -326,19 +328,18 @@ async def test_cancelled_calls_cost_no_connection(database_url: str) -> None:
     ):
         user = await clients.create_user()
         order = await clients.create_order(user.id)
-        size = server.settings.db_pool_size
-        connections = await _open_whole_pool(clients, observer, database_url, order, size)
+        connections = await _open_whole_pool(clients, observer, database_url, order, server.settings.db_pool_size)
         request = pb.CreateOrderRequest(order=new_order(user.id))
         async with holding(database_url, LOCK_USER, UUID(user.id)):
             with capture_logs() as logs:
                 cancelled = [clients.orders.CreateOrder(request) for _ in range(25)]
                 too_late = [clients.orders.CreateOrder(request, timeout=0.3) for _ in range(25)]
-                await observer.until_waiting(size)
+                await observer.until_waiting(MAX_TRANSACTIONS)
                 for call in cancelled:
                     call.cancel()
                 _, failures = await settled(*too_late)
                 assert {failure.code for failure in failures} == {grpc.StatusCode.DEADLINE_EXCEEDED}
-                await eventually(lambda: [line["event"] for line in logs].count("call") >= size)
+                await eventually(lambda: [line["event"] for line in logs].count("call") >= MAX_TRANSACTIONS)
         await observer.until_idle()
         # A cancelled call is not an internal error.
         assert [line for line in logs if line["log_level"] == "error"] == []
@@ -353,9 +354,9 @@ async def test_cancelled_calls_cost_no_connection(database_url: str) -> None:
 
 
 async def _open_whole_pool(clients: Clients, observer: Observer, url: str, order: Order, size: int) -> set[int]:
-    async with holding(url, LOCK_ORDER, UUID(order.id)):
-        request = pb.UpdateOrderRequest(order=Order(id=order.id, external_ref="same"))
-        calls = [asyncio.ensure_future(clients.orders.UpdateOrder(request)) for _ in range(size)]
+    async with holding(url, "LOCK TABLE orders"):
+        request = pb.GetOrderRequest(order_number=order.order_number)
+        calls = [asyncio.ensure_future(clients.orders.GetOrder(request)) for _ in range(size)]
         await observer.until_waiting(size)
     await asyncio.gather(*calls)
     return await observer.backends()

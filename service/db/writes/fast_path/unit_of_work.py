@@ -155,6 +155,7 @@ class FastPathUnitOfWork:
             self._request,
             response,
             self._encoders.order(order),
+            self._time_left,
         )
         try:
             written = await self._group_commit.write(write)

@@ -493,3 +493,64 @@ async def test_orders_that_get_no_connection_fail_as_overloaded(postgres_url: st
         assert RetryInfo in failure.details
         await waiting
         assert (await own.rows())["orders"] == 2
+
+
+async def test_orders_that_wait_together_for_a_connection_fail_together(postgres_url: str, template_url: str) -> None:
+    async with own_server(postgres_url, template_url, db_pool_size=2, db_pool_timeout=0.5) as own:
+        user = await own.clients.create_user()
+        await own.clients.create_order(user.id)
+        async with observing(own.database_url) as observer, holding(own.database_url, "LOCK TABLE users"):
+            request = users_pb.GetUserRequest(username=user.username)
+            reads = [asyncio.ensure_future(own.clients.users.GetUser(request)) for _ in range(2)]
+            await observer.until_waiting(2)
+            # One by one, the orders of a statement would wait for more than fifteen seconds.
+            async with asyncio.timeout(8):
+                placed, failures = await settled(*(own.clients.create_order(user.id) for _ in range(64)))
+            assert not placed
+            assert codes(failures) == {(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")}
+        await asyncio.gather(*reads)
+        assert (await own.rows())["orders"] == 1
+
+
+# Refuses one of the orders that are written together.
+REFUSE = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'refused' USING ERRCODE = '{sqlstate}';
+END
+$$;
+CREATE TRIGGER refuse BEFORE INSERT ON orders FOR EACH ROW WHEN (NEW.external_ref = 'refused') EXECUTE FUNCTION refuse()
+"""
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "reason", "shared"),
+    [("22000", "INTERNAL", False), ("40001", "CONTENTION", False), ("57014", "DEADLINE_EXCEEDED", True)],
+)
+async def test_only_a_failure_that_can_belong_to_one_order_is_taken_apart(
+    postgres_url: str, template_url: str, sqlstate: str, reason: str, *, shared: bool
+) -> None:
+    # With so few connections, no statement runs in place of one that is stuck.
+    async with own_server(postgres_url, template_url, db_pool_size=4) as own:
+        user = await own.clients.create_user()
+        await own.clients.create_order(user.id)
+        await own.connection.execute(REFUSE.format(sqlstate=sqlstate))
+        async with (
+            observing(own.database_url) as observer,
+            holding(own.database_url, "LOCK TABLE orders IN EXCLUSIVE MODE"),
+        ):
+            # The statements of these two wait, and the orders that come meanwhile share the next one.
+            first = []
+            for count in (1, 2):
+                first.append(asyncio.ensure_future(own.clients.create_order(user.id)))
+                await observer.until_waiting(count)
+            references = ["refused", *(f"fine {number}" for number in range(5))]
+            together = [
+                asyncio.ensure_future(own.clients.create_order(user.id, external_ref=reference))
+                for reference in references
+            ]
+            await own.clients.orders.ListTags(pb.ListTagsRequest())
+        await asyncio.gather(*first)
+        placed, failures = await settled(*together)
+        assert {failure.reason for failure in failures} == {reason}
+        assert len(placed) == (0 if shared else 5)
