@@ -211,7 +211,7 @@ class Server:
     async def _add_health(self, methods: InterceptedMethods) -> None:
         health = aio.HealthServicer()
         methods.add(add_HealthServicer_to_server, health)
-        self._readiness = Readiness(health, SERVICES, self.database.problem)
+        self._readiness = Readiness(health, SERVICES, self.database.lasting_problem)
         await self._readiness.start()
 
     def _accepting_server(self, methods: InterceptedMethods) -> AcceptingServer:

@@ -254,7 +254,7 @@ def test_printed_settings_show_no_secret(environment: pytest.MonkeyPatch) -> Non
         ("postgresql+asyncpg://ada:pw@db/commerce", "postgresql+asyncpg://ada:pw@db/commerce"),
         ("postgresql://db:5433/commerce", "postgresql+asyncpg://db:5433/commerce"),
         ("postgresql://[::1]/commerce", "postgresql+asyncpg://[::1]/commerce"),
-        ("postgresql:///commerce?host=/run/db", "postgresql+asyncpg:///commerce?host=%2Frun%2Fdb"),
+        ("postgresql:///commerce?host=/run/db", "postgresql+asyncpg:///commerce?host=%2Frun%2Fdb&port=5432"),
         ("postgres://db/commerce?sslmode=require", "postgresql+asyncpg://db/commerce?ssl=require"),
         (
             "postgresql://db/commerce?sslmode=verify-full&sslrootcert=system",

@@ -17,6 +17,7 @@ from commerce.users.v1.user_service_pb2 import ImportUsersRequest, ImportUsersRe
 from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
 from google.protobuf.json_format import MessageToJson
 
+from service.cli.private_files import replacing
 from service.cli.user_files import FileError, ImportFile, Rejects, Row
 
 # A response lists at most this many failed rows, so a call with no more rows than this gets every failure back.
@@ -181,15 +182,17 @@ def _output_file(output: str) -> Iterator[TextIO]:
         yield sys.stdout
         return
     path = Path(output)
-    part = path.with_name(f"{path.name}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
+        if path.exists() and not path.is_file():
+            # A device or a pipe, which cannot be replaced: writing begins immediately.
+            with path.open("w", encoding="utf-8") as file:
+                yield file
+            return
+        # A link is replaced, not followed.
+        with replacing(path) as file:
             yield file
-        part.replace(path)
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _failed_call(error: grpc.RpcError) -> grpc.Call:

@@ -17,6 +17,7 @@ from commerce.users.v1.user_import_pb2 import UserImportRow
 from google.protobuf.json_format import ParseDict, ParseError
 
 from service.cli.csv_records import CsvReader, UnreadableLine
+from service.cli.private_files import open_private
 
 COLUMNS = ("email", "username", "full_name", "superuser", "bio", "avatar_url", "password")
 _PROFILE_COLUMNS = ("bio", "avatar_url")
@@ -285,7 +286,8 @@ class Rejects:
     """Writes rejected rows unchanged, each with its number and the reason. The first rejected row creates the file."""
 
     def __init__(self, path: Path, source: ImportFile, *, append: bool) -> None:
-        if path.resolve() == source.path.resolve():
+        # The same file also by another name: a link, or the name in another case.
+        if path.exists() and path.samefile(source.path):
             raise FileError(f"cannot write the rejected rows to {path}: it is the file to import")
         self.count = 0
         self._path = path
@@ -312,10 +314,9 @@ class Rejects:
             raise FileError(f"{self._path}: {error.strerror}") from error
 
     def _open(self) -> TextIO:
-        # Only the user who runs the command may read the file, because rows can contain passwords.
-        flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if self._append else os.O_TRUNC)
-        handle = os.open(self._path, flags, 0o600)
+        # Rows can contain passwords.
+        handle = open_private(self._path, append=self._append)
         file = os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="")
-        if file.tell() == 0:
+        if os.fstat(handle).st_size == 0:
             self._format.write_header(file)
         return file

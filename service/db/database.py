@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.application.ports.errors import Overloaded
 from service.application.ports.unit_of_work import RequestKey, TimeLeft, UnitOfWork
 from service.config import DatabaseSettings
 from service.db.connections.engine import create_engine
@@ -113,6 +114,13 @@ class Database:
     async def problem(self) -> str | None:
         """Return what is wrong with the database, as one line for an operator; None if it is ready."""
         return await readiness_problem(self._probe_engine)
+
+    async def lasting_problem(self) -> str | None:
+        """Like `problem`, but None while the database only has no connection to spare: calls use those it has."""
+        try:
+            return await self.problem()
+        except Overloaded:
+            return None
 
     async def signing_key(self) -> bytes:
         """Return the signing key that all processes on this database share; raises StoreError."""

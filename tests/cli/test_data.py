@@ -1,6 +1,9 @@
+import asyncio
 import csv
 import json
+import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -331,3 +334,67 @@ async def test_an_output_that_cannot_be_written_is_one_line(server: Server, tmp_
     output = tmp_path / "missing" / "orders.jsonl"
     ran = await invoke_command("export-orders", "--address", f"127.0.0.1:{server.port}", "--output", output)
     assert ran == CommandResult(1, "", f"Error: {output}: No such file or directory\n")
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to], ids=["symbolic", "hard"])
+async def test_the_file_to_import_is_never_written_over_by_another_name(
+    server: Server, tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    file = write_csv(tmp_path / "users.csv", [row() | {"email": "wrong"}])
+    before = file.read_bytes()
+    link(tmp_path / "users.rejects.csv", file)
+    ran = await import_users(server, file)
+    assert ran.status == 1
+    assert "it is the file to import" in ran.stderr
+    assert file.read_bytes() == before
+
+
+async def test_rejected_rows_are_not_written_through_a_link(server: Server, tmp_path: Path) -> None:
+    file, other = write_csv(tmp_path / "users.csv", [row() | {"email": "wrong"}]), tmp_path / "other"
+    other.write_text("kept")
+    (tmp_path / "users.rejects.csv").symlink_to(other)
+    ran = await import_users(server, file)
+    assert (ran.status, ran.stderr.count("\n")) == (1, 1)
+    assert other.read_text() == "kept"
+
+
+async def test_an_existing_file_of_rejected_rows_becomes_private(server: Server, tmp_path: Path) -> None:
+    file, rejects = write_csv(tmp_path / "users.csv", [row() | {"email": "wrong"}]), tmp_path / "users.rejects.csv"
+    rejects.write_text("old")
+    rejects.chmod(0o644)
+    assert (await import_users(server, file)).status == 1
+    assert stat.S_IMODE(rejects.stat().st_mode) == 0o600
+    assert "old" not in rejects.read_text()
+
+
+async def export(server: Server, output: Path) -> CommandResult:
+    return await invoke_command("export-orders", "--address", f"127.0.0.1:{server.port}", "--output", output)
+
+
+async def test_an_export_is_private_and_touches_no_other_file(server: Server, clients: Clients, tmp_path: Path) -> None:
+    await clients.create_order((await clients.create_user()).id)
+    output, part, other = (tmp_path / name for name in ("orders.jsonl", "orders.jsonl.part", "other"))
+    part.write_text("kept")
+    other.write_text("kept")
+    output.symlink_to(other)
+    assert (await export(server, output)).status == 0
+    assert not output.is_symlink()
+    assert stat.S_IMODE(output.stat().st_mode) == 0o600
+    assert output.read_text().startswith("{")
+    assert part.read_text() == other.read_text() == "kept"
+    assert sorted(names(tmp_path)) == ["orders.jsonl", "orders.jsonl.part", "other"]
+
+
+async def test_an_export_to_a_device_or_a_pipe_writes_to_it(server: Server, clients: Clients, tmp_path: Path) -> None:
+    await clients.create_order((await clients.create_user()).id)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read_text))
+    assert (await export(server, pipe)).status == 0
+    assert (await reading).startswith("{")
+    assert pipe.is_fifo()
+    null = tmp_path / "null"
+    null.symlink_to("/dev/null")
+    assert (await export(server, null)).status == 0
+    assert null.is_char_device()
+    assert sorted(names(tmp_path)) == ["null", "pipe"]

@@ -55,7 +55,7 @@ def async_url(database_url: str, name: str = "DATABASE_URL") -> URL:
         case [(str(name), int(number))] if not name.startswith("/"):
             host, port = name, None if number == DEFAULT_PORT else number
         case [(directory, number)]:
-            query |= {"host": directory} | ({} if number == DEFAULT_PORT else {"port": str(number)})
+            query |= {"host": directory, "port": str(number)}
         case [_, *_] as several:
             # The dialect needs the port of each.
             query["host"], query["port"] = (",".join(map(str, column)) for column in zip(*several, strict=True))

@@ -3,10 +3,12 @@
 import errno
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import asyncpg
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.application.ports.errors import DatabaseUnavailable, StoreError
@@ -15,8 +17,8 @@ from service.db.errors import sqlstate_of, translated_errors
 from service.db.operations import migrate
 
 _UNREACHABLE = "the database cannot be reached: check that it is running at the address in DATABASE_URL"
-# Why a connection failed, by the class of the error; the first that fits.
-_REASONS = {
+# Why a connection failed, by the class of the error or a base of it.
+_REASONS: Mapping[type, str] = {
     socket.gaierror: "the name of the host cannot be resolved",
     ssl.SSLError: "TLS failed",
     ConnectionRefusedError: "the connection was refused",
@@ -39,28 +41,91 @@ _REFUSALS = {
     "3D": "the database that DATABASE_URL names does not exist",
     "53": "the database has no free connections",
 }
-# False behind a PgBouncer that is configured to ignore the startup parameters that set the limits of a connection.
-_IS_LIMITED = text("SELECT current_setting('statement_timeout') <> '0'")
+# What the service needs from the database, apart from the schema.
+_STATE = text("""
+SELECT current_setting('statement_timeout') <> '0' AS is_limited,
+       pg_is_in_recovery() AS is_standby,
+       current_setting('transaction_read_only') = 'on' AS is_read_only,
+       getdatabaseencoding() AS encoding
+""")
+# The rights that `commerce serve` needs, by the names of tables.
+TABLE_RIGHTS: Mapping[str, str] = MappingProxyType(
+    {
+        "alembic_version": "SELECT",
+        "users": "SELECT INSERT UPDATE DELETE",
+        "user_passwords": "SELECT INSERT UPDATE",
+        "user_profiles": "SELECT INSERT UPDATE",
+        "orders": "SELECT INSERT UPDATE DELETE",
+        "order_items": "SELECT INSERT DELETE",
+        "tags": "SELECT INSERT",
+        "order_tags": "SELECT INSERT DELETE",
+        "order_notes": "SELECT INSERT UPDATE DELETE",
+        "credit_accounts": "SELECT INSERT UPDATE DELETE",
+        "credit_entries": "SELECT INSERT DELETE",
+        "events": "SELECT INSERT DELETE",
+        "swept_events": "SELECT",
+        "request_ids": "SELECT INSERT UPDATE",
+        "signing_keys": "SELECT",
+    }
+)
+# Without USAGE of the schema, PostgreSQL finds no table, so that is looked up by the table of the revision. A table
+# that does not exist has no rights to miss; then the revision is wrong.
+_MISSING_RIGHTS = text("""
+SELECT format('USAGE on schema %I', n.nspname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname = 'alembic_version' AND to_regclass('alembic_version') IS NULL
+  AND NOT has_schema_privilege(n.oid, 'USAGE')
+UNION ALL
+SELECT format('%s on %I', needed."right", needed.name)
+FROM unnest(CAST(:names AS text[]), CAST(:rights AS text[])) AS needed (name, "right")
+WHERE NOT has_table_privilege(to_regclass(needed.name), needed."right")
+UNION ALL
+SELECT 'USAGE on order_number_seq'
+WHERE NOT has_sequence_privilege(to_regclass('order_number_seq'), 'USAGE')
+""")
+_NEEDED = [(name, right) for name, rights in TABLE_RIGHTS.items() for right in rights.split()]
+_RIGHTS = {"names": [name for name, _ in _NEEDED], "rights": [right for _, right in _NEEDED]}
 
 
 async def readiness_problem(engine: AsyncEngine) -> str | None:
-    """Return what is wrong with the database, as one line for an operator; None if it is ready."""
+    """Return what is wrong with the database, as one line for an operator; None if it is ready.
+
+    Raises:
+        Overloaded: the pool of the engine has no free connection, so the state of the database is unknown.
+    """
     try:
         with translated_errors():
             async with for_single_statements(engine).connect() as connection:
-                limited = await connection.scalar(_IS_LIMITED)
+                state = (await connection.execute(_STATE)).one()
+                if problem := _state_problem(state):
+                    # A new connection may lead to the new primary after a failover.
+                    await connection.invalidate()
+                    return problem
+                if missing := (await connection.scalars(_MISSING_RIGHTS, _RIGHTS)).all():
+                    return f"the user in DATABASE_URL lacks rights: {', '.join(missing)}"
                 revision = await migrate.current(connection)
     except StoreError as error:
         return describe_store_error(error)
-    if not limited:
-        return (
-            "statements have no time limit: a proxy in front of PostgreSQL has dropped it; for PgBouncer in"
-            " transaction mode, set COMMERCE_PGBOUNCER_MODE=transaction"
-        )
     if migrate.is_behind(revision):
         return (
             f"the schema is at revision {revision or 'none'}, and this build needs {migrate.head()}:"
             " run `commerce migrate`"
+        )
+    return None
+
+
+def _state_problem(state: Row[Any]) -> str | None:
+    if state.is_standby:
+        return "the database is a standby, which accepts no writes: DATABASE_URL must point to the primary"
+    if state.is_read_only:
+        return "the database is read-only: set default_transaction_read_only to off"
+    if state.encoding != "UTF8":
+        return f"the encoding of the database is {state.encoding}: create it with the encoding UTF8"
+    if not state.is_limited:
+        # Behind a PgBouncer that is configured to ignore the startup parameters that set the limits of a connection.
+        return (
+            "statements have no time limit: a proxy in front of PostgreSQL has dropped it; for PgBouncer in"
+            " transaction mode, set COMMERCE_PGBOUNCER_MODE=transaction"
         )
     return None
 
@@ -102,9 +167,12 @@ def _network_reason(error: BaseException) -> str | None:
         return " ".join(str(error).split())
     if not isinstance(error, OSError):
         return None
-    # Errors without a number are raised for several addresses, for example of IPv4 and IPv6, and by asyncpg.
-    by_text = (words for part, words in _REASONS_BY_TEXT.items() if error.errno is None and part in str(error))
-    return next(by_text, next(words for kind, words in _REASONS.items() if isinstance(error, kind)))
+    if error.errno is None:
+        # Raised for several addresses, for example of IPv4 and IPv6, and by asyncpg.
+        by_text = (words for part, words in _REASONS_BY_TEXT.items() if part in str(error))
+        if reason := next(by_text, None):
+            return reason
+    return next(_REASONS[kind] for kind in type(error).__mro__ if kind in _REASONS)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -17,6 +17,7 @@ from structlog.typing import EventDict
 from service.config import DatabaseSettings, SettingsError, load
 from service.db.connections.engine import create_engine
 from service.db.operations import migrate
+from service.db.operations.readiness import readiness_problem
 from service.devtools.embedded_postgres import embedded_postgres
 from tests.support.clients import Clients
 from tests.support.databases import cloned, driver_connection
@@ -375,3 +376,12 @@ async def test_a_wrong_url_of_a_replica_is_named_and_not_shown(database_url: str
         async with running_server(database_url, READ_DATABASE_URL="mysql://ada:hunter2@there/db"):
             pass
     assert "hunter2" not in str(raised.value)
+
+
+async def test_a_standby_is_not_ready(template: str, replica: Replica) -> None:
+    await replica.until_replayed(template)
+    engine = create_engine(load(DatabaseSettings, DATABASE_URL=replica.database(template)), pool_size=1)
+    try:
+        assert "the database is a standby" in str(await readiness_problem(engine))
+    finally:
+        await engine.dispose()
