@@ -92,7 +92,7 @@ class GroupCommit:
 
     The orders of a statement share nothing but its commit: if it fails because of one order, nothing of it was written,
     and each of its orders is written by a statement of its own. A failure that all of them share, such as overload or a
-    lost database, is the answer to all at once: tried one by one, each order would wait anew.
+    lost database, is the answer to all of them: tried one by one, each order would wait again.
 
     (With 64 calls in flight, groups of up to 16 orders take 20 % less CPU for CreateOrder and 25 % less for
     ConfirmOrder; groups of up to 32 take another 8 % less.)
