@@ -53,6 +53,12 @@ FROM users
 WHERE users.id = $1::UUID
 FOR SHARE;
 
+SELECT orders.id
+FROM orders
+WHERE orders.user_id = $1::UUID
+ORDER BY orders.id
+FOR NO KEY UPDATE;
+
 UPDATE orders
 SET user_id=$1::UUID,
     version= (orders.version + $2::BIGINT),
