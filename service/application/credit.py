@@ -1,9 +1,15 @@
 """Use cases of credit.
 
-Every call takes locks in the same order, so that no deadlock occurs: users by id, then the order, then its notes, new
-tags by name, and credit accounts by user and currency.
+Every call takes its locks in one order, so that no two wait for each other (docs/architecture.md, "The order of
+locks"): users by id, orders by id, notes, tags by name, and credit accounts by user and currency.
+
+- A call that moves a user's credit has locked that user, at least against a purge, before the order and the account.
+  `UnitOfWork.orders` does that when it loads an order that credit pays for.
+- All accounts that a call needs are locked together, by one call of `CreditRepository.lock`.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -64,7 +70,7 @@ async def transfer_credit(
 async def hold_for_order(uow: UnitOfWork, order: Order, now: datetime) -> None:
     """Hold credit for the total of an order; raises InsufficientCredit."""
     order.hold_credit(now)
-    await _move_for_order(uow, order, EntryType.HOLD, order.total, now, _AVAILABLE, _HELD)
+    await _move_for_orders(uow, [_Move(order, EntryType.HOLD, order.total, _AVAILABLE, _HELD)], now)
 
 
 async def adjust_hold(uow: UnitOfWork, order: Order, old_total: Money, now: datetime) -> None:
@@ -73,16 +79,15 @@ async def adjust_hold(uow: UnitOfWork, order: Order, old_total: Money, now: date
     if order.credit_state is not CreditState.HELD or new_total == old_total:
         return
     if new_total.currency != old_total.currency:
-        await _move_for_order(uow, order, EntryType.VOID, old_total, now, _HELD, _AVAILABLE)
-        await _move_for_order(uow, order, EntryType.HOLD, new_total, now, _AVAILABLE, _HELD)
+        back = _Move(order, EntryType.VOID, old_total, _HELD, _AVAILABLE)
+        await _move_for_orders(uow, [back, _Move(order, EntryType.HOLD, new_total, _AVAILABLE, _HELD)], now)
         return
     more = new_total.amount - old_total.amount
     if more > 0:
-        amount = Money(new_total.currency, more)
-        await _move_for_order(uow, order, EntryType.HOLD, amount, now, _AVAILABLE, _HELD)
+        change = _Move(order, EntryType.HOLD, Money(new_total.currency, more), _AVAILABLE, _HELD)
     else:
-        amount = Money(new_total.currency, -more)
-        await _move_for_order(uow, order, EntryType.VOID, amount, now, _HELD, _AVAILABLE)
+        change = _Move(order, EntryType.VOID, Money(new_total.currency, -more), _HELD, _AVAILABLE)
+    await _move_for_orders(uow, [change], now)
 
 
 async def spend_for_order(uow: UnitOfWork, order: OrderHeader, now: datetime) -> None:
@@ -94,34 +99,56 @@ async def spend_for_order(uow: UnitOfWork, order: OrderHeader, now: datetime) ->
     held = order.credit_state is CreditState.HELD
     if order.post_credit():
         source = _HELD if held else _AVAILABLE
-        await _move_for_order(uow, order, EntryType.POST, order.total, now, source, _SPENT)
+        await _move_for_orders(uow, [_Move(order, EntryType.POST, order.total, source, _SPENT)], now)
 
 
-async def give_back_for_order(uow: UnitOfWork, order: OrderHeader, now: datetime) -> None:
-    """Give back the credit that paid for a cancelled order."""
-    match order.release_credit():
-        case CreditState.VOIDED:
-            await _move_for_order(uow, order, EntryType.VOID, order.total, now, _HELD, _AVAILABLE)
-        case CreditState.REVERSED:
-            await _move_for_order(uow, order, EntryType.REVERSAL, order.total, now, _SPENT, _AVAILABLE)
+async def give_back_for_orders(uow: UnitOfWork, orders: Iterable[OrderHeader], now: datetime) -> None:
+    """Give back the credit that paid for orders that are cancelled or purged."""
+    moves: list[_Move] = []
+    for order in orders:
+        match order.release_credit():
+            case CreditState.VOIDED:
+                moves.append(_Move(order, EntryType.VOID, order.total, _HELD, _AVAILABLE))
+            case CreditState.REVERSED:
+                moves.append(_Move(order, EntryType.REVERSAL, order.total, _SPENT, _AVAILABLE))
+    await _move_for_orders(uow, moves, now)
 
 
 async def expire_hold(uow: UnitOfWork, order: Order, now: datetime) -> bool:
     """Give back the credit of an order whose hold has expired, and return whether it has."""
     expired = order.expire_credit(now)
     if expired:
-        await _move_for_order(uow, order, EntryType.VOID, order.total, now, _HELD, _AVAILABLE)
+        await _move_for_orders(uow, [_Move(order, EntryType.VOID, order.total, _HELD, _AVAILABLE)], now)
     return expired
 
 
-async def _move_for_order(
-    uow: UnitOfWork, order: OrderHeader, kind: EntryType, amount: Money, now: datetime, source: Account, target: Account
-) -> None:
-    if not amount.amount or order.credit_user_id is None:
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """A move of the credit that pays for an order."""
+
+    order: OrderHeader
+    kind: EntryType
+    amount: Money
+    source: Account
+    target: Account
+
+    @property
+    def account(self) -> tuple[UUID, str] | None:
+        """The payer and the currency; None if there is nothing to move."""
+        payer = self.order.credit_user_id
+        return (payer, self.amount.currency) if payer and self.amount.amount else None
+
+
+async def _move_for_orders(uow: UnitOfWork, moves: Iterable[_Move], now: datetime) -> None:
+    """Make these moves in their order, with all accounts locked before the first of them."""
+    known = [(move, account) for move in moves if (account := move.account)]
+    if not known:
         return
-    (account,) = await uow.credit.lock([(order.credit_user_id, amount.currency)])
+    keys = sorted({account for _, account in known})
+    accounts = dict(zip(keys, await uow.credit.lock(keys), strict=True))
     system_accounts = {_ISSUED, _SPENT}
-    source_owner = None if source in system_accounts else account
-    target_owner = None if target in system_accounts else account
-    entries = move(amount, (source_owner, source), (target_owner, target))
-    uow.credit.record(Transaction(kind, entries, now, order_id=order.id))
+    for each, key in known:
+        source_owner = None if each.source in system_accounts else accounts[key]
+        target_owner = None if each.target in system_accounts else accounts[key]
+        entries = move(each.amount, (source_owner, each.source), (target_owner, each.target))
+        uow.credit.record(Transaction(each.kind, entries, now, order_id=each.order.id))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from service.application.credit import adjust_hold, give_back_for_order, hold_for_order, spend_for_order
+from service.application.credit import adjust_hold, give_back_for_orders, hold_for_order, spend_for_order
 from service.application.etags import check_etag
 from service.application.ports.unit_of_work import EncodedOrder, UnitOfWork
 from service.domain.errors import InvalidField
@@ -61,7 +61,7 @@ async def cancel_order(uow: UnitOfWork, order_id: UUID, etag: str, reason: str, 
     """Cancel an order, and give its credit back; raises like `change_order`."""
     order = await _for_transition(uow, order_id, etag)
     order.cancel(reason, now)
-    await give_back_for_order(uow, order, now)
+    await give_back_for_orders(uow, [order], now)
     return order
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
-from service.application.credit import give_back_for_order, grant_welcome_credit
+from service.application.credit import give_back_for_orders, grant_welcome_credit
 from service.application.etags import check_etag
 from service.application.ports.passwords import Passwords
 from service.application.ports.queries import Row, UserQueries
@@ -50,12 +50,12 @@ async def purge_user(uow: UnitOfWork, user_id: UUID, etag: str, now: datetime, *
         UserNotFound, EtagMismatch
         UserInUse: the user has open orders or credit, and `force` is false.
     """
-    user = await uow.users.get_for_update(user_id)
+    user = await uow.users.get_for_purge(user_id)
     check_etag(user, etag)
     if not force and await uow.users.has_open_orders_or_credit(user_id):
         raise UserInUse(user.subject, "the user has open orders or credit; set force to purge them too")
-    for order in await uow.orders.held_by_others(user_id):
-        await give_back_for_order(uow, order, now)
+    held_by_others = await uow.orders.lock_for_purge(user_id)
+    await give_back_for_orders(uow, held_by_others, now)
     purged_orders = await uow.users.purge(user)
     uow.record([Event(User.aggregate_type, user_id, "PURGED", now)])
     return purged_orders

@@ -24,6 +24,10 @@ _SQLSTATES: Mapping[str, Callable[[], Exception]] = MappingProxyType(
         "55P03": Contention,  # lock not available
         "0A000": Contention,  # the schema changed after the statement was prepared; a retry prepares it again
         "57014": DeadlineExceeded,  # statement_timeout
+        # Another transaction has deleted what a row refers to, or inserted the same key; a retry sees that. The
+        # constraints below mean something to callers instead.
+        "23503": Contention,  # foreign key violation
+        "23505": Contention,  # unique violation
     }
 )
 # Connection exceptions (08), operator intervention such as a shutdown or a failover (57P), no free connections (53),
@@ -78,8 +82,7 @@ def translate_error(error: BaseException) -> Exception | None:
     sqlstate = sqlstate_of(error) or ""
     if getattr(error, "connection_invalidated", False) or sqlstate.startswith(_UNAVAILABLE):
         return DatabaseUnavailable()
-    by_sqlstate = _SQLSTATES.get(sqlstate)
-    known = by_sqlstate or _CONSTRAINTS.get(constraint_of(error) or "")
+    known = _CONSTRAINTS.get(constraint_of(error) or "") or _SQLSTATES.get(sqlstate)
     return known() if known else None
 
 

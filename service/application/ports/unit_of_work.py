@@ -34,6 +34,14 @@ class UserRepository(Protocol):
     async def get_for_update(self, user_id: UUID) -> User:
         """Return the user, locked against other changes; raises UserNotFound."""
 
+    async def get_for_purge(self, user_id: UUID) -> User:
+        """Return the user, locked against every use of it, with the users whose credit is held for its orders locked.
+
+        Raises:
+            UserNotFound: there is no such user.
+            Contention: others have begun to pay for its orders meanwhile.
+        """
+
     async def get_for_share(self, user_id: UUID) -> User:
         """Return the user, locked so that no other transaction changes it; raises UserNotFound."""
 
@@ -90,7 +98,10 @@ class OrderRepository(Protocol):
         """Add a new order; raises OrderAlreadyExists, here or when the unit of work is flushed or committed."""
 
     async def get_for_update(self, order_id: UUID) -> Order:
-        """Return the order with its items and tags, locked against other changes; raises OrderNotFound."""
+        """Return the order with its items and tags, locked against other changes; raises OrderNotFound.
+
+        If credit pays for the order, its payer is locked first, so that it is not purged meanwhile.
+        """
 
     async def get_for_transition(self, order_id: UUID) -> Order | EncodedOrder:
         """Return the order for a transition and no other change; raises OrderNotFound.
@@ -104,8 +115,11 @@ class OrderRepository(Protocol):
     async def tags(self, names: Sequence[str]) -> Sequence[Tag]:
         """Return the tags with these normalised names; creates those that are missing."""
 
-    async def held_by_others(self, user_id: UUID) -> Sequence[Order]:
-        """Return the user's orders for which another user's credit is held, locked against other changes."""
+    async def lock_for_purge(self, user_id: UUID) -> Sequence[Order]:
+        """Lock all orders that a purge of a locked user changes or deletes.
+
+        Returns the user's orders for which another user's credit is held.
+        """
 
     async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[tuple[UUID, OrderStatus]]:
         """Transfer all orders of a locked user to another, and return ids and statuses; raises OrderAlreadyExists."""
@@ -128,7 +142,10 @@ class CreditRepository(Protocol):
     """The ledger that this unit of work writes to."""
 
     async def lock(self, accounts: Sequence[tuple[UUID, str]]) -> list[CreditAccount]:
-        """Return the credit of these users and currencies; creates missing rows, and locks all in a fixed order."""
+        """Return the credit of these users and currencies; creates missing rows, and locks all in a fixed order.
+
+        The users are locked. A unit of work calls this once, for all accounts that it needs.
+        """
 
     def record(self, transaction: Transaction) -> None:
         """Add the entries to the ledger in the flush."""

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Select, Text, bindparam, cast, delete, func, insert, select, update
+from sqlalchemy import Select, Text, bindparam, cast, delete, func, insert, select, union, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,7 +20,7 @@ from uuid_utils.compat import uuid7
 
 from service.db.arrays import arrays, insert_arrays, is_one_of
 from service.db.errors import translated_errors
-from service.db.tables import order_items, order_tags, orders
+from service.db.tables import order_items, order_notes, order_tags, orders, users
 from service.db.tables import tags as tags_table
 from service.db.writes.order_numbers import OrderNumbers
 from service.db.writes.recorded_events import RecordedEvents
@@ -105,18 +105,26 @@ class Orders:
         self._events.collect(order)
         self._remember(order)
 
-    async def held_by_others(self, user_id: UUID) -> Sequence[Order]:
-        """Return the user's orders for which another user's credit is held, locked against other changes."""
+    async def lock_for_purge(self, user_id: UUID) -> Sequence[Order]:
+        """Lock the orders that a purge changes or deletes; returns those for which others' credit is held."""
         session = await self._transaction.session()
-        statement = select(orders.c.id).where(
-            orders.c.user_id == user_id, orders.c.credit_user_id != user_id, orders.c.credit_state == CreditState.HELD
+        concerned = (
+            select(orders.c.id).where(orders.c.user_id == user_id),
+            select(orders.c.id).where(orders.c.credit_user_id == user_id),
+            select(order_notes.c.order_id).where(order_notes.c.author_id == user_id),
         )
-        ids = (await session.scalars(statement.order_by(orders.c.id).with_for_update(key_share=True))).all()
-        return await self._read(session, ids) if ids else []
+        locking = select(orders.c.id).where(orders.c.id.in_(union(*concerned))).order_by(orders.c.id).with_for_update()
+        await session.execute(locking)
+        held = orders.c.credit_state == CreditState.HELD
+        ids = select(orders.c.id).where(orders.c.user_id == user_id, orders.c.credit_user_id != user_id, held)
+        found = (await session.scalars(ids)).all()
+        return await self._read(session, found) if found else []
 
     async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[tuple[UUID, OrderStatus]]:
         """Transfer all orders of a locked user to another, and return them; raises OrderAlreadyExists."""
         session = await self._transaction.session()
+        locking = select(orders.c.id).where(orders.c.user_id == from_user_id).order_by(orders.c.id)
+        await session.execute(locking.with_for_update(key_share=True))
         if shared := (await session.execute(_SHARED_REFERENCES, {"giver": from_user_id, "taker": to_user_id})).all():
             raise OrderAlreadyExists.of_both_users([row.external_ref for row in shared], shared[0].count)
         statement = update(orders).where(orders.c.user_id == from_user_id).returning(orders.c.id, orders.c.status)
@@ -134,6 +142,9 @@ class Orders:
     async def get_for_update(self, order_id: UUID) -> Order:
         """Return the order with its items and tags, locked against other changes; raises OrderNotFound."""
         session = await self._transaction.session()
+        # The user whose credit pays, before the order. It stays the same until the order is locked, or is purged.
+        payer = select(users.c.id).join(orders, orders.c.credit_user_id == users.c.id).where(orders.c.id == order_id)
+        await session.execute(payer.with_for_update(read=True, key_share=True, of=users))
         await self.lock(order_id)
         # A second statement, sent once the lock is held: it sees what the transaction that held the lock has written.
         (order,) = await self._read(session, [order_id])

@@ -28,6 +28,7 @@ from service.db.writes.recorded_events import RecordedEvents
 from service.db.writes.request_ids import delete_responses_about_user
 from service.db.writes.transaction import LazyTransaction
 from service.domain.errors import UserNotFound
+from service.domain.orders import CreditState
 from service.domain.users import User, UserState
 
 # The columns of new users, profiles and passwords that differ from row to row; all others are constants.
@@ -75,6 +76,26 @@ class Users:
         """Return the user, locked against other changes; raises UserNotFound."""
         # FOR NO KEY UPDATE: new orders of the user, which only need its key, do not wait for this.
         return await self._get(user_id, selectinload(User.profile), key_share=True)  # type: ignore[arg-type] # mapped imperatively
+
+    async def get_for_purge(self, user_id: UUID) -> User:
+        """Return the user, locked against every use, and lock those who pay for its orders; raises UserNotFound."""
+        session = await self._transaction.session()
+        of_others = (orders.c.credit_user_id != user_id) & (orders.c.credit_state == CreditState.HELD)
+        paying = select(orders.c.credit_user_id).distinct().where(orders.c.user_id == user_id, of_others)
+        payers = set(await session.scalars(paying))
+        user: User | None = None
+        for locked_id in sorted({user_id, *payers}):
+            if locked_id == user_id:
+                # FOR UPDATE, because a purge deletes the key. A weaker lock would be upgraded later, while others that
+                # have locked the key wait for what the purge has locked.
+                user = await self._get(user_id, selectinload(User.profile))  # type: ignore[arg-type] # mapped imperatively
+            else:
+                key = select(users.c.id).where(users.c.id == locked_id)
+                await session.execute(key.with_for_update(read=True, key_share=True))
+        # From here on, nobody gives this user an order.
+        if user is None or not payers.issuperset(await session.scalars(paying)):
+            raise Contention
+        return user
 
     async def get_for_share(self, user_id: UUID) -> User:
         """Return the user, locked so that it stays as it is; raises UserNotFound."""

@@ -13,6 +13,12 @@ VALUES ($1::VARCHAR, $2::VARCHAR, $3::UUID, $4::BYTEA)
 ON CONFLICT DO NOTHING
 RETURNING request_ids.request_id;
 
+SELECT DISTINCT orders.credit_user_id
+FROM orders
+WHERE orders.user_id = $1::UUID
+    AND orders.credit_user_id != $2::UUID
+    AND orders.credit_state = $3::VARCHAR;
+
 SELECT users.id,
     users.email,
     users.username,
@@ -28,13 +34,19 @@ SELECT users.id,
     users.message
 FROM users
 WHERE users.id = $1::UUID
-FOR NO KEY UPDATE;
+FOR UPDATE;
 
 SELECT user_profiles.user_id,
     user_profiles.bio,
     user_profiles.avatar_url
 FROM user_profiles
 WHERE user_profiles.user_id IN ($1::UUID);
+
+SELECT DISTINCT orders.credit_user_id
+FROM orders
+WHERE orders.user_id = $1::UUID
+    AND orders.credit_user_id != $2::UUID
+    AND orders.credit_state = $3::VARCHAR;
 
 SELECT (EXISTS (
     SELECT *
@@ -51,11 +63,27 @@ SELECT (EXISTS (
 
 SELECT orders.id
 FROM orders
+WHERE orders.id IN (
+    SELECT orders.id
+    FROM orders
+    WHERE orders.user_id = $1::UUID
+    UNION
+    SELECT orders.id
+    FROM orders
+    WHERE orders.credit_user_id = $2::UUID
+    UNION
+    SELECT order_notes.order_id
+    FROM order_notes
+    WHERE order_notes.author_id = $3::UUID
+)
+ORDER BY orders.id
+FOR UPDATE;
+
+SELECT orders.id
+FROM orders
 WHERE orders.user_id = $1::UUID
     AND orders.credit_user_id != $2::UUID
-    AND orders.credit_state = $3::VARCHAR
-ORDER BY orders.id
-FOR NO KEY UPDATE;
+    AND orders.credit_state = $3::VARCHAR;
 
 DELETE FROM events
 WHERE events.aggregate_id IN (

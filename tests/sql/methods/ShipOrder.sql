@@ -94,6 +94,12 @@ VALUES ($1::VARCHAR, $2::VARCHAR, $3::UUID, $4::BYTEA)
 ON CONFLICT DO NOTHING
 RETURNING request_ids.request_id;
 
+SELECT users.id
+FROM users
+JOIN orders ON orders.credit_user_id = users.id
+WHERE orders.id = $1::UUID
+FOR KEY SHARE OF users;
+
 SELECT orders.id
 FROM orders
 WHERE orders.id = $1::UUID

@@ -47,6 +47,11 @@ FROM users
 WHERE users.id = $1::UUID
 FOR SHARE;
 
+INSERT INTO credit_accounts(user_id, currency, available, held)
+VALUES ($1::UUID, $2::VARCHAR, $3::NUMERIC(19, 4), $4::NUMERIC(19, 4)),
+    ($5::UUID, $6::VARCHAR, $7::NUMERIC(19, 4), $8::NUMERIC(19, 4))
+ON CONFLICT DO NOTHING;
+
 SELECT credit_accounts.user_id,
     credit_accounts.currency,
     credit_accounts.available,
