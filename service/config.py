@@ -75,6 +75,15 @@ class DatabaseSettings(Settings):
     )
     db_connect_timeout: Seconds = Field(2, description="seconds to wait for a new connection", json_schema_extra=EXPERT)
     db_statement_timeout: Seconds = Field(30, description="maximum seconds for any SQL statement")
+    expensive_read_connections: Count = Field(
+        2,
+        description="maximum number of the pool's connections for each kind of read that can take long: searches, "
+        "statistics, and lists with `include_total_size`; all kinds together use at most half of the pool",
+        json_schema_extra=EXPERT,
+    )
+    expensive_read_timeout: Seconds = Field(
+        10, description="maximum seconds for a search, statistics, or a list with `include_total_size`"
+    )
     pgbouncer_mode: Literal["none", "transaction"] = Field(
         "none", description="`transaction` if `DATABASE_URL` points to PgBouncer in transaction mode"
     )

@@ -57,6 +57,8 @@ def test_a_database_is_all_that_is_needed() -> None:
         "db_pool_timeout": 5,
         "db_connect_timeout": 2,
         "db_statement_timeout": 30,
+        "expensive_read_connections": 2,
+        "expensive_read_timeout": 10,
         "pgbouncer_mode": "none",
         "read_database_url": None,
         "read_preference": "primary",

@@ -69,6 +69,7 @@ class Database:
             time_left=time_left,
             batched_reads=batched_reads,
             hold_connection=hold_connection,
+            settings=settings,
         )
         self._transaction_pool = TransactionPool(self.engine, reader.executor)
         self._numbers = OrderNumbers(reader)

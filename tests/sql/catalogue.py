@@ -209,7 +209,7 @@ class _Listener(Reader):
     def __init__(self) -> None:
         super().__init__(create_async_engine("postgresql+asyncpg://"))
 
-    async def all(self, statement: Any, _values: Any = None) -> Any:
+    async def all(self, statement: Any, values: Any = None, *, expensive: Any = None) -> Any:  # noqa: ARG002
         raise _Asked(statement.core if isinstance(statement, Statement) else statement)
 
 

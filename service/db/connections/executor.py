@@ -19,6 +19,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from service.application.ports.errors import DatabaseUnavailable, DeadlineExceeded, StoreError
 from service.application.ports.unit_of_work import TimeLeft
+from service.db.connections.cancelling import fetch_until
 from service.db.connections.engine import for_single_statements
 from service.db.connections.failures import Failure, Outcome, classify_failure
 from service.db.connections.held_connection import HeldConnection, discard, is_closed
@@ -36,8 +37,8 @@ class StatementExecutor:
         hold_connection: whether to hold one connection between statements, until `release_held`, if the pool has more.
 
     Attributes:
-        slots: one for each connection of the pool. Whoever uses a connection takes a slot first, so all wait in one
-            queue, which drops what is late or abandoned.
+        slots: one for each connection of the pool. Everything that uses a connection takes a slot first, so all wait in
+            one queue, which drops what is late or abandoned.
     """
 
     def __init__(self, engine: AsyncEngine, *, hold_connection: bool = False) -> None:
@@ -67,6 +68,7 @@ class StatementExecutor:
         *,
         lost: type[StoreError] = DatabaseUnavailable,
         time_left: TimeLeft = no_deadline,
+        gone: asyncio.Future[None] | None = None,
     ) -> list[Any]:
         """Return all rows of a compiled statement; waits for a connection.
 
@@ -78,13 +80,15 @@ class StatementExecutor:
             lost: what to raise if the connection broke after the statement was sent, so that its outcome is unknown.
             time_left: how long those that wait for the rows wait for them. The statement is not sent if that is over
                 when it has a connection.
+            gone: if given, PostgreSQL cancels the running statement when that is done, or when no time is left. (This
+                takes another task, so it is for statements that can take long.)
 
         Raises:
             StoreError: `lost`, or any other.
             AlreadyExists: the statement violated a unique constraint.
             Overloaded: no connection was free in time.
         """
-        return await self.fetch_made(lambda: (statement, values), lost=lost, time_left=time_left)
+        return await self.fetch_made(lambda: (statement, values), lost=lost, time_left=time_left, gone=gone)
 
     async def fetch_made(
         self,
@@ -92,6 +96,7 @@ class StatementExecutor:
         *,
         lost: type[StoreError] = DatabaseUnavailable,
         time_left: TimeLeft = no_deadline,
+        gone: asyncio.Future[None] | None = None,
     ) -> list[Any]:
         """Return all rows of the statement that `make` returns once there is a connection for it, as `fetch` does."""
         slots = self.slots
@@ -107,7 +112,9 @@ class StatementExecutor:
                 if waits and time_left() <= 0:
                     raise DeadlineExceeded
                 statement, values = make()
-                return await self._fetch(pooled, statement, values, lost)
+                if gone is None:
+                    return await self._fetch(pooled, statement, values, lost)
+                return await self._fetch(pooled, statement, values, lost, until=(gone, time_left()))
             finally:
                 self._held.give_back(pooled, invalidations)
         finally:
@@ -135,11 +142,23 @@ class StatementExecutor:
                 await asyncio.shield(connection.close())
 
     async def _fetch(
-        self, pooled: PoolProxiedConnection, statement: Statement, values: Values, lost: type[StoreError]
+        self,
+        pooled: PoolProxiedConnection,
+        statement: Statement,
+        values: Values,
+        lost: type[StoreError],
+        *,
+        until: tuple[asyncio.Future[None], float] | None = None,
     ) -> list[Any]:
         connection: Any = pooled.driver_connection
         try:
-            return statement.rows(await connection.fetch(statement.text, *statement.arguments(values)))
+            arguments = statement.arguments(values)
+            if until is None:
+                return statement.rows(await connection.fetch(statement.text, *arguments))
+            return statement.rows(await fetch_until(*until, connection, statement.text, arguments))
+        except DeadlineExceeded:
+            # The statement was cancelled, and the connection is as good as before.
+            raise
         except BaseException as error:
             failure = classify_failure(error, connection_is_closed=connection.is_closed())
             if failure.discard_connection:

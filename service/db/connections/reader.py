@@ -1,5 +1,6 @@
 """Execute read-only statements on the primary or the replica, shielded from the cancellation of calls."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,8 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.application.ports.errors import Overloaded, StoreError
 from service.application.ports.unit_of_work import TimeLeft
+from service.config import DatabaseSettings
 from service.db.connections.batching import BatchedLoader, Id
 from service.db.connections.executor import StatementExecutor
+from service.db.connections.expensive_reads import Expensive, ExpensiveReads
 from service.db.connections.replica import Replica
 from service.db.connections.statement import Statement
 from service.runtime.deadline import no_deadline
@@ -29,6 +32,7 @@ class StatementReader:
         time_left: returns how long the running call may still take; asked before each read.
         batched_reads: whether concurrent loads by id share a statement.
         hold_connection: as for `StatementExecutor`; the connection is held until `drain`.
+        settings: the limits of expensive reads; without, they are read like any others.
     """
 
     def __init__(
@@ -40,8 +44,10 @@ class StatementReader:
         time_left: Callable[[], TimeLeft] = lambda: no_deadline,
         batched_reads: bool = True,
         hold_connection: bool = False,
+        settings: DatabaseSettings | None = None,
     ) -> None:
         self.executor = StatementExecutor(engine, hold_connection=hold_connection)
+        self._expensive_reads = ExpensiveReads(self.executor, settings) if settings else None
         self._replica = replica
         self._prefers_replica = prefers_replica
         self.time_left = time_left
@@ -49,9 +55,22 @@ class StatementReader:
         self.shielded_tasks = ShieldedTasks(lambda error: isinstance(error, StoreError | Overloaded))
 
     async def all(
-        self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
+        self,
+        statement: Statement | Select[Any],
+        values: Mapping[str, object] | None = None,
+        *,
+        expensive: Expensive | None = None,
     ) -> Sequence[Row[Any]]:
-        """Return all rows of a statement; `values` has the values of its parameters."""
+        """Return all rows of a statement.
+
+        Args:
+            statement: the statement.
+            values: the values of its parameters.
+            expensive: which kind of reads that can take long it is. PostgreSQL cancels such a statement when the call
+                is cancelled, or takes too long.
+        """
+        if expensive and self._expensive_reads:
+            return await self._expensive(self._expensive_reads, expensive, statement, values or {})
         return await self.shielded_tasks.run(self._all(statement, values or {}, self.time_left()))
 
     async def first(
@@ -97,6 +116,28 @@ class StatementReader:
         """Wait until no statement runs and all connections are back in their pools."""
         await self.shielded_tasks.drain()
         self.executor.release_held()
+
+    async def _expensive(
+        self,
+        reads: ExpensiveReads,
+        kind: Expensive,
+        statement: Statement | Select[Any],
+        values: Mapping[str, object],
+    ) -> Sequence[Row[Any]]:
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        compiled = statement if isinstance(statement, Statement) else Statement(kind.name.lower(), statement)
+        if self._replica and self._prefers_replica():
+            reading = self._replica.expensive_rows(
+                kind, compiled, values, otherwise=reads, time_left=self.time_left(), gone=gone
+            )
+        else:
+            reading = reads.rows(kind, compiled, values, time_left=self.time_left(), gone=gone)
+        try:
+            return await self.shielded_tasks.run(reading)
+        except asyncio.CancelledError:
+            if not gone.done():
+                gone.set_result(None)
+            raise
 
     async def _all(
         self, statement: Statement | Select[Any], values: Mapping[str, object], time_left: TimeLeft

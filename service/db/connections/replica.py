@@ -14,7 +14,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
@@ -27,6 +27,7 @@ from service.application.ports.unit_of_work import TimeLeft
 from service.config import DatabaseSettings, ReplicaSettings, SettingsError
 from service.db.connections.engine import async_url, create_engine
 from service.db.connections.executor import StatementExecutor
+from service.db.connections.expensive_reads import Expensive, ExpensiveReads
 from service.db.connections.statement import Statement
 from service.observability.logs import where_raised
 from service.runtime.deadline import no_deadline
@@ -133,6 +134,7 @@ class Replica:
         self._engine = create_engine(database)
         self._executor = StatementExecutor(self._engine)
         self.slots = self._executor.slots
+        self._expensive_reads = ExpensiveReads(self._executor, settings)
         # The probes have their own pools, so that a busy pool does not look like a lost server.
         self._probe_engines = [create_engine(settings, pool_size=1), create_engine(database, pool_size=1)]
         self._primary_probe, self._replica_probe = map(StatementExecutor, self._probe_engines)
@@ -170,9 +172,33 @@ class Replica:
             DeadlineExceeded, Overloaded: the replica is in use and overloaded.
             StoreError: the primary failed.
         """
+        return await self._read_or_else(
+            lambda: self._executor.rows(statement, values, time_left=time_left),
+            lambda: otherwise.rows(statement, values, time_left=time_left),
+        )
+
+    async def expensive_rows(
+        self,
+        kind: Expensive,
+        statement: Statement,
+        values: Mapping[str, object],
+        *,
+        otherwise: ExpensiveReads,
+        time_left: TimeLeft,
+        gone: asyncio.Future[None],
+    ) -> Sequence[Row[Any]]:
+        """Return all rows of a statement that can take long, as `rows` and `ExpensiveReads.rows` do."""
+        return await self._read_or_else(
+            lambda: self._expensive_reads.rows(kind, statement, values, time_left=time_left, gone=gone),
+            lambda: otherwise.rows(kind, statement, values, time_left=time_left, gone=gone),
+        )
+
+    async def _read_or_else(
+        self, read: Callable[[], Awaitable[Sequence[Row[Any]]]], otherwise: Callable[[], Awaitable[Sequence[Row[Any]]]]
+    ) -> Sequence[Row[Any]]:
         if self._is_fresh():
             try:
-                return await self._executor.rows(statement, values, time_left=time_left)
+                return await read()
             except Exception as error:
                 if isinstance(error, DatabaseUnavailable):
                     self._fresh_time = -math.inf
@@ -184,7 +210,7 @@ class Replica:
                 else:
                     # For example a conflict with the replay of the log, or a table that the replica does not have yet.
                     log.info("replica failed; reading from the primary", **where_raised(error))
-        return await otherwise.rows(statement, values, time_left=time_left)
+        return await otherwise()
 
     async def close(self) -> None:
         """Stop measuring, and close the connections."""

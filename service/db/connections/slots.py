@@ -10,7 +10,7 @@ _MOMENT_SECONDS = 0.05
 
 
 class Slots:
-    """A number of slots. Whoever wants one waits for its turn, but neither beyond its own time nor beyond `timeout`.
+    """A number of slots. A caller that wants one waits for its turn, but not beyond its own time, nor beyond `timeout`.
 
     Args:
         size: the number of slots.

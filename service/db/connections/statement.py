@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Executable, Numeric
+from sqlalchemy import Executable, Float, Numeric
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.types import TypeEngine
 
@@ -31,7 +31,7 @@ class Statement:
     """
 
     def __init__(self, name: str, core: Executable) -> None:
-        compiled: Any = core.compile(dialect=_DIALECT)  # type: ignore[attr-defined] # every statement has it
+        compiled: Any = core.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})  # type: ignore[attr-defined] # every statement has it
         self.name = name
         self.core = core
         self.text = str(compiled)
@@ -76,6 +76,6 @@ class Statement:
 
 
 def _processor_of(kind: TypeEngine[Any]) -> Processor | None:
-    if isinstance(kind, EnumText):
+    if isinstance(kind, EnumText | Float):
         return None
     return result_processor(kind, _DIALECT, _NUMERIC_OID if isinstance(kind, Numeric) else None)

@@ -1,12 +1,15 @@
 """The read side of notes; `service.application.ports.queries.NoteQueries` documents each method."""
 
+from functools import cache
 from typing import Any
 
 from sqlalchemy import REAL, Select, Text, bindparam, func, select
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from service.application.ports.queries import MAX_RANKED, NoteFilter, Page, PageOfRows
-from service.db.reads.ranking import page_of_ranked, ranked_page
+from service.db.connections.expensive_reads import Expensive
+from service.db.connections.statement import Statement
+from service.db.reads.ranking import page_of_ranked, page_values, ranked_page
 from service.db.reads.reader import Reader
 from service.db.tables import SEARCH_CONFIG, order_notes
 from service.domain.notes import NoteState
@@ -18,6 +21,8 @@ _WANTED = select(func.websearch_to_tsquery(SEARCH_CONFIG, bindparam("query"), ty
 _HEADLINE = 'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=30, MinWords=10, FragmentDelimiter=" ... "'
 # In characters. MaxFragments and MaxWords do not limit the length, because a word can be long.
 _MAX_SNIPPET = 500
+# How many characters of a note a snippet is made from; one without a match there begins with the note.
+_SEARCHED_FOR_SNIPPET = 2000
 
 
 class NoteQueries:
@@ -33,19 +38,34 @@ class NoteQueries:
 
     async def search(self, query: str, where: NoteFilter, page: Page) -> PageOfRows:
         """Return a page of the notes that match `query`, best match first."""
-        return page_of_ranked(await self._reader.all(_search(where, page), {"query": query}), page)
+        statement = _search_statement(
+            of_order=where.order_id is not None,
+            of_author=where.author_id is not None,
+            include_drafts=where.include_drafts,
+            first=page.after is None,
+        )
+        values = {"query": query, "order_id": where.order_id, "author_id": where.author_id, **page_values(page)}
+        return page_of_ranked(await self._reader.all(statement, values, expensive=Expensive.SEARCH), page)
 
 
-def _search(where: NoteFilter, page: Page) -> Select[Any]:
+@cache
+def _search_statement(*, of_order: bool, of_author: bool, include_drafts: bool, first: bool) -> Statement:
     rank = func.ts_rank(order_notes.c.search, _WANTED, type_=REAL).label("rank")
-    matches = _filtered(select(order_notes.c.id, rank), where).where(order_notes.c.search.bool_op("@@")(_WANTED))
-    part, found, count = ranked_page(matches.limit(MAX_RANKED).cte("ranked"), page)
-    # Only for the rows of the page: a headline is expensive.
-    headline = func.ts_headline(SEARCH_CONFIG, order_notes.c.body, _WANTED, _HEADLINE)
+    matches = select(order_notes.c.id, rank).where(order_notes.c.search.bool_op("@@")(_WANTED))
+    if of_order:
+        matches = matches.where(order_notes.c.order_id == bindparam("order_id"))
+    if of_author:
+        matches = matches.where(order_notes.c.author_id == bindparam("author_id"))
+    if not include_drafts:
+        matches = matches.where(order_notes.c.state == NoteState.PUBLISHED)
+    part, found, count = ranked_page(matches.limit(MAX_RANKED).cte("ranked"), first=first)
+    # Only for the rows of the page, and from the beginning of the body: a headline is expensive.
+    beginning = func.left(order_notes.c.body, _SEARCHED_FOR_SNIPPET)
+    headline = func.ts_headline(SEARCH_CONFIG, beginning, _WANTED, _HEADLINE)
     snippet = func.left(headline, _MAX_SNIPPET, type_=Text).label("snippet")
     rows = part.outerjoin(order_notes, order_notes.c.id == found.c.id)
     statement = _NOTES.add_columns(snippet, found.c.rank, count.c.matches).select_from(rows)
-    return statement.order_by(found.c.rank.desc(), found.c.id.desc())
+    return Statement("search_notes", statement.order_by(found.c.rank.desc(), found.c.id.desc()))
 
 
 def _filtered(statement: Select[Any], where: NoteFilter) -> Select[Any]:

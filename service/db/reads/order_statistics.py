@@ -3,25 +3,25 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import CTE, Date, Select, cast, func, null, select, union_all
+from sqlalchemy import CTE, BigInteger, Date, Select, bindparam, cast, func, null, select, union_all
 
-from service.application.ports.queries import TopUsers
 from service.db.reads.order_conditions import on_orders
 from service.db.tables import orders
 
 
-def statistics_statement(names: Sequence[str], top_users: TopUsers) -> Select[Any]:
+def statistics_statement(names: Sequence[str]) -> Select[Any]:
     """Return the statement for both kinds of rows of `service.application.ports.queries.OrderQueries.statistics`.
+
+    Its parameters `more_than` and `top_limit` say which top users to include.
 
     Args:
         names: the conditions on the orders (`service.db.reads.order_conditions`).
-        top_users: which users to include.
     """
     day = cast(func.timezone("UTC", orders.c.create_time), Date).label("day")
     columns = (day, orders.c.status, orders.c.currency, orders.c.user_id, orders.c.total_amount)
     # Not MATERIALIZED, because PostgreSQL would write all the orders to disk; it reads them again for each use instead.
     selected = select(*columns).where(*map(on_orders, names)).cte("selected").prefix_with("NOT MATERIALIZED")
-    both = union_all(_by_day(selected), _by_top_user(selected, top_users)).subquery("statistics")
+    both = union_all(_by_day(selected), _by_top_user(selected)).subquery("statistics")
     # The rows of days come first, then those of the users, most orders first. The other columns make the order stable.
     keys = (both.c.day, both.c.status, both.c.order_count.desc(), both.c.user_id, both.c.currency)
     return select(both).order_by(*keys)
@@ -33,10 +33,11 @@ def _by_day(selected: CTE) -> Select[Any]:
     return select(*group, null().label("user_id"), count, total).group_by(*group)
 
 
-def _by_top_user(selected: CTE, top_users: TopUsers) -> Select[Any]:
+def _by_top_user(selected: CTE) -> Select[Any]:
     count, total = func.count().label("order_count"), func.sum(selected.c.total_amount).label("total_amount")
-    most = select(selected.c.user_id, count).group_by(selected.c.user_id).having(func.count() > top_users.more_than)
-    top = most.order_by(count.desc(), selected.c.user_id).limit(top_users.limit).cte("top")
+    more_than, limit = (bindparam(name, type_=BigInteger) for name in ("more_than", "top_limit"))
+    most = select(selected.c.user_id, count).group_by(selected.c.user_id).having(func.count() > more_than)
+    top = most.order_by(count.desc(), selected.c.user_id).limit(limit).cte("top")
     no_day = (null().label("day"), null().label("status"))
     return (
         select(*no_day, selected.c.currency, top.c.user_id, top.c.order_count, total)

@@ -10,6 +10,7 @@ from sqlalchemy import Row, bindparam, func, select
 
 from service.application.ports.queries import OrderFilter, OrderOrder, Page, PageOfRows, TopUsers
 from service.db.arrays import is_one_of
+from service.db.connections.expensive_reads import Expensive
 from service.db.connections.statement import Statement
 from service.db.reads.event_columns import event_columns
 from service.db.reads.order_columns import ORDERS
@@ -41,6 +42,11 @@ def _page_statement(names: tuple[str, ...], *, descending: bool, first: bool, in
     keys = (orders.c.create_time, orders.c.id)
     page = page_select(wanted, keys, first=first, include_total_size=include_total_size, descending=descending)
     return Statement("list_orders", page)
+
+
+@lru_cache(maxsize=256)
+def _statistics_statement(names: tuple[str, ...]) -> Statement:
+    return Statement("order_statistics", statistics_statement(names))
 
 
 def _is_found_by_tag(names: Sequence[str], *, include_total_size: bool) -> bool:
@@ -83,7 +89,9 @@ class OrderQueries:
     async def statistics(self, where: OrderFilter, top_users: TopUsers) -> Sequence[Row[Any]]:
         """Return sums by day, status and currency, and sums by currency for the users with the most orders."""
         names, values = parse_filter(where)
-        return await self._reader.all(statistics_statement(names, top_users), values)
+        statement = _statistics_statement(names)
+        values |= {"more_than": top_users.more_than, "top_limit": top_users.limit}
+        return await self._reader.all(statement, values, expensive=Expensive.STATISTICS)
 
     async def events(self, order_id: UUID, page: Page) -> PageOfRows | None:
         """Return a page of the order's events, oldest first."""
@@ -96,4 +104,5 @@ class OrderQueries:
         if prefix:
             # Not LIKE: PostgreSQL uses an index for it only if it knows the prefix when it plans the statement.
             statement = statement.where(tags.c.name >= prefix, tags.c.name <= prefix + _LAST_SUFFIX)
-        return await self._reader.page(statement, (tags.c.name,), page, descending=False)
+        # Counts the orders of each tag, which can be many.
+        return await self._reader.page(statement, (tags.c.name,), page, descending=False, expensive=Expensive.COUNT)

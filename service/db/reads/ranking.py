@@ -7,13 +7,13 @@ Reading all matches of a common word would take seconds, and no index sorts matc
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, func, select, true, tuple_
+from sqlalchemy import BigInteger, Row, bindparam, func, select, true, tuple_
 from sqlalchemy.sql.selectable import CTE, Join, Subquery
 
 from service.application.ports.queries import MAX_RANKED, Page, PageOfRows
 
 
-def ranked_page(ranked: CTE, page: Page) -> tuple[Join, Subquery, Subquery]:
+def ranked_page(ranked: CTE, *, first: bool) -> tuple[Join, Subquery, Subquery]:
     """Return a page of matches joined with the number of all matches, then the page and the number by themselves.
 
     The page has the columns `id` and `rank`; the number has the column `matches`. The join has a row even if the page
@@ -21,15 +21,21 @@ def ranked_page(ranked: CTE, page: Page) -> tuple[Join, Subquery, Subquery]:
 
     Args:
         ranked: the matches, with the columns `id` and `rank`.
-        page: which part of the matches to return.
+        first: whether it is the first page. `page_values` has the values of the parameters.
     """
     keys = (ranked.c.rank, ranked.c.id)
-    rows = select(*keys).order_by(*(key.desc() for key in keys)).limit(page.size + 1)
-    if page.after is not None:
-        rows = rows.where(tuple_(*keys) < tuple_(*page.after, types=[key.type for key in keys]))
+    rows = select(*keys).order_by(*(key.desc() for key in keys)).limit(bindparam("row_limit", type_=BigInteger))
+    if not first:
+        after = (bindparam(f"after_{index}", type_=key.type) for index, key in enumerate(keys))
+        rows = rows.where(tuple_(*keys) < tuple_(*after))
     found = rows.subquery("found")
     count = select(func.count().label("matches")).select_from(ranked).subquery("count")
     return count.outerjoin(found, true()), found, count
+
+
+def page_values(page: Page) -> dict[str, object]:
+    """Return the values of the parameters of a `ranked_page`."""
+    return {"row_limit": page.size + 1, **{f"after_{index}": key for index, key in enumerate(page.after or ())}}
 
 
 def page_of_ranked(rows: Sequence[Row[Any]], page: Page) -> PageOfRows:

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, ColumnElement, FromClause, Select, Table, bindparam, func, select, true, tuple_
 
 from service.application.ports.queries import Page, PageOfRows
+from service.db.connections.expensive_reads import Expensive
 from service.db.connections.reader import StatementReader
 from service.db.connections.statement import Statement
 
@@ -15,20 +16,33 @@ class Reader(StatementReader):
     """Executes the read side's statements, and reads keyset pages; every method raises StoreError."""
 
     async def page(
-        self, statement: Select[Any], keys: Sequence[ColumnElement[Any]], page: Page, *, descending: bool
+        self,
+        statement: Select[Any],
+        keys: Sequence[ColumnElement[Any]],
+        page: Page,
+        *,
+        descending: bool,
+        expensive: Expensive | None = None,
     ) -> PageOfRows:
         """Return one page of a statement without an order; `page_select` documents the arguments."""
         first, counted = page.after is None, page.include_total_size
         whole = page_select(statement, keys, first=first, include_total_size=counted, descending=descending)
-        return await self.compiled_page(whole, page)
+        return await self.compiled_page(whole, page, expensive=expensive)
 
     async def compiled_page(
-        self, statement: Statement | Select[Any], page: Page, values: Mapping[str, object] | None = None
+        self,
+        statement: Statement | Select[Any],
+        page: Page,
+        values: Mapping[str, object] | None = None,
+        *,
+        expensive: Expensive | None = None,
     ) -> PageOfRows:
         """Return one page of a statement that `page_select` made; `values` are those of its filters' parameters."""
+        if page.include_total_size:
+            expensive = Expensive.COUNT
         parameters = {**(values or {}), "row_limit": page.size + 1}
         parameters.update({f"after_{index}": value for index, value in enumerate(page.after or ())})
-        found = await self.all(statement, parameters)
+        found = await self.all(statement, parameters, expensive=expensive)
         if not page.include_total_size:
             return PageOfRows(found[: page.size], len(found) > page.size, 0)
         total_size = found[0].total_size
@@ -67,7 +81,8 @@ class Reader(StatementReader):
             count = children.with_only_columns(func.count()).where(parent.c.id == parent_id).correlate(None)
             statement = statement.add_columns(count.scalar_subquery().label("total_size"))
         # A parent without children on this page has one row of nulls; a parent that does not exist has no row.
-        found = await self.all(statement.order_by(_ordered(part, key, descending=descending)))
+        expensive = Expensive.COUNT if page.include_total_size else None
+        found = await self.all(statement.order_by(_ordered(part, key, descending=descending)), expensive=expensive)
         if not found:
             return None
         total_size = found[0].total_size if page.include_total_size else 0

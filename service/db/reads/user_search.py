@@ -1,10 +1,11 @@
 """Full-text search for users."""
 
+from functools import cache
+
 from sqlalchemy import (
     REAL,
     ColumnElement,
     Integer,
-    Select,
     bindparam,
     cast,
     func,
@@ -16,8 +17,10 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.sql.selectable import CTE
 
 from service.application.ports.queries import MAX_RANKED, Page, PageOfRows
+from service.db.connections.expensive_reads import Expensive
+from service.db.connections.statement import Statement
 from service.db.reads.columns import USER_COLUMNS
-from service.db.reads.ranking import page_of_ranked, ranked_page
+from service.db.reads.ranking import page_of_ranked, page_values, ranked_page
 from service.db.reads.reader import Reader
 from service.db.tables import users
 from service.domain.search import SearchQuery
@@ -41,16 +44,19 @@ def _ranked(*, show_deleted: bool) -> CTE:
     return union(found.limit(MAX_RANKED), found.where(_IS_USERNAME)).cte("ranked")
 
 
-def _search(page: Page, *, show_deleted: bool) -> Select[tuple[object, ...]]:
-    part, found, count = ranked_page(_ranked(show_deleted=show_deleted), page)
+@cache
+def _statement(*, first: bool, show_deleted: bool) -> Statement:
+    part, found, count = ranked_page(_ranked(show_deleted=show_deleted), first=first)
     rows = part.outerjoin(users, users.c.id == found.c.id)
     columns = (*USER_COLUMNS, found.c.rank, count.c.matches)
-    return select(*columns).select_from(rows).order_by(found.c.rank.desc(), found.c.id.desc())
+    statement = select(*columns).select_from(rows).order_by(found.c.rank.desc(), found.c.id.desc())
+    return Statement("search_users", statement)
 
 
 async def search_users(reader: Reader, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:
     """Return a page of matches, as `service.application.ports.queries.UserQueries.search` documents."""
     whole = " & ".join(f"'{word}'" for word in query.words)
     values = {"whole": whole, "matching": f"{whole}:*", "username": query.text.lower()}
-    rows = await reader.all(_search(page, show_deleted=show_deleted), values)
+    statement = _statement(first=page.after is None, show_deleted=show_deleted)
+    rows = await reader.all(statement, values | page_values(page), expensive=Expensive.SEARCH)
     return page_of_ranked(rows, page)

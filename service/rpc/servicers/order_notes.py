@@ -10,6 +10,7 @@ from commerce.orders.v1.order_service_pb2_grpc import OrderServiceServicer
 from service.application.notes import change_note, create_note, delete_note
 from service.application.ports.queries import MAX_RANKED, NoteQueries
 from service.application.ports.unit_of_work import UnitOfWork
+from service.domain.search import without_repetitions
 from service.rpc.messages.notes import (
     MATCH_POSITION,
     POSITION,
@@ -69,7 +70,8 @@ class OrderNoteMethods(OrderServiceServicer):
         self, request: pb.SearchOrderNotesRequest, context: Context
     ) -> pb.SearchOrderNotesResponse:
         page = self._page_tokens.page(request)
-        found = await self._note_queries.search(request.query, parse_note_filter(request), page)
+        query = without_repetitions(request.query, "query")
+        found = await self._note_queries.search(query, parse_note_filter(request), page)
         return pb.SearchOrderNotesResponse(
             matches=map(order_note_match_message, found.rows),
             next_page_token=self._page_tokens.next(request, found, MATCH_POSITION),

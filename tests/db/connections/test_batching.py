@@ -1,4 +1,4 @@
-"""Batches of the items of many callers: each caller gets a result, an error or a cancellation, whatever happens."""
+"""Batches of the items of many callers: each caller gets a result, an error or a cancellation."""
 
 import asyncio
 from collections.abc import Sequence

@@ -134,3 +134,22 @@ async def test_commands_that_need_a_session_fail_with_a_reason(pooled_url: str, 
 async def test_commands_that_need_no_session_run(pooled_url: str, command: str) -> None:
     ended = await run_command(command, database_url=pooled_url, pgbouncer_mode="transaction")
     assert ended.status == 0, ended.stderr
+
+
+async def test_a_search_that_nobody_waits_for_is_cancelled_and_its_connection_stays_usable(
+    database_url: str, pooled_url: str
+) -> None:
+    search = orders_pb.SearchOrderNotesRequest(query="fragile")
+    async with (
+        serving_clients(pooled_url, pgbouncer_mode="transaction") as clients,
+        observing(database_url) as observer,
+    ):
+        await clients.orders.SearchOrderNotes(search)
+        async with holding(database_url, "LOCK TABLE order_notes"):
+            for _ in range(3):
+                reading = asyncio.ensure_future(clients.orders.SearchOrderNotes(search))
+                await observer.until_waiting(1)
+                reading.cancel()
+                await observer.until_idle()
+        for _ in range(3):
+            await clients.orders.SearchOrderNotes(search)

@@ -462,3 +462,25 @@ async def test_of_very_many_matches_only_so_many_are_ranked(database_url: str) -
     assert (common.total_size, len(common.matches)) == (MAX_RANKED, 50)
     assert not rare.truncated
     assert (rare.total_size, len(rare.matches)) == (60, 50)
+
+
+async def test_a_search_with_many_words_costs_no_more_than_its_different_words(clients: Clients) -> None:
+    order = await place(clients)
+    bodies = [f"{uuid4().hex} {'a b ' * 990}" for _ in range(8)]
+    for body in bodies:
+        await write(clients, order, body)
+    query = "a b " * 45
+    async with asyncio.timeout(10):
+        assert set(await search(clients, query, order_id=order.id)) == set(bodies)
+    with fails(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", field="query"):
+        await search(clients, " ".join(f"w{number}" for number in range(33)))
+
+
+async def test_a_snippet_is_made_from_the_beginning_of_a_note(clients: Clients) -> None:
+    order = await place(clients)
+    word = f"w{uuid4().hex}"
+    await write(clients, order, f"beginning {'before ' * 400}{word}")
+    request = pb.SearchOrderNotesRequest(query=word, order_id=order.id, include_drafts=True)
+    (match,) = (await clients.orders.SearchOrderNotes(request)).matches
+    assert match.snippet.startswith("beginning before")
+    assert word not in match.snippet

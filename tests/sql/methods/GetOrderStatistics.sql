@@ -16,10 +16,10 @@ top AS (
         count(*) AS order_count
     FROM selected
     GROUP BY selected.user_id
-    HAVING count(*) > $3::INTEGER
+    HAVING count(*) > $3::BIGINT
     ORDER BY order_count DESC,
         selected.user_id
-    LIMIT $4::INTEGER
+    LIMIT $4::BIGINT
 )
 SELECT statistics.day,
     statistics.status,

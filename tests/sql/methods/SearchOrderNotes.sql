@@ -5,15 +5,15 @@
 WITH ranked AS (
     SELECT order_notes.id AS id,
         ts_rank(order_notes.search, (
-            SELECT websearch_to_tsquery($2::REGCONFIG, $3) AS websearch_to_tsquery_1
+            SELECT websearch_to_tsquery($3::REGCONFIG, $4) AS websearch_to_tsquery_1
         )) AS rank
     FROM order_notes
-    WHERE order_notes.order_id = $6::UUID
-        AND order_notes.state = $7::VARCHAR
-        AND (order_notes.search @@ (
-            SELECT websearch_to_tsquery($2::REGCONFIG, $3) AS websearch_to_tsquery_1
-        ))
-    LIMIT $8::INTEGER
+    WHERE (order_notes.search @@ (
+        SELECT websearch_to_tsquery($3::REGCONFIG, $4) AS websearch_to_tsquery_1
+    ))
+        AND order_notes.order_id = $7::UUID
+        AND order_notes.state = $8::VARCHAR
+    LIMIT $9::INTEGER
 )
 SELECT order_notes.id,
     order_notes.order_id,
@@ -24,9 +24,9 @@ SELECT order_notes.id,
     order_notes.create_time,
     order_notes.update_time,
     order_notes.publish_time,
-left(ts_headline($1::REGCONFIG, order_notes.body, (
-    SELECT websearch_to_tsquery($2::REGCONFIG, $3) AS websearch_to_tsquery_1
-), $4::VARCHAR), $5::INTEGER) AS snippet,
+left(ts_headline($1::REGCONFIG, left(order_notes.body, $2::INTEGER), (
+    SELECT websearch_to_tsquery($3::REGCONFIG, $4) AS websearch_to_tsquery_1
+), $5::VARCHAR), $6::INTEGER) AS snippet,
     found.rank,
     count.matches
 FROM (
@@ -39,7 +39,7 @@ LEFT OUTER JOIN (
     FROM ranked
     ORDER BY ranked.rank DESC,
         ranked.id DESC
-    LIMIT $9::INTEGER
+    LIMIT $10::BIGINT
 ) AS found ON true
 LEFT OUTER JOIN order_notes ON order_notes.id = found.id
 ORDER BY found.rank DESC,

@@ -66,7 +66,7 @@ LEFT OUTER JOIN (
     FROM ranked
     ORDER BY ranked.rank DESC,
         ranked.id DESC
-    LIMIT $6::INTEGER
+    LIMIT $6::BIGINT
 ) AS found ON true
 LEFT OUTER JOIN users ON users.id = found.id
 ORDER BY found.rank DESC,

@@ -1,8 +1,8 @@
 -- order_statistics
 -- $1: timezone_1
 -- $2: created_from
--- $3: count_1
--- $4: param_1
+-- $3: more_than
+-- $4: top_limit
 WITH selected AS NOT MATERIALIZED (
     SELECT CAST(timezone($1::VARCHAR, orders.create_time) AS DATE) AS day,
         orders.status AS status,
@@ -17,10 +17,10 @@ top AS (
         count(*) AS order_count
     FROM selected
     GROUP BY selected.user_id
-    HAVING count(*) > $3::INTEGER
+    HAVING count(*) > $3::BIGINT
     ORDER BY order_count DESC,
         selected.user_id
-    LIMIT $4::INTEGER
+    LIMIT $4::BIGINT
 )
 SELECT statistics.day,
     statistics.status,

@@ -3,9 +3,9 @@
 -- $2: whole
 -- $3: username
 -- $4: param_1
--- $5: param_2
--- $6: param_3
--- $7: param_4
+-- $5: after_0
+-- $6: after_1
+-- $7: row_limit
 WITH ranked AS (
     (
         SELECT users.id AS id,
@@ -68,7 +68,7 @@ LEFT OUTER JOIN (
     WHERE (ranked.rank, ranked.id) < ($5::FLOAT, $6::UUID)
     ORDER BY ranked.rank DESC,
         ranked.id DESC
-    LIMIT $7::INTEGER
+    LIMIT $7::BIGINT
 ) AS found ON true
 LEFT OUTER JOIN users ON users.id = found.id
 ORDER BY found.rank DESC,

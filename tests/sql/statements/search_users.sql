@@ -4,7 +4,7 @@
 -- $3: username
 -- $4: state_1
 -- $5: param_1
--- $6: param_2
+-- $6: row_limit
 WITH ranked AS (
     (
         SELECT users.id AS id,
@@ -68,7 +68,7 @@ LEFT OUTER JOIN (
     FROM ranked
     ORDER BY ranked.rank DESC,
         ranked.id DESC
-    LIMIT $6::INTEGER
+    LIMIT $6::BIGINT
 ) AS found ON true
 LEFT OUTER JOIN users ON users.id = found.id
 ORDER BY found.rank DESC,

@@ -116,8 +116,9 @@ class OrderNoteMatch(_message.Message):
     NOTE_FIELD_NUMBER: _builtins.int
     SNIPPET_FIELD_NUMBER: _builtins.int
     snippet: _builtins.str
-    """The best matching parts of the body, at most 500 characters, with `**` around each matching word. This is plain
-    text as the author wrote it: escape it before showing it as HTML.
+    """The best matching parts of the first 2000 characters of the body, at most 500 characters, with `**` around each
+    matching word. Without a match there, the beginning of the body. This is plain text as the author wrote it: escape
+    it before showing it as HTML.
     """
     @_builtins.property
     def note(self) -> Global___OrderNote:

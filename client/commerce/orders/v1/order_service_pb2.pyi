@@ -1296,7 +1296,7 @@ class SearchOrderNotesRequest(_message.Message):
     query: _builtins.str
     """The search query: 1 to 200 characters on one line. It consists of words that must all occur, a `"phrase in
     quotes"`, `or` between alternatives, and `-` before a word that must not occur. Only whole words match, and case is
-    ignored.
+    ignored. It has at most 32 different words.
     """
     order_id: _builtins.str
     """Return only notes about this order."""

@@ -330,7 +330,7 @@ class SearchUsersRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     query: _builtins.str
-    """The words to search for: 1 to 200 characters on one line."""
+    """The words to search for: 1 to 200 characters on one line, and at most 32 different words."""
     show_deleted: _builtins.bool
     """Also return deleted users."""
     page_size: _builtins.int
