@@ -169,8 +169,12 @@ class Server:
         )
 
     def _add_services(self, methods: InterceptedMethods, signing_key: bytes) -> None:
-        page_tokens = PageTokens(signing_key)
-        exports = Exports(self._snapshots, stall_seconds=self.settings.export_stall_timeout)
+        page_tokens = PageTokens(signing_key, self.settings.max_response_bytes)
+        exports = Exports(
+            self._snapshots,
+            stall_seconds=self.settings.export_stall_timeout,
+            max_response_bytes=self.settings.max_response_bytes,
+        )
         self._imports = UserImports(
             self.database.unit_of_work,
             self.database.user_queries,
@@ -188,6 +192,7 @@ class Server:
             _now,
             imports=self._imports,
             exports=exports,
+            max_response_bytes=self.settings.max_response_bytes,
         )
         orders = OrderServicer(
             current_unit_of_work,
@@ -198,6 +203,7 @@ class Server:
             _now,
             messages=self._order_messages,
             exports=exports,
+            max_response_bytes=self.settings.max_response_bytes,
         )
         methods.add(add_UserServiceServicer_to_server, users)
         methods.add(add_OrderServiceServicer_to_server, orders)

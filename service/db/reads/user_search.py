@@ -3,6 +3,7 @@
 from sqlalchemy import (
     REAL,
     ColumnElement,
+    FromClause,
     Integer,
     Select,
     bindparam,
@@ -16,9 +17,9 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.sql.selectable import CTE
 
 from service.application.ports.queries import MAX_RANKED, Page, PageOfRows
-from service.db.reads.columns import USER_COLUMNS
+from service.db.reads.columns import USER_COLUMNS, user_size
 from service.db.reads.ranking import page_of_ranked, ranked_page
-from service.db.reads.reader import Reader
+from service.db.reads.reader import Reader, limited_by_size
 from service.db.tables import users
 from service.domain.search import SearchQuery
 from service.domain.users import UserState
@@ -45,12 +46,18 @@ def _search(page: Page, *, show_deleted: bool) -> Select[tuple[object, ...]]:
     part, found, count = ranked_page(_ranked(show_deleted=show_deleted), page)
     rows = part.outerjoin(users, users.c.id == found.c.id)
     columns = (*USER_COLUMNS, found.c.rank, count.c.matches)
-    return select(*columns).select_from(rows).order_by(found.c.rank.desc(), found.c.id.desc())
+    statement = select(*columns).select_from(rows)
+    return limited_by_size(statement, _result_size, (found.c.rank, found.c.id), descending=True)
+
+
+def _result_size(row: FromClause) -> ColumnElement[int]:
+    # With the rank, and the tag and length of the user.
+    return user_size(row) + literal_column("15", Integer)
 
 
 async def search_users(reader: Reader, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:
     """Return a page of matches, as `service.application.ports.queries.UserQueries.search` documents."""
     whole = " & ".join(f"'{word}'" for word in query.words)
-    values = {"whole": whole, "matching": f"{whole}:*", "username": query.text.lower()}
+    values = {"whole": whole, "matching": f"{whole}:*", "username": query.text.lower(), "max_bytes": page.max_bytes}
     rows = await reader.all(_search(page, show_deleted=show_deleted), values)
     return page_of_ranked(rows, page)
