@@ -313,7 +313,8 @@ def _options(settings: LimitSettings) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", settings.max_response_bytes),
-        # Without a limit, one connection can start more calls than fit into memory.
+        # Without a limit, one connection can start more calls than fit into memory. A low limit makes a busy channel
+        # wait, and resets, without any details, calls that a client sends before it knows the limit.
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         # The server notices after about 13 s that a client has vanished, but only if both timeouts are set.
         ("grpc.keepalive_time_ms", 10_000),
