@@ -213,7 +213,10 @@ class LimitSettings(Settings):
         4 * 1024 * 1024, description="maximum size of a response; gRPC clients accept 4 MiB by default"
     )
     max_concurrent_streams: Count = Field(
-        100, description="maximum concurrent calls on one connection", json_schema_extra=EXPERT
+        1000,
+        description="maximum concurrent calls on one connection, with its watches; clients queue further calls, but "
+        "those sent on a new connection before the client knows the limit can be reset without details",
+        json_schema_extra=EXPERT,
     )
     max_connection_age: SecondsOrNone = Field(
         15,

@@ -174,8 +174,12 @@ class Server:
         )
 
     def _add_services(self, methods: InterceptedMethods, signing_key: bytes) -> None:
-        page_tokens = PageTokens(signing_key)
-        exports = Exports(self._snapshots, stall_seconds=self.settings.export_stall_timeout)
+        page_tokens = PageTokens(signing_key, self.settings.max_response_bytes)
+        exports = Exports(
+            self._snapshots,
+            stall_seconds=self.settings.export_stall_timeout,
+            max_response_bytes=self.settings.max_response_bytes,
+        )
         self._imports = UserImports(
             self.database.unit_of_work,
             self.database.user_queries,
@@ -193,6 +197,7 @@ class Server:
             _now,
             imports=self._imports,
             exports=exports,
+            max_response_bytes=self.settings.max_response_bytes,
         )
         orders = OrderServicer(
             current_unit_of_work,
@@ -203,6 +208,7 @@ class Server:
             _now,
             messages=self._order_messages,
             exports=exports,
+            max_response_bytes=self.settings.max_response_bytes,
         )
         methods.add(add_UserServiceServicer_to_server, users)
         methods.add(add_OrderServiceServicer_to_server, orders)
@@ -325,7 +331,8 @@ def _options(settings: LimitSettings) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", settings.max_response_bytes),
-        # Without a limit, one connection can start more calls than fit into memory.
+        # Without a limit, one connection can start more calls than fit into memory. A low limit makes a busy channel
+        # wait, and resets, without any details, calls that a client sends before it knows the limit.
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         # The server notices after about 13 s that a client has vanished, but only if both timeouts are set.
         ("grpc.keepalive_time_ms", 10_000),

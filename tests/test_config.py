@@ -89,7 +89,7 @@ def test_a_database_is_all_that_is_needed() -> None:
         # What gRPC takes by default on the other side.
         "max_request_bytes": 4 * 1024 * 1024,
         "max_response_bytes": 4 * 1024 * 1024,
-        "max_concurrent_streams": 100,
+        "max_concurrent_streams": 1000,
         "max_connection_age": 15,
         "shutdown_grace": 10,
         "signing_key": None,

@@ -14,7 +14,7 @@ from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from service.rpc.health import FAILURES_TO_STOP, SUCCESSES_TO_SERVE, Readiness
-from service.server import SERVICES
+from service.server import SERVICES, Server
 from tests.support.clients import Clients, connect
 from tests.support.databases import driver_connection, observing
 from tests.support.failures import fails
@@ -50,6 +50,18 @@ async def test_a_server_with_its_database_serves(clients: Clients, name: str) ->
     watch = clients.health.Watch(HealthCheckRequest(service=name))
     assert (await watch.read()).status == SERVING
     watch.cancel()
+
+
+async def test_one_channel_has_room_for_hundreds_of_calls(server: Server) -> None:
+    async with connect(server.port, own_connection=True) as clients:
+        # Sent together on a new connection, before the client knows the server's limit.
+        watches = [clients.health.Watch(HealthCheckRequest()) for _ in range(500)]
+        async with asyncio.timeout(30):
+            responses = await asyncio.gather(*(watch.read() for watch in watches))
+        assert {response.status for response in responses} == {SERVING}
+        assert await check(clients, LIVENESS) == SERVING
+        for watch in watches:
+            watch.cancel()
 
 
 async def test_a_check_of_an_unknown_service_is_not_found(clients: Clients) -> None:

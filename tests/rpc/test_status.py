@@ -30,7 +30,7 @@ from service.domain.errors import (
     UserAlreadyExists,
     UserNotFound,
 )
-from service.rpc.messages.values import in_order
+from service.rpc.messages.values import batch_in_order
 from service.rpc.status import ResponseTooLarge, internal_error, status_of
 from tests.support.clients import Clients, item, new_order
 from tests.support.failures import fails
@@ -245,9 +245,9 @@ def test_text_of_a_caller_is_returned_readable_and_in_ascii() -> None:
 
 
 def missing_from(ids: Sequence[UUID], found: Sequence[UUID]) -> NotFound:
-    rows = [SimpleNamespace(id=key) for key in found]
+    rows = [SimpleNamespace(id=key, message=b"", row_bytes=1) for key in found]
     with pytest.raises(OrderNotFound) as error:
-        in_order([str(key) for key in ids], rows, OrderNotFound)
+        batch_in_order([str(key) for key in ids], rows, OrderNotFound, len(ids))
     return error.value
 
 
@@ -258,8 +258,13 @@ def indexes(ranges: str) -> list[int]:
 
 
 def test_rows_come_in_the_order_of_the_ids_and_as_often() -> None:
-    one, two = SimpleNamespace(id=uuid4()), SimpleNamespace(id=uuid4())
-    assert in_order([str(row.id) for row in (two, one, two)], [one, two], OrderNotFound) == [two, one, two]
+    one, two = (SimpleNamespace(id=uuid4(), message=b"", row_bytes=size) for size in (3, 5))
+    ids = [str(row.id) for row in (two, one, two)]
+    assert batch_in_order(ids, [one, two], OrderNotFound, 13) == [two, one, two]
+    with pytest.raises(ResponseTooLarge):
+        batch_in_order(ids, [one, two], OrderNotFound, 12)
+    with pytest.raises(ResponseTooLarge):
+        batch_in_order([str(uuid4())], [one, two], OrderNotFound, 7)
 
 
 @pytest.mark.parametrize(

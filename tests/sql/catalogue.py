@@ -132,11 +132,11 @@ QUESTIONS: dict[str, Question] = {
     "credit_entries.of_a_currency_next_page": _ask("CreditQueries.entries", _ID, "EUR", _next(1)),
     "orders_with_expired_holds": _ask("MaintenanceQueries.orders_with_expired_holds", _TIME),
     "users_to_purge": _ask("MaintenanceQueries.users_to_purge", _TIME),
-    "users_by_ids": _ask("UserQueries.by_ids", [str(_ID)]),
-    "orders_by_ids": _ask("OrderQueries.by_ids", [str(_ID)]),
+    "batch_of_users": _ask("UserQueries.by_ids", [str(_ID)]),
+    "batch_of_orders": _ask("OrderQueries.by_ids", [str(_ID)]),
 }
 QUERIES: tuple[type, ...] = (UserQueries, OrderQueries, NoteQueries, CreditQueries, MaintenanceQueries)
-# Read through a batched loader, with the statement of `by_ids`.
+# Read through a batched loader.
 BATCHED = {"UserQueries.by_id", "OrderQueries.by_id"}
 
 _OTHERS: dict[str, Executable] = {

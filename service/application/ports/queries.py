@@ -15,6 +15,12 @@ from service.domain.users import UserState
 # Maximum number of matches that a search ranks; it leaves out any further matches.
 MAX_RANKED = 10_000
 
+# The maximum size of a page of rows unless the page says otherwise.
+MAX_PAGE_BYTES = 4_000_000
+
+# In rows of lists and batches, `row_bytes` is the size of the row's message in a response: of the encoded message, or
+# else an estimate from the lengths of its texts, which is at least the size and at most four times as much.
+#
 # A row of the read side has the attributes of the entity. Times of users and orders are integers, in microseconds since
 # 1970, and so are amounts of orders, in ten-thousandths. If a user or an order has an encoded message, `message` is
 # set, and the attributes that the message contains are None. Exceptions are the attributes that form positions in
@@ -32,11 +38,15 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The part of a list to read: up to `size` rows after the keyset position `after`."""
+    """The part of a list to read: up to `size` rows after the keyset position `after`.
+
+    It ends before the first row with which its message would exceed `max_bytes`, but has at least one row.
+    """
 
     size: int
     after: tuple[Any, ...] | None
     include_total_size: bool
+    max_bytes: int = MAX_PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +119,11 @@ class UserQueries(Protocol):
     async def by_id(self, user_id: str) -> Row | None:
         """Return the user with this id, in lower case."""
 
-    async def by_ids(self, user_ids: Sequence[str]) -> Sequence[Row]:
-        """Return the users with these ids, in any order."""
+    async def by_ids(self, user_ids: Sequence[str], max_bytes: int = MAX_PAGE_BYTES) -> Sequence[Row]:
+        """Return the users with these ids, in any order, and for each the size of its message as `row_bytes`.
+
+        If the sizes exceed `max_bytes`, so do those of the rows that are returned, but further rows are left out.
+        """
 
     async def by_email(self, email: str) -> Row | None:
         """Return the user with this e-mail, ignoring case."""
@@ -140,8 +153,11 @@ class OrderQueries(Protocol):
     async def by_id(self, order_id: str) -> Row | None:
         """Return the order with this id, in lower case."""
 
-    async def by_ids(self, order_ids: Sequence[str]) -> Sequence[Row]:
-        """Return the orders with these ids, in any order."""
+    async def by_ids(self, order_ids: Sequence[str], max_bytes: int = MAX_PAGE_BYTES) -> Sequence[Row]:
+        """Return the orders with these ids, in any order, and for each the size of its message as `row_bytes`.
+
+        If the sizes exceed `max_bytes`, so do those of the rows that are returned, but further rows are left out.
+        """
 
     async def by_number(self, order_number: str) -> Row | None:
         """Return the order with this number."""

@@ -14,6 +14,8 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Dialect,
+    FromClause,
+    Integer,
     Label,
     Text,
     TypeDecorator,
@@ -27,6 +29,11 @@ from sqlalchemy import (
 )
 
 from service.db.tables import user_profiles, users
+
+# The size of a message's tag and length in the message that contains it; a byte less than it is above 16 KiB.
+FIELD_BYTES = 3
+# More than what a user's message needs for ids, times and so on, beside its texts.
+_USER_BYTES = 150
 
 
 class _WholeNumber(TypeDecorator[int]):
@@ -58,6 +65,29 @@ def ten_thousandths(amount: Column[Any]) -> ColumnElement[Any]:
 def unless_encoded(message: Column[Any], value: ColumnElement[Any], name: str) -> Label[Any]:
     """Return a labelled value that is null in rows with an encoded message."""
     return case((message.is_(None), value)).label(name)
+
+
+def message_size(row: FromClause, other_bytes: int, *texts: ColumnElement[Any]) -> ColumnElement[int]:
+    """Return the size of the message of a row in a response, in which it has a tag and a length.
+
+    That of an encoded message is known without reading it. Otherwise it is estimated, as the sum of the sizes of
+    `texts` and of `other_bytes` for all else: at least the size, and seldom more than twice as much.
+    """
+    estimate: ColumnElement[int] = literal_column(str(other_bytes), Integer)
+    for text in texts:
+        estimate = estimate + text_size(text)
+    return func.coalesce(func.octet_length(row.c.message), estimate) + literal_column(str(FIELD_BYTES), Integer)
+
+
+def text_size(column: ColumnElement[Any]) -> ColumnElement[int]:
+    """Return the size of a text in a message, 0 for null."""
+    return func.coalesce(func.octet_length(column), literal_column("0", Integer))
+
+
+def user_size(row: FromClause) -> ColumnElement[int]:
+    """Return the size of the message of a user, of whom a row has USER_COLUMNS."""
+    texts = ("email", "username", "full_name", "bio", "avatar_url")
+    return message_size(row, _USER_BYTES, *(row.c[name] for name in texts))
 
 
 def _of_profile(column: Column[Any]) -> ColumnElement[Any]:

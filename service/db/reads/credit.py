@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, select
+from sqlalchemy import Integer, Row, bindparam, literal_column, select
 
 from service.application.ports.queries import Page, PageOfRows
+from service.db.reads.columns import text_size
 from service.db.reads.reader import Reader
 from service.db.tables import credit_accounts, credit_entries, users
 
@@ -16,6 +17,9 @@ _BALANCES = (
     .where(users.c.id == bindparam("user_id"))
     .order_by(credit_accounts.c.currency)
 )
+# More than what the message of an entry needs beside its description.
+_ENTRY_BYTES = 350
+_ENTRY_SIZE = text_size(credit_entries.c.description) + literal_column(str(_ENTRY_BYTES), Integer)
 
 
 class CreditQueries:
@@ -36,4 +40,4 @@ class CreditQueries:
         if currency is not None:
             statement = statement.where(credit_entries.c.currency == currency)
         key = credit_entries.c.position
-        return await self._reader.page_of(users, user_id, statement, key, page, descending=True)
+        return await self._reader.page_of(users, user_id, statement, key, page, descending=True, size=_ENTRY_SIZE)

@@ -3,18 +3,22 @@
 from functools import cache
 from typing import Any
 
-from sqlalchemy import REAL, Select, Text, bindparam, func, select
+from sqlalchemy import REAL, ColumnElement, FromClause, Integer, Select, Text, bindparam, func, literal_column, select
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from service.application.ports.queries import MAX_RANKED, NoteFilter, Page, PageOfRows
 from service.db.connections.expensive_reads import Expensive
 from service.db.connections.statement import Statement
+from service.db.reads.columns import text_size
 from service.db.reads.ranking import page_of_ranked, page_values, ranked_page
-from service.db.reads.reader import Reader
+from service.db.reads.reader import Reader, limited_by_size
 from service.db.tables import SEARCH_CONFIG, order_notes
 from service.domain.notes import NoteState
 
 _NOTES = select(*(column for column in order_notes.c if column is not order_notes.c.search))
+# More than what the message of a note needs, beside its body; and that of a match, beside its note: its snippet too.
+_NOTE_BYTES = 300
+_MATCH_BYTES = 2300
 # A subquery, so that the planner does not see the words: for common words it would read the whole table.
 _WANTED = select(func.websearch_to_tsquery(SEARCH_CONFIG, bindparam("query"), type_=TSQUERY)).scalar_subquery()
 # Matches are marked with asterisks instead of HTML tags, because the text around them is not escaped.
@@ -34,7 +38,7 @@ class NoteQueries:
     async def page(self, where: NoteFilter, page: Page) -> PageOfRows:
         """Return a page of notes, newest first."""
         keys = (order_notes.c.create_time, order_notes.c.id)
-        return await self._reader.page(_filtered(_NOTES, where), keys, page, descending=True)
+        return await self._reader.page(_filtered(_NOTES, where), keys, page, size=_note_size, descending=True)
 
     async def search(self, query: str, where: NoteFilter, page: Page) -> PageOfRows:
         """Return a page of the notes that match `query`, best match first."""
@@ -65,7 +69,16 @@ def _search_statement(*, of_order: bool, of_author: bool, include_drafts: bool, 
     snippet = func.left(headline, _MAX_SNIPPET, type_=Text).label("snippet")
     rows = part.outerjoin(order_notes, order_notes.c.id == found.c.id)
     statement = _NOTES.add_columns(snippet, found.c.rank, count.c.matches).select_from(rows)
-    return Statement("search_notes", statement.order_by(found.c.rank.desc(), found.c.id.desc()))
+    limited = limited_by_size(statement, _match_size, (found.c.rank, found.c.id), descending=True)
+    return Statement("search_notes", limited)
+
+
+def _note_size(row: FromClause) -> ColumnElement[int]:
+    return text_size(row.c.body) + literal_column(str(_NOTE_BYTES), Integer)
+
+
+def _match_size(row: FromClause) -> ColumnElement[int]:
+    return _note_size(row) + literal_column(str(_MATCH_BYTES), Integer)
 
 
 def _filtered(statement: Select[Any], where: NoteFilter) -> Select[Any]:

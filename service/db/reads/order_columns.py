@@ -4,11 +4,31 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Dialect, Select, Text, TypeDecorator, cast, func, select, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    Dialect,
+    FromClause,
+    Select,
+    Text,
+    TypeDecorator,
+    cast,
+    func,
+    select,
+    type_coerce,
+)
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from service.db.reads.columns import in_microseconds, in_ten_thousandths, ten_thousandths, unless_encoded
+from service.db.reads.columns import (
+    in_microseconds,
+    in_ten_thousandths,
+    message_size,
+    ten_thousandths,
+    unless_encoded,
+)
 from service.db.tables import order_items, order_tags, orders, tags
+
+# More than what an order's message needs beside its texts and items, which take less than twice their JSON.
+_ORDER_BYTES = 320
 
 
 class _Items(TypeDecorator[list[list[Any]]]):
@@ -70,3 +90,9 @@ def _select_orders() -> Select[Any]:
 
 
 ORDERS = _select_orders()
+
+
+def order_size(row: FromClause) -> ColumnElement[int]:
+    """Return the size of the message of an order, of which a row has the columns of ORDERS."""
+    texts = ("external_ref", "tracking_number", "cancel_reason", "metadata", "items", "items")
+    return message_size(row, _ORDER_BYTES, *(row.c[name] for name in texts), func.array_to_string(row.c.tag_names, ","))

@@ -11,6 +11,7 @@ from sqlalchemy import BigInteger, Row, bindparam, func, select, true, tuple_
 from sqlalchemy.sql.selectable import CTE, Join, Subquery
 
 from service.application.ports.queries import MAX_RANKED, Page, PageOfRows
+from service.db.reads.reader import fitting_page
 
 
 def ranked_page(ranked: CTE, *, first: bool) -> tuple[Join, Subquery, Subquery]:
@@ -35,10 +36,11 @@ def ranked_page(ranked: CTE, *, first: bool) -> tuple[Join, Subquery, Subquery]:
 
 def page_values(page: Page) -> dict[str, object]:
     """Return the values of the parameters of a `ranked_page`."""
-    return {"row_limit": page.size + 1, **{f"after_{index}": key for index, key in enumerate(page.after or ())}}
+    after = {f"after_{index}": key for index, key in enumerate(page.after or ())}
+    return {"row_limit": page.size + 1, "max_bytes": page.max_bytes, **after}
 
 
 def page_of_ranked(rows: Sequence[Row[Any]], page: Page) -> PageOfRows:
     """Return the rows of a `ranked_page` as a page; a row whose `id` is null has only the number of matches."""
     found = [row for row in rows if row.id is not None]
-    return PageOfRows(found[: page.size], len(found) > page.size, min(rows[0].matches, MAX_RANKED))
+    return fitting_page(found, page, min(rows[0].matches, MAX_RANKED))

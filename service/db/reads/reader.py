@@ -1,6 +1,6 @@
 """Read pages of lists with keyset pagination."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +10,9 @@ from service.application.ports.queries import Page, PageOfRows
 from service.db.connections.expensive_reads import Expensive
 from service.db.connections.reader import StatementReader
 from service.db.connections.statement import Statement
+
+# Returns the size of the message of each row that a subquery returns, as an expression of its columns.
+Size = Callable[[FromClause], ColumnElement[int]]
 
 
 class Reader(StatementReader):
@@ -21,12 +24,13 @@ class Reader(StatementReader):
         keys: Sequence[ColumnElement[Any]],
         page: Page,
         *,
+        size: Size,
         descending: bool,
         expensive: Expensive | None = None,
     ) -> PageOfRows:
         """Return one page of a statement without an order; `page_select` documents the arguments."""
         first, counted = page.after is None, page.include_total_size
-        whole = page_select(statement, keys, first=first, include_total_size=counted, descending=descending)
+        whole = page_select(statement, keys, first=first, include_total_size=counted, descending=descending, size=size)
         return await self.compiled_page(whole, page, expensive=expensive)
 
     async def compiled_page(
@@ -40,14 +44,13 @@ class Reader(StatementReader):
         """Return one page of a statement that `page_select` made; `values` are those of its filters' parameters."""
         if page.include_total_size:
             expensive = Expensive.COUNT
-        parameters = {**(values or {}), "row_limit": page.size + 1}
+        parameters = {**(values or {}), "row_limit": page.size + 1, "max_bytes": page.max_bytes}
         parameters.update({f"after_{index}": value for index, value in enumerate(page.after or ())})
         found = await self.all(statement, parameters, expensive=expensive)
         if not page.include_total_size:
-            return PageOfRows(found[: page.size], len(found) > page.size, 0)
+            return fitting_page(found, page, 0)
         total_size = found[0].total_size
-        found = [row for row in found if row.is_row]
-        return PageOfRows(found[: page.size], len(found) > page.size, total_size)
+        return fitting_page([row for row in found if row.is_row], page, total_size)
 
     async def page_of(
         self,
@@ -58,6 +61,7 @@ class Reader(StatementReader):
         page: Page,
         *,
         descending: bool,
+        size: ColumnElement[int],
     ) -> PageOfRows | None:
         """Return one page of the children of a row; None if the row does not exist.
 
@@ -68,8 +72,14 @@ class Reader(StatementReader):
             key: the sort column of `children`, which is unique.
             page: the page to return; its `after` is the key of the last child on the previous page.
             descending: whether the order is descending.
+            size: the size of a child's message, which is short: children are only left out after they were read.
         """
-        rows = children.correlate(parent).order_by(key.desc() if descending else key).limit(page.size + 1)
+        rows = (
+            children.add_columns(size.label("row_bytes"))
+            .correlate(parent)
+            .order_by(key.desc() if descending else key)
+            .limit(page.size + 1)
+        )
         if page.after is not None:
             (after,) = page.after
             rows = rows.where(key < after if descending else key > after)
@@ -87,7 +97,7 @@ class Reader(StatementReader):
             return None
         total_size = found[0].total_size if page.include_total_size else 0
         found = [row for row in found if getattr(row, str(key.key)) is not None]
-        return PageOfRows(found[: page.size], len(found) > page.size, total_size)
+        return fitting_page(found, page, total_size)
 
 
 def page_select(
@@ -97,6 +107,7 @@ def page_select(
     first: bool,
     include_total_size: bool,
     descending: bool,
+    size: Size | None = None,
 ) -> Select[Any]:
     """Return the statement for one page of a statement without an order.
 
@@ -106,6 +117,7 @@ def page_select(
         first: whether it is the first page; a later page has parameters for the position after which it begins.
         include_total_size: whether the rows of all pages are counted.
         descending: whether the order is descending.
+        size: returns the size of a row's message; None for a statement whose rows are not sent to a client.
     """
     rows = statement.order_by(*(key.desc() if descending else key for key in keys))
     rows = rows.limit(bindparam("row_limit", type_=BigInteger))
@@ -113,6 +125,8 @@ def page_select(
         position = tuple_(*keys)
         after = tuple_(*(bindparam(f"after_{index}", type_=key.type) for index, key in enumerate(keys)))
         rows = rows.where(position < after if descending else position > after)
+    if size is not None:
+        rows = limited_by_size(rows, size, keys, descending=descending)
     if not include_total_size:
         return rows
     # The count and the page see one snapshot; an empty page still has one row, with the count.
@@ -122,6 +136,48 @@ def page_select(
     return both.order_by(*(_ordered(part, key, descending=descending) for key in keys))
 
 
+def limited_by_size(
+    rows: Select[Any], size: Size, keys: Sequence[ColumnElement[Any]] = (), *, descending: bool = False
+) -> Select[Any]:
+    """Return a statement for the first of these rows: all that fit into `max_bytes`, and up to two more.
+
+    At least two are returned, because a page has a row even if that does not fit, and must know whether more follow.
+    Other rows are not sent by PostgreSQL, which does not even read a long message to learn its length.
+
+    Args:
+        rows: the statement for all rows, with a limit.
+        size: returns the size of a row's message; the result has it as `row_bytes`.
+        keys: the columns by which the rows are sorted, unique together.
+        descending: whether the order is descending.
+    """
+    names = [f"key_{index}" for index in range(len(keys))]
+    # The columns themselves, because the order of what is computed from them is not known: PostgreSQL would sort again.
+    sorting = (key.label(name) for key, name in zip(keys, names, strict=True))
+    candidates = rows.add_columns(*sorting).subquery("candidates")
+    ordered = [_ordered_by(candidates, name, descending=descending) for name in names]
+    row_bytes = size(candidates)
+    before = func.sum(row_bytes).over(order_by=ordered or None, rows=(None, -2)).label("bytes_before")
+    measured = select(candidates, row_bytes.label("row_bytes"), before).subquery("measured")
+    columns = [column for column in measured.c if column.name not in {*names, "bytes_before"}]
+    limit = bindparam("max_bytes", type_=BigInteger)
+    first = select(*columns).where(func.coalesce(measured.c.bytes_before, 0) <= limit)
+    return first.order_by(*(_ordered_by(measured, name, descending=descending) for name in names))
+
+
+def fitting_page(rows: Sequence[Any], page: Page, total_size: int) -> PageOfRows:
+    """Return the rows of a page, which may be followed by one more row: as many as fit into it, but at least one."""
+    fitting = rows[: page.size]
+    size = 0
+    for index, row in enumerate(fitting):
+        size += row.row_bytes
+        if size > page.max_bytes and index:
+            return PageOfRows(rows[:index], has_more=True, total_size=total_size)
+    return PageOfRows(fitting, len(rows) > page.size, total_size)
+
+
 def _ordered(part: FromClause, key: ColumnElement[Any], *, descending: bool) -> ColumnElement[Any]:
-    column = part.c[str(key.key)]
-    return column.desc() if descending else column
+    return _ordered_by(part, str(key.key), descending=descending)
+
+
+def _ordered_by(part: FromClause, name: str, *, descending: bool) -> ColumnElement[Any]:
+    return part.c[name].desc() if descending else part.c[name]

@@ -5,6 +5,7 @@ from functools import cache
 from sqlalchemy import (
     REAL,
     ColumnElement,
+    FromClause,
     Integer,
     bindparam,
     cast,
@@ -19,9 +20,9 @@ from sqlalchemy.sql.selectable import CTE
 from service.application.ports.queries import MAX_RANKED, Page, PageOfRows
 from service.db.connections.expensive_reads import Expensive
 from service.db.connections.statement import Statement
-from service.db.reads.columns import USER_COLUMNS
+from service.db.reads.columns import USER_COLUMNS, user_size
 from service.db.reads.ranking import page_of_ranked, page_values, ranked_page
-from service.db.reads.reader import Reader
+from service.db.reads.reader import Reader, limited_by_size
 from service.db.tables import users
 from service.domain.search import SearchQuery
 from service.domain.users import UserState
@@ -49,8 +50,14 @@ def _statement(*, first: bool, show_deleted: bool) -> Statement:
     part, found, count = ranked_page(_ranked(show_deleted=show_deleted), first=first)
     rows = part.outerjoin(users, users.c.id == found.c.id)
     columns = (*USER_COLUMNS, found.c.rank, count.c.matches)
-    statement = select(*columns).select_from(rows).order_by(found.c.rank.desc(), found.c.id.desc())
-    return Statement("search_users", statement)
+    statement = select(*columns).select_from(rows)
+    limited = limited_by_size(statement, _result_size, (found.c.rank, found.c.id), descending=True)
+    return Statement("search_users", limited)
+
+
+def _result_size(row: FromClause) -> ColumnElement[int]:
+    # With the rank, and the tag and length of the user.
+    return user_size(row) + literal_column("15", Integer)
 
 
 async def search_users(reader: Reader, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:

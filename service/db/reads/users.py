@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Row, Text, any_, bindparam, func, select
 
-from service.application.ports.queries import Credentials, Page, PageOfRows, UserFilter, UserOrder
+from service.application.ports.queries import MAX_PAGE_BYTES, Credentials, Page, PageOfRows, UserFilter, UserOrder
 from service.db.arrays import is_one_of
 from service.db.connections.statement import Statement
-from service.db.reads.columns import USER_COLUMNS
-from service.db.reads.reader import Reader, page_select
+from service.db.reads.columns import USER_COLUMNS, user_size
+from service.db.reads.reader import Reader, limited_by_size, page_select
 from service.db.reads.user_search import search_users
 from service.db.tables import user_passwords, users
 from service.db.types import EnumText
@@ -20,6 +20,7 @@ from service.domain.users import UserState
 
 _USERS = select(*USER_COLUMNS)
 _BY_IDS = Statement("users_by_ids", _USERS.where(is_one_of(users.c.id, "ids")))
+_BATCH = Statement("batch_of_users", limited_by_size(_USERS.where(is_one_of(users.c.id, "ids")), user_size))
 _EMAIL = func.lower(users.c.email) == func.lower(bindparam("email"))
 _USERNAME = users.c.username == bindparam("username")
 _BY_EMAIL = Statement("user_by_email", _USERS.where(_EMAIL))
@@ -56,6 +57,7 @@ def _page_statement(names: tuple[str, ...], order_by: UserOrder, *, first: bool,
         first=first,
         include_total_size=include_total_size,
         descending=order_by == UserOrder.NEWEST,
+        size=user_size,
     )
     return Statement("list_users", page)
 
@@ -72,9 +74,9 @@ class UserQueries:
         user: Row[Any] | None = await self._by_id(user_id)
         return user
 
-    async def by_ids(self, user_ids: Sequence[str]) -> Sequence[Row[Any]]:
-        """Return the users with these ids, in any order."""
-        return await self._reader.all(_BY_IDS, {"ids": user_ids})
+    async def by_ids(self, user_ids: Sequence[str], max_bytes: int = MAX_PAGE_BYTES) -> Sequence[Row[Any]]:
+        """Return the users with these ids, in any order; the sizes of their messages have a limit."""
+        return await self._reader.all(_BATCH, {"ids": user_ids, "max_bytes": max_bytes})
 
     async def by_email(self, email: str) -> Row[Any] | None:
         """Return the user with this e-mail address, ignoring case."""

@@ -63,11 +63,14 @@ def add_orders(orders: RepeatedCompositeFieldContainer[OrderMessage], rows: Iter
 
     The messages are built inside the field: building them outside and copying them takes 50 % longer.
     """
+    built: dict[UUID, OrderMessage] = {}
     for row in rows:
-        if row.message is None:
-            orders.add(**_fields(row))
-        else:
+        if row.message is not None:
             orders.add().MergeFromString(row.message)
+        elif repeated := built.get(row.id):
+            orders.add().CopyFrom(repeated)
+        else:
+            built[row.id] = orders.add(**_fields(row))
 
 
 def encode_order(order: Order | EncodedOrder) -> bytes:

@@ -54,11 +54,14 @@ def add_users(users: RepeatedCompositeFieldContainer[UserMessage], rows: Iterabl
 
     The messages are built inside the field: building them outside and copying them takes longer.
     """
+    built: dict[UUID, UserMessage] = {}
     for row in rows:
-        if row.message is None:
-            users.add(**_fields(row))
-        else:
+        if row.message is not None:
             users.add().MergeFromString(row.message)
+        elif repeated := built.get(row.id):
+            users.add().CopyFrom(repeated)
+        else:
+            built[row.id] = users.add(**_fields(row))
 
 
 def encode_user(user: User) -> bytes:

@@ -1,6 +1,6 @@
 """Conversions of the values that messages share: times, money and ids."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,6 +13,7 @@ from google.type.money_pb2 import Money as MoneyMessage
 from service.application.ports.queries import Row
 from service.domain.errors import AmountOutOfRange, InvalidField, NotFound
 from service.domain.money import Money
+from service.rpc.status import ResponseTooLarge
 
 # The fields of a message as nested dicts. Constructors accept them instead of nested messages, and building a page from
 # them takes a third of the time of building each message.
@@ -28,6 +29,8 @@ _MAX_UNITS = 2**63 - 1
 _MAX_MONEY = _MAX_UNITS + _MAX_NANOS * _NANO
 # The maximum number of missing ids that a status lists in full.
 _MAX_MISSING_IDS = 10
+# How many times its size the `row_bytes` of a row without an encoded message can be.
+MAX_ESTIMATE = 4
 
 
 def timestamp(time: datetime | int | None) -> Fields:
@@ -108,16 +111,23 @@ def require_id(value: str, field: str) -> UUID:
     return UUID(value)
 
 
-def in_order(ids: Sequence[str], rows: Iterable[Row], missing: type[NotFound]) -> list[Row]:
-    """Return the row for each id, in the order of the ids, which must be in lower case.
+def batch_in_order(
+    ids: Sequence[str], rows: Collection[Row], missing: type[NotFound], max_response_bytes: int
+) -> list[Row]:
+    """Return the row for each id, in the order of the ids, which must be in lower case and may be repeated.
+
+    Nothing is built for a response that is too large. The rows were read with `MAX_ESTIMATE` times its maximum size.
 
     Raises:
+        ResponseTooLarge: the messages exceed the limit.
         NotFound: ids have no row; the error has the class `missing`. Its metadata has the indexes of all missing ids as
             ranges, so that the status stays small, and the first missing ids in full.
     """
+    # Before ids are missed: further rows may not have been read.
+    _require_fitting(rows, max_response_bytes)
     # Ids are compared as text, because parsing a thousand ids to UUIDs takes as long as reading the rows.
     by_id = {str(row.id): row for row in rows}
-    found = [by_id.get(key) for key in ids]
+    found: list[Any] = [by_id.get(key) for key in ids]
     if None in found:
         absent = [index for index, row in enumerate(found) if row is None]
         raise missing(
@@ -128,7 +138,15 @@ def in_order(ids: Sequence[str], rows: Iterable[Row], missing: type[NotFound]) -
                 "missing_ids": ",".join(ids[index] for index in absent[:_MAX_MISSING_IDS]),
             },
         )
+    if len(found) > len(rows):
+        _require_fitting(found, max_response_bytes)
     return found
+
+
+def _require_fitting(rows: Iterable[Row], max_response_bytes: int) -> None:
+    least = sum(row.row_bytes if row.message is not None else row.row_bytes // MAX_ESTIMATE for row in rows)
+    if least > max_response_bytes:
+        raise ResponseTooLarge
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -39,7 +39,7 @@ from service.rpc.messages.orders import (
 )
 from service.rpc.messages.statistics import parse_statistics_filter, statistics_message
 from service.rpc.messages.update_masks import fields_to_update, settable_fields
-from service.rpc.messages.values import in_order, require_id
+from service.rpc.messages.values import MAX_ESTIMATE, batch_in_order, require_id
 from service.rpc.methods import Context
 from service.rpc.servicers.order_notes import OrderNoteMethods
 from service.rpc.signing.page_tokens import PageTokens
@@ -62,6 +62,7 @@ class OrderServicer(OrderNoteMethods):
         clock: returns the time, in UTC.
         messages: the cache of the messages of changed orders; the database encodes messages from the same cache.
         exports: runs ExportOrders.
+        max_response_bytes: the maximum size of a response with a batch.
     """
 
     def __init__(  # noqa: PLR0913 - one parameter for each dependency
@@ -75,12 +76,14 @@ class OrderServicer(OrderNoteMethods):
         *,
         messages: OrderMessageCache,
         exports: Exports,
+        max_response_bytes: int,
     ) -> None:
         self._uow = unit_of_work
         self._queries = queries
         self._note_queries = note_queries
         self._messages = messages
         self._exports = exports
+        self._max_response_bytes = max_response_bytes
         self._page_tokens = page_tokens
         self._watch = watch
         self._now = clock
@@ -103,9 +106,10 @@ class OrderServicer(OrderNoteMethods):
 
     async def BatchGetOrders(self, request: pb.BatchGetOrdersRequest, context: Context) -> pb.BatchGetOrdersResponse:
         ids = list(request.ids)
-        found = in_order(ids, await self._queries.by_ids(ids), OrderNotFound)
+        limit = self._max_response_bytes
+        found = await self._queries.by_ids(list(dict.fromkeys(ids)), MAX_ESTIMATE * limit)
         response = pb.BatchGetOrdersResponse()
-        add_orders(response.orders, found)
+        add_orders(response.orders, batch_in_order(ids, found, OrderNotFound, limit))
         return response
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:

@@ -31,7 +31,7 @@ from service.rpc.messages.users import (
     user_message,
     user_search_result,
 )
-from service.rpc.messages.values import in_order, parse_positive_money, require_id
+from service.rpc.messages.values import MAX_ESTIMATE, batch_in_order, parse_positive_money, require_id
 from service.rpc.methods import Context
 from service.rpc.signing.page_tokens import PageTokens
 from service.rpc.streams.exports import Exports
@@ -55,6 +55,7 @@ class UserServicer(UserServiceServicer):
         clock: returns the time, in UTC.
         imports: runs ImportUsers.
         exports: runs ExportUsers.
+        max_response_bytes: the maximum size of a response with a batch.
     """
 
     def __init__(  # noqa: PLR0913 - one parameter for each dependency
@@ -69,6 +70,7 @@ class UserServicer(UserServiceServicer):
         *,
         imports: UserImports,
         exports: Exports,
+        max_response_bytes: int,
     ) -> None:
         self._uow = unit_of_work
         self._queries = queries
@@ -76,6 +78,7 @@ class UserServicer(UserServiceServicer):
         self._passwords = passwords
         self._imports = imports
         self._exports = exports
+        self._max_response_bytes = max_response_bytes
         self._page_tokens = page_tokens
         self._watch = watch
         self._now = clock
@@ -110,8 +113,10 @@ class UserServicer(UserServiceServicer):
 
     async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, context: Context) -> pb.BatchGetUsersResponse:
         ids = list(request.ids)
+        limit = self._max_response_bytes
+        found = await self._queries.by_ids(list(dict.fromkeys(ids)), MAX_ESTIMATE * limit)
         response = pb.BatchGetUsersResponse()
-        add_users(response.users, in_order(ids, await self._queries.by_ids(ids), UserNotFound))
+        add_users(response.users, batch_in_order(ids, found, UserNotFound, limit))
         return response
 
     async def ListUsers(self, request: pb.ListUsersRequest, context: Context) -> pb.ListUsersResponse:

@@ -10,7 +10,7 @@ from uuid import UUID
 import orjson
 from google.protobuf.message import Message
 
-from service.application.ports.queries import Page, PageOfRows, Row
+from service.application.ports.queries import MAX_PAGE_BYTES, Page, PageOfRows, Row
 from service.domain.errors import InvalidPageToken
 from service.rpc.messages.values import time_of
 from service.rpc.signing.base64url import decode_base64url, encode_base64url
@@ -18,6 +18,8 @@ from service.rpc.signing.base64url import decode_base64url, encode_base64url
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
 _MAC_BYTES = 16
+# Room for the page token and the total size in a response.
+_OTHER_BYTES = 4096
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # One value of a position. The position of a page's last row consists of the row's values in the sort columns.
@@ -25,10 +27,16 @@ _Key = datetime | UUID | str | int | float
 
 
 class PageTokens:
-    """Writes and reads page tokens, signed with a secret key."""
+    """Writes and reads page tokens.
 
-    def __init__(self, key: bytes) -> None:
+    Args:
+        key: the secret with which they are signed.
+        max_response_bytes: the maximum size of a response with a page.
+    """
+
+    def __init__(self, key: bytes, max_response_bytes: int = MAX_PAGE_BYTES) -> None:
         self._key = key
+        self._max_page_bytes = max_response_bytes - _OTHER_BYTES
 
     def page(self, request: Any) -> Page:  # noqa: ANN401 - any list request; messages share no class
         """Return the page of the list that a request asks for.
@@ -38,7 +46,7 @@ class PageTokens:
         """
         size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         after = self._read(request.page_token, request) if request.page_token else None
-        return Page(size, after, request.include_total_size)
+        return Page(size, after, request.include_total_size, self._max_page_bytes)
 
     def next(self, request: Message, found: PageOfRows, keys: Sequence[str]) -> str:
         """Return the token for the next page of a list ordered by the attributes `keys`; empty after the last page."""

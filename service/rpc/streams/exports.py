@@ -13,6 +13,8 @@ from service.rpc.signing.page_tokens import position
 
 # Large enough that the overhead per message does not matter, and far below the 4 MiB that clients accept.
 MAX_BATCH_BYTES = 1 << 20
+# The size of the tag and the length of a message in a response, for messages of less than 2 MB.
+_FIELD_BYTES = 4
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -23,10 +25,12 @@ class Exports:
     Args:
         snapshots: opens snapshots; the limit on open snapshots also limits the number of concurrent exports.
         stall_seconds: seconds after which an export is ended if its client reads nothing.
+        max_response_bytes: the maximum size of a response.
     """
 
-    def __init__(self, snapshots: Snapshots, *, stall_seconds: float) -> None:
+    def __init__(self, snapshots: Snapshots, *, stall_seconds: float, max_response_bytes: int) -> None:
         self._snapshots = snapshots
+        self._max_batch_bytes = min(MAX_BATCH_BYTES, max_response_bytes)
         self._stall_seconds = stall_seconds
 
     async def run(
@@ -58,7 +62,7 @@ class Exports:
         async with self._snapshots() as snapshot:
             while True:
                 found = await read(snapshot, Page(page_rows, after, include_total_size=False))
-                for batch in _batches(map(message, found.rows)):
+                for batch in _batches(map(message, found.rows), self._max_batch_bytes):
                     await self._write(context, response(batch))
                 if not found.has_more:
                     return
@@ -72,12 +76,12 @@ class Exports:
             raise ExportStalled from error
 
 
-def _batches(messages: Iterable[MessageT]) -> Iterator[list[MessageT]]:
+def _batches(messages: Iterable[MessageT], max_bytes: int) -> Iterator[list[MessageT]]:
     batch: list[MessageT] = []
     size = 0
     for message in messages:
-        length = message.ByteSize()
-        if batch and size + length > MAX_BATCH_BYTES:
+        length = message.ByteSize() + _FIELD_BYTES
+        if batch and size + length > max_bytes:
             yield batch
             batch, size = [], 0
         batch.append(message)

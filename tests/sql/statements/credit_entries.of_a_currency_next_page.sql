@@ -15,7 +15,8 @@ SELECT part.position,
     part.order_id,
     part.description,
     part.actor,
-    part.create_time
+    part.create_time,
+    part.row_bytes
 FROM users
 LEFT OUTER JOIN LATERAL (
     SELECT credit_entries.position AS position,
@@ -30,7 +31,8 @@ LEFT OUTER JOIN LATERAL (
         credit_entries.order_id AS order_id,
         credit_entries.description AS description,
         credit_entries.actor AS actor,
-        credit_entries.create_time AS create_time
+        credit_entries.create_time AS create_time,
+        coalesce(octet_length(credit_entries.description), 0) + 350 AS row_bytes
     FROM credit_entries
     WHERE credit_entries.user_id = users.id
         AND credit_entries.currency = $1::VARCHAR

@@ -1,11 +1,29 @@
 -- list_tags
--- $1: row_limit
-SELECT tags.name,
-    (
-        SELECT count(*) AS count_1
-        FROM order_tags
-        WHERE order_tags.tag_id = tags.id
-    ) AS order_count
-FROM tags
-ORDER BY tags.name
-LIMIT $1::BIGINT;
+-- $1: param_1
+-- $2: row_limit
+-- $3: coalesce_1
+-- $4: max_bytes
+SELECT measured.name,
+    measured.order_count,
+    measured.row_bytes
+FROM (
+    SELECT candidates.name AS name,
+        candidates.order_count AS order_count,
+        candidates.key_0 AS key_0,
+        octet_length(candidates.name) + 20 AS row_bytes,
+        sum(octet_length(candidates.name) + 20) OVER(ORDER BY candidates.key_0 ROWS BETWEEN UNBOUNDED PRECEDING AND $1::INTEGER PRECEDING) AS bytes_before
+    FROM (
+        SELECT tags.name AS name,
+            (
+                SELECT count(*) AS count_1
+                FROM order_tags
+                WHERE order_tags.tag_id = tags.id
+            ) AS order_count,
+            tags.name AS key_0
+        FROM tags
+        ORDER BY tags.name
+        LIMIT $2::BIGINT
+    ) AS candidates
+) AS measured
+WHERE coalesce(measured.bytes_before, $3::INTEGER) <= $4::BIGINT
+ORDER BY measured.key_0;

@@ -22,7 +22,8 @@ SELECT part.position,
     part.create_time,
     part.changes,
     part.user_id,
-    part.status
+    part.status,
+    part.row_bytes
 FROM orders
 LEFT OUTER JOIN LATERAL (
     SELECT events.position AS position,
@@ -35,7 +36,8 @@ LEFT OUTER JOIN LATERAL (
         events.create_time AS create_time,
         events.changes AS changes,
         CASE WHEN (events.aggregate_type = $1::VARCHAR) THEN coalesce(events.user_id, orders.user_id) END AS user_id,
-        CASE WHEN (events.aggregate_type = $1::VARCHAR) THEN coalesce(events.status, CASE WHEN (events.type IN ($6::VARCHAR, $7::VARCHAR)) THEN $2::VARCHAR WHEN (events.type IN ($8::VARCHAR, $9::VARCHAR, $10::VARCHAR, $11::VARCHAR, $12::VARCHAR, $13::VARCHAR)) THEN events.type ELSE CAST(orders.status AS TEXT) END) END AS status
+        CASE WHEN (events.aggregate_type = $1::VARCHAR) THEN coalesce(events.status, CASE WHEN (events.type IN ($6::VARCHAR, $7::VARCHAR)) THEN $2::VARCHAR WHEN (events.type IN ($8::VARCHAR, $9::VARCHAR, $10::VARCHAR, $11::VARCHAR, $12::VARCHAR, $13::VARCHAR)) THEN events.type ELSE CAST(orders.status AS TEXT) END) END AS status,
+        octet_length(CAST(events.changes AS TEXT)) + 300 AS row_bytes
     FROM events
     WHERE events.aggregate_id = orders.id
         AND events.position > $3::BIGINT

@@ -23,6 +23,7 @@ SELECT part.position,
     part.changes,
     part.user_id,
     part.status,
+    part.row_bytes,
     (
         SELECT count(*) AS count_1
         FROM events,
@@ -42,7 +43,8 @@ LEFT OUTER JOIN LATERAL (
         events.create_time AS create_time,
         events.changes AS changes,
         CASE WHEN (events.aggregate_type = $2::VARCHAR) THEN coalesce(events.user_id, orders.user_id) END AS user_id,
-        CASE WHEN (events.aggregate_type = $2::VARCHAR) THEN coalesce(events.status, CASE WHEN (events.type IN ($6::VARCHAR, $7::VARCHAR)) THEN $3::VARCHAR WHEN (events.type IN ($8::VARCHAR, $9::VARCHAR, $10::VARCHAR, $11::VARCHAR, $12::VARCHAR, $13::VARCHAR)) THEN events.type ELSE CAST(orders.status AS TEXT) END) END AS status
+        CASE WHEN (events.aggregate_type = $2::VARCHAR) THEN coalesce(events.status, CASE WHEN (events.type IN ($6::VARCHAR, $7::VARCHAR)) THEN $3::VARCHAR WHEN (events.type IN ($8::VARCHAR, $9::VARCHAR, $10::VARCHAR, $11::VARCHAR, $12::VARCHAR, $13::VARCHAR)) THEN events.type ELSE CAST(orders.status AS TEXT) END) END AS status,
+        octet_length(CAST(events.changes AS TEXT)) + 300 AS row_bytes
     FROM events
     WHERE events.aggregate_id = orders.id
     ORDER BY events.position
