@@ -6,6 +6,7 @@ Each optimization is an addition, switched on in one place here by `Optimization
 - `Server._interceptors`: the fast path;
 - `Server._accepting_server`: several pending accepts;
 - `Server._schedule_threads`, `Server._lower_polling_thread_priority`: batch scheduling;
+- `AdaptiveScheduling` in `Server.start`: batch scheduling only under load;
 - `Server.start`: the frozen garbage collector;
 - `new_event_loop`: the event loop.
 
@@ -58,6 +59,7 @@ from service.rpc.transport import event_loop
 from service.rpc.transport.accepting import AcceptingServer
 from service.rpc.transport.listening import open_connections, stop_listening
 from service.rpc.transport.scheduling import (
+    AdaptiveScheduling,
     freeze_garbage_collector,
     lower_polling_thread_priority,
     use_batch_scheduling,
@@ -100,6 +102,7 @@ class Server:
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self.port = 0
+        self._scheduling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Build all parts of the server and listen.
@@ -122,6 +125,8 @@ class Server:
         await self._listen()
         self._health_updates = asyncio.create_task(self._readiness.watch())
         await self._server.start()
+        if self.settings.scheduling == "adaptive":
+            self._scheduling = asyncio.create_task(AdaptiveScheduling().run())
         if self.settings.frozen_garbage_collector:
             freeze_garbage_collector()
         log.info("serving", host=self.settings.host, port=self.port, accept_mode=self._server.accept_mode)
@@ -309,6 +314,8 @@ class Server:
         log.info("stopped")
 
     async def _close(self) -> None:
+        if self._scheduling:
+            self._scheduling.cancel()
         self._passwords.close()
         await self._event_feed.close()
         await self._snapshots.close()
