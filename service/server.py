@@ -26,7 +26,6 @@ from commerce.orders.v1.order_service_pb2_grpc import add_OrderServiceServicer_t
 from commerce.users.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 from google.protobuf.internal import api_implementation
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
-from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from service.config import LimitSettings, OptimizationSettings, ServerSettings
@@ -38,7 +37,7 @@ from service.db.writes.encoded_messages import MessageEncoders
 from service.observability.logs import log_loop_failure
 from service.passwords import Argon2Passwords
 from service.rpc.call_context import current_unit_of_work, prefers_replica
-from service.rpc.health import Readiness
+from service.rpc.health import HealthServicer, Readiness
 from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.interceptors.deserialization import DeserializationInterceptor
@@ -213,7 +212,7 @@ class Server:
         add_reflection(methods, [*SERVICES, HEALTH])
 
     async def _add_health(self, methods: InterceptedMethods) -> None:
-        health = aio.HealthServicer()
+        health = HealthServicer()
         methods.add(add_HealthServicer_to_server, health)
         self._readiness = Readiness(health, SERVICES, self.database.lasting_problem)
         await self._readiness.start()
