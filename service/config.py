@@ -269,11 +269,12 @@ class OptimizationSettings(Settings):
         "(`listeners`)",
         json_schema_extra=EXPERT,
     )
-    scheduling: Literal["batch", "normal"] = Field(
-        "batch",
+    scheduling: Literal["adaptive", "batch", "normal"] = Field(
+        "adaptive",
         description="how Linux schedules the server: with `batch` (SCHED_BATCH, and a higher nice value for the "
-        "polling thread of gRPC) its threads do not preempt each other, which costs less CPU; no effect on "
-        "other systems",
+        "polling thread of gRPC) its threads do not preempt each other, which costs less CPU, but they wait for other "
+        "busy processes; `adaptive` is SCHED_BATCH while the server uses most of a processor; no effect on other "
+        "systems",
         json_schema_extra=EXPERT,
     )
     frozen_garbage_collector: bool = Field(

@@ -6,6 +6,7 @@ Each optimization is an addition, switched on in one place here by `Optimization
 - `Server._interceptors`: the fast path;
 - `Server._accepting_server`: several pending accepts;
 - `Server._schedule_threads`, `Server._lower_polling_thread_priority`: batch scheduling;
+- `AdaptiveScheduling` in `Server.start`: batch scheduling only under load;
 - `Server.start`: the frozen garbage collector;
 - `new_event_loop`: the event loop.
 
@@ -25,7 +26,6 @@ from commerce.orders.v1.order_service_pb2_grpc import add_OrderServiceServicer_t
 from commerce.users.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 from google.protobuf.internal import api_implementation
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
-from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from service.config import LimitSettings, OptimizationSettings, ServerSettings
@@ -37,7 +37,7 @@ from service.db.writes.encoded_messages import MessageEncoders
 from service.observability.logs import log_loop_failure
 from service.passwords import Argon2Passwords
 from service.rpc.call_context import current_unit_of_work, prefers_replica, time_left
-from service.rpc.health import Readiness
+from service.rpc.health import HealthServicer, Readiness
 from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.interceptors.deserialization import DeserializationInterceptor
@@ -58,6 +58,7 @@ from service.rpc.transport import event_loop
 from service.rpc.transport.accepting import AcceptingServer
 from service.rpc.transport.listening import open_connections, stop_listening
 from service.rpc.transport.scheduling import (
+    AdaptiveScheduling,
     freeze_garbage_collector,
     lower_polling_thread_priority,
     use_batch_scheduling,
@@ -100,6 +101,7 @@ class Server:
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self.port = 0
+        self._scheduling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Build all parts of the server and listen.
@@ -122,6 +124,8 @@ class Server:
         await self._listen()
         self._health_updates = asyncio.create_task(self._readiness.watch())
         await self._server.start()
+        if self.settings.scheduling == "adaptive":
+            self._scheduling = asyncio.create_task(AdaptiveScheduling().run())
         if self.settings.frozen_garbage_collector:
             freeze_garbage_collector()
         log.info("serving", host=self.settings.host, port=self.port, accept_mode=self._server.accept_mode)
@@ -215,7 +219,7 @@ class Server:
         add_reflection(methods, [*SERVICES, HEALTH])
 
     async def _add_health(self, methods: InterceptedMethods) -> None:
-        health = aio.HealthServicer()
+        health = HealthServicer()
         methods.add(add_HealthServicer_to_server, health)
         self._readiness = Readiness(health, SERVICES, self.database.lasting_problem)
         await self._readiness.start()
@@ -316,6 +320,8 @@ class Server:
         log.info("stopped")
 
     async def _close(self) -> None:
+        if self._scheduling:
+            self._scheduling.cancel()
         self._passwords.close()
         await self._event_feed.close()
         await self._snapshots.close()

@@ -82,7 +82,7 @@ def test_a_database_is_all_that_is_needed() -> None:
         "encoded_messages": True,
         "held_connection": True,
         "event_loop": "auto",
-        "scheduling": "batch",
+        "scheduling": "adaptive",
         # Two servers on one port by mistake would share it silently.
         "reuse_port": False,
         "default_deadline": 30,

@@ -6,18 +6,46 @@ Liveness has the empty name. It does not depend on the database, so an outage of
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import structlog
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
+from service.rpc.methods import Context
+
+LIVENESS = ""
 READINESS = "readiness"
 # Hysteresis: one lost packet must not take a server out of service, and one good answer must not bring it back.
 FAILURES_TO_STOP = 3
 SUCCESSES_TO_SERVE = 2
 PERIOD_SECONDS = 1.0
 
+# The stubs do not have it yet.
+_HealthListResponse: Any = health_pb2.HealthListResponse  # type: ignore[attr-defined]
+
 log = structlog.get_logger()
+
+
+class HealthServicer(aio.HealthServicer):
+    """The health service of grpcio, and its method List, which grpcio does not implement for asyncio."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._statuses: dict[str, int] = {LIVENESS: HealthCheckResponse.SERVING}
+
+    async def set(self, service: str, status: int) -> None:
+        """Set the status of a service."""
+        self._statuses[service] = status
+        await super().set(service, status)
+
+    async def List(self, _request: Message, _context: Context) -> Message:  # noqa: N802 - the name in the proto
+        """Return the status of every service."""
+        statuses = {name: HealthCheckResponse(status=status) for name, status in self._statuses.items()}
+        response: Message = _HealthListResponse(statuses=statuses)
+        return response
 
 
 class Readiness:

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
+from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
@@ -62,6 +63,18 @@ async def test_one_channel_has_room_for_hundreds_of_calls(server: Server) -> Non
         assert await check(clients, LIVENESS) == SERVING
         for watch in watches:
             watch.cancel()
+
+
+async def test_all_services_are_listed_with_their_statuses(clients: Clients) -> None:
+    call: Any = clients.channel.unary_unary(
+        "/grpc.health.v1.Health/List",
+        request_serializer=health_pb2.HealthListRequest.SerializeToString,  # type: ignore[attr-defined] # no stubs
+        response_deserializer=health_pb2.HealthListResponse.FromString,  # type: ignore[attr-defined] # no stubs
+    )
+    response = await call(health_pb2.HealthListRequest())  # type: ignore[attr-defined] # no stubs
+    assert {name: found.status for name, found in response.statuses.items()} == dict.fromkeys(
+        (LIVENESS, *NEEDING_THE_DATABASE), SERVING
+    )
 
 
 async def test_a_check_of_an_unknown_service_is_not_found(clients: Clients) -> None:

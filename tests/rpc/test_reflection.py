@@ -56,6 +56,12 @@ class Reflection:
             pool.Add(file)
         return pool
 
+    async def names_of(self, symbol: str) -> list[str]:
+        """Return the names of the files in the answer for a symbol."""
+        answer = await self.ask(ServerReflectionRequest(file_containing_symbol=symbol))
+        found = answer.file_descriptor_response.file_descriptor_proto
+        return [FileDescriptorProto.FromString(data).name for data in found]
+
     async def _collect(self, answer: ServerReflectionResponse, files: dict[str, FileDescriptorProto]) -> None:
         assert not answer.HasField("error_response"), answer
         for data in answer.file_descriptor_response.file_descriptor_proto:
@@ -98,6 +104,32 @@ async def test_a_message_made_from_the_description_is_understood(clients: Client
     )
     answer = MessageToDict(await call(request_class(username=user.username)))
     assert answer["user"]["email"] == user.email
+
+
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        "commerce.users.v1.UserService.GetUser",
+        "commerce.users.v1.User.email",
+        "commerce.users.v1.GetUserRequest",
+        "grpc.health.v1.Health.List",
+        *(f"google.rpc.{name}" for name in ("ErrorInfo", "BadRequest", "RetryInfo", "PreconditionFailure", "Status")),
+    ],
+)
+async def test_any_symbol_leads_to_its_file(reflection: Reflection, symbol: str) -> None:
+    pool = await reflection.files_of(symbol)
+    package = ".".join(symbol.split(".")[:3])
+    assert any(package.startswith(str(pool.FindFileByName(name).package)) for name in await reflection.names_of(symbol))
+
+
+async def test_fields_have_their_json_names(reflection: Reflection) -> None:
+    answer = await reflection.ask(
+        ServerReflectionRequest(file_containing_symbol="commerce.orders.v1.ListOrdersRequest")
+    )
+    files = [FileDescriptorProto.FromString(data) for data in answer.file_descriptor_response.file_descriptor_proto]
+    names = {field.name: field.json_name for file in files for message in file.message_type for field in message.field}
+    assert names["page_token"] == "pageToken"  # noqa: S105 - a name
+    assert all(names.values())
 
 
 async def test_an_unknown_symbol_is_not_found(reflection: Reflection) -> None:

@@ -1,5 +1,6 @@
 """Watches: streams of events, each with a cursor from which a later watch continues."""
 
+import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, Generic, Protocol, TypeVar
@@ -7,6 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from service.application.ports.events import EventFeed, EventPosition, EventPositionExpired
 from service.application.ports.queries import Row
 from service.domain.errors import CursorExpired, ServerDraining, SlowConsumer
+from service.rpc.retry import retried
 from service.rpc.signing.cursors import Cursors
 
 
@@ -15,7 +17,14 @@ class _Response(Protocol):
     def cursor(self) -> str: ...
 
 
+_Event = tuple[EventPosition, Row | None]
 ResponseT = TypeVar("ResponseT", bound=_Response)
+
+
+async def _chained(first: _Event, others: AsyncGenerator[_Event, None]) -> AsyncGenerator[_Event, None]:
+    yield first
+    async for other in others:
+        yield other
 
 
 class Watch(Generic[ResponseT]):
@@ -42,8 +51,11 @@ class Watch(Generic[ResponseT]):
         """
         cursor = request.cursor
         try:
-            async with aclosing(self._feed.follow(await self._start_position(request), wanted)) as events:
-                async for position, event in events:
+            first, events = await retried(
+                lambda: self._begin(request, wanted), lambda: math.inf, outcome_known_by_repeating=True
+            )
+            async with aclosing(events):
+                async for position, event in _chained(first, events):
                     response = self._response(event, self._cursors.write(position))
                     yield response
                     cursor = response.cursor
@@ -54,6 +66,15 @@ class Watch(Generic[ResponseT]):
             ) from error
         except (SlowConsumer, ServerDraining) as error:
             error.metadata["cursor"] = cursor
+            raise
+
+    async def _begin(self, request: Any, wanted: Callable[[Row], bool]) -> tuple[_Event, AsyncGenerator[_Event, None]]:  # noqa: ANN401 - as above
+        """Return the first event or checkpoint, and the generator of the others."""
+        events = self._feed.follow(await self._start_position(request), wanted)
+        try:
+            return await anext(events), events
+        except BaseException:
+            await events.aclose()
             raise
 
     async def _start_position(self, request: Any) -> EventPosition:  # noqa: ANN401 - as above

@@ -13,7 +13,7 @@ from commerce.users.v1.user_pb2 import User, UserEventType
 from google.protobuf.empty_pb2 import Empty
 
 from tests.support.clients import Clients, connect
-from tests.support.databases import driver_connection
+from tests.support.databases import driver_connection, observing
 from tests.support.failures import fails
 from tests.support.passwords import PASSWORD
 from tests.support.sent_statements import sent_statements
@@ -409,3 +409,19 @@ async def test_an_event_of_an_older_release_is_chosen_by_its_order(
     pending, confirmed = statuses
     assert [event.status for event in events] == [pending, confirmed, pending, confirmed, confirmed]
     assert list(timeline.events) == events
+
+
+@pytest.mark.parametrize("start", ["now", "earliest", "cursor"])
+async def test_the_first_watch_after_connections_were_lost_is_retried(database_url: str, start: str) -> None:
+    async with (
+        serving_clients(database_url) as clients,
+        observing(database_url) as observer,
+    ):
+        async with watch_orders(clients, now=True) as stream:
+            await stream.checkpoint()
+            cursor = stream.cursor
+        starts: dict[str, Any] = {"now": True, "earliest": True, "cursor": cursor}
+        # As by a restart of PostgreSQL: the watches' connections are in their pool, and none of them works.
+        await observer.terminate(await observer.backends())
+        async with watch_orders(clients, **{start: starts[start]}) as stream:
+            await stream.checkpoint()
