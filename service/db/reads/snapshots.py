@@ -72,6 +72,15 @@ class _OneConnection(Reader):
         super().__init__(connection.engine)
         self._connection = connection
 
+    async def all(
+        self, statement: Statement | Select[Any], values: Mapping[str, object] | None = None
+    ) -> Sequence[Row[Any]]:
+        """Return all rows; the cancellation of the call ends the statement, and the connection with it.
+
+        A statement that went on would still use the connection while the snapshot closes it.
+        """
+        return await self._all(statement, values or {})
+
     async def _all(self, statement: Statement | Select[Any], values: Mapping[str, object]) -> Sequence[Row[Any]]:
         with translated_errors():
             core = statement.core if isinstance(statement, Statement) else statement
