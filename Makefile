@@ -30,6 +30,7 @@ run: $(READY) ## Serve on 127.0.0.1:50051 with an embedded PostgreSQL (data in .
 
 .PHONY: test
 test: lint types layers protos breaking migrations dockerfile peers tests test-plain ## Run every check and all tests, as CI does
+	@$(MAKE) --no-print-directory fuzz MINUTES=1
 	@if $(CAN_BUILD_LOAD); then $(MAKE) --no-print-directory bench-smoke ARGS=; \
 	else echo "bench-smoke is skipped: gcc or the headers of nghttp2 (libnghttp2-dev) are missing"; fi
 
@@ -122,6 +123,10 @@ sql: $(READY) ## Rewrite the golden files of SQL statements in tests/sql
 .PHONY: explain
 explain: $(READY) ## Print the statements of METHOD=ConfirmOrder, or another method, with PostgreSQL's plans
 	@$(BIN)/python -m tests.sql.explain $(METHOD)
+
+.PHONY: fuzz
+fuzz: $(READY) ## Send a server random requests for MINUTES=10; SEED=… repeats a run
+	$(BIN)/python -m tests.fuzz.run --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 .PHONY: faults
 faults: $(READY) ## Kill a server under a watch twenty times; the tests do it three times

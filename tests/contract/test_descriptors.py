@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
@@ -14,7 +13,7 @@ from google.api.field_behavior_pb2 import OUTPUT_ONLY, field_behavior
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from tests.support.protos import rules_of, sources
+from tests.support.protos import comments, rules_of
 
 SERVICES = (
     users_pb.DESCRIPTOR.services_by_name["UserService"],
@@ -51,20 +50,6 @@ def level_of(method: MethodDescriptor) -> int:
 
 MUTATIONS = [method for method in METHODS if level_of(method) != MethodOptions.NO_SIDE_EFFECTS]
 LISTS = [method for method in METHODS if "page_size" in method.input_type.fields_by_name]
-
-
-@cache
-def comments() -> dict[str, str]:
-    """Return the comments of methods by full name."""
-    found = {}
-    for file in sources().file:
-        for location in file.source_code_info.location:
-            # 6: service, 2: method (descriptor.proto).
-            if len(location.path) == 4 and (location.path[0], location.path[2]) == (6, 2):
-                service = file.service[location.path[1]]
-                method = service.method[location.path[3]]
-                found[f"{file.package}.{service.name}.{method.name}"] = location.leading_comments
-    return found
 
 
 def input_fields(message: Descriptor, seen: frozenset[str] = frozenset()) -> Iterator[FieldDescriptor]:

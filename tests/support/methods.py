@@ -10,7 +10,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-_ALL: dict[str, MethodDescriptor] = {
+ALL_METHODS: dict[str, MethodDescriptor] = {
     method.name: method
     for file, service in ((users_pb.DESCRIPTOR, "UserService"), (orders_pb.DESCRIPTOR, "OrderService"))
     for method in file.services_by_name[service].methods
@@ -18,7 +18,9 @@ _ALL: dict[str, MethodDescriptor] = {
 
 
 # Streams are tested elsewhere: their requests cannot be repeated as they are.
-METHODS = {name: method for name, method in _ALL.items() if not (method.client_streaming or method.server_streaming)}
+METHODS = {
+    name: method for name, method in ALL_METHODS.items() if not (method.client_streaming or method.server_streaming)
+}
 
 
 def _writes(method: MethodDescriptor) -> bool:
@@ -44,7 +46,7 @@ def response_class(method: str) -> type[Any]:
 
 def path_of(method: str) -> str:
     """Return the path of a method in HTTP/2."""
-    return f"/{_ALL[method].containing_service.full_name}/{method}"
+    return f"/{ALL_METHODS[method].containing_service.full_name}/{method}"
 
 
 async def call_bytes(channel: grpc.aio.Channel, method: str, request: bytes) -> bytes:

@@ -12,6 +12,7 @@ from service.application.ports.errors import Overloaded
 from service.application.ports.unit_of_work import TimeLeft
 from service.config import ExportSettings
 from service.db.connections.engine import create_export_engine
+from service.db.connections.expensive_reads import Expensive
 from service.db.connections.statement import Statement
 from service.db.errors import translated_errors
 from service.db.reads.orders import OrderQueries
@@ -72,6 +73,19 @@ class _OneConnection(Reader):
     def __init__(self, connection: AsyncConnection) -> None:
         super().__init__(connection.engine)
         self._connection = connection
+
+    async def all(
+        self,
+        statement: Statement | Select[Any],
+        values: Mapping[str, object] | None = None,
+        *,
+        expensive: Expensive | None = None,  # noqa: ARG002 - an export has a connection of its own
+    ) -> Sequence[Row[Any]]:
+        """Return all rows; the cancellation of the call ends the statement, and the connection with it.
+
+        A statement that went on would still use the connection while the snapshot closes it.
+        """
+        return await self._all(statement, values or {}, self.time_left())
 
     async def _all(
         self, statement: Statement | Select[Any], values: Mapping[str, object], _time_left: TimeLeft

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import structlog
 from google.protobuf.message import Message
-from grpc.aio import AbortError
+from grpc.aio import AbortError, InternalError
 from grpc_status import rpc_status
 
 from service.observability.logs import where_raised
@@ -55,7 +55,11 @@ async def _abort(method: Method, context: Context, failure: BaseException) -> No
     # `abort` replaces the trailing metadata that is already set (the x-request-id) unless that is passed again.
     already_set = context.trailing_metadata() or ()
     trailing = (*already_set, *grpc_status.trailing_metadata)
-    await context.abort(grpc_status.code, grpc_status.details, trailing)
+    try:
+        await context.abort(grpc_status.code, grpc_status.details, trailing)
+    except InternalError as error:
+        # The call has ended meanwhile: its caller has left, and gRPC would log an error.
+        raise asyncio.CancelledError from error
 
 
 def _forget_frames(failure: BaseException) -> None:

@@ -12,6 +12,7 @@ from commerce.orders.v1.order_pb2 import Order, OrderStatus
 from commerce.users.v1.user_pb2 import User, UserProfile, UserState
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.interval_pb2 import Interval
+from structlog.testing import capture_logs
 
 from service.application.ports.queries import OrderFilter, OrderOrder, Page, UserFilter, UserOrder
 from service.config import ServerSettings, load
@@ -22,9 +23,11 @@ from service.rpc.signing.page_tokens import position
 from tests.support.clients import Clients, item
 from tests.support.databases import driver_connection
 from tests.support.failures import fails
+from tests.support.locks import holding
 from tests.support.memory import resident_megabytes
 from tests.support.sent_statements import sent_statements
 from tests.support.servers import serving_clients
+from tests.support.waiting import eventually
 
 EVERYBODY = UserFilter(states=None, created_from=None, created_before=None, superuser=None)
 ALL_ORDERS = OrderFilter(user_id=None, statuses=None, created_from=None, created_before=None, tags_any=(), tags_all=())
@@ -166,6 +169,28 @@ async def test_concurrent_exports_are_limited_and_a_cancelled_one_frees_its_slot
                     await asyncio.sleep(0.05)
                 else:
                     break
+
+
+async def test_a_caller_that_leaves_ends_the_statement_of_its_export(database_url: str) -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with (
+        serving_clients(database_url) as clients,
+        driver_connection(database_url) as observer,
+        holding(database_url, "LOCK TABLE users"),
+    ):
+
+        async def until_waiting(count: int) -> None:
+            async def reached() -> bool:
+                return bool(await observer.fetchval(waiting) == count)
+
+            await eventually(reached)
+
+        with capture_logs() as logs:
+            export = asyncio.ensure_future(exported_users(clients))
+            await until_waiting(1)
+            export.cancel()
+            await until_waiting(0)
+    assert not [line for line in logs if line["log_level"] == "error"]
 
 
 async def test_a_caller_that_stops_reading_is_cut_off_and_its_snapshot_closed(database_url: str) -> None:

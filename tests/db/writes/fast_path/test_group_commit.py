@@ -148,6 +148,31 @@ async def test_an_order_that_is_refused_costs_the_orders_beside_it_no_second_sta
 # Request ids
 
 
+async def test_a_repeated_call_in_a_group_leaves_no_event(own: OwnServer, observer: Observer) -> None:
+    user = await own.clients.create_user()
+    first = create(user.id)
+    placed = (await own.clients.orders.CreateOrder(first)).order
+    requests = [first if number % 4 == 3 else create(user.id) for number in range(32)]
+    answers = await asyncio.gather(*map(own.clients.orders.CreateOrder, requests))
+    assert sum(answer.order == placed for answer in answers) == 8
+    nobodys = "aggregate_type = 'order' AND NOT EXISTS (SELECT FROM orders WHERE orders.id = aggregate_id)"
+    assert await observer.count("events", nobodys) == 0
+
+
+async def test_a_request_id_is_claimed_for_its_method_only(own: OwnServer) -> None:
+    clients, used = own.clients, str(uuid4())
+    done, mine, *others = [await order_in(clients, "PENDING") for _ in range(14)]
+    confirmed = await order_in(clients, "CONFIRMED")
+    await clients.orders.ConfirmOrder(pb.ConfirmOrderRequest(id=done.id, request_id=used))
+    # The first of the others are on their way when these two come, which then share a statement.
+    calls = [clients.orders.ConfirmOrder(pb.ConfirmOrderRequest(id=order.id)) for order in others]
+    reused = clients.orders.ConfirmOrder(pb.ConfirmOrderRequest(id=mine.id, request_id=used))
+    other_method = clients.orders.ProcessOrder(pb.ProcessOrderRequest(id=confirmed.id, request_id=used))
+    _, failures = await settled(*calls, reused, other_method)
+    assert codes(failures) == {(StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED")}
+    assert (await clients.orders.GetOrder(pb.GetOrderRequest(id=mine.id))).order == mine
+
+
 async def test_32_calls_with_one_request_id_place_one_order_and_get_the_same_bytes(
     own: OwnServer, observer: Observer
 ) -> None:
