@@ -18,7 +18,8 @@ _REFUSALS = {
     "53": "the database has no free connections",
 }
 # False behind a PgBouncer that is configured to ignore the startup parameters that set the limits of a connection.
-_IS_LIMITED = text("SELECT current_setting('statement_timeout') <> '0'")
+_IS_LIMITED = "current_setting('statement_timeout') <> '0'"
+_PROPERTIES = text(f"SELECT {_IS_LIMITED} AS limited, {migrate.ENCODING} AS encoding")
 
 
 async def readiness_problem(engine: AsyncEngine) -> str | None:
@@ -26,15 +27,17 @@ async def readiness_problem(engine: AsyncEngine) -> str | None:
     try:
         with translated_errors():
             async with for_single_statements(engine).connect() as connection:
-                limited = await connection.scalar(_IS_LIMITED)
+                properties = (await connection.execute(_PROPERTIES)).one()
                 revision = await migrate.current(connection)
     except StoreError as error:
         return describe_store_error(error)
-    if not limited:
+    if not properties.limited:
         return (
             "statements have no time limit: a proxy in front of PostgreSQL has dropped it; for PgBouncer in"
             " transaction mode, set COMMERCE_PGBOUNCER_MODE=transaction"
         )
+    if problem := migrate.encoding_problem(properties.encoding):
+        return problem
     if migrate.is_behind(revision):
         return (
             f"the schema is at revision {revision or 'none'}, and this build needs {migrate.head()}:"

@@ -21,6 +21,7 @@ from service.db.reads.ranking import page_of_ranked, ranked_page
 from service.db.reads.reader import Reader
 from service.db.tables import users
 from service.domain.search import SearchQuery
+from service.domain.text import folded
 from service.domain.users import UserState
 
 _SIMPLE: ColumnElement[str] = literal_column("'pg_catalog.simple'::regconfig")
@@ -51,6 +52,6 @@ def _search(page: Page, *, show_deleted: bool) -> Select[tuple[object, ...]]:
 async def search_users(reader: Reader, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:
     """Return a page of matches, as `service.application.ports.queries.UserQueries.search` documents."""
     whole = " & ".join(f"'{word}'" for word in query.words)
-    values = {"whole": whole, "matching": f"{whole}:*", "username": query.text.lower()}
+    values = {"whole": whole, "matching": f"{whole}:*", "username": folded(query.text)}
     rows = await reader.all(_search(page, show_deleted=show_deleted), values)
     return page_of_ranked(rows, page)
