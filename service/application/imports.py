@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 from service.application.ports.errors import Contention
 from service.application.ports.unit_of_work import UnitOfWork
 from service.domain.errors import AlreadyExists, DomainError, UserAlreadyExists, UserDeleted
+from service.domain.text import folded
 from service.domain.users import User, UserFields
 
 
@@ -44,8 +45,8 @@ class ImportRow:
 
     @property
     def email(self) -> str:
-        """The e-mail in lower case, by which the user is found."""
-        return self.fields["email"].lower()
+        """The folded e-mail, by which the user is found."""
+        return folded(self.fields["email"])
 
 
 async def import_rows(

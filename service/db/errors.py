@@ -41,6 +41,7 @@ _DATABASE_ERRORS = (DBAPIError, PostgresError, AsyncAdapt_asyncpg_dbapi.Error)
 _CONSTRAINTS: Mapping[str, Callable[[], Exception]] = MappingProxyType(
     {
         "uq_users_email": lambda: UserAlreadyExists("email"),
+        "uq_users_email_folded": lambda: UserAlreadyExists("email"),
         "uq_users_username": lambda: UserAlreadyExists("username"),
         # The sequence is behind: it lost numbers in a crash or a failover. A retry takes the next number.
         "uq_orders_order_number": Contention,

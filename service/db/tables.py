@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    collate,
     func,
     text,
 )
@@ -54,7 +55,9 @@ users = Table(
     "users",
     metadata,
     Column("id", UUID(as_uuid=True), primary_key=True),
-    Column("email", Text, nullable=False, comment="Unique regardless of case (index uq_users_email)."),
+    Column(
+        "email", Text, nullable=False, comment="Unique regardless of the case of A to Z (index uq_users_email_folded)."
+    ),
     Column(
         "username",
         Text(collation="C"),
@@ -104,6 +107,8 @@ users = Table(
     ),
     CheckConstraint("version >= 1", name="version"),
     CheckConstraint("update_time >= create_time", name="update_time"),
+    Index("uq_users_email_folded", func.lower(collate(text("email"), "C")), unique=True),
+    # Depends on the locale of the database. No longer read; to be dropped.
     Index("uq_users_email", func.lower(text("email")), unique=True),
     Index(None, "create_time", "id"),
     Index(None, "state", "create_time", "id"),

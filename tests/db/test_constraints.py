@@ -160,6 +160,10 @@ CASES = [
     *users("ck_users_version", "version = 0"),
     *users("ck_users_update_time", "update_time = create_time - interval '1 microsecond'"),
     *users("uq_users_email", "email = 'Constrained.GRACE@example.com'"),
+    Case(
+        "uq_users_email_folded",
+        f"DROP INDEX uq_users_email; UPDATE users SET email = 'Constrained.GRACE@example.com' WHERE id = '{ADA}'",
+    ),
     *users("uq_users_username", "username = 'constrained.grace'"),
     *users("pk_users", f"id = '{GRACE}'"),
     *passwords("ck_user_passwords_password_hash", "password_hash = 'secret'", "password_hash = '$argon2i$v=19$'"),

@@ -10,6 +10,7 @@ from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.db.errors import sqlstate_of, translated_errors
@@ -17,6 +18,11 @@ from service.db.errors import sqlstate_of, translated_errors
 # The number of the advisory lock ("commerce" in ASCII), the same in every process of this service.
 _LOCK = 0x636F6D6D65726365
 _UNDEFINED_TABLE = "42P01"
+
+
+# Raised by a migration that finds data which it cannot migrate.
+_RAISED = "P0001"
+ENCODING = "current_setting('server_encoding')"
 
 
 class MigrationError(Exception):
@@ -68,6 +74,16 @@ async def current(connection: AsyncConnection) -> str | None:
     return revision
 
 
+def encoding_problem(encoding: str) -> str | None:
+    """Return what is wrong with the encoding of the database, as one line for an operator."""
+    if encoding == "UTF8":
+        return None
+    return (
+        f"the database has the encoding {encoding}, which cannot store every text: create another one with"
+        " CREATE DATABASE name TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C', and change DATABASE_URL"
+    )
+
+
 def is_behind(revision: str | None) -> bool:
     """Return whether this build cannot serve a schema at this revision.
 
@@ -81,7 +97,8 @@ async def upgrade(engine: AsyncEngine, revision: str = "head", *, patience: floa
     """Migrate the schema up to a revision and return whether a migration ran.
 
     Raises:
-        MigrationError: there is no such revision, or another process held the lock for `patience` seconds.
+        MigrationError: there is no such revision, the database has the wrong encoding or data that a migration refuses,
+            or another process held the lock for `patience` seconds.
         StoreError: the database failed.
     """
     try:
@@ -97,6 +114,8 @@ async def upgrade(engine: AsyncEngine, revision: str = "head", *, patience: floa
         # AUTOCOMMIT, because CREATE INDEX CONCURRENTLY in a migration waits for all open transactions: it would wait
         # forever for a transaction of this connection.
         async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            if problem := encoding_problem(await connection.scalar(text(f"SELECT {ENCODING}")) or ""):
+                raise MigrationError(problem)
             while not _reached(await current(connection), target):
                 if await connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}):
                     try:
@@ -125,5 +144,10 @@ async def _upgrade_locked(engine: AsyncEngine, connection: AsyncConnection, targ
     if _reached(await current(connection), target):
         return False
     # In a thread: Alembic is synchronous, and `migrations/env.py` starts an event loop of its own.
-    await asyncio.to_thread(command.upgrade, alembic_config(engine.url), target)
+    try:
+        await asyncio.to_thread(command.upgrade, alembic_config(engine.url), target)
+    except DBAPIError as error:
+        if sqlstate_of(error) != _RAISED:
+            raise
+        raise MigrationError(getattr(error.orig and error.orig.__cause__, "message", str(error.orig))) from error
     return True

@@ -25,6 +25,7 @@ from service.db.reads.ranking import page_of_ranked, page_values, ranked_page
 from service.db.reads.reader import Reader, limited_by_size
 from service.db.tables import users
 from service.domain.search import SearchQuery
+from service.domain.text import folded
 from service.domain.users import UserState
 
 _SIMPLE: ColumnElement[str] = literal_column("'pg_catalog.simple'::regconfig")
@@ -63,7 +64,7 @@ def _result_size(row: FromClause) -> ColumnElement[int]:
 async def search_users(reader: Reader, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:
     """Return a page of matches, as `service.application.ports.queries.UserQueries.search` documents."""
     whole = " & ".join(f"'{word}'" for word in query.words)
-    values = {"whole": whole, "matching": f"{whole}:*", "username": query.text.lower()}
+    values = {"whole": whole, "matching": f"{whole}:*", "username": folded(query.text)}
     statement = _statement(first=page.after is None, show_deleted=show_deleted)
     rows = await reader.all(statement, values | page_values(page), expensive=Expensive.SEARCH)
     return page_of_ranked(rows, page)

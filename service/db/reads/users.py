@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Row, Text, any_, bindparam, func, select
+from sqlalchemy import ARRAY, ColumnElement, Row, Text, any_, bindparam, collate, func, select
 
 from service.application.ports.queries import MAX_PAGE_BYTES, Credentials, Page, PageOfRows, UserFilter, UserOrder
 from service.db.arrays import is_one_of
@@ -21,13 +21,13 @@ from service.domain.users import UserState
 _USERS = select(*USER_COLUMNS)
 _BY_IDS = Statement("users_by_ids", _USERS.where(is_one_of(users.c.id, "ids")))
 _BATCH = Statement("batch_of_users", limited_by_size(_USERS.where(is_one_of(users.c.id, "ids")), user_size))
-_EMAIL = func.lower(users.c.email) == func.lower(bindparam("email"))
+# As `folded` in Python, in every locale; the parameters are folded there.
+folded_email = func.lower(collate(users.c.email, "C"))
+_EMAIL = folded_email == bindparam("email")
 _USERNAME = users.c.username == bindparam("username")
 _BY_EMAIL = Statement("user_by_email", _USERS.where(_EMAIL))
 _BY_USERNAME = Statement("user_by_username", _USERS.where(_USERNAME))
-_KNOWN_EMAILS = select(func.lower(users.c.email).label("email")).where(
-    func.lower(users.c.email) == any_(bindparam("emails", type_=ARRAY(Text)))
-)
+_KNOWN_EMAILS = select(folded_email.label("email")).where(folded_email == any_(bindparam("emails", type_=ARRAY(Text))))
 _WITH_PASSWORD = _USERS.add_columns(user_passwords.c.password_hash).join(user_passwords)
 
 _KEYS = {
@@ -80,7 +80,7 @@ class UserQueries:
 
     async def by_email(self, email: str) -> Row[Any] | None:
         """Return the user with this e-mail address, ignoring case."""
-        return await self._reader.first(_BY_EMAIL, {"email": email})
+        return await self._reader.first(_BY_EMAIL, {"email": folded(email)})
 
     async def by_username(self, username: str) -> Row[Any] | None:
         """Return the user with this username, ignoring case."""
@@ -111,7 +111,7 @@ class UserQueries:
     async def credentials(self, *, email: str | None = None, username: str | None = None) -> Credentials | None:
         """Return the user with this e-mail address or username, with the password hash."""
         if email is not None:
-            row = await self._reader.first(_WITH_PASSWORD.where(_EMAIL), {"email": email})
+            row = await self._reader.first(_WITH_PASSWORD.where(_EMAIL), {"email": folded(email)})
         else:
             row = await self._reader.first(_WITH_PASSWORD.where(_USERNAME), {"username": folded(username or "")})
         return Credentials(row, row.password_hash) if row else None

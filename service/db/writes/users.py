@@ -13,6 +13,8 @@ from sqlalchemy.sql.base import ExecutableOption
 
 from service.application.ports.errors import Contention
 from service.db.arrays import arrays, insert_arrays
+from service.db.errors import translated_errors
+from service.db.reads.users import folded_email
 from service.db.tables import (
     OPEN,
     credit_accounts,
@@ -27,8 +29,9 @@ from service.db.tables import (
 from service.db.writes.recorded_events import RecordedEvents
 from service.db.writes.request_ids import delete_responses_about_user
 from service.db.writes.transaction import LazyTransaction
-from service.domain.errors import UserNotFound
+from service.domain.errors import UserAlreadyExists, UserNotFound
 from service.domain.orders import CreditState
+from service.domain.text import folded
 from service.domain.users import User, UserState
 
 # The columns of new users, profiles and passwords that differ from row to row; all others are constants.
@@ -38,14 +41,13 @@ _PROFILES = ("user_id", "bio", "avatar_url")
 _PASSWORDS = ("user_id", "password_hash", "update_time")
 _INSERT_USERS = (
     insert_arrays(users, _USERS_AND_MESSAGES, state=UserState.ACTIVE, version=1)
-    .on_conflict_do_nothing(index_elements=[text("lower(email)")])
+    .on_conflict_do_nothing(index_elements=[text('lower(email COLLATE "C")')])
     .returning(users.c.id)
 )
 _INSERT_PROFILES = insert_arrays(user_profiles, _PROFILES)
 _INSERT_PASSWORDS = insert_arrays(user_passwords, _PASSWORDS)
 
-_EMAIL = func.lower(users.c.email)
-_HAS_EMAIL = any_(bindparam("emails", type_=ARRAY(Text))) == _EMAIL
+_HAS_EMAIL = any_(bindparam("emails", type_=ARRAY(Text))) == folded_email
 
 
 class Users:
@@ -171,7 +173,9 @@ class Users:
     async def ids_by_email(self, emails: Sequence[str]) -> Mapping[str, UUID]:
         """Return the ids of the users with these e-mails, by e-mail in lower case."""
         session = await self._transaction.session()
-        found = await session.execute(select(_EMAIL.label("email"), users.c.id).where(_HAS_EMAIL), {"emails": emails})
+        found = await session.execute(
+            select(folded_email.label("email"), users.c.id).where(_HAS_EMAIL), {"emails": emails}
+        )
         return {row.email: row.id for row in found}
 
     async def by_email_for_update(self, emails: Sequence[str]) -> Mapping[str, User]:
@@ -181,7 +185,7 @@ class Users:
         # By id, the order in which every transaction locks users.
         statement = select(User).options(profile).where(_HAS_EMAIL).order_by(users.c.id)
         found = await session.scalars(statement.with_for_update(key_share=True), {"emails": emails})
-        return {user.email.lower(): user for user in found}
+        return {folded(user.email): user for user in found}
 
     async def add_all(self, new: Sequence[User], password_hashes: Mapping[UUID, str]) -> None:
         """Insert new users, some of them with a password; raises UserAlreadyExists and Contention."""
@@ -189,9 +193,16 @@ class Users:
             return
         session = await self._transaction.session()
         # By e-mail: two imports of the same users insert in one order, so they do not deadlock.
-        ordered = sorted(new, key=lambda user: user.email.lower())
+        ordered = sorted(new, key=lambda user: folded(user.email))
         rows = [[*(getattr(user, name) for name in _USERS), self._encode(user)] for user in ordered]
-        inserted = (await session.scalars(_INSERT_USERS, arrays(_USERS_AND_MESSAGES, rows))).all()
+        try:
+            with translated_errors():
+                inserted = (await session.scalars(_INSERT_USERS, arrays(_USERS_AND_MESSAGES, rows))).all()
+        except UserAlreadyExists as error:
+            if error.field == "email":
+                # The older of the two unique indexes noticed a concurrent import first.
+                raise Contention from error
+            raise
         if len(inserted) < len(new):
             raise Contention
         profiles = [(user.id, user.bio, user.avatar_url) for user in new]

@@ -28,4 +28,4 @@ SELECT users.id,
     user_passwords.password_hash
 FROM users
 JOIN user_passwords ON users.id = user_passwords.user_id
-WHERE lower(users.email) = lower($1);
+WHERE lower(users.email COLLATE "C") = $1;

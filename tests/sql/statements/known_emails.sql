@@ -1,5 +1,5 @@
 -- known_emails
 -- $1: emails
-SELECT lower(users.email) AS email
+SELECT lower(users.email COLLATE "C") AS email
 FROM users
-WHERE lower(users.email) = ANY($1::TEXT[]);
+WHERE lower(users.email COLLATE "C") = ANY($1::TEXT[]);

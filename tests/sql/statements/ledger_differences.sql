@@ -45,7 +45,7 @@ FROM ordered o
 FULL JOIN credit_accounts a USING (user_id, currency)
 WHERE coalesce(o.held, 0) IS DISTINCT FROM coalesce(a.held, 0)
 UNION ALL
-SELECT format('user %s, %s: the last %s entry says %s', user_id, currency, lower(l.account), l.balance_after)
+SELECT format('user %s, %s: the last %s entry says %s', user_id, currency, lower(l.account COLLATE "C"), l.balance_after)
 FROM last_entry l
 JOIN credit_accounts a USING (user_id, currency)
 WHERE l.balance_after <> CASE l.account WHEN 'AVAILABLE' THEN a.available ELSE a.held END

@@ -23,4 +23,4 @@ SELECT users.id,
         WHERE user_profiles.user_id = users.id
     ) END AS avatar_url
 FROM users
-WHERE lower(users.email) = lower($1);
+WHERE lower(users.email COLLATE "C") = $1;
