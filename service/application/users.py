@@ -54,8 +54,16 @@ async def purge_user(uow: UnitOfWork, user_id: UUID, etag: str, now: datetime, *
     check_etag(user, etag)
     if not force and await uow.users.has_open_orders_or_credit(user_id):
         raise UserInUse(user.subject, "the user has open orders or credit; set force to purge them too")
-    held_by_others = await uow.orders.lock_for_purge(user_id)
+    held_by_others, paid_for_others = await uow.orders.lock_for_purge(user_id)
     await give_back_for_orders(uow, held_by_others, now)
+    # The orders of others stay, so they change like any other: with a new etag and an event.
+    for order in paid_for_others:
+        order.lose_payer(now)
+    for note in await uow.notes.about_orders_of_others(user_id):
+        note.delete(now)
+        await uow.notes.delete(note)
+    # While the user still exists.
+    await uow.flush()
     purged_orders = await uow.users.purge(user)
     uow.record([Event(User.aggregate_type, user_id, "PURGED", now)])
     return purged_orders

@@ -175,6 +175,12 @@ class OrderHeader(Entity):
         self.changed("CREDIT_EXPIRED", now, [change])
         return True
 
+    def lose_payer(self, now: datetime) -> None:
+        """Record that the user whose credit pays is purged: no credit pays for the order any more."""
+        change = FieldChange("credit.state", self.credit_state or "")
+        self.credit_state = self.credit_user_id = self.credit_expire_time = None
+        self.changed("UPDATED", now, [change])
+
     def _event(self, event_type: str, now: datetime, changes: tuple[FieldChange, ...]) -> Event:
         return Event(self.aggregate_type, self.id, event_type, now, changes, user_id=self.user_id, status=self.status)
 

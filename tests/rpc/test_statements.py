@@ -42,7 +42,7 @@ STATEMENTS = {
     "DeliverOrder": 6,
     "CancelOrder": 6,
     "ListOrderEvents": 1,
-    "PurgeUser": 21,
+    "PurgeUser": 20,
     "GetCreditBalance": 1,
     "GrantCredit": 5,
     "TransferCredit": 7,

@@ -55,7 +55,10 @@ class UserRepository(Protocol):
         """Return whether the user has open orders or credit, which only a purge with `force` deletes."""
 
     async def purge(self, user: User) -> int:
-        """Delete the user with all data that belongs to it, and return the number of its orders."""
+        """Delete the user with all data that belongs to it, and return the number of its orders.
+
+        No order of others has the user as payer any more, and none has notes of the user; that has been flushed.
+        """
 
     async def ids_by_email(self, emails: Sequence[str]) -> Mapping[str, UUID]:
         """Return the ids of the users that have one of these e-mails, keyed by e-mail in lower case."""
@@ -115,10 +118,11 @@ class OrderRepository(Protocol):
     async def tags(self, names: Sequence[str]) -> Sequence[Tag]:
         """Return the tags with these normalised names; creates those that are missing."""
 
-    async def lock_for_purge(self, user_id: UUID) -> Sequence[Order]:
+    async def lock_for_purge(self, user_id: UUID) -> tuple[Sequence[Order], Sequence[Order]]:
         """Lock all orders that a purge of a locked user changes or deletes.
 
-        Returns the user's orders for which another user's credit is held.
+        Returns the user's orders for which another user's credit is held, and the orders of others that the user's
+        credit pays for.
         """
 
     async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[tuple[UUID, OrderStatus]]:
@@ -133,6 +137,9 @@ class NoteRepository(Protocol):
 
     async def get_for_update(self, note_id: UUID) -> OrderNote:
         """Return the note; the note and its order are locked against other changes. Raises NoteNotFound."""
+
+    async def about_orders_of_others(self, author_id: UUID) -> Sequence[OrderNote]:
+        """Return the notes of a locked author about orders of others, which are locked too."""
 
     async def delete(self, note: OrderNote) -> None:
         """Delete the note in the flush."""

@@ -1,5 +1,6 @@
 """The repository of order notes."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import select
@@ -31,6 +32,14 @@ class Notes:
         if note is None:
             raise NoteNotFound(str(note_id))
         return note
+
+    async def about_orders_of_others(self, author_id: UUID) -> Sequence[OrderNote]:
+        """Return the notes of a locked author about orders of others, which are locked too."""
+        session = await self._transaction.session()
+        of_others = select(OrderNote).join(orders, orders.c.id == order_notes.c.order_id)
+        of_others = of_others.where(order_notes.c.author_id == author_id, orders.c.user_id != author_id)
+        of_others = of_others.order_by(order_notes.c.id)
+        return (await session.scalars(of_others.with_for_update(of=order_notes))).all()
 
     async def delete(self, note: OrderNote) -> None:
         """Delete the note when the unit of work is flushed."""

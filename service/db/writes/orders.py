@@ -105,8 +105,8 @@ class Orders:
         self._events.collect(order)
         self._remember(order)
 
-    async def lock_for_purge(self, user_id: UUID) -> Sequence[Order]:
-        """Lock the orders that a purge changes or deletes; returns those for which others' credit is held."""
+    async def lock_for_purge(self, user_id: UUID) -> tuple[Sequence[Order], Sequence[Order]]:
+        """Lock the orders that a purge changes or deletes; returns those held by others, and those paid for others."""
         session = await self._transaction.session()
         concerned = (
             select(orders.c.id).where(orders.c.user_id == user_id),
@@ -116,9 +116,16 @@ class Orders:
         locking = select(orders.c.id).where(orders.c.id.in_(union(*concerned))).order_by(orders.c.id).with_for_update()
         await session.execute(locking)
         held = orders.c.credit_state == CreditState.HELD
-        ids = select(orders.c.id).where(orders.c.user_id == user_id, orders.c.credit_user_id != user_id, held)
-        found = (await session.scalars(ids)).all()
-        return await self._read(session, found) if found else []
+        held_by_others = select(orders.c.id).where(
+            orders.c.user_id == user_id, orders.c.credit_user_id != user_id, held
+        )
+        paid_for_others = select(orders.c.id).where(orders.c.user_id != user_id, orders.c.credit_user_id == user_id)
+        ids = (await session.scalars(union(held_by_others, paid_for_others))).all()
+        found = await self._read(session, ids) if ids else []
+        return (
+            [order for order in found if order.user_id == user_id],
+            [order for order in found if order.user_id != user_id],
+        )
 
     async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[tuple[UUID, OrderStatus]]:
         """Transfer all orders of a locked user to another, and return them; raises OrderAlreadyExists."""

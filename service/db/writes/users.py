@@ -20,7 +20,6 @@ from service.db.tables import (
     credit_accounts,
     credit_entries,
     events,
-    order_notes,
     orders,
     user_passwords,
     user_profiles,
@@ -118,16 +117,10 @@ class Users:
     async def purge(self, user: User) -> int:
         """Delete the user and everything that belongs to it, and return the number of its orders."""
         session = await self._transaction.session()
-        await session.flush()
         own_orders = select(orders.c.id).where(orders.c.user_id == user.id)
         await session.execute(delete(events).where(events.c.aggregate_id.in_(own_orders)))
         await session.execute(delete(events).where(events.c.aggregate_id == user.id))
         await delete_responses_about_user(session, user.id)
-        # The notes that the user wrote about orders of others; those about its own orders are deleted with the orders.
-        await session.execute(delete(order_notes).where(order_notes.c.author_id == user.id))
-        # The orders of others that the credit of this user pays for.
-        paid = update(orders).where(orders.c.credit_user_id == user.id, orders.c.user_id != user.id)
-        await session.execute(paid.values(credit_state=None, credit_user_id=None, credit_expire_time=None))
         await self._purge_entries(session, user.id)
         await session.execute(delete(credit_accounts).where(credit_accounts.c.user_id == user.id))
         deleted = await session.scalars(delete(orders).where(orders.c.user_id == user.id).returning(orders.c.id))

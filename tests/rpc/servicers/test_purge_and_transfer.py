@@ -7,7 +7,7 @@ import commerce.users.v1.user_service_pb2 as pb
 import grpc
 import pytest
 from commerce.orders.v1.note_pb2 import OrderNote
-from commerce.orders.v1.order_pb2 import OrderEventType, OrderStatus
+from commerce.orders.v1.order_pb2 import OrderEvent, OrderEventType, OrderStatus
 from commerce.users.v1.user_pb2 import User
 from google.type.interval_pb2 import Interval
 from google.type.money_pb2 import Money
@@ -21,6 +21,7 @@ from tests.support.failures import fails
 from tests.support.methods import call
 from tests.support.passwords import PASSWORD
 from tests.support.servers import serving_clients
+from tests.support.watching import watch_orders
 
 
 async def grant(clients: Clients, user_id: str, units: int) -> None:
@@ -295,3 +296,42 @@ async def test_statistics_of_sums_that_no_money_can_hold_are_the_largest_money(d
             assert await sums() == [Money(currency_code="EUR", units=9223 * 999_999_999_999_999)] * 2
             await connection.execute(COPY_ORDERS, 9223, 9223, order_id)
         assert await sums() == [Money(currency_code="EUR", units=2**63 - 1, nanos=999_999_999)] * 2
+
+
+@pytest.mark.parametrize("confirmed", [True, False], ids=["spent", "held"])
+async def test_an_order_that_a_purge_unpays_changes_as_everything_does(clients: Clients, *, confirmed: bool) -> None:
+    payer, heir = await clients.create_user(), await clients.create_user()
+    await grant(clients, payer.id, 50)
+    order_id = await place(clients, payer.id, 30, pay_with_credit=True)
+    await transfer(clients, payer.id, heir.id)
+    if confirmed:
+        await clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=order_id))
+    note = OrderNote(order_id=order_id, author_id=payer.id, body="fragile")
+    note = (await clients.orders.CreateOrderNote(orders_pb.CreateOrderNoteRequest(note=note))).note
+    before = (await clients.orders.GetOrder(orders_pb.GetOrderRequest(id=order_id))).order
+    async with watch_orders(clients, now=True) as stream:
+        await stream.checkpoint()
+        await purge(clients, payer.id, force=True)
+        watched: list[OrderEvent] = []
+        while len(watched) < 2:
+            watched += [event for event in await stream.events(1) if event.order_id == order_id]
+    after = (await clients.orders.GetOrder(orders_pb.GetOrderRequest(id=order_id))).order
+    assert before.HasField("credit")
+    assert not after.HasField("credit")
+    assert after.etag != before.etag
+    assert after.update_time.ToDatetime() > before.update_time.ToDatetime()
+    listed = (await clients.orders.ListOrderEvents(orders_pb.ListOrderEventsRequest(order_id=order_id))).events
+    assert sorted(event.id for event in listed[-2:]) == sorted(event.id for event in watched)
+    changes = {
+        OrderEventType.Name(event.type).removeprefix("ORDER_EVENT_TYPE_"): [
+            (change.field, change.old_value, change.new_value) for change in event.changes
+        ]
+        for event in watched
+    }
+    state = "POSTED" if confirmed else "HELD"
+    assert changes == {"UPDATED": [("credit.state", state, "")], "NOTE_DELETED": [("note_id", note.id, "")]}
+    stale = orders_pb.CancelOrderRequest(id=order_id, etag=before.etag, reason="no")
+    with fails(grpc.StatusCode.ABORTED, "ETAG_MISMATCH"):
+        await clients.orders.CancelOrder(stale)
+    shown = orders_pb.ListOrderNotesRequest(order_id=order_id, include_drafts=True)
+    assert not (await clients.orders.ListOrderNotes(shown)).notes

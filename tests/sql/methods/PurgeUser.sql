@@ -83,7 +83,28 @@ SELECT orders.id
 FROM orders
 WHERE orders.user_id = $1::UUID
     AND orders.credit_user_id != $2::UUID
-    AND orders.credit_state = $3::VARCHAR;
+    AND orders.credit_state = $3::VARCHAR
+UNION
+SELECT orders.id
+FROM orders
+WHERE orders.user_id != $4::UUID
+    AND orders.credit_user_id = $5::UUID;
+
+SELECT order_notes.id,
+    order_notes.order_id,
+    order_notes.author_id,
+    order_notes.body,
+    order_notes.state,
+    order_notes.version,
+    order_notes.create_time,
+    order_notes.update_time,
+    order_notes.publish_time
+FROM order_notes
+JOIN orders ON orders.id = order_notes.order_id
+WHERE order_notes.author_id = $1::UUID
+    AND orders.user_id != $2::UUID
+ORDER BY order_notes.id
+FOR UPDATE OF order_notes;
 
 DELETE FROM events
 WHERE events.aggregate_id IN (
@@ -107,16 +128,6 @@ WHERE request_ids.resource_id = $1::UUID;
 
 DELETE FROM request_ids
 WHERE request_ids.other_resource_id = $1::UUID;
-
-DELETE FROM order_notes
-WHERE order_notes.author_id = $1::UUID;
-
-UPDATE orders
-SET credit_state=$1::VARCHAR,
-    credit_user_id=$2::UUID,
-    credit_expire_time=$3::TIMESTAMP WITH TIME ZONE
-WHERE orders.credit_user_id = $4::UUID
-    AND orders.user_id != $5::UUID;
 
 INSERT INTO credit_entries(id, transaction_id, account, type, currency, amount, description, actor, create_time)
 SELECT gen_random_uuid() AS gen_random_uuid_1,

@@ -267,7 +267,8 @@ class UserServiceServicer:
 
     def PurgeUser(self, request, context):
         """Permanently erases a user in any state, with its orders, their events, its ledger, and the responses stored for
-        request ids that are about the user or its orders. The ledgers of other users do not change.
+        request ids that are about the user or its orders. The ledgers of other users do not change. Orders of others that
+        its credit pays for stay, without credit (event UPDATED), and lose the notes that it wrote (event NOTE_DELETED).
 
         Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
         FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.

@@ -107,7 +107,8 @@ class UserServiceStub:
     """
     PurgeUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.PurgeUserRequest, _user_service_pb2.PurgeUserResponse]
     """Permanently erases a user in any state, with its orders, their events, its ledger, and the responses stored for
-    request ids that are about the user or its orders. The ledgers of other users do not change.
+    request ids that are about the user or its orders. The ledgers of other users do not change. Orders of others that
+    its credit pays for stay, without credit (event UPDATED), and lose the notes that it wrote (event NOTE_DELETED).
 
     Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
       FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.
@@ -263,7 +264,8 @@ class UserServiceAsyncStub(UserServiceStub):
     """
     PurgeUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.PurgeUserRequest, _user_service_pb2.PurgeUserResponse]  # type: ignore[assignment]
     """Permanently erases a user in any state, with its orders, their events, its ledger, and the responses stored for
-    request ids that are about the user or its orders. The ledgers of other users do not change.
+    request ids that are about the user or its orders. The ledgers of other users do not change. Orders of others that
+    its credit pays for stay, without credit (event UPDATED), and lose the notes that it wrote (event NOTE_DELETED).
 
     Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
       FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.
@@ -482,7 +484,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.PurgeUserResponse, _abc.Awaitable[_user_service_pb2.PurgeUserResponse]]:
         """Permanently erases a user in any state, with its orders, their events, its ledger, and the responses stored for
-        request ids that are about the user or its orders. The ledgers of other users do not change.
+        request ids that are about the user or its orders. The ledgers of other users do not change. Orders of others that
+        its credit pays for stay, without credit (event UPDATED), and lose the notes that it wrote (event NOTE_DELETED).
 
         Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
           FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.
