@@ -7,7 +7,7 @@ ListOrders 32 % less.)
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -61,7 +61,7 @@ class StatementExecutor:
         finally:
             self.slots.give_back()
 
-    async def fetch(
+    def fetch(
         self,
         statement: Statement,
         values: Values,
@@ -69,7 +69,7 @@ class StatementExecutor:
         lost: type[StoreError] = DatabaseUnavailable,
         time_left: TimeLeft = no_deadline,
         gone: asyncio.Future[None] | None = None,
-    ) -> list[Any]:
+    ) -> Coroutine[Any, Any, list[Any]]:
         """Return all rows of a compiled statement; waits for a connection.
 
         Cancellation discards the connection, so callers that may be cancelled shield this call.
@@ -88,7 +88,7 @@ class StatementExecutor:
             AlreadyExists: the statement violated a unique constraint.
             Overloaded: no connection was free in time.
         """
-        return await self.fetch_made(lambda: (statement, values), lost=lost, time_left=time_left, gone=gone)
+        return self.fetch_made(lambda: (statement, values), lost=lost, time_left=time_left, gone=gone)
 
     async def fetch_made(
         self,
@@ -100,8 +100,8 @@ class StatementExecutor:
     ) -> list[Any]:
         """Return all rows of the statement that `make` returns once there is a connection for it, as `fetch` does."""
         slots = self.slots
-        waits = slots.all_taken
-        await slots.take(time_left)
+        if waits := not slots.take_free():
+            await slots.take(time_left)
         try:
             invalidations = self._held.invalidations
             pooled = self._held.take()

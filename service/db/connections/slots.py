@@ -1,6 +1,8 @@
 """Slots: how many may use something at a time, such as the connections of a pool, and who waits for how long."""
 
 import asyncio
+from collections import deque
+from contextlib import suppress
 
 from service.application.ports.errors import DeadlineExceeded, Overloaded
 from service.application.ports.unit_of_work import TimeLeft
@@ -20,12 +22,20 @@ class Slots:
     def __init__(self, size: int, timeout: float | None) -> None:
         self.size = size
         self.timeout = timeout
-        self._free = asyncio.Semaphore(size)
+        self._free = size
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
     def all_taken(self) -> bool:
         """Whether `take` would have to wait."""
-        return self._free.locked()
+        return not self._free
+
+    def take_free(self) -> bool:
+        """Take a slot without waiting, and `give_back` it later; returns whether one was free."""
+        if self._free:
+            self._free -= 1
+            return True
+        return False
 
     async def take(self, time_left: TimeLeft) -> None:
         """Take a slot, and `give_back` it later; waits for it if all are taken.
@@ -38,22 +48,36 @@ class Slots:
             DeadlineExceeded: no time is left.
             Overloaded: no slot was free in time.
         """
-        if not self._free.locked():
-            # Does not wait.
-            await self._free.acquire()
+        if self.take_free():
             return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
         try:
             async with asyncio.timeout(self._longest_wait(time_left())):
-                await self._free.acquire()
-        except TimeoutError as error:
-            raise (DeadlineExceeded if time_left() <= 0 else Overloaded) from error
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                # Its turn came at the same moment.
+                self.give_back()
+            else:
+                # Unless `give_back` has passed over it already.
+                with suppress(ValueError):
+                    self._waiting.remove(turn)
+            if isinstance(error, TimeoutError):
+                raise (DeadlineExceeded if time_left() <= 0 else Overloaded) from error
+            raise
         if time_left() <= 0:
-            self._free.release()
+            self.give_back()
             raise DeadlineExceeded
 
     def give_back(self) -> None:
         """Let the next that waits have the slot."""
-        self._free.release()
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
 
     def _longest_wait(self, seconds_left: float) -> float | None:
         # Then a client that set the deadline itself is no longer there, and gets no status that cannot be sent.

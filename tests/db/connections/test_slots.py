@@ -42,3 +42,20 @@ async def test_nobody_waits_beyond_the_timeout_or_its_deadline(
             await slots.take(Deadline(seconds))
     slots.give_back()
     assert not slots.all_taken
+
+
+async def test_one_that_is_cancelled_takes_no_slot_along() -> None:
+    slots = Slots(1, None)
+    await slots.take(no_deadline)
+    waiting = [asyncio.create_task(slots.take(no_deadline)) for _ in range(4)]
+    await asyncio.sleep(0)
+    # Before its turn, at the moment of its turn, and after others were passed over.
+    waiting[0].cancel()
+    slots.give_back()
+    waiting[1].cancel()
+    waiting[2].cancel()
+    async with asyncio.timeout(10):
+        await waiting[3]
+    slots.give_back()
+    assert not slots.all_taken
+    assert [task.cancelled() for task in waiting] == [True, True, True, False]
