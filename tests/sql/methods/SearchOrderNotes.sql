@@ -5,15 +5,15 @@
 WITH ranked AS (
     SELECT order_notes.id AS id,
         ts_rank(order_notes.search, (
-            SELECT websearch_to_tsquery($3::REGCONFIG, $4) AS websearch_to_tsquery_1
+            SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
         )) AS rank
     FROM order_notes
-    WHERE order_notes.order_id = $7::UUID
-        AND order_notes.state = $8::VARCHAR
-        AND (order_notes.search @@ (
-            SELECT websearch_to_tsquery($3::REGCONFIG, $4) AS websearch_to_tsquery_1
-        ))
-    LIMIT $9::INTEGER
+    WHERE (order_notes.search @@ (
+        SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
+    ))
+        AND order_notes.order_id = $8::UUID
+        AND order_notes.state = $9::VARCHAR
+    LIMIT $10::INTEGER
 )
 SELECT measured.id,
     measured.order_id,
@@ -55,9 +55,9 @@ FROM (
             order_notes.create_time AS create_time,
             order_notes.update_time AS update_time,
             order_notes.publish_time AS publish_time,
-        left(ts_headline($2::REGCONFIG, order_notes.body, (
-            SELECT websearch_to_tsquery($3::REGCONFIG, $4) AS websearch_to_tsquery_1
-        ), $5::VARCHAR), $6::INTEGER) AS snippet,
+        left(ts_headline($2::REGCONFIG, left(order_notes.body, $3::INTEGER), (
+            SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
+        ), $6::VARCHAR), $7::INTEGER) AS snippet,
             found.rank AS rank,
             count.matches AS matches,
             found.rank AS key_0,
@@ -72,11 +72,11 @@ FROM (
             FROM ranked
             ORDER BY ranked.rank DESC,
                 ranked.id DESC
-            LIMIT $10::INTEGER
+            LIMIT $11::BIGINT
         ) AS found ON true
         LEFT OUTER JOIN order_notes ON order_notes.id = found.id
     ) AS candidates
 ) AS measured
-WHERE coalesce(measured.bytes_before, $11::INTEGER) <= $12::BIGINT
+WHERE coalesce(measured.bytes_before, $12::INTEGER) <= $13::BIGINT
 ORDER BY measured.key_0 DESC,
     measured.key_1 DESC;

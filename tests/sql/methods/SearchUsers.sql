@@ -107,7 +107,7 @@ FROM (
             FROM ranked
             ORDER BY ranked.rank DESC,
                 ranked.id DESC
-            LIMIT $7::INTEGER
+            LIMIT $7::BIGINT
         ) AS found ON true
         LEFT OUTER JOIN users ON users.id = found.id
     ) AS candidates

@@ -59,6 +59,19 @@ WHERE orders.user_id = $1::UUID
 ORDER BY orders.id
 FOR NO KEY UPDATE;
 
+SELECT mine.external_ref,
+    count(*) OVER() AS count
+FROM orders AS mine,
+    orders AS other
+WHERE mine.user_id = $1::UUID
+    AND mine.external_ref IS NOT NULL
+    AND mine.status != $2::VARCHAR
+    AND other.status != $3::VARCHAR
+    AND other.user_id = $4::UUID
+    AND other.external_ref = mine.external_ref
+ORDER BY mine.external_ref
+LIMIT $5::INTEGER;
+
 UPDATE orders
 SET user_id=$1::UUID,
     version= (orders.version + $2::BIGINT),

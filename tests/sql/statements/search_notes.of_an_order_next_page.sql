@@ -1,30 +1,31 @@
 -- search_notes.of_an_order_next_page
 -- $1: param_1
 -- $2: ts_headline_1
--- $3: websearch_to_tsquery_2
--- $4: query
--- $5: ts_headline_2
--- $6: left_1
--- $7: order_id_1
--- $8: state_1
--- $9: param_2
--- $10: param_3
--- $11: param_4
--- $12: param_5
--- $13: coalesce_1
--- $14: max_bytes
+-- $3: left_1
+-- $4: websearch_to_tsquery_2
+-- $5: query
+-- $6: ts_headline_2
+-- $7: left_2
+-- $8: order_id
+-- $9: state_1
+-- $10: param_2
+-- $11: after_0
+-- $12: after_1
+-- $13: row_limit
+-- $14: coalesce_1
+-- $15: max_bytes
 WITH ranked AS (
     SELECT order_notes.id AS id,
         ts_rank(order_notes.search, (
-            SELECT websearch_to_tsquery($3::REGCONFIG, $4) AS websearch_to_tsquery_1
+            SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
         )) AS rank
     FROM order_notes
-    WHERE order_notes.order_id = $7::UUID
-        AND order_notes.state = $8::VARCHAR
-        AND (order_notes.search @@ (
-            SELECT websearch_to_tsquery($3::REGCONFIG, $4) AS websearch_to_tsquery_1
-        ))
-    LIMIT $9::INTEGER
+    WHERE (order_notes.search @@ (
+        SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
+    ))
+        AND order_notes.order_id = $8::UUID
+        AND order_notes.state = $9::VARCHAR
+    LIMIT $10::INTEGER
 )
 SELECT measured.id,
     measured.order_id,
@@ -66,9 +67,9 @@ FROM (
             order_notes.create_time AS create_time,
             order_notes.update_time AS update_time,
             order_notes.publish_time AS publish_time,
-        left(ts_headline($2::REGCONFIG, order_notes.body, (
-            SELECT websearch_to_tsquery($3::REGCONFIG, $4) AS websearch_to_tsquery_1
-        ), $5::VARCHAR), $6::INTEGER) AS snippet,
+        left(ts_headline($2::REGCONFIG, left(order_notes.body, $3::INTEGER), (
+            SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
+        ), $6::VARCHAR), $7::INTEGER) AS snippet,
             found.rank AS rank,
             count.matches AS matches,
             found.rank AS key_0,
@@ -81,14 +82,14 @@ FROM (
             SELECT ranked.rank AS rank,
                 ranked.id AS id
             FROM ranked
-            WHERE (ranked.rank, ranked.id) < ($10::FLOAT, $11::UUID)
+            WHERE (ranked.rank, ranked.id) < ($11::FLOAT, $12::UUID)
             ORDER BY ranked.rank DESC,
                 ranked.id DESC
-            LIMIT $12::INTEGER
+            LIMIT $13::BIGINT
         ) AS found ON true
         LEFT OUTER JOIN order_notes ON order_notes.id = found.id
     ) AS candidates
 ) AS measured
-WHERE coalesce(measured.bytes_before, $13::INTEGER) <= $14::BIGINT
+WHERE coalesce(measured.bytes_before, $14::INTEGER) <= $15::BIGINT
 ORDER BY measured.key_0 DESC,
     measured.key_1 DESC;

@@ -1,26 +1,27 @@
 -- search_notes
 -- $1: param_1
 -- $2: ts_headline_1
--- $3: websearch_to_tsquery_2
--- $4: query
--- $5: ts_headline_2
--- $6: left_1
--- $7: state_1
--- $8: param_2
--- $9: param_3
--- $10: coalesce_1
--- $11: max_bytes
+-- $3: left_1
+-- $4: websearch_to_tsquery_2
+-- $5: query
+-- $6: ts_headline_2
+-- $7: left_2
+-- $8: state_1
+-- $9: param_2
+-- $10: row_limit
+-- $11: coalesce_1
+-- $12: max_bytes
 WITH ranked AS (
     SELECT order_notes.id AS id,
         ts_rank(order_notes.search, (
-            SELECT websearch_to_tsquery($3::REGCONFIG, $4) AS websearch_to_tsquery_1
+            SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
         )) AS rank
     FROM order_notes
-    WHERE order_notes.state = $7::VARCHAR
-        AND (order_notes.search @@ (
-            SELECT websearch_to_tsquery($3::REGCONFIG, $4) AS websearch_to_tsquery_1
-        ))
-    LIMIT $8::INTEGER
+    WHERE (order_notes.search @@ (
+        SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
+    ))
+        AND order_notes.state = $8::VARCHAR
+    LIMIT $9::INTEGER
 )
 SELECT measured.id,
     measured.order_id,
@@ -62,9 +63,9 @@ FROM (
             order_notes.create_time AS create_time,
             order_notes.update_time AS update_time,
             order_notes.publish_time AS publish_time,
-        left(ts_headline($2::REGCONFIG, order_notes.body, (
-            SELECT websearch_to_tsquery($3::REGCONFIG, $4) AS websearch_to_tsquery_1
-        ), $5::VARCHAR), $6::INTEGER) AS snippet,
+        left(ts_headline($2::REGCONFIG, left(order_notes.body, $3::INTEGER), (
+            SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
+        ), $6::VARCHAR), $7::INTEGER) AS snippet,
             found.rank AS rank,
             count.matches AS matches,
             found.rank AS key_0,
@@ -79,11 +80,11 @@ FROM (
             FROM ranked
             ORDER BY ranked.rank DESC,
                 ranked.id DESC
-            LIMIT $9::INTEGER
+            LIMIT $10::BIGINT
         ) AS found ON true
         LEFT OUTER JOIN order_notes ON order_notes.id = found.id
     ) AS candidates
 ) AS measured
-WHERE coalesce(measured.bytes_before, $10::INTEGER) <= $11::BIGINT
+WHERE coalesce(measured.bytes_before, $11::INTEGER) <= $12::BIGINT
 ORDER BY measured.key_0 DESC,
     measured.key_1 DESC;

@@ -4,9 +4,9 @@
 -- $3: whole
 -- $4: username
 -- $5: param_2
--- $6: param_3
--- $7: param_4
--- $8: param_5
+-- $6: after_0
+-- $7: after_1
+-- $8: row_limit
 -- $9: coalesce_1
 -- $10: max_bytes
 WITH ranked AS (
@@ -112,7 +112,7 @@ FROM (
             WHERE (ranked.rank, ranked.id) < ($6::FLOAT, $7::UUID)
             ORDER BY ranked.rank DESC,
                 ranked.id DESC
-            LIMIT $8::INTEGER
+            LIMIT $8::BIGINT
         ) AS found ON true
         LEFT OUTER JOIN users ON users.id = found.id
     ) AS candidates

@@ -5,7 +5,7 @@
 -- $4: username
 -- $5: state_1
 -- $6: param_2
--- $7: param_3
+-- $7: row_limit
 -- $8: coalesce_1
 -- $9: max_bytes
 WITH ranked AS (
@@ -112,7 +112,7 @@ FROM (
             FROM ranked
             ORDER BY ranked.rank DESC,
                 ranked.id DESC
-            LIMIT $7::INTEGER
+            LIMIT $7::BIGINT
         ) AS found ON true
         LEFT OUTER JOIN users ON users.id = found.id
     ) AS candidates
