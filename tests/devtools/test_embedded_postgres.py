@@ -261,10 +261,10 @@ def test_a_process_file_with_a_number_in_use_again_is_not_believed(data_dir: Pat
 
 def test_the_url_left_by_a_killed_owner_is_not_believed(data_dir: Path) -> None:
     data_dir.mkdir()
-    (data_dir / "lock").write_text("postgresql+asyncpg://nowhere\n")
+    (data_dir / "lock").write_text("postgresql+asyncpg://nowhere\n1\n")
     with embedded_postgres(data_dir) as url:
         write_note(url)
-        assert (data_dir / "lock").read_text() == f"{url}\n"
+        assert (data_dir / "lock").read_text() == f"{url}\n{os.getpid()}\n"
 
 
 def test_an_incomplete_data_directory_of_a_killed_initdb_is_created_again(data_dir: Path) -> None:
