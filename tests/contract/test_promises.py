@@ -25,7 +25,7 @@ from service.db.events.poller import RECENT_EVENTS
 from service.db.events.relay_cursor import STANDBY_SECONDS
 from service.db.operations.migrate import upgrade
 from service.db.operations.retention import REQUEST_ID_RETENTION
-from service.db.reads.notes import _MAX_SNIPPET
+from service.db.reads.notes import _MAX_SNIPPET, _SEARCHED_FOR_SNIPPET
 from service.db.tables import ORDER_NUMBER_BLOCK
 from service.db.writes.fast_path.group_commit import _MAX_BYTES
 from service.db.writes.fast_path.order_statements import _LOCK_TIMEOUT
@@ -33,9 +33,11 @@ from service.devtools.embedded_postgres import _START_SECONDS
 from service.devtools.launcher import STOP_SECONDS
 from service.devtools.settings_tables import KINDS
 from service.domain.ids import uuid7_beside
+from service.domain.notes import MAX_BODY_LENGTH
 from service.domain.orders import HOLD_FOR, MAX_ITEMS, MAX_QUANTITY
+from service.domain.search import MAX_WORDS
 from service.domain.tags import MAX_LENGTH, MAX_TAGS
-from service.domain.users import PURGE_AFTER
+from service.domain.users import MAX_BIO_LENGTH, PURGE_AFTER
 from service.relay import BACKOFF as RELAY_BACKOFF
 from service.relay import TIMEOUT_SECONDS
 from service.rpc.health import FAILURES_TO_STOP, PERIOD_SECONDS, SUCCESSES_TO_SERVE
@@ -72,7 +74,6 @@ DAYS, HOURS = timedelta(days=1), timedelta(hours=1)
 PROMISES: dict[str, list[Promise]] = {
     PROTOS: [
         Promise("safe to retry for 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
-        Promise("are deleted within 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
         Promise("UndeleteUser can restore it for 30 days", 30 * DAYS, PURGE_AFTER),
         Promise("0 means 50; values above 1000 mean 1000", (50, 1000), (DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)),
         Promise("0 means 10.", 10, DEFAULT_TOP_USERS),
@@ -83,6 +84,10 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("UUID (version 7)", 7, uuid7_beside(UUID(int=0)).version),
         Promise("but at most 10 000.", 10_000, MAX_RANKED),
         Promise("at most 500 characters, with `**`", 500, _MAX_SNIPPET),
+        Promise("parts of the first 2000 characters of the body", 2000, _SEARCHED_FOR_SNIPPET),
+        Promise("at most 32 different words", 32, MAX_WORDS),
+        Promise("1 to 4000 characters. Can have several lines", 4000, MAX_BODY_LENGTH),
+        Promise("At most 1000 characters. Can have several lines", 1000, MAX_BIO_LENGTH),
         Promise("1 to 500 items", 500, MAX_ITEMS),
         Promise("1 to 500 `items`", 500, MAX_ITEMS),
         Promise("1 to 10 000.", 10_000, MAX_QUANTITY),

@@ -47,7 +47,7 @@ STATEMENTS = {
     "GrantCredit": 5,
     "TransferCredit": 7,
     "ListCreditEntries": 1,
-    "TransferOrders": 7,
+    "TransferOrders": 8,
     "GetOrderStatistics": 1,
     "AddOrderTags": 10,
     "RemoveOrderTags": 7,

@@ -119,8 +119,8 @@ def _state_problem(state: Row[Any]) -> str | None:
         return "the database is a standby, which accepts no writes: DATABASE_URL must point to the primary"
     if state.is_read_only:
         return "the database is read-only: set default_transaction_read_only to off"
-    if state.encoding != "UTF8":
-        return f"the encoding of the database is {state.encoding}: create it with the encoding UTF8"
+    if (problem := migrate.encoding_problem(state.encoding)) is not None:
+        return problem
     if not state.is_limited:
         # Behind a PgBouncer that is configured to ignore the startup parameters that set the limits of a connection.
         return (

@@ -1,6 +1,5 @@
 """What a request costs until its sizes are refused is bounded, and the violations are those of protovalidate."""
 
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,7 +24,6 @@ from tests.support.methods import METHODS
 CREATE_ORDER = orders_pb.CreateOrderRequest.DESCRIPTOR
 LIST_ORDERS = orders_pb.ListOrdersRequest.DESCRIPTOR
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
-MAX_SECONDS = 0.02
 MAX_BYTES = 20e6
 ID = "0198a0b0-0000-7000-8000-000000000000"
 
@@ -78,27 +76,21 @@ HUGE_REQUESTS = {
 }
 
 
-def cost(work: Callable[[], object]) -> tuple[float, float]:
-    """Return the seconds of CPU and the bytes that a function takes; seconds are the least of several runs."""
-    seconds = []
-    for _ in range(5):
-        start = time.thread_time()
-        work()
-        seconds.append(time.thread_time() - start)
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Return the most bytes that a function had allocated at once."""
     tracemalloc.start()
-    work()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return min(seconds), peak
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", HUGE_REQUESTS)
-def test_a_huge_request_is_refused_at_a_small_cost(name: str) -> None:
+def test_a_huge_request_is_refused_in_little_memory(name: str) -> None:
     descriptor, data, path = HUGE_REQUESTS[name]
     assert size_violations(descriptor, data)[0].field == path
-    seconds, peak = cost(lambda: size_violations(descriptor, data))
-    assert seconds <= MAX_SECONDS
-    assert peak <= MAX_BYTES
+    assert peak_bytes(lambda: size_violations(descriptor, data)) <= MAX_BYTES
 
 
 @pytest.mark.parametrize(
@@ -122,11 +114,9 @@ def test_a_huge_request_is_refused_at_a_small_cost(name: str) -> None:
         pytest.param(UserImportRow(email="e" * 4_000_000), id="a_row"),
     ],
 )
-def test_an_invalid_request_is_refused_at_a_small_cost(message: Message) -> None:
+def test_an_invalid_request_is_refused_in_little_memory(message: Message) -> None:
     assert violations_of(message)
-    seconds, peak = cost(lambda: violations_of(message))
-    assert seconds <= MAX_SECONDS
-    assert peak <= MAX_BYTES
+    assert peak_bytes(lambda: violations_of(message)) <= MAX_BYTES
 
 
 def repeated_fields(message: Descriptor) -> Iterator[tuple[Descriptor, FieldDescriptor]]:
