@@ -74,8 +74,10 @@ class UserQueries:
         user: Row[Any] | None = await self._by_id(user_id)
         return user
 
-    async def by_ids(self, user_ids: Sequence[str], max_bytes: int = MAX_PAGE_BYTES) -> Sequence[Row[Any]]:
-        """Return the users with these ids, in any order; the sizes of their messages have a limit."""
+    async def by_ids(self, user_ids: Sequence[str], max_bytes: int | None = MAX_PAGE_BYTES) -> Sequence[Row[Any]]:
+        """Return the users with these ids, in any order; the sizes of their messages have a limit, or none."""
+        if max_bytes is None:
+            return await self._reader.all(_BY_IDS, {"ids": user_ids})
         return await self._reader.all(_BATCH, {"ids": user_ids, "max_bytes": max_bytes})
 
     async def by_email(self, email: str) -> Row[Any] | None:

@@ -40,6 +40,8 @@ POSITION = {
     UserOrder.USERNAME: ("username",),
 }
 SEARCH_POSITION = ("rank", "id")
+# More than any user takes in a response, with four bytes for each of the characters that the rules of its fields allow.
+MAX_USER_BYTES = 20_000
 
 
 def user_message(user: User | Row) -> UserMessage:

@@ -112,11 +112,12 @@ def require_id(value: str, field: str) -> UUID:
 
 
 def batch_in_order(
-    ids: Sequence[str], rows: Collection[Row], missing: type[NotFound], max_response_bytes: int
+    ids: Sequence[str], rows: Collection[Row], missing: type[NotFound], max_response_bytes: int | None
 ) -> list[Row]:
     """Return the row for each id, in the order of the ids, which must be in lower case and may be repeated.
 
-    Nothing is built for a response that is too large. The rows were read with `MAX_ESTIMATE` times its maximum size.
+    Nothing is built for a response that is too large. The rows were read with `MAX_ESTIMATE` times its maximum size, or
+    with no limit if they fit in any case.
 
     Raises:
         ResponseTooLarge: the messages exceed the limit.
@@ -124,7 +125,8 @@ def batch_in_order(
             ranges, so that the status stays small, and the first missing ids in full.
     """
     # Before ids are missed: further rows may not have been read.
-    _require_fitting(rows, max_response_bytes)
+    if max_response_bytes is not None:
+        _require_fitting(rows, max_response_bytes)
     # Ids are compared as text, because parsing a thousand ids to UUIDs takes as long as reading the rows.
     by_id = {str(row.id): row for row in rows}
     found: list[Any] = [by_id.get(key) for key in ids]
@@ -138,7 +140,7 @@ def batch_in_order(
                 "missing_ids": ",".join(ids[index] for index in absent[:_MAX_MISSING_IDS]),
             },
         )
-    if len(found) > len(rows):
+    if max_response_bytes is not None and len(found) > len(rows):
         _require_fitting(found, max_response_bytes)
     return found
 

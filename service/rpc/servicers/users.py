@@ -21,6 +21,7 @@ from service.rpc.messages.credit import POSITION as CREDIT_POSITION
 from service.rpc.messages.credit import credit_balance_message, credit_entry_message
 from service.rpc.messages.update_masks import fields_to_update, settable_fields
 from service.rpc.messages.users import (
+    MAX_USER_BYTES,
     POSITION,
     SEARCH_POSITION,
     add_users,
@@ -113,8 +114,9 @@ class UserServicer(UserServiceServicer):
 
     async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, context: Context) -> pb.BatchGetUsersResponse:
         ids = list(request.ids)
-        limit = self._max_response_bytes
-        found = await self._queries.by_ids(list(dict.fromkeys(ids)), MAX_ESTIMATE * limit)
+        # So few users always fit.
+        limit = None if len(ids) * MAX_USER_BYTES <= self._max_response_bytes else self._max_response_bytes
+        found = await self._queries.by_ids(list(dict.fromkeys(ids)), limit and MAX_ESTIMATE * limit)
         response = pb.BatchGetUsersResponse()
         add_users(response.users, batch_in_order(ids, found, UserNotFound, limit))
         return response

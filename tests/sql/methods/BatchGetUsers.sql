@@ -2,68 +2,32 @@
 
 -- Without a transaction:
 
--- batch_of_users
-SELECT measured.id,
-    measured.username,
-    measured.state,
-    measured.create_time,
-    measured.message,
-    measured.email,
-    measured.full_name,
-    measured.superuser,
-    measured.version,
-    measured.update_time,
-    measured.delete_time,
-    measured.purge_time,
-    measured.bio,
-    measured.avatar_url,
-    measured.row_bytes
-FROM (
-    SELECT candidates.id AS id,
-        candidates.username AS username,
-        candidates.state AS state,
-        candidates.create_time AS create_time,
-        candidates.message AS message,
-        candidates.email AS email,
-        candidates.full_name AS full_name,
-        candidates.superuser AS superuser,
-        candidates.version AS version,
-        candidates.update_time AS update_time,
-        candidates.delete_time AS delete_time,
-        candidates.purge_time AS purge_time,
-        candidates.bio AS bio,
-        candidates.avatar_url AS avatar_url,
-        coalesce(octet_length(candidates.message), 150 + coalesce(octet_length(candidates.email), 0) + coalesce(octet_length(candidates.username), 0) + coalesce(octet_length(candidates.full_name), 0) + coalesce(octet_length(candidates.bio), 0) + coalesce(octet_length(candidates.avatar_url), 0)) + 3 AS row_bytes,
-        sum(coalesce(octet_length(candidates.message), 150 + coalesce(octet_length(candidates.email), 0) + coalesce(octet_length(candidates.username), 0) + coalesce(octet_length(candidates.full_name), 0) + coalesce(octet_length(candidates.bio), 0) + coalesce(octet_length(candidates.avatar_url), 0)) + 3) OVER(ROWS BETWEEN UNBOUNDED PRECEDING AND $1::INTEGER PRECEDING) AS bytes_before
-    FROM (
-        SELECT users.id AS id,
-            users.username AS username,
-            users.state AS state,
-            CAST(EXTRACT(epoch FROM users.create_time) * 1000000 AS BIGINT) AS create_time,
-            users.message AS message,
-            CASE WHEN (users.message IS NULL) THEN users.email END AS email,
-            CASE WHEN (users.message IS NULL) THEN users.full_name END AS full_name,
-            CASE WHEN (users.message IS NULL) THEN users.superuser END AS superuser,
-            CASE WHEN (users.message IS NULL) THEN users.version END AS version,
-            CASE WHEN (users.message IS NULL) THEN CAST(EXTRACT(epoch FROM users.update_time) * 1000000 AS BIGINT) END AS update_time,
-            CASE WHEN (users.message IS NULL) THEN CAST(EXTRACT(epoch FROM users.delete_time) * 1000000 AS BIGINT) END AS delete_time,
-            CASE WHEN (users.message IS NULL) THEN CAST(EXTRACT(epoch FROM users.purge_time) * 1000000 AS BIGINT) END AS purge_time,
-            CASE WHEN (users.message IS NULL) THEN (
-                SELECT user_profiles.bio
-                FROM user_profiles
-                WHERE user_profiles.user_id = users.id
-            ) END AS bio,
-            CASE WHEN (users.message IS NULL) THEN (
-                SELECT user_profiles.avatar_url
-                FROM user_profiles
-                WHERE user_profiles.user_id = users.id
-            ) END AS avatar_url
-        FROM users
-        WHERE users.id = ANY(CAST(
-            (
-                SELECT $2::VARCHAR AS anon_1
-            ) AS UUID[]
-        ))
-    ) AS candidates
-) AS measured
-WHERE coalesce(measured.bytes_before, $3::INTEGER) <= $4::BIGINT;
+-- users_by_ids
+SELECT users.id,
+    users.username,
+    users.state,
+    CAST(EXTRACT(epoch FROM users.create_time) * 1000000 AS BIGINT) AS create_time,
+    users.message,
+    CASE WHEN (users.message IS NULL) THEN users.email END AS email,
+    CASE WHEN (users.message IS NULL) THEN users.full_name END AS full_name,
+    CASE WHEN (users.message IS NULL) THEN users.superuser END AS superuser,
+    CASE WHEN (users.message IS NULL) THEN users.version END AS version,
+    CASE WHEN (users.message IS NULL) THEN CAST(EXTRACT(epoch FROM users.update_time) * 1000000 AS BIGINT) END AS update_time,
+    CASE WHEN (users.message IS NULL) THEN CAST(EXTRACT(epoch FROM users.delete_time) * 1000000 AS BIGINT) END AS delete_time,
+    CASE WHEN (users.message IS NULL) THEN CAST(EXTRACT(epoch FROM users.purge_time) * 1000000 AS BIGINT) END AS purge_time,
+    CASE WHEN (users.message IS NULL) THEN (
+        SELECT user_profiles.bio
+        FROM user_profiles
+        WHERE user_profiles.user_id = users.id
+    ) END AS bio,
+    CASE WHEN (users.message IS NULL) THEN (
+        SELECT user_profiles.avatar_url
+        FROM user_profiles
+        WHERE user_profiles.user_id = users.id
+    ) END AS avatar_url
+FROM users
+WHERE users.id = ANY(CAST(
+    (
+        SELECT $1::VARCHAR AS anon_1
+    ) AS UUID[]
+));
