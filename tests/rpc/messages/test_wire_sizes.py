@@ -77,7 +77,7 @@ HUGE_REQUESTS = {
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Return the most bytes that a function had allocated at once."""
+    """Return the largest number of bytes that a function has allocated at any moment."""
     tracemalloc.start()
     try:
         work()
