@@ -105,7 +105,7 @@ async def test_another_encoding_is_not_ready(postgres_url: str) -> None:
             f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C'"
         )
         try:
-            assert "the encoding of the database is LATIN1" in str(
+            assert "the database has the encoding LATIN1" in str(
                 await problem(async_url(postgres_url).set(database=name).render_as_string(hide_password=False))
             )
         finally:
