@@ -48,6 +48,8 @@ def violations_of(message: Message) -> list[FieldViolation]:
         return []
     if size <= _SMALL_BYTES:
         return list(map(_field_violation, _validator.collect_violations(message)))
+    if size <= _LARGE_BYTES and (too_large := size_violations(descriptor, message.SerializeToString())):
+        return too_large
     part = type(message)()
     part.CopyFrom(message)
     shifted = _drop_elements_before(first[0], part)

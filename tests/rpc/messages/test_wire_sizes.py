@@ -119,6 +119,12 @@ def test_an_invalid_request_is_refused_in_little_memory(message: Message) -> Non
     assert peak_bytes(lambda: violations_of(message)) <= MAX_BYTES
 
 
+@pytest.mark.parametrize("count", [1001, 2000, 4000, 5000])
+def test_too_many_elements_are_the_violation_at_any_size(count: int) -> None:
+    found = violations_of(orders_pb.BatchGetOrdersRequest(ids=[""] * count))
+    assert found == [FieldViolation("ids", "must contain no more than 1000 item(s)", "REPEATED_MAX_ITEMS")]
+
+
 def repeated_fields(message: Descriptor) -> Iterator[tuple[Descriptor, FieldDescriptor]]:
     """Yield the repeated fields of a message and of the messages inside it, each with its message."""
     for descriptor in message.fields:
