@@ -84,7 +84,9 @@ def _apply(
             setattr(message, name, value.lower())
     for name in lists:
         values = getattr(message, name)
-        if not all(map(str.islower, values)):
+        # Of all together, because that takes half as long as of each.
+        together = "".join(values)
+        if together != together.lower():
             values[:] = [value.lower() for value in values]
     for name, change in nested.items():
         if message.HasField(name):
