@@ -6,6 +6,7 @@ import struct
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,18 +52,25 @@ class Forwarder:
         """Forward what the other side sends to the client."""
         await Forwarder.there(self, reader, writer)
 
-    async def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
-        connection = asyncio.current_task()
-        assert connection
+    def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
+        if not (self._server and self._server.is_serving()):
+            # It was accepted while the port was closed.
+            writer.transport.abort()
+            return
+        connection = asyncio.create_task(self._relay(reader, writer))
+        # At once, so that `refuse` also breaks a connection whose task has not begun.
         self._connections.add(connection)
-        # `refuse` cancels it, which asyncio would log as an error; an OSError means that the connection broke.
-        with suppress(asyncio.CancelledError, OSError):
-            await self._relay(reader, writer)
+        connection.add_done_callback(partial(self._end, writer))
+
+    def _end(self, writer: StreamWriter, connection: asyncio.Task[None]) -> None:
         self._connections.discard(connection)
         if self.resets:
             linger = struct.pack("ii", 1, 0)
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         writer.transport.abort()
+        # `refuse` cancels it; an OSError means that the connection broke.
+        with suppress(asyncio.CancelledError, OSError):
+            connection.result()
 
     async def _relay(self, reader: StreamReader, writer: StreamWriter) -> None:
         other_reader, other_writer = await self._connect()
@@ -73,10 +81,11 @@ class Forwarder:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            # First, because `refuse` can cancel the wait for the tasks.
+            other_writer.transport.abort()
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            other_writer.transport.abort()
 
 
 COMMIT = b"COMMIT;"
