@@ -58,7 +58,7 @@ class Forwarder:
             writer.transport.abort()
             return
         connection = asyncio.create_task(self._relay(reader, writer))
-        # At once, so that `refuse` also breaks a connection whose task has not begun.
+        # Here, so that `refuse` also breaks a connection whose task has not begun.
         self._connections.add(connection)
         connection.add_done_callback(partial(self._end, writer))
 
