@@ -63,7 +63,10 @@ def _drop_elements_before(violation: Violation, message: Any) -> tuple[str, int]
     path = ""
     for element in violation.proto.field.elements if violation.proto.field else ():
         path += f".{element.field_name}"
-        field = message.DESCRIPTOR.fields_by_name[element.field_name]
+        field = message.DESCRIPTOR.fields_by_name.get(element.field_name)
+        if field is None:
+            # The name is that of a oneof, which has no elements.
+            break
         if field.is_repeated:
             if element.subscript and element.subscript.field == "index":
                 del getattr(message, field.name)[: element.subscript.value]

@@ -8,7 +8,7 @@ import commerce.orders.v1.order_service_pb2 as orders_pb
 import pytest
 from commerce.orders.v1.order_pb2 import Order, OrderItem
 from commerce.users.v1.user_import_pb2 import UserImportRow
-from commerce.users.v1.user_service_pb2 import ImportUsersRequest
+from commerce.users.v1.user_service_pb2 import ImportUsersRequest, VerifyPasswordRequest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import DecodeError, Message
@@ -123,6 +123,11 @@ def test_an_invalid_request_is_refused_in_little_memory(message: Message) -> Non
 def test_too_many_elements_are_the_violation_at_any_size(count: int) -> None:
     found = violations_of(orders_pb.BatchGetOrdersRequest(ids=[""] * count))
     assert found == [FieldViolation("ids", "must contain no more than 1000 item(s)", "REPEATED_MAX_ITEMS")]
+
+
+def test_a_large_request_without_a_required_oneof_names_it() -> None:
+    request = VerifyPasswordRequest(password="\U0001f600" * 128)
+    assert [violation.field for violation in violations_of(request)] == ["login"]
 
 
 def repeated_fields(message: Descriptor) -> Iterator[tuple[Descriptor, FieldDescriptor]]:
