@@ -73,7 +73,9 @@ def main(workload: str, seconds: float, server: str, *, alone: bool, native: boo
         command = [py_spy, "record", "--function", "--pid", str(target.pid), "--output", str(output)]
         command += ["--rate", str(SAMPLES_PER_SECOND), "--format", "raw" if table else "flamegraph"]
         command += ["--native"] if native else []
-        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as sampling:  # noqa: S603
+        with subprocess.Popen(  # noqa: S603 - our own command
+            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        ) as sampling:
             shape = Shape(1, 1) if alone else Shape(*MAIN_SHAPE)
             bench.measure(workload, shape, Plan(rounds=1, seconds=seconds, warm_up_seconds=1))
             # On SIGINT, py-spy writes its output and exits.

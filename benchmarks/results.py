@@ -116,7 +116,8 @@ def versions(postgres: str, node_folder: Path) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     if (node := shutil.which("node")) and (node_folder / "node_modules").is_dir():
-        printed = subprocess.run([node, "--version"], capture_output=True, text=True, check=True)  # noqa: S603
+        command = [node, "--version"]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own command
         found["Node.js"] = printed.stdout.strip().removeprefix("v")
         for package in ("@grpc/grpc-js", "pg"):
             text = (node_folder / "node_modules" / package / "package.json").read_text()

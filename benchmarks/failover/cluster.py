@@ -158,7 +158,7 @@ def start(log: Path, *command: str | Path, **environment: str) -> subprocess.Pop
     """Start a program that Linux terminates when this process ends, even if this process is killed."""
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - our own commands
-            ["setpriv", "--pdeathsig=TERM", "--", *command],  # noqa: S607
+            ["setpriv", "--pdeathsig=TERM", "--", *command],  # noqa: S607 - setpriv is found through PATH
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,

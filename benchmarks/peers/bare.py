@@ -98,7 +98,7 @@ WITH o AS (
     FROM o
 )
 SELECT {ORDER_COLUMNS} FROM o
-"""  # noqa: S608
+"""  # noqa: S608 - constants
 
 
 class Users(UserServiceServicer):
@@ -295,7 +295,7 @@ async def adding(server: grpc.aio.Server) -> AsyncIterator[None]:
     """Register both services, with a pool that is closed when the block ends."""
     async with asyncpg.create_pool(database_url(), min_size=POOL_SIZE, max_size=POOL_SIZE) as pool:
         add_UserServiceServicer_to_server(Users(pool), server)  # type: ignore[abstract] # implements some methods only
-        add_OrderServiceServicer_to_server(Orders(pool), server)  # type: ignore[abstract]
+        add_OrderServiceServicer_to_server(Orders(pool), server)  # type: ignore[abstract] # implements some methods only
         yield
 
 

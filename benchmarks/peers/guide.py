@@ -214,7 +214,7 @@ async def adding(server: grpc.aio.Server) -> AsyncIterator[None]:
     """Register both services, with an engine that is disposed when the block ends."""
     sessions = create_sessions()
     add_UserServiceServicer_to_server(Users(sessions), server)  # type: ignore[abstract] # implements some methods only
-    add_OrderServiceServicer_to_server(Orders(sessions), server)  # type: ignore[abstract]
+    add_OrderServiceServicer_to_server(Orders(sessions), server)  # type: ignore[abstract] # implements some methods only
     yield
     await sessions.kw["bind"].dispose()
 

@@ -19,8 +19,7 @@ def relay(*, nats_url: str | None, stream: str | None, name: str | None) -> None
     with one_line_errors():
         settings = load_and_log(RelaySettings, nats_url=nats_url, relay_stream=stream, relay_name=name)
         try:
-            # Imported here, because nats-py is an optional dependency.
-            from service.relay import Relay, RelayError  # noqa: PLC0415
+            from service.relay import Relay, RelayError  # noqa: PLC0415 - nats-py is an optional dependency
         except ImportError as error:
             raise click.ClickException("nats-py is not installed: pip install 'commerce-service[relay]'") from error
         try:

@@ -36,7 +36,7 @@ from service.domain.search import SearchQuery
 from service.domain.users import UserState
 from tests.sql.formatting import format_sql
 
-_DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
+_DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call] # has no types
 _ID, _TIME = UUID(int=1), datetime(2026, 1, 1, tzinfo=UTC)
 _FIRST = Page(50, None, include_total_size=False)
 _COUNTED = Page(50, None, include_total_size=True)

@@ -90,7 +90,7 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -
 
 
 def create_export_engine(settings: DatabaseSettings, *, idle_seconds: float) -> AsyncEngine:
-    """Return an engine for exports, each of which opens a connection of its own.
+    """Return an engine for exports: each export opens its own connection, which is closed at the end.
 
     Args:
         settings: where the database is, and the time limits.

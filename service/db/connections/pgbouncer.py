@@ -27,13 +27,13 @@ def connection_class(limits: Mapping[str, str]) -> type[asyncpg.Connection]:
     set_limits = "".join(f"SET LOCAL {name} = '{value}';" for name, value in limits.items())
 
     class PooledConnection(asyncpg.Connection):  # type: ignore[misc] # has no types
-        async def execute(self, query: str, *arguments: object, **options: object) -> Any:  # noqa: ANN401
+        async def execute(self, query: str, *arguments: object, **options: object) -> Any:  # noqa: ANN401 - no types
             # All transactions of asyncpg begin with this, including those that SQLAlchemy starts.
             if query.startswith("BEGIN"):
                 query += set_limits
             return await super().execute(query, *arguments, **options)
 
-        async def fetch(self, query: str, *arguments: object, **options: object) -> Any:  # noqa: ANN401
+        async def fetch(self, query: str, *arguments: object, **options: object) -> Any:  # noqa: ANN401 - no types
             async with self.transaction():
                 return await super().fetch(query, *arguments, **options)
 

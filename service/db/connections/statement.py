@@ -13,7 +13,7 @@ from service.db.connections.engine import JSON
 from service.db.connections.sqlalchemy_compiled import Processor, bind_processors, result_columns, result_processor
 from service.db.types import EnumText
 
-_DIALECT: Any = asyncpg_dialect.dialect(**JSON)  # type: ignore[no-untyped-call]
+_DIALECT: Any = asyncpg_dialect.dialect(**JSON)  # type: ignore[no-untyped-call] # has no types
 # asyncpg returns decimals for PostgreSQL's numeric, the only type that Numeric columns have here.
 _NUMERIC_OID = 1700
 

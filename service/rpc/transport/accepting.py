@@ -7,7 +7,7 @@ the accept modes:
 - `calls`: request many calls of each method at the same time. This needs gRPC's private interface, so `auto` uses it
   only with the releases that the tests have run with. (With 64 calls in flight on 8 connections, GetUser takes 45 %
   less CPU than in gRPC's own way.)
-- `listeners`: run many servers in one process that listen on one port (SO_REUSEPORT), each of which requests one call.
+- `listeners`: one process runs many servers on one port (SO_REUSEPORT), each with one pending accept per method.
   This needs public interfaces only; the kernel gives each connection to one of the servers. (26 % less, with 8 of
   each.)
   With one listener this is gRPC's own way.

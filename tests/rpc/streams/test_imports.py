@@ -227,7 +227,7 @@ async def test_a_user_without_a_password_signs_in_after_set_password_gave_it_one
 async def test_an_import_never_replaces_a_password(clients: Clients) -> None:
     user = await clients.create_user()
     for on_conflict in (SKIP, UPDATE):
-        await import_users(clients, [row_of(user, password="another password")], on_conflict=on_conflict)  # noqa: S106
+        await import_users(clients, [row_of(user, password="another password")], on_conflict=on_conflict)  # noqa: S106 - of a test
     await clients.users.VerifyPassword(pb.VerifyPasswordRequest(email=user.email, password=PASSWORD))
 
 

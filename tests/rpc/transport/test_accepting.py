@@ -368,7 +368,7 @@ async def test_every_form_of_an_address_is_listened_on(way: Way, host: str) -> N
 async def test_servers_that_agree_on_it_share_a_port() -> None:
     methods = InterceptedMethods([])
     methods.add_registered_method_handlers(SERVICE, Echo().handlers())
-    make: Callable[[AcceptMode], AcceptingServer] = lambda accept_mode: AcceptingServer(  # noqa: E731
+    make: Callable[[AcceptMode], AcceptingServer] = lambda accept_mode: AcceptingServer(  # noqa: E731 - annotated
         methods, [], accept_mode=accept_mode, pending_accepts=2, reuse_port=True
     )
     first, second = make("calls"), make("listeners")
