@@ -38,3 +38,26 @@ def test_the_number_of_different_words_is_bounded() -> None:
             without_repetitions(too_many, "query")
         with pytest.raises(InvalidField):
             SearchQuery.parse(too_many, "query")
+
+
+def test_a_query_has_up_to_thirty_two_different_words() -> None:
+    assert MAX_WORDS == 32
+
+
+def test_words_are_separated_by_punctuation_and_the_text_stays() -> None:
+    query = SearchQuery.parse("  bob.smith@example,com -- _  ", "query")
+    assert query == SearchQuery("bob.smith@example,com -- _", ("bob", "smith", "example", "com"))
+
+
+@pytest.mark.parametrize("text", ["", " ", "-- _ !", "\u200b"])
+def test_a_query_without_a_word_is_refused(text: str) -> None:
+    with pytest.raises(InvalidField, match="letter or a digit") as refused:
+        SearchQuery.parse(text, "query")
+    assert [violation.field for violation in refused.value.violations] == ["query"]
+
+
+def test_a_query_with_too_many_words_is_refused_at_its_field() -> None:
+    for parse in (SearchQuery.parse, without_repetitions):
+        with pytest.raises(InvalidField, match="at most 32 different words") as refused:
+            parse(" ".join([*DIFFERENT, "one-more"]), "query")
+        assert [violation.field for violation in refused.value.violations] == ["query"]

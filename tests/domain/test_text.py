@@ -19,7 +19,7 @@ def test_text_with_a_visible_character_is_not(text: str) -> None:
 
 def test_a_field_that_shows_nothing_is_named() -> None:
     require_visible("", "name")
-    with pytest.raises(InvalidField) as raised:
+    with pytest.raises(InvalidField, match="visible character") as raised:
         require_visible("\u200b", "name")
     assert [violation.field for violation in raised.value.violations] == ["name"]
 
@@ -40,8 +40,9 @@ def test_every_line_break_becomes_a_line_feed(written: str, stored: str) -> None
 
 def test_a_line_break_counts_as_one_character() -> None:
     assert len(multi_line("\r\n" * 100, 100, "bio")) == 100
-    with pytest.raises(InvalidField):
+    with pytest.raises(InvalidField, match="at most 100 characters") as refused:
         multi_line("\r\n" * 101, 100, "bio")
+    assert [violation.field for violation in refused.value.violations] == ["bio"]
 
 
 @pytest.mark.parametrize(
