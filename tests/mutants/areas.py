@@ -41,6 +41,6 @@ AREAS = (
     Area(
         "errors",
         ("service/rpc/interceptors/errors.py", "service/db/errors.py"),
-        ("tests/db/test_errors.py", "tests/rpc/interceptors/test_errors.py"),
+        ("tests/db/test_errors.py", "tests/rpc/interceptors/test_interceptors.py"),
     ),
 )

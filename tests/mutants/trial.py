@@ -1,6 +1,7 @@
 """Run tests against a mutant, in a process of its own that imports the mutant in place of the source file."""
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -25,7 +26,7 @@ from tests.support.paths import ROOT
 # A mutant may collect without end.
 _MAX_BYTES = 3 << 30
 _OPTIONS = (
-    *("-q", "-x", "--no-header", "--tb=short"),
+    *("-q", "-x", "--no-header"),
     *("-p", "no:xdist", "-p", "no:pytest_cov", "-p", "no:cacheprovider"),
     # Preloaded packages make mutants quicker to try, and no assertions of theirs are of interest.
     *("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"),
@@ -123,7 +124,7 @@ def measure(files: Iterable[str], tests: Iterable[str], to: Path) -> None:
     paths = {str(ROOT / file): file for file in files}
     measured = coverage.Coverage(data_file=None, include=list(paths), config_file=False)
     measured.start()
-    code = pytest.main([*_OPTIONS, *tests], plugins=[_Measure(measured, baseline)])
+    code = pytest.main([*_OPTIONS, "--tb=short", *tests], plugins=[_Measure(measured, baseline)])
     measured.stop()
     data = measured.get_data()
     for path, file in paths.items():
@@ -140,6 +141,9 @@ def preload(modules: Iterable[str]) -> None:
         # Some cannot be imported by themselves; the tests import them, if they need them.
         with contextlib.suppress(Exception):
             importlib.import_module(name)
+    # pytest collects garbage several times, which need not look at these modules.
+    gc.collect()
+    gc.freeze()
 
 
 def try_mutant(mutant: Mutant, tests: Sequence[str], log: Path) -> None:
@@ -148,7 +152,7 @@ def try_mutant(mutant: Mutant, tests: Sequence[str], log: Path) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (_MAX_BYTES, _MAX_BYTES))
     _prepare(log)
     # Without the name of a test, pytest would run all of them.
-    os._exit(pytest.main([*_OPTIONS, *tests], plugins=[_Replace(mutant)]) if tests else 0)
+    os._exit(pytest.main([*_OPTIONS, "--tb=no", *tests], plugins=[_Replace(mutant)]) if tests else 0)
 
 
 def check_types(mutant: Mutant, log: Path, cache: Path) -> None:

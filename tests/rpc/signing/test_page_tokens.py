@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from service.application.ports.queries import PageOfRows
 from service.domain.errors import InvalidPageToken
 from service.rpc.messages import orders, users
-from service.rpc.signing.page_tokens import PageTokens
+from service.rpc.signing.page_tokens import PageTokens, position
 from tests.support.properties import thorough
 
 TOKENS = PageTokens(b"k" * 32)
@@ -281,3 +281,27 @@ def test_a_page_has_fifty_rows_unless_asked_and_never_more_than_a_thousand(asked
 
 def test_the_total_is_counted_only_when_asked_for() -> None:
     assert TOKENS.page(ListOrdersRequest(include_total_size=True)).include_total_size is True
+
+
+def test_a_page_of_a_large_answer_leaves_room_for_the_token() -> None:
+    assert TOKENS.page(ListOrdersRequest()).max_bytes == 4_000_000 - 4096
+    assert PageTokens(b"k" * 32, 10_000).page(ListOrdersRequest()).max_bytes == 10_000 - 4096
+
+
+def test_a_refused_token_says_what_to_send() -> None:
+    with pytest.raises(InvalidPageToken, match="send next_page_token unchanged, with all other arguments as before"):
+        TOKENS.page(ListOrdersRequest(page_token="AAAA"))
+
+
+def test_a_stored_token_stays_valid() -> None:
+    # A client can be in the middle of a list when the server is replaced.
+    token = (
+        "I-ytusHt9t98km4TUqfuXFtbInQiLDE3NjczNTUyMDAxMjM0NTZdLFsidSIsIjAxODkwMDAwLTAwMDAtNzAwMC04MDAwLTAwMDAwMDAwMDAwMSJd"
+        "LFsidiIsImFkYSJdLFsidiIsN11d"
+    )
+    assert TOKENS.page(ListOrdersRequest(page_token=token)).after == (NOON, SOME_ID, "ada", 7)
+
+
+def test_a_position_has_the_types_of_the_sort_columns() -> None:
+    row = SimpleNamespace(create_time=1_767_355_200_123_456, id=SOME_ID, username="ada")
+    assert position(row, ("create_time", "id", "username")) == (NOON, SOME_ID, "ada")
