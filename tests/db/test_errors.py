@@ -102,7 +102,7 @@ def test_any_other_error_is_not_the_databases(error: Exception) -> None:
 
 def test_errors_of_the_dialect_tell_what_asyncpg_reported() -> None:
     reported = violated("23505", "uq_users_username")
-    own = AsyncAdapt_asyncpg_dbapi.IntegrityError("no", reported)
+    own = AsyncAdapt_asyncpg_dbapi.IntegrityError("no", reported)  # type: ignore[no-untyped-call] # as SQLAlchemy makes it
     own.__cause__ = reported
     for error in (own, DBAPIError("INSERT", {}, own)):
         assert (sqlstate_of(error), constraint_of(error)) == ("23505", "uq_users_username")
@@ -110,7 +110,7 @@ def test_errors_of_the_dialect_tell_what_asyncpg_reported() -> None:
 
 
 def test_a_stale_cached_statement_is_told_by_its_cause() -> None:
-    own = AsyncAdapt_asyncpg_dbapi.InvalidCachedStatementError("no")
+    own = AsyncAdapt_asyncpg_dbapi.InvalidCachedStatementError("no")  # type: ignore[no-untyped-call] # as SQLAlchemy makes it
     own.__cause__ = violated("0A000", "")
     error = DBAPIError("SELECT", {}, own)
     assert sqlstate_of(error) == "0A000"
@@ -118,7 +118,8 @@ def test_a_stale_cached_statement_is_told_by_its_cause() -> None:
 
 
 def test_an_error_without_a_report_has_neither_code_nor_constraint() -> None:
-    for error in (ValueError(), AsyncAdapt_asyncpg_dbapi.Error("no"), DBAPIError("SELECT", {}, ValueError())):
+    own = AsyncAdapt_asyncpg_dbapi.Error("no")  # type: ignore[no-untyped-call] # as SQLAlchemy makes it
+    for error in (ValueError(), own, DBAPIError("SELECT", {}, ValueError())):
         assert (sqlstate_of(error), constraint_of(error), translate_error(error)) == (None, None, None)
 
 

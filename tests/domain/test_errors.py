@@ -107,9 +107,7 @@ def test_exactly_eight_hundred_bytes_of_references_fit() -> None:
 def test_an_illegal_transition_tells_the_state_and_the_next_ones() -> None:
     error = IllegalTransition("orders/1", "ship an order", "PENDING", ["CONFIRMED", "CANCELLED"])
     assert error.subject == "orders/1"
-    assert error.message == (
-        "cannot ship an order in state PENDING; allowed next states: CONFIRMED, CANCELLED"
-    )
+    assert error.message == ("cannot ship an order in state PENDING; allowed next states: CONFIRMED, CANCELLED")
     assert error.metadata == {"state": "PENDING", "allowed": "CONFIRMED, CANCELLED"}
     end = IllegalTransition("orders/1", "ship an order", "DELIVERED", [])
     assert end.message.endswith("allowed next states: none")

@@ -339,7 +339,11 @@ def test_an_item_has_what_was_ordered() -> None:
     [
         ({"items": []}, "order.items", "1 to 500"),
         ({"items": [item(quantity=0)]}, "order.items[0].quantity", "between 1 and 10000"),
-        ({"items": [item(), ItemFields("\u200b", "Anvil", 1, Money("EUR", Decimal(1)))]}, "order.items[1].product_id", "visible"),
+        (
+            {"items": [item(), ItemFields("\u200b", "Anvil", 1, Money("EUR", Decimal(1)))]},
+            "order.items[1].product_id",
+            "visible",
+        ),
         ({"items": [item(), ItemFields("anvil", " ", 1, Money("EUR", Decimal(1)))]}, "order.items[1].name", "visible"),
         ({"external_ref": "\u200b"}, "order.external_ref", "visible"),
     ],

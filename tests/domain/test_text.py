@@ -1,3 +1,5 @@
+import string
+
 import pytest
 
 from service.domain.errors import InvalidField
@@ -19,9 +21,16 @@ def test_text_with_a_visible_character_is_not(text: str) -> None:
 
 def test_a_field_that_shows_nothing_is_named() -> None:
     require_visible("", "name")
+    require_visible(None, "name")
     with pytest.raises(InvalidField, match="visible character") as raised:
         require_visible("\u200b", "name")
     assert [violation.field for violation in raised.value.violations] == ["name"]
+
+
+def test_every_printable_ascii_character_is_visible() -> None:
+    printable = string.digits + string.ascii_letters + string.punctuation
+    assert without_invisible(printable + "é") == printable + "é"
+    assert not [character for character in printable if is_blank(character)]
 
 
 @pytest.mark.parametrize("character", INVISIBLE)
@@ -51,3 +60,9 @@ def test_a_line_break_counts_as_one_character() -> None:
 )
 def test_only_ascii_letters_are_folded(name: str, form: str) -> None:
     assert folded(name) == form
+
+
+def test_no_other_ascii_character_is_changed_by_folding() -> None:
+    ascii_characters = "".join(map(chr, range(128)))
+    assert folded(ascii_characters) == ascii_characters.lower()
+    assert folded(f"{ascii_characters}Ä") == f"{ascii_characters.lower()}Ä"

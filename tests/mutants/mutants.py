@@ -93,7 +93,9 @@ def mutants_of(file: str) -> Iterator[Mutant]:
     for mutation in visitor.mutations:
         if isinstance(mutation.original_node, cst.BaseCompoundStatement):
             # It has lines, whose indentation depends on where it is.
-            changed = cst.ensure_type(wrapper.module.deep_replace(mutation.original_node, mutation.mutated_node), cst.Module)
+            changed = cst.ensure_type(
+                wrapper.module.deep_replace(mutation.original_node, mutation.mutated_node), cst.Module
+            )
             source = changed.code
         else:
             position = positions[mutation.original_node]

@@ -110,7 +110,7 @@ def _run(jobs: int, label: str, trials: Iterable[Trial]) -> list[int]:
                         sys.exit(f"no tests were found for mutant {number} of {label}")
                     if process.exitcode == 0:
                         passed.append(number)
-                        print("ALIVE", number, flush=True)
+                        print("ALIVE", number, flush=True)  # TEMPORARY
                     if done % _PROGRESS == 0:
                         click.echo(f"{label}: {done} tried, {len(passed)} alive", err=True)
     finally:
@@ -148,7 +148,7 @@ def examine(area: Area, jobs: int) -> Result:
     output.mkdir(parents=True)
     baseline = _baseline(area, output)
     preload(baseline.modules)
-    mutants = {number: mutant for number, mutant in enumerate(m for file in area.files for m in mutants_of(file))}
+    mutants = dict(enumerate(m for file in area.files for m in mutants_of(file)))
     passed = _run(jobs, area.name, _trials(mutants, baseline, output))
     # The cache holds the types of all modules, so that only the mutants are checked.
     cache = _OUTPUT / "types"
@@ -206,8 +206,12 @@ def report(results: Sequence[Result], files: Collection[str], listed: Mapping[Ke
     for mutant in unknown:
         click.echo(f"\nNo check notices this change, and it is not in {SURVIVORS.name}:\n{mutant}")
     for file, function, line, becomes in stale:
-        click.echo(f"\nListed in {SURVIVORS.name}, but does not survive:\n{file}: {function}\n    - {line}\n    + {becomes}")
-    click.echo(f"\n{'area':12} {'mutants':>8} {'by tests':>9} {'by mypy':>8} {'survive':>8} {'killed':>8} {'seconds':>8}")
+        click.echo(
+            f"\nListed in {SURVIVORS.name}, but does not survive:\n{file}: {function}\n    - {line}\n    + {becomes}"
+        )
+    click.echo(
+        f"\n{'area':12} {'mutants':>8} {'by tests':>9} {'by mypy':>8} {'survive':>8} {'killed':>8} {'seconds':>8}"
+    )
     for each in results:
         click.echo(
             f"{each.name:12} {each.mutants:8} {each.killed_by_tests:9} {each.killed_by_types:8}"

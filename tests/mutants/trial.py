@@ -17,8 +17,8 @@ from types import CodeType, ModuleType
 
 import coverage
 import pytest
-from mypy import api
 from hypothesis import Phase, settings
+from mypy import api
 
 from tests.mutants.mutants import Mutant
 from tests.support.paths import ROOT
