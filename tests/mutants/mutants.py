@@ -109,6 +109,12 @@ def mutants_of(file: str) -> Iterator[Mutant]:
         yield Mutant(file, places[number], line, becomes, source)
 
 
+def broken_module(file: str) -> Mutant:
+    """Return a mutant that cannot be imported, which shows whether tests import mutants of this file at all."""
+    source = f'raise ImportError("{file}")\n'
+    return Mutant(file, Place("", frozenset(), runs_at_import=True), "", source.strip(), source)
+
+
 def _is_valid(source: str) -> bool:
     try:
         compile(source, "mutant", "exec", dont_inherit=True)

@@ -68,16 +68,17 @@ def test_a_mutant_knows_where_it_is_and_when_it_runs(mutants: list[Mutant]) -> N
 
 def test_only_listed_survivors_pass(mutants: list[Mutant], capsys: pytest.CaptureFixture[str]) -> None:
     survivor = mutants[0]
-    good = Result("boxes", 10, 9, 0, [survivor], 1)
-    key = key_of(survivor)
-    assert report([good], {"box.py"}, {key: "a reason"})
-    assert not report([good], {"box.py"}, {})
-    assert not report([Result("boxes", 10, 10, 0, [], 1)], {"box.py"}, {key: "a reason"})
-    # The entry is about a file that was not examined.
-    assert report([Result("boxes", 10, 10, 0, [], 1)], {"other.py"}, {key: "a reason"})
-    # 80 % are too few.
-    assert not report([Result("boxes", 5, 4, 0, [survivor], 1)], {"box.py"}, {key: "a reason"})
+    listed = {key_of(survivor): "a reason"}
+    one, none = Result("boxes", 10, 9, 0, [survivor], 1), Result("boxes", 10, 10, 0, [], 1)
+    assert report(one, ["box.py"], listed)
+    assert not report(one, ["box.py"], {})
     assert "not in survivors.toml" in capsys.readouterr().out
+    assert not report(none, ["box.py"], listed)
+    assert "does not survive" in capsys.readouterr().out
+    # The entry is about a file that was not examined.
+    assert report(none, ["other.py"], listed)
+    # 80 % are too few.
+    assert not report(Result("boxes", 5, 4, 0, [survivor], 1), ["box.py"], listed)
 
 
 def test_every_listed_survivor_is_a_mutant_of_a_file_that_is_examined_and_has_a_reason() -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -16,6 +16,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 import coverage
+import grimp
 import pytest
 from hypothesis import Phase, settings
 from mypy import api
@@ -23,6 +24,8 @@ from mypy import api
 from tests.mutants.mutants import Mutant
 from tests.support.paths import ROOT
 
+# What coverage calls the time before the first test, when modules are imported.
+_NO_TEST = ""
 # A mutant may collect without end.
 _MAX_BYTES = 3 << 30
 _OPTIONS = (
@@ -31,8 +34,8 @@ _OPTIONS = (
     # Preloaded packages make mutants quicker to try, and no assertions of theirs are of interest.
     *("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"),
 )
-# Packages of this project, which are imported again for each mutant.
-_OURS = ("service", "tests")
+# The modules of the service that trials need not import again.
+_KEPT: set[str] = set()
 
 
 @dataclass
@@ -41,8 +44,8 @@ class Baseline:
 
     Attributes:
         seconds: the duration of each test, by its node id without parameters.
-        tests: the tests that run a line, by source file and line; those of a line that runs at import are incomplete.
-        modules: the modules of other packages that the tests import.
+        tests: the tests that run a line, by source file and line; `_NO_TEST` if it runs while tests are collected.
+        modules: the modules that the tests import, except those with tests.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -52,11 +55,12 @@ class Baseline:
     def selected(self, mutant: Mutant) -> list[str]:
         """Return the tests that can notice a mutant, the quickest first."""
         of_file = self.tests[mutant.file]
-        # What runs at import is measured in the first test that imports the module, but can matter to all of them.
-        lines = of_file if mutant.place.runs_at_import else mutant.place.statement
-        tests = {test for line in lines for test in of_file.get(line, ())}
-        if mutant.place.runs_at_import:
+        tests = {test for line in mutant.place.statement for test in of_file.get(line, ())}
+        if mutant.place.runs_at_import or _NO_TEST in tests:
+            # The lines that run while tests are collected can matter to all tests that use the file.
+            tests = {test for tests in of_file.values() for test in tests}
             tests |= {test for test in self.seconds if Path(mutant.file).stem.rstrip("s") in test}
+            tests = tests - {_NO_TEST} or set(self.seconds)
         return sorted(tests, key=lambda test: self.seconds[test])
 
 
@@ -71,7 +75,7 @@ class _Loader(SourceFileLoader):
 
 class _Finder(MetaPathFinder):
     def __init__(self, mutant: Mutant) -> None:
-        self._name = mutant.file.removesuffix(".py").replace("/", ".")
+        self._name = _module(mutant.file)
         self._path = str(ROOT / mutant.file)
         self._source = mutant.source
 
@@ -91,6 +95,8 @@ class _Replace:
 
     def __init__(self, mutant: Mutant) -> None:
         self._finder = _Finder(mutant)
+        # For conftest.py, which is imported before the session starts.
+        sys.meta_path.insert(0, self._finder)
 
     def pytest_sessionstart(self) -> None:
         # Before pytest's own finder, which imports the files that are named as tests, here for their examples.
@@ -112,6 +118,17 @@ class _Measure:
         self._seconds[test] = self._seconds.get(test, 0) + report.duration
 
 
+def _discard_modules(kept: Collection[str] = ()) -> None:
+    """Let the modules of this project be imported again; the package sets variables that gRPC reads only once."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] in {"service", "tests"} and name != "service" and name not in kept:
+            del sys.modules[name]
+
+
+def _module(file: str) -> str:
+    return file.removesuffix(".py").replace("/", ".")
+
+
 def _function(nodeid: str) -> str:
     """Return the node id without parameters, which may depend on the mutant."""
     return nodeid.partition("[")[0]
@@ -119,6 +136,7 @@ def _function(nodeid: str) -> str:
 
 def measure(files: Iterable[str], tests: Iterable[str], to: Path) -> None:
     """Run tests without a mutant and store their `Baseline` in a file; ends the process."""
+    _KEPT.clear()
     _prepare(to.with_suffix(".log"))
     baseline = Baseline()
     paths = {str(ROOT / file): file for file in files}
@@ -129,18 +147,27 @@ def measure(files: Iterable[str], tests: Iterable[str], to: Path) -> None:
     data = measured.get_data()
     for path, file in paths.items():
         contexts = data.contexts_by_lineno(path)
-        baseline.tests[file] = {line: [name for name in names if name] for line, names in contexts.items()}
-    baseline.modules = [name for name in sys.modules if name.partition(".")[0] not in _OURS]
+        baseline.tests[file] = contexts
+    baseline.modules = [name for name in sys.modules if name.partition(".")[0] != "tests"]
     to.write_text(json.dumps(vars(baseline)))
     os._exit(code)
 
 
-def preload(modules: Iterable[str]) -> None:
-    """Import modules that every trial needs; trials are forks of this process."""
-    for name in modules:
+def preload(baseline: Baseline, files: Iterable[str]) -> None:
+    """Import the modules that every trial needs and no mutant of these files changes; trials are forks of this process.
+
+    Modules that import a mutant, directly or not, are imported by each trial.
+    """
+    _discard_modules()
+    graph = grimp.build_graph("service")
+    mutated = {_module(file) for file in files}
+    importing = set().union(*(graph.find_downstream_modules(module) for module in mutated))
+    for name in set(baseline.modules) - mutated - importing:
         # Some cannot be imported by themselves; the tests import them, if they need them.
         with contextlib.suppress(Exception):
             importlib.import_module(name)
+    _KEPT.clear()
+    _KEPT.update(name for name in sys.modules if name.partition(".")[0] == "service")
     # pytest collects garbage several times, which need not look at these modules.
     gc.collect()
     gc.freeze()
@@ -156,27 +183,21 @@ def try_mutant(mutant: Mutant, tests: Sequence[str], log: Path) -> None:
 
 
 def check_types(mutant: Mutant, log: Path, cache: Path) -> None:
-    """Check the types of a mutant, and end the process with the exit code of mypy."""
+    """Check the types of a mutant, and end the process with the exit code 0 unless mypy refuses it."""
     os.setsid()
     changed = log.with_suffix(".py")
     changed.write_text(mutant.source)
-    output, errors, code = api.run(
-        [
-            *("--shadow-file", mutant.file, str(changed)),
-            # Refuses conditions that are always true, which mutants have and mistakes have not.
-            *("--disable-error-code", "redundant-expr"),
-            *("--cache-dir", str(cache), mutant.file),
-        ]
-    )
-    log.write_text(output + errors)
-    os._exit(code)
+    shadow = ("--shadow-file", mutant.file, str(changed))
+    output, _, _ = api.run([*shadow, "--cache-dir", str(cache), mutant.file])
+    log.write_text(output)
+    errors = [line for line in output.splitlines() if ": error: " in line]
+    # Mutants have conditions that are always true, which mistakes seldom have.
+    os._exit(any(not line.endswith("[redundant-expr]") for line in errors))
 
 
 def _prepare(log: Path) -> None:
-    """Discard the modules of this project, make property tests repeatable, and write output to a file."""
-    for name in list(sys.modules):
-        if name != "service" and name.partition(".")[0] in _OURS:
-            del sys.modules[name]
+    """Discard the modules that a mutant can change, make property tests repeatable, and write output to a file."""
+    _discard_modules(_KEPT)
     # Without shrinking: which example fails does not matter.
     settings.register_profile("mutants", derandomize=True, deadline=None, phases=(Phase.explicit, Phase.generate))
     settings.load_profile("mutants")
