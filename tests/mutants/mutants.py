@@ -109,6 +109,11 @@ def mutants_of(file: str) -> Iterator[Mutant]:
         yield Mutant(file, places[number], line, becomes, source)
 
 
+def intact_module(file: str) -> Mutant:
+    """Return a mutant without a change, which no test may notice."""
+    return Mutant(file, Place("", frozenset(), runs_at_import=True), "", "", (ROOT / file).read_text())
+
+
 def broken_module(file: str) -> Mutant:
     """Return a mutant that cannot be imported, which shows whether tests import mutants of this file at all."""
     source = f'raise ImportError("{file}")\n'

@@ -24,7 +24,7 @@ from pathlib import Path
 import click
 
 from tests.mutants.areas import AREAS, Area
-from tests.mutants.mutants import Mutant, broken_module, mutants_of
+from tests.mutants.mutants import Mutant, broken_module, intact_module, mutants_of
 from tests.mutants.trial import Baseline, check_types, measure, preload, read_baseline, try_mutant
 from tests.support.paths import ROOT
 
@@ -35,6 +35,7 @@ _PATIENCE = 5
 _SECONDS = 20.0
 _MYPY_SECONDS = 600.0
 _PROGRESS = 50
+_FEW_TESTS = 10
 # The exit code of pytest if it has run no test.
 _NO_TESTS = 5
 # The output of each trial, by the number of the mutant.
@@ -89,9 +90,22 @@ class Trial:
 def _run(jobs: int, label: str, trials: Iterable[Trial]) -> list[int]:
     """Run trials, some at the same time, and return the numbers of the mutants whose trial ended with the code 0."""
     passed: list[int] = []
-    running: dict[int, tuple[ForkProcess, float, int]] = {}
-    done = 0
+    for done, (number, code) in enumerate(_exit_codes(jobs, trials), start=1):
+        if code is None:
+            click.echo(f"{label}: number {number} did not end", err=True)
+        if code == _NO_TESTS:
+            sys.exit(f"no tests were found for mutant {number} of {label}")
+        if code == 0:
+            passed.append(number)
+        if done % _PROGRESS == 0:
+            click.echo(f"{label}: {done} tried, {len(passed)} alive", err=True)
+    return sorted(passed)
+
+
+def _exit_codes(jobs: int, trials: Iterable[Trial]) -> Iterator[tuple[int, int | None]]:
+    """Run trials, and yield the number and the exit code of each; None if it did not end in its time."""
     waiting = iter(trials)
+    running: dict[int, tuple[ForkProcess, float, int]] = {}
     try:
         while True:
             for trial in islice(waiting, jobs - len(running)):
@@ -99,20 +113,13 @@ def _run(jobs: int, label: str, trials: Iterable[Trial]) -> list[int]:
                 process.start()
                 running[process.sentinel] = process, time.monotonic() + trial.seconds, trial.number
             if not running:
-                return sorted(passed)
-            ended = set(wait(list(running), timeout=0.5))
+                return
+            ended = wait(list(running), timeout=0.5)
             for sentinel, (process, end, number) in list(running.items()):
                 if sentinel in ended or time.monotonic() > end:
                     _kill(process)
                     del running[sentinel]
-                    done += 1
-                    if process.exitcode == _NO_TESTS:
-                        sys.exit(f"no tests were found for mutant {number} of {label}")
-                    if process.exitcode == 0:
-                        passed.append(number)
-                        print("ALIVE", number, flush=True)  # TEMPORARY
-                    if done % _PROGRESS == 0:
-                        click.echo(f"{label}: {done} tried, {len(passed)} alive", err=True)
+                    yield number, process.exitcode if sentinel in ended else None
     finally:
         for process, _, _ in running.values():
             _kill(process)
@@ -120,13 +127,15 @@ def _run(jobs: int, label: str, trials: Iterable[Trial]) -> list[int]:
 
 def _kill(process: ForkProcess) -> None:
     """End a process, and those that it started."""
-    with suppress(ProcessLookupError, PermissionError):
+    # It may have ended already, or have no group of its own yet.
+    with suppress(ProcessLookupError):
         os.killpg(process.pid or 0, signal.SIGKILL)
+    process.kill()
     process.join()
 
 
 @contextmanager
-def test_cluster() -> Iterator[None]:
+def running_cluster() -> Iterator[None]:
     """Keep a PostgreSQL running, which all trials use."""
     with subprocess.Popen(
         [sys.executable, "-m", "tests.support.cluster"], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -149,10 +158,9 @@ def examine(area: Area, jobs: int) -> Result:
     baseline = _baseline(area, output)
     preload(baseline, area.files)
     mutants = dict(enumerate(m for file in area.files for m in mutants_of(file)))
-    broken = dict(enumerate(broken_module(file) for file in area.files))
-    if passed := _run(jobs, f"{area.name}: broken modules", _trials(broken, baseline, output)):
-        sys.exit(f"no test imports {area.files[passed[0]]}")
+    _check_trials(area, jobs, baseline, output)
     passed = _run(jobs, area.name, _trials(mutants, baseline, output))
+    _check_trials(area, jobs, baseline, output)
     # The cache holds the types of all modules, so that only the mutants are checked.
     cache = _OUTPUT / "types"
     subprocess.run([sys.executable, "-m", "mypy", "--cache-dir", cache, *area.files], cwd=ROOT, check=True)
@@ -171,6 +179,18 @@ def examine(area: Area, jobs: int) -> Result:
     )
 
 
+def _check_trials(area: Area, jobs: int, baseline: Baseline, output: Path) -> None:
+    """Check that trials tell what changes nothing from what breaks everything."""
+    files = dict(enumerate(area.files))
+    broken = {number: broken_module(file) for number, file in files.items()}
+    for number in _run(jobs, f"{area.name}: broken modules", _trials(broken, baseline, output)):
+        sys.exit(f"no test of {area.name} imports {files[number]}")
+    intact = {number: intact_module(file) for number, file in files.items()}
+    passed = _run(jobs, f"{area.name}: intact modules", _trials(intact, baseline, output, most=_FEW_TESTS))
+    for number in intact.keys() - set(passed):
+        sys.exit(f"tests of {files[number]} fail without a change: see {output / f'{number}.log'}")
+
+
 def _baseline(area: Area, output: Path) -> Baseline:
     stored = output / "baseline"
     process = _FORK.Process(target=measure, args=(area.files, area.tests, stored))
@@ -181,9 +201,11 @@ def _baseline(area: Area, output: Path) -> Baseline:
     return read_baseline(stored)
 
 
-def _trials(mutants: Mapping[int, Mutant], baseline: Baseline, output: Path) -> Iterator[Trial]:
+def _trials(
+    mutants: Mapping[int, Mutant], baseline: Baseline, output: Path, *, most: int | None = None
+) -> Iterator[Trial]:
     for number, mutant in mutants.items():
-        tests = baseline.selected(mutant)
+        tests = baseline.selected(mutant)[:most]
         seconds = _SECONDS + _PATIENCE * sum(baseline.seconds[test] for test in tests)
         yield Trial(number, seconds, try_mutant, (mutant, tests, output / f"{number}.log"))
 
@@ -235,7 +257,7 @@ def main(names: Sequence[str], jobs: int) -> None:
     listed = listed_survivors()
     results: list[Result] = []
     good = True
-    with test_cluster():
+    with running_cluster():
         for area in selected:
             results.append(examine(area, jobs))
             good &= report(results[-1], area.files, listed)
