@@ -221,6 +221,7 @@ async def test_an_order_that_is_not_paid_with_credit_moves_none(
 @pytest.mark.parametrize(
     ("new", "moved", "left"),
     [
+        (money(16), [("HOLD", "AVAILABLE", -1, 4), ("HOLD", "HELD", 1, 16)], {"EUR": (4, 16), "USD": (9, 0)}),
         (money(18), [("HOLD", "AVAILABLE", -3, 2), ("HOLD", "HELD", 3, 18)], {"EUR": (2, 18), "USD": (9, 0)}),
         (money(14), [("VOID", "HELD", -1, 14), ("VOID", "AVAILABLE", 1, 6)], {"EUR": (6, 14), "USD": (9, 0)}),
         (money(0), [("VOID", "HELD", -15, 0), ("VOID", "AVAILABLE", 15, 20)], {"EUR": (20, 0), "USD": (9, 0)}),
@@ -243,7 +244,7 @@ async def test_an_order_that_is_not_paid_with_credit_moves_none(
             {"EUR": (20, 0), "USD": (9, 0), "GBP": (0, 15)},
         ),
     ],
-    ids=["more", "less", "nothing", "the same", "another currency", "as much of another currency"],
+    ids=["one more", "more", "less", "nothing", "the same", "another currency", "as much of another currency"],
 )
 async def test_the_hold_follows_the_total(
     store: Database, ledger: asyncpg.Connection, new: Money, moved: list[Entry], left: dict[str, tuple[int, int]]
@@ -256,6 +257,17 @@ async def test_the_hold_follows_the_total(
         await uow.commit(b"")
     assert (await entries(ledger, order))[2:] == moved
     assert await balances(store, user) == left
+
+
+async def test_a_hold_that_has_expired_does_not_follow_the_total(store: Database, ledger: asyncpg.Connection) -> None:
+    user = await user_with(store, money(20))
+    order = await paid_order(store, user, 15)
+    assert await expire(store, order, NOW + timedelta(days=7))
+    async with unit_of_work(store) as uow:
+        await update_order(uow, order.id, "", costing(18), LATER)
+        await uow.commit(b"")
+    assert len(await entries(ledger, order)) == 4
+    assert await balances(store, user) == {"EUR": (20, 0)}
 
 
 async def test_a_free_order_holds_nothing_until_it_costs_something(store: Database, ledger: asyncpg.Connection) -> None:

@@ -50,6 +50,7 @@ AREAS = (
                 for test in (
                     "test_messages_pass_unchanged",
                     "test_an_unknown_failure_shows_only_its_id",
+                    "test_a_failure_and_its_causes_are_freed_without_the_garbage_collector",
                     "test_a_cancellation_from_inside_is_internal_and_not_a_silence",
                     "test_a_caller_that_goes_is_no_failure",
                     "test_a_failure_of_the_store_has_its_status",
