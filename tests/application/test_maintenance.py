@@ -210,7 +210,7 @@ async def test_an_outage_ends_the_whole_maintenance() -> None:
 
 
 class Found(MaintenanceQueries):
-    """Finds these ids, whatever is stored meanwhile."""
+    """Finds these ids and reads nothing."""
 
     def __init__(self, *ids: UUID) -> None:
         self._ids = ids

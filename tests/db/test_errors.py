@@ -89,7 +89,7 @@ def test_a_full_pool_is_an_overload() -> None:
     assert isinstance(translate_error(PoolTimeoutError()), Overloaded)
 
 
-def test_an_invalidated_connection_is_an_outage_whatever_was_reported() -> None:
+def test_an_invalidated_connection_is_an_outage_with_any_report() -> None:
     error = DBAPIError("SELECT", {}, violated("42601", ""), connection_invalidated=True)
     assert isinstance(translate_error(error), DatabaseUnavailable)
 
