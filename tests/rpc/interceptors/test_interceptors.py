@@ -169,7 +169,7 @@ async def require_told_by_its_id_only(own: OwnServer, log: Log, arity: str) -> N
     assert failure.message == "internal error"
     assert set(failure.metadata) == {"error_id"}
     assert len(failure.details) == 1
-    assert UUID(failure.metadata["error_id"])
+    assert UUID(failure.metadata["error_id"]).version == 4
     # One line for the failure, and one for the call; nothing else is logged.
     line = await log.line(error_id=failure.metadata["error_id"])
     assert (line["event"], line["level"], line["method"]) == ("internal error", "error", f"/{SERVICE}/{arity}")
