@@ -218,6 +218,12 @@ class LimitSettings(Settings):
         "those sent on a new connection before the client knows the limit can be reset without details",
         json_schema_extra=EXPERT,
     )
+    max_concurrent_calls: Count = Field(
+        4000,
+        description="maximum concurrent calls of the process, with its watches and without health checks; further "
+        "calls fail with RESOURCE_EXHAUSTED before their requests are received",
+        json_schema_extra=EXPERT,
+    )
     max_connection_age: SecondsOrNone = Field(
         15,
         description="seconds after which GOAWAY asks a client to reconnect, so that clients spread over servers; "

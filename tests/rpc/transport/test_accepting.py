@@ -35,6 +35,8 @@ every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(map(st
 every_arity = pytest.mark.parametrize("arity", ARITIES)
 # Concurrent calls: enough for every pending accept to get some.
 MANY = 40
+# More than any test makes.
+MAX_CALLS = 4000
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 # Each channel has its own connection, which the kernel assigns to one of the listeners.
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
@@ -54,18 +56,22 @@ class Served:
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[*OWN_CONNECTION, NO_PROBE])
 
 
-def make_server(way: Way, echo: Echo, health: aio.HealthServicer) -> AcceptingServer:
+def make_server(
+    way: Way, echo: Echo, health: aio.HealthServicer, *, max_calls: int = MAX_CALLS
+) -> AcceptingServer:
     methods = InterceptedMethods([AccessLogInterceptor(), ErrorInterceptor()])
     methods.add_registered_method_handlers(SERVICE, echo.handlers())
     methods.add(add_HealthServicer_to_server, health)
     accept_mode, pending_accepts = way
-    return AcceptingServer(methods, [], accept_mode=accept_mode, pending_accepts=pending_accepts, reuse_port=False)
+    return AcceptingServer(
+        methods, [], accept_mode=accept_mode, pending_accepts=pending_accepts, max_calls=max_calls, reuse_port=False
+    )
 
 
 @asynccontextmanager
-async def serving(way: Way, port: int = 0) -> AsyncIterator[Served]:
+async def serving(way: Way, port: int = 0, *, max_calls: int = MAX_CALLS) -> AsyncIterator[Served]:
     echo, health = Echo(), aio.HealthServicer()
-    server = make_server(way, echo, health)
+    server = make_server(way, echo, health, max_calls=max_calls)
     served = Served(server, server.listen("127.0.0.1", port), health, echo)
     await server.start()
     try:
@@ -369,7 +375,7 @@ async def test_servers_that_agree_on_it_share_a_port() -> None:
     methods = InterceptedMethods([])
     methods.add_registered_method_handlers(SERVICE, Echo().handlers())
     make: Callable[[AcceptMode], AcceptingServer] = lambda accept_mode: AcceptingServer(  # noqa: E731 - annotated
-        methods, [], accept_mode=accept_mode, pending_accepts=2, reuse_port=True
+        methods, [], accept_mode=accept_mode, pending_accepts=2, max_calls=MAX_CALLS, reuse_port=True
     )
     first, second = make("calls"), make("listeners")
     port = first.listen("127.0.0.1", 0)
