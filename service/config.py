@@ -135,6 +135,7 @@ class WatchSettings(DatabaseSettings):
         description="seconds between two polls for new events while a watcher is connected",
         json_schema_extra=EXPERT,
     )
+    max_watches: Count = Field(1000, description="maximum number of watches; further ones fail with RESOURCE_EXHAUSTED")
     watch_queue_size: Count = Field(
         1000, description="maximum number of undelivered events queued for one watcher", json_schema_extra=EXPERT
     )

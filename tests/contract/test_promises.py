@@ -44,6 +44,7 @@ from service.rpc.health import FAILURES_TO_STOP, PERIOD_SECONDS, SUCCESSES_TO_SE
 from service.rpc.messages.statistics import DEFAULT_TOP_USERS
 from service.rpc.retry import BACKOFF, MAX_ATTEMPTS
 from service.rpc.signing.page_tokens import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from service.rpc.streams.exports import MIN_BYTES_PER_SECOND
 from service.rpc.streams.imports import _OVERLOADED_PAUSE_SECONDS, CHUNK_ROWS, MAX_FAILURES
 from service.runtime.retry import Backoff
 from tests.support.paths import ROOT
@@ -80,6 +81,7 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("If more than 10 000 notes match, only 10 000 of them are ranked", 10_000, MAX_RANKED),
         Promise("If more than 10 000 users match, only 10 000 of them are ranked", 10_000, MAX_RANKED),
         Promise("or after 30 seconds (a server setting)", 30, LimitSettings.model_fields["default_deadline"].default),
+        Promise("than 256 KiB a second", 256 * 1024, MIN_BYTES_PER_SECOND),
         Promise("reads nothing for a minute", 60, ExportSettings.model_fields["export_stall_timeout"].default),
         Promise("UUID (version 7)", 7, uuid7_beside(UUID(int=0)).version),
         Promise("but at most 10 000.", 10_000, MAX_RANKED),

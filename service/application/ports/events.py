@@ -25,10 +25,10 @@ class EventFeed(Protocol):
     """The events of all users and orders, in the order of the event log."""
 
     async def earliest(self) -> EventPosition:
-        """Return the position before the first stored event; raises StoreError."""
+        """Return the position before the first stored event; raises Overloaded and StoreError."""
 
     async def latest(self) -> EventPosition:
-        """Return the position of the last event; raises StoreError."""
+        """Return the position of the last event; raises Overloaded and StoreError."""
 
     def follow(
         self, after: EventPosition, wanted: Callable[[Row], bool]
@@ -39,6 +39,7 @@ class EventFeed(Protocol):
         event yet, a checkpoint is yielded immediately.
 
         Raises:
+            Overloaded: there are too many watches.
             EventPositionExpired: events after the position have been deleted.
             SlowConsumer: the reader is slower than the events.
             ServerDraining: the server is shutting down.
