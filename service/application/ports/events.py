@@ -1,6 +1,7 @@
 """The event feed."""
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from service.application.ports.queries import Row
@@ -24,11 +25,14 @@ class EventPositionExpired(Exception):
 class EventFeed(Protocol):
     """The events of all users and orders, in the order of the event log."""
 
+    def watching(self) -> AbstractContextManager[None]:
+        """Count a watch while the block runs; raises Overloaded if there are too many."""
+
     async def earliest(self) -> EventPosition:
-        """Return the position before the first stored event; raises Overloaded and StoreError."""
+        """Return the position before the first stored event; raises StoreError."""
 
     async def latest(self) -> EventPosition:
-        """Return the position of the last event; raises Overloaded and StoreError."""
+        """Return the position of the last event; raises StoreError."""
 
     def follow(
         self, after: EventPosition, wanted: Callable[[Row], bool]
@@ -39,7 +43,6 @@ class EventFeed(Protocol):
         event yet, a checkpoint is yielded immediately.
 
         Raises:
-            Overloaded: there are too many watches.
             EventPositionExpired: events after the position have been deleted.
             SlowConsumer: the reader is slower than the events.
             ServerDraining: the server is shutting down.

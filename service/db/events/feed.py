@@ -8,7 +8,8 @@ queues. A watcher whose queue overflows takes what is in the queue and catches u
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 
 from service.application.ports.errors import Overloaded
 from service.application.ports.events import EventPosition
@@ -49,15 +50,24 @@ class PollingEventFeed:
         """Seconds for which the oldest unread event has been waiting for a running transaction; 0 if there is none."""
         return self._poller.lag
 
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Count a watch while the block runs; raises Overloaded if there are too many."""
+        if self._watches >= self._settings.max_watches:
+            raise Overloaded
+        self._watches += 1
+        try:
+            yield
+        finally:
+            self._watches -= 1
+
     async def earliest(self) -> EventPosition:
-        """Return the position before the oldest stored event; raises Overloaded and StoreError."""
-        self._refuse_if_full()
+        """Return the position before the oldest stored event; raises StoreError."""
         async with self._catch_ups:
             return await self._log.earliest()
 
     async def latest(self) -> EventPosition:
-        """Return the position of the newest event; raises Overloaded and StoreError."""
-        self._refuse_if_full()
+        """Return the position of the newest event; raises StoreError."""
         async with self._catch_ups:
             return await self._log.latest()
 
@@ -65,8 +75,6 @@ class PollingEventFeed:
         self, after: EventPosition, wanted: Wanted
     ) -> AsyncGenerator[tuple[EventPosition, Row | None], None]:
         """Yield events, as `service.application.ports.events.EventFeed` says."""
-        self._refuse_if_full()
-        self._watches += 1
         watcher = Watcher(wanted, self._settings.watch_queue_size, self._settings.slow_consumer_timeout)
         try:
             page = await self._catch_up_page(after)
@@ -94,7 +102,6 @@ class PollingEventFeed:
                     yield item
                 page = await self._poller.read_with_retries(self._catch_up_page, after)
         finally:
-            self._watches -= 1
             self._pages.drop(watcher)
             self._poller.leave(watcher)
 
@@ -113,10 +120,6 @@ class PollingEventFeed:
         async with self._catch_ups:
             self._poller.refuse_if_draining()
             return await self._log.page(after)
-
-    def _refuse_if_full(self) -> None:
-        if self._watches >= self._settings.max_watches:
-            raise Overloaded
 
     async def _next(self, watcher: Watcher) -> tuple[EventPosition, Row | None] | None:
         """Return the next event of a live watcher, or a checkpoint after a while without one; None to catch up."""

@@ -148,6 +148,7 @@ class UndeliveredPages:
 
     def put(self, watcher: Watcher, events: Iterable[PositionedEvent]) -> None:
         """Keep the page of a watcher, and empty other pages if there are too many events."""
+        self.drop(watcher)
         watcher.page.extend(events)
         watcher.has_lost_page = False
         self._events += len(watcher.page)
