@@ -42,8 +42,8 @@ class InterceptedMethods:
     Attributes:
         handlers: the wrapped methods, by the full name of the service and then by the name of the method.
         refusals: by the path of each method except those of health, a handler that answers OVERLOADED. It takes a
-            stream of requests whatever the method takes, because gRPC receives the request of any other handler
-            before it calls the handler.
+            stream of requests although most methods do not, because gRPC receives a single request before it calls the
+            handler.
     """
 
     def __init__(self, interceptors: Sequence[Interceptor]) -> None:

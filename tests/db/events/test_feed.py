@@ -46,7 +46,7 @@ def positioned(*numbers: int) -> list[tuple[EventPosition, Any]]:
     return [(EventPosition(number, 0), f"event {number}") for number in numbers]
 
 
-def test_pages_that_nobody_reads_make_room_for_those_that_somebody_reads() -> None:
+def test_pages_that_are_not_read_make_room_for_those_that_are() -> None:
     pages = UndeliveredPages(10)
     first, second, third = (Watcher(everything, 10, 1) for _ in range(3))
     pages.put(first, positioned(1, 2, 3, 4, 5))

@@ -252,9 +252,7 @@ async def test_health_is_checked_and_watched(served: Served) -> None:
 
 
 @every_way
-async def test_calls_above_the_limit_are_refused_whatever_their_arity_and_health_is_answered(
-    way: Way, log: Log
-) -> None:
+async def test_calls_of_every_arity_above_the_limit_are_refused_and_health_is_answered(way: Way, log: Log) -> None:
     async with serving(way, max_calls=8) as served:
         health: Any = HealthStub(served.channel)
         watch = health.Watch(HealthCheckRequest())
