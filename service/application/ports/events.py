@@ -1,6 +1,7 @@
 """The event feed."""
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from service.application.ports.queries import Row
@@ -23,6 +24,9 @@ class EventPositionExpired(Exception):
 
 class EventFeed(Protocol):
     """The events of all users and orders, in the order of the event log."""
+
+    def watching(self) -> AbstractContextManager[None]:
+        """Count a watch while the block runs; raises Overloaded if there are too many."""
 
     async def earliest(self) -> EventPosition:
         """Return the position before the first stored event; raises StoreError."""

@@ -45,20 +45,22 @@ class Watch(Generic[ResponseT]):
         """Yield responses until an error ends the watch.
 
         Raises:
+            Overloaded: there are too many watches.
             InvalidCursor: this service did not issue the cursor.
             CursorExpired: events after the cursor have been deleted; the metadata has the first cursor that works.
             SlowConsumer, ServerDraining: the metadata has the cursor of the last response.
         """
         cursor = request.cursor
         try:
-            first, events = await retried(
-                lambda: self._begin(request, wanted), lambda: math.inf, outcome_known_by_repeating=True
-            )
-            async with aclosing(events):
-                async for position, event in _chained(first, events):
-                    response = self._response(event, self._cursors.write(position))
-                    yield response
-                    cursor = response.cursor
+            with self._feed.watching():
+                first, events = await retried(
+                    lambda: self._begin(request, wanted), lambda: math.inf, outcome_known_by_repeating=True
+                )
+                async with aclosing(events):
+                    async for position, event in _chained(first, events):
+                        response = self._response(event, self._cursors.write(position))
+                        yield response
+                        cursor = response.cursor
         except EventPositionExpired as error:
             metadata = {"earliest_cursor": self._cursors.write(error.earliest)}
             raise CursorExpired(

@@ -31,8 +31,8 @@ class OrderServiceStub:
     CANCELLED.
 
     Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
-    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
-    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
+    takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
     after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
@@ -176,8 +176,9 @@ class OrderServiceStub:
     ExportOrders: _grpc.UnaryStreamMultiCallable[_order_service_pb2.ExportOrdersRequest, _order_service_pb2.ExportOrdersResponse]
     """Streams all matching orders with their items, in order of creation, from one consistent snapshot.
 
-    The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
-    its snapshot holds a connection and blocks vacuum.
+    The only deadline is that of the caller. An export whose caller reads nothing for a minute, or in the long run less
+    than 256 KiB a second, is ended, because its snapshot holds a connection and blocks vacuum, and exports of other
+    callers wait for its place. The next export can go on from the `create_time` of the last resource received.
 
     Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
     """
@@ -191,8 +192,9 @@ class OrderServiceStub:
     caller cancels it.
 
     Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-      RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
-      UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
+      RESOURCE_EXHAUSTED (OVERLOADED) if there are too many watches; RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller
+      does not read as fast as events occur, and UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the
+      last sent `cursor` as metadata.
     """
 
 @_typing.type_check_only
@@ -201,8 +203,8 @@ class OrderServiceAsyncStub(OrderServiceStub):
     CANCELLED.
 
     Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
-    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
-    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
+    takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
     after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
@@ -343,8 +345,9 @@ class OrderServiceAsyncStub(OrderServiceStub):
     ExportOrders: _aio.UnaryStreamMultiCallable[_order_service_pb2.ExportOrdersRequest, _order_service_pb2.ExportOrdersResponse]  # type: ignore[assignment]
     """Streams all matching orders with their items, in order of creation, from one consistent snapshot.
 
-    The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
-    its snapshot holds a connection and blocks vacuum.
+    The only deadline is that of the caller. An export whose caller reads nothing for a minute, or in the long run less
+    than 256 KiB a second, is ended, because its snapshot holds a connection and blocks vacuum, and exports of other
+    callers wait for its place. The next export can go on from the `create_time` of the last resource received.
 
     Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
     """
@@ -358,8 +361,9 @@ class OrderServiceAsyncStub(OrderServiceStub):
     caller cancels it.
 
     Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-      RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
-      UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
+      RESOURCE_EXHAUSTED (OVERLOADED) if there are too many watches; RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller
+      does not read as fast as events occur, and UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the
+      last sent `cursor` as metadata.
     """
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -367,8 +371,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     CANCELLED.
 
     Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
-    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
-    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
+    takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
     after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
@@ -645,8 +649,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_order_service_pb2.ExportOrdersResponse], _abc.AsyncIterator[_order_service_pb2.ExportOrdersResponse]]:
         """Streams all matching orders with their items, in order of creation, from one consistent snapshot.
 
-        The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
-        its snapshot holds a connection and blocks vacuum.
+        The only deadline is that of the caller. An export whose caller reads nothing for a minute, or in the long run less
+        than 256 KiB a second, is ended, because its snapshot holds a connection and blocks vacuum, and exports of other
+        callers wait for its place. The next export can go on from the `create_time` of the last resource received.
 
         Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
         """
@@ -666,8 +671,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         caller cancels it.
 
         Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-          RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
-          UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
+          RESOURCE_EXHAUSTED (OVERLOADED) if there are too many watches; RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller
+          does not read as fast as events occur, and UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the
+          last sent `cursor` as metadata.
         """
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
