@@ -25,6 +25,7 @@ from service.db.tables import (
     user_profiles,
     users,
 )
+from service.db.text_search import WRITTEN_BY_TRIGGER, user_vector
 from service.db.writes.recorded_events import RecordedEvents
 from service.db.writes.request_ids import delete_responses_about_user
 from service.db.writes.transaction import LazyTransaction
@@ -35,11 +36,11 @@ from service.domain.users import User, UserState
 
 # The columns of new users, profiles and passwords that differ from row to row; all others are constants.
 _USERS = ("id", "email", "username", "full_name", "superuser", "create_time", "update_time")
-_USERS_AND_MESSAGES = (*_USERS, "message")
+_INSERTED = (*_USERS, "message", "search")
 _PROFILES = ("user_id", "bio", "avatar_url")
 _PASSWORDS = ("user_id", "password_hash", "update_time")
 _INSERT_USERS = (
-    insert_arrays(users, _USERS_AND_MESSAGES, state=UserState.ACTIVE, version=1)
+    insert_arrays(users, _INSERTED, state=UserState.ACTIVE, version=1)
     .on_conflict_do_nothing(index_elements=[text('lower(email COLLATE "C")')])
     .returning(users.c.id)
 )
@@ -187,10 +188,10 @@ class Users:
         session = await self._transaction.session()
         # By e-mail: two imports of the same users insert in one order, so they do not deadlock.
         ordered = sorted(new, key=lambda user: folded(user.email))
-        rows = [[*(getattr(user, name) for name in _USERS), self._encode(user)] for user in ordered]
+        rows = [[*(getattr(user, name) for name in _USERS), self._encode(user), user_vector(user)] for user in ordered]
         try:
             with translated_errors():
-                inserted = (await session.scalars(_INSERT_USERS, arrays(_USERS_AND_MESSAGES, rows))).all()
+                inserted = (await session.scalars(_INSERT_USERS, arrays(_INSERTED, rows))).all()
         except UserAlreadyExists as error:
             if error.field == "email":
                 # The older of the two unique indexes noticed a concurrent import first.

@@ -446,10 +446,11 @@ async def test_of_very_many_matches_only_so_many_are_ranked(database_url: str) -
     async with driver_connection(database_url) as connection:
         await connection.execute(f"""
             SET session_replication_role = replica;
-            INSERT INTO order_notes (id, order_id, author_id, body, state, version, create_time, update_time)
-            SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'fragile', 'DRAFT', 1, now(), now()
-            FROM generate_series(1, {MAX_RANKED + 100});
-            UPDATE order_notes SET body = 'fragile glass' WHERE id IN (SELECT id FROM order_notes LIMIT 60);
+            INSERT INTO order_notes (id, order_id, author_id, body, state, version, create_time, update_time, search)
+            SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), body, 'DRAFT', 1, now(), now(),
+                note_search(body)
+            FROM generate_series(1, {MAX_RANKED + 100}) n,
+                LATERAL (SELECT CASE WHEN n <= 60 THEN 'fragile glass' ELSE 'fragile' END AS body) written;
         """)
     async with serving_clients(database_url) as clients:
         common, rare = [
