@@ -1,10 +1,10 @@
 """Find the same words in every locale: from now on, the service writes the words by which users and notes are found.
 
-The triggers write them for the previous release and for other programs. For a text in ASCII, they find exactly the words
-that the service finds. Elsewhere they differ a little, and mark the row with the word `~`; `commerce gc` replaces these.
+The triggers write them for the previous release and for other programs. In a text in ASCII, they find the words that the
+service finds. In other texts they differ a little, and add the word `~`, by which `commerce gc` finds and replaces them.
 
-The previous release finds these words too, except that its searches of notes read an e-mail address, a URL or a number
-with punctuation in the query as one word, so they do not find notes that are written from now on.
+The previous release finds users and notes by these words, with one exception: it takes an e-mail address, a URL or a
+part number in a query for notes as a single word, which is no longer stored.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,8 @@ CREATE OR REPLACE FUNCTION search_words(words text, weight text) RETURNS tsvecto
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (
     SELECT coalesce(string_agg(
-        format('''%s'':%s%s', word, n, weight) || CASE WHEN plain <> word THEN format(' ''%s'':%sD', plain, n) ELSE '' END,
+        format('''%s'':%s%s', word, n, weight)
+            || CASE WHEN plain <> word THEN format(' ''%s'':%sD', plain, n) ELSE '' END,
         ' '
     ), '')::tsvector
     FROM (
@@ -45,7 +46,7 @@ RETURN (
         ), 'đħıłø', 'dhilo') AS plain
     ) AS without_accents
 )
-"""
+"""  # noqa: S608 - made from our own constant
 SEARCH_FUNCTIONS = (
     """
     CREATE OR REPLACE FUNCTION user_search(username text, full_name text, bio text) RETURNS tsvector
@@ -119,7 +120,9 @@ EARLIER_FUNCTIONS = (
 )
 EARLIER_COMMENTS = {
     "users": "Words of username, full_name and user_profiles.bio, for SearchUsers. Only triggers write it.",
-    "order_notes": "Words of the body as they are written, for SearchOrderNotes. Not stemmed: notes are in any language.",
+    "order_notes": (
+        "Words of the body as they are written, for SearchOrderNotes. Not stemmed: notes are in any language."
+    ),
 }
 
 

@@ -3,23 +3,30 @@
 They are written here, from the words that `service.domain.search` finds. PostgreSQL's own functions, such as
 to_tsvector, find other words in every locale.
 
-Each word is stored as it is and, with the lowest weight (D), without its accents. Queries look for words without accents,
-and the words as they are add to the rank of a match.
+Each word is stored as it is and, with the lowest weight (D), without its accents. Queries look for words without
+accents, and the words as they are add to the rank of a match.
 """
 
 from collections.abc import Iterable
+
+from sqlalchemy import Column, ColumnElement, cast
+from sqlalchemy.dialects.postgresql import TSQUERY
 
 from service.domain.notes import OrderNote
 from service.domain.search import NoteQuery, SearchQuery, Term, without_accents, words_of
 from service.domain.users import User
 
-# Tells the triggers …_search that the transaction writes the words of users and notes itself. A release that finds other
-# words increases the version.
+# Tells the triggers …_search that the transaction writes the words of users and notes itself. A release that finds
+# other words increases the version.
 SEARCH_VERSION_SETTING = "commerce.writes_search"
 SEARCH_VERSION = "1"
-# In the words that the triggers write of a text that is not ASCII; they are not quite right, and `commerce gc` replaces
-# them. No text has this word.
-WRITTEN_BY_TRIGGER = "'~'"
+# Among the words that the triggers write of a text that is not ASCII; no text has this word.
+_WRITTEN_BY_TRIGGER = "~"
+
+
+def are_approximate(words: Column[str]) -> ColumnElement[bool]:
+    """Return the condition that a trigger wrote the words of a text that is not ASCII, so they are not quite right."""
+    return words.bool_op("@@")(cast(_WRITTEN_BY_TRIGGER, TSQUERY))
 
 
 def user_vector(user: User) -> str:

@@ -1,6 +1,6 @@
 """Search: the words of texts and of queries, and the part of a text that shows a match.
 
-Stored texts and queries are normalised here and nowhere else, so a search does not depend on the locale of the database.
+Stored texts and queries are normalised here and nowhere else, so searches do not depend on the locale of the database.
 """
 
 import re
@@ -27,7 +27,7 @@ _ASCII_WORD = re.compile("[a-z0-9]+")
 _MARKS = frozenset({"Mn", "Mc"})
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 # Letters that Unicode does not decompose into a letter and an accent, and that people write without.
-_PLAIN_LETTERS = str.maketrans({"æ": "ae", "đ": "d", "ħ": "h", "ı": "i", "ł": "l", "ø": "o", "œ": "oe"})
+_PLAIN_LETTERS = str.maketrans({"æ": "ae", "đ": "d", "ħ": "h", "\u0131": "i", "ł": "l", "ø": "o", "œ": "oe"})
 _QUOTES = str.maketrans(dict.fromkeys("“”„‟", '"'))
 # A phrase in quotes or anything without a space, perhaps after a minus.
 _TERM = re.compile(r'(-?)(?:"([^"]*)"?|([^\s"]+))')
@@ -41,12 +41,12 @@ _MAX_MARKED_LENGTH = 100
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of a text in their order, as they are compared.
+    r"""Return the words of a text in their order, as they are compared.
 
     A word consists of letters and digits; everything else separates words. Case is folded, and characters that look or
     mean the same are one (Unicode's compatibility caseless matching, definition D146).
 
-    >>> words_of("Anne D’Angelo, ORD-00000042 (kite.shop/p17)")
+    >>> words_of("Anne D\u2019Angelo, ORD-00000042 (kite.shop/p17)")
     ['anne', 'd', 'angelo', 'ord', '00000042', 'kite', 'shop', 'p17']
     """
     if text.isascii():
@@ -126,8 +126,10 @@ class NoteQuery:
 
         What is written without a space is a phrase too. Terms that only repeat others are left out.
 
-        >>> [[term.words for term in terms] for terms in NoteQuery.parse('a "b c" A or kite.shop', "query").alternatives]
-        [[('a',), ('b', 'c')], [('kite', 'shop')]]
+        >>> for terms in NoteQuery.parse('a "b c" A or kite.shop', "query").alternatives:
+        ...     print([term.words for term in terms])
+        [('a',), ('b', 'c')]
+        [('kite', 'shop')]
         """
         alternatives: list[dict[Term, None]] = [{}]
         for minus, phrase, bare in _TERM.findall(text.translate(_QUOTES)):

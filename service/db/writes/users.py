@@ -25,7 +25,7 @@ from service.db.tables import (
     user_profiles,
     users,
 )
-from service.db.text_search import WRITTEN_BY_TRIGGER, user_vector
+from service.db.text_search import are_approximate, user_vector
 from service.db.writes.recorded_events import RecordedEvents
 from service.db.writes.request_ids import delete_responses_about_user
 from service.db.writes.transaction import LazyTransaction
@@ -238,6 +238,20 @@ class Users:
             set_attribute(user, "message", message)
         # Without encoders no user gets a message, and the caller must not ask again.
         return sum(message is not None for _, message in messages)
+
+    async def write_words(self, limit: int) -> int:
+        """Write the words of up to `limit` users whose words a trigger wrote and that are not locked.
+
+        Returns the number of users updated.
+        """
+        session = await self._transaction.session()
+        profile = selectinload(User.profile)  # type: ignore[arg-type] # mapped imperatively
+        statement = select(User).options(profile).where(are_approximate(users.c.search)).order_by(users.c.id)
+        statement = statement.limit(limit).with_for_update(key_share=True, skip_locked=True)
+        found = (await session.scalars(statement)).all()
+        for user in found:
+            set_attribute(user, "search", user_vector(user))
+        return len(found)
 
     async def _get(
         self, user_id: UUID, *options: ExecutableOption, read: bool = False, key_share: bool = False
