@@ -1,7 +1,8 @@
 """Find the same words in every locale: from now on, the service writes the words by which users and notes are found.
 
-The triggers write them for the previous release and for other programs. In a text in ASCII, they find the words that the
-service finds. In other texts they differ a little, and add the word `~`, by which `commerce gc` finds and replaces them.
+The triggers write them for the previous release and for other programs. In a text in ASCII, they find the words that
+the service finds. In other texts they differ a little, and add the word `~`, by which `commerce gc` finds and replaces
+them.
 
 The previous release finds users and notes by these words, with one exception: it takes an e-mail address, a URL or a
 part number in a query for notes as a single word, which is no longer stored.
@@ -29,8 +30,8 @@ CREATE OR REPLACE FUNCTION search_words(words text, weight text) RETURNS tsvecto
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (
     SELECT coalesce(string_agg(
-        format('''%s'':%s%s', word, n, weight)
-            || CASE WHEN plain <> word THEN format(' ''%s'':%sD', plain, n) ELSE '' END,
+        quote_literal(word) || ':' || n || weight
+            || CASE WHEN plain NOT IN (word, '') THEN ' ' || quote_literal(plain) || ':' || n || 'D' ELSE '' END,
         ' '
     ), '')::tsvector
     FROM (

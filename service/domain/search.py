@@ -44,7 +44,7 @@ def words_of(text: str) -> list[str]:
     r"""Return the words of a text in their order, as they are compared.
 
     A word consists of letters and digits; everything else separates words. Case is folded, and characters that look or
-    mean the same are one (Unicode's compatibility caseless matching, definition D146).
+    mean the same are one (compatibility caseless matching: The Unicode Standard, section 3.13, D146).
 
     >>> words_of("Anne D\u2019Angelo, ORD-00000042 (kite.shop/p17)")
     ['anne', 'd', 'angelo', 'ord', '00000042', 'kite', 'shop', 'p17']
@@ -69,8 +69,11 @@ def without_accents(word: str) -> str:
 
 
 def _fold(text: str) -> str:
-    folded = unicodedata.normalize("NFD", without_invisible(text)).casefold()
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", folded).casefold())
+    text = without_invisible(text)
+    # Twice, because either can make something for the other to do.
+    for _ in range(2):
+        text = unicodedata.normalize("NFKD", text).casefold()
+    return unicodedata.normalize("NFKC", text)
 
 
 def _separated(text: str) -> str:
