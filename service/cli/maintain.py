@@ -11,6 +11,7 @@ import structlog
 from service.application.maintenance import (
     Failed,
     backfill_encoded_users,
+    backfill_search_words,
     by_itself,
     expire_holds,
     purge_deleted_users,
@@ -76,6 +77,7 @@ async def _gc(settings: GcSettings, failed: Failed) -> list[str]:
         request_ids = await step("request ids", lambda: delete_expired_request_ids(engine), 0)
         events = await step("events", lambda: delete_expired_events(engine, retention), 0)
         encoded = await step("encoded messages", lambda: backfill_encoded_users(unit_of_work), 0)
+        words = await step("search words", lambda: backfill_search_words(unit_of_work), 0)
     finally:
         await database.close()
     return [
@@ -84,6 +86,7 @@ async def _gc(settings: GcSettings, failed: Failed) -> list[str]:
         f"deleted {request_ids} expired request ids",
         f"deleted {events} expired events",
         f"stored the encoded messages of {encoded} users",
+        f"replaced the search words of {words} users and notes",
     ]
 
 
