@@ -26,7 +26,6 @@ from service.db.events.poller import RECENT_EVENTS
 from service.db.events.relay_cursor import STANDBY_SECONDS
 from service.db.operations.migrate import upgrade
 from service.db.operations.retention import REQUEST_ID_RETENTION
-from service.db.reads.notes import _MAX_SNIPPET, _SEARCHED_FOR_SNIPPET
 from service.db.tables import ORDER_NUMBER_BLOCK
 from service.db.writes.fast_path.group_commit import _MAX_BYTES
 from service.db.writes.fast_path.order_statements import _LOCK_TIMEOUT
@@ -36,7 +35,7 @@ from service.devtools.settings_tables import KINDS
 from service.domain.ids import uuid7_beside
 from service.domain.notes import MAX_BODY_LENGTH
 from service.domain.orders import HOLD_FOR, MAX_ITEMS, MAX_QUANTITY
-from service.domain.search import MAX_WORDS
+from service.domain.search import MAX_SNIPPET_LENGTH, MAX_WORDS, SEARCHED_FOR_SNIPPET
 from service.domain.tags import MAX_LENGTH, MAX_TAGS
 from service.domain.users import MAX_BIO_LENGTH, PURGE_AFTER
 from service.relay import BACKOFF as RELAY_BACKOFF
@@ -89,8 +88,8 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("reads nothing for a minute", 60, ExportSettings.model_fields["export_stall_timeout"].default),
         Promise("UUID (version 7)", 7, uuid7_beside(UUID(int=0)).version),
         Promise("but at most 10 000.", 10_000, MAX_RANKED),
-        Promise("at most 500 characters, with `**`", 500, _MAX_SNIPPET),
-        Promise("parts of the first 2000 characters of the body", 2000, _SEARCHED_FOR_SNIPPET),
+        Promise("at most 500 characters, with `**`", 500, MAX_SNIPPET_LENGTH),
+        Promise("parts of the first 2000 characters of the body", 2000, SEARCHED_FOR_SNIPPET),
         Promise("at most 32 different words", 32, MAX_WORDS),
         Promise("1 to 4000 characters. Can have several lines", 4000, MAX_BODY_LENGTH),
         Promise("At most 1000 characters. Can have several lines", 1000, MAX_BIO_LENGTH),

@@ -371,8 +371,10 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchOrderNotes(self, request, context):
-        """Searches the words of notes, best match first. Words in any language are compared as written, without stemming:
-        `refund` does not match `refunds`. If more than 10 000 notes match, only 10 000 of them are ranked and listed.
+        """Searches the words of notes, best match first. Words in any language are compared without stemming: `refund` does
+        not match `refunds`. Case and accents are ignored, but a word with the same accents is a better match. All
+        punctuation only separates words, so each part of a URL, an e-mail address or an order number is a word. If more
+        than 10 000 notes match, only 10 000 of them are ranked and listed.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """

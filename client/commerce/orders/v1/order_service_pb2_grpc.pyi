@@ -154,8 +154,10 @@ class OrderServiceStub:
     Errors: INVALID_ARGUMENT (INVALID_FIELD) if neither is set, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     SearchOrderNotes: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.SearchOrderNotesRequest, _order_service_pb2.SearchOrderNotesResponse]
-    """Searches the words of notes, best match first. Words in any language are compared as written, without stemming:
-    `refund` does not match `refunds`. If more than 10 000 notes match, only 10 000 of them are ranked and listed.
+    """Searches the words of notes, best match first. Words in any language are compared without stemming: `refund` does
+    not match `refunds`. Case and accents are ignored, but a word with the same accents is a better match. All
+    punctuation only separates words, so each part of a URL, an e-mail address or an order number is a word. If more
+    than 10 000 notes match, only 10 000 of them are ranked and listed.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
@@ -323,8 +325,10 @@ class OrderServiceAsyncStub(OrderServiceStub):
     Errors: INVALID_ARGUMENT (INVALID_FIELD) if neither is set, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     SearchOrderNotes: _aio.UnaryUnaryMultiCallable[_order_service_pb2.SearchOrderNotesRequest, _order_service_pb2.SearchOrderNotesResponse]  # type: ignore[assignment]
-    """Searches the words of notes, best match first. Words in any language are compared as written, without stemming:
-    `refund` does not match `refunds`. If more than 10 000 notes match, only 10 000 of them are ranked and listed.
+    """Searches the words of notes, best match first. Words in any language are compared without stemming: `refund` does
+    not match `refunds`. Case and accents are ignored, but a word with the same accents is a better match. All
+    punctuation only separates words, so each part of a URL, an e-mail address or an order number is a word. If more
+    than 10 000 notes match, only 10 000 of them are ranked and listed.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
@@ -609,8 +613,10 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.SearchOrderNotesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.SearchOrderNotesResponse, _abc.Awaitable[_order_service_pb2.SearchOrderNotesResponse]]:
-        """Searches the words of notes, best match first. Words in any language are compared as written, without stemming:
-        `refund` does not match `refunds`. If more than 10 000 notes match, only 10 000 of them are ranked and listed.
+        """Searches the words of notes, best match first. Words in any language are compared without stemming: `refund` does
+        not match `refunds`. Case and accents are ignored, but a word with the same accents is a better match. All
+        punctuation only separates words, so each part of a URL, an e-mail address or an order number is a word. If more
+        than 10 000 notes match, only 10 000 of them are ranked and listed.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """

@@ -207,10 +207,10 @@ class UserServiceServicer:
 
     def SearchUsers(self, request, context):
         """Searches the words of usernames, full names and bios, best match first. A match in the username has the highest
-        weight, followed by the full name. Every word of the query must occur. Case and punctuation are ignored, and the
-        last word can be a prefix. If more than 10 000 users match, only 10 000 of them are ranked and listed, in addition
-        to the user whose username equals the query. A user that changes between two pages can appear on both or on
-        neither.
+        weight, followed by the full name. Every word of the query must occur, and the last word can be a prefix. Case and
+        accents are ignored, but a word with the same accents is a better match. All punctuation only separates words. If
+        more than 10 000 users match, only 10 000 of them are ranked and listed, in addition to the user whose username
+        equals the query. A user that changes between two pages can appear on both or on neither.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) if the query contains no word.
         """

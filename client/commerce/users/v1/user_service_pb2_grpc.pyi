@@ -71,10 +71,10 @@ class UserServiceStub:
     """
     SearchUsers: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.SearchUsersRequest, _user_service_pb2.SearchUsersResponse]
     """Searches the words of usernames, full names and bios, best match first. A match in the username has the highest
-    weight, followed by the full name. Every word of the query must occur. Case and punctuation are ignored, and the
-    last word can be a prefix. If more than 10 000 users match, only 10 000 of them are ranked and listed, in addition
-    to the user whose username equals the query. A user that changes between two pages can appear on both or on
-    neither.
+    weight, followed by the full name. Every word of the query must occur, and the last word can be a prefix. Case and
+    accents are ignored, but a word with the same accents is a better match. All punctuation only separates words. If
+    more than 10 000 users match, only 10 000 of them are ranked and listed, in addition to the user whose username
+    equals the query. A user that changes between two pages can appear on both or on neither.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) if the query contains no word.
     """
@@ -230,10 +230,10 @@ class UserServiceAsyncStub(UserServiceStub):
     """
     SearchUsers: _aio.UnaryUnaryMultiCallable[_user_service_pb2.SearchUsersRequest, _user_service_pb2.SearchUsersResponse]  # type: ignore[assignment]
     """Searches the words of usernames, full names and bios, best match first. A match in the username has the highest
-    weight, followed by the full name. Every word of the query must occur. Case and punctuation are ignored, and the
-    last word can be a prefix. If more than 10 000 users match, only 10 000 of them are ranked and listed, in addition
-    to the user whose username equals the query. A user that changes between two pages can appear on both or on
-    neither.
+    weight, followed by the full name. Every word of the query must occur, and the last word can be a prefix. Case and
+    accents are ignored, but a word with the same accents is a better match. All punctuation only separates words. If
+    more than 10 000 users match, only 10 000 of them are ranked and listed, in addition to the user whose username
+    equals the query. A user that changes between two pages can appear on both or on neither.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) if the query contains no word.
     """
@@ -416,10 +416,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.SearchUsersResponse, _abc.Awaitable[_user_service_pb2.SearchUsersResponse]]:
         """Searches the words of usernames, full names and bios, best match first. A match in the username has the highest
-        weight, followed by the full name. Every word of the query must occur. Case and punctuation are ignored, and the
-        last word can be a prefix. If more than 10 000 users match, only 10 000 of them are ranked and listed, in addition
-        to the user whose username equals the query. A user that changes between two pages can appear on both or on
-        neither.
+        weight, followed by the full name. Every word of the query must occur, and the last word can be a prefix. Case and
+        accents are ignored, but a word with the same accents is a better match. All punctuation only separates words. If
+        more than 10 000 users match, only 10 000 of them are ranked and listed, in addition to the user whose username
+        equals the query. A user that changes between two pages can appear on both or on neither.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) if the query contains no word.
         """
