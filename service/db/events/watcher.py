@@ -161,11 +161,14 @@ class UndeliveredPages:
     def take(self, watcher: Watcher) -> PositionedEvent | None:
         """Remove the next event from the page of a watcher, and return it; None if there is none."""
         if not watcher.page:
-            self.drop(watcher)
             return None
-        self._watchers.move_to_end(watcher)
+        item = watcher.page.popleft()
         self._events -= 1
-        return watcher.page.popleft()
+        if watcher.page:
+            self._watchers.move_to_end(watcher)
+        else:
+            self.drop(watcher)
+        return item
 
     def drop(self, watcher: Watcher) -> None:
         """Empty the page of a watcher."""

@@ -63,13 +63,16 @@ def test_pages_that_are_not_read_make_room_for_those_that_are() -> None:
     pages.drop(first)
     pages.put(first, positioned(1, 2, 3, 4))
     assert not any(watcher.has_lost_page for watcher in (first, second, third))
+    # A watcher that has taken all of its page has nothing to lose.
+    assert pages.take(third) == positioned(1)[0]
+    assert [pages.take(third) for _ in range(3)] == [*positioned(2, 3), None]
     # A page that is too large by itself is kept all the same.
     pages.put(third, positioned(*range(20)))
     assert (first.has_lost_page, second.has_lost_page, third.has_lost_page) == (True, True, False)
 
 
 def test_a_queue_that_is_not_read_in_time_is_emptied() -> None:
-    patient, impatient = Watcher(everything, 10, 1000), Watcher(everything, 10, 0)
+    patient, impatient = Watcher(everything, 10, 1000), Watcher(everything, 10, -1)
     for watcher in (patient, impatient):
         watcher.go_live(EventPosition(0, 0), ())
         watcher.offer(positioned(1))
