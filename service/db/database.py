@@ -31,6 +31,9 @@ from service.db.writes.transaction import TransactionPool
 from service.db.writes.unit_of_work import TransactionalUnitOfWork
 from service.runtime.deadline import no_deadline
 
+# How long the readiness probe waits for the answer to each of its statements.
+PROBE_ANSWER_SECONDS = 2.0
+
 log = structlog.get_logger()
 
 
@@ -60,7 +63,7 @@ class Database:
     ) -> None:
         self.engine = create_engine(settings)
         # The probe has its own pool. If it waited for calls, a busy pool would look like a lost database.
-        self._probe_engine = create_engine(settings, pool_size=1)
+        self._probe_engine = create_engine(settings, pool_size=1, answer_seconds=PROBE_ANSWER_SECONDS)
         self._replica = replica
         reader = self._reader = Reader(
             self.engine,

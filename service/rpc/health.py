@@ -22,6 +22,8 @@ READINESS = "readiness"
 FAILURES_TO_STOP = 3
 SUCCESSES_TO_SERVE = 2
 PERIOD_SECONDS = 1.0
+# What counts as the result of a probe that is still running after a period.
+NO_ANSWER = "the database does not answer in time"
 
 # The stubs do not have it yet.
 _HealthListResponse: Any = health_pb2.HealthListResponse  # type: ignore[attr-defined]
@@ -73,10 +75,24 @@ class Readiness:
         return problem
 
     async def watch(self) -> None:
-        """Probe until cancelled."""
-        while True:
-            await asyncio.sleep(PERIOD_SECONDS)
-            await self.observe(await self._problem())
+        """Probe until cancelled.
+
+        A probe that is still running after a period counts as a failure, and goes on: it may take longer to connect.
+        """
+        loop = asyncio.get_running_loop()
+        probe: asyncio.Future[str | None] | None = None
+        next_time = loop.time()
+        try:
+            while True:
+                next_time = max(next_time + PERIOD_SECONDS, loop.time())
+                await asyncio.sleep(next_time - loop.time())
+                probe = probe or asyncio.ensure_future(self._problem())
+                await asyncio.wait({probe}, timeout=PERIOD_SECONDS)
+                await self.observe(probe.result() if probe.done() else NO_ANSWER)
+                probe = None if probe.done() else probe
+        finally:
+            if probe:
+                probe.cancel()
 
     async def observe(self, problem: str | None) -> None:
         """Count one result of the probe; change the status after enough results in a row that contradict it."""
