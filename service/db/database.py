@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.application.ports.errors import Overloaded
 from service.application.ports.unit_of_work import RequestKey, TimeLeft, UnitOfWork
 from service.config import DatabaseSettings
-from service.db.connections.engine import create_engine
+from service.db.connections.engine import create_engine, lost_connections
 from service.db.connections.replica import Replica
 from service.db.errors import translated_errors
 from service.db.operations.readiness import readiness_problem
@@ -31,8 +31,9 @@ from service.db.writes.transaction import TransactionPool
 from service.db.writes.unit_of_work import TransactionalUnitOfWork
 from service.runtime.deadline import no_deadline
 
-# How long the readiness probe waits for the answer to each of its statements.
-PROBE_ANSWER_SECONDS = 2.0
+# How long the readiness probe waits for the answer to each of its statements. A connection of the probe that is lost is
+# no more than two failed probes, so it does not take a server out of service (`service.rpc.health`).
+PROBE_ANSWER_SECONDS = 1.5
 
 log = structlog.get_logger()
 
@@ -114,6 +115,11 @@ class Database:
             request=request,
             time_left=time_left,
         )
+
+    @property
+    def address(self) -> str:
+        """Host and port of the database, for the log."""
+        return lost_connections(self.engine).address
 
     async def problem(self) -> str | None:
         """Return what is wrong with the database, as one line for an operator; None if it is ready."""

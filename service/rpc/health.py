@@ -22,8 +22,6 @@ READINESS = "readiness"
 FAILURES_TO_STOP = 3
 SUCCESSES_TO_SERVE = 2
 PERIOD_SECONDS = 1.0
-# What counts as the result of a probe that is still running after a period.
-NO_ANSWER = "the database does not answer in time"
 
 # The stubs do not have it yet.
 _HealthListResponse: Any = health_pb2.HealthListResponse  # type: ignore[attr-defined]
@@ -57,11 +55,17 @@ class Readiness:
         servicer: the health service that publishes the status.
         services: full names of the services that need the database.
         problem: the probe; returns what is wrong with the database, or None.
+        no_answer: the result of a probe that is still running after a period.
     """
 
     def __init__(
-        self, servicer: aio.HealthServicer, services: Sequence[str], problem: Callable[[], Awaitable[str | None]]
+        self,
+        servicer: aio.HealthServicer,
+        services: Sequence[str],
+        problem: Callable[[], Awaitable[str | None]],
+        no_answer: str = "the database does not answer in time",
     ) -> None:
+        self._no_answer = no_answer
         self._servicer = servicer
         self._names = (READINESS, *services)
         self._problem = problem
@@ -88,7 +92,7 @@ class Readiness:
                 await asyncio.sleep(next_time - loop.time())
                 probe = probe or asyncio.ensure_future(self._problem())
                 await asyncio.wait({probe}, timeout=PERIOD_SECONDS)
-                await self.observe(probe.result() if probe.done() else NO_ANSWER)
+                await self.observe(probe.result() if probe.done() else self._no_answer)
                 probe = None if probe.done() else probe
         finally:
             if probe:

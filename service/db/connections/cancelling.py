@@ -10,7 +10,7 @@ import asyncpg
 from service.application.ports.errors import DeadlineExceeded
 
 # How long PostgreSQL has to report that it has cancelled a statement.
-_ANSWER_SECONDS = 1.0
+_ANSWER_SECONDS = 0.5
 
 
 async def fetch_until(

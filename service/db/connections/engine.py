@@ -139,7 +139,7 @@ def for_single_statements(engine: AsyncEngine) -> AsyncEngine:
 def _notice_lost_connections(engine: AsyncEngine, settings: DatabaseSettings, connect_args: dict[str, Any]) -> None:
     _, from_url = engine.dialect.create_connect_args(engine.url)
     address = address_note(from_url)
-    options = {name: value for name, value in (from_url | connect_args).items() if name != "async_creator_fn"}
+    options = {name: value for name, value in {**from_url, **connect_args}.items() if name != "async_creator_fn"}
     options["server_settings"] = connect_args["server_settings"] | {"application_name": "commerce probe"}
     # Through PgBouncer, a new connection tells nothing about the others.
     ask = None if settings.pgbouncer_mode == "transaction" else partial(_connect, **options)

@@ -30,7 +30,7 @@ from service.runtime.deadline import no_deadline
 
 # A statement that is not answered this long after nobody waits for it any longer is cancelled. (To cancel each one at
 # its deadline would cost a busy server more than it saves: a new connection for each.)
-_MARGIN_SECONDS = 0.5
+_MARGIN_SECONDS = 0.25
 
 
 class StatementExecutor:

@@ -38,17 +38,16 @@ _LONG_SECONDS = 1.0
 # At most one line per server and period is logged.
 _LOG_PERIOD_SECONDS = 10.0
 # Of these backends, return those that run a statement, are in a transaction, or have ended one in the last second.
-_AT_WORK = f"""
+_AT_WORK = """
 SELECT pid FROM pg_stat_activity
-WHERE pid = ANY($1)
-  AND (state = 'idle' AND state_change < clock_timestamp() - interval '{_LONG_SECONDS} s') IS NOT TRUE
+WHERE pid = ANY($1) AND (state = 'idle' AND state_change < clock_timestamp() - interval '1 s') IS NOT TRUE
 """
 # End those of these backends that do nothing. PostgreSQL would notice only after hours that nobody uses them; until
 # then, they would keep locks, and count as connections.
-_END = f"""
+_END = """
 SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE pid = ANY($1) AND pid <> pg_backend_pid() AND usename = current_user AND application_name LIKE 'commerce%'
-  AND state LIKE 'idle%' AND state_change < clock_timestamp() - interval '{_LONG_SECONDS} s'
+  AND state LIKE 'idle%' AND state_change < clock_timestamp() - interval '1 s'
 """
 
 log = structlog.get_logger()
@@ -104,7 +103,7 @@ class LostConnections:
         answer_seconds: float,
     ) -> None:
         self.answer_seconds = answer_seconds
-        self._address = address
+        self.address = address
         self._connect = connect
         self._entries: WeakSet[ConnectionPoolEntry] = WeakSet()
         # The backend of each connection, because asyncpg forgets it when the connection is closed.
@@ -148,13 +147,13 @@ class LostConnections:
         if self._connect and (self._ending is None or self._ending.done()):
             self._ending = asyncio.create_task(self._end_backends(), context=Context())
         now = time.monotonic()
-        logged_at, unlogged = _logged.get(self._address, (-_LOG_PERIOD_SECONDS, 0))
+        logged_at, unlogged = _logged.get(self.address, (-_LOG_PERIOD_SECONDS, 0))
         if now - logged_at < _LOG_PERIOD_SECONDS:
-            _logged[self._address] = (logged_at, unlogged + 1)
+            _logged[self.address] = (logged_at, unlogged + 1)
             return
-        _logged[self._address] = (now, 0)
+        _logged[self.address] = (now, 0)
         more = {"more_since_last_line": unlogged} if unlogged else {}
-        log.warning("lost a connection to the database", address=self._address, cause=cause, **more)
+        log.warning("lost a connection to the database", address=self.address, cause=cause, **more)
 
     def _open_connections(self, *, idle: bool) -> Iterator[Any]:
         """Yield asyncpg's connections that are open, either those that are idle or those that are in use."""
@@ -177,8 +176,8 @@ class LostConnections:
             self._lose(connection.driver_connection, cause)
 
     def _on_close(self, connection: Any, _entry: object) -> None:  # noqa: ANN401 - an event of SQLAlchemy's
-        # SQLAlchemy would wait until PostgreSQL has closed the connection too, which on a lost one takes until asyncpg's
-        # limit, for one connection after another. PostgreSQL is told, and has nothing to answer.
+        # SQLAlchemy would wait until PostgreSQL has closed the connection too: for lost connections until asyncpg's
+        # limit, one after another. PostgreSQL is told, and has nothing to answer.
         connection.driver_connection.terminate()
 
     def _look_later(self) -> None:

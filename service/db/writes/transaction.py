@@ -128,7 +128,7 @@ class LazyTransaction:
         self._giving_up = asyncio.get_running_loop().call_later(
             milliseconds / 1000 + _ANSWER_MARGIN_SECONDS,
             lost_connections(self._pool.engine).close,
-            connection.sync_connection.connection.driver_connection,
+            connection.sync_connection.connection.driver_connection,  # type: ignore[union-attr] # it is connected
             "it did not answer by the deadline of a call",
         )
         await session.execute(_BEGIN, limits)

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from service.application.ports.errors import DatabaseUnavailable
-from service.config import DatabaseSettings, RelaySettings, load
+from service.config import DatabaseSettings, load
 from service.db.connections import lost_connections
 from service.db.connections.engine import create_engine
 from service.db.events.relay_cursor import active_relay
@@ -185,7 +185,8 @@ async def test_readiness_notices_an_unreachable_database(database_url: str, logs
         seconds = await seconds_until(clients, HealthCheckResponse.NOT_SERVING)
         assert seconds <= 5
         (line,) = [line for line in logs if line["event"] == "not ready"]
-        assert line["problem"]
+        assert f"127.0.0.1:{proxy.port}" in line["problem"]
+        assert "answer in time" in line["problem"]
         # A call, too, ends by its deadline.
         with pytest.raises(grpc.aio.AioRpcError):
             await get_by_id(clients, user, 1)()
@@ -193,6 +194,16 @@ async def test_readiness_notices_an_unreachable_database(database_url: str, logs
         assert await seconds_until(clients, HealthCheckResponse.SERVING) <= 6
         async with asyncio.timeout(RECOVERY_SECONDS):
             await get_by_id(clients, user)()
+
+
+async def test_a_forgotten_connection_of_the_probe_takes_no_server_out_of_service(
+    database_url: str, logs: list[EventDict]
+) -> None:
+    async with behind_proxy(database_url) as (proxy, _, _):
+        proxy.fall_silent()
+        await eventually(lambda: lost(logs))
+        await asyncio.sleep(3)
+    assert not [line for line in logs if line["event"] == "not ready"]
 
 
 async def seconds_until(clients: Clients, status: int) -> float:
@@ -236,7 +247,8 @@ async def test_a_replica_whose_connections_were_forgotten_is_replaced_by_the_pri
 
 async def test_a_relay_gives_up_a_connection_that_does_not_answer(database_url: str) -> None:
     async with proxy_to(database_url) as proxy:
-        engine = create_engine(load(RelaySettings, DATABASE_URL=proxy.url), pool_size=1, answer_seconds=TIMEOUT_SECONDS)
+        settings = load(DatabaseSettings, DATABASE_URL=proxy.url)
+        engine = create_engine(settings, pool_size=1, answer_seconds=TIMEOUT_SECONDS)
         try:
             async with active_relay(engine, "test") as events:
                 cursor = await events.cursor()
