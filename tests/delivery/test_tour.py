@@ -16,7 +16,9 @@ BIN = Path(sys.executable).parent
 ADDRESS = "127.0.0.1:50051"
 BUF, GRPCURL = "buf", "grpcurl"
 # The package that contains grpcurl is made for one kind of machine.
-needs_grpcurl = pytest.mark.skipif(not (BIN / "grpcurl").exists(), reason="grpcurl is installed on Linux on x86_64 only")
+needs_grpcurl = pytest.mark.skipif(
+    not (BIN / "grpcurl").exists(), reason="grpcurl is installed on Linux on x86_64 only"
+)
 # How grpcurl shows the error of the tour: with its details decoded.
 GRPCURL_ERROR = """ERROR:
   Code: FailedPrecondition

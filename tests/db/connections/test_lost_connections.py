@@ -31,8 +31,9 @@ from tests.support.servers import serving_clients
 from tests.support.waiting import eventually
 from tests.support.watching import watch_orders
 
-# Half of what calls may take to recover is what they take here; the rest is for busy machines.
-RECOVERY_SECONDS = 3.0
+# Calls recover within three seconds, here also on a machine that is busy with other tests. Without what is tested here,
+# they take 35 s, and these calls fail at their deadline.
+RECOVERY_SECONDS = 6.0
 Call = Callable[[], Awaitable[Any]]
 
 
@@ -132,10 +133,10 @@ async def test_a_connection_that_has_not_answered_by_a_deadline_is_not_used_agai
     async with behind_proxy(database_url, pgbouncer_mode="transaction") as (proxy, clients, user):
         proxy.fall_silent()
         seconds, failures = await until_every_call_works([kind(clients, user, 1)] * 2)
-        assert seconds <= RECOVERY_SECONDS + 1, failures
+        assert seconds <= RECOVERY_SECONDS, failures
         assert set(failures) <= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
-        # Both calls of a round; each round takes a second.
-        assert 1 <= len(failures) <= 2 * RECOVERY_SECONDS
+        # Two calls in each round, which takes a second.
+        assert 1 <= len(failures) <= 2 * 4
 
 
 async def test_a_statement_that_takes_long_keeps_its_connection(
@@ -183,7 +184,8 @@ async def test_readiness_notices_an_unreachable_database(database_url: str, logs
     async with behind_proxy(database_url) as (proxy, clients, user):
         proxy.fall_silent(new_too=True)
         seconds = await seconds_until(clients, HealthCheckResponse.NOT_SERVING)
-        assert seconds <= 5
+        # Four seconds, on an idle machine.
+        assert seconds <= 8
         (line,) = [line for line in logs if line["event"] == "not ready"]
         assert f"127.0.0.1:{proxy.port}" in line["problem"]
         assert "answer in time" in line["problem"]
@@ -191,7 +193,7 @@ async def test_readiness_notices_an_unreachable_database(database_url: str, logs
         with pytest.raises(grpc.aio.AioRpcError):
             await get_by_id(clients, user, 1)()
         proxy.fall_silent()
-        assert await seconds_until(clients, HealthCheckResponse.SERVING) <= 6
+        assert await seconds_until(clients, HealthCheckResponse.SERVING) <= 8
         async with asyncio.timeout(RECOVERY_SECONDS):
             await get_by_id(clients, user)()
 
@@ -228,7 +230,16 @@ async def test_a_watch_goes_on_after_its_connections_were_forgotten(database_url
         await create_order(clients, user)()
         (event,) = await stream.events(1)
         assert event.user_id == user.id
-        assert time.monotonic() - start <= 2 * RECOVERY_SECONDS
+        assert time.monotonic() - start <= RECOVERY_SECONDS
+
+
+async def test_the_first_watch_on_forgotten_connections_is_retried(database_url: str) -> None:
+    async with behind_proxy(database_url) as (proxy, clients, _):
+        async with watch_orders(clients, now=True) as stream:
+            await stream.checkpoint()
+        proxy.fall_silent()
+        async with asyncio.timeout(RECOVERY_SECONDS), watch_orders(clients, now=True) as stream:
+            await stream.checkpoint()
 
 
 async def test_a_replica_whose_connections_were_forgotten_is_replaced_by_the_primary(database_url: str) -> None:
@@ -256,9 +267,9 @@ async def test_a_relay_gives_up_a_connection_that_does_not_answer(database_url: 
                 start = time.monotonic()
                 with pytest.raises(DatabaseUnavailable):
                     await events.page(cursor)
-            assert time.monotonic() - start <= TIMEOUT_SECONDS + 2
+            assert time.monotonic() - start <= TIMEOUT_SECONDS + 3
             # PostgreSQL releases the lock of the connection that was lost, so the relay is active again.
-            async with asyncio.timeout(2 * RECOVERY_SECONDS), active_relay(engine, "test") as events:
+            async with asyncio.timeout(RECOVERY_SECONDS), active_relay(engine, "test") as events:
                 assert await events.cursor() == cursor
         finally:
             await engine.dispose()
