@@ -1,4 +1,4 @@
-"""Ends a statement that nobody waits for any longer, and keeps its connection."""
+"""Ends a statement that nobody waits for any longer, and keeps its connection if that answers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,6 +8,9 @@ from typing import Any
 import asyncpg
 
 from service.application.ports.errors import DeadlineExceeded
+
+# How long PostgreSQL has to report that it has cancelled a statement.
+_ANSWER_SECONDS = 0.5
 
 
 async def fetch_until(
@@ -19,12 +22,11 @@ async def fetch_until(
 ) -> Any:  # noqa: ANN401 - records
     """Return the records of a statement; PostgreSQL cancels it after some seconds, or as soon as `gone` is done.
 
-    The connection can be used again afterwards. When asyncpg's coroutine is cancelled, it asks PostgreSQL to cancel the
-    statement. The next statement on the connection waits until PostgreSQL has done that, so the request cannot hit
-    another caller's statement.
+    When asyncpg's coroutine is cancelled, it asks PostgreSQL to cancel the statement.
 
     Raises:
-        DeadlineExceeded: the statement was cancelled.
+        DeadlineExceeded: the statement was cancelled; the connection can be used again.
+        TimeoutError: PostgreSQL did not report that it has cancelled the statement; the connection is lost.
     """
     fetching = asyncio.ensure_future(connection.fetch(text, *arguments))
     await asyncio.wait({fetching, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -34,9 +36,23 @@ async def fetch_until(
     await asyncio.wait({fetching})
     if not fetching.cancelled() and fetching.exception() is None:
         return fetching.result()
-    # Fails in the transaction that a connection through PgBouncer has begun.
-    with suppress(asyncpg.PostgresError):
-        await connection.execute("SELECT")
-    if connection.is_in_transaction():
-        await connection.execute("ROLLBACK")
+    if not await answers(connection):
+        raise TimeoutError
     raise DeadlineExceeded
+
+
+async def answers(connection: Any) -> bool:  # noqa: ANN401 - asyncpg has no types
+    """Return whether a connection can be used again after asyncpg has asked PostgreSQL to cancel its statement.
+
+    The next statement on the connection waits until PostgreSQL has done that, so the request cannot hit another
+    caller's statement.
+    """
+    try:
+        # Fails in the transaction that a connection through PgBouncer has begun.
+        with suppress(asyncpg.PostgresError):
+            await connection.execute("SELECT", timeout=_ANSWER_SECONDS)
+        if connection.is_in_transaction():
+            await connection.execute("ROLLBACK", timeout=_ANSWER_SECONDS)
+    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+        return False
+    return not connection.is_closed()

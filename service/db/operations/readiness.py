@@ -12,7 +12,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.application.ports.errors import DatabaseUnavailable, StoreError
-from service.db.connections.engine import for_single_statements
+from service.db.connections.engine import for_single_statements, lost_connections
 from service.db.errors import sqlstate_of, translated_errors
 from service.db.operations import migrate
 from service.db.operations.restored_events import ARE_AHEAD
@@ -114,7 +114,7 @@ async def readiness_problem(engine: AsyncEngine) -> str | None:
                         " `commerce restore-events`"
                     )
     except StoreError as error:
-        return describe_store_error(error)
+        return describe_store_error(error, lost_connections(engine).address)
     return None
 
 
@@ -134,12 +134,17 @@ def _state_problem(state: Row[Any]) -> str | None:
     return None
 
 
-def describe_store_error(error: StoreError) -> str:
-    """Return what failed, as one line for an operator."""
+def describe_store_error(error: StoreError, address: str | None = None) -> str:
+    """Return what failed, as one line for an operator.
+
+    Args:
+        error: the error.
+        address: host and port of the database, if they are known; errors of connecting have them anyway.
+    """
     causes = list(_causes(error))
     sqlstate = next((found for cause in causes if (found := sqlstate_of(cause))), "")
     if isinstance(error, DatabaseUnavailable):
-        return _unavailable(sqlstate, causes)
+        return _unavailable(sqlstate, causes, address)
     return f"the database was too busy or too slow (SQLSTATE {sqlstate or 'unknown'}); try again"
 
 
@@ -152,9 +157,9 @@ def describe_missing_right(error: BaseException) -> str | None:
     return f"the user in DATABASE_URL lacks a right: {message}"
 
 
-def _unavailable(sqlstate: str, causes: Sequence[BaseException]) -> str:
+def _unavailable(sqlstate: str, causes: Sequence[BaseException], address: str | None) -> str:
     refusal = next((words for start, words in _REFUSALS.items() if sqlstate.startswith(start)), None)
-    address = next((note for cause in causes for note in getattr(cause, "__notes__", ())), None)
+    address = next((note for cause in causes for note in getattr(cause, "__notes__", ())), address)
     if refusal:
         return f"{refusal} ({address})" if address else refusal
     reason = next((reason for cause in causes if (reason := _network_reason(cause))), None)
