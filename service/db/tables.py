@@ -407,8 +407,9 @@ events = Table(
         Xid8,
         nullable=False,
         server_default=text("pg_current_xact_id()"),
-        comment="The transaction that wrote the event. Readers of the whole log stop below the oldest running "
-        "transaction, because positions alone become visible out of order.",
+        comment="The transaction that wrote the event, or the xid of the previous event of its aggregate if that is "
+        "greater (trigger follow_previous_event). Readers of the whole log stop below the oldest running transaction, "
+        "because positions alone become visible out of order.",
     ),
     Column("aggregate_type", Text, nullable=False, comment="What the event is about: user or order."),
     Column("aggregate_id", UUID(as_uuid=True), nullable=False, comment="Id of that user or order."),

@@ -6,6 +6,11 @@ are ordered by the transaction that wrote them, then by position, and readers st
 still running. Every event that appears later sorts after those that were read. The price: an open write transaction,
 even in another database of the same PostgreSQL cluster, delays all readers.
 
+The transaction alone would give the events of one user or order in a wrong order: a transaction can have its id before
+it locks the row that it changes, and let a younger one pass. So `xid` is the transaction's own id or, if that is
+greater, the `xid` of the previous event of the same user or order (the trigger follow_previous_event). It is never less
+than the transaction's own id, so below the oldest running transaction nothing is added.
+
 An event position is always that of a committed event, never that of a transaction that merely ended: after a crash,
 PostgreSQL can assign the number of a transaction that left no trace to another one. A database that is restored from a
 dump counts transactions from the beginning, so its readers must start from the beginning too.
