@@ -1,4 +1,4 @@
-"""The maintenance commands: `commerce gc` and `commerce verify-ledger`."""
+"""The maintenance commands: `commerce gc`, `commerce verify-ledger` and `commerce restore-events`."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -21,6 +21,7 @@ from service.cli.running import load_and_log, one_line_errors, run, single_conne
 from service.config import DatabaseSettings, GcSettings, load, warn_of_unknown_variables
 from service.db.database import Database
 from service.db.operations.ledger import ledger_differences
+from service.db.operations.restored_events import restore_events as restore_stored_events
 from service.db.operations.retention import delete_expired_events, delete_expired_request_ids
 from service.domain.errors import DomainError
 from service.observability.logs import where_raised
@@ -103,3 +104,17 @@ def verify_ledger() -> None:
 async def _ledger_differences(settings: DatabaseSettings) -> Sequence[str]:
     async with single_connection(settings) as engine:
         return await ledger_differences(engine)
+
+
+def restore_events() -> None:
+    """Let new events follow those that were restored from a dump, and make the cursors of all watches invalid."""
+    with one_line_errors():
+        settings = load(DatabaseSettings)
+        warn_of_unknown_variables()
+        run(_restore_events(settings))
+        click.echo("new events follow the restored ones; watches must start again from the earliest event")
+
+
+async def _restore_events(settings: DatabaseSettings) -> None:
+    async with single_connection(settings) as engine:
+        await restore_stored_events(engine)

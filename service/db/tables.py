@@ -406,7 +406,7 @@ events = Table(
         "xid",
         Xid8,
         nullable=False,
-        server_default=text("pg_current_xact_id()"),
+        server_default=text("event_xid(pg_current_xact_id())"),
         comment="The transaction that wrote the event, or the xid of the previous event of its aggregate if that is "
         "greater (trigger follow_previous_event). Readers of the whole log stop below the oldest running transaction, "
         "because positions alone become visible out of order.",
@@ -444,6 +444,13 @@ swept_events = Table(
     Column("id", SmallInteger, primary_key=True, autoincrement=False),
     Column("xid", Xid8, nullable=False),
     Column("position", BigInteger, nullable=False),
+    Column(
+        "epoch",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="Changes with every `commerce restore-events`, which makes the cursors of watches from before invalid.",
+    ),
     CheckConstraint("id = 1", name="one_row"),
     comment="One row: the position of the last event that `commerce gc` has deleted.",
 )

@@ -46,7 +46,8 @@ class Watch(Generic[ResponseT]):
 
         Raises:
             InvalidCursor: this service did not issue the cursor.
-            CursorExpired: events after the cursor have been deleted; the metadata has the first cursor that works.
+            CursorExpired: events after the cursor have been deleted, or the database was restored since; the metadata
+                has the first cursor that works.
             SlowConsumer, ServerDraining: the metadata has the cursor of the last response.
         """
         cursor = request.cursor
@@ -62,7 +63,9 @@ class Watch(Generic[ResponseT]):
         except EventPositionExpired as error:
             metadata = {"earliest_cursor": self._cursors.write(error.earliest)}
             raise CursorExpired(
-                "events after this cursor have been deleted; watch from the earliest_cursor in the metadata", metadata
+                "events after this cursor have been deleted, or the database was restored since; watch from the"
+                " earliest_cursor in the metadata",
+                metadata,
             ) from error
         except (SlowConsumer, ServerDraining) as error:
             error.metadata["cursor"] = cursor

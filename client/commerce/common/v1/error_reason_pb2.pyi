@@ -79,8 +79,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_USER_IN_USE: _ErrorReason.ValueType  # 37
     """FAILED_PRECONDITION: the user has open orders or credit. Set `force` to erase them as well."""
     ERROR_REASON_CURSOR_EXPIRED: _ErrorReason.ValueType  # 40
-    """OUT_OF_RANGE: the events after the `cursor` of a watch have been deleted. The metadata `earliest_cursor` is the
-    earliest valid cursor. Read the resources themselves to learn what changed in between.
+    """OUT_OF_RANGE: the events after the `cursor` of a watch have been deleted, or the database was restored from a backup
+    or lost its last events in a failover since the cursor was returned. The metadata `earliest_cursor` is the earliest
+    valid cursor. Read the resources themselves to learn what changed in between.
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 50
     """RESOURCE_EXHAUSTED: the server is overloaded; the queue for this operation is full, or too many of these operations
@@ -180,8 +181,9 @@ ERROR_REASON_INSUFFICIENT_CREDIT: ErrorReason.ValueType  # 36
 ERROR_REASON_USER_IN_USE: ErrorReason.ValueType  # 37
 """FAILED_PRECONDITION: the user has open orders or credit. Set `force` to erase them as well."""
 ERROR_REASON_CURSOR_EXPIRED: ErrorReason.ValueType  # 40
-"""OUT_OF_RANGE: the events after the `cursor` of a watch have been deleted. The metadata `earliest_cursor` is the
-earliest valid cursor. Read the resources themselves to learn what changed in between.
+"""OUT_OF_RANGE: the events after the `cursor` of a watch have been deleted, or the database was restored from a backup
+or lost its last events in a failover since the cursor was returned. The metadata `earliest_cursor` is the earliest
+valid cursor. Read the resources themselves to learn what changed in between.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 50
 """RESOURCE_EXHAUSTED: the server is overloaded; the queue for this operation is full, or too many of these operations
