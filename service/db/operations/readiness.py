@@ -84,7 +84,7 @@ UNION ALL
 SELECT 'USAGE on order_number_seq'
 WHERE NOT has_sequence_privilege(to_regclass('order_number_seq'), 'USAGE')
 """)
-_EVENTS_ARE_AHEAD = text(f"SELECT {ARE_AHEAD}")
+_EVENTS_ARE_AHEAD = text(f"SELECT {ARE_AHEAD} AS events_are_ahead")
 _NEEDED = [(name, right) for name, rights in TABLE_RIGHTS.items() for right in rights.split()]
 _RIGHTS = {"names": [name for name, _ in _NEEDED], "rights": [right for _, right in _NEEDED]}
 
