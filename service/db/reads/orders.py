@@ -8,7 +8,15 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, FromClause, Integer, Row, Text, bindparam, cast, func, literal_column, select
 
-from service.application.ports.queries import MAX_PAGE_BYTES, OrderFilter, OrderOrder, Page, PageOfRows, TopUsers
+from service.application.ports.queries import (
+    MAX_PAGE_BYTES,
+    MAX_SUMS,
+    OrderFilter,
+    OrderOrder,
+    Page,
+    PageOfRows,
+    TopUsers,
+)
 from service.db.arrays import is_one_of
 from service.db.connections.expensive_reads import Expensive
 from service.db.connections.statement import Statement
@@ -106,7 +114,7 @@ class OrderQueries:
         """Return sums by day, status and currency, and sums by currency for the users with the most orders."""
         names, values = parse_filter(where)
         statement = _statistics_statement(names)
-        values |= {"more_than": top_users.more_than, "top_limit": top_users.limit}
+        values |= {"more_than": top_users.more_than, "top_limit": top_users.limit, "row_limit": MAX_SUMS + 1}
         return await self._reader.all(statement, values, expensive=Expensive.STATISTICS)
 
     async def events(self, order_id: UUID, page: Page) -> PageOfRows | None:

@@ -12,6 +12,7 @@ from commerce.users.v1.user_pb2 import User
 from google.type.interval_pb2 import Interval
 from google.type.money_pb2 import Money
 
+from service.application.ports.queries import MAX_SUMS
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations.ledger import ledger_differences
@@ -279,6 +280,28 @@ SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'BIG-' ||
     total_amount, metadata, version, create_time, update_time
 FROM orders, generate_series($1::int, $2::int) n WHERE id = $3
 """
+
+
+async def test_statistics_of_too_many_days_are_refused_before_they_are_built(database_url: str) -> None:
+    async with serving_clients(database_url) as clients, driver_connection(database_url) as connection:
+        order_id = await place(clients, (await clients.create_user()).id, 1)
+        # Without triggers, which would check the items of each copy.
+        await connection.execute("SET session_replication_role = replica")
+        await connection.execute(COPY_ORDERS, 1, MAX_SUMS - 2, order_id)
+        await connection.execute(
+            "UPDATE orders SET create_time = update_time - make_interval(days => substring(order_number, 5)::int)"
+            " WHERE id <> $1",
+            order_id,
+        )
+        # A day for each order, and one top user.
+        answer = await clients.orders.GetOrderStatistics(orders_pb.GetOrderStatisticsRequest())
+        assert len(answer.statistics) + len(answer.top_users) == MAX_SUMS
+        grace = await clients.create_user()
+        await place(clients, grace.id, 2)
+        with fails(grpc.StatusCode.RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE"):
+            await clients.orders.GetOrderStatistics(orders_pb.GetOrderStatisticsRequest())
+        of_one = orders_pb.GetOrderStatisticsRequest(user_id=grace.id)
+        assert len((await clients.orders.GetOrderStatistics(of_one)).statistics) == 1
 
 
 async def test_statistics_of_sums_that_no_money_can_hold_are_the_largest_money(database_url: str) -> None:

@@ -396,7 +396,8 @@ class OrderServiceServicer:
         """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
         most orders.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD).
+        Errors: INVALID_ARGUMENT (INVALID_FIELD); RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE) if there are more than 10 000
+        sums. A shorter `create_time` has fewer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

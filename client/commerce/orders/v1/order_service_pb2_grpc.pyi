@@ -171,7 +171,8 @@ class OrderServiceStub:
     """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
     most orders.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD).
+    Errors: INVALID_ARGUMENT (INVALID_FIELD); RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE) if there are more than 10 000
+      sums. A shorter `create_time` has fewer.
     """
     ExportOrders: _grpc.UnaryStreamMultiCallable[_order_service_pb2.ExportOrdersRequest, _order_service_pb2.ExportOrdersResponse]
     """Streams all matching orders with their items, in order of creation, from one consistent snapshot.
@@ -338,7 +339,8 @@ class OrderServiceAsyncStub(OrderServiceStub):
     """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
     most orders.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD).
+    Errors: INVALID_ARGUMENT (INVALID_FIELD); RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE) if there are more than 10 000
+      sums. A shorter `create_time` has fewer.
     """
     ExportOrders: _aio.UnaryStreamMultiCallable[_order_service_pb2.ExportOrdersRequest, _order_service_pb2.ExportOrdersResponse]  # type: ignore[assignment]
     """Streams all matching orders with their items, in order of creation, from one consistent snapshot.
@@ -634,7 +636,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
         most orders.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD).
+        Errors: INVALID_ARGUMENT (INVALID_FIELD); RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE) if there are more than 10 000
+          sums. A shorter `create_time` has fewer.
         """
 
     @_abc_1.abstractmethod
