@@ -240,4 +240,16 @@ async def test_what_is_stored_in_a_withdrawn_currency_stays_usable(
     balances = (await clients.users.GetCreditBalance(pb.GetCreditBalanceRequest(user_id=user_id))).balances
     assert [(balance.available.units, balance.available.currency_code) for balance in balances] == [(100, "BGN")]
     assert (await clients.users.ListCreditEntries(pb.ListCreditEntriesRequest(user_id=user_id))).entries
+    other = (await clients.create_user()).id
+    transfer = pb.TransferCreditRequest(from_user_id=user_id, to_user_id=other, amount=price)
+    assert (await clients.users.TransferCredit(transfer)).to_balance.available == price
+    for code in ("BGM", "bgn", "BGNN"):
+        transfer.amount.currency_code = code
+        with fails(grpc.StatusCode.INVALID_ARGUMENT, "UNKNOWN_CURRENCY"):
+            await clients.users.TransferCredit(transfer)
+    too_small = Money(currency_code="BGN", nanos=10_000)
+    with fails(grpc.StatusCode.INVALID_ARGUMENT, "TOO_MANY_DECIMALS"):
+        await clients.users.TransferCredit(
+            pb.TransferCreditRequest(from_user_id=user_id, to_user_id=other, amount=too_small)
+        )
     await clients.users.PurgeUser(pb.PurgeUserRequest(id=user_id, force=True))

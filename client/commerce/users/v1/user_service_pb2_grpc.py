@@ -349,7 +349,8 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TransferCredit(self, request, context):
-        """Moves available credit from one user to another, in one transaction.
+        """Moves available credit from one user to another, in one transaction. Credit in a currency that ISO 4217 has
+        withdrawn can be moved too.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
         INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).

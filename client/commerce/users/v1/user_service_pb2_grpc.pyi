@@ -161,7 +161,8 @@ class UserServiceStub:
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
     TransferCredit: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.TransferCreditRequest, _user_service_pb2.TransferCreditResponse]
-    """Moves available credit from one user to another, in one transaction.
+    """Moves available credit from one user to another, in one transaction. Credit in a currency that ISO 4217 has
+    withdrawn can be moved too.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
@@ -318,7 +319,8 @@ class UserServiceAsyncStub(UserServiceStub):
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
     TransferCredit: _aio.UnaryUnaryMultiCallable[_user_service_pb2.TransferCreditRequest, _user_service_pb2.TransferCreditResponse]  # type: ignore[assignment]
-    """Moves available credit from one user to another, in one transaction.
+    """Moves available credit from one user to another, in one transaction. Credit in a currency that ISO 4217 has
+    withdrawn can be moved too.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
@@ -580,7 +582,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.TransferCreditRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.TransferCreditResponse, _abc.Awaitable[_user_service_pb2.TransferCreditResponse]]:
-        """Moves available credit from one user to another, in one transaction.
+        """Moves available credit from one user to another, in one transaction. Credit in a currency that ISO 4217 has
+        withdrawn can be moved too.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
           INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
