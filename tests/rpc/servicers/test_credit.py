@@ -12,7 +12,9 @@ from google.type.money_pb2 import Money
 from service.domain.money import CURRENCY_DECIMALS
 from tests.support.clients import Clients, item, new_order
 from tests.support.failures import fails
+from tests.support.methods import METHODS, call
 from tests.support.passwords import PASSWORD
+from tests.support.protos import documented_errors
 from tests.support.servers import OwnServer
 
 
@@ -176,6 +178,26 @@ async def test_the_hold_follows_the_total_into_another_currency(clients: Clients
         ("EUR", 60, 0),
         ("JPY", 100, 400),
     ]
+
+
+async def test_credit_that_no_balance_can_hold_is_not_given_back(clients: Clients) -> None:
+    most = 999_999_999_999_999
+    payer, owner = (await clients.create_user()).id, (await clients.create_user()).id
+    await grant(clients, payer, euros(most))
+    order_id = (await place(clients, payer, most)).id
+    await grant(clients, payer, euros(1))
+    transfer = orders_pb.TransferOrdersRequest(from_user_id=payer, to_user_id=owner)
+    await clients.orders.TransferOrders(transfer)
+    calls = {
+        "CancelOrder": orders_pb.CancelOrderRequest(id=order_id, reason="no"),
+        "PurgeUser": pb.PurgeUserRequest(id=owner, force=True),
+    }
+    for method, request in calls.items():
+        with fails(grpc.StatusCode.INVALID_ARGUMENT, "AMOUNT_OUT_OF_RANGE"):
+            await call(clients.channel, method, request)
+        assert ("INVALID_ARGUMENT", "AMOUNT_OUT_OF_RANGE") in documented_errors(METHODS[method])
+    # It can still be spent.
+    await clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=order_id))
 
 
 async def test_an_order_that_costs_more_than_the_credit_is_refused(clients: Clients) -> None:

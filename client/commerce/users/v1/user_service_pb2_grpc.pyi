@@ -111,7 +111,9 @@ class UserServiceStub:
     its credit pays for stay, without credit (event UPDATED), and lose the notes that it wrote (event NOTE_DELETED).
 
     Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
-      FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.
+      FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit;
+      INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if another user paid for an order of this user, and the balance to which
+      the credit would return would reach 10^15.
     """
     SetPassword: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.SetPasswordRequest, _user_service_pb2.SetPasswordResponse]
     """Replaces the password of a user.
@@ -269,7 +271,9 @@ class UserServiceAsyncStub(UserServiceStub):
     its credit pays for stay, without credit (event UPDATED), and lose the notes that it wrote (event NOTE_DELETED).
 
     Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
-      FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.
+      FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit;
+      INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if another user paid for an order of this user, and the balance to which
+      the credit would return would reach 10^15.
     """
     SetPassword: _aio.UnaryUnaryMultiCallable[_user_service_pb2.SetPasswordRequest, _user_service_pb2.SetPasswordResponse]  # type: ignore[assignment]
     """Replaces the password of a user.
@@ -490,7 +494,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         its credit pays for stay, without credit (event UPDATED), and lose the notes that it wrote (event NOTE_DELETED).
 
         Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
-          FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.
+          FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit;
+          INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if another user paid for an order of this user, and the balance to which
+          the credit would return would reach 10^15.
         """
 
     @_abc_1.abstractmethod
