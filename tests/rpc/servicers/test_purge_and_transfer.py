@@ -21,6 +21,7 @@ from tests.support.databases import driver_connection
 from tests.support.failures import fails
 from tests.support.methods import call
 from tests.support.passwords import PASSWORD
+from tests.support.sent_statements import sent_statements
 from tests.support.servers import serving_clients
 from tests.support.watching import watch_orders
 
@@ -280,6 +281,24 @@ SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'BIG-' ||
     total_amount, metadata, version, create_time, update_time
 FROM orders, generate_series($1::int, $2::int) n WHERE id = $3
 """
+
+
+async def test_the_events_of_a_large_transfer_are_written_in_parts(database_url: str) -> None:
+    async with serving_clients(database_url) as clients, driver_connection(database_url) as connection:
+        giver, taker = (await clients.create_user()).id, (await clients.create_user()).id
+        order_id = await place(clients, giver, 1)
+        # Without triggers, which would check each copy before it has items.
+        await connection.execute("SET session_replication_role = replica")
+        await connection.execute(COPY_ORDERS, 1, 1999, order_id)
+        await connection.execute(
+            "INSERT INTO order_items (order_id, id, product_id, name, quantity, unit_price, subtotal)"
+            " SELECT o.id, i.id, product_id, name, quantity, unit_price, subtotal"
+            " FROM order_items i, orders o WHERE i.order_id <> o.id"
+        )
+        with sent_statements() as sent:
+            assert await transfer(clients, giver, taker) == 2000
+        written = [rows for statement, rows in sent if statement.startswith("INSERT INTO events")]
+        assert [len(rows) for rows in written] == [1000, 1000]
 
 
 async def test_statistics_of_too_many_days_are_refused_before_they_are_built(database_url: str) -> None:
