@@ -68,6 +68,18 @@ async def test_all_orders_go_to_another_user_with_an_event_each(clients: Clients
     assert [(c.field, c.old_value, c.new_value) for c in event.changes] == [("user_id", giver.id, taker.id)]
 
 
+async def test_the_time_of_a_transfer_is_not_before_the_last_change(database_url: str) -> None:
+    async with serving_clients(database_url) as clients, driver_connection(database_url) as connection:
+        giver, taker = await clients.create_user(), await clients.create_user()
+        order_id = await place(clients, giver.id, 1)
+        # As a server whose clock is ahead would write it.
+        await connection.execute("UPDATE orders SET update_time = now() + interval '1 hour'")
+        await transfer(clients, giver.id, taker.id)
+        order = (await clients.orders.GetOrder(orders_pb.GetOrderRequest(id=order_id))).order
+        listed = await clients.orders.ListOrderEvents(orders_pb.ListOrderEventsRequest(order_id=order_id))
+        assert listed.events[-1].create_time == order.update_time
+
+
 async def test_orders_and_notes_have_the_last_12_bits_of_the_user_who_placed_them(clients: Clients) -> None:
     giver, taker = await clients.create_user(), await clients.create_user()
     await grant(clients, giver.id, 50)
