@@ -135,6 +135,7 @@ class WatchSettings(DatabaseSettings):
         description="seconds between two polls for new events while a watcher is connected",
         json_schema_extra=EXPERT,
     )
+    max_watches: Count = Field(1000, description="maximum number of watches; further ones fail with RESOURCE_EXHAUSTED")
     watch_queue_size: Count = Field(
         1000, description="maximum number of undelivered events queued for one watcher", json_schema_extra=EXPERT
     )
@@ -184,8 +185,8 @@ class ExportSettings(DatabaseSettings):
     max_exports: Count = Field(4, description="maximum concurrent exports, each on a connection outside the pool")
     export_stall_timeout: Seconds = Field(
         60,
-        description="seconds after which an export is ended if its client reads nothing; its snapshot holds a "
-        "connection and blocks vacuum",
+        description="seconds that an export waits for its client, without a pause, or in all beyond what reading "
+        "256 KiB a second takes, until it is ended; its snapshot holds a connection and blocks vacuum",
         json_schema_extra=EXPERT,
     )
 
@@ -216,6 +217,12 @@ class LimitSettings(Settings):
         1000,
         description="maximum concurrent calls on one connection, with its watches; clients queue further calls, but "
         "those sent on a new connection before the client knows the limit can be reset without details",
+        json_schema_extra=EXPERT,
+    )
+    max_concurrent_calls: Count = Field(
+        4000,
+        description="maximum concurrent calls of the process, with its watches and without health checks; further "
+        "calls fail with RESOURCE_EXHAUSTED before their requests are received",
         json_schema_extra=EXPERT,
     )
     max_connection_age: SecondsOrNone = Field(

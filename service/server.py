@@ -230,6 +230,7 @@ class Server:
             _options(self.settings),
             accept_mode=self.settings.accept_mode,
             pending_accepts=self.settings.pending_accepts,
+            max_calls=self.settings.max_concurrent_calls,
             reuse_port=self.settings.reuse_port,
         )
 

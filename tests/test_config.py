@@ -26,7 +26,7 @@ DOCUMENT = ROOT / "docs/settings.md"
 SECONDS = ("DB_POOL_TIMEOUT", "DB_CONNECT_TIMEOUT", "DB_STATEMENT_TIMEOUT", "DEFAULT_DEADLINE")
 COUNTS = (
     *("DB_POOL_SIZE", "ARGON2_TIME_COST", "ARGON2_PARALLELISM", "PASSWORD_THREADS", "PASSWORD_QUEUE_SIZE"),
-    *("MAX_REQUEST_BYTES", "MAX_RESPONSE_BYTES", "MAX_CONCURRENT_STREAMS"),
+    *("MAX_REQUEST_BYTES", "MAX_RESPONSE_BYTES", "MAX_CONCURRENT_STREAMS", "MAX_CONCURRENT_CALLS"),
 )
 
 
@@ -90,12 +90,14 @@ def test_a_database_is_all_that_is_needed() -> None:
         "max_request_bytes": 4 * 1024 * 1024,
         "max_response_bytes": 4 * 1024 * 1024,
         "max_concurrent_streams": 1000,
+        "max_concurrent_calls": 4000,
         "max_connection_age": 15,
         "shutdown_grace": 10,
         "signing_key": None,
         "max_exports": 4,
         "export_stall_timeout": 60,
         "watch_poll_interval": 0.02,
+        "max_watches": 1000,
         "watch_queue_size": 1000,
         "slow_consumer_timeout": 10,
         "watch_checkpoint_interval": 5,

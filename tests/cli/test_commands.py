@@ -38,6 +38,7 @@ def test_the_commands_are_those_that_the_documents_name() -> None:
         "import-users",
         "migrate",
         "relay",
+        "restore-events",
         "serve",
         "verify-ledger",
         "version",

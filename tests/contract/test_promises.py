@@ -20,12 +20,12 @@ from google.protobuf.descriptor_pool import Default
 from service.application.ports.queries import MAX_RANKED, MAX_SUMS
 from service.config import ExportSettings, LimitSettings, environment_name
 from service.db.connections.replica import _ANSWER_SECONDS, _PERIOD_SECONDS
+from service.db.events.feed import MAX_UNDELIVERED_EVENTS
 from service.db.events.poller import BACKOFF as POLLER_BACKOFF
 from service.db.events.poller import RECENT_EVENTS
 from service.db.events.relay_cursor import STANDBY_SECONDS
 from service.db.operations.migrate import upgrade
 from service.db.operations.retention import REQUEST_ID_RETENTION
-from service.db.reads.notes import _MAX_SNIPPET, _SEARCHED_FOR_SNIPPET
 from service.db.tables import ORDER_NUMBER_BLOCK
 from service.db.writes.fast_path.group_commit import _MAX_BYTES
 from service.db.writes.fast_path.order_statements import _LOCK_TIMEOUT
@@ -35,15 +35,19 @@ from service.devtools.settings_tables import KINDS
 from service.domain.ids import uuid7_beside
 from service.domain.notes import MAX_BODY_LENGTH
 from service.domain.orders import HOLD_FOR, MAX_ITEMS, MAX_QUANTITY
-from service.domain.search import MAX_WORDS
+from service.domain.search import MAX_SNIPPET_LENGTH, MAX_WORDS, SEARCHED_FOR_SNIPPET
 from service.domain.tags import MAX_LENGTH, MAX_TAGS
 from service.domain.users import MAX_BIO_LENGTH, PURGE_AFTER
 from service.relay import BACKOFF as RELAY_BACKOFF
 from service.relay import TIMEOUT_SECONDS
 from service.rpc.health import FAILURES_TO_STOP, PERIOD_SECONDS, SUCCESSES_TO_SERVE
+from service.rpc.interceptors.deserialization import _SMALL_BYTES as _COUNTED_ABOVE_BYTES
+from service.rpc.interceptors.deserialization import MAX_BYTES_IN_FLIGHT
+from service.rpc.interceptors.validation import MAX_STREAM_REQUEST_BYTES
 from service.rpc.messages.statistics import DEFAULT_TOP_USERS
 from service.rpc.retry import BACKOFF, MAX_ATTEMPTS
 from service.rpc.signing.page_tokens import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from service.rpc.streams.exports import MIN_BYTES_PER_SECOND
 from service.rpc.streams.imports import _OVERLOADED_PAUSE_SECONDS, CHUNK_ROWS, MAX_FAILURES
 from service.runtime.retry import Backoff
 from tests.support.paths import ROOT
@@ -81,11 +85,12 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("RESPONSE_TOO_LARGE) if there are more than 10 000 sums", 10_000, MAX_SUMS),
         Promise("If more than 10 000 users match, only 10 000 of them are ranked", 10_000, MAX_RANKED),
         Promise("or after 30 seconds (a server setting)", 30, LimitSettings.model_fields["default_deadline"].default),
+        Promise("than 256 KiB a second", 256 * 1024, MIN_BYTES_PER_SECOND),
         Promise("reads nothing for a minute", 60, ExportSettings.model_fields["export_stall_timeout"].default),
         Promise("UUID (version 7)", 7, uuid7_beside(UUID(int=0)).version),
         Promise("but at most 10 000.", 10_000, MAX_RANKED),
-        Promise("at most 500 characters, with `**`", 500, _MAX_SNIPPET),
-        Promise("parts of the first 2000 characters of the body", 2000, _SEARCHED_FOR_SNIPPET),
+        Promise("at most 500 characters, with `**`", 500, MAX_SNIPPET_LENGTH),
+        Promise("parts of the first 2000 characters of the body", 2000, SEARCHED_FOR_SNIPPET),
         Promise("at most 32 different words", 32, MAX_WORDS),
         Promise("1 to 4000 characters. Can have several lines", 4000, MAX_BODY_LENGTH),
         Promise("At most 1000 characters. Can have several lines", 1000, MAX_BIO_LENGTH),
@@ -133,6 +138,16 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("start 60 s", 60, _START_SECONDS),
         Promise("end of a previous server 30 s", 30, STOP_SECONDS),
         Promise("stores the last 1000 events", 1000, RECENT_EVENTS),
+        Promise("| requests of more than 4 KiB in flight", 4 * 1024, _COUNTED_ABOVE_BYTES),
+        Promise("| 32 MiB together", 32 * 1024 * 1024, MAX_BYTES_IN_FLIGHT),
+        Promise("so 32 MiB of requests", 32 * 1024 * 1024, MAX_BYTES_IN_FLIGHT),
+        Promise("| 64 KiB |", 64 * 1024, MAX_STREAM_REQUEST_BYTES),
+        Promise("| 10,000 together", 10_000, MAX_UNDELIVERED_EVENTS),
+        Promise("10,000 events are kept in all", 10_000, MAX_UNDELIVERED_EVENTS),
+        Promise("what reading 256 KiB a second takes", 256 * 1024, MIN_BYTES_PER_SECOND),
+    ],
+    "docs/import-export.md": [
+        Promise("less than 256 KiB a second", 256 * 1024, MIN_BYTES_PER_SECOND),
     ],
     "docs/adr/0002-verify-password-takes-no-request-id.md": [
         Promise("returns the same response for 24 hours", 24 * HOURS, REQUEST_ID_RETENTION)

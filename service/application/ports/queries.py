@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from service.domain.orders import OrderStatus
-from service.domain.search import SearchQuery
+from service.domain.search import NoteQuery, SearchQuery
 from service.domain.users import UserState
 
 # Maximum number of matches that a search ranks; it leaves out any further matches.
@@ -189,8 +189,8 @@ class NoteQueries(Protocol):
     async def page(self, where: NoteFilter, page: Page) -> PageOfRows:
         """Return a page of notes, newest first."""
 
-    async def search(self, query: str, where: NoteFilter, page: Page) -> PageOfRows:
-        """Return a page of the notes that match `query`, best match first, each with its `rank` and a `snippet`.
+    async def search(self, query: NoteQuery, where: NoteFilter, page: Page) -> PageOfRows:
+        """Return a page of the notes that match `query`, best match first, each with its `rank`.
 
         `total_size` is always set, to at most MAX_RANKED.
         """

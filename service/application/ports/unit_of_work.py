@@ -83,6 +83,9 @@ class UserRepository(Protocol):
     async def encode_missing(self, limit: int) -> int:
         """Store encoded messages of up to `limit` users that have none; returns the number of users updated."""
 
+    async def write_words(self, limit: int) -> int:
+        """Write the search words of up to `limit` users whose words a trigger wrote; returns the number updated."""
+
 
 @dataclass(eq=False, kw_only=True)
 class EncodedOrder(OrderHeader):
@@ -146,6 +149,9 @@ class NoteRepository(Protocol):
 
     async def about_orders_of_others(self, author_id: UUID) -> Sequence[OrderNote]:
         """Return the notes of a locked author about orders of others, which are locked too."""
+
+    async def write_words(self, limit: int) -> int:
+        """Write the search words of up to `limit` notes whose words a trigger wrote; returns the number updated."""
 
     async def delete(self, note: OrderNote) -> None:
         """Delete the note in the flush."""

@@ -15,6 +15,7 @@ from service.application.ports.errors import DatabaseUnavailable, StoreError
 from service.db.connections.engine import for_single_statements
 from service.db.errors import sqlstate_of, translated_errors
 from service.db.operations import migrate
+from service.db.operations.restored_events import ARE_AHEAD
 
 _UNREACHABLE = "the database cannot be reached: check that it is running at the address in DATABASE_URL"
 # Why a connection failed, by the class of the error or a base of it.
@@ -83,6 +84,7 @@ UNION ALL
 SELECT 'USAGE on order_number_seq'
 WHERE NOT has_sequence_privilege(to_regclass('order_number_seq'), 'USAGE')
 """)
+_EVENTS_ARE_AHEAD = text(f"SELECT {ARE_AHEAD}")
 _NEEDED = [(name, right) for name, rights in TABLE_RIGHTS.items() for right in rights.split()]
 _RIGHTS = {"names": [name for name, _ in _NEEDED], "rights": [right for _, right in _NEEDED]}
 
@@ -103,14 +105,16 @@ async def readiness_problem(engine: AsyncEngine) -> str | None:
                     return problem
                 if missing := (await connection.scalars(_MISSING_RIGHTS, _RIGHTS)).all():
                     return f"the user in DATABASE_URL lacks rights: {', '.join(missing)}"
-                revision = await migrate.current(connection)
+                if problem := migrate.schema_problem(await migrate.current(connection)):
+                    return problem
+                if await connection.scalar(_EVENTS_ARE_AHEAD):
+                    return (
+                        "the events were restored from another PostgreSQL cluster, which counts transactions further"
+                        " than this one, so new events would not be found: stop all servers and relays, and run"
+                        " `commerce restore-events`"
+                    )
     except StoreError as error:
         return describe_store_error(error)
-    if migrate.is_behind(revision):
-        return (
-            f"the schema is at revision {revision or 'none'}, and this build needs {migrate.head()}:"
-            " run `commerce migrate`"
-        )
     return None
 
 

@@ -11,6 +11,7 @@ from service.application.ports.unit_of_work import RequestKey, TimeLeft
 from service.db.connections.executor import StatementExecutor
 from service.db.connections.slots import Slots
 from service.db.errors import translate_error
+from service.db.text_search import SEARCH_VERSION, SEARCH_VERSION_SETTING
 from service.db.writes.encoded_messages import MESSAGE_VERSION, MESSAGE_VERSION_SETTING
 from service.db.writes.recorded_events import RecordedEvents
 from service.db.writes.request_ids import claim, store_response
@@ -21,12 +22,14 @@ from service.db.writes.request_ids import claim, store_response
 # call. `transaction_timeout` (PostgreSQL 17 and later) ends the connection, so it is two seconds longer, as a last
 # resort: watchers see no event while an older transaction is open.
 #
-# The last setting tells the triggers invalidate_… that this transaction writes encoded messages itself.
+# The last settings tell the triggers invalidate_… and …_search that this transaction writes encoded messages and the
+# words for searches itself.
 _BEGIN = text(
     "SELECT set_config('statement_timeout', CAST(CAST(:statement AS int) AS text), true),"
     " CASE WHEN current_setting('server_version_num')::int >= 170000"
     " THEN set_config('transaction_timeout', CAST(CAST(:transaction AS int) AS text), true) END,"
-    f" set_config('{MESSAGE_VERSION_SETTING}', '{MESSAGE_VERSION}', true)"
+    f" set_config('{MESSAGE_VERSION_SETTING}', '{MESSAGE_VERSION}', true),"
+    f" set_config('{SEARCH_VERSION_SETTING}', '{SEARCH_VERSION}', true)"
 )
 _TRANSACTION_TIMEOUT_MARGIN_MS = 2000
 

@@ -15,6 +15,8 @@ from service.db.database import Database
 from service.db.operations.readiness import TABLE_RIGHTS, readiness_problem
 from service.db.tables import metadata
 from tests.support.databases import driver_connection
+from tests.support.servers import serving_clients
+from tests.support.watching import watch_users
 
 
 @asynccontextmanager
@@ -61,6 +63,13 @@ def test_rights_are_needed_on_every_table_of_the_server() -> None:
 
 async def test_the_listed_rights_are_enough(database_url: str, guest: str) -> None:
     assert await problem(url_of(database_url, guest)) is None
+
+
+async def test_the_listed_rights_are_enough_for_a_watch(database_url: str, guest: str) -> None:
+    async with serving_clients(url_of(database_url, guest)) as clients, watch_users(clients, earliest=True) as stream:
+        user = await clients.create_user()
+        (event,) = await stream.events(1)
+    assert event.user_id == user.id
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ class UserServiceStub:
     """Creates, finds and updates users, and verifies their passwords.
 
     Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
-    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
-    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
+    takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
     after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
@@ -154,8 +154,8 @@ class UserServiceServicer:
     """Creates, finds and updates users, and verifies their passwords.
 
     Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
-    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
-    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
+    takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
     after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
@@ -207,10 +207,10 @@ class UserServiceServicer:
 
     def SearchUsers(self, request, context):
         """Searches the words of usernames, full names and bios, best match first. A match in the username has the highest
-        weight, followed by the full name. Every word of the query must occur. Case and punctuation are ignored, and the
-        last word can be a prefix. If more than 10 000 users match, only 10 000 of them are ranked and listed, in addition
-        to the user whose username equals the query. A user that changes between two pages can appear on both or on
-        neither.
+        weight, followed by the full name. Every word of the query must occur, and the last word can be a prefix. Case and
+        accents are ignored, but a word with the same accents is a better match. All punctuation only separates words. If
+        more than 10 000 users match, only 10 000 of them are ranked and listed, in addition to the user whose username
+        equals the query. A user that changes between two pages can appear on both or on neither.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) if the query contains no word.
         """
@@ -322,8 +322,9 @@ class UserServiceServicer:
     def ExportUsers(self, request, context):
         """Streams all matching users, in order of creation, from one consistent snapshot.
 
-        The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
-        its snapshot holds a connection and blocks vacuum.
+        The only deadline is that of the caller. An export whose caller reads nothing for a minute, or in the long run less
+        than 256 KiB a second, is ended, because its snapshot holds a connection and blocks vacuum, and exports of other
+        callers wait for its place. The next export can go on from the `create_time` of the last resource received.
 
         Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
         """
@@ -380,8 +381,9 @@ class UserServiceServicer:
         caller cancels it.
 
         Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-        RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
-        UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
+        RESOURCE_EXHAUSTED (OVERLOADED) if there are too many watches; RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller
+        does not read as fast as events occur, and UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the
+        last sent `cursor` as metadata.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -502,8 +504,8 @@ class UserService:
     """Creates, finds and updates users, and verifies their passwords.
 
     Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
-    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
-    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
+    takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
     after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
