@@ -108,7 +108,7 @@ _OTHERS: Mapping[type[Exception], tuple[int, str, str, float]] = MappingProxyTyp
         ResponseTooLarge: (
             Code.RESOURCE_EXHAUSTED,
             "RESPONSE_TOO_LARGE",
-            "the response is too large for one message; request fewer resources, for example with fewer ids",
+            "the response is too large for one message; request less, for example fewer ids or a shorter time",
             0,
         ),
     }

@@ -17,7 +17,7 @@ import pytest
 from google.protobuf import text_format
 from google.protobuf.descriptor_pool import Default
 
-from service.application.ports.queries import MAX_RANKED
+from service.application.ports.queries import MAX_RANKED, MAX_SUMS
 from service.config import ExportSettings, LimitSettings, environment_name
 from service.db.connections.replica import _ANSWER_SECONDS, _PERIOD_SECONDS
 from service.db.events.feed import MAX_UNDELIVERED_EVENTS
@@ -82,6 +82,7 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("0 means 50; values above 1000 mean 1000", (50, 1000), (DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)),
         Promise("0 means 10.", 10, DEFAULT_TOP_USERS),
         Promise("If more than 10 000 notes match, only 10 000 of them are ranked", 10_000, MAX_RANKED),
+        Promise("RESPONSE_TOO_LARGE) if there are more than 10 000 sums", 10_000, MAX_SUMS),
         Promise("If more than 10 000 users match, only 10 000 of them are ranked", 10_000, MAX_RANKED),
         Promise("or after 30 seconds (a server setting)", 30, LimitSettings.model_fields["default_deadline"].default),
         Promise("than 256 KiB a second", 256 * 1024, MIN_BYTES_PER_SECOND),

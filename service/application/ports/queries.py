@@ -14,6 +14,8 @@ from service.domain.users import UserState
 
 # Maximum number of matches that a search ranks; it leaves out any further matches.
 MAX_RANKED = 10_000
+# The most sums that statistics have; more would take too much time and memory to answer.
+MAX_SUMS = 10_000
 
 # The maximum size of a page of rows unless the page says otherwise.
 MAX_PAGE_BYTES = 4_000_000
@@ -171,6 +173,7 @@ class OrderQueries(Protocol):
 
         Rows with a `day` have the sums of a day, status and currency. Rows with a `user_id` have those of a top user
         and a currency, with the number of orders in all currencies; the user with the most orders comes first.
+        There are at most MAX_SUMS rows, and one more if the rest is left out.
         """
 
     async def events(self, order_id: UUID, page: Page) -> PageOfRows | None:

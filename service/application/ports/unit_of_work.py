@@ -128,8 +128,14 @@ class OrderRepository(Protocol):
         credit pays for.
         """
 
-    async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[tuple[UUID, OrderStatus]]:
-        """Transfer all orders of a locked user to another, and return ids and statuses; raises OrderAlreadyExists."""
+    async def transfer(
+        self, from_user_id: UUID, to_user_id: UUID, now: datetime
+    ) -> Sequence[tuple[UUID, OrderStatus, datetime]]:
+        """Transfer all orders of a locked user to another, and return the id, status and update time of each.
+
+        Raises:
+            OrderAlreadyExists: both have an order with the same external reference.
+        """
 
 
 class NoteRepository(Protocol):

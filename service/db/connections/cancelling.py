@@ -10,7 +10,9 @@ import asyncpg
 from service.application.ports.errors import DeadlineExceeded
 
 # How long PostgreSQL has to report that it has cancelled a statement.
-_ANSWER_SECONDS = 0.5
+_ANSWER_SECONDS = 0.75
+# How long to wait before PostgreSQL is asked again to cancel a statement that still runs.
+_ASK_AGAIN_SECONDS = 0.25
 
 
 async def fetch_until(
@@ -48,11 +50,38 @@ async def answers(connection: Any) -> bool:  # noqa: ANN401 - asyncpg has no typ
     caller's statement.
     """
     try:
-        # Fails in the transaction that a connection through PgBouncer has begun.
-        with suppress(asyncpg.PostgresError):
-            await connection.execute("SELECT", timeout=_ANSWER_SECONDS)
-        if connection.is_in_transaction():
-            await connection.execute("ROLLBACK", timeout=_ANSWER_SECONDS)
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await _until_ended(connection)
+            if connection.is_in_transaction():
+                await connection.execute("ROLLBACK")
     except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
         return False
     return not connection.is_closed()
+
+
+async def _until_ended(connection: Any) -> None:  # noqa: ANN401 - asyncpg has no types
+    """Wait until PostgreSQL has ended the cancelled statement of a connection.
+
+    PostgreSQL ignores a request that arrives before the statement, on the other connection, so it is asked again.
+    """
+    ended = asyncio.ensure_future(_round_trip(connection))
+    asked_again = False
+    try:
+        while not (await asyncio.wait({ended}, timeout=_ASK_AGAIN_SECONDS))[0]:
+            asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            connection._cancel_current_command(asked)  # noqa: SLF001 - asyncpg itself asks once, when a task is cancelled
+            await asked
+            asked_again = True
+    except asyncio.CancelledError:
+        ended.cancel()
+        raise
+    ended.result()
+    if asked_again:
+        # The last request may have come after the end of the statement. Then it hits this, and nothing later.
+        await _round_trip(connection)
+
+
+async def _round_trip(connection: Any) -> None:  # noqa: ANN401 - asyncpg has no types
+    # Fails in the transaction that a connection through PgBouncer has begun.
+    with suppress(asyncpg.PostgresError):
+        await connection.execute("SELECT")

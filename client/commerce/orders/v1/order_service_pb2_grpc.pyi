@@ -103,7 +103,8 @@ class OrderServiceStub:
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.CancelOrderRequest, _order_service_pb2.CancelOrderResponse]
     """Moves an order from PENDING, CONFIRMED or PROCESSING to CANCELLED and returns the credit that paid for it.
 
-    Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+    Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
+      INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if the user already has so much credit that the balance would reach 10^15.
     """
     ListOrderEvents: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ListOrderEventsRequest, _order_service_pb2.ListOrderEventsResponse]
     """Lists the events of an order, oldest first.
@@ -173,7 +174,8 @@ class OrderServiceStub:
     """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
     most orders.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD).
+    Errors: INVALID_ARGUMENT (INVALID_FIELD); RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE) if there are more than 10 000
+      sums. A shorter `create_time` has fewer.
     """
     ExportOrders: _grpc.UnaryStreamMultiCallable[_order_service_pb2.ExportOrdersRequest, _order_service_pb2.ExportOrdersResponse]
     """Streams all matching orders with their items, in order of creation, from one consistent snapshot.
@@ -274,7 +276,8 @@ class OrderServiceAsyncStub(OrderServiceStub):
     CancelOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.CancelOrderRequest, _order_service_pb2.CancelOrderResponse]  # type: ignore[assignment]
     """Moves an order from PENDING, CONFIRMED or PROCESSING to CANCELLED and returns the credit that paid for it.
 
-    Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+    Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
+      INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if the user already has so much credit that the balance would reach 10^15.
     """
     ListOrderEvents: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListOrderEventsRequest, _order_service_pb2.ListOrderEventsResponse]  # type: ignore[assignment]
     """Lists the events of an order, oldest first.
@@ -344,7 +347,8 @@ class OrderServiceAsyncStub(OrderServiceStub):
     """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
     most orders.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD).
+    Errors: INVALID_ARGUMENT (INVALID_FIELD); RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE) if there are more than 10 000
+      sums. A shorter `create_time` has fewer.
     """
     ExportOrders: _aio.UnaryStreamMultiCallable[_order_service_pb2.ExportOrdersRequest, _order_service_pb2.ExportOrdersResponse]  # type: ignore[assignment]
     """Streams all matching orders with their items, in order of creation, from one consistent snapshot.
@@ -502,7 +506,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_order_service_pb2.CancelOrderResponse, _abc.Awaitable[_order_service_pb2.CancelOrderResponse]]:
         """Moves an order from PENDING, CONFIRMED or PROCESSING to CANCELLED and returns the credit that paid for it.
 
-        Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+        Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
+          INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if the user already has so much credit that the balance would reach 10^15.
         """
 
     @_abc_1.abstractmethod
@@ -644,7 +649,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
         most orders.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD).
+        Errors: INVALID_ARGUMENT (INVALID_FIELD); RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE) if there are more than 10 000
+          sums. A shorter `create_time` has fewer.
         """
 
     @_abc_1.abstractmethod
