@@ -142,7 +142,7 @@ class _Importer:
 
     def _stop(self, call: grpc.Call, rows: Sequence[Row], sent: Sequence[Row]) -> NoReturn:
         done = int(dict(call.trailing_metadata()).get(_LAST_COMMITTED_ROW, 0))
-        next_row = sent[done].number if done < len(sent) else sent[-1].number + 1
+        next_row = sent[done].number if done < len(sent) else rows[-1].number + 1
         what = _description(call, self._address)
         failures = ImportUsersResponse()
         if call.code() == grpc.StatusCode.ALREADY_EXISTS:
