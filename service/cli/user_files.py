@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import errno
 import json
 import os
 import re
@@ -286,7 +287,8 @@ class ImportFile:
 
     def position(self) -> int:
         """Return the number of bytes read so far."""
-        return self._bytes.tell()
+        # A pipe has no position.
+        return self._bytes.tell() if self._bytes.seekable() else 0
 
     def __iter__(self) -> Iterator[Row]:
         try:
@@ -343,12 +345,14 @@ class Rejects:
 
     def add(self, row: Row, reason: str, field: str, message: str) -> None:
         """Write a row; raises FileError."""
-        self.count += 1
         try:
             self._file = self._file or self._open()
             self._format.write_rejected(self._file, Rejection(row.number, reason, field, message), row.original)
         except OSError as error:
-            raise FileError(f"{self._path}: {error.strerror}") from error
+            # What the system says of a link that is not followed is about loops of links.
+            problem = "it is a link, which is not followed" if error.errno == errno.ELOOP else error.strerror
+            raise FileError(f"cannot write the rejected rows to {self._path}: {problem}") from error
+        self.count += 1
 
     def _open(self) -> TextIO:
         # Rows can contain passwords.

@@ -409,8 +409,24 @@ async def test_rejected_rows_are_not_written_through_a_link(server: Server, tmp_
     other.write_text("kept")
     (tmp_path / "users.rejects.csv").symlink_to(other)
     ran = await import_users(server, file)
-    assert (ran.status, ran.stderr.count("\n")) == (1, 1)
+    rejects = tmp_path / "users.rejects.csv"
+    assert ran == CommandResult(
+        1,
+        "0 created, 0 updated, 0 skipped\n",
+        f"Error: cannot write the rejected rows to {rejects}: it is a link, which is not followed;"
+        " the rows before row 1 were imported; continue with --resume-from 1\n",
+    )
     assert other.read_text() == "kept"
+
+
+async def test_a_pipe_is_imported(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "users.csv"
+    os.mkfifo(file)
+    user = row()
+    text = "\n".join(",".join(cells) for cells in (user, user.values()))
+    writing = asyncio.create_task(asyncio.to_thread(file.write_text, text))
+    assert await import_users(server, file) == CommandResult(0, "1 created, 0 updated, 0 skipped\n", "")
+    await writing
 
 
 async def test_an_existing_file_of_rejected_rows_becomes_private(server: Server, tmp_path: Path) -> None:
