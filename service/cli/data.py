@@ -134,6 +134,7 @@ class _Importer:
             elif failure := failures.get(row.number):
                 reason = ErrorReason.Name(failure.reason).removeprefix("ERROR_REASON_")
                 self._rejected.add(row, reason, failure.field, failure.message)
+        self._rejected.flush()
 
     def _requests(self, rows: Sequence[Row], config: UserImportConfig) -> Iterator[ImportUsersRequest]:
         yield ImportUsersRequest(config=config)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
 from itertools import zip_longest
@@ -341,18 +342,30 @@ class Rejects:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._file:
-            self._file.close()
+            with self._named_errors():
+                self._file.close()
 
     def add(self, row: Row, reason: str, field: str, message: str) -> None:
         """Write a row; raises FileError."""
-        try:
+        with self._named_errors():
             self._file = self._file or self._open()
             self._format.write_rejected(self._file, Rejection(row.number, reason, field, message), row.original)
+        self.count += 1
+
+    def flush(self) -> None:
+        """Hand what was written over to the system, which may refuse it; raises FileError."""
+        if self._file:
+            with self._named_errors():
+                self._file.flush()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             # What the system says of a link that is not followed is about loops of links.
             problem = "it is a link, which is not followed" if error.errno == errno.ELOOP else error.strerror
             raise FileError(f"cannot write the rejected rows to {self._path}: {problem}") from error
-        self.count += 1
 
     def _open(self) -> TextIO:
         # Rows can contain passwords.

@@ -419,6 +419,14 @@ async def test_rejected_rows_are_not_written_through_a_link(server: Server, tmp_
     assert other.read_text() == "kept"
 
 
+async def test_rejected_rows_that_do_not_fit_on_the_disk_are_one_line(server: Server, tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "users.csv", [row() | {"email": "wrong"}])
+    ran = await import_users(server, file, "--rejects", "/dev/full")
+    assert (ran.status, ran.stdout) == (1, "0 created, 0 updated, 0 skipped\n")
+    assert ran.stderr.startswith("Error: cannot write the rejected rows to /dev/full: No space left on device; ")
+    assert "continue with --resume-from 1" in ran.stderr
+
+
 async def test_a_pipe_is_imported(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "users.csv"
     os.mkfifo(file)
