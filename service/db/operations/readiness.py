@@ -12,7 +12,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.application.ports.errors import DatabaseUnavailable, StoreError
-from service.db.connections.engine import for_single_statements
+from service.db.connections.engine import ConnectionFailure, for_single_statements
 from service.db.errors import sqlstate_of, translated_errors
 from service.db.operations import migrate
 
@@ -23,6 +23,7 @@ _REASONS: Mapping[type, str] = {
     ssl.SSLError: "TLS failed",
     ConnectionRefusedError: "the connection was refused",
     FileNotFoundError: "there is no socket",
+    NotADirectoryError: "there is no socket",
     TimeoutError: "it did not answer in time",
     ConnectionResetError: "it closed the connection",
     PermissionError: "the system denies it",
@@ -30,7 +31,7 @@ _REASONS: Mapping[type, str] = {
 }
 _REASONS_BY_TEXT = {
     f"[Errno {errno.ECONNREFUSED}]": "the connection was refused",
-    "SSL upgrade": "it refuses TLS, which DATABASE_URL asks for",
+    "SSL upgrade": "it refuses TLS, which DATABASE_URL asks for, or is no PostgreSQL",
 }
 _INSUFFICIENT_PRIVILEGE = "42501"
 # Messages for refused connections, by the beginning of the SQLSTATE.
@@ -163,8 +164,11 @@ def _network_reason(error: BaseException) -> str | None:
     """Return why a connection failed, by the class of the error."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its TLS certificate is refused: {error.verify_message}"
-    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
-        return " ".join(str(error).split())
+    if isinstance(error, ConnectionFailure):
+        return str(error)
+    if isinstance(error, ssl.SSLError) and error.reason:
+        # Such as NO_CERTIFICATE_OR_CRL_FOUND.
+        return f"TLS failed: {error.reason.replace('_', ' ').lower()}"
     if not isinstance(error, OSError):
         return None
     if error.errno is None:
