@@ -76,7 +76,13 @@ class Readiness:
         """Probe until cancelled."""
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
-            await self.observe(await self._problem())
+            try:
+                problem = await self._problem()
+            except Exception:
+                # Without this, one unknown error would end the probing, and the last status would remain for good.
+                log.exception("the check of the database failed")
+                problem = "the check of the database failed"
+            await self.observe(problem)
 
     async def observe(self, problem: str | None) -> None:
         """Count one result of the probe; change the status after enough results in a row that contradict it."""

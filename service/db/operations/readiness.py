@@ -58,17 +58,20 @@ TABLE_RIGHTS: Mapping[str, str] = MappingProxyType(
         "user_profiles": "SELECT INSERT UPDATE",
         "orders": "SELECT INSERT UPDATE DELETE",
         "order_items": "SELECT INSERT DELETE",
-        "tags": "SELECT INSERT",
+        # UPDATE to lock tags, which the service never changes.
+        "tags": "SELECT INSERT UPDATE",
         "order_tags": "SELECT INSERT DELETE",
         "order_notes": "SELECT INSERT UPDATE DELETE",
         "credit_accounts": "SELECT INSERT UPDATE DELETE",
         "credit_entries": "SELECT INSERT DELETE",
         "events": "SELECT INSERT DELETE",
         "swept_events": "SELECT",
-        "request_ids": "SELECT INSERT UPDATE",
+        "request_ids": "SELECT INSERT UPDATE DELETE",
         "signing_keys": "SELECT",
     }
 )
+# The functions that triggers call; PostgreSQL checks no right to the functions of triggers themselves.
+FUNCTIONS = ("search_words", "user_search")
 # Without USAGE of the schema, PostgreSQL finds no table, so that is looked up by the table of the revision. A table
 # that does not exist has no rights to miss; then the revision is wrong.
 _MISSING_RIGHTS = text("""
@@ -83,9 +86,18 @@ WHERE NOT has_table_privilege(to_regclass(needed.name), needed."right")
 UNION ALL
 SELECT 'USAGE on order_number_seq'
 WHERE NOT has_sequence_privilege(to_regclass('order_number_seq'), 'USAGE')
+UNION ALL
+SELECT format('EXECUTE on %s', p.oid::regprocedure)
+FROM pg_class c JOIN pg_proc p ON p.pronamespace = c.relnamespace
+WHERE c.oid = to_regclass('users') AND p.proname = ANY (CAST(:functions AS text[]))
+  AND NOT has_function_privilege(p.oid, 'EXECUTE')
 """)
 _NEEDED = [(name, right) for name, rights in TABLE_RIGHTS.items() for right in rights.split()]
-_RIGHTS = {"names": [name for name, _ in _NEEDED], "rights": [right for _, right in _NEEDED]}
+_RIGHTS = {
+    "names": [name for name, _ in _NEEDED],
+    "rights": [right for _, right in _NEEDED],
+    "functions": list(FUNCTIONS),
+}
 
 
 async def readiness_problem(engine: AsyncEngine) -> str | None:
@@ -107,6 +119,11 @@ async def readiness_problem(engine: AsyncEngine) -> str | None:
                 revision = await migrate.current(connection)
     except StoreError as error:
         return describe_store_error(error)
+    except Exception as error:
+        # For example, to connect.
+        if lacks := describe_missing_right(error):
+            return lacks
+        raise
     if migrate.is_behind(revision):
         return (
             f"the schema is at revision {revision or 'none'}, and this build needs {migrate.head()}:"
