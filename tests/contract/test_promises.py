@@ -37,7 +37,7 @@ from service.domain.notes import MAX_BODY_LENGTH
 from service.domain.orders import HOLD_FOR, MAX_ITEMS, MAX_QUANTITY
 from service.domain.search import MAX_WORDS
 from service.domain.tags import MAX_LENGTH, MAX_TAGS
-from service.domain.users import MAX_BIO_LENGTH, PURGE_AFTER
+from service.domain.users import MAX_BIO_LENGTH, MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH, PURGE_AFTER
 from service.relay import BACKOFF as RELAY_BACKOFF
 from service.relay import TIMEOUT_SECONDS
 from service.rpc.health import FAILURES_TO_STOP, PERIOD_SECONDS, SUCCESSES_TO_SERVE
@@ -88,6 +88,7 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("at most 32 different words", 32, MAX_WORDS),
         Promise("1 to 4000 characters. Can have several lines", 4000, MAX_BODY_LENGTH),
         Promise("At most 1000 characters. Can have several lines", 1000, MAX_BIO_LENGTH),
+        Promise("8 to 128 characters in Unicode", (8, 128), (MIN_PASSWORD_LENGTH, MAX_PASSWORD_LENGTH)),
         Promise("1 to 500 items", 500, MAX_ITEMS),
         Promise("1 to 500 `items`", 500, MAX_ITEMS),
         Promise("1 to 10 000.", 10_000, MAX_QUANTITY),
