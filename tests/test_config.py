@@ -282,6 +282,9 @@ def test_printed_settings_show_no_secret(environment: pytest.MonkeyPatch) -> Non
         ("postgresql://db/commerce?channel_binding=prefer&client_encoding=UTF8", "postgresql+asyncpg://db/commerce"),
         (" postgresql://ada:pw@db/commerce\n", "postgresql+asyncpg://ada:pw@db/commerce"),
         ("postgresql://db/commerce?ssl=require", "postgresql+asyncpg://db/commerce?ssl=require"),
+        ("postgresql://db/commerce?ssl=true", "postgresql+asyncpg://db/commerce?ssl=require"),
+        # As in libpq, + is no space.
+        ("postgresql://ada@db/commerce?password=a+b%20c", "postgresql+asyncpg://ada:a+b c@db/commerce"),
     ],
 )
 def test_a_database_url_may_have_the_form_that_other_programs_take(given: str, used: str) -> None:
@@ -312,6 +315,11 @@ def test_a_password_in_a_database_url_may_hold_any_character() -> None:
         f"postgresql://ada:{SECRET}@db/commerce?{SECRET}=1",
         f"postgresql://ada:{SECRET}@db/commerce?{SECRET}",
         f"postgresql://ada:{SECRET}@one,two/commerce?port=1,2,3",
+        f"postgresql://ada:{SECRET}@db:0/commerce",
+        f"postgresql://ada:{SECRET}@db:65536/commerce",
+        f"postgresql://ada:{SECRET}%00@db/commerce",
+        f"postgresql://ada:{SECRET}%E4@db/commerce",
+        f"postgresql://ada:{SECRET}@db/commerce?application_name=%00",
     ],
 )
 def test_an_invalid_database_url_is_refused_and_not_shown(given: str) -> None:

@@ -13,9 +13,9 @@ depends_on: str | Sequence[str] | None = None
 # younger transaction changes the same order and commits. By their transaction ids alone, the events of the two would be
 # in the wrong order.
 #
-# A trigger and not an expression of the INSERT, for two reasons. In a function that is VOLATILE, each expression and each
-# query sees what was committed until now, and not only until the statement began to wait for its lock. And it applies to
-# every writer, also to the previous release.
+# A trigger and not an expression of the INSERT, for two reasons. In a function that is VOLATILE, each expression and
+# each query sees what was committed until now, and not only until the statement began to wait for its lock. And it
+# applies to every writer, also to the previous release.
 #
 # No event has a greater xid than the youngest transaction that has ended. If this one is younger, which is usual, there
 # is nothing to look up.

@@ -92,11 +92,19 @@ class Readiness:
                 await asyncio.sleep(next_time - loop.time())
                 probe = probe or asyncio.ensure_future(self._problem())
                 await asyncio.wait({probe}, timeout=PERIOD_SECONDS)
-                await self.observe(probe.result() if probe.done() else self._no_answer)
+                await self.observe(self._result(probe) if probe.done() else self._no_answer)
                 probe = None if probe.done() else probe
         finally:
             if probe:
                 probe.cancel()
+
+    def _result(self, probe: asyncio.Future[str | None]) -> str | None:
+        try:
+            return probe.result()
+        except Exception:
+            # Without this, one unknown error would end the probing, and the last status would remain for good.
+            log.exception("the check of the database failed")
+            return "the check of the database failed"
 
     async def observe(self, problem: str | None) -> None:
         """Count one result of the probe; change the status after enough results in a row that contradict it."""

@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.util.concurrency import in_greenlet
 
 from service.config import DatabaseSettings, SettingsError
-from service.database_url import DEFAULT_PORT, parse_database_url
+from service.database_url import default_port, parse_database_url
 from service.db.connections.lost_connections import LostConnections, close_when_unacknowledged
 from service.db.connections.pgbouncer import UNPREPARED, connection_class
 from service.db.errors import READ_ONLY, sqlstate_of
@@ -32,10 +32,17 @@ _ONLY_IN_URL = (
     *("sslcert", "sslcrl", "sslkey", "sslnegotiation", "sslpassword", "sslrootcert"),
     *("ssl_max_protocol_version", "ssl_min_protocol_version"),
 )
+# The SQLSTATEs of options for the session that PostgreSQL refuses: syntax errors, unknown names and wrong values. A
+# missing right has one of these, too, and is described by `service.db.operations.readiness`.
+_WRONG_OPTIONS = ("22", "426", "427")
 # How SQLAlchemy reads and writes JSON.
 JSON: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     {"json_serializer": lambda value: orjson.dumps(value).decode(), "json_deserializer": orjson.loads}
 )
+
+
+class ConnectionFailure(ConnectionError):
+    """No connection could be opened, for a reason that the message says in one line."""
 
 
 def async_url(database_url: str, name: str = "DATABASE_URL") -> URL:
@@ -57,7 +64,7 @@ def async_url(database_url: str, name: str = "DATABASE_URL") -> URL:
     host = port = None
     match parsed.hosts:
         case [(str(name), int(number))] if not name.startswith("/"):
-            host, port = name, None if number == DEFAULT_PORT else number
+            host, port = name, None if number == default_port() else number
         case [(directory, number)]:
             query |= {"host": directory, "port": str(number)}
         case [_, *_] as several:
@@ -199,25 +206,37 @@ async def _connect(*arguments: object, **options: Any) -> Any:  # noqa: ANN401 -
         options["dsn"] = f"postgresql://?{urlencode(in_url)}"
     try:
         connection = await asyncpg.connect(*arguments, **options)
-    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        # For example, none of the hosts has the wanted target_session_attrs.
-        failure = ConnectionError(str(error))
-        failure.add_note(address_note(options))
-        raise failure from error
     except (OSError, asyncpg.PostgresError) as error:
+        if (sqlstate_of(error) or "").startswith(_WRONG_OPTIONS):
+            raise _failure(error, options) from error
         error.add_note(address_note(options))
         raise
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError, ValueError) as error:
+        # For example, none of the hosts has the wanted target_session_attrs, or PGSSLMODE is wrong.
+        raise _failure(error, options) from error
     close_when_unacknowledged(connection)
     return connection
 
 
+def _failure(error: Exception, options: Mapping[str, Any]) -> ConnectionFailure:
+    is_name = isinstance(error, UnicodeError)
+    failure = ConnectionFailure("the name of the host is not valid" if is_name else " ".join(str(error).split()))
+    failure.add_note(address_note(options))
+    return failure
+
+
 def address_note(options: Mapping[str, Any]) -> str:
     """Return the hosts and ports of options for asyncpg; errors of connecting carry it as a note."""
-    hosts, ports = options.get("host"), options.get("port") or DEFAULT_PORT
+    hosts, ports = options.get("host"), options.get("port") or os.environ.get("PGPORT") or default_port()
     if isinstance(hosts, list) and isinstance(ports, list):
-        return ", ".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
-    host = str(hosts) if hosts else os.environ.get("PGHOST", "localhost")
-    return f"{host}:{ports}" if not host.startswith("/") else f"the socket in {host}, port {ports}"
+        return ", ".join(_address(str(host), port) for host, port in zip(hosts, ports, strict=True))
+    return _address(str(hosts) if hosts else os.environ.get("PGHOST", "localhost"), ports)
+
+
+def _address(host: str, port: object) -> str:
+    if host.startswith("/"):
+        return f"the socket in {host}, port {port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _execution_options(settings: DatabaseSettings) -> dict[str, bool]:
