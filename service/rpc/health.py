@@ -79,7 +79,7 @@ class Readiness:
             try:
                 problem = await self._problem()
             except Exception:
-                # Without this, one unknown error would end the probing, and the last status would remain for good.
+                # Without this, one unknown error would end the probing, and the last status would stay.
                 log.exception("the check of the database failed")
                 problem = "the check of the database failed"
             await self.observe(problem)
