@@ -209,6 +209,17 @@ def test_a_wrong_option_of_the_command_names_its_variable() -> None:
     assert refused(port=65536).startswith("COMMERCE_PORT is wrong: ")
 
 
+def test_a_secret_that_is_too_short_is_described_in_characters(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("COMMERCE_SIGNING_KEY", SECRET)
+    assert refused() == "COMMERCE_SIGNING_KEY is wrong: it must have at least 32 characters"
+
+
+def test_an_empty_database_url_is_refused_with_the_other_settings(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DATABASE_URL", "")
+    environment.setenv("READ_DATABASE_URL", "")
+    assert refused(port=-1).count("is wrong") == 2
+
+
 def test_without_a_database_nothing_is_loaded(environment: pytest.MonkeyPatch) -> None:
     environment.delenv("DATABASE_URL")
     assert refused() == "DATABASE_URL is not set"
