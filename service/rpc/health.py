@@ -102,7 +102,7 @@ class Readiness:
         try:
             return probe.result()
         except Exception:
-            # Without this, one unknown error would end the probing, and the last status would remain for good.
+            # Without this, one unknown error would end the probing, and the last status would stay.
             log.exception("the check of the database failed")
             return "the check of the database failed"
 

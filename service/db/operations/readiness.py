@@ -71,8 +71,8 @@ TABLE_RIGHTS: Mapping[str, str] = MappingProxyType(
         "signing_keys": "SELECT",
     }
 )
-# The functions that triggers call; PostgreSQL checks no right to the functions of triggers themselves.
-FUNCTIONS = ("search_words", "user_search")
+# The functions that statements and triggers call; PostgreSQL checks no right to the functions of triggers themselves.
+FUNCTIONS = ("event_xid", "note_search", "search_words", "user_search")
 # Without USAGE of the schema, PostgreSQL finds no table, so that is looked up by the table of the revision. A table
 # that does not exist has no rights to miss; then the revision is wrong.
 _MISSING_RIGHTS = text("""
