@@ -76,7 +76,7 @@ async def test_a_text_is_found_by_each_of_its_words(
         for accents in {False, query == without_accents(query)}:
             wanted = notes_query(NoteQuery.parse(f'"{query}"', "query"), accents=accents)
             assert await reading.fetchval("SELECT $1::text::tsvector @@ $2::text::tsquery", vector, wanted), wanted
-    if set(beginning) - set("\u0301"):
+    if any(map(str.isalnum, beginning)):
         wanted = users_query(SearchQuery(beginning, (beginning,)), last_is_prefix=True, accents=False)
         assert await reading.fetchval("SELECT $1::text::tsvector @@ $2::text::tsquery", vector, wanted), wanted
 
@@ -225,9 +225,6 @@ async def test_what_others_write_is_found_and_gc_replaces_their_words(
     assert await stale(connection) == set()
     assert await backfilled(own) == 0
     assert set(await connection.fetch(versions)) == stored
-    assert not await connection.fetchval(
-        "SELECT count(*) FROM users WHERE message IS NULL AND full_name = 'Ada Éluard'"
-    )
 
 
 async def test_gc_leaves_what_others_have_locked_for_the_next_run(
