@@ -9,6 +9,9 @@ import asyncpg
 
 from service.application.ports.errors import DeadlineExceeded
 
+# How long PostgreSQL may take to cancel a statement before its connection is closed all the same.
+_CLOSE_SECONDS = 0.5
+
 
 async def fetch_until(
     gone: asyncio.Future[None],
@@ -40,3 +43,13 @@ async def fetch_until(
     if connection.is_in_transaction():
         await connection.execute("ROLLBACK")
     raise DeadlineExceeded
+
+
+async def close_cancelled(connection: Any) -> None:  # noqa: ANN401 - asyncpg has no types
+    """Let PostgreSQL cancel the running statement of a connection, and close the connection.
+
+    Otherwise PostgreSQL goes on with the statement after the connection has been closed, and commits what it writes.
+    """
+    # If that fails or takes too long, asyncpg aborts the connection.
+    with suppress(asyncpg.PostgresError, OSError):
+        await connection.close(timeout=_CLOSE_SECONDS)

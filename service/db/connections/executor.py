@@ -19,7 +19,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from service.application.ports.errors import DatabaseUnavailable, DeadlineExceeded, StoreError
 from service.application.ports.unit_of_work import TimeLeft
-from service.db.connections.cancelling import fetch_until
+from service.db.connections.cancelling import close_cancelled, fetch_until
 from service.db.connections.engine import for_single_statements
 from service.db.connections.failures import Failure, Outcome, classify_failure
 from service.db.connections.held_connection import HeldConnection, discard, is_closed
@@ -158,6 +158,11 @@ class StatementExecutor:
             return statement.rows(await fetch_until(*until, connection, statement.text, arguments))
         except DeadlineExceeded:
             # The statement was cancelled, and the connection is as good as before.
+            raise
+        except asyncio.CancelledError:
+            # Calls are shielded, so this is a server that stops, or a probe that took too long.
+            await close_cancelled(connection)
+            pooled.invalidate()
             raise
         except BaseException as error:
             failure = classify_failure(error, connection_is_closed=connection.is_closed())
