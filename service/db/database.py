@@ -139,9 +139,9 @@ class Database:
                 key: bytes = (await connection.scalars(select(signing_keys.c.key))).one()
         return key
 
-    async def close(self) -> None:
-        """Wait until no read is running, then close all connections."""
-        await self._reader.drain()
+    async def close(self, time_left: TimeLeft = no_deadline) -> None:
+        """Wait until no read is running, or cancel it when no time is left; then close all connections."""
+        await self._reader.drain(time_left)
         if self._replica:
             await self._replica.close()
         await self.engine.dispose()

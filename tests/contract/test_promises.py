@@ -52,8 +52,9 @@ from service.rpc.messages.wire_sizes import MAX_FIELDS
 from service.rpc.retry import BACKOFF, MAX_ATTEMPTS
 from service.rpc.signing.page_tokens import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from service.rpc.streams.exports import MIN_BYTES_PER_SECOND
-from service.rpc.streams.imports import _OVERLOADED_PAUSE_SECONDS, CHUNK_ROWS, MAX_FAILURES
+from service.rpc.streams.imports import _MAX_WRITING, CHUNK_ROWS, MAX_FAILURES
 from service.runtime.retry import Backoff
+from service.server import _EXIT_SECONDS, _WORK_SECONDS
 from tests.support.paths import ROOT
 from tests.support.protos import rules_of, sources
 
@@ -78,6 +79,13 @@ class Promise:
 PROTOS = "protos"
 ARCHITECTURE = "docs/architecture.md"
 DAYS, HOURS = timedelta(days=1), timedelta(hours=1)
+
+_DRAIN_SECONDS = (
+    _EXIT_SECONDS,
+    1.1 * LimitSettings.model_fields["max_connection_age"].default
+    + LimitSettings.model_fields["shutdown_grace"].default
+    + _EXIT_SECONDS,
+)
 
 PROMISES: dict[str, list[Promise]] = {
     PROTOS: [
@@ -113,6 +121,11 @@ PROMISES: dict[str, list[Promise]] = {
     "docs/operations.md": [
         Promise("erases users 30 days after their deletion", 30 * DAYS, PURGE_AFTER),
         Promise("stored responses of `request_id`s after 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
+        Promise("One second later, transactions and statements", 1, _WORK_SECONDS),
+        Promise("`COMMERCE_SHUTDOWN_GRACE` + 4 s after SIGTERM: 30.5 s by default", (4, 30.5), _DRAIN_SECONDS),
+    ],
+    "docs/import-export.md": [
+        Promise("write two chunks of 1000 rows at a time", (2, 1000), (_MAX_WRITING, CHUNK_ROWS))
     ],
     "docs/glossary.md": [
         Promise("32 consecutive order numbers", 32, ORDER_NUMBER_BLOCK),
@@ -129,7 +142,6 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("each question takes at most 2 s", 2, _ANSWER_SECONDS),
         Promise("0.25 s, or a quarter of `COMMERCE_MAX_REPLICA_LAG`", 0.25, _PERIOD_SECONDS),
         Promise("a chunk of 1000 rows", 1000, CHUNK_ROWS),
-        Promise("sign-ins fill the queue | 0.1 s", 0.1, _OVERLOADED_PAUSE_SECONDS),
         Promise("50 ms, doubled up to 2 s, jitter", Backoff(0.05, 2, 2, 0.5), POLLER_BACKOFF),
         Promise("0.2 s, doubled up to 5 s, jitter", Backoff(0.2, 2, 5, 0.5), RELAY_BACKOFF),
         Promise("did not acknowledge within 5 s", 5, TIMEOUT_SECONDS),

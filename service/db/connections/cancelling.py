@@ -13,6 +13,8 @@ from service.application.ports.errors import DeadlineExceeded
 _ANSWER_SECONDS = 0.75
 # How long to wait before PostgreSQL is asked again to cancel a statement that still runs.
 _ASK_AGAIN_SECONDS = 0.25
+# How long PostgreSQL may take to cancel a statement before its connection is closed all the same.
+_CLOSE_SECONDS = 0.5
 
 
 async def fetch_until(
@@ -85,3 +87,13 @@ async def _round_trip(connection: Any) -> None:  # noqa: ANN401 - asyncpg has no
     # Fails in the transaction that a connection through PgBouncer has begun.
     with suppress(asyncpg.PostgresError):
         await connection.execute("SELECT")
+
+
+async def close_cancelled(connection: Any) -> None:  # noqa: ANN401 - asyncpg has no types
+    """Let PostgreSQL cancel the running statement of a connection, and close the connection.
+
+    Otherwise PostgreSQL goes on with the statement after the connection has been closed, and commits what it writes.
+    """
+    # If that fails or takes too long, asyncpg aborts the connection.
+    with suppress(asyncpg.PostgresError, OSError):
+        await connection.close(timeout=_CLOSE_SECONDS)

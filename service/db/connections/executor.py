@@ -19,7 +19,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from service.application.ports.errors import DatabaseUnavailable, DeadlineExceeded, StoreError
 from service.application.ports.unit_of_work import TimeLeft
-from service.db.connections.cancelling import answers, fetch_until
+from service.db.connections.cancelling import answers, close_cancelled, fetch_until
 from service.db.connections.engine import for_single_statements, lost_connections
 from service.db.connections.failures import Failure, Outcome, classify_failure
 from service.db.connections.held_connection import HeldConnection, discard, is_closed
@@ -164,6 +164,11 @@ class StatementExecutor:
             return statement.rows(await connection.fetch(statement.text, *arguments, timeout=timeout))
         except DeadlineExceeded:
             # The statement was cancelled, and the connection is as good as before.
+            raise
+        except asyncio.CancelledError:
+            # Calls are shielded, so this is a server that stops, or a probe that took too long.
+            await close_cancelled(connection)
+            pooled.invalidate()
             raise
         except BaseException as error:
             if isinstance(error, TimeoutError) and gone is None and await answers(connection):

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from service.application.ports.errors import Overloaded
 from service.application.ports.events import EventPosition
 from service.application.ports.queries import Row
+from service.application.ports.unit_of_work import TimeLeft
 from service.config import WatchSettings
 from service.db.connections.engine import create_engine
 from service.db.connections.reader import StatementReader
@@ -21,6 +22,7 @@ from service.db.events.log import EventLog, EventPage
 from service.db.events.poller import Poller
 from service.db.events.watcher import UndeliveredPages, Wanted, Watcher, WatcherState
 from service.domain.errors import SlowConsumer
+from service.runtime.deadline import no_deadline
 
 # The maximum number of events in the pages that watchers have read and not delivered: those of twenty full pages.
 MAX_UNDELIVERED_EVENTS = 10_000
@@ -109,11 +111,11 @@ class PollingEventFeed:
         """End all watches, and refuse new ones, with ServerDraining."""
         self._poller.drain()
 
-    async def close(self) -> None:
-        """Stop polling, and close the connections."""
+    async def close(self, time_left: TimeLeft = no_deadline) -> None:
+        """Stop polling, and close the connections; a page that is still read then is cancelled when no time is left."""
         await self._poller.close()
         # A page that is still being read has a connection, which `dispose` would leave open.
-        await self._reader.drain()
+        await self._reader.drain(time_left)
         await self._engine.dispose()
 
     async def _catch_up_page(self, after: EventPosition) -> EventPage:

@@ -136,8 +136,11 @@ class UserServiceStub:
     Rows are written in the order in which they arrive, 1000 at a time. Written rows remain, even if the call fails
     later. The method takes no `request_id`, because a row is identified by its email address: with SKIP and UPDATE,
     sending all or some of the same rows again leads to the same result. The only deadline is that of the caller.
+    Passwords are hashed after those of sign-ins and new users, however long that takes.
+
     However the call ends, the trailing metadata `last-committed-row` contains the number of the last processed row.
-    All rows up to it have been processed.
+    All rows up to it have been processed. (There is no trailing metadata if the connection is lost, the call is
+    cancelled, or the server stops before the call has ended.)
 
     Errors: INVALID_ARGUMENT (INVALID_FIELD) if the first message has no configuration or a later message has no row;
       with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
@@ -298,8 +301,11 @@ class UserServiceAsyncStub(UserServiceStub):
     Rows are written in the order in which they arrive, 1000 at a time. Written rows remain, even if the call fails
     later. The method takes no `request_id`, because a row is identified by its email address: with SKIP and UPDATE,
     sending all or some of the same rows again leads to the same result. The only deadline is that of the caller.
+    Passwords are hashed after those of sign-ins and new users, however long that takes.
+
     However the call ends, the trailing metadata `last-committed-row` contains the number of the last processed row.
-    All rows up to it have been processed.
+    All rows up to it have been processed. (There is no trailing metadata if the connection is lost, the call is
+    cancelled, or the server stops before the call has ended.)
 
     Errors: INVALID_ARGUMENT (INVALID_FIELD) if the first message has no configuration or a later message has no row;
       with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
@@ -541,8 +547,11 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         Rows are written in the order in which they arrive, 1000 at a time. Written rows remain, even if the call fails
         later. The method takes no `request_id`, because a row is identified by its email address: with SKIP and UPDATE,
         sending all or some of the same rows again leads to the same result. The only deadline is that of the caller.
+        Passwords are hashed after those of sign-ins and new users, however long that takes.
+
         However the call ends, the trailing metadata `last-committed-row` contains the number of the last processed row.
-        All rows up to it have been processed.
+        All rows up to it have been processed. (There is no trailing metadata if the connection is lost, the call is
+        cancelled, or the server stops before the call has ended.)
 
         Errors: INVALID_ARGUMENT (INVALID_FIELD) if the first message has no configuration or a later message has no row;
           with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
