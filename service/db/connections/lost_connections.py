@@ -50,6 +50,10 @@ WHERE pid = ANY($1) AND pid <> pg_backend_pid() AND usename = current_user AND a
   AND state LIKE 'idle%' AND state_change < clock_timestamp() - interval '1 s'
 """
 
+# The beginnings of the SQLSTATEs with which PostgreSQL ends a connection, and errors of broken ones.
+_ENDED = ("08", "25P", "57P")
+_BROKEN = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
+
 log = structlog.get_logger()
 # When a line was logged, by the address of the server, and how many connections were lost since.
 _logged: dict[str, tuple[float, int]] = {}
@@ -139,12 +143,13 @@ class LostConnections:
         if not connection.is_closed():
             self._lose(connection, cause)
 
-    def _lose(self, connection: Any, cause: str) -> None:  # noqa: ANN401 - asyncpg has no types
+    def _lose(self, connection: Any, cause: str, *, has_ended: bool = False) -> None:  # noqa: ANN401 - as above
         idle = [other for other in self._open_connections(idle=True) if other is not connection]
         for closed in (connection, *idle):
-            self._to_end.add(self._pids[closed])
+            if not has_ended:
+                self._to_end.add(self._pids[closed])
             closed.terminate()
-        if self._connect and (self._ending is None or self._ending.done()):
+        if self._to_end and self._connect and (self._ending is None or self._ending.done()):
             self._ending = asyncio.create_task(self._end_backends(), context=Context())
         now = time.monotonic()
         logged_at, unlogged = _logged.get(self.address, (-_LOG_PERIOD_SECONDS, 0))
@@ -171,9 +176,17 @@ class LostConnections:
             self._look_later()
 
     def _on_invalidate(self, connection: Any, _entry: object, error: BaseException | None) -> None:  # noqa: ANN401 - an event of SQLAlchemy's
-        if error is not None and (cause := _cause(error)):
-            # Also what is closed already: this may be the first that is known of it.
-            self._lose(connection.driver_connection, cause)
+        if error is None:
+            return
+        causes = list(_causes(error))
+        # Also what is closed already: this may be the first that is known of it.
+        if sqlstate := next((found for cause in causes if (found := _reported(cause))), None):
+            if sqlstate.startswith(_ENDED):
+                self._lose(connection.driver_connection, f"PostgreSQL ended it (SQLSTATE {sqlstate})", has_ended=True)
+        elif any(isinstance(cause, TimeoutError) for cause in causes):
+            self._lose(connection.driver_connection, "it did not answer in time")
+        elif any(isinstance(cause, _BROKEN) for cause in causes):
+            self._lose(connection.driver_connection, "it broke")
 
     def _on_close(self, connection: Any, _entry: object) -> None:  # noqa: ANN401 - an event of SQLAlchemy's
         # SQLAlchemy would wait until PostgreSQL has closed the connection too: for lost connections until asyncpg's
@@ -201,9 +214,11 @@ class LostConnections:
     async def _close_dead(self, due: dict[Any, _Use]) -> None:
         """Close those of the connections that PostgreSQL does not work for."""
         at_work = await self._ask(_AT_WORK, [self._pids[connection] for connection in due])
+        if at_work is None:
+            return
         now = time.monotonic()
         for connection, use in due.items():
-            if at_work is None or self._pids[connection] in at_work:
+            if self._pids[connection] in at_work:
                 use.ask_time = now + (now - use.since)
             elif connection in self._open_connections(idle=False) and _number_of_statements(connection) == use.number:
                 self.close(connection, "PostgreSQL has not received what was sent, or its answer was lost")
@@ -216,7 +231,7 @@ class LostConnections:
             await self._ask(_END, list(pids))
 
     async def _ask(self, query: str, pids: list[int]) -> set[int] | None:
-        """Return the backends that a query about these returns; None if that cannot be known."""
+        """Return the backends that a query about these returns; None if PostgreSQL cannot be asked, perhaps not yet."""
         if self._connect is None:
             return None
         try:
@@ -228,6 +243,7 @@ class LostConnections:
             own = connection.get_server_pid()
             # A proxy that shares the server's connections among its clients reports other numbers than PostgreSQL.
             if own != await connection.fetchval("SELECT pg_backend_pid()", timeout=_LONG_SECONDS):
+                self._connect = None
                 return None
             return {row["pid"] for row in await connection.fetch(query, pids, timeout=_LONG_SECONDS)}
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -242,19 +258,15 @@ def _number_of_statements(connection: Any) -> int:  # noqa: ANN401 - asyncpg has
     return number
 
 
-def _cause(error: BaseException) -> str | None:
-    """Return why a connection was lost, for an operator; None if the error means something else."""
-    causes = []
-    following: BaseException | None = error
-    while following is not None:
-        causes.append(following)
-        following = following.__cause__ or getattr(following, "orig", None)
-    for cause in causes:
-        if isinstance(cause, asyncpg.PostgresError) and cause.server_source_function:
-            sqlstate: str = cause.sqlstate
-            return f"PostgreSQL ended it (SQLSTATE {sqlstate})" if sqlstate.startswith(("57P", "08", "25P")) else None
-    if any(isinstance(cause, TimeoutError) for cause in causes):
-        return "it did not answer in time"
-    if any(isinstance(cause, OSError | asyncpg.InterfaceError | asyncpg.PostgresConnectionError) for cause in causes):
-        return "it broke"
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what caused it, up to the error of asyncpg or the system."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or getattr(error, "orig", None)
+
+
+def _reported(error: BaseException) -> str | None:
+    """Return the SQLSTATE of an error that PostgreSQL itself has reported."""
+    if isinstance(error, asyncpg.PostgresError) and error.server_source_function:
+        return str(error.sqlstate)
     return None

@@ -112,6 +112,17 @@ async def test_calls_on_forgotten_connections_succeed_soon(
         assert line["log_level"] == "warning"
 
 
+async def test_a_call_that_waits_during_an_outage_succeeds_after_it(database_url: str) -> None:
+    async with behind_proxy(database_url) as (proxy, clients, user):
+        proxy.fall_silent(new_too=True)
+        call = asyncio.ensure_future(get_by_id(clients, user, 25)())
+        await asyncio.sleep(5)
+        assert not call.done()
+        proxy.fall_silent()
+        async with asyncio.timeout(RECOVERY_SECONDS):
+            assert (await call).user == user
+
+
 async def until_every_call_works(calls: list[Call]) -> tuple[float, list[grpc.StatusCode]]:
     """Make calls until all of a round succeed; return the seconds until then, and how the others failed."""
     start = time.monotonic()
