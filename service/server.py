@@ -221,7 +221,8 @@ class Server:
     async def _add_health(self, methods: InterceptedMethods) -> None:
         health = HealthServicer()
         methods.add(add_HealthServicer_to_server, health)
-        self._readiness = Readiness(health, SERVICES, self.database.lasting_problem)
+        no_answer = f"the database at {self.database.address} does not answer in time"
+        self._readiness = Readiness(health, SERVICES, self.database.lasting_problem, no_answer)
         await self._readiness.start()
 
     def _accepting_server(self, methods: InterceptedMethods) -> AcceptingServer:

@@ -13,16 +13,21 @@ depends_on: str | Sequence[str] | None = None
 # younger transaction changes the same order and commits. By their transaction ids alone, the events of the two would be
 # in the wrong order.
 #
-# A trigger and not an expression of the INSERT, for two reasons. The query in a function that is VOLATILE sees what was
-# committed until now, and not only until the statement began to wait for its lock. And it applies to every writer,
-# also to the previous release.
+# A trigger and not an expression of the INSERT, for two reasons. In a function that is VOLATILE, each expression and
+# each query sees what was committed until now, and not only until the statement began to wait for its lock. And it
+# applies to every writer, also to the previous release.
+#
+# No event has a greater xid than the youngest transaction that has ended. If this one is younger, which is usual, there
+# is nothing to look up.
 FUNCTION = """
 CREATE OR REPLACE FUNCTION follow_previous_event() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    NEW.xid := greatest(NEW.xid, (
-        SELECT xid FROM events WHERE aggregate_id = NEW.aggregate_id AND position < NEW.position
-        ORDER BY position DESC LIMIT 1
-    ));
+    IF pg_snapshot_xmax(pg_current_snapshot()) > pg_current_xact_id() THEN
+        NEW.xid := greatest(NEW.xid, (
+            SELECT xid FROM events WHERE aggregate_id = NEW.aggregate_id AND position < NEW.position
+            ORDER BY position DESC LIMIT 1
+        ));
+    END IF;
     RETURN NEW;
 END
 $$

@@ -94,8 +94,8 @@ async def _gc(settings: GcSettings, failed: Failed) -> list[str]:
 def verify_ledger() -> None:
     """Compare every credit balance with the sum of its entries; print each difference and fail if there is one."""
     with one_line_errors():
-        settings = load(DatabaseSettings)
         warn_of_unknown_variables()
+        settings = load(DatabaseSettings)
         differences = run(_ledger_differences(settings))
         for difference in differences:
             click.echo(difference, err=True)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.application.ports.errors import Overloaded
 from service.application.ports.unit_of_work import RequestKey, TimeLeft, UnitOfWork
 from service.config import DatabaseSettings
-from service.db.connections.engine import create_engine
+from service.db.connections.engine import create_engine, lost_connections
 from service.db.connections.replica import Replica
 from service.db.errors import translated_errors
 from service.db.operations.readiness import readiness_problem
@@ -30,6 +30,10 @@ from service.db.writes.order_numbers import OrderNumbers
 from service.db.writes.transaction import TransactionPool
 from service.db.writes.unit_of_work import TransactionalUnitOfWork
 from service.runtime.deadline import no_deadline
+
+# How long the readiness probe waits for the answer to each of its statements. A connection of the probe that is lost is
+# no more than two failed probes, so it does not take a server out of service (`service.rpc.health`).
+PROBE_ANSWER_SECONDS = 1.5
 
 log = structlog.get_logger()
 
@@ -60,7 +64,7 @@ class Database:
     ) -> None:
         self.engine = create_engine(settings)
         # The probe has its own pool. If it waited for calls, a busy pool would look like a lost database.
-        self._probe_engine = create_engine(settings, pool_size=1)
+        self._probe_engine = create_engine(settings, pool_size=1, answer_seconds=PROBE_ANSWER_SECONDS)
         self._replica = replica
         reader = self._reader = Reader(
             self.engine,
@@ -111,6 +115,11 @@ class Database:
             request=request,
             time_left=time_left,
         )
+
+    @property
+    def address(self) -> str:
+        """Host and port of the database, for the log."""
+        return lost_connections(self.engine).address
 
     async def problem(self) -> str | None:
         """Return what is wrong with the database, as one line for an operator; None if it is ready."""

@@ -18,33 +18,37 @@ from google.protobuf import text_format
 from google.protobuf.descriptor_pool import Default
 
 from service.application.ports.queries import MAX_RANKED, MAX_SUMS
-from service.config import ExportSettings, LimitSettings, environment_name
+from service.config import ExportSettings, GcSettings, LimitSettings, environment_name
+from service.db.connections.batching import _MAX_RUNNING, _STUCK_SECONDS
 from service.db.connections.replica import _ANSWER_SECONDS, _PERIOD_SECONDS
 from service.db.events.feed import MAX_UNDELIVERED_EVENTS
 from service.db.events.poller import BACKOFF as POLLER_BACKOFF
-from service.db.events.poller import RECENT_EVENTS
+from service.db.events.poller import LAG_TO_LOG_SECONDS, RECENT_EVENTS
 from service.db.events.relay_cursor import STANDBY_SECONDS
 from service.db.operations.migrate import upgrade
 from service.db.operations.retention import REQUEST_ID_RETENTION
 from service.db.tables import ORDER_NUMBER_BLOCK
 from service.db.writes.fast_path.group_commit import _MAX_BYTES
 from service.db.writes.fast_path.order_statements import _LOCK_TIMEOUT
+from service.db.writes.transaction import _share
 from service.devtools.embedded_postgres import _START_SECONDS
 from service.devtools.launcher import STOP_SECONDS
 from service.devtools.settings_tables import KINDS
-from service.domain.ids import uuid7_beside
+from service.domain.ids import SHARD_BITS, uuid7_beside
 from service.domain.notes import MAX_BODY_LENGTH
 from service.domain.orders import HOLD_FOR, MAX_ITEMS, MAX_QUANTITY
 from service.domain.search import MAX_SNIPPET_LENGTH, MAX_WORDS, SEARCHED_FOR_SNIPPET
 from service.domain.tags import MAX_LENGTH, MAX_TAGS
-from service.domain.users import MAX_BIO_LENGTH, PURGE_AFTER
+from service.domain.users import MAX_BIO_LENGTH, MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH, PURGE_AFTER
 from service.relay import BACKOFF as RELAY_BACKOFF
 from service.relay import TIMEOUT_SECONDS
 from service.rpc.health import FAILURES_TO_STOP, PERIOD_SECONDS, SUCCESSES_TO_SERVE
 from service.rpc.interceptors.deserialization import _SMALL_BYTES as _COUNTED_ABOVE_BYTES
 from service.rpc.interceptors.deserialization import MAX_BYTES_IN_FLIGHT
+from service.rpc.interceptors.transaction import _GRACE_SECONDS
 from service.rpc.interceptors.validation import MAX_STREAM_REQUEST_BYTES
 from service.rpc.messages.statistics import DEFAULT_TOP_USERS
+from service.rpc.messages.wire_sizes import MAX_FIELDS
 from service.rpc.retry import BACKOFF, MAX_ATTEMPTS
 from service.rpc.signing.page_tokens import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from service.rpc.streams.exports import MIN_BYTES_PER_SECOND
@@ -94,6 +98,7 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("at most 32 different words", 32, MAX_WORDS),
         Promise("1 to 4000 characters. Can have several lines", 4000, MAX_BODY_LENGTH),
         Promise("At most 1000 characters. Can have several lines", 1000, MAX_BIO_LENGTH),
+        Promise("8 to 128 characters in Unicode", (8, 128), (MIN_PASSWORD_LENGTH, MAX_PASSWORD_LENGTH)),
         Promise("1 to 500 items", 500, MAX_ITEMS),
         Promise("1 to 500 `items`", 500, MAX_ITEMS),
         Promise("1 to 10 000.", 10_000, MAX_QUANTITY),
@@ -138,6 +143,10 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("start 60 s", 60, _START_SECONDS),
         Promise("end of a previous server 30 s", 30, STOP_SECONDS),
         Promise("stores the last 1000 events", 1000, RECENT_EVENTS),
+        Promise("it waits two seconds longer for the work", 2, _GRACE_SECONDS),
+        Promise("at most four fifths of the pool", [80, 4, 1], [_share(size) for size in (100, 5, 2)]),
+        Promise("At most two batches of a kind run", 2, _MAX_RUNNING),
+        Promise("those that have been running for 250 ms", 0.25, _STUCK_SECONDS),
         Promise("| requests of more than 4 KiB in flight", 4 * 1024, _COUNTED_ABOVE_BYTES),
         Promise("| 32 MiB together", 32 * 1024 * 1024, MAX_BYTES_IN_FLIGHT),
         Promise("so 32 MiB of requests", 32 * 1024 * 1024, MAX_BYTES_IN_FLIGHT),
@@ -148,6 +157,19 @@ PROMISES: dict[str, list[Promise]] = {
     ],
     "docs/import-export.md": [
         Promise("less than 256 KiB a second", 256 * 1024, MIN_BYTES_PER_SECOND),
+    ],
+    "docs/adr/0012-events-are-read-below-the-oldest-transaction.md": [
+        Promise("logs the delay after two seconds", 2, LAG_TO_LOG_SECONDS)
+    ],
+    "docs/adr/0025-ids-name-the-shard-of-their-user.md": [Promise("12 bits", 12, SHARD_BITS)],
+    "service/cli/main.py": [
+        Promise("purges users 30 days after their deletion", 30 * DAYS, PURGE_AFTER),
+        Promise("deletes request ids after 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
+        Promise("COMMERCE_EVENT_RETENTION_DAYS (90)", 90, GcSettings.model_fields["event_retention_days"].default),
+    ],
+    "CHANGELOG.md": [
+        Promise("A request has at most 10,000 fields and elements", 10_000, MAX_FIELDS),
+        Promise("at most 32 different words", 32, MAX_WORDS),
     ],
     "docs/adr/0002-verify-password-takes-no-request-id.md": [
         Promise("returns the same response for 24 hours", 24 * HOURS, REQUEST_ID_RETENTION)

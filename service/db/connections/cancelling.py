@@ -1,4 +1,4 @@
-"""Ends a statement that nobody waits for any longer, and keeps its connection."""
+"""Ends a statement that nobody waits for any longer, and keeps its connection if that answers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,6 +9,8 @@ import asyncpg
 
 from service.application.ports.errors import DeadlineExceeded
 
+# How long PostgreSQL has to report that it has cancelled a statement.
+_ANSWER_SECONDS = 0.75
 # How long to wait before PostgreSQL is asked again to cancel a statement that still runs.
 _ASK_AGAIN_SECONDS = 0.25
 
@@ -22,12 +24,11 @@ async def fetch_until(
 ) -> Any:  # noqa: ANN401 - records
     """Return the records of a statement; PostgreSQL cancels it after some seconds, or as soon as `gone` is done.
 
-    The connection can be used again afterwards. When asyncpg's coroutine is cancelled, it asks PostgreSQL to cancel the
-    statement. The next statement on the connection waits until PostgreSQL has done that, so the request cannot hit
-    another caller's statement.
+    When asyncpg's coroutine is cancelled, it asks PostgreSQL to cancel the statement.
 
     Raises:
-        DeadlineExceeded: the statement was cancelled.
+        DeadlineExceeded: the statement was cancelled; the connection can be used again.
+        TimeoutError: PostgreSQL did not report that it has cancelled the statement; the connection is lost.
     """
     fetching = asyncio.ensure_future(connection.fetch(text, *arguments))
     await asyncio.wait({fetching, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -37,10 +38,25 @@ async def fetch_until(
     await asyncio.wait({fetching})
     if not fetching.cancelled() and fetching.exception() is None:
         return fetching.result()
-    await _until_ended(connection)
-    if connection.is_in_transaction():
-        await connection.execute("ROLLBACK")
+    if not await answers(connection):
+        raise TimeoutError
     raise DeadlineExceeded
+
+
+async def answers(connection: Any) -> bool:  # noqa: ANN401 - asyncpg has no types
+    """Return whether a connection can be used again after asyncpg has asked PostgreSQL to cancel its statement.
+
+    The next statement on the connection waits until PostgreSQL has done that, so the request cannot hit another
+    caller's statement.
+    """
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await _until_ended(connection)
+            if connection.is_in_transaction():
+                await connection.execute("ROLLBACK")
+    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+        return False
+    return not connection.is_closed()
 
 
 async def _until_ended(connection: Any) -> None:  # noqa: ANN401 - asyncpg has no types
@@ -50,11 +66,15 @@ async def _until_ended(connection: Any) -> None:  # noqa: ANN401 - asyncpg has n
     """
     ended = asyncio.ensure_future(_round_trip(connection))
     asked_again = False
-    while not (await asyncio.wait({ended}, timeout=_ASK_AGAIN_SECONDS))[0]:
-        asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        connection._cancel_current_command(asked)  # noqa: SLF001 - asyncpg itself asks once, when a task is cancelled
-        await asked
-        asked_again = True
+    try:
+        while not (await asyncio.wait({ended}, timeout=_ASK_AGAIN_SECONDS))[0]:
+            asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            connection._cancel_current_command(asked)  # noqa: SLF001 - asyncpg itself asks once, when a task is cancelled
+            await asked
+            asked_again = True
+    except asyncio.CancelledError:
+        ended.cancel()
+        raise
     ended.result()
     if asked_again:
         # The last request may have come after the end of the statement. Then it hits this, and nothing later.

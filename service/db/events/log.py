@@ -33,6 +33,7 @@ from sqlalchemy import (
     Row,
     Select,
     bindparam,
+    func,
     literal_column,
     null,
     select,
@@ -99,13 +100,15 @@ _part = (
 _waiting_since = select(events.c.create_time).where(events.c.xid >= HORIZON).order_by(*_ascending)
 _waiting_since = _waiting_since.limit(literal_column("1"))
 # LIMIT keeps PostgreSQL from computing the columns again for each event.
-_log = select(swept_events, DATABASE, TIMELINE).limit(literal_column("1")).subquery("log")
+_next = func.event_xid(func.pg_snapshot_xmax(func.pg_current_snapshot())).label("next_xid")
+_log = select(swept_events, _next, DATABASE, TIMELINE).limit(literal_column("1")).subquery("log")
 # One statement, so one snapshot: an event that is deleted meanwhile is either read, or known to be deleted.
 PAGE = (
     select(
         _log.c.xid.label("swept_xid"),
         _log.c.position.label("swept_position"),
         _log.c.epoch,
+        _log.c.next_xid,
         _log.c.database,
         _log.c.timeline,
         _waiting_since.scalar_subquery().label("waiting_since"),
@@ -127,7 +130,7 @@ EVENT = select(events.c.id).where(
 
 
 class EventLog:
-    """The event log; every method is one statement, and raises StoreError.
+    """The event log; every method is one statement, `page` after a promotion two, and raises StoreError.
 
     Args:
         read: executes a statement.
@@ -161,7 +164,7 @@ class EventLog:
         """Return whether the position is valid in this database, on this timeline."""
         if not position.database:
             # A cursor of an earlier release: valid until the first restore.
-            return not log.epoch
+            return not log.epoch and position.xid < log.next_xid
         if position.database != log.database:
             return False
         if position.timeline == log.timeline or position[:2] == deleted[:2]:

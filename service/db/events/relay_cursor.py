@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import BigInteger, Executable, Row, Select, bindparam, func, select, true
+from sqlalchemy import BigInteger, Executable, Row, Select, bindparam, false, func, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -17,6 +17,15 @@ from service.db.types import Xid8
 
 # How often a relay tries to become the active one.
 STANDBY_SECONDS = 1.0
+
+# PostgreSQL ends the session, and releases the lock, about 12 s after the relay's machine or the network has gone. By
+# default that takes it two hours, in which no other relay becomes active.
+_KEEPALIVE = select(
+    *(
+        func.set_config(f"tcp_keepalives_{name}", value, false())
+        for name, value in (("idle", "6"), ("interval", "2"), ("count", "3"))
+    )
+)
 
 LOCK = select(func.pg_try_advisory_lock(func.hashtextextended(bindparam("lock"), 0)))
 _name = bindparam("name", type_=relay_cursors.c.name.type)
@@ -82,6 +91,8 @@ async def active_relay(engine: AsyncEngine, name: str) -> AsyncIterator[RelayLog
     with translated_errors():
         connection = await engine.execution_options(isolation_level="AUTOCOMMIT").connect()
     try:
+        with translated_errors():
+            await connection.execute(_KEEPALIVE)
         while True:
             with translated_errors():
                 if await connection.scalar(LOCK, {"lock": f"commerce relay {name}"}):

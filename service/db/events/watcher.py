@@ -97,7 +97,7 @@ class Watcher:
         if self.state is not WatcherState.LIVE:
             return
         for position, event in events:
-            if position <= self.offered:
+            if not self.offered.is_before(position):
                 continue
             if not self._wanted(event):
                 self._skipped += 1

@@ -1,5 +1,6 @@
 """One PostgreSQL transaction, begun by its first use."""
 
+import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -8,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from service.application.ports.errors import DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown
 from service.application.ports.unit_of_work import RequestKey, TimeLeft
+from service.db.connections.engine import lost_connections
 from service.db.connections.executor import StatementExecutor
 from service.db.connections.slots import Slots
 from service.db.errors import translate_error
@@ -32,6 +34,9 @@ _BEGIN = text(
     f" set_config('{SEARCH_VERSION_SETTING}', '{SEARCH_VERSION}', true)"
 )
 _TRANSACTION_TIMEOUT_MARGIN_MS = 2000
+# PostgreSQL ends a statement at the deadline, so a connection on which the transaction has not ended this long after it
+# is lost.
+_ANSWER_MARGIN_SECONDS = 1.0
 
 
 class TransactionPool:
@@ -94,6 +99,7 @@ class LazyTransaction:
         self._time_left = time_left
         self._session: AsyncSession | None = None
         self._has_slots = False
+        self._giving_up: asyncio.TimerHandle | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -118,10 +124,16 @@ class LazyTransaction:
         session = self._session = AsyncSession(self._pool.engine, expire_on_commit=False, autoflush=False)
         event.listen(session.sync_session, "before_flush", self._events.collect_from_session)
         with self._pool.lend():
-            await session.connection()
+            connection = await session.connection()
         # Only now: to wait for a connection, or for a new one to open, takes from the time of the call.
         milliseconds = self._require_time()
         limits = {"statement": milliseconds, "transaction": milliseconds + _TRANSACTION_TIMEOUT_MARGIN_MS}
+        self._giving_up = asyncio.get_running_loop().call_later(
+            milliseconds / 1000 + _ANSWER_MARGIN_SECONDS,
+            lost_connections(self._pool.engine).close,
+            connection.sync_connection.connection.driver_connection,  # type: ignore[union-attr] # it is connected
+            "it did not answer by the deadline of a call",
+        )
         await session.execute(_BEGIN, limits)
         if self._request:
             await claim(session, self._request)
@@ -165,6 +177,8 @@ class LazyTransaction:
             if not isinstance(translate_error(error), DatabaseUnavailable):
                 raise
         finally:
+            if self._giving_up:
+                self._giving_up.cancel()
             if self._has_slots:
                 self._has_slots = False
                 self._pool.give_back()

@@ -154,6 +154,8 @@ async def test_a_cursor_of_an_earlier_release_is_valid_until_the_first_restore(
     async with serving_clients(database_url) as clients:
         async with watch_orders(clients, cursor=cursor) as stream:
             assert ids(await stream.events(1)) == [second]
+        # From a cluster that has counted more transactions.
+        await refused_cursor(clients, cursor_of_an_earlier_release(key, row["xid"] + 1_000_000, row["position"]))
         assert (await run_command("restore-events", database_url=database_url)).status == 0
         await refused_cursor(clients, cursor)
 
