@@ -14,6 +14,7 @@
 SELECT log.xid AS swept_xid,
     log.position AS swept_position,
     log.epoch,
+    log.next_xid,
     log.database,
     log.timeline,
     (
@@ -50,6 +51,7 @@ FROM (
         swept_events.xid AS xid,
         swept_events.position AS position,
         swept_events.epoch AS epoch,
+        event_xid(pg_snapshot_xmax(pg_current_snapshot())) AS next_xid,
         (
             SELECT hashtextextended(concat_ws(' ', control.system_identifier, database.oid, swept_events.epoch), 0)
             FROM pg_control_system() control,
