@@ -9,7 +9,7 @@ accents, and the words as they are add to the rank of a match.
 
 from collections.abc import Iterable
 
-from sqlalchemy import Column, ColumnElement, cast
+from sqlalchemy import REAL, Column, ColumnElement, cast, func
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from service.domain.notes import OrderNote
@@ -27,6 +27,15 @@ _WRITTEN_BY_TRIGGER = "~"
 def are_approximate(words: Column[str]) -> ColumnElement[bool]:
     """Return the condition that a trigger wrote the words of a text that is not ASCII, so they are not quite right."""
     return words.bool_op("@@")(cast(_WRITTEN_BY_TRIGGER, TSQUERY))
+
+
+def rank(words: Column[str], query: ColumnElement[str]) -> ColumnElement[float]:
+    """Return how well words match a query: more, the more often its words occur and the more they weigh.
+
+    If AND is the outermost operator of the query, ts_rank compares all positions of each word with all positions of
+    each other, which takes 0.1 s for a note with eight words that repeat; with OR, it looks at each position once.
+    """
+    return func.ts_rank(words, query.op("||", return_type=TSQUERY())(query), type_=REAL)
 
 
 def user_vector(user: User) -> str:

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from sqlalchemy import Executable
 from sqlalchemy.dialects.postgresql import asyncpg
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from service import db
 from service.application.ports.queries import (
@@ -21,6 +20,8 @@ from service.application.ports.queries import (
     UserFilter,
     UserOrder,
 )
+from service.config import DatabaseSettings, load
+from service.db.connections.engine import create_engine
 from service.db.connections.statement import Statement
 from service.db.events import log, relay_cursor
 from service.db.operations import ledger, retention
@@ -210,7 +211,7 @@ class _Listener(Reader):
     """Executes no statement."""
 
     def __init__(self) -> None:
-        super().__init__(create_async_engine("postgresql+asyncpg://"))
+        super().__init__(create_engine(load(DatabaseSettings, DATABASE_URL="postgresql://localhost/none"), pool_size=1))
 
     async def all(self, statement: Any, values: Any = None, *, expensive: Any = None) -> Any:  # noqa: ARG002
         raise _Asked(statement.core if isinstance(statement, Statement) else statement)

@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from sqlalchemy import REAL, ColumnElement, FromClause, Integer, Select, bindparam, cast, func, literal_column, select
+from sqlalchemy import REAL, ColumnElement, FromClause, Integer, Select, bindparam, cast, literal_column, select
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from service.application.ports.queries import MAX_RANKED, NoteFilter, Page, PageOfRows
@@ -13,7 +13,7 @@ from service.db.reads.columns import text_size
 from service.db.reads.ranking import page_of_ranked, page_values, ranked_page
 from service.db.reads.reader import Reader, limited_by_size
 from service.db.tables import order_notes
-from service.db.text_search import notes_query
+from service.db.text_search import notes_query, rank
 from service.domain.notes import NoteState
 from service.domain.search import NoteQuery
 
@@ -26,7 +26,7 @@ _MATCHING = select(cast(bindparam("matching"), TSQUERY)).scalar_subquery()
 _WITH_ACCENTS = select(cast(bindparam("with_accents"), TSQUERY)).scalar_subquery()
 _MATCHES = order_notes.c.search.bool_op("@@")(_MATCHING)
 # A match with the same accents comes first.
-_RANK = func.ts_rank(order_notes.c.search, _MATCHING) + func.ts_rank(order_notes.c.search, _WITH_ACCENTS)
+_RANK = rank(order_notes.c.search, _MATCHING) + rank(order_notes.c.search, _WITH_ACCENTS)
 
 
 class NoteQueries:

@@ -9,7 +9,6 @@ from sqlalchemy import (
     Integer,
     bindparam,
     cast,
-    func,
     literal_column,
     select,
     union,
@@ -24,7 +23,7 @@ from service.db.reads.columns import USER_COLUMNS, user_size
 from service.db.reads.ranking import page_of_ranked, page_values, ranked_page
 from service.db.reads.reader import Reader, limited_by_size
 from service.db.tables import users
-from service.db.text_search import users_query
+from service.db.text_search import rank, users_query
 from service.domain.search import SearchQuery
 from service.domain.text import folded
 from service.domain.users import UserState
@@ -35,7 +34,7 @@ _WHOLE = select(cast(bindparam("whole"), TSQUERY)).scalar_subquery()
 _IS_USERNAME = users.c.username == bindparam("username")
 # A match of a whole word with the same accents adds to the rank of a match of its prefix. A user whose username equals
 # the query comes first.
-_RANK = func.ts_rank(users.c.search, _MATCHING) + func.ts_rank(users.c.search, _WHOLE) + cast(_IS_USERNAME, Integer)
+_RANK = rank(users.c.search, _MATCHING) + rank(users.c.search, _WHOLE) + cast(_IS_USERNAME, Integer)
 _MATCHES = users.c.search.op("@@")(_MATCHING)
 
 

@@ -497,6 +497,22 @@ async def test_of_very_many_matches_only_so_many_are_ranked(database_url: str) -
     assert (rare.total_size, len(rare.matches)) == (60, 50)
 
 
+async def test_notes_that_repeat_all_words_of_a_query_are_ranked_in_time(database_url: str) -> None:
+    words = "ada bob cyd dee eve fay gus hal"
+    async with driver_connection(database_url) as connection:
+        await connection.execute(f"""
+            SET session_replication_role = replica;
+            INSERT INTO order_notes (id, order_id, author_id, body, state, version, create_time, update_time, search)
+            SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), body, 'DRAFT', 1, now(), now(),
+                note_search(body)
+            FROM generate_series(1, 500), (SELECT repeat('{words} ', 120) AS body) written;
+        """)
+    # The limit of a search is 10 s. To compare the positions of all words with each other takes several times as long.
+    async with serving_clients(database_url) as clients:
+        request = pb.SearchOrderNotesRequest(query=words, include_drafts=True, include_total_size=True)
+        assert (await clients.orders.SearchOrderNotes(request)).total_size == 500
+
+
 async def test_a_search_with_many_words_costs_no_more_than_its_different_words(clients: Clients) -> None:
     order = await place(clients)
     bodies = [f"{uuid4().hex} {'a b ' * 990}" for _ in range(8)]

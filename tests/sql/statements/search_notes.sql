@@ -11,7 +11,11 @@ WITH ranked AS (
     SELECT order_notes.id AS id,
         CAST(ts_rank(order_notes.search, (
             SELECT CAST($2 AS TSQUERY) AS anon_1
+        ) || (
+            SELECT CAST($2 AS TSQUERY) AS anon_1
         )) + ts_rank(order_notes.search, (
+            SELECT CAST($3 AS TSQUERY) AS anon_2
+        ) || (
             SELECT CAST($3 AS TSQUERY) AS anon_2
         )) AS REAL) AS rank
     FROM order_notes

@@ -14,7 +14,11 @@ WITH ranked AS (
         SELECT users.id AS id,
             CAST(ts_rank(users.search, (
                 SELECT CAST($2 AS TSQUERY) AS anon_1
+            ) || (
+                SELECT CAST($2 AS TSQUERY) AS anon_1
             )) + ts_rank(users.search, (
+                SELECT CAST($3 AS TSQUERY) AS anon_2
+            ) || (
                 SELECT CAST($3 AS TSQUERY) AS anon_2
             )) + CAST(users.username = $4::VARCHAR COLLATE "C" AS INTEGER) AS REAL) AS rank
         FROM users
@@ -27,7 +31,11 @@ WITH ranked AS (
     SELECT users.id AS id,
         CAST(ts_rank(users.search, (
             SELECT CAST($2 AS TSQUERY) AS anon_1
+        ) || (
+            SELECT CAST($2 AS TSQUERY) AS anon_1
         )) + ts_rank(users.search, (
+            SELECT CAST($3 AS TSQUERY) AS anon_2
+        ) || (
             SELECT CAST($3 AS TSQUERY) AS anon_2
         )) + CAST(users.username = $4::VARCHAR COLLATE "C" AS INTEGER) AS REAL) AS rank
     FROM users

@@ -281,7 +281,7 @@ class OrderServiceServicer:
         """Moves an order from PENDING, CONFIRMED or PROCESSING to CANCELLED and returns the credit that paid for it.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
-        INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if the user already has so much credit that the balance would reach 10^15.
+        INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if the user already has so much credit that no balance could hold both.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

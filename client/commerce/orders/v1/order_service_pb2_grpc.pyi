@@ -104,7 +104,7 @@ class OrderServiceStub:
     """Moves an order from PENDING, CONFIRMED or PROCESSING to CANCELLED and returns the credit that paid for it.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
-      INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if the user already has so much credit that the balance would reach 10^15.
+      INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if the user already has so much credit that no balance could hold both.
     """
     ListOrderEvents: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ListOrderEventsRequest, _order_service_pb2.ListOrderEventsResponse]
     """Lists the events of an order, oldest first.
@@ -277,7 +277,7 @@ class OrderServiceAsyncStub(OrderServiceStub):
     """Moves an order from PENDING, CONFIRMED or PROCESSING to CANCELLED and returns the credit that paid for it.
 
     Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
-      INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if the user already has so much credit that the balance would reach 10^15.
+      INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if the user already has so much credit that no balance could hold both.
     """
     ListOrderEvents: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListOrderEventsRequest, _order_service_pb2.ListOrderEventsResponse]  # type: ignore[assignment]
     """Lists the events of an order, oldest first.
@@ -507,7 +507,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Moves an order from PENDING, CONFIRMED or PROCESSING to CANCELLED and returns the credit that paid for it.
 
         Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
-          INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if the user already has so much credit that the balance would reach 10^15.
+          INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if the user already has so much credit that no balance could hold both.
         """
 
     @_abc_1.abstractmethod

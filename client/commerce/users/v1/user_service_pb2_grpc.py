@@ -272,8 +272,8 @@ class UserServiceServicer:
 
         Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
         FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit;
-        INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if another user paid for an order of this user, and the balance to which
-        the credit would return would reach 10^15.
+        INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if another user paid for an order of this user, and already has so much
+        credit that no balance could hold both.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -355,8 +355,8 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TransferCredit(self, request, context):
-        """Moves available credit from one user to another, in one transaction. Credit in a currency that ISO 4217 has
-        withdrawn can be moved too.
+        """Moves available credit from one user to another, in one transaction. Credit in a currency that has been withdrawn
+        can be moved too.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
         INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).

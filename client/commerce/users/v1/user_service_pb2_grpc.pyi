@@ -112,8 +112,8 @@ class UserServiceStub:
 
     Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
       FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit;
-      INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if another user paid for an order of this user, and the balance to which
-      the credit would return would reach 10^15.
+      INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if another user paid for an order of this user, and already has so much
+      credit that no balance could hold both.
     """
     SetPassword: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.SetPasswordRequest, _user_service_pb2.SetPasswordResponse]
     """Replaces the password of a user.
@@ -167,8 +167,8 @@ class UserServiceStub:
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
     TransferCredit: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.TransferCreditRequest, _user_service_pb2.TransferCreditResponse]
-    """Moves available credit from one user to another, in one transaction. Credit in a currency that ISO 4217 has
-    withdrawn can be moved too.
+    """Moves available credit from one user to another, in one transaction. Credit in a currency that has been withdrawn
+    can be moved too.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
@@ -277,8 +277,8 @@ class UserServiceAsyncStub(UserServiceStub):
 
     Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
       FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit;
-      INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if another user paid for an order of this user, and the balance to which
-      the credit would return would reach 10^15.
+      INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if another user paid for an order of this user, and already has so much
+      credit that no balance could hold both.
     """
     SetPassword: _aio.UnaryUnaryMultiCallable[_user_service_pb2.SetPasswordRequest, _user_service_pb2.SetPasswordResponse]  # type: ignore[assignment]
     """Replaces the password of a user.
@@ -332,8 +332,8 @@ class UserServiceAsyncStub(UserServiceStub):
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
     TransferCredit: _aio.UnaryUnaryMultiCallable[_user_service_pb2.TransferCreditRequest, _user_service_pb2.TransferCreditResponse]  # type: ignore[assignment]
-    """Moves available credit from one user to another, in one transaction. Credit in a currency that ISO 4217 has
-    withdrawn can be moved too.
+    """Moves available credit from one user to another, in one transaction. Credit in a currency that has been withdrawn
+    can be moved too.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
@@ -505,8 +505,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
           FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit;
-          INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if another user paid for an order of this user, and the balance to which
-          the credit would return would reach 10^15.
+          INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if another user paid for an order of this user, and already has so much
+          credit that no balance could hold both.
         """
 
     @_abc_1.abstractmethod
@@ -602,8 +602,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.TransferCreditRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.TransferCreditResponse, _abc.Awaitable[_user_service_pb2.TransferCreditResponse]]:
-        """Moves available credit from one user to another, in one transaction. Credit in a currency that ISO 4217 has
-        withdrawn can be moved too.
+        """Moves available credit from one user to another, in one transaction. Credit in a currency that has been withdrawn
+        can be moved too.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
           INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
