@@ -50,6 +50,8 @@ def import_users(
         problem = str(error)
     except KeyboardInterrupt:
         problem = "interrupted"
+        if not importer:
+            problem += f"; nothing was imported; continue with --resume-from {resume_from}"
     if importer:
         counts = importer.counts
         click.echo(f"{counts['created']} created, {counts['updated']} updated, {counts['skipped']} skipped")

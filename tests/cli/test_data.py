@@ -2,6 +2,7 @@ import asyncio
 import csv
 import json
 import os
+import signal
 import stat
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from tests.support.clients import Clients
 from tests.support.command import invoke_command
 from tests.support.failures import fails
 from tests.support.passwords import PASSWORD
-from tests.support.processes import CommandResult, run_command
+from tests.support.processes import CommandResult, run_command, running_command
 
 
 async def import_users(server: Server, file: Path, *options: str | Path) -> CommandResult:
@@ -360,6 +361,19 @@ async def test_no_service_is_one_line(tmp_path: Path) -> None:
     ran = await invoke_command("export-orders", "--address", "127.0.0.1:1", "--output", output)
     assert ran == CommandResult(1, "", "Error: no service answers at 127.0.0.1:1\n")
     assert names(tmp_path) == ["users.csv"]
+
+
+async def test_an_import_that_is_interrupted_early_says_where_to_go_on(tmp_path: Path) -> None:
+    file = tmp_path / "users.csv"
+    os.mkfifo(file)
+    async with running_command("import-users", str(file), "--resume-from", "7") as process:
+        # Opens the pipe as soon as the command reads from it.
+        handle = await asyncio.to_thread(os.open, file, os.O_WRONLY)
+        process.send(signal.SIGINT)
+        finished = await process.end()
+        os.close(handle)
+    problem = "interrupted; nothing was imported; continue with --resume-from 7"
+    assert (finished.status, finished.stderr) == (1, f"Error: {problem}\n")
 
 
 async def test_the_file_to_import_is_never_written_over(server: Server, tmp_path: Path) -> None:
