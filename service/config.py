@@ -52,13 +52,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True, populate_by_name=True)
 
 
-def _checked_url(url: SecretStr | None) -> SecretStr | None:
-    if url:
-        try:
-            parse_database_url(url.get_secret_value())
-        except ValueError as error:
-            raise PydanticCustomError("database_url", "{reason}", {"reason": str(error)}) from error
+def _checked_url(url: SecretStr) -> SecretStr:
+    try:
+        parse_database_url(url.get_secret_value())
+    except ValueError as error:
+        raise PydanticCustomError("database_url", "{reason}", {"reason": str(error)}) from error
     return url
+
+
+def _checked_url_if_set(url: SecretStr | None) -> SecretStr | None:
+    return _checked_url(url) if url else None
 
 
 class DatabaseSettings(Settings):
@@ -135,6 +138,7 @@ class WatchSettings(DatabaseSettings):
         description="seconds between two polls for new events while a watcher is connected",
         json_schema_extra=EXPERT,
     )
+    max_watches: Count = Field(1000, description="maximum number of watches; further ones fail with RESOURCE_EXHAUSTED")
     watch_queue_size: Count = Field(
         1000, description="maximum number of undelivered events queued for one watcher", json_schema_extra=EXPERT
     )
@@ -162,7 +166,7 @@ class ReplicaSettings(DatabaseSettings):
         alias="READ_DATABASE_URL",
         description="URL of a streaming replica of `DATABASE_URL`, for reads that may be slightly stale",
     )
-    _is_a_replica_url = field_validator("read_database_url")(_checked_url)
+    _is_a_replica_url = field_validator("read_database_url")(_checked_url_if_set)
     read_preference: Literal["primary", "replica"] = Field(
         "primary", description="where a call reads if it has no `x-read-preference` metadata"
     )
@@ -184,8 +188,8 @@ class ExportSettings(DatabaseSettings):
     max_exports: Count = Field(4, description="maximum concurrent exports, each on a connection outside the pool")
     export_stall_timeout: Seconds = Field(
         60,
-        description="seconds after which an export is ended if its client reads nothing; its snapshot holds a "
-        "connection and blocks vacuum",
+        description="seconds that an export waits for its client, without a pause, or in all beyond what reading "
+        "256 KiB a second takes, until it is ended; its snapshot holds a connection and blocks vacuum",
         json_schema_extra=EXPERT,
     )
 
@@ -216,6 +220,12 @@ class LimitSettings(Settings):
         1000,
         description="maximum concurrent calls on one connection, with its watches; clients queue further calls, but "
         "those sent on a new connection before the client knows the limit can be reset without details",
+        json_schema_extra=EXPERT,
+    )
+    max_concurrent_calls: Count = Field(
+        4000,
+        description="maximum concurrent calls of the process, with its watches and without health checks; further "
+        "calls fail with RESOURCE_EXHAUSTED before their requests are received",
         json_schema_extra=EXPERT,
     )
     max_connection_age: SecondsOrNone = Field(
@@ -312,7 +322,9 @@ class GcSettings(DatabaseSettings):
 class RelaySettings(DatabaseSettings, LogSettings):
     """Where `commerce relay` publishes events."""
 
-    nats_url: SecretStr = Field(description="NATS server with JetStream, `nats://user:password@host:4222`")
+    nats_url: SecretStr = Field(
+        min_length=1, description="NATS server with JetStream, `nats://user:password@host:4222`"
+    )
     relay_stream: str = Field(
         "commerce", pattern="^[A-Za-z0-9_-]{1,100}$", description="JetStream stream; created if it does not exist"
     )
@@ -376,6 +388,10 @@ def _problems(kind: type[Settings], error: ValidationError) -> Iterator[str]:
                 yield f"{name} is not set"
             case "string_pattern_mismatch":
                 yield f"{name} is wrong: use 1 to 100 letters, digits, underscores and hyphens"
+            case "too_short" | "string_too_short":
+                # Of a secret, the message would count items.
+                number = found["ctx"]["min_length"]
+                yield f"{name} is wrong: it must have at least {number} character{'s' if number > 1 else ''}"
             case _:
                 yield f"{name} is wrong: {found['msg']}"
 

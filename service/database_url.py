@@ -5,10 +5,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 _SCHEMES = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
-DEFAULT_PORT = 5432
+_DEFAULT_PORT = 5432
+_MAX_PORT = 65535
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _FORM = "it is not a URL such as postgresql://user:password@host/database"
 
@@ -60,6 +61,11 @@ class DatabaseUrl:
     parameters: Mapping[str, str]
 
 
+def default_port() -> int:
+    """Return the port of a host for which none is given, as libpq does; raises ValueError."""
+    return _port_number(os.environ.get("PGPORT") or str(_DEFAULT_PORT), "PGPORT")
+
+
 def parse_database_url(url: str) -> DatabaseUrl:
     """Parse a URL, also in the forms that other programs accept (`postgres://…?sslmode=require`).
 
@@ -85,12 +91,26 @@ def parse_database_url(url: str) -> DatabaseUrl:
 
 
 def _decoded(part: str | None) -> str | None:
-    return unquote(part) if part else None
+    if not part:
+        return None
+    try:
+        decoded = unquote(part, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError("a percent-encoded part is not UTF-8") from None
+    if "\0" in decoded:
+        raise ValueError("it contains %00")
+    return decoded
+
+
+def _port_number(port: str, name: str) -> int:
+    if not (port.isascii() and port.isdecimal() and 1 <= int(port) <= _MAX_PORT):
+        raise ValueError(f"{name} is not a number from 1 to {_MAX_PORT}")
+    return int(port)
 
 
 def _host_and_port(host: str) -> tuple[str, str]:
     name, _, port = host[1:].partition("]") if host.startswith("[") else host.partition(":")
-    return unquote(name), port.removeprefix(":") if host.startswith("[") else port
+    return _decoded(name) or "", port.removeprefix(":") if host.startswith("[") else port
 
 
 def _all_hosts(hosts: list[tuple[str, str]], names: str, ports: str) -> tuple[tuple[str, int], ...]:
@@ -106,19 +126,23 @@ def _all_hosts(hosts: list[tuple[str, str]], names: str, ports: str) -> tuple[tu
         if len(given) != len(hosts):
             raise ValueError("it has another number of ports than of hosts")
         hosts = [(name, port) for (name, _), port in zip(hosts, given, strict=True)]
-    if any(port and not port.isdecimal() for _, port in hosts):
-        raise ValueError("a port is not a number")
-    return tuple((name or "localhost", int(port) if port else DEFAULT_PORT) for name, port in hosts)
+    return tuple(
+        (name or "localhost", _port_number(port, "a port") if port else default_port()) for name, port in hosts
+    )
 
 
 def _parameters(query: str) -> dict[str, str]:
     parameters: dict[str, str] = {}
-    try:
-        given = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
-    except ValueError:
-        raise ValueError("what follows the question mark does not have the form name=value&name=value") from None
-    for given_name, value in given:
-        name = _RENAMED.get(given_name, given_name)
+    for part in query.split("&") if query else []:
+        given_name, equals, given_value = part.partition("=")
+        if not equals:
+            raise ValueError("what follows the question mark does not have the form name=value&name=value")
+        # Unlike in a form of a web page, + is no space.
+        name, value = _decoded(given_name) or "", _decoded(given_value) or ""
+        # As programs in Java write it.
+        if (name, value) == ("ssl", "true"):
+            value = "require"
+        name = _RENAMED.get(name, name)
         if name in _PASSED:
             # Several hosts may also be given one by one.
             parameters[name] = f"{parameters[name]},{value}" if name == "host" and name in parameters else value

@@ -1,46 +1,58 @@
-"""Password hashing with argon2id, in a few threads with a bounded queue.
+"""Password hashing with argon2id, in a few threads: interactive callers first, with a bounded queue.
 
 On the event loop, hashing one password would block all other calls; more threads would only cost memory. The parameters
 follow the OWASP Password Storage Cheat Sheet.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
-from service.application.ports.errors import Overloaded
+from service.application.ports.errors import DeadlineExceeded, Overloaded
+from service.application.ports.unit_of_work import TimeLeft
 from service.config import PasswordSettings
 from service.domain.text import composed
+from service.runtime.deadline import no_deadline
 
 T = TypeVar("T")
 
 
 class Argon2Passwords:
-    """Hashes and verifies passwords (`service.application.ports.passwords.Passwords`); a process needs only one."""
+    """Hashes and verifies passwords (`service.application.ports.passwords.Passwords`); a process needs only one.
 
-    def __init__(self, settings: PasswordSettings) -> None:
+    Args:
+        settings: the parameters of argon2id, the number of threads and the length of the queue.
+        time_left: returns how long the running call may still take; asked before each wait for a thread.
+    """
+
+    def __init__(self, settings: PasswordSettings, time_left: Callable[[], TimeLeft] = lambda: no_deadline) -> None:
         self._hasher = PasswordHasher(
             time_cost=settings.argon2_time_cost,
             memory_cost=settings.argon2_memory_kib,
             parallelism=settings.argon2_parallelism,
         )
         self._executor = ThreadPoolExecutor(settings.password_threads, thread_name_prefix="password")
-        self._limit = settings.password_threads + settings.password_queue_size
-        self._waiting = 0
+        self._turns = Turns(settings.password_threads, settings.password_queue_size)
+        self._time_left = time_left
+        self._running: set[asyncio.Future[Any]] = set()
         # Verified when the user does not exist, so that the response takes as long as for a wrong password.
         self._dummy_hash = self._hasher.hash("no user has this password")
 
-    async def hash(self, password: str) -> str:
-        """Return a salted hash of the password in the form NFKC; raises Overloaded."""
+    async def hash(self, password: str, *, background: bool = False) -> str:
+        """Return a salted hash of the password in the form NFKC; raises DeadlineExceeded and Overloaded."""
         normal = composed(password)
-        return await self._run(lambda: self._hasher.hash(normal))
+        return await self._run(lambda: self._hasher.hash(normal), background=background)
 
     async def verify(self, password: str, password_hash: str | None, *, as_typed: bool = False) -> bool:
-        """Return whether the password has this hash; for None, False after an equally long time. Raises Overloaded."""
+        """Return whether the password has this hash; for None, False after an equally long time.
+
+        Raises DeadlineExceeded and Overloaded.
+        """
         form = password if as_typed else composed(password)
 
         def verify() -> bool:
@@ -50,21 +62,122 @@ class Argon2Passwords:
                 return False
             return password_hash is not None
 
-        return await self._run(verify)
+        return await self._run(verify, background=False)
 
     def needs_rehash(self, password_hash: str) -> bool:
         """Return whether the hash was made with parameters other than the current settings."""
         return self._hasher.check_needs_rehash(password_hash)
 
+    async def drain(self) -> None:
+        """Wait until no thread hashes a password, such as that of a caller that has gone."""
+        while self._running:
+            await asyncio.wait(self._running)
+
     def close(self) -> None:
-        """End the threads after their queued work, without waiting for it."""
+        """End the threads, without waiting for the passwords that they are hashing."""
         self._executor.shutdown(wait=False)
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        if self._waiting >= self._limit:
-            raise Overloaded
-        self._waiting += 1
+    async def _run(self, work: Callable[[], T], *, background: bool) -> T:
+        await self._turns.take(self._time_left(), background=background)
+        running = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        self._running.add(running)
+
+        def end(ended: asyncio.Future[T]) -> None:
+            self._running.discard(ended)
+            self._turns.give_back(background=background)
+
+        running.add_done_callback(end)
+        # A thread cannot be interrupted, so it stays taken until it has hashed the password, although the caller may
+        # have gone. Otherwise passwords for nobody would queue up in the executor.
+        return await asyncio.shield(running)
+
+
+# What a caller waits for, and how long.
+_Waiting = tuple[asyncio.Future[None], TimeLeft]
+
+
+class Turns:
+    """Decides whose password is hashed next.
+
+    Background work gets a thread only while no interactive caller waits, and never more than half of them (of one
+    thread: that one). So an interactive caller waits for at most one hash of an import. Background work itself waits as
+    long as it takes: it is as many callers as there are imports.
+
+    Args:
+        size: the number of threads.
+        queue_size: how many interactive callers may wait.
+    """
+
+    def __init__(self, size: int, queue_size: int) -> None:
+        self._free = size
+        self._free_for_background = max(1, size // 2)
+        self._queue_size = queue_size
+        self._interactive: deque[_Waiting] = deque()
+        self._background: deque[_Waiting] = deque()
+
+    async def take(self, time_left: TimeLeft, *, background: bool) -> None:
+        """Wait for a thread, and `give_back` it later.
+
+        Args:
+            time_left: how long the caller waits. It gets no thread without time left.
+            background: whether interactive callers come first.
+
+        Raises:
+            DeadlineExceeded: no time is left.
+            Overloaded: too many interactive callers wait.
+        """
+        queue = self._background if background else self._interactive
+        if not background and not self._free:
+            self._require_room()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = (turn, time_left)
+        queue.append(waiting)
+        self._start_next()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-        finally:
-            self._waiting -= 1
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                # Unless `_start_next` or `_require_room` has passed over it already.
+                if waiting in queue:
+                    queue.remove(waiting)
+            elif turn.exception() is None:
+                # Its turn came at the same moment.
+                self.give_back(background=background)
+            raise
+
+    def give_back(self, *, background: bool) -> None:
+        """Let the next caller have the thread."""
+        self._free += 1
+        self._free_for_background += background
+        self._start_next()
+
+    def _start_next(self) -> None:
+        while self._free and (queue := self._next_queue()) is not None:
+            turn, time_left = queue.popleft()
+            if _is_late(turn, time_left):
+                continue
+            self._free -= 1
+            self._free_for_background -= queue is self._background
+            turn.set_result(None)
+
+    def _next_queue(self) -> deque[_Waiting] | None:
+        if self._interactive:
+            return self._interactive
+        return self._background if self._background and self._free_for_background else None
+
+    def _require_room(self) -> None:
+        if len(self._interactive) < self._queue_size:
+            return
+        # Those that nobody waits for any longer do not keep others out.
+        in_time = [waiting for waiting in self._interactive if not _is_late(*waiting)]
+        self._interactive.clear()
+        self._interactive.extend(in_time)
+        if len(in_time) >= self._queue_size:
+            raise Overloaded
+
+
+def _is_late(turn: asyncio.Future[None], time_left: TimeLeft) -> bool:
+    """Return whether a caller has gone, or has no time left; the latter gets DeadlineExceeded."""
+    if not turn.done() and time_left() <= 0:
+        turn.set_exception(DeadlineExceeded())
+    return turn.done()

@@ -49,7 +49,7 @@ class Relay:
 
     def __init__(self, settings: RelaySettings) -> None:
         self._settings = settings
-        self._engine = create_engine(settings, pool_size=1)
+        self._engine = create_engine(settings, pool_size=1, answer_seconds=TIMEOUT_SECONDS)
         # Consecutive interruptions since the last publication.
         self._failures = 0
 

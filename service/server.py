@@ -28,6 +28,7 @@ from google.protobuf.internal import api_implementation
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
+from service.application.ports.unit_of_work import TimeLeft
 from service.config import LimitSettings, OptimizationSettings, ServerSettings
 from service.db.connections.replica import Replica
 from service.db.database import Database
@@ -63,6 +64,8 @@ from service.rpc.transport.scheduling import (
     lower_polling_thread_priority,
     use_batch_scheduling,
 )
+from service.runtime.deadline import Deadline, no_deadline
+from service.runtime.exit_deadline import ExitDeadline
 
 # For commands that write to the database. The server has encoders of its own, which build each order message once.
 MESSAGE_ENCODERS = MessageEncoders(order=encode_order, user=encode_user)
@@ -75,6 +78,11 @@ USER_SERVICE = "commerce.users.v1.UserService"
 ORDER_SERVICE = "commerce.orders.v1.OrderService"
 # How often a draining server looks whether clients are still connected.
 _CONNECTION_CHECK_SECONDS = 0.1
+# How many seconds after the grace period of running calls the work that goes on without a call is rolled back, the
+# server no longer waits for anything, and the process is ended by force.
+_WORK_SECONDS = 1.0
+_CLOSE_SECONDS = 2.0
+_EXIT_SECONDS = 4.0
 SERVICES = (USER_SERVICE, ORDER_SERVICE)
 
 log = structlog.get_logger()
@@ -113,7 +121,7 @@ class Server:
         self._schedule_threads()
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
         await self._open_database()
-        self._passwords = Argon2Passwords(self.settings)
+        self._passwords = Argon2Passwords(self.settings, time_left)
         signing_key = await self._signing_key()
         methods = self._interceptors(signing_key)
         self._add_services(methods, signing_key)
@@ -167,9 +175,10 @@ class Server:
             read_preference=self.settings.read_preference,
             max_response_bytes=self.settings.max_response_bytes,
         )
+        self._access_log = AccessLogInterceptor()
         return InterceptedMethods(
             [
-                AccessLogInterceptor(),  # sets the context of every call, and sees its final status code
+                self._access_log,  # sets the context of every call, and sees its final status code
                 ErrorInterceptor(),  # turns every error raised below into a status, after the unit of work has ended
                 DeserializationInterceptor(),  # inside ErrorInterceptor, which turns its error into a status
                 ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
@@ -221,7 +230,8 @@ class Server:
     async def _add_health(self, methods: InterceptedMethods) -> None:
         health = HealthServicer()
         methods.add(add_HealthServicer_to_server, health)
-        self._readiness = Readiness(health, SERVICES, self.database.lasting_problem)
+        no_answer = f"the database at {self.database.address} does not answer in time"
+        self._readiness = Readiness(health, SERVICES, self.database.lasting_problem, no_answer)
         await self._readiness.start()
 
     def _accepting_server(self, methods: InterceptedMethods) -> AcceptingServer:
@@ -230,6 +240,7 @@ class Server:
             _options(self.settings),
             accept_mode=self.settings.accept_mode,
             pending_accepts=self.settings.pending_accepts,
+            max_calls=self.settings.max_concurrent_calls,
             reuse_port=self.settings.reuse_port,
         )
 
@@ -257,8 +268,11 @@ class Server:
                 "listening on a non-loopback address without TLS: anyone who reaches it has full access", host=host
             )
 
-    async def wait_until_signalled(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process without draining."""
+    async def wait_until_signalled(self) -> ExitDeadline:
+        """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process without draining.
+
+        Returns the deadline that ends the process by force if it takes too long to end by itself.
+        """
         loop = asyncio.get_running_loop()
         first, second = asyncio.Event(), asyncio.Event()
 
@@ -268,6 +282,7 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
         await first.wait()
+        exit_deadline = ExitDeadline(self._drain_seconds(), self._log_forced_exit)
         draining = asyncio.create_task(self.drain())
         waiting = asyncio.create_task(second.wait())
         await asyncio.wait({draining, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -279,27 +294,36 @@ class Server:
             log.warning("second signal: stopping immediately")
             # Without waiting for running statements: PostgreSQL rolls back when it loses the connection.
             os._exit(1)
+        return exit_deadline
 
     async def drain(self) -> None:
         """Stop without failing a call.
 
         The server accepts no more connections. Clients that watch the health service leave on NOT_SERVING. The others
         are moved away by GOAWAY as their connections reach the maximum age, to which gRPC adds up to 10 % of jitter.
-        After that, or as soon as no client is connected, no new calls arrive, so `stop` refuses none.
+        After that, or as soon as no client is connected, no new calls arrive, so `stop` refuses none. It takes at most
+        the time that the log line `draining` states.
         """
         # First of all, so that none of the clients that leave comes back.
         stop_listening(self.port)
-        seconds = 1.1 * self.settings.max_connection_age
         log.info(
             "draining",
             connections=open_connections(self.port),
-            at_most_seconds=round(seconds + self.settings.shutdown_grace, 1),
+            at_most_seconds=round(self._drain_seconds(), 1),
             hint="a second signal stops immediately",
         )
         self._health_updates.cancel()
         await self._readiness.stop()
-        await self._until_disconnected(seconds)
+        await self._until_disconnected(self._leaving_seconds())
         await self.stop(grace=self.settings.shutdown_grace)
+
+    def _leaving_seconds(self) -> float:
+        """Return the seconds after which GOAWAY has moved all clients away."""
+        return 1.1 * self.settings.max_connection_age
+
+    def _drain_seconds(self) -> float:
+        """Return the maximum seconds from the first signal to the end of the process."""
+        return self._leaving_seconds() + self.settings.shutdown_grace + _EXIT_SECONDS
 
     async def _until_disconnected(self, seconds: float) -> None:
         """Wait until no client is connected, or for some seconds."""
@@ -309,23 +333,44 @@ class Server:
             await asyncio.sleep(min(left, _CONNECTION_CHECK_SECONDS))
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, end watches, give other running calls `grace` seconds, and close all connections."""
+        """Refuse new calls, end watches, give other running calls `grace` seconds, and close all connections.
+
+        Calls that have not ended by then are cancelled and logged. So are units of work that still run a second later,
+        also those whose client has disconnected: PostgreSQL rolls them back. What can be neither ended nor closed in
+        another second is left as it is.
+        """
         self._health_updates.cancel()
         self._event_feed.drain()
-        await self._server.stop(grace)
-        # A unit of work whose client has disconnected still ends before its connection is closed.
-        await self._transactions.drain()
-        await self._imports.drain()
-        await self._close()
+        work = Deadline(grace + _WORK_SECONDS)
+        # Before gRPC, which cancels them after the same time.
+        logging_cut = asyncio.get_running_loop().call_later(grace, self._log_cut_calls)
+        try:
+            async with asyncio.timeout(grace + _CLOSE_SECONDS):
+                await self._server.stop(grace)
+                logging_cut.cancel()
+                rolled_back = await self._transactions.drain(work) + await self._imports.drain(work)
+                if rolled_back:
+                    log.warning("rolled back work that did not end in time", units_of_work=rolled_back)
+                await self._close(work)
+        except TimeoutError:
+            log.warning("stopping before everything has ended")
         log.info("stopped")
 
-    async def _close(self) -> None:
+    def _log_cut_calls(self) -> None:
+        if calls := self._access_log.running_calls():
+            log.warning("cancelling calls that did not end in time", calls=calls)
+
+    def _log_forced_exit(self) -> None:
+        log.error("ending the process, because it did not end in time", calls=self._access_log.running_calls())
+
+    async def _close(self, work: TimeLeft = no_deadline) -> None:
         if self._scheduling:
             self._scheduling.cancel()
         self._passwords.close()
-        await self._event_feed.close()
+        await self._event_feed.close(work)
         await self._snapshots.close()
-        await self.database.close()
+        await self.database.close(work)
+        await self._passwords.drain()
 
 
 def _require_fast_protobuf() -> None:

@@ -7,6 +7,7 @@ Fixtures import the service when they are called, so that a unit test does not w
 """
 
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
     from tests.support.databases import Observer
     from tests.support.logs import Log
     from tests.support.servers import OwnServer
+
+
+def pytest_configure() -> None:
+    """Let the programs that tests start be interrupted, even if a shell runs the tests in the background.
+
+    Such a shell has SIGINT ignored, which child processes inherit.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

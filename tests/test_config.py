@@ -26,7 +26,7 @@ DOCUMENT = ROOT / "docs/settings.md"
 SECONDS = ("DB_POOL_TIMEOUT", "DB_CONNECT_TIMEOUT", "DB_STATEMENT_TIMEOUT", "DEFAULT_DEADLINE")
 COUNTS = (
     *("DB_POOL_SIZE", "ARGON2_TIME_COST", "ARGON2_PARALLELISM", "PASSWORD_THREADS", "PASSWORD_QUEUE_SIZE"),
-    *("MAX_REQUEST_BYTES", "MAX_RESPONSE_BYTES", "MAX_CONCURRENT_STREAMS"),
+    *("MAX_REQUEST_BYTES", "MAX_RESPONSE_BYTES", "MAX_CONCURRENT_STREAMS", "MAX_CONCURRENT_CALLS"),
 )
 
 
@@ -90,12 +90,14 @@ def test_a_database_is_all_that_is_needed() -> None:
         "max_request_bytes": 4 * 1024 * 1024,
         "max_response_bytes": 4 * 1024 * 1024,
         "max_concurrent_streams": 1000,
+        "max_concurrent_calls": 4000,
         "max_connection_age": 15,
         "shutdown_grace": 10,
         "signing_key": None,
         "max_exports": 4,
         "export_stall_timeout": 60,
         "watch_poll_interval": 0.02,
+        "max_watches": 1000,
         "watch_queue_size": 1000,
         "slow_consumer_timeout": 10,
         "watch_checkpoint_interval": 5,
@@ -207,6 +209,17 @@ def test_a_wrong_option_of_the_command_names_its_variable() -> None:
     assert refused(port=65536).startswith("COMMERCE_PORT is wrong: ")
 
 
+def test_a_secret_that_is_too_short_is_described_in_characters(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("COMMERCE_SIGNING_KEY", SECRET)
+    assert refused() == "COMMERCE_SIGNING_KEY is wrong: it must have at least 32 characters"
+
+
+def test_an_empty_database_url_is_refused_with_the_other_settings(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DATABASE_URL", "")
+    environment.setenv("READ_DATABASE_URL", "")
+    assert refused(port=-1).count("is wrong") == 2
+
+
 def test_without_a_database_nothing_is_loaded(environment: pytest.MonkeyPatch) -> None:
     environment.delenv("DATABASE_URL")
     assert refused() == "DATABASE_URL is not set"
@@ -280,6 +293,9 @@ def test_printed_settings_show_no_secret(environment: pytest.MonkeyPatch) -> Non
         ("postgresql://db/commerce?channel_binding=prefer&client_encoding=UTF8", "postgresql+asyncpg://db/commerce"),
         (" postgresql://ada:pw@db/commerce\n", "postgresql+asyncpg://ada:pw@db/commerce"),
         ("postgresql://db/commerce?ssl=require", "postgresql+asyncpg://db/commerce?ssl=require"),
+        ("postgresql://db/commerce?ssl=true", "postgresql+asyncpg://db/commerce?ssl=require"),
+        # As in libpq, + is no space.
+        ("postgresql://ada@db/commerce?password=a+b%20c", "postgresql+asyncpg://ada:a+b c@db/commerce"),
     ],
 )
 def test_a_database_url_may_have_the_form_that_other_programs_take(given: str, used: str) -> None:
@@ -310,6 +326,11 @@ def test_a_password_in_a_database_url_may_hold_any_character() -> None:
         f"postgresql://ada:{SECRET}@db/commerce?{SECRET}=1",
         f"postgresql://ada:{SECRET}@db/commerce?{SECRET}",
         f"postgresql://ada:{SECRET}@one,two/commerce?port=1,2,3",
+        f"postgresql://ada:{SECRET}@db:0/commerce",
+        f"postgresql://ada:{SECRET}@db:65536/commerce",
+        f"postgresql://ada:{SECRET}%00@db/commerce",
+        f"postgresql://ada:{SECRET}%E4@db/commerce",
+        f"postgresql://ada:{SECRET}@db/commerce?application_name=%00",
     ],
 )
 def test_an_invalid_database_url_is_refused_and_not_shown(given: str) -> None:

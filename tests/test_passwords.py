@@ -7,9 +7,10 @@ import pytest
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError
 
-from service.application.ports.errors import Overloaded
+from service.application.ports.errors import DeadlineExceeded, Overloaded
 from service.config import PasswordSettings, load
-from service.passwords import Argon2Passwords
+from service.passwords import Argon2Passwords, Turns
+from service.runtime.deadline import Deadline, no_deadline
 from tests.support.passwords import FAST_PASSWORDS, PASSWORD
 
 # About 0.1 s for one hash: long compared with a turn of the event loop.
@@ -167,3 +168,122 @@ async def test_the_event_loop_turns_while_passwords_are_hashed(slow: Argon2Passw
         turns += 1
     # Hashing on the loop itself would allow two or three turns.
     assert turns > 50
+
+
+async def test_background_work_comes_last_and_takes_no_place_in_the_queue(slow: Argon2Passwords) -> None:
+    ended: list[str] = []
+
+    async def hash_as(name: str, *, background: bool) -> None:
+        await slow.hash(PASSWORD, background=background)
+        ended.append(name)
+
+    imports = [asyncio.create_task(hash_as("import", background=True)) for _ in range(5)]
+    await asyncio.sleep(0)
+    sign_ins = [asyncio.create_task(hash_as("sign-in", background=False)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await slow.hash(PASSWORD)
+    await asyncio.gather(*imports, *sign_ins)
+    # The first had begun, and cannot be interrupted.
+    assert ended == ["import", "sign-in", "sign-in", *["import"] * 4]
+
+
+async def test_a_password_that_nobody_waits_for_keeps_its_thread_until_it_is_hashed(slow: Argon2Passwords) -> None:
+    gone = asyncio.create_task(slow.hash(PASSWORD))
+    await asyncio.sleep(0)
+    gone.cancel()
+    waiting = [asyncio.create_task(slow.hash(PASSWORD)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await slow.hash(PASSWORD)
+    assert gone.cancelled()
+    await asyncio.gather(*waiting)
+
+
+async def turn(turns: Turns, *, background: bool = False, seconds: float = 30) -> asyncio.Task[None]:
+    taking = asyncio.create_task(turns.take(Deadline(seconds), background=background))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return taking
+
+
+@pytest.mark.parametrize(("size", "share"), [(1, 1), (2, 1), (3, 1), (4, 2)])
+async def test_background_work_gets_half_of_the_turns(size: int, share: int) -> None:
+    turns = Turns(size, queue_size=0)
+    imports = [await turn(turns, background=True) for _ in range(size + 1)]
+    assert sum(taking.done() for taking in imports) == share
+    sign_ins = [await turn(turns) for _ in range(size - share)]
+    assert all(taking.done() for taking in sign_ins)
+    with pytest.raises(Overloaded):
+        await turns.take(no_deadline, background=False)
+    for taking in imports:
+        taking.cancel()
+
+
+async def test_a_turn_is_given_in_order_and_to_interactive_callers_first() -> None:
+    turns = Turns(1, queue_size=2)
+    await turns.take(no_deadline, background=False)
+    later = [await turn(turns, background=background) for background in (True, True, False, False)]
+    for index, ended_in_background in ((2, False), (3, False), (0, False), (1, True)):
+        assert not later[index].done()
+        turns.give_back(background=ended_in_background)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert later[index].done(), index
+
+
+async def test_a_caller_without_time_gets_no_turn_and_keeps_nobody_out() -> None:
+    turns = Turns(1, queue_size=2)
+    await turns.take(no_deadline, background=False)
+    late = [await turn(turns, seconds=seconds) for seconds in (0, -1)]
+    # There is room for two more.
+    in_time = [await turn(turns) for _ in range(2)]
+    for taking in late:
+        with pytest.raises(DeadlineExceeded):
+            await taking
+    with pytest.raises(Overloaded):
+        await turns.take(no_deadline, background=False)
+    turns.give_back(background=False)
+    await in_time[0]
+    assert not in_time[1].done()
+    in_time[1].cancel()
+
+
+async def test_a_caller_whose_time_is_over_when_its_turn_comes_is_passed_over() -> None:
+    turns = Turns(1, queue_size=2)
+    await turns.take(no_deadline, background=False)
+    late, in_time = await turn(turns, seconds=0), await turn(turns)
+    turns.give_back(background=False)
+    with pytest.raises(DeadlineExceeded):
+        await late
+    await in_time
+
+
+@pytest.mark.parametrize("background", [False, True])
+async def test_a_caller_that_goes_loses_no_turn(*, background: bool) -> None:
+    turns = Turns(1, queue_size=5)
+    await turns.take(no_deadline, background=background)
+    waiting, at_that_moment, last = [await turn(turns, background=background) for _ in range(3)]
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    turns.give_back(background=background)
+    # It has got its turn, but has not run since.
+    at_that_moment.cancel()
+    await asyncio.wait({at_that_moment})
+    assert waiting.cancelled()
+    assert at_that_moment.cancelled()
+    await last
+
+
+async def test_the_call_says_how_long_a_password_is_waited_for() -> None:
+    time_left = Deadline(30)
+    passwords = Argon2Passwords(load(PasswordSettings, **FAST_PASSWORDS, password_threads=1), lambda: time_left)
+    try:
+        running, waiting = (asyncio.create_task(passwords.hash(PASSWORD)) for _ in range(2))
+        await asyncio.sleep(0)
+        time_left.end()
+        await running
+        with pytest.raises(DeadlineExceeded):
+            await waiting
+    finally:
+        passwords.close()

@@ -16,7 +16,7 @@ from uuid import UUID
 from service.application.ports.unit_of_work import UnitOfWork
 from service.domain.credit import Account, CreditAccount, EntryType, Transaction, move
 from service.domain.errors import InvalidField
-from service.domain.money import Money
+from service.domain.money import CURRENCY_DECIMALS, Money, unknown_currency
 from service.domain.orders import CreditState, Order, OrderHeader
 
 _AVAILABLE, _HELD, _ISSUED, _SPENT = Account.AVAILABLE, Account.HELD, Account.ISSUED, Account.SPENT
@@ -49,9 +49,10 @@ async def _grant(
 async def transfer_credit(
     uow: UnitOfWork, from_user_id: UUID, to_user_id: UUID, amount: Money, description: str, now: datetime
 ) -> tuple[Transaction, CreditAccount, CreditAccount]:
-    """Move available credit from one user to another.
+    """Move available credit from one user to another, also in a currency that ISO 4217 has withdrawn.
 
     Raises:
+        UnknownCurrency: ISO 4217 does not have the currency, and the giver has no credit in it.
         UserNotFound, UserDeleted: one of the users does not exist or is deleted.
         InvalidField: both ids are of the same user.
         InsufficientCredit, AmountOutOfRange: see `service.domain.credit.move`.
@@ -61,6 +62,8 @@ async def transfer_credit(
     for user_id in sorted((from_user_id, to_user_id)):
         (await uow.users.get_for_share(user_id)).require_not_deleted()
     source, target = await uow.credit.lock([(from_user_id, amount.currency), (to_user_id, amount.currency)])
+    if amount.currency not in CURRENCY_DECIMALS and not source.available:
+        raise unknown_currency("amount")
     entries = move(amount, (source, _AVAILABLE), (target, _AVAILABLE))
     transaction = Transaction(EntryType.TRANSFER, entries, now, description=description)
     uow.credit.record(transaction)

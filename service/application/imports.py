@@ -77,6 +77,9 @@ async def import_rows(
         except AlreadyExists:
             # Another user has one of the usernames. Only writing the rows one by one shows which.
             pass
+    if on_conflict is OnConflict.UPDATE:
+        # All together, and so by id, like every call that locks several users; the rows have another order.
+        await uow.users.by_email_for_update([row.email for row in rows])
     outcomes: list[RowOutcome] = []
     for row in rows:
         try:

@@ -1,7 +1,7 @@
-"""Periodic maintenance: expire credit holds, purge deleted users, and backfill encoded messages.
+"""Periodic maintenance: expire credit holds, purge deleted users, and backfill encoded messages and search words.
 
-Each order, each user and each batch of messages is a unit of work, so that locks are held for a short time, and so that
-one that fails does not stop the others.
+Each order, each user and each batch of a backfill is a unit of work, so that locks are held for a short time, and so
+that one that fails does not stop the others.
 """
 
 from collections.abc import Awaitable, Callable
@@ -99,10 +99,24 @@ async def backfill_encoded_users(unit_of_work: OpenUnitOfWork) -> int:
 
     These are users written by a release that did not store encoded messages, or changed outside this service.
     """
+    return await _in_batches(unit_of_work, lambda uow: uow.users.encode_missing(BATCH))
+
+
+async def backfill_search_words(unit_of_work: OpenUnitOfWork) -> int:
+    """Write the words of users and notes whose words a trigger wrote, and return the number updated.
+
+    These were written by a release that left the words to triggers, or outside this service, and are not in ASCII.
+    """
+    users = await _in_batches(unit_of_work, lambda uow: uow.users.write_words(BATCH))
+    return users + await _in_batches(unit_of_work, lambda uow: uow.notes.write_words(BATCH))
+
+
+async def _in_batches(unit_of_work: OpenUnitOfWork, update: Callable[[UnitOfWork], Awaitable[int]]) -> int:
+    """Return the number of rows updated, by as many units of work as there are batches."""
     updated = 0
     while True:
         async with unit_of_work() as uow:
-            count = await uow.users.encode_missing(BATCH)
+            count = await update(uow)
             await uow.commit(b"")
         if not count:
             return updated

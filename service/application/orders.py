@@ -84,8 +84,8 @@ async def transfer_orders(uow: UnitOfWork, from_user_id: UUID, to_user_id: UUID,
     changes = (FieldChange("user_id", str(from_user_id), str(to_user_id)),)
     transferred = await uow.orders.transfer(from_user_id, to_user_id, now)
     uow.record(
-        Event(Order.aggregate_type, order_id, "TRANSFERRED", now, changes, user_id=to_user_id, status=status)
-        for order_id, status in transferred
+        Event(Order.aggregate_type, order_id, "TRANSFERRED", update_time, changes, user_id=to_user_id, status=status)
+        for order_id, status, update_time in transferred
     )
     return len(transferred)
 

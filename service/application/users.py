@@ -13,7 +13,7 @@ from service.domain.errors import InvalidCredentials, UserInUse
 from service.domain.events import Event
 from service.domain.money import Money
 from service.domain.text import composed
-from service.domain.users import User, UserFields, UserState
+from service.domain.users import User, UserFields, UserState, require_password_length
 
 
 async def create_user(
@@ -27,6 +27,7 @@ async def create_user(
 ) -> User:
     """Create an ACTIVE user; raises InvalidField, Overloaded and, in the flush, UserAlreadyExists."""
     user = User.create(fields, now)
+    require_password_length(password, "password")
     # Hashed before the unit of work is used, so that no connection is held meanwhile.
     password_hash = await passwords.hash(password)
     await uow.users.add(user, password_hash)
@@ -72,7 +73,8 @@ async def purge_user(uow: UnitOfWork, user_id: UUID, etag: str, now: datetime, *
 async def set_password(
     uow: UnitOfWork, passwords: Passwords, user_id: UUID, password: str, now: datetime, *, etag: str
 ) -> User:
-    """Replace a user's password; raises UserNotFound, EtagMismatch, UserDeleted and Overloaded."""
+    """Replace a user's password; raises InvalidField, UserNotFound, EtagMismatch, UserDeleted and Overloaded."""
+    require_password_length(password, "password")
     password_hash = await passwords.hash(password)
     user = await change_user(uow, user_id, etag, lambda user: user.password_changed(now))
     await uow.users.set_password_hash(user_id, password_hash, now)

@@ -18,6 +18,7 @@ _UP_TO_QUOTE = re.compile(r'((?:[^"]|"")*+)("?)')
 # Spreadsheets write, and expect, this line before the header where the delimiter depends on the country.
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*$', re.IGNORECASE)
 _STRAY_QUOTE = 'a quote (") that is not closed, or is closed before the end of its cell'
+_IMPLAUSIBLE = 'a line break within quotes (") where none can be, or a quote that is not closed'
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ class CsvReader:
         raise StopIteration
 
     def _detected_delimiter(self) -> str:
-        line = self._next_line()
+        # A byte order mark remains where the encoding was given.
+        line = self._next_line().removeprefix("\ufeff")
         if found := _SEPARATOR_LINE.match(line):
             return found[1]
         self._return_lines([line])
@@ -89,14 +91,16 @@ class CsvReader:
         if '"' not in line:
             return line.rstrip("\r\n").split(self._delimiter)
         further: list[str] = []
+        problem = _STRAY_QUOTE
         try:
             record = self._quoted_record(line, further)
             if not further or self._is_plausible(record):
                 return record
+            problem = _IMPLAUSIBLE
         except _StrayQuote:
             pass
         self._return_lines(further)
-        return UnreadableLine(_STRAY_QUOTE, line.rstrip("\r\n").split(self._delimiter))
+        return UnreadableLine(problem, line.rstrip("\r\n").split(self._delimiter))
 
     def _quoted_record(self, line: str, further: list[str]) -> list[str]:
         """Return the record that begins with this line; `further` receives the other lines that were read."""

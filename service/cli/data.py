@@ -50,6 +50,8 @@ def import_users(
         problem = str(error)
     except KeyboardInterrupt:
         problem = "interrupted"
+        if not importer:
+            problem += f"; nothing was imported; continue with --resume-from {resume_from}"
     if importer:
         counts = importer.counts
         click.echo(f"{counts['created']} created, {counts['updated']} updated, {counts['skipped']} skipped")
@@ -134,6 +136,7 @@ class _Importer:
             elif failure := failures.get(row.number):
                 reason = ErrorReason.Name(failure.reason).removeprefix("ERROR_REASON_")
                 self._rejected.add(row, reason, failure.field, failure.message)
+        self._rejected.flush()
 
     def _requests(self, rows: Sequence[Row], config: UserImportConfig) -> Iterator[ImportUsersRequest]:
         yield ImportUsersRequest(config=config)
@@ -142,7 +145,7 @@ class _Importer:
 
     def _stop(self, call: grpc.Call, rows: Sequence[Row], sent: Sequence[Row]) -> NoReturn:
         done = int(dict(call.trailing_metadata()).get(_LAST_COMMITTED_ROW, 0))
-        next_row = sent[done].number if done < len(sent) else sent[-1].number + 1
+        next_row = sent[done].number if done < len(sent) else rows[-1].number + 1
         what = _description(call, self._address)
         failures = ImportUsersResponse()
         if call.code() == grpc.StatusCode.ALREADY_EXISTS:

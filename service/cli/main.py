@@ -95,6 +95,20 @@ def verify_ledger() -> None:
     verify_ledger()
 
 
+@main.command("restore-events")
+def restore_events() -> None:
+    """Make restored events fit this PostgreSQL cluster; run after each restore of a dump.
+
+    Run it while no server and no relay runs, as the user that runs `migrate`. New events then follow the restored ones,
+    relays go on after the last event that they have published, and watches must start again: their cursors fail with
+    CURSOR_EXPIRED.
+    """
+    from service.cli.maintain import restore_events
+
+    _interruptible()
+    restore_events()
+
+
 @main.command()
 @click.option("--nats-url", help="NATS server to publish to, instead of COMMERCE_NATS_URL.")
 @click.option(

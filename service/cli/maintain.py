@@ -1,4 +1,4 @@
-"""The maintenance commands: `commerce gc` and `commerce verify-ledger`."""
+"""The maintenance commands: `commerce gc`, `commerce verify-ledger` and `commerce restore-events`."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -11,6 +11,7 @@ import structlog
 from service.application.maintenance import (
     Failed,
     backfill_encoded_users,
+    backfill_search_words,
     by_itself,
     expire_holds,
     purge_deleted_users,
@@ -21,6 +22,7 @@ from service.cli.running import load_and_log, one_line_errors, run, single_conne
 from service.config import DatabaseSettings, GcSettings, load, warn_of_unknown_variables
 from service.db.database import Database
 from service.db.operations.ledger import ledger_differences
+from service.db.operations.restored_events import restore_events as restore_stored_events
 from service.db.operations.retention import delete_expired_events, delete_expired_request_ids
 from service.domain.errors import DomainError
 from service.observability.logs import where_raised
@@ -76,6 +78,7 @@ async def _gc(settings: GcSettings, failed: Failed) -> list[str]:
         request_ids = await step("request ids", lambda: delete_expired_request_ids(engine), 0)
         events = await step("events", lambda: delete_expired_events(engine, retention), 0)
         encoded = await step("encoded messages", lambda: backfill_encoded_users(unit_of_work), 0)
+        words = await step("search words", lambda: backfill_search_words(unit_of_work), 0)
     finally:
         await database.close()
     return [
@@ -84,14 +87,15 @@ async def _gc(settings: GcSettings, failed: Failed) -> list[str]:
         f"deleted {request_ids} expired request ids",
         f"deleted {events} expired events",
         f"stored the encoded messages of {encoded} users",
+        f"replaced the search words of {words} users and notes",
     ]
 
 
 def verify_ledger() -> None:
     """Compare every credit balance with the sum of its entries; print each difference and fail if there is one."""
     with one_line_errors():
-        settings = load(DatabaseSettings)
         warn_of_unknown_variables()
+        settings = load(DatabaseSettings)
         differences = run(_ledger_differences(settings))
         for difference in differences:
             click.echo(difference, err=True)
@@ -103,3 +107,17 @@ def verify_ledger() -> None:
 async def _ledger_differences(settings: DatabaseSettings) -> Sequence[str]:
     async with single_connection(settings) as engine:
         return await ledger_differences(engine)
+
+
+def restore_events() -> None:
+    """Let new events follow those that were restored from a dump, and make the cursors of all watches invalid."""
+    with one_line_errors():
+        settings = load(DatabaseSettings)
+        warn_of_unknown_variables()
+        run(_restore_events(settings))
+        click.echo("new events follow the restored ones; watches must start again from the earliest event")
+
+
+async def _restore_events(settings: DatabaseSettings) -> None:
+    async with single_connection(settings) as engine:
+        await restore_stored_events(engine)

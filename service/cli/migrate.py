@@ -12,8 +12,8 @@ from service.server import StartError
 def migrate(revision: str, *, check: bool) -> None:
     """Migrate the schema to a revision, or check whether this build can serve it."""
     with one_line_errors():
-        settings = load(DatabaseSettings)
         warn_of_unknown_variables()
+        settings = load(DatabaseSettings)
         if check:
             run(check_schema(settings))
             click.echo("the schema is up to date")

@@ -39,9 +39,10 @@ def load_and_log(
         # First, because loading the others can log warnings.
         configure_logging(log_settings, call_id=call_id)
     settings = _loaded(kind, problems, **values)
+    # Also if a setting is missing, because its name may be misspelled.
+    warn_of_unknown_variables()
     if settings is None or problems:
         raise SettingsError("; ".join(problems))
-    warn_of_unknown_variables()
     return settings
 
 

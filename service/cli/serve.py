@@ -74,7 +74,10 @@ async def _serve(settings: ServerSettings, data_dir: Path | None = None) -> None
         if owner := other_owner(data_dir):
             log.info("using the database of another process, and stopping when it does", pid=owner.pid)
             watching = asyncio.create_task(_stop_with(owner))
-    await server.wait_until_signalled()
+    exit_deadline = await server.wait_until_signalled()
+    if data_dir is not None:
+        # PostgreSQL stops after the server, and has a time limit of its own.
+        exit_deadline.cancel()
     if watching:
         watching.cancel()
 

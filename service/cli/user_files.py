@@ -2,10 +2,12 @@
 
 import codecs
 import csv
+import errno
 import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
 from itertools import zip_longest
@@ -24,10 +26,35 @@ _PROFILE_COLUMNS = ("bio", "avatar_url")
 # A line break in another column comes from a quote that was opened by mistake.
 _MULTI_LINE_COLUMNS = ("bio", "password")
 _MAX_BIO_LENGTH = 2000
+# How much of a wrong name in the header is shown: of a file in another format, it can be the whole file.
+_MAX_SHOWN = 50
 # Far more than the fields of a user can have, and far less than the service accepts in one message: a larger one would
 # end the call, and all rows after it would not be imported.
 _MAX_ROW_BYTES = 100_000
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+# A byte that is not part of the encoding, as `_escape_bytes` decodes it.
+_UNDECODABLE = re.compile("[\udc00-\udcff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _escape_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Decode bytes that are not part of an encoding so that they can be encoded again.
+
+    The error handler `surrogateescape` does the same for bytes from 0x80 on only; in UTF-16, others can be wrong too.
+    """
+    match error:
+        # At the end of a file that was cut off, nothing can be blamed on a row.
+        case UnicodeDecodeError(object=data, start=start, end=end, reason=reason) if reason != "truncated data":
+            return "".join(chr(0xDC00 + byte) for byte in data[start:end]), end
+        case UnicodeEncodeError(object=text, start=start, end=end) if _UNDECODABLE.fullmatch(text[start]):
+            return bytes([ord(text[start]) - 0xDC00]), start + 1
+    raise error
+
+
+_ESCAPED_BYTES = "commerce.escaped_bytes"
+codecs.register_error(_ESCAPED_BYTES, _escape_bytes)
 
 
 class FileError(Exception):
@@ -92,7 +119,8 @@ class _Csv:
         header = next(reader, (1, []))[1]
         if isinstance(header, UnreadableLine):
             raise FileError(f"{self._path}: the header has {header.problem}")
-        self._header = [name.strip() for name in header]
+        # Spreadsheets begin cells with a capital letter.
+        self._header = [name.strip().lower() for name in header]
         # Spreadsheets write empty columns at the end, if one of them was used once.
         while self._header and not self._header[-1]:
             del self._header[-1]
@@ -111,9 +139,10 @@ class _Csv:
         return True
 
     def _check_header(self) -> None:
-        names = [name for name in self._header if not name.startswith("_")]
+        names = [name for name in self._header if name and not name.startswith("_")]
         if unknown := [name for name in names if name not in COLUMNS]:
-            raise FileError(f"{self._path}: unknown column {unknown[0]!r}; allowed columns: {', '.join(COLUMNS)}")
+            shown = f"{unknown[0][:_MAX_SHOWN]!r}{'…' if len(unknown[0]) > _MAX_SHOWN else ''}"
+            raise FileError(f"{self._path}: unknown column {shown}; allowed columns: {', '.join(COLUMNS)}")
         if len(set(names)) < len(names):
             raise FileError(f"{self._path}: two columns have the same name")
         if missing := {"email", "username"} - set(names):
@@ -125,6 +154,9 @@ class _Csv:
         cells = _without_empty_end(original, len(self._header))
         if len(cells) != len(self._header):
             raise RowError(f"the row has {len(cells)} columns, but the header has {len(self._header)}")
+        for number, (name, cell) in enumerate(zip(self._header, cells, strict=True), 1):
+            if not name and cell.strip():
+                raise RowError(f"column {number} has no name in the header, but the row has a value there")
         values: dict[str, Any] = {
             # A space can be part of a password.
             name: cell if name == "password" else cell.strip()
@@ -169,7 +201,13 @@ class _JsonLines:
             original = {"_line": text}
         clean = {name: value for name, value in original.items() if name not in _REJECTION_COLUMNS}
         rejected = dict(zip(_REJECTION_COLUMNS, rejection, strict=True)) | clean
-        file.write(json.dumps(rejected, ensure_ascii=False) + "\n")
+        undecodable = set(_UNDECODABLE.findall(text))
+        # Half of a surrogate pair, which JSON can have, but no encoding.
+        line = _SURROGATE.sub(
+            lambda half: half[0] if half[0] in undecodable else f"\\u{ord(half[0]):04x}",
+            json.dumps(rejected, ensure_ascii=False),
+        )
+        file.write(f"{line}\n")
 
 
 def _without_empty_end(cells: Sequence[str], length: int) -> Sequence[str]:
@@ -189,17 +227,18 @@ def _json_object(text: str) -> dict[str, Any]:
         found = json.loads(text)
     except ValueError as error:
         raise RowError(f"the line is not JSON: {error}") from error
+    except RecursionError as error:
+        raise RowError("the line has too many nested objects or lists") from error
     if not isinstance(found, dict):
         raise RowError("the line is not a JSON object")
     return found
 
 
-# A byte that is not part of the encoding, as `surrogateescape` decodes it.
-_UNDECODABLE = re.compile("[\udc80-\udcff]")
-
-
 def _encoding_of(start: bytes) -> str:
     """Return the encoding of a file by its first bytes: UTF-16 as some spreadsheets write it, or else UTF-8."""
+    # Its byte order mark begins with that of UTF-16.
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     # Without a byte order mark, the zero bytes of the first letters tell.
@@ -238,7 +277,7 @@ class ImportFile:
         self._encoding = self._encoding or _encoding_of(self._bytes.peek(4)[:4])
         # Bytes that are not of this encoding are preserved, so that the rejected row is written unchanged.
         self._file = TextIOWrapper(
-            self._bytes, encoding=self._encoding, errors="surrogateescape", newline=self.format.newline
+            self._bytes, encoding=self._encoding, errors=_ESCAPED_BYTES, newline=self.format.newline
         )
         return self
 
@@ -249,7 +288,8 @@ class ImportFile:
 
     def position(self) -> int:
         """Return the number of bytes read so far."""
-        return self._bytes.tell()
+        # A pipe has no position.
+        return self._bytes.tell() if self._bytes.seekable() else 0
 
     def __iter__(self) -> Iterator[Row]:
         try:
@@ -302,21 +342,35 @@ class Rejects:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._file:
-            self._file.close()
+            with self._named_errors():
+                self._file.close()
 
     def add(self, row: Row, reason: str, field: str, message: str) -> None:
         """Write a row; raises FileError."""
-        self.count += 1
-        try:
+        with self._named_errors():
             self._file = self._file or self._open()
             self._format.write_rejected(self._file, Rejection(row.number, reason, field, message), row.original)
+        self.count += 1
+
+    def flush(self) -> None:
+        """Hand what was written over to the system, which may refuse it; raises FileError."""
+        if self._file:
+            with self._named_errors():
+                self._file.flush()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            raise FileError(f"{self._path}: {error.strerror}") from error
+            # What the system says of a link that is not followed is about loops of links.
+            problem = "it is a link, which is not followed" if error.errno == errno.ELOOP else error.strerror
+            raise FileError(f"cannot write the rejected rows to {self._path}: {problem}") from error
 
     def _open(self) -> TextIO:
         # Rows can contain passwords.
         handle = open_private(self._path, append=self._append)
-        file = os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="")
+        file = os.fdopen(handle, "w", encoding="utf-8", errors=_ESCAPED_BYTES, newline="")
         if os.fstat(handle).st_size == 0:
             self._format.write_header(file)
         return file

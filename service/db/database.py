@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.application.ports.errors import Overloaded
 from service.application.ports.unit_of_work import RequestKey, TimeLeft, UnitOfWork
 from service.config import DatabaseSettings
-from service.db.connections.engine import create_engine
+from service.db.connections.engine import create_engine, lost_connections
 from service.db.connections.replica import Replica
 from service.db.errors import translated_errors
 from service.db.operations.readiness import readiness_problem
@@ -30,6 +30,10 @@ from service.db.writes.order_numbers import OrderNumbers
 from service.db.writes.transaction import TransactionPool
 from service.db.writes.unit_of_work import TransactionalUnitOfWork
 from service.runtime.deadline import no_deadline
+
+# How long the readiness probe waits for the answer to each of its statements. A connection of the probe that is lost is
+# no more than two failed probes, so it does not take a server out of service (`service.rpc.health`).
+PROBE_ANSWER_SECONDS = 1.5
 
 log = structlog.get_logger()
 
@@ -60,7 +64,7 @@ class Database:
     ) -> None:
         self.engine = create_engine(settings)
         # The probe has its own pool. If it waited for calls, a busy pool would look like a lost database.
-        self._probe_engine = create_engine(settings, pool_size=1)
+        self._probe_engine = create_engine(settings, pool_size=1, answer_seconds=PROBE_ANSWER_SECONDS)
         self._replica = replica
         reader = self._reader = Reader(
             self.engine,
@@ -112,6 +116,11 @@ class Database:
             time_left=time_left,
         )
 
+    @property
+    def address(self) -> str:
+        """Host and port of the database, for the log."""
+        return lost_connections(self.engine).address
+
     async def problem(self) -> str | None:
         """Return what is wrong with the database, as one line for an operator; None if it is ready."""
         return await readiness_problem(self._probe_engine)
@@ -130,9 +139,9 @@ class Database:
                 key: bytes = (await connection.scalars(select(signing_keys.c.key))).one()
         return key
 
-    async def close(self) -> None:
-        """Wait until no read is running, then close all connections."""
-        await self._reader.drain()
+    async def close(self, time_left: TimeLeft = no_deadline) -> None:
+        """Wait until no read is running, or cancel it when no time is left; then close all connections."""
+        await self._reader.drain(time_left)
         if self._replica:
             await self._replica.close()
         await self.engine.dispose()

@@ -10,7 +10,6 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
-    Computed,
     ForeignKey,
     Identity,
     Index,
@@ -49,6 +48,10 @@ metadata = MetaData(
 _Amount = Numeric(19, 4)
 _Time = TIMESTAMP(timezone=True)
 _VERSION = "Increases with every change, from 1; the etag of the API is made of it."
+_WORDS = (
+    "Written by the service, which finds the same words in every locale. For other writers, triggers write almost the "
+    "same; then a text that is not ASCII has the word ~, by which `commerce gc` finds the row."
+)
 
 
 users = Table(
@@ -84,7 +87,7 @@ users = Table(
     Column(
         "search",
         TSVECTOR,
-        comment="Words of username, full_name and user_profiles.bio, for SearchUsers. Only triggers write it.",
+        comment=f"Words of username, full_name and user_profiles.bio, for SearchUsers. {_WORDS}",
     ),
     # docs/adr/0019-encoded-messages-in-rows.md
     Column(
@@ -295,9 +298,8 @@ order_tags = Table(
     comment="Which orders have which tags.",
 )
 
-# Notes are searched by words as written, without a stemmer. A stemmer knows only one language, and drops words that
-# part numbers and quoted phrases consist of; notes are in any language, and contain many part numbers and quotes.
-SEARCH_CONFIG = "simple"
+# Notes are searched without a stemmer. A stemmer knows only one language, and drops words that part numbers and quoted
+# phrases consist of; notes are in any language, and contain many part numbers and quotes.
 order_notes = Table(
     "order_notes",
     metadata,
@@ -313,8 +315,7 @@ order_notes = Table(
     Column(
         "search",
         TSVECTOR,
-        Computed(f"to_tsvector('{SEARCH_CONFIG}'::regconfig, body)", persisted=True),
-        comment="Words of the body as they are written, for SearchOrderNotes. Not stemmed: notes are in any language.",
+        comment=f"Words of the body, for SearchOrderNotes. Not stemmed: notes are in any language. {_WORDS}",
     ),
     CheckConstraint("length(body) BETWEEN 1 AND 4000", name="body"),
     CheckConstraint("state IN ('DRAFT', 'PUBLISHED')", name="state"),
@@ -406,9 +407,10 @@ events = Table(
         "xid",
         Xid8,
         nullable=False,
-        server_default=text("pg_current_xact_id()"),
-        comment="The transaction that wrote the event. Readers of the whole log stop below the oldest running "
-        "transaction, because positions alone become visible out of order.",
+        server_default=text("event_xid(pg_current_xact_id())"),
+        comment="The transaction that wrote the event, or the xid of the previous event of its aggregate if that is "
+        "greater (trigger follow_previous_event). Readers of the whole log stop below the oldest running transaction, "
+        "because positions alone become visible out of order.",
     ),
     Column("aggregate_type", Text, nullable=False, comment="What the event is about: user or order."),
     Column("aggregate_id", UUID(as_uuid=True), nullable=False, comment="Id of that user or order."),
@@ -443,6 +445,13 @@ swept_events = Table(
     Column("id", SmallInteger, primary_key=True, autoincrement=False),
     Column("xid", Xid8, nullable=False),
     Column("position", BigInteger, nullable=False),
+    Column(
+        "epoch",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="Changes with every `commerce restore-events`, which makes the cursors of watches from before invalid.",
+    ),
     CheckConstraint("id = 1", name="one_row"),
     comment="One row: the position of the last event that `commerce gc` has deleted.",
 )

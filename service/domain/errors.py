@@ -253,7 +253,7 @@ class InvalidCredentials(DomainError):
 
 
 class CursorExpired(DomainError):
-    """Events after the cursor of a watch have been deleted."""
+    """Events after the cursor of a watch have been deleted, or the database was restored since."""
 
     reason = "CURSOR_EXPIRED"
 

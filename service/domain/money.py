@@ -1,5 +1,6 @@
 """Exact money: a decimal amount in an ISO 4217 currency."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -7,7 +8,7 @@ from types import MappingProxyType
 
 from iso4217 import Currency
 
-from service.domain.errors import AmountOutOfRange, MixedCurrencies, TooManyDecimals, UnknownCurrency
+from service.domain.errors import AmountOutOfRange, InvalidArgument, MixedCurrencies, TooManyDecimals, UnknownCurrency
 
 # Number of decimals by currency. Codes without a minor unit (gold, test codes) are not accepted as money. Only a new
 # amount must be in one of these currencies (`Money.checked`): what is stored stays valid when ISO 4217 withdraws one.
@@ -15,6 +16,7 @@ CURRENCY_DECIMALS: Mapping[str, int] = MappingProxyType(
     {currency.code: currency.exponent for currency in Currency if currency.exponent is not None}
 )
 _QUANTA = [Decimal(1).scaleb(-decimals) for decimals in range(max(CURRENCY_DECIMALS.values()) + 1)]
+_CURRENCY_CODE = re.compile("[A-Z]{3}")
 # Amounts stay below this. With at most four decimals they fit NUMERIC(19, 4), and any sum of an order's items is exact
 # in Python's default decimal context (28 digits).
 AMOUNT_LIMIT = Decimal(10) ** 15
@@ -28,8 +30,11 @@ class Money:
     amount: Decimal
 
     @classmethod
-    def checked(cls, currency: str, amount: Decimal, field: str) -> "Money":
+    def checked(cls, currency: str, amount: Decimal, field: str, *, may_be_withdrawn: bool = False) -> "Money":
         """Return the money; errors name `field`, the path of the value in the request.
+
+        With `may_be_withdrawn`, the currency can be any code of three capital letters, because ISO 4217 may once have
+        had it: the caller then requires that there is credit in this currency.
 
         Raises:
             UnknownCurrency: the code is not in `CURRENCY_DECIMALS`.
@@ -44,8 +49,10 @@ class Money:
         service.domain.errors.TooManyDecimals: ...
         """
         decimals = CURRENCY_DECIMALS.get(currency)
+        if decimals is None and may_be_withdrawn and _CURRENCY_CODE.fullmatch(currency):
+            decimals = len(_QUANTA) - 1
         if decimals is None:
-            raise UnknownCurrency.at(f"{field}.currency_code", "must be an ISO 4217 currency code such as EUR")
+            raise unknown_currency(field)
         if not 0 <= amount < AMOUNT_LIMIT:
             raise AmountOutOfRange.at(field, "must be zero or more and less than 10^15")
         if amount != amount.quantize(_QUANTA[decimals]):
@@ -64,6 +71,11 @@ class Money:
         # ISO 4217 changes: a stored amount may be in a currency that it no longer has, or that had more decimals.
         decimals = max(CURRENCY_DECIMALS.get(self.currency, 0), decimal_places(self.amount))
         return f"{self.amount:.{decimals}f} {self.currency}"
+
+
+def unknown_currency(field: str) -> InvalidArgument:
+    """Return the error of a money whose currency ISO 4217 does not have; `field` is its path in the request."""
+    return UnknownCurrency.at(f"{field}.currency_code", "must be an ISO 4217 currency code such as EUR")
 
 
 def decimal_places(amount: Decimal) -> int:

@@ -6,10 +6,11 @@ import unicodedata
 from service.domain.errors import InvalidField
 
 # Characters that show nothing, such as a zero-width space, a soft hyphen, a byte order mark and a Hangul filler: those
-# with Default_Ignorable_Code_Point of Unicode, which Python's unicodedata does not have, and the braille blank.
+# with Default_Ignorable_Code_Point of Unicode, which Python's unicodedata does not have, the marks of annotations
+# (U+FFF9 to U+FFFB), and the braille blank.
 _INVISIBLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
-    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 _VISIBLE = re.compile(rf"[^\s{_INVISIBLE}]")
 _INVISIBLES = re.compile(f"[{_INVISIBLE}]+")

@@ -12,11 +12,13 @@ from uuid_utils.compat import uuid7
 
 from service.domain.errors import IllegalTransition, InvalidField, UserDeleted, UserNotActive
 from service.domain.events import Entity, FieldChange
-from service.domain.text import multi_line, require_visible
+from service.domain.text import composed, multi_line, require_visible
 
 # A deleted user can be undeleted for this long.
 PURGE_AFTER = timedelta(days=30)
 MAX_BIO_LENGTH = 1000
+MIN_PASSWORD_LENGTH = 8
+MAX_PASSWORD_LENGTH = 128
 
 
 class UserState(StrEnum):
@@ -61,6 +63,16 @@ def checked_fields(fields: UserFields, prefix: str = "") -> UserFields:
             fields = fields.copy()
             fields["bio"] = bio
     return fields
+
+
+def require_password_length(password: str, field: str) -> None:
+    """Raise InvalidField for `field` if a new password is too short or too long in form NFKC, in which it is hashed.
+
+    Keyboards send the same password in different forms, so that its length before says nothing.
+    """
+    if not MIN_PASSWORD_LENGTH <= len(composed(password)) <= MAX_PASSWORD_LENGTH:
+        message = f"must have {MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH} characters in Unicode form NFKC"
+        raise InvalidField.at(field, message)
 
 
 # Fields of the profile; in requests and events their paths are `profile.bio` and `profile.avatar_url`.

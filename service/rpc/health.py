@@ -55,11 +55,17 @@ class Readiness:
         servicer: the health service that publishes the status.
         services: full names of the services that need the database.
         problem: the probe; returns what is wrong with the database, or None.
+        no_answer: the result of a probe that is still running after a period.
     """
 
     def __init__(
-        self, servicer: aio.HealthServicer, services: Sequence[str], problem: Callable[[], Awaitable[str | None]]
+        self,
+        servicer: aio.HealthServicer,
+        services: Sequence[str],
+        problem: Callable[[], Awaitable[str | None]],
+        no_answer: str = "the database does not answer in time",
     ) -> None:
+        self._no_answer = no_answer
         self._servicer = servicer
         self._names = (READINESS, *services)
         self._problem = problem
@@ -73,10 +79,32 @@ class Readiness:
         return problem
 
     async def watch(self) -> None:
-        """Probe until cancelled."""
-        while True:
-            await asyncio.sleep(PERIOD_SECONDS)
-            await self.observe(await self._problem())
+        """Probe until cancelled.
+
+        A probe that is still running after a period counts as a failure, and goes on: it may take longer to connect.
+        """
+        loop = asyncio.get_running_loop()
+        probe: asyncio.Future[str | None] | None = None
+        next_time = loop.time()
+        try:
+            while True:
+                next_time = max(next_time + PERIOD_SECONDS, loop.time())
+                await asyncio.sleep(next_time - loop.time())
+                probe = probe or asyncio.ensure_future(self._problem())
+                await asyncio.wait({probe}, timeout=PERIOD_SECONDS)
+                await self.observe(self._result(probe) if probe.done() else self._no_answer)
+                probe = None if probe.done() else probe
+        finally:
+            if probe:
+                probe.cancel()
+
+    def _result(self, probe: asyncio.Future[str | None]) -> str | None:
+        try:
+            return probe.result()
+        except Exception:
+            # Without this, one unknown error would end the probing, and the last status would stay.
+            log.exception("the check of the database failed")
+            return "the check of the database failed"
 
     async def observe(self, problem: str | None) -> None:
         """Count one result of the probe; change the status after enough results in a row that contradict it."""

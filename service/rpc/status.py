@@ -102,13 +102,13 @@ _OTHERS: Mapping[type[Exception], tuple[int, str, str, float]] = MappingProxyTyp
         ExportStalled: (
             Code.ABORTED,
             "EXPORT_STALLED",
-            "the client did not read from the export for too long; start it again and read without pauses",
+            "the client read too slowly; to go on, export from the create_time of the last resource received",
             0,
         ),
         ResponseTooLarge: (
             Code.RESOURCE_EXHAUSTED,
             "RESPONSE_TOO_LARGE",
-            "the response is too large for one message; request fewer resources, for example with fewer ids",
+            "the response is too large for one message; request less, for example fewer ids or a shorter time",
             0,
         ),
     }

@@ -21,7 +21,7 @@ class Deadline:
 
     def end(self) -> None:
         """Leave no time: nobody waits for the call any longer."""
-        self._end = -math.inf
+        self._end = min(self._end, time.monotonic())
 
 
 def no_deadline() -> float:

@@ -1,16 +1,18 @@
 """Tasks that run to completion even if the coroutines that wait for them are cancelled.
 
 Cancelling a statement costs a connection, and a COMMIT that is cancelled has usually happened. So statements run in
-separate tasks, which PostgreSQL's time limits end.
+separate tasks, which PostgreSQL's time limits end. Only a process that stops cancels them.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import structlog
 
 from service.observability.logs import where_raised
+from service.runtime.deadline import no_deadline
 
 T = TypeVar("T")
 
@@ -78,13 +80,31 @@ class ShieldedTasks:
             raise timeout_error
         return task.result()
 
-    async def drain(self) -> None:
+    def abandon(self, task: asyncio.Task[Any]) -> None:
+        """Cancel a task that `start` started and whose result nobody wants any longer."""
+        task.cancel()
+        task.add_done_callback(self._log_abandoned_failure)
+
+    async def drain(self, time_left: Callable[[], float] = no_deadline) -> int:
         """Wait until all tasks have ended, including those that no coroutine waits for any longer.
 
         After that, the database connections can be closed.
+
+        Args:
+            time_left: the seconds for which the tasks may go on; the rest is cancelled when none are left.
+
+        Returns:
+            How many tasks were cancelled.
         """
+        # In a loop, because a task can start others.
+        while self._running and (seconds := time_left()) > 0:
+            await asyncio.wait(self._running, timeout=None if seconds == math.inf else seconds)
+        cancelled = len(self._running)
         while self._running:
+            for task in self._running:
+                task.cancel()
             await asyncio.wait(self._running)
+        return cancelled
 
     def _log_abandoned_failure(self, task: asyncio.Task[Any]) -> None:
         error = None if task.cancelled() else task.exception()

@@ -38,6 +38,7 @@ def test_the_commands_are_those_that_the_documents_name() -> None:
         "import-users",
         "migrate",
         "relay",
+        "restore-events",
         "serve",
         "verify-ledger",
         "version",
@@ -142,6 +143,18 @@ async def test_a_variable_that_is_no_setting_is_warned_of(database_url: str, com
     assert "COMMERCE_DB_POL_SIZE is ignored: there is no setting of this name; is it COMMERCE_DB_POOL_SIZE?" in (
         finished.stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "missing", "wrong"),
+    [("relay", "COMMERCE_NATS_URL is not set", "nat_url"), ("gc", "DATABASE_URL is not set", "batched_log_line")],
+)
+async def test_a_variable_that_is_no_setting_is_warned_of_although_another_is_missing(
+    command: str, missing: str, wrong: str
+) -> None:
+    finished = await run_command(command, **{wrong: "x"})
+    assert (finished.status, missing in finished.stderr) == (1, True)
+    assert f"COMMERCE_{wrong.upper()} is ignored: there is no setting of this name; is it " in finished.stderr
 
 
 async def insert_request_ids(url: str, count: int, age: str) -> None:

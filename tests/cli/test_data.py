@@ -2,7 +2,9 @@ import asyncio
 import csv
 import json
 import os
+import signal
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from tests.support.clients import Clients
 from tests.support.command import invoke_command
 from tests.support.failures import fails
 from tests.support.passwords import PASSWORD
-from tests.support.processes import CommandResult, run_command
+from tests.support.processes import CommandResult, run_command, running_command
 
 
 async def import_users(server: Server, file: Path, *options: str | Path) -> CommandResult:
@@ -185,6 +187,7 @@ async def test_fail_stops_at_the_conflict_and_says_where_to_go_on(
         ("users.txt", "email\n", "must end in .csv or .jsonl"),
         ("users.csv", "", "column 'email' is missing"),
         ("users.csv", "email,username,fullname\n", "unknown column 'fullname'; allowed columns: email, username"),
+        ("users.csv", f"{'x' * 10_000}\n", f"unknown column '{'x' * 50}'…; allowed columns"),
         ("users.csv", "email,username,email\n", "two columns have the same name"),
         ("users.csv", '"email,username\n', "the header has a quote"),
     ],
@@ -210,7 +213,7 @@ async def test_a_csv_is_read_as_spreadsheets_write_it(server: Server, clients: C
     rows = [row() for _ in range(3)]
     lines = [
         "sep=;",
-        "Email;username;full_name;superuser;bio;password;;".replace("E", "e"),
+        "Email;USERNAME;full_name;superuser;bio;password;;",
         f" {rows[0]['email']} ;\u00a0{rows[0]['username']} ; Ada;TRUE;;  {PASSWORD};;",
         ";;;;;;;",
         " ; ;\u00a0;;;;;",
@@ -229,7 +232,15 @@ async def test_a_csv_is_read_as_spreadsheets_write_it(server: Server, clients: C
 
 @pytest.mark.parametrize(
     ("encoding", "options"),
-    [("utf-8-sig", ()), ("utf-16", ()), ("utf-16-le", ()), ("utf-16-be", ()), ("cp1252", ("--encoding", "cp1252"))],
+    [
+        ("utf-8-sig", ()),
+        ("utf-16", ()),
+        ("utf-16-le", ()),
+        ("utf-16-be", ()),
+        ("utf-32", ()),
+        ("cp1252", ("--encoding", "cp1252")),
+        ("utf-16", ("--encoding", f"utf-16-{sys.byteorder[0]}e")),
+    ],
 )
 async def test_the_encoding_of_a_file_is_detected_or_named(
     server: Server, clients: Clients, tmp_path: Path, encoding: str, options: tuple[str, ...]
@@ -253,6 +264,45 @@ async def test_a_row_in_another_encoding_says_so(server: Server, tmp_path: Path)
     ran = await import_users(server, file, "--encoding", "klingon")
     assert (ran.status, ran.stdout) == (2, "")
     assert "there is no encoding 'klingon'" in ran.stderr
+
+
+async def test_text_that_no_encoding_has_costs_only_its_row(server: Server, tmp_path: Path) -> None:
+    rows = [row(full_name="Ada"), row(full_name="a\ud83d"), row(full_name="Grace")]
+    file = tmp_path / "users.csv"
+    lines = "\n".join(",".join(cells) for cells in (rows[0], *(row.values() for row in rows)))
+    file.write_bytes(lines.encode("utf-16", "surrogatepass"))
+    ran = await import_users(server, file)
+    assert (ran.status, ran.stdout) == (1, "2 created, 0 updated, 0 skipped\n")
+    ((number, message),) = reasons(tmp_path / "users.rejects.csv").items()
+    assert (number, "is not UTF-16" in message) == ("2", True)
+    # JSON can write half of a surrogate pair.
+    file = write_jsonl(tmp_path / "users.jsonl", [row(), rows[1], row()])
+    ran = await import_users(server, file)
+    assert (ran.status, ran.stdout) == (1, "2 created, 0 updated, 0 skipped\n")
+    (line,) = (tmp_path / "users.rejects.jsonl").read_text().splitlines()
+    assert rows[1].items() <= json.loads(line).items()
+
+
+async def test_json_that_is_nested_too_deep_costs_only_its_row(server: Server, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "users.jsonl", [row()])
+    with file.open("a") as opened:
+        opened.write("[" * 100_000 + "\n")
+    ran = await import_users(server, file)
+    assert (ran.status, ran.stdout) == (1, "1 created, 0 updated, 0 skipped\n")
+
+
+async def test_a_column_without_a_name_may_be_empty(server: Server, tmp_path: Path) -> None:
+    users = [row(), row()]
+    file = tmp_path / "users.csv"
+    lines = [
+        ",email,,username",
+        *(f",{user['email']},{value},{user['username']}" for user, value in zip(users, " x", strict=True)),
+    ]
+    file.write_text("\n".join(lines))
+    ran = await import_users(server, file)
+    assert (ran.status, ran.stdout) == (1, "1 created, 0 updated, 0 skipped\n")
+    message = "line 3: column 3 has no name in the header, but the row has a value there"
+    assert reasons(tmp_path / "users.rejects.csv") == {"2": message}
 
 
 async def test_a_long_field_costs_only_its_row(server: Server, tmp_path: Path) -> None:
@@ -301,10 +351,29 @@ async def test_no_service_is_one_line(tmp_path: Path) -> None:
     assert ran.stderr == (
         "Error: no service answers at 127.0.0.1:1; the rows before row 1 were imported; continue with --resume-from 1\n"
     )
+    # Nothing to send, because all rows are wrong.
+    file.write_text("email,username\n1,2,3\n")
+    ran = await invoke_command("import-users", file, "--address", "127.0.0.1:1")
+    assert (ran.status, ran.stdout) == (1, "0 created, 0 updated, 0 skipped\n")
+    assert "the rows before row 2 were imported; continue with --resume-from 2; rejected rows: 1" in ran.stderr
+    (tmp_path / "users.rejects.csv").unlink()
     output = tmp_path / "orders.jsonl"
     ran = await invoke_command("export-orders", "--address", "127.0.0.1:1", "--output", output)
     assert ran == CommandResult(1, "", "Error: no service answers at 127.0.0.1:1\n")
     assert names(tmp_path) == ["users.csv"]
+
+
+async def test_an_import_that_is_interrupted_early_says_where_to_go_on(tmp_path: Path) -> None:
+    file = tmp_path / "users.csv"
+    os.mkfifo(file)
+    async with running_command("import-users", str(file), "--resume-from", "7") as process:
+        # Opens the pipe as soon as the command reads from it.
+        handle = await asyncio.to_thread(os.open, file, os.O_WRONLY)
+        process.send(signal.SIGINT)
+        finished = await process.end()
+        os.close(handle)
+    problem = "interrupted; nothing was imported; continue with --resume-from 7"
+    assert (finished.status, finished.stderr) == (1, f"Error: {problem}\n")
 
 
 async def test_the_file_to_import_is_never_written_over(server: Server, tmp_path: Path) -> None:
@@ -354,8 +423,32 @@ async def test_rejected_rows_are_not_written_through_a_link(server: Server, tmp_
     other.write_text("kept")
     (tmp_path / "users.rejects.csv").symlink_to(other)
     ran = await import_users(server, file)
-    assert (ran.status, ran.stderr.count("\n")) == (1, 1)
+    rejects = tmp_path / "users.rejects.csv"
+    assert ran == CommandResult(
+        1,
+        "0 created, 0 updated, 0 skipped\n",
+        f"Error: cannot write the rejected rows to {rejects}: it is a link, which is not followed;"
+        " the rows before row 1 were imported; continue with --resume-from 1\n",
+    )
     assert other.read_text() == "kept"
+
+
+async def test_rejected_rows_that_do_not_fit_on_the_disk_are_one_line(server: Server, tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "users.csv", [row() | {"email": "wrong"}])
+    ran = await import_users(server, file, "--rejects", "/dev/full")
+    assert (ran.status, ran.stdout) == (1, "0 created, 0 updated, 0 skipped\n")
+    assert ran.stderr.startswith("Error: cannot write the rejected rows to /dev/full: No space left on device; ")
+    assert "continue with --resume-from 1" in ran.stderr
+
+
+async def test_a_pipe_is_imported(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "users.csv"
+    os.mkfifo(file)
+    user = row()
+    text = "\n".join(",".join(cells) for cells in (user, user.values()))
+    writing = asyncio.create_task(asyncio.to_thread(file.write_text, text))
+    assert await import_users(server, file) == CommandResult(0, "1 created, 0 updated, 0 skipped\n", "")
+    await writing
 
 
 async def test_an_existing_file_of_rejected_rows_becomes_private(server: Server, tmp_path: Path) -> None:

@@ -17,35 +17,44 @@ import pytest
 from google.protobuf import text_format
 from google.protobuf.descriptor_pool import Default
 
-from service.application.ports.queries import MAX_RANKED
-from service.config import ExportSettings, LimitSettings, environment_name
+from service.application.ports.queries import MAX_RANKED, MAX_SUMS
+from service.config import ExportSettings, GcSettings, LimitSettings, environment_name
+from service.db.connections.batching import _MAX_RUNNING, _STUCK_SECONDS
 from service.db.connections.replica import _ANSWER_SECONDS, _PERIOD_SECONDS
+from service.db.events.feed import MAX_UNDELIVERED_EVENTS
 from service.db.events.poller import BACKOFF as POLLER_BACKOFF
-from service.db.events.poller import RECENT_EVENTS
+from service.db.events.poller import LAG_TO_LOG_SECONDS, RECENT_EVENTS
 from service.db.events.relay_cursor import STANDBY_SECONDS
 from service.db.operations.migrate import upgrade
 from service.db.operations.retention import REQUEST_ID_RETENTION
-from service.db.reads.notes import _MAX_SNIPPET, _SEARCHED_FOR_SNIPPET
 from service.db.tables import ORDER_NUMBER_BLOCK
 from service.db.writes.fast_path.group_commit import _MAX_BYTES
 from service.db.writes.fast_path.order_statements import _LOCK_TIMEOUT
+from service.db.writes.transaction import _share
 from service.devtools.embedded_postgres import _START_SECONDS
 from service.devtools.launcher import STOP_SECONDS
 from service.devtools.settings_tables import KINDS
-from service.domain.ids import uuid7_beside
+from service.domain.ids import SHARD_BITS, uuid7_beside
 from service.domain.notes import MAX_BODY_LENGTH
 from service.domain.orders import HOLD_FOR, MAX_ITEMS, MAX_QUANTITY
-from service.domain.search import MAX_WORDS
+from service.domain.search import MAX_SNIPPET_LENGTH, MAX_WORDS, SEARCHED_FOR_SNIPPET
 from service.domain.tags import MAX_LENGTH, MAX_TAGS
-from service.domain.users import MAX_BIO_LENGTH, PURGE_AFTER
+from service.domain.users import MAX_BIO_LENGTH, MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH, PURGE_AFTER
 from service.relay import BACKOFF as RELAY_BACKOFF
 from service.relay import TIMEOUT_SECONDS
 from service.rpc.health import FAILURES_TO_STOP, PERIOD_SECONDS, SUCCESSES_TO_SERVE
+from service.rpc.interceptors.deserialization import _SMALL_BYTES as _COUNTED_ABOVE_BYTES
+from service.rpc.interceptors.deserialization import MAX_BYTES_IN_FLIGHT
+from service.rpc.interceptors.transaction import _GRACE_SECONDS
+from service.rpc.interceptors.validation import MAX_STREAM_REQUEST_BYTES
 from service.rpc.messages.statistics import DEFAULT_TOP_USERS
+from service.rpc.messages.wire_sizes import MAX_FIELDS
 from service.rpc.retry import BACKOFF, MAX_ATTEMPTS
 from service.rpc.signing.page_tokens import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
-from service.rpc.streams.imports import _OVERLOADED_PAUSE_SECONDS, CHUNK_ROWS, MAX_FAILURES
+from service.rpc.streams.exports import MIN_BYTES_PER_SECOND
+from service.rpc.streams.imports import _MAX_WRITING, CHUNK_ROWS, MAX_FAILURES
 from service.runtime.retry import Backoff
+from service.server import _EXIT_SECONDS, _WORK_SECONDS
 from tests.support.paths import ROOT
 from tests.support.protos import rules_of, sources
 
@@ -71,6 +80,13 @@ PROTOS = "protos"
 ARCHITECTURE = "docs/architecture.md"
 DAYS, HOURS = timedelta(days=1), timedelta(hours=1)
 
+_DRAIN_SECONDS = (
+    _EXIT_SECONDS,
+    1.1 * LimitSettings.model_fields["max_connection_age"].default
+    + LimitSettings.model_fields["shutdown_grace"].default
+    + _EXIT_SECONDS,
+)
+
 PROMISES: dict[str, list[Promise]] = {
     PROTOS: [
         Promise("safe to retry for 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
@@ -78,16 +94,19 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("0 means 50; values above 1000 mean 1000", (50, 1000), (DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)),
         Promise("0 means 10.", 10, DEFAULT_TOP_USERS),
         Promise("If more than 10 000 notes match, only 10 000 of them are ranked", 10_000, MAX_RANKED),
+        Promise("RESPONSE_TOO_LARGE) if there are more than 10 000 sums", 10_000, MAX_SUMS),
         Promise("If more than 10 000 users match, only 10 000 of them are ranked", 10_000, MAX_RANKED),
         Promise("or after 30 seconds (a server setting)", 30, LimitSettings.model_fields["default_deadline"].default),
+        Promise("than 256 KiB a second", 256 * 1024, MIN_BYTES_PER_SECOND),
         Promise("reads nothing for a minute", 60, ExportSettings.model_fields["export_stall_timeout"].default),
         Promise("UUID (version 7)", 7, uuid7_beside(UUID(int=0)).version),
         Promise("but at most 10 000.", 10_000, MAX_RANKED),
-        Promise("at most 500 characters, with `**`", 500, _MAX_SNIPPET),
-        Promise("parts of the first 2000 characters of the body", 2000, _SEARCHED_FOR_SNIPPET),
+        Promise("at most 500 characters, with `**`", 500, MAX_SNIPPET_LENGTH),
+        Promise("parts of the first 2000 characters of the body", 2000, SEARCHED_FOR_SNIPPET),
         Promise("at most 32 different words", 32, MAX_WORDS),
         Promise("1 to 4000 characters. Can have several lines", 4000, MAX_BODY_LENGTH),
         Promise("At most 1000 characters. Can have several lines", 1000, MAX_BIO_LENGTH),
+        Promise("8 to 128 characters in Unicode", (8, 128), (MIN_PASSWORD_LENGTH, MAX_PASSWORD_LENGTH)),
         Promise("1 to 500 items", 500, MAX_ITEMS),
         Promise("1 to 500 `items`", 500, MAX_ITEMS),
         Promise("1 to 10 000.", 10_000, MAX_QUANTITY),
@@ -102,6 +121,12 @@ PROMISES: dict[str, list[Promise]] = {
     "docs/operations.md": [
         Promise("erases users 30 days after their deletion", 30 * DAYS, PURGE_AFTER),
         Promise("stored responses of `request_id`s after 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
+        Promise("One second later, transactions and statements", 1, _WORK_SECONDS),
+        Promise("`COMMERCE_SHUTDOWN_GRACE` + 4 s after SIGTERM: 30.5 s by default", (4, 30.5), _DRAIN_SECONDS),
+    ],
+    "docs/import-export.md": [
+        Promise("write two chunks of 1000 rows at a time", (2, 1000), (_MAX_WRITING, CHUNK_ROWS)),
+        Promise("less than 256 KiB a second", 256 * 1024, MIN_BYTES_PER_SECOND),
     ],
     "docs/glossary.md": [
         Promise("32 consecutive order numbers", 32, ORDER_NUMBER_BLOCK),
@@ -118,7 +143,6 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("each question takes at most 2 s", 2, _ANSWER_SECONDS),
         Promise("0.25 s, or a quarter of `COMMERCE_MAX_REPLICA_LAG`", 0.25, _PERIOD_SECONDS),
         Promise("a chunk of 1000 rows", 1000, CHUNK_ROWS),
-        Promise("sign-ins fill the queue | 0.1 s", 0.1, _OVERLOADED_PAUSE_SECONDS),
         Promise("50 ms, doubled up to 2 s, jitter", Backoff(0.05, 2, 2, 0.5), POLLER_BACKOFF),
         Promise("0.2 s, doubled up to 5 s, jitter", Backoff(0.2, 2, 5, 0.5), RELAY_BACKOFF),
         Promise("did not acknowledge within 5 s", 5, TIMEOUT_SECONDS),
@@ -132,6 +156,30 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("start 60 s", 60, _START_SECONDS),
         Promise("end of a previous server 30 s", 30, STOP_SECONDS),
         Promise("stores the last 1000 events", 1000, RECENT_EVENTS),
+        Promise("it waits two seconds longer for the work", 2, _GRACE_SECONDS),
+        Promise("at most four fifths of the pool", [80, 4, 1], [_share(size) for size in (100, 5, 2)]),
+        Promise("At most two batches of a kind run", 2, _MAX_RUNNING),
+        Promise("those that have been running for 250 ms", 0.25, _STUCK_SECONDS),
+        Promise("| requests of more than 4 KiB in flight", 4 * 1024, _COUNTED_ABOVE_BYTES),
+        Promise("| 32 MiB together", 32 * 1024 * 1024, MAX_BYTES_IN_FLIGHT),
+        Promise("so 32 MiB of requests", 32 * 1024 * 1024, MAX_BYTES_IN_FLIGHT),
+        Promise("| 64 KiB |", 64 * 1024, MAX_STREAM_REQUEST_BYTES),
+        Promise("| 10,000 together", 10_000, MAX_UNDELIVERED_EVENTS),
+        Promise("10,000 events are kept in all", 10_000, MAX_UNDELIVERED_EVENTS),
+        Promise("what reading 256 KiB a second takes", 256 * 1024, MIN_BYTES_PER_SECOND),
+    ],
+    "docs/adr/0012-events-are-read-below-the-oldest-transaction.md": [
+        Promise("logs the delay after two seconds", 2, LAG_TO_LOG_SECONDS)
+    ],
+    "docs/adr/0025-ids-name-the-shard-of-their-user.md": [Promise("12 bits", 12, SHARD_BITS)],
+    "service/cli/main.py": [
+        Promise("purges users 30 days after their deletion", 30 * DAYS, PURGE_AFTER),
+        Promise("deletes request ids after 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
+        Promise("COMMERCE_EVENT_RETENTION_DAYS (90)", 90, GcSettings.model_fields["event_retention_days"].default),
+    ],
+    "CHANGELOG.md": [
+        Promise("A request has at most 10,000 fields and elements", 10_000, MAX_FIELDS),
+        Promise("at most 32 different words", 32, MAX_WORDS),
     ],
     "docs/adr/0002-verify-password-takes-no-request-id.md": [
         Promise("returns the same response for 24 hours", 24 * HOURS, REQUEST_ID_RETENTION)

@@ -5,7 +5,19 @@ import pytest
 from service.domain.errors import InvalidField
 from service.domain.text import folded, is_blank, multi_line, require_visible, without_invisible
 
-INVISIBLE = ["\u200b", "\u00ad", "\ufeff", "\u2060", "\u3164", "\u200d", "\uffa0", "\u2800", "\ufe0f", "\U000e0041"]
+INVISIBLE = [
+    "\u200b",
+    "\u00ad",
+    "\ufeff",
+    "\u2060",
+    "\u3164",
+    "\u200d",
+    "\uffa0",
+    "\u2800",
+    "\ufe0f",
+    "\ufff9",
+    "\U000e0041",
+]
 
 
 @pytest.mark.parametrize("text", ["", " ", "\u00a0\u2003", *INVISIBLE, "".join(INVISIBLE), " \u200b \u3164"])

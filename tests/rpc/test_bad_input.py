@@ -277,7 +277,7 @@ async def test_a_wrong_field_of_a_user_is_named(
         await call(own.clients.channel, method, request)
 
 
-@pytest.mark.parametrize("password", ["", "a" * 7, "a" * 129, "ä" * 129])
+@pytest.mark.parametrize("password", ["", "a" * 7, "a" * 129, "ä" * 129, "a\u0308" * 7, "a\u0308" * 129])
 @pytest.mark.parametrize("method", ["CreateUser", "SetPassword"])
 async def test_a_password_of_a_wrong_length_is_refused_and_not_repeated(
     own: OwnServer, method: str, password: str

@@ -14,12 +14,14 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from service.rpc import health
 from service.rpc.health import FAILURES_TO_STOP, SUCCESSES_TO_SERVE, Readiness
 from service.server import SERVICES, Server
 from tests.support.clients import Clients, connect
 from tests.support.databases import driver_connection, observing
 from tests.support.failures import fails
 from tests.support.locks import holding
+from tests.support.logs import Log
 from tests.support.proxies import Proxy, proxy_to
 from tests.support.servers import running_server, serving_clients
 from tests.support.waiting import eventually
@@ -214,6 +216,36 @@ async def test_a_database_that_comes_and_goes_changes_nothing(readiness: Observe
     assert await readiness.after(*[AWAY] * FAILURES_TO_STOP) == {NOT_SERVING}
     for _ in range(5):
         assert await readiness.after(*[None] * (SUCCESSES_TO_SERVE - 1), AWAY) == {NOT_SERVING}
+
+
+async def test_a_check_that_fails_itself_ends_readiness_and_not_the_checks(
+    monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    monkeypatch.setattr(health, "PERIOD_SECONDS", 0.001)
+    broken = False
+
+    async def check() -> str | None:
+        if broken:
+            raise LookupError(AWAY)
+        return None
+
+    servicer = aio.HealthServicer()
+    readiness = Readiness(servicer, SERVICES, check)
+    await readiness.start()
+    watching = asyncio.create_task(readiness.watch())
+
+    async def is_told(status: int) -> bool:
+        return await told(servicer) == {status}
+
+    try:
+        assert await is_told(SERVING)
+        broken = True
+        await eventually(lambda: is_told(NOT_SERVING))
+        assert log.lines(event="the check of the database failed", level="error")
+        broken = False
+        await eventually(lambda: is_told(SERVING))
+    finally:
+        watching.cancel()
 
 
 async def test_readiness_takes_the_first_answer_at_its_word() -> None:

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from sqlalchemy import Executable
 from sqlalchemy.dialects.postgresql import asyncpg
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from service import db
 from service.application.ports.queries import (
@@ -21,6 +20,8 @@ from service.application.ports.queries import (
     UserFilter,
     UserOrder,
 )
+from service.config import DatabaseSettings, load
+from service.db.connections.engine import create_engine
 from service.db.connections.statement import Statement
 from service.db.events import log, relay_cursor
 from service.db.operations import ledger, retention
@@ -32,7 +33,7 @@ from service.db.reads.reader import Reader
 from service.db.reads.users import UserQueries
 from service.db.writes.fast_path.order_statements import changing_many, changing_one, placing_many, placing_one
 from service.domain.orders import OPEN_STATUSES, OrderStatus
-from service.domain.search import SearchQuery
+from service.domain.search import NoteQuery, SearchQuery
 from service.domain.users import UserState
 from tests.sql.formatting import format_sql
 
@@ -73,6 +74,7 @@ def _ask(method: str, *arguments: Any, **keywords: Any) -> Question:
 
 
 _WORDS = SearchQuery.parse("ada love", "query")
+_NOTE_WORDS = NoteQuery.parse("fragile", "query")
 # By the name of the statement that each executes. What comes after the dot tells examples of one statement apart.
 QUESTIONS: dict[str, Question] = {
     "user_by_email": _ask("UserQueries.by_email", "a@example.com"),
@@ -125,8 +127,10 @@ QUESTIONS: dict[str, Question] = {
     "list_notes.of_an_author_with_drafts_next_page": _ask(
         "NoteQueries.page", _notes(author_id=_ID, include_drafts=True), _next(_TIME, _ID)
     ),
-    "search_notes": _ask("NoteQueries.search", "fragile", _notes(), _FIRST),
-    "search_notes.of_an_order_next_page": _ask("NoteQueries.search", "fragile", _notes(order_id=_ID), _next(0.5, _ID)),
+    "search_notes": _ask("NoteQueries.search", _NOTE_WORDS, _notes(), _FIRST),
+    "search_notes.of_an_order_next_page": _ask(
+        "NoteQueries.search", _NOTE_WORDS, _notes(order_id=_ID), _next(0.5, _ID)
+    ),
     "credit_balances": _ask("CreditQueries.balances", _ID),
     "credit_entries": _ask("CreditQueries.entries", _ID, None, _FIRST),
     "credit_entries.of_a_currency_next_page": _ask("CreditQueries.entries", _ID, "EUR", _next(1)),
@@ -207,7 +211,7 @@ class _Listener(Reader):
     """Executes no statement."""
 
     def __init__(self) -> None:
-        super().__init__(create_async_engine("postgresql+asyncpg://"))
+        super().__init__(create_engine(load(DatabaseSettings, DATABASE_URL="postgresql://localhost/none"), pool_size=1))
 
     async def all(self, statement: Any, values: Any = None, *, expensive: Any = None) -> Any:  # noqa: ARG002
         raise _Asked(statement.core if isinstance(statement, Statement) else statement)

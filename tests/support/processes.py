@@ -65,7 +65,7 @@ class Process:
 
     async def until_logged(self, event: str) -> dict[str, Any]:
         """Wait until its log has this event, and return that line."""
-        await eventually(lambda: self.logged(event) or not self.running)
+        await eventually(lambda: self.logged(event) or not self.running, PATIENCE_SECONDS)
         lines = self.logged(event)
         assert lines, f"ended with status {self._popen.returncode} before {event!r}: {self.stderr()}"
         return lines[0]

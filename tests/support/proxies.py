@@ -23,6 +23,10 @@ class Forwarder:
         self.port = 0
         # Whether broken connections are reset, as if the other machine had crashed, instead of closed.
         self.resets = False
+        # Where to forward to; what is to be sent to those that are silent is discarded.
+        self._writers: set[StreamWriter] = set()
+        self._silent: set[StreamWriter] = set()
+        self._swallows_new = False
 
     async def listen(self) -> None:
         """Accept connections; after `refuse`, on the same port as before."""
@@ -42,11 +46,25 @@ class Forwarder:
             connection.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
 
+    def fall_silent(self, *, new_too: bool = False) -> None:
+        """Forward nothing any more on the open connections, which stay open: their packets are still acknowledged.
+
+        Args:
+            new_too: whether new connections are accepted and get no answer either, until this is called again.
+        """
+        self._silent |= self._writers
+        self._swallows_new = new_too
+
+    async def send(self, data: bytes, writer: StreamWriter) -> None:
+        """Forward these bytes, unless the connection is silent."""
+        if writer not in self._silent:
+            writer.write(data)
+            await writer.drain()
+
     async def there(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Forward what the client sends to the other side."""
         while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
+            await self.send(data, writer)
 
     async def back(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Forward what the other side sends to the client."""
@@ -73,14 +91,22 @@ class Forwarder:
             connection.result()
 
     async def _relay(self, reader: StreamReader, writer: StreamWriter) -> None:
+        if self._swallows_new:
+            while await reader.read(65536):
+                pass
+            return
         other_reader, other_writer = await self._connect()
         ways = [
             asyncio.create_task(self.there(reader, other_writer)),
             asyncio.create_task(self.back(other_reader, writer)),
         ]
+        both = {writer, other_writer}
+        self._writers |= both
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._writers -= both
+            self._silent -= both
             # First, because `refuse` can cancel the wait for the tasks.
             other_writer.transport.abort()
             for way in ways:
@@ -116,8 +142,7 @@ class Proxy(Forwarder):
         while data := await reader.read(65536):
             if self.lose_answer_to and self.lose_answer_to in data:
                 self.lose_answer_to, self._losing = None, True
-            writer.write(data)
-            await writer.drain()
+            await self.send(data, writer)
 
     async def back(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Forward PostgreSQL's answers to the service."""
@@ -128,8 +153,7 @@ class Proxy(Forwarder):
                 if self.close_after_loss:
                     self.close_port()
                 return
-            writer.write(data)
-            await writer.drain()
+            await self.send(data, writer)
         if self.keeps_open:
             # Until the service closes it.
             await asyncio.Event().wait()

@@ -11,9 +11,10 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
 TRANSACTION_CONTROL = ("BEGIN", "COMMIT", "ROLLBACK")
-# The server checks its schema every second, and asyncpg asks for types on each new connection.
+# The server checks its schema and its events every second, and asyncpg asks for types on each new connection.
 NOT_OF_CALLS = (
     "alembic_version",
+    "events_are_ahead",
     "current_setting('statement_timeout')",
     "typeinfo_tree",
     "current_setting('jit')",

@@ -35,12 +35,13 @@ INSERT INTO tags SELECT uuidv7(), 'tag-' || n FROM generate_series(1, 2000) n;
 INSERT INTO tags VALUES (uuidv7(), 'common');
 INSERT INTO order_tags SELECT orders.id, tags.id, create_time FROM orders JOIN tags
 ON name = 'tag-' || substr(order_number, 5)::int % 4000 OR (name = 'common' AND substr(order_number, 5)::int % 5 = 0);
-INSERT INTO order_notes (id, order_id, author_id, body, state, version, create_time, update_time, publish_time)
-SELECT uuidv7(), id, CASE WHEN n % 10 = 0 THEN '{DATA.user_id(WHOLESALER)}' ELSE user_id END,
-    'A common word about thing' || n % 500 || ' and part' || n,
+INSERT INTO order_notes (id, order_id, author_id, body, state, version, create_time, update_time, publish_time, search)
+SELECT uuidv7(), id, CASE WHEN n % 10 = 0 THEN '{DATA.user_id(WHOLESALER)}' ELSE user_id END, body,
     CASE WHEN n % 4 = 0 THEN 'DRAFT' ELSE 'PUBLISHED' END, 1, create_time, create_time,
-    CASE WHEN n % 4 > 0 THEN create_time END
-FROM (SELECT *, substr(order_number, 5)::int AS n FROM orders) numbered WHERE n % 3 = 0 OR n % 1000 < 5;
+    CASE WHEN n % 4 > 0 THEN create_time END, note_search(body)
+FROM (SELECT *, substr(order_number, 5)::int AS n FROM orders) numbered,
+LATERAL (SELECT 'A common word about thing' || n % 500 || ' and part' || n AS body) written
+WHERE n % 3 = 0 OR n % 1000 < 5;
 INSERT INTO credit_accounts SELECT id, 'EUR', 100, 0 FROM users;
 INSERT INTO credit_entries (id, transaction_id, user_id, account, type, currency, amount, balance_after, description,
     actor, create_time)

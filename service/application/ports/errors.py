@@ -7,7 +7,7 @@ StoreError
 │   └── CommitTimedOut      COMMIT was still running when the time of the call ran out; the write may have happened
 └── DeadlineExceeded        the deadline of the call has passed; nothing was written
 Overloaded                  the queue for this operation is full; nothing was written
-ExportStalled               the client of an export stopped reading
+ExportStalled               the client of an export reads too slowly, or not at all
 NeedsTransaction            not a failure: the unit of work needs a transaction, so the fast path cannot do it
 AlreadyAnswered             not a failure: the request id has a stored response
 """
@@ -42,7 +42,7 @@ class Overloaded(Exception):
 
 
 class ExportStalled(Exception):
-    """The client of an export has read nothing for too long."""
+    """The client of an export has read nothing for too long, or too little in a longer time."""
 
 
 class NeedsTransaction(Exception):

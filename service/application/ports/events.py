@@ -1,20 +1,36 @@
 """The event feed."""
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from service.application.ports.queries import Row
 
 
 class EventPosition(NamedTuple):
-    """The position of an event in the event log. No event is ever added before a position that has been read."""
+    """The position of an event in the event log. No event is ever added before a position that has been read.
+
+    Attributes:
+        xid: the events are read in the order of this and of `position`.
+        position: see `xid`.
+        database: identifies the database since it was created or restored; 0 if that is unknown.
+        timeline: how often a standby had been promoted; a promoted one may lack the last events.
+        event: identifies the event at this position; 0 if there is none.
+    """
 
     xid: int
     position: int
+    database: int = 0
+    timeline: int = 0
+    event: int = 0
+
+    def is_before(self, other: "EventPosition") -> bool:
+        """Return whether the other position comes later in the log."""
+        return self[:2] < other[:2]
 
 
 class EventPositionExpired(Exception):
-    """Events after this position have been deleted; `earliest` is the first valid position."""
+    """Events after this position were deleted or are unknown; `earliest` is the first valid position."""
 
     def __init__(self, earliest: EventPosition) -> None:
         super().__init__()
@@ -23,6 +39,9 @@ class EventPositionExpired(Exception):
 
 class EventFeed(Protocol):
     """The events of all users and orders, in the order of the event log."""
+
+    def watching(self) -> AbstractContextManager[None]:
+        """Count a watch while the block runs; raises Overloaded if there are too many."""
 
     async def earliest(self) -> EventPosition:
         """Return the position before the first stored event; raises StoreError."""
@@ -39,7 +58,8 @@ class EventFeed(Protocol):
         event yet, a checkpoint is yielded immediately.
 
         Raises:
-            EventPositionExpired: events after the position have been deleted.
+            EventPositionExpired: events after the position have been deleted, or the position is that of another
+                database: of one that was restored since, or of a failed primary whose last events were lost.
             SlowConsumer: the reader is slower than the events.
             ServerDraining: the server is shutting down.
             StoreError: the first read failed; later reads are retried until they succeed.

@@ -9,11 +9,13 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from service.domain.orders import OrderStatus
-from service.domain.search import SearchQuery
+from service.domain.search import NoteQuery, SearchQuery
 from service.domain.users import UserState
 
 # Maximum number of matches that a search ranks; it leaves out any further matches.
 MAX_RANKED = 10_000
+# The most sums that statistics have; more would take too much time and memory to answer.
+MAX_SUMS = 10_000
 
 # The maximum size of a page of rows unless the page says otherwise.
 MAX_PAGE_BYTES = 4_000_000
@@ -171,6 +173,7 @@ class OrderQueries(Protocol):
 
         Rows with a `day` have the sums of a day, status and currency. Rows with a `user_id` have those of a top user
         and a currency, with the number of orders in all currencies; the user with the most orders comes first.
+        There are at most MAX_SUMS rows, and one more if the rest is left out.
         """
 
     async def events(self, order_id: UUID, page: Page) -> PageOfRows | None:
@@ -186,8 +189,8 @@ class NoteQueries(Protocol):
     async def page(self, where: NoteFilter, page: Page) -> PageOfRows:
         """Return a page of notes, newest first."""
 
-    async def search(self, query: str, where: NoteFilter, page: Page) -> PageOfRows:
-        """Return a page of the notes that match `query`, best match first, each with its `rank` and a `snippet`.
+    async def search(self, query: NoteQuery, where: NoteFilter, page: Page) -> PageOfRows:
+        """Return a page of the notes that match `query`, best match first, each with its `rank`.
 
         `total_size` is always set, to at most MAX_RANKED.
         """

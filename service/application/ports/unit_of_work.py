@@ -83,6 +83,9 @@ class UserRepository(Protocol):
     async def encode_missing(self, limit: int) -> int:
         """Store encoded messages of up to `limit` users that have none; returns the number of users updated."""
 
+    async def write_words(self, limit: int) -> int:
+        """Write the search words of up to `limit` users whose words a trigger wrote; returns the number updated."""
+
 
 @dataclass(eq=False, kw_only=True)
 class EncodedOrder(OrderHeader):
@@ -125,8 +128,14 @@ class OrderRepository(Protocol):
         credit pays for.
         """
 
-    async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[tuple[UUID, OrderStatus]]:
-        """Transfer all orders of a locked user to another, and return ids and statuses; raises OrderAlreadyExists."""
+    async def transfer(
+        self, from_user_id: UUID, to_user_id: UUID, now: datetime
+    ) -> Sequence[tuple[UUID, OrderStatus, datetime]]:
+        """Transfer all orders of a locked user to another, and return the id, status and update time of each.
+
+        Raises:
+            OrderAlreadyExists: both have an order with the same external reference.
+        """
 
 
 class NoteRepository(Protocol):
@@ -140,6 +149,9 @@ class NoteRepository(Protocol):
 
     async def about_orders_of_others(self, author_id: UUID) -> Sequence[OrderNote]:
         """Return the notes of a locked author about orders of others, which are locked too."""
+
+    async def write_words(self, limit: int) -> int:
+        """Write the search words of up to `limit` notes whose words a trigger wrote; returns the number updated."""
 
     async def delete(self, note: OrderNote) -> None:
         """Delete the note in the flush."""

@@ -3,6 +3,7 @@
 import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
@@ -17,21 +18,31 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.util.concurrency import in_greenlet
 
 from service.config import DatabaseSettings, SettingsError
-from service.database_url import DEFAULT_PORT, parse_database_url
+from service.database_url import default_port, parse_database_url
+from service.db.connections.lost_connections import LostConnections, close_when_unacknowledged
 from service.db.connections.pgbouncer import UNPREPARED, connection_class
 from service.db.errors import READ_ONLY, sqlstate_of
 
 # Execution option of an engine: whether PgBouncer in transaction mode is between it and PostgreSQL.
 _PGBOUNCER = "commerce_pgbouncer"
+# Execution option of an engine: its LostConnections.
+_LOST = "commerce_lost_connections"
 # The parameters of connections that asyncpg takes only as a part of a URL.
 _ONLY_IN_URL = (
     *("sslcert", "sslcrl", "sslkey", "sslnegotiation", "sslpassword", "sslrootcert"),
     *("ssl_max_protocol_version", "ssl_min_protocol_version"),
 )
+# The SQLSTATEs of options for the session that PostgreSQL refuses: syntax errors, unknown names and wrong values. A
+# missing right has one of these, too, and is described by `service.db.operations.readiness`.
+_WRONG_OPTIONS = ("22", "426", "427")
 # How SQLAlchemy reads and writes JSON.
 JSON: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     {"json_serializer": lambda value: orjson.dumps(value).decode(), "json_deserializer": orjson.loads}
 )
+
+
+class ConnectionFailure(ConnectionError):
+    """No connection could be opened, for a reason that the message says in one line."""
 
 
 def async_url(database_url: str, name: str = "DATABASE_URL") -> URL:
@@ -53,7 +64,7 @@ def async_url(database_url: str, name: str = "DATABASE_URL") -> URL:
     host = port = None
     match parsed.hosts:
         case [(str(name), int(number))] if not name.startswith("/"):
-            host, port = name, None if number == DEFAULT_PORT else number
+            host, port = name, None if number == default_port() else number
         case [(directory, number)]:
             query |= {"host": directory, "port": str(number)}
         case [_, *_] as several:
@@ -62,13 +73,20 @@ def async_url(database_url: str, name: str = "DATABASE_URL") -> URL:
     return URL.create("postgresql+asyncpg", parsed.user, parsed.password, host, port, parsed.database, query)
 
 
-def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -> AsyncEngine:
+def create_engine(
+    settings: DatabaseSettings, *, pool_size: int | None = None, answer_seconds: float | None = None
+) -> AsyncEngine:
     """Return an engine, which connects when it is first used.
 
     Args:
         settings: where the database is, and the time limits.
         pool_size: the maximum number of connections, instead of `db_pool_size`.
+        answer_seconds: how long to wait for the answer to a statement; a connection without one counts as lost. By
+            default a little longer than PostgreSQL lets a statement run.
     """
+    connect_args = _connect_args(settings, "commerce", idle_seconds=settings.db_statement_timeout)
+    if answer_seconds is not None:
+        connect_args["command_timeout"] = answer_seconds
     engine = create_async_engine(
         async_url(settings.database_url.get_secret_value()),
         pool_size=pool_size or settings.db_pool_size,
@@ -83,9 +101,9 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None) -
         **JSON,
         execution_options=_execution_options(settings),
         # A process that hangs within a transaction must not keep its locks.
-        connect_args=_connect_args(settings, "commerce", idle_seconds=settings.db_statement_timeout),
+        connect_args=connect_args,
     )
-    event.listen(engine.sync_engine, "handle_error", _leave_replica)
+    _notice_lost_connections(engine, settings, connect_args)
     return engine
 
 
@@ -96,15 +114,24 @@ def create_export_engine(settings: DatabaseSettings, *, idle_seconds: float) -> 
         settings: where the database is, and the time limits.
         idle_seconds: how long a connection may be idle within a transaction, while the client of an export reads.
     """
-    return create_async_engine(
+    connect_args = _connect_args(settings, "commerce export", idle_seconds=idle_seconds)
+    engine = create_async_engine(
         async_url(settings.database_url.get_secret_value()),
         # A new connection costs little compared with an export, so connections are not pooled.
         poolclass=NullPool,
         hide_parameters=True,
         **JSON,
         execution_options=_execution_options(settings),
-        connect_args=_connect_args(settings, "commerce export", idle_seconds=idle_seconds),
+        connect_args=connect_args,
     )
+    _notice_lost_connections(engine, settings, connect_args)
+    return engine
+
+
+def lost_connections(engine: AsyncEngine) -> LostConnections:
+    """Return what notices the lost connections of an engine of this module."""
+    lost: LostConnections = engine.get_execution_options()[_LOST]
+    return lost
 
 
 def for_single_statements(engine: AsyncEngine) -> AsyncEngine:
@@ -116,13 +143,27 @@ def for_single_statements(engine: AsyncEngine) -> AsyncEngine:
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
-def _leave_replica(context: ExceptionContext) -> None:
-    """Discard all connections of the pool after a write on a connection to a replica.
+def _notice_lost_connections(engine: AsyncEngine, settings: DatabaseSettings, connect_args: dict[str, Any]) -> None:
+    _, from_url = engine.dialect.create_connect_args(engine.url)
+    address = address_note(from_url)
+    options = {name: value for name, value in {**from_url, **connect_args}.items() if name != "async_creator_fn"}
+    options["server_settings"] = connect_args["server_settings"] | {"application_name": "commerce probe"}
+    # Through PgBouncer, a new connection tells nothing about the others.
+    ask = None if settings.pgbouncer_mode == "transaction" else partial(_connect, **options)
+    lost = LostConnections(engine, address, ask, answer_seconds=connect_args["command_timeout"])
+    engine.update_execution_options(**{_LOST: lost})
+    event.listen(engine.sync_engine, "handle_error", _discard_connections)
 
-    During a failover, a load balancer may have connected all of them to the old primary, and PostgreSQL would not close
-    them.
+
+def _discard_connections(context: ExceptionContext) -> None:
+    """Discard all connections of the pool after an error that SQLAlchemy does not take for a lost connection.
+
+    - A write on a connection to a replica. During a failover, a load balancer may have connected all of them to the old
+      primary, and PostgreSQL would not close them.
+    - No answer in time. A ROLLBACK on that connection would wait as long again.
     """
-    if sqlstate_of(context.original_exception) == READ_ONLY:
+    error = context.original_exception
+    if sqlstate_of(error) == READ_ONLY or isinstance(error, TimeoutError):
         context.is_disconnect = True
 
 
@@ -164,31 +205,45 @@ async def _connect(*arguments: object, **options: Any) -> Any:  # noqa: ANN401 -
     if in_url:
         options["dsn"] = f"postgresql://?{urlencode(in_url)}"
     try:
-        return await asyncpg.connect(*arguments, **options)
-    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        # For example, none of the hosts has the wanted target_session_attrs.
-        failure = ConnectionError(str(error))
-        failure.add_note(address_note(options))
-        raise failure from error
+        connection = await asyncpg.connect(*arguments, **options)
     except (OSError, asyncpg.PostgresError) as error:
+        if (sqlstate_of(error) or "").startswith(_WRONG_OPTIONS):
+            raise _failure(error, options) from error
         error.add_note(address_note(options))
         raise
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError, ValueError) as error:
+        # For example, none of the hosts has the wanted target_session_attrs, or PGSSLMODE is wrong.
+        raise _failure(error, options) from error
+    close_when_unacknowledged(connection)
+    return connection
+
+
+def _failure(error: Exception, options: Mapping[str, Any]) -> ConnectionFailure:
+    is_name = isinstance(error, UnicodeError)
+    failure = ConnectionFailure("the name of the host is not valid" if is_name else " ".join(str(error).split()))
+    failure.add_note(address_note(options))
+    return failure
 
 
 def address_note(options: Mapping[str, Any]) -> str:
     """Return the hosts and ports of options for asyncpg; errors of connecting carry it as a note."""
-    hosts, ports = options.get("host"), options.get("port") or DEFAULT_PORT
+    hosts, ports = options.get("host"), options.get("port") or os.environ.get("PGPORT") or default_port()
     if isinstance(hosts, list) and isinstance(ports, list):
-        return ", ".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
-    host = str(hosts) if hosts else os.environ.get("PGHOST", "localhost")
-    return f"{host}:{ports}" if not host.startswith("/") else f"the socket in {host}, port {ports}"
+        return ", ".join(_address(str(host), port) for host, port in zip(hosts, ports, strict=True))
+    return _address(str(hosts) if hosts else os.environ.get("PGHOST", "localhost"), ports)
+
+
+def _address(host: str, port: object) -> str:
+    if host.startswith("/"):
+        return f"the socket in {host}, port {port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _execution_options(settings: DatabaseSettings) -> dict[str, bool]:
     return {_PGBOUNCER: settings.pgbouncer_mode == "transaction"}
 
 
-def _connect_args(settings: DatabaseSettings, name: str, *, idle_seconds: float) -> dict[str, object]:
+def _connect_args(settings: DatabaseSettings, name: str, *, idle_seconds: float) -> dict[str, Any]:
     seconds = settings.db_statement_timeout
     limits = {
         "statement_timeout": str(int(seconds * 1000)),

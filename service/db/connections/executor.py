@@ -19,14 +19,18 @@ from sqlalchemy.util import greenlet_spawn
 
 from service.application.ports.errors import DatabaseUnavailable, DeadlineExceeded, StoreError
 from service.application.ports.unit_of_work import TimeLeft
-from service.db.connections.cancelling import fetch_until
-from service.db.connections.engine import for_single_statements
+from service.db.connections.cancelling import answers, close_cancelled, fetch_until
+from service.db.connections.engine import for_single_statements, lost_connections
 from service.db.connections.failures import Failure, Outcome, classify_failure
 from service.db.connections.held_connection import HeldConnection, discard, is_closed
 from service.db.connections.slots import Slots
 from service.db.connections.statement import Statement, Values
 from service.db.errors import translate_error, translated_errors
 from service.runtime.deadline import no_deadline
+
+# A statement that is not answered this long after nobody waits for it any longer is cancelled. (To cancel each one at
+# its deadline would cost a busy server more than it saves: a new connection for each.)
+_MARGIN_SECONDS = 0.25
 
 
 class StatementExecutor:
@@ -48,6 +52,9 @@ class StatementExecutor:
         # Waiting for a slot is cheaper than waiting for the pool, too.
         self.slots = Slots(size, pool.timeout() if isinstance(pool, QueuePool) else None)
         self._held = HeldConnection(pool, enabled=hold_connection and size > 1)
+        connections = lost_connections(engine)
+        connections.look_for_dead(self._held.holds)
+        self._answer_seconds = connections.answer_seconds
 
     async def rows(
         self, statement: Statement | Select[Any], values: Values, *, time_left: TimeLeft = no_deadline
@@ -112,9 +119,7 @@ class StatementExecutor:
                 if waits and time_left() <= 0:
                     raise DeadlineExceeded
                 statement, values = make()
-                if gone is None:
-                    return await self._fetch(pooled, statement, values, lost)
-                return await self._fetch(pooled, statement, values, lost, until=(gone, time_left()))
+                return await self._fetch(pooled, statement, values, lost, time_left(), gone)
             finally:
                 self._held.give_back(pooled, invalidations)
         finally:
@@ -147,22 +152,31 @@ class StatementExecutor:
         statement: Statement,
         values: Values,
         lost: type[StoreError],
-        *,
-        until: tuple[asyncio.Future[None], float] | None = None,
+        seconds: float,
+        gone: asyncio.Future[None] | None,
     ) -> list[Any]:
         connection: Any = pooled.driver_connection
         try:
             arguments = statement.arguments(values)
-            if until is None:
-                return statement.rows(await connection.fetch(statement.text, *arguments))
-            return statement.rows(await fetch_until(*until, connection, statement.text, arguments))
+            if gone is not None:
+                return statement.rows(await fetch_until(gone, seconds, connection, statement.text, arguments))
+            timeout = seconds + _MARGIN_SECONDS if seconds < self._answer_seconds else None
+            return statement.rows(await connection.fetch(statement.text, *arguments, timeout=timeout))
         except DeadlineExceeded:
             # The statement was cancelled, and the connection is as good as before.
             raise
+        except asyncio.CancelledError:
+            # Calls are shielded, so this is a server that stops, or a probe that took too long.
+            await close_cancelled(connection)
+            pooled.invalidate()
+            raise
         except BaseException as error:
+            if isinstance(error, TimeoutError) and gone is None and await answers(connection):
+                # The statement was cancelled, unless it ended in the same moment.
+                raise (DeadlineExceeded if lost is DatabaseUnavailable else lost) from error
             failure = classify_failure(error, connection_is_closed=connection.is_closed())
             if failure.discard_connection:
-                pooled.invalidate()
+                pooled.invalidate(None if failure.outcome is Outcome.UNEXPECTED else error)
             if meaning := _meaning(failure, error, lost):
                 raise meaning from error
             raise

@@ -50,6 +50,10 @@ class HeldConnection:
         else:
             connection.close()
 
+    def holds(self, asyncpg_connection: object) -> bool:
+        """Return whether this connection of asyncpg is held, so that it runs no statement."""
+        return self._held is not None and self._held.driver_connection is asyncpg_connection
+
     def release(self) -> None:
         """Return the held connection to the pool."""
         held, self._held = self._held, None

@@ -27,14 +27,22 @@ def connection_class(limits: Mapping[str, str]) -> type[asyncpg.Connection]:
     set_limits = "".join(f"SET LOCAL {name} = '{value}';" for name, value in limits.items())
 
     class PooledConnection(asyncpg.Connection):  # type: ignore[misc] # has no types
-        async def execute(self, query: str, *arguments: object, **options: object) -> Any:  # noqa: ANN401 - no types
+        # How long to wait for each answer while `fetch` runs.
+        _timeout: float | None = None
+
+        async def execute(self, query: str, *arguments: object, **options: Any) -> Any:  # noqa: ANN401 - no types
             # All transactions of asyncpg begin with this, including those that SQLAlchemy starts.
             if query.startswith("BEGIN"):
                 query += set_limits
+            options.setdefault("timeout", self._timeout)
             return await super().execute(query, *arguments, **options)
 
-        async def fetch(self, query: str, *arguments: object, **options: object) -> Any:  # noqa: ANN401 - no types
-            async with self.transaction():
-                return await super().fetch(query, *arguments, **options)
+        async def fetch(self, query: str, *arguments: object, **options: Any) -> Any:  # noqa: ANN401 - no types
+            self._timeout = options.get("timeout")
+            try:
+                async with self.transaction():
+                    return await super().fetch(query, *arguments, **options)
+            finally:
+                self._timeout = None
 
     return PooledConnection

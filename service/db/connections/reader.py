@@ -112,9 +112,12 @@ class StatementReader:
 
         return load
 
-    async def drain(self) -> None:
-        """Wait until no statement runs and all connections are back in their pools."""
-        await self.shielded_tasks.drain()
+    async def drain(self, time_left: TimeLeft = no_deadline) -> None:
+        """Wait until no statement runs and all connections are back in their pools.
+
+        Cancels the statements that still run when no time is left.
+        """
+        await self.shielded_tasks.drain(time_left)
         self.executor.release_held()
 
     async def _expensive(

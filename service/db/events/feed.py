@@ -8,17 +8,24 @@ queues. A watcher whose queue overflows takes what is in the queue and catches u
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 
+from service.application.ports.errors import Overloaded
 from service.application.ports.events import EventPosition
 from service.application.ports.queries import Row
+from service.application.ports.unit_of_work import TimeLeft
 from service.config import WatchSettings
 from service.db.connections.engine import create_engine
 from service.db.connections.reader import StatementReader
 from service.db.events.log import EventLog, EventPage
 from service.db.events.poller import Poller
-from service.db.events.watcher import Wanted, Watcher, WatcherState
+from service.db.events.watcher import UndeliveredPages, Wanted, Watcher, WatcherState
 from service.domain.errors import SlowConsumer
+from service.runtime.deadline import no_deadline
+
+# The maximum number of events in the pages that watchers have read and not delivered: those of twenty full pages.
+MAX_UNDELIVERED_EVENTS = 10_000
 
 
 class PollingEventFeed:
@@ -36,12 +43,25 @@ class PollingEventFeed:
         self._log = EventLog(self._reader.all)
         self._poller = Poller(self._log, interval=settings.watch_poll_interval)
         self._catch_ups = asyncio.Semaphore(settings.watch_catch_up_connections)
+        self._pages = UndeliveredPages(MAX_UNDELIVERED_EVENTS)
+        self._watches = 0
         self._settings = settings
 
     @property
     def lag(self) -> float:
         """Seconds for which the oldest unread event has been waiting for a running transaction; 0 if there is none."""
         return self._poller.lag
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Count a watch while the block runs; raises Overloaded if there are too many."""
+        if self._watches >= self._settings.max_watches:
+            raise Overloaded
+        self._watches += 1
+        try:
+            yield
+        finally:
+            self._watches -= 1
 
     async def earliest(self) -> EventPosition:
         """Return the position before the oldest stored event; raises StoreError."""
@@ -57,37 +77,45 @@ class PollingEventFeed:
         self, after: EventPosition, wanted: Wanted
     ) -> AsyncGenerator[tuple[EventPosition, Row | None], None]:
         """Yield events, as `service.application.ports.events.EventFeed` says."""
-        watcher = Watcher(wanted, self._settings.watch_queue_size)
-        page = await self._catch_up_page(after)
+        watcher = Watcher(wanted, self._settings.watch_queue_size, self._settings.slow_consumer_timeout)
         try:
+            page = await self._catch_up_page(after)
             while True:
                 # Before anything is yielded: otherwise a slow client would fall behind the poller while it reads the
                 # page, and never go live.
                 self._poller.join(watcher, page)
-                for position, event in page.events:
-                    if wanted(event):
+                self._pages.put(watcher, page.events)
+                end, was_empty = page.end, not page.events
+                # Its events are now those that the watcher has not taken.
+                del page
+                while item := self._pages.take(watcher):
+                    if wanted(item[1]):
                         self._poller.refuse_if_draining()
-                        after = position
-                        yield position, event
-                if after != page.end or not page.events:
-                    yield page.end, None
-                after = page.end
+                        after, _ = item
+                        yield item
+                if watcher.has_lost_page:
+                    watcher.fall_behind()
+                else:
+                    if after != end or was_empty:
+                        yield end, None
+                    after = end
                 while item := await self._next(watcher):
                     after, _ = item
                     yield item
                 page = await self._poller.read_with_retries(self._catch_up_page, after)
         finally:
+            self._pages.drop(watcher)
             self._poller.leave(watcher)
 
     def drain(self) -> None:
         """End all watches, and refuse new ones, with ServerDraining."""
         self._poller.drain()
 
-    async def close(self) -> None:
-        """Stop polling, and close the connections."""
+    async def close(self, time_left: TimeLeft = no_deadline) -> None:
+        """Stop polling, and close the connections; a page that is still read then is cancelled when no time is left."""
         await self._poller.close()
         # A page that is still being read has a connection, which `dispose` would leave open.
-        await self._reader.drain()
+        await self._reader.drain(time_left)
         await self._engine.dispose()
 
     async def _catch_up_page(self, after: EventPosition) -> EventPage:
@@ -102,15 +130,15 @@ class PollingEventFeed:
             await watcher.wait(self._settings.watch_checkpoint_interval)
             self._poller.refuse_if_draining()
         if watcher.queue:
-            return watcher.queue.popleft()
+            return watcher.take()
         if watcher.failure:
             raise watcher.failure
         if watcher.state is WatcherState.LIVE:
             return watcher.offered, None
         if watcher.state is WatcherState.OVERFLOWED:
             self._refuse_if_slow(watcher)
-            self._poller.leave(watcher)
-            watcher.state = WatcherState.CATCHING_UP
+        self._poller.leave(watcher)
+        watcher.state = WatcherState.CATCHING_UP
         return None
 
     def _refuse_if_slow(self, watcher: Watcher) -> None:

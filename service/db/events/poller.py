@@ -68,7 +68,7 @@ class Poller:
             self._recent.clear()
             # In an empty context: log lines of the task must not name the call that happens to start it.
             self._task = asyncio.create_task(self._run(), context=Context())
-        elif page.end < self._floor:
+        elif page.end.is_before(self._floor):
             return
         watcher.go_live(page.end, self._recent)
         self._watchers.add(watcher)

@@ -5,25 +5,36 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import BigInteger, Executable, Row, Select, bindparam, func, select
+from sqlalchemy import BigInteger, Executable, Row, Select, bindparam, false, func, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.application.ports.events import EventPosition
 from service.db.errors import translated_errors
-from service.db.events.log import EventLog, EventPage
+from service.db.events.log import DATABASE, TIMELINE, EventLog, EventPage
 from service.db.tables import relay_cursors, swept_events
 from service.db.types import Xid8
 
 # How often a relay tries to become the active one.
 STANDBY_SECONDS = 1.0
 
+# PostgreSQL ends the session, and releases the lock, about 12 s after the relay's machine or the network has gone. By
+# default that takes it two hours, in which no other relay becomes active.
+_KEEPALIVE = select(
+    *(
+        func.set_config(f"tcp_keepalives_{name}", value, false())
+        for name, value in (("idle", "6"), ("interval", "2"), ("count", "3"))
+    )
+)
+
 LOCK = select(func.pg_try_advisory_lock(func.hashtextextended(bindparam("lock"), 0)))
 _name = bindparam("name", type_=relay_cursors.c.name.type)
 # Locks the row: retention deletes no event that this cursor still needs, from the moment that the cursor exists.
 _earliest = select(_name, swept_events.c.xid, swept_events.c.position).with_for_update(read=True)
 CREATE_CURSOR = insert(relay_cursors).from_select(["name", "xid", "position"], _earliest).on_conflict_do_nothing()
-CURSOR = select(relay_cursors.c.xid, relay_cursors.c.position).where(relay_cursors.c.name == _name)
+# The database that the relay reads now: its cursor is in this database, and was restored with the events.
+CURSOR = select(relay_cursors.c.xid, relay_cursors.c.position, DATABASE, TIMELINE)
+CURSOR = CURSOR.select_from(relay_cursors.join(swept_events, true())).where(relay_cursors.c.name == _name)
 _position = {
     "xid": bindparam("xid", type_=Xid8()),
     "position": bindparam("position", type_=BigInteger()),
@@ -50,7 +61,7 @@ class RelayLog:
         """Return the position to publish after; a new relay begins with the oldest stored event."""
         await self._execute(CREATE_CURSOR, {"name": self._name})
         (row,) = await self._read(CURSOR, {"name": self._name})
-        return EventPosition(row.xid, row.position)
+        return EventPosition(row.xid, row.position, row.database, row.timeline)
 
     async def page(self, after: EventPosition) -> EventPage:
         """Return the next events; raises EventPositionExpired."""
@@ -58,7 +69,7 @@ class RelayLog:
 
     async def advance(self, position: EventPosition) -> None:
         """Record this position as published."""
-        await self._execute(ADVANCE, {"name": self._name, **position._asdict()})
+        await self._execute(ADVANCE, {"name": self._name, "xid": position.xid, "position": position.position})
 
     async def _execute(self, statement: Executable, values: Mapping[str, object]) -> None:
         with translated_errors():
@@ -80,6 +91,8 @@ async def active_relay(engine: AsyncEngine, name: str) -> AsyncIterator[RelayLog
     with translated_errors():
         connection = await engine.execution_options(isolation_level="AUTOCOMMIT").connect()
     try:
+        with translated_errors():
+            await connection.execute(_KEEPALIVE)
         while True:
             with translated_errors():
                 if await connection.scalar(LOCK, {"lock": f"commerce relay {name}"}):

@@ -93,6 +93,13 @@ def is_behind(revision: str | None) -> bool:
     return revision is None or (revision in _known() and revision != head())
 
 
+def schema_problem(revision: str | None) -> str | None:
+    """Return why this build cannot serve a schema at this revision, as one line for an operator; None if it can."""
+    if not is_behind(revision):
+        return None
+    return f"the schema is at revision {revision or 'none'}, and this build needs {head()}: run `commerce migrate`"
+
+
 async def upgrade(engine: AsyncEngine, revision: str = "head", *, patience: float = 600) -> bool:
     """Migrate the schema up to a revision and return whether a migration ran.
 

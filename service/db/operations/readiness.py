@@ -9,12 +9,13 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import Row, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.application.ports.errors import DatabaseUnavailable, StoreError
-from service.db.connections.engine import for_single_statements
+from service.db.connections.engine import ConnectionFailure, for_single_statements, lost_connections
 from service.db.errors import sqlstate_of, translated_errors
 from service.db.operations import migrate
+from service.db.operations.restored_events import ARE_AHEAD
 
 _UNREACHABLE = "the database cannot be reached: check that it is running at the address in DATABASE_URL"
 # Why a connection failed, by the class of the error or a base of it.
@@ -23,6 +24,7 @@ _REASONS: Mapping[type, str] = {
     ssl.SSLError: "TLS failed",
     ConnectionRefusedError: "the connection was refused",
     FileNotFoundError: "there is no socket",
+    NotADirectoryError: "there is no socket",
     TimeoutError: "it did not answer in time",
     ConnectionResetError: "it closed the connection",
     PermissionError: "the system denies it",
@@ -30,7 +32,7 @@ _REASONS: Mapping[type, str] = {
 }
 _REASONS_BY_TEXT = {
     f"[Errno {errno.ECONNREFUSED}]": "the connection was refused",
-    "SSL upgrade": "it refuses TLS, which DATABASE_URL asks for",
+    "SSL upgrade": "it refuses TLS, which DATABASE_URL asks for, or is no PostgreSQL",
 }
 _INSUFFICIENT_PRIVILEGE = "42501"
 # Messages for refused connections, by the beginning of the SQLSTATE.
@@ -57,17 +59,20 @@ TABLE_RIGHTS: Mapping[str, str] = MappingProxyType(
         "user_profiles": "SELECT INSERT UPDATE",
         "orders": "SELECT INSERT UPDATE DELETE",
         "order_items": "SELECT INSERT DELETE",
-        "tags": "SELECT INSERT",
+        # UPDATE to lock tags, which the service never changes.
+        "tags": "SELECT INSERT UPDATE",
         "order_tags": "SELECT INSERT DELETE",
         "order_notes": "SELECT INSERT UPDATE DELETE",
         "credit_accounts": "SELECT INSERT UPDATE DELETE",
         "credit_entries": "SELECT INSERT DELETE",
         "events": "SELECT INSERT DELETE",
         "swept_events": "SELECT",
-        "request_ids": "SELECT INSERT UPDATE",
+        "request_ids": "SELECT INSERT UPDATE DELETE",
         "signing_keys": "SELECT",
     }
 )
+# The functions that statements and triggers call; PostgreSQL checks no right to the functions of triggers themselves.
+FUNCTIONS = ("event_xid", "note_search", "search_words", "user_search")
 # Without USAGE of the schema, PostgreSQL finds no table, so that is looked up by the table of the revision. A table
 # that does not exist has no rights to miss; then the revision is wrong.
 _MISSING_RIGHTS = text("""
@@ -82,9 +87,19 @@ WHERE NOT has_table_privilege(to_regclass(needed.name), needed."right")
 UNION ALL
 SELECT 'USAGE on order_number_seq'
 WHERE NOT has_sequence_privilege(to_regclass('order_number_seq'), 'USAGE')
+UNION ALL
+SELECT format('EXECUTE on %s', p.oid::regprocedure)
+FROM pg_class c JOIN pg_proc p ON p.pronamespace = c.relnamespace
+WHERE c.oid = to_regclass('users') AND p.proname = ANY (CAST(:functions AS text[]))
+  AND NOT has_function_privilege(p.oid, 'EXECUTE')
 """)
+_EVENTS_ARE_AHEAD = text(f"SELECT {ARE_AHEAD} AS events_are_ahead")
 _NEEDED = [(name, right) for name, rights in TABLE_RIGHTS.items() for right in rights.split()]
-_RIGHTS = {"names": [name for name, _ in _NEEDED], "rights": [right for _, right in _NEEDED]}
+_RIGHTS = {
+    "names": [name for name, _ in _NEEDED],
+    "rights": [right for _, right in _NEEDED],
+    "functions": list(FUNCTIONS),
+}
 
 
 async def readiness_problem(engine: AsyncEngine) -> str | None:
@@ -96,20 +111,29 @@ async def readiness_problem(engine: AsyncEngine) -> str | None:
     try:
         with translated_errors():
             async with for_single_statements(engine).connect() as connection:
-                state = (await connection.execute(_STATE)).one()
-                if problem := _state_problem(state):
-                    # A new connection may lead to the new primary after a failover.
-                    await connection.invalidate()
-                    return problem
-                if missing := (await connection.scalars(_MISSING_RIGHTS, _RIGHTS)).all():
-                    return f"the user in DATABASE_URL lacks rights: {', '.join(missing)}"
-                revision = await migrate.current(connection)
+                return await _problem(connection)
     except StoreError as error:
-        return describe_store_error(error)
-    if migrate.is_behind(revision):
+        return describe_store_error(error, lost_connections(engine).address)
+    except Exception as error:
+        # For example, to connect.
+        if lacks := describe_missing_right(error):
+            return lacks
+        raise
+
+
+async def _problem(connection: AsyncConnection) -> str | None:
+    if problem := _state_problem((await connection.execute(_STATE)).one()):
+        # A new connection may lead to the new primary after a failover.
+        await connection.invalidate()
+        return problem
+    if missing := (await connection.scalars(_MISSING_RIGHTS, _RIGHTS)).all():
+        return f"the user in DATABASE_URL lacks rights: {', '.join(missing)}"
+    if problem := migrate.schema_problem(await migrate.current(connection)):
+        return problem
+    if await connection.scalar(_EVENTS_ARE_AHEAD):
         return (
-            f"the schema is at revision {revision or 'none'}, and this build needs {migrate.head()}:"
-            " run `commerce migrate`"
+            "the events were restored from another PostgreSQL cluster, which counts transactions further than this one,"
+            " so new events would not be found: stop all servers and relays, and run `commerce restore-events`"
         )
     return None
 
@@ -130,12 +154,17 @@ def _state_problem(state: Row[Any]) -> str | None:
     return None
 
 
-def describe_store_error(error: StoreError) -> str:
-    """Return what failed, as one line for an operator."""
+def describe_store_error(error: StoreError, address: str | None = None) -> str:
+    """Return what failed, as one line for an operator.
+
+    Args:
+        error: the error.
+        address: host and port of the database, if they are known; errors of connecting have them anyway.
+    """
     causes = list(_causes(error))
     sqlstate = next((found for cause in causes if (found := sqlstate_of(cause))), "")
     if isinstance(error, DatabaseUnavailable):
-        return _unavailable(sqlstate, causes)
+        return _unavailable(sqlstate, causes, address)
     return f"the database was too busy or too slow (SQLSTATE {sqlstate or 'unknown'}); try again"
 
 
@@ -148,9 +177,9 @@ def describe_missing_right(error: BaseException) -> str | None:
     return f"the user in DATABASE_URL lacks a right: {message}"
 
 
-def _unavailable(sqlstate: str, causes: Sequence[BaseException]) -> str:
+def _unavailable(sqlstate: str, causes: Sequence[BaseException], address: str | None) -> str:
     refusal = next((words for start, words in _REFUSALS.items() if sqlstate.startswith(start)), None)
-    address = next((note for cause in causes for note in getattr(cause, "__notes__", ())), None)
+    address = next((note for cause in causes for note in getattr(cause, "__notes__", ())), address)
     if refusal:
         return f"{refusal} ({address})" if address else refusal
     reason = next((reason for cause in causes if (reason := _network_reason(cause))), None)
@@ -163,8 +192,11 @@ def _network_reason(error: BaseException) -> str | None:
     """Return why a connection failed, by the class of the error."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its TLS certificate is refused: {error.verify_message}"
-    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
-        return " ".join(str(error).split())
+    if isinstance(error, ConnectionFailure):
+        return str(error)
+    if isinstance(error, ssl.SSLError) and error.reason:
+        # Such as NO_CERTIFICATE_OR_CRL_FOUND.
+        return f"TLS failed: {error.reason.replace('_', ' ').lower()}"
     if not isinstance(error, OSError):
         return None
     if error.errno is None:

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.application.ports.events import EventPosition
 from service.db.errors import translated_errors
+from service.db.reads.event_columns import HORIZON
 from service.db.tables import events, relay_cursors, request_ids, swept_events
 
 # How long a stored response can be replayed under its request id (AIP-155). How long events are stored is a setting:
@@ -43,7 +44,7 @@ _is_not_deleted = _event_position > _position("deleted")
 NEXT_EVENTS = (
     select(events.c.xid, events.c.position, _is_old)
     # Only below the oldest running transaction: events that it commits later would sort before events deleted now.
-    .where(_is_not_deleted, events.c.xid < func.pg_snapshot_xmin(func.pg_current_snapshot()))
+    .where(_is_not_deleted, events.c.xid < HORIZON)
     .order_by(events.c.xid, events.c.position)
     .limit(BATCH)
 )
@@ -98,4 +99,4 @@ async def _delete_batch_of_events(connection: AsyncConnection, older_than: timed
 
 
 def _values(name: str, position: EventPosition) -> dict[str, object]:
-    return {f"{name}_{key}": value for key, value in position._asdict().items()}
+    return {f"{name}_xid": position.xid, f"{name}_position": position.position}

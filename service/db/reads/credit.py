@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Integer, Row, bindparam, literal_column, select
+from sqlalchemy import ColumnElement, FromClause, Integer, Row, bindparam, literal_column, select
 
 from service.application.ports.queries import Page, PageOfRows
 from service.db.reads.columns import text_size
@@ -19,7 +19,6 @@ _BALANCES = (
 )
 # More than what the message of an entry needs beside its description.
 _ENTRY_BYTES = 350
-_ENTRY_SIZE = text_size(credit_entries.c.description) + literal_column(str(_ENTRY_BYTES), Integer)
 
 
 class CreditQueries:
@@ -40,4 +39,8 @@ class CreditQueries:
         if currency is not None:
             statement = statement.where(credit_entries.c.currency == currency)
         key = credit_entries.c.position
-        return await self._reader.page_of(users, user_id, statement, key, page, descending=True, size=_ENTRY_SIZE)
+        return await self._reader.page_of(users, user_id, statement, key, page, descending=True, size=_entry_size)
+
+
+def _entry_size(row: FromClause) -> ColumnElement[int]:
+    return text_size(row.c.description) + literal_column(str(_ENTRY_BYTES), Integer)

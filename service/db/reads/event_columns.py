@@ -1,4 +1,4 @@
-"""The columns of events."""
+"""The columns of events, and the transaction below which they are final."""
 
 from typing import Any
 
@@ -6,6 +6,9 @@ from sqlalchemy import ColumnElement, FromClause, Text, case, cast, func, select
 
 from service.db.tables import orders
 from service.domain.orders import OrderStatus
+
+# The oldest running transaction, as `events.xid` has it: all events below it are visible.
+HORIZON = func.event_xid(func.pg_snapshot_xmin(func.pg_current_snapshot()))
 
 
 def event_columns(event: FromClause, order: FromClause | None = None) -> list[ColumnElement[Any]]:

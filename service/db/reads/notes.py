@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from sqlalchemy import REAL, ColumnElement, FromClause, Integer, Select, Text, bindparam, func, literal_column, select
+from sqlalchemy import REAL, ColumnElement, FromClause, Integer, Select, bindparam, cast, literal_column, select
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from service.application.ports.queries import MAX_RANKED, NoteFilter, Page, PageOfRows
@@ -12,21 +12,21 @@ from service.db.connections.statement import Statement
 from service.db.reads.columns import text_size
 from service.db.reads.ranking import page_of_ranked, page_values, ranked_page
 from service.db.reads.reader import Reader, limited_by_size
-from service.db.tables import SEARCH_CONFIG, order_notes
+from service.db.tables import order_notes
+from service.db.text_search import notes_query, rank
 from service.domain.notes import NoteState
+from service.domain.search import NoteQuery
 
 _NOTES = select(*(column for column in order_notes.c if column is not order_notes.c.search))
 # More than what the message of a note needs, beside its body; and that of a match, beside its note: its snippet too.
 _NOTE_BYTES = 300
 _MATCH_BYTES = 2300
-# A subquery, so that the planner does not see the words: for common words it would read the whole table.
-_WANTED = select(func.websearch_to_tsquery(SEARCH_CONFIG, bindparam("query"), type_=TSQUERY)).scalar_subquery()
-# Matches are marked with asterisks instead of HTML tags, because the text around them is not escaped.
-_HEADLINE = 'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=30, MinWords=10, FragmentDelimiter=" ... "'
-# In characters. MaxFragments and MaxWords do not limit the length, because a word can be long.
-_MAX_SNIPPET = 500
-# How many characters of a note a snippet is made from; one without a match there begins with the note.
-_SEARCHED_FOR_SNIPPET = 2000
+# Subqueries, so that the planner does not see the words: for common words it would read the whole table.
+_MATCHING = select(cast(bindparam("matching"), TSQUERY)).scalar_subquery()
+_WITH_ACCENTS = select(cast(bindparam("with_accents"), TSQUERY)).scalar_subquery()
+_MATCHES = order_notes.c.search.bool_op("@@")(_MATCHING)
+# A match with the same accents comes first.
+_RANK = rank(order_notes.c.search, _MATCHING) + rank(order_notes.c.search, _WITH_ACCENTS)
 
 
 class NoteQueries:
@@ -40,7 +40,7 @@ class NoteQueries:
         keys = (order_notes.c.create_time, order_notes.c.id)
         return await self._reader.page(_filtered(_NOTES, where), keys, page, size=_note_size, descending=True)
 
-    async def search(self, query: str, where: NoteFilter, page: Page) -> PageOfRows:
+    async def search(self, query: NoteQuery, where: NoteFilter, page: Page) -> PageOfRows:
         """Return a page of the notes that match `query`, best match first."""
         statement = _search_statement(
             of_order=where.order_id is not None,
@@ -48,14 +48,19 @@ class NoteQueries:
             include_drafts=where.include_drafts,
             first=page.after is None,
         )
-        values = {"query": query, "order_id": where.order_id, "author_id": where.author_id, **page_values(page)}
-        return page_of_ranked(await self._reader.all(statement, values, expensive=Expensive.SEARCH), page)
+        values = {
+            "matching": notes_query(query, accents=False),
+            "with_accents": notes_query(query, accents=True),
+            "order_id": where.order_id,
+            "author_id": where.author_id,
+        }
+        rows = await self._reader.all(statement, values | page_values(page), expensive=Expensive.SEARCH)
+        return page_of_ranked(rows, page)
 
 
 @cache
 def _search_statement(*, of_order: bool, of_author: bool, include_drafts: bool, first: bool) -> Statement:
-    rank = func.ts_rank(order_notes.c.search, _WANTED, type_=REAL).label("rank")
-    matches = select(order_notes.c.id, rank).where(order_notes.c.search.bool_op("@@")(_WANTED))
+    matches = select(order_notes.c.id, cast(_RANK, REAL).label("rank")).where(_MATCHES)
     if of_order:
         matches = matches.where(order_notes.c.order_id == bindparam("order_id"))
     if of_author:
@@ -63,12 +68,8 @@ def _search_statement(*, of_order: bool, of_author: bool, include_drafts: bool, 
     if not include_drafts:
         matches = matches.where(order_notes.c.state == NoteState.PUBLISHED)
     part, found, count = ranked_page(matches.limit(MAX_RANKED).cte("ranked"), first=first)
-    # Only for the rows of the page, and from the beginning of the body: a headline is expensive.
-    beginning = func.left(order_notes.c.body, _SEARCHED_FOR_SNIPPET)
-    headline = func.ts_headline(SEARCH_CONFIG, beginning, _WANTED, _HEADLINE)
-    snippet = func.left(headline, _MAX_SNIPPET, type_=Text).label("snippet")
     rows = part.outerjoin(order_notes, order_notes.c.id == found.c.id)
-    statement = _NOTES.add_columns(snippet, found.c.rank, count.c.matches).select_from(rows)
+    statement = _NOTES.add_columns(found.c.rank, count.c.matches).select_from(rows)
     limited = limited_by_size(statement, _match_size, (found.c.rank, found.c.id), descending=True)
     return Statement("search_notes", limited)
 

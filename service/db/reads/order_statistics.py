@@ -12,7 +12,7 @@ from service.db.tables import orders
 def statistics_statement(names: Sequence[str]) -> Select[Any]:
     """Return the statement for both kinds of rows of `service.application.ports.queries.OrderQueries.statistics`.
 
-    Its parameters `more_than` and `top_limit` say which top users to include.
+    Its parameters `more_than` and `top_limit` say which top users to include, `row_limit` how many rows to return.
 
     Args:
         names: the conditions on the orders (`service.db.reads.order_conditions`).
@@ -24,7 +24,7 @@ def statistics_statement(names: Sequence[str]) -> Select[Any]:
     both = union_all(_by_day(selected), _by_top_user(selected)).subquery("statistics")
     # The rows of days come first, then those of the users, most orders first. The other columns make the order stable.
     keys = (both.c.day, both.c.status, both.c.order_count.desc(), both.c.user_id, both.c.currency)
-    return select(both).order_by(*keys)
+    return select(both).order_by(*keys).limit(bindparam("row_limit", type_=BigInteger))
 
 
 def _by_day(selected: CTE) -> Select[Any]:

@@ -8,10 +8,19 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, FromClause, Integer, Row, Text, bindparam, cast, func, literal_column, select
 
-from service.application.ports.queries import MAX_PAGE_BYTES, OrderFilter, OrderOrder, Page, PageOfRows, TopUsers
+from service.application.ports.queries import (
+    MAX_PAGE_BYTES,
+    MAX_SUMS,
+    OrderFilter,
+    OrderOrder,
+    Page,
+    PageOfRows,
+    TopUsers,
+)
 from service.db.arrays import is_one_of
 from service.db.connections.expensive_reads import Expensive
 from service.db.connections.statement import Statement
+from service.db.reads.columns import text_size
 from service.db.reads.event_columns import event_columns
 from service.db.reads.order_columns import ORDERS, order_size
 from service.db.reads.order_conditions import is_about_tags, on_orders, parse_filter
@@ -28,7 +37,6 @@ _BY_NUMBER = Statement("order_by_number", ORDERS.where(orders.c.order_number == 
 _ORDER_COUNT = select(func.count()).select_from(order_tags).where(order_tags.c.tag_id == tags.c.id)
 # More than what the message of an event needs beside its changes, which take less than their JSON.
 _EVENT_BYTES = 300
-_EVENT_SIZE = func.octet_length(cast(events.c.changes, Text)) + literal_column(str(_EVENT_BYTES), Integer)
 _TAGS = select(tags.c.name, _ORDER_COUNT.scalar_subquery().label("order_count"))
 # The last string in sort order that is as long as a tag can be: every tag with a prefix sorts between the prefix and
 # the prefix followed by this string.
@@ -63,6 +71,10 @@ def _page_statement(names: tuple[str, ...], *, descending: bool, first: bool, in
 @lru_cache(maxsize=256)
 def _statistics_statement(names: tuple[str, ...]) -> Statement:
     return Statement("order_statistics", statistics_statement(names))
+
+
+def _event_size(row: FromClause) -> ColumnElement[int]:
+    return text_size(cast(row.c.changes, Text)) + literal_column(str(_EVENT_BYTES), Integer)
 
 
 def _is_found_by_tag(names: Sequence[str], *, include_total_size: bool) -> bool:
@@ -106,14 +118,14 @@ class OrderQueries:
         """Return sums by day, status and currency, and sums by currency for the users with the most orders."""
         names, values = parse_filter(where)
         statement = _statistics_statement(names)
-        values |= {"more_than": top_users.more_than, "top_limit": top_users.limit}
+        values |= {"more_than": top_users.more_than, "top_limit": top_users.limit, "row_limit": MAX_SUMS + 1}
         return await self._reader.all(statement, values, expensive=Expensive.STATISTICS)
 
     async def events(self, order_id: UUID, page: Page) -> PageOfRows | None:
         """Return a page of the order's events, oldest first."""
         statement = select(*event_columns(events, orders)).where(events.c.aggregate_id == orders.c.id)
         return await self._reader.page_of(
-            orders, order_id, statement, events.c.position, page, descending=False, size=_EVENT_SIZE
+            orders, order_id, statement, events.c.position, page, descending=False, size=_event_size
         )
 
     async def tags(self, prefix: str, page: Page) -> PageOfRows:

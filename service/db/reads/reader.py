@@ -61,7 +61,7 @@ class Reader(StatementReader):
         page: Page,
         *,
         descending: bool,
-        size: ColumnElement[int],
+        size: Size,
     ) -> PageOfRows | None:
         """Return one page of the children of a row; None if the row does not exist.
 
@@ -72,14 +72,9 @@ class Reader(StatementReader):
             key: the sort column of `children`, which is unique.
             page: the page to return; its `after` is the key of the last child on the previous page.
             descending: whether the order is descending.
-            size: the size of a child's message, which is short: children are only left out after they were read.
+            size: returns the size of a child's message.
         """
-        rows = (
-            children.add_columns(size.label("row_bytes"))
-            .correlate(parent)
-            .order_by(key.desc() if descending else key)
-            .limit(page.size + 1)
-        )
+        rows = children.correlate(parent).order_by(key.desc() if descending else key).limit(page.size + 1)
         if page.after is not None:
             (after,) = page.after
             rows = rows.where(key < after if descending else key > after)
@@ -92,7 +87,9 @@ class Reader(StatementReader):
             statement = statement.add_columns(count.scalar_subquery().label("total_size"))
         # A parent without children on this page has one row of nulls; a parent that does not exist has no row.
         expensive = Expensive.COUNT if page.include_total_size else None
-        found = await self.all(statement.order_by(_ordered(part, key, descending=descending)), expensive=expensive)
+        keys = (part.c[str(key.key)],)
+        limited = limited_by_size(statement, size, keys, descending=descending, max_bytes=page.max_bytes)
+        found = await self.all(limited, expensive=expensive)
         if not found:
             return None
         total_size = found[0].total_size if page.include_total_size else 0
@@ -137,7 +134,12 @@ def page_select(
 
 
 def limited_by_size(
-    rows: Select[Any], size: Size, keys: Sequence[ColumnElement[Any]] = (), *, descending: bool = False
+    rows: Select[Any],
+    size: Size,
+    keys: Sequence[ColumnElement[Any]] = (),
+    *,
+    descending: bool = False,
+    max_bytes: int | None = None,
 ) -> Select[Any]:
     """Return a statement for the first of these rows: all that fit into `max_bytes`, and up to two more.
 
@@ -149,6 +151,7 @@ def limited_by_size(
         size: returns the size of a row's message; the result has it as `row_bytes`.
         keys: the columns by which the rows are sorted, unique together.
         descending: whether the order is descending.
+        max_bytes: the maximum size; None for a parameter of this name.
     """
     names = [f"key_{index}" for index in range(len(keys))]
     # The columns themselves, because the order of what is computed from them is not known: PostgreSQL would sort again.
@@ -159,7 +162,7 @@ def limited_by_size(
     before = func.sum(row_bytes).over(order_by=ordered or None, rows=(None, -2)).label("bytes_before")
     measured = select(candidates, row_bytes.label("row_bytes"), before).subquery("measured")
     columns = [column for column in measured.c if column.name not in {*names, "bytes_before"}]
-    limit = bindparam("max_bytes", type_=BigInteger)
+    limit = bindparam("max_bytes", max_bytes, type_=BigInteger, required=max_bytes is None)
     first = select(*columns).where(func.coalesce(measured.c.bytes_before, 0) <= limit)
     return first.order_by(*(_ordered_by(measured, name, descending=descending) for name in names))
 

@@ -9,7 +9,6 @@ from sqlalchemy import (
     Integer,
     bindparam,
     cast,
-    func,
     literal_column,
     select,
     union,
@@ -24,17 +23,18 @@ from service.db.reads.columns import USER_COLUMNS, user_size
 from service.db.reads.ranking import page_of_ranked, page_values, ranked_page
 from service.db.reads.reader import Reader, limited_by_size
 from service.db.tables import users
+from service.db.text_search import rank, users_query
 from service.domain.search import SearchQuery
 from service.domain.text import folded
 from service.domain.users import UserState
 
-_SIMPLE: ColumnElement[str] = literal_column("'pg_catalog.simple'::regconfig")
 # Subqueries, so that the planner does not see the words: for common words it would read the whole table.
-_MATCHING = select(func.to_tsquery(_SIMPLE, bindparam("matching"), type_=TSQUERY)).scalar_subquery()
-_WHOLE = select(func.to_tsquery(_SIMPLE, bindparam("whole"), type_=TSQUERY)).scalar_subquery()
+_MATCHING = select(cast(bindparam("matching"), TSQUERY)).scalar_subquery()
+_WHOLE = select(cast(bindparam("whole"), TSQUERY)).scalar_subquery()
 _IS_USERNAME = users.c.username == bindparam("username")
-# A match of a whole word adds to the rank of a match of its prefix. A user whose username equals the query comes first.
-_RANK = func.ts_rank(users.c.search, _MATCHING) + func.ts_rank(users.c.search, _WHOLE) + cast(_IS_USERNAME, Integer)
+# A match of a whole word with the same accents adds to the rank of a match of its prefix. A user whose username equals
+# the query comes first.
+_RANK = rank(users.c.search, _MATCHING) + rank(users.c.search, _WHOLE) + cast(_IS_USERNAME, Integer)
 _MATCHES = users.c.search.op("@@")(_MATCHING)
 
 
@@ -63,8 +63,9 @@ def _result_size(row: FromClause) -> ColumnElement[int]:
 
 async def search_users(reader: Reader, query: SearchQuery, page: Page, *, show_deleted: bool) -> PageOfRows:
     """Return a page of matches, as `service.application.ports.queries.UserQueries.search` documents."""
-    whole = " & ".join(f"'{word}'" for word in query.words)
-    values = {"whole": whole, "matching": f"{whole}:*", "username": folded(query.text)}
+    matching = users_query(query, last_is_prefix=True, accents=False)
+    whole = users_query(query, last_is_prefix=False, accents=True)
+    values = {"whole": whole, "matching": matching, "username": folded(query.text)}
     statement = _statement(first=page.after is None, show_deleted=show_deleted)
     rows = await reader.all(statement, values | page_values(page), expensive=Expensive.SEARCH)
     return page_of_ranked(rows, page)

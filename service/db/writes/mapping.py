@@ -3,7 +3,7 @@
 Orders are not mapped: `service.db.writes.orders` reads and writes them with statements.
 """
 
-from sqlalchemy.orm import registry, relationship
+from sqlalchemy.orm import deferred, registry, relationship
 
 from service.db.tables import credit_accounts, metadata, order_notes, user_profiles, users
 from service.domain.credit import CreditAccount
@@ -19,13 +19,17 @@ def map_entities() -> None:
     _registry.map_imperatively(
         User,
         users,
-        exclude_properties=["search"],
-        # A repository says what it loads: SQLAlchemy never loads a profile by itself.
-        properties={"profile": relationship(Profile, lazy="raise", uselist=False, cascade="all, delete-orphan")},
+        properties={
+            # Written, and never read.
+            "search": deferred(users.c.search, raiseload=True),
+            # A repository says what it loads: SQLAlchemy never loads a profile by itself.
+            "profile": relationship(Profile, lazy="raise", uselist=False, cascade="all, delete-orphan"),
+        },
     )
     _registry.map_imperatively(CreditAccount, credit_accounts)
-    # PostgreSQL computes the column `search`, and only queries of the read side use it.
-    _registry.map_imperatively(OrderNote, order_notes, exclude_properties=[order_notes.c.search])
+    _registry.map_imperatively(
+        OrderNote, order_notes, properties={"search": deferred(order_notes.c.search, raiseload=True)}
+    )
 
 
 map_entities()

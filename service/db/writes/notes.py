@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.orm.attributes import set_attribute
 
 from service.db.tables import order_notes, orders
+from service.db.text_search import are_approximate, note_vector
 from service.db.writes.transaction import LazyTransaction
 from service.domain.errors import NoteNotFound
 from service.domain.notes import OrderNote
@@ -40,6 +42,19 @@ class Notes:
         of_others = of_others.where(order_notes.c.author_id == author_id, orders.c.user_id != author_id)
         of_others = of_others.order_by(order_notes.c.id)
         return (await session.scalars(of_others.with_for_update(of=order_notes))).all()
+
+    async def write_words(self, limit: int) -> int:
+        """Write the words of up to `limit` notes whose words a trigger wrote and that are not locked.
+
+        Returns the number of notes updated.
+        """
+        session = await self._transaction.session()
+        statement = select(OrderNote).where(are_approximate(order_notes.c.search)).order_by(order_notes.c.id)
+        statement = statement.limit(limit).with_for_update(key_share=True, skip_locked=True)
+        found = (await session.scalars(statement)).all()
+        for note in found:
+            set_attribute(note, "search", note_vector(note))
+        return len(found)
 
     async def delete(self, note: OrderNote) -> None:
         """Delete the note when the unit of work is flushed."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from service.application.ports.errors import DeadlineExceeded
+from service.application.ports.unit_of_work import TimeLeft
 from service.db.connections.reader import StatementReader
 from service.db.connections.statement import Statement
 from service.db.tables import ORDER_NUMBER_BLOCK, order_number_sequence
@@ -31,21 +32,27 @@ class OrderNumbers:
 
     async def next(self) -> str:
         """Return a number that no other caller gets; raises StoreError, and DeadlineExceeded after the call's time."""
+        time_left = self._reader.time_left()
         while (number := next(self._block, None)) is None:
             if self._asking is None:
-                self._asking = self._reader.shielded_tasks.start(self._ask())
-            seconds = self._reader.time_left()()
-            await self._reader.shielded_tasks.result(
-                self._asking,
-                timeout_seconds=None if seconds == math.inf else max(0.0, seconds),
-                timeout_error=DeadlineExceeded,
-            )
+                self._asking = self._reader.shielded_tasks.start(self._ask(time_left))
+            seconds = time_left()
+            try:
+                await self._reader.shielded_tasks.result(
+                    self._asking,
+                    timeout_seconds=None if seconds == math.inf else max(0.0, seconds),
+                    timeout_error=DeadlineExceeded,
+                )
+            except DeadlineExceeded:
+                # Unless it was that of the call that asked for the block.
+                if time_left() <= 0:
+                    raise
         return f"ORD-{number:08d}"
 
-    async def _ask(self) -> None:
+    async def _ask(self, time_left: TimeLeft) -> None:
         try:
-            # Outside any transaction: a sequence does not roll back. Without a deadline: several calls wait for it.
-            ((start,),) = await self._reader.executor.fetch(_NEXT_BLOCK, {})
+            # Outside any transaction: a sequence does not roll back.
+            ((start,),) = await self._reader.executor.fetch(_NEXT_BLOCK, {}, time_left=time_left)
             self._block = iter(range(start, start + ORDER_NUMBER_BLOCK))
         finally:
             self._asking = None

@@ -127,20 +127,23 @@ class Orders:
             [order for order in found if order.user_id != user_id],
         )
 
-    async def transfer(self, from_user_id: UUID, to_user_id: UUID, now: datetime) -> Sequence[tuple[UUID, OrderStatus]]:
+    async def transfer(
+        self, from_user_id: UUID, to_user_id: UUID, now: datetime
+    ) -> Sequence[tuple[UUID, OrderStatus, datetime]]:
         """Transfer all orders of a locked user to another, and return them; raises OrderAlreadyExists."""
         session = await self._transaction.session()
         locking = select(orders.c.id).where(orders.c.user_id == from_user_id).order_by(orders.c.id)
         await session.execute(locking.with_for_update(key_share=True))
         if shared := (await session.execute(_SHARED_REFERENCES, {"giver": from_user_id, "taker": to_user_id})).all():
             raise OrderAlreadyExists.of_both_users([row.external_ref for row in shared], shared[0].count)
-        statement = update(orders).where(orders.c.user_id == from_user_id).returning(orders.c.id, orders.c.status)
+        statement = update(orders).where(orders.c.user_id == from_user_id)
+        statement = statement.returning(orders.c.id, orders.c.status, orders.c.update_time)
         changed = {
             "user_id": to_user_id,
             "version": orders.c.version + 1,
             "update_time": func.greatest(orders.c.update_time, now),
         }
-        return [(row.id, row.status) for row in await session.execute(statement.values(changed))]
+        return [(row.id, row.status, row.update_time) for row in await session.execute(statement.values(changed))]
 
     async def get_for_transition(self, order_id: UUID) -> Order:
         """Return the order, locked against other changes; raises OrderNotFound."""

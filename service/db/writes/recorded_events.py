@@ -1,12 +1,14 @@
-"""The events that a unit of work has recorded and not written yet."""
+"""The events that a unit of work has recorded and not written yet, and columns that are made of other columns."""
 
 from collections.abc import Callable, Iterable
 
 from sqlalchemy.orm import Session, UOWTransaction
 from sqlalchemy.orm.attributes import set_attribute
 
+from service.db.text_search import note_vector, user_vector
 from service.db.writes.event_rows import event_row
 from service.domain.events import Entity, Event
+from service.domain.notes import OrderNote
 from service.domain.users import User
 
 
@@ -41,9 +43,12 @@ class RecordedEvents:
         for entity in (*session.new, *session.dirty, *session.deleted):
             if isinstance(entity, Entity):
                 self.collect(entity)
+            # The entities themselves do not know these columns.
             if isinstance(entity, User):
-                # `message` is a column that the entity itself does not know.
                 set_attribute(entity, "message", self._encode_user(entity))
+                set_attribute(entity, "search", user_vector(entity))
+            elif isinstance(entity, OrderNote):
+                set_attribute(entity, "search", note_vector(entity))
 
     def take_rows(self, actor: str) -> list[dict[str, object]]:
         """Return the rows to insert, oldest first, and forget the events."""

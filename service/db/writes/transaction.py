@@ -1,5 +1,6 @@
 """One PostgreSQL transaction, begun by its first use."""
 
+import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -8,9 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from service.application.ports.errors import DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown
 from service.application.ports.unit_of_work import RequestKey, TimeLeft
+from service.db.connections.engine import lost_connections
 from service.db.connections.executor import StatementExecutor
 from service.db.connections.slots import Slots
 from service.db.errors import translate_error
+from service.db.text_search import SEARCH_VERSION, SEARCH_VERSION_SETTING
 from service.db.writes.encoded_messages import MESSAGE_VERSION, MESSAGE_VERSION_SETTING
 from service.db.writes.recorded_events import RecordedEvents
 from service.db.writes.request_ids import claim, store_response
@@ -21,14 +24,19 @@ from service.db.writes.request_ids import claim, store_response
 # call. `transaction_timeout` (PostgreSQL 17 and later) ends the connection, so it is two seconds longer, as a last
 # resort: watchers see no event while an older transaction is open.
 #
-# The last setting tells the triggers invalidate_… that this transaction writes encoded messages itself.
+# The last settings tell the triggers invalidate_… and …_search that this transaction writes encoded messages and the
+# words for searches itself.
 _BEGIN = text(
     "SELECT set_config('statement_timeout', CAST(CAST(:statement AS int) AS text), true),"
     " CASE WHEN current_setting('server_version_num')::int >= 170000"
     " THEN set_config('transaction_timeout', CAST(CAST(:transaction AS int) AS text), true) END,"
-    f" set_config('{MESSAGE_VERSION_SETTING}', '{MESSAGE_VERSION}', true)"
+    f" set_config('{MESSAGE_VERSION_SETTING}', '{MESSAGE_VERSION}', true),"
+    f" set_config('{SEARCH_VERSION_SETTING}', '{SEARCH_VERSION}', true)"
 )
 _TRANSACTION_TIMEOUT_MARGIN_MS = 2000
+# PostgreSQL ends a statement at the deadline, so a connection on which the transaction has not ended this long after it
+# is lost.
+_ANSWER_MARGIN_SECONDS = 1.0
 
 
 class TransactionPool:
@@ -91,6 +99,7 @@ class LazyTransaction:
         self._time_left = time_left
         self._session: AsyncSession | None = None
         self._has_slots = False
+        self._giving_up: asyncio.TimerHandle | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -115,10 +124,16 @@ class LazyTransaction:
         session = self._session = AsyncSession(self._pool.engine, expire_on_commit=False, autoflush=False)
         event.listen(session.sync_session, "before_flush", self._events.collect_from_session)
         with self._pool.lend():
-            await session.connection()
+            connection = await session.connection()
         # Only now: to wait for a connection, or for a new one to open, takes from the time of the call.
         milliseconds = self._require_time()
         limits = {"statement": milliseconds, "transaction": milliseconds + _TRANSACTION_TIMEOUT_MARGIN_MS}
+        self._giving_up = asyncio.get_running_loop().call_later(
+            milliseconds / 1000 + _ANSWER_MARGIN_SECONDS,
+            lost_connections(self._pool.engine).close,
+            connection.sync_connection.connection.driver_connection,  # type: ignore[union-attr] # it is connected
+            "it did not answer by the deadline of a call",
+        )
         await session.execute(_BEGIN, limits)
         if self._request:
             await claim(session, self._request)
@@ -162,6 +177,8 @@ class LazyTransaction:
             if not isinstance(translate_error(error), DatabaseUnavailable):
                 raise
         finally:
+            if self._giving_up:
+                self._giving_up.cancel()
             if self._has_slots:
                 self._has_slots = False
                 self._pool.give_back()

@@ -22,6 +22,9 @@ from service.db.writes.transaction import LazyTransaction, TransactionPool
 from service.db.writes.users import Users
 from service.domain.events import Event
 
+# A transfer of many orders has as many events. To encode this many takes about ten milliseconds of the event loop.
+_MAX_EVENTS = 1000
+
 
 class TransactionalUnitOfWork:
     """Implements `service.application.ports.unit_of_work.UnitOfWork`, which documents each method.
@@ -92,8 +95,9 @@ class TransactionalUnitOfWork:
         session = await self._transaction.session()
         await self.orders.flush()
         await session.flush()
-        if event_rows := self._events.take_rows(self._actor):
-            await session.execute(insert(events), event_rows)
+        event_rows = self._events.take_rows(self._actor)
+        for start in range(0, len(event_rows), _MAX_EVENTS):
+            await session.execute(insert(events), event_rows[start : start + _MAX_EVENTS])
         if entry_rows := self.credit.take_rows(self._actor):
             await session.execute(insert(credit_entries), entry_rows)
 

@@ -25,6 +25,7 @@ from service.db.tables import (
     user_profiles,
     users,
 )
+from service.db.text_search import are_approximate, user_vector
 from service.db.writes.recorded_events import RecordedEvents
 from service.db.writes.request_ids import delete_responses_about_user
 from service.db.writes.transaction import LazyTransaction
@@ -35,11 +36,11 @@ from service.domain.users import User, UserState
 
 # The columns of new users, profiles and passwords that differ from row to row; all others are constants.
 _USERS = ("id", "email", "username", "full_name", "superuser", "create_time", "update_time")
-_USERS_AND_MESSAGES = (*_USERS, "message")
+_INSERTED = (*_USERS, "message", "search")
 _PROFILES = ("user_id", "bio", "avatar_url")
 _PASSWORDS = ("user_id", "password_hash", "update_time")
 _INSERT_USERS = (
-    insert_arrays(users, _USERS_AND_MESSAGES, state=UserState.ACTIVE, version=1)
+    insert_arrays(users, _INSERTED, state=UserState.ACTIVE, version=1)
     .on_conflict_do_nothing(index_elements=[text('lower(email COLLATE "C")')])
     .returning(users.c.id)
 )
@@ -187,10 +188,10 @@ class Users:
         session = await self._transaction.session()
         # By e-mail: two imports of the same users insert in one order, so they do not deadlock.
         ordered = sorted(new, key=lambda user: folded(user.email))
-        rows = [[*(getattr(user, name) for name in _USERS), self._encode(user)] for user in ordered]
+        rows = [[*(getattr(user, name) for name in _USERS), self._encode(user), user_vector(user)] for user in ordered]
         try:
             with translated_errors():
-                inserted = (await session.scalars(_INSERT_USERS, arrays(_USERS_AND_MESSAGES, rows))).all()
+                inserted = (await session.scalars(_INSERT_USERS, arrays(_INSERTED, rows))).all()
         except UserAlreadyExists as error:
             if error.field == "email":
                 # The older of the two unique indexes noticed a concurrent import first.
@@ -237,6 +238,20 @@ class Users:
             set_attribute(user, "message", message)
         # Without encoders no user gets a message, and the caller must not ask again.
         return sum(message is not None for _, message in messages)
+
+    async def write_words(self, limit: int) -> int:
+        """Write the words of up to `limit` users whose words a trigger wrote and that are not locked.
+
+        Returns the number of users updated.
+        """
+        session = await self._transaction.session()
+        profile = selectinload(User.profile)  # type: ignore[arg-type] # mapped imperatively
+        statement = select(User).options(profile).where(are_approximate(users.c.search)).order_by(users.c.id)
+        statement = statement.limit(limit).with_for_update(key_share=True, skip_locked=True)
+        found = (await session.scalars(statement)).all()
+        for user in found:
+            set_attribute(user, "search", user_vector(user))
+        return len(found)
 
     async def _get(
         self, user_id: UUID, *options: ExecutableOption, read: bool = False, key_share: bool = False

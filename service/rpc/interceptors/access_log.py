@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections import Counter
 
 import grpc
 import structlog
@@ -21,16 +22,24 @@ log = structlog.get_logger()
 
 
 class AccessLogInterceptor(Interceptor):
-    """Logs method, code and duration of each call under its `x-request-id`.
+    """Logs method, code and duration of each call under its `x-request-id`, and counts the calls that run.
 
     The client chooses the id, or the server makes one where that is missing or invalid; the trailers return it. It has
     nothing to do with the `request_id` of a mutation.
     """
 
+    def __init__(self) -> None:
+        self._running: Counter[str] = Counter()
+
+    def running_calls(self) -> dict[str, int]:
+        """Return the number of running calls of each method that has any, except health and reflection."""
+        return {path: count for path, count in self._running.copy().items() if count and not path.startswith(_QUIET)}
+
     def wrap(self, method: Method, call: Call) -> Call:
         """Wrap the method with access logging."""
-        line = log.bind(method=method.path)
-        write = line.debug if method.path.startswith(_QUIET) else line.info
+        path, running = method.path, self._running
+        line = log.bind(method=path)
+        write = line.debug if path.startswith(_QUIET) else line.info
 
         async def log_call(request: Request, context: Context) -> Message | bytes | None:
             started = time.perf_counter()
@@ -38,6 +47,7 @@ class AccessLogInterceptor(Interceptor):
             x_request_id = _valid_id(metadata.get(HEADER)) or str(uuid4())
             context.set_trailing_metadata(((HEADER, x_request_id),))
             code = "CANCELLED"
+            running[path] += 1
             token = enter(CallContext(x_request_id, metadata))
             try:
                 response = await call(request, context)
@@ -51,6 +61,7 @@ class AccessLogInterceptor(Interceptor):
                 code = "OK"
                 return response
             finally:
+                running[path] -= 1
                 write("call", code=code, duration_ms=round((time.perf_counter() - started) * 1000, 2))
                 leave(token)
 

@@ -3,14 +3,17 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
+from service.application.ports.errors import Overloaded
 from service.rpc.methods import Call, Context, Handler, Method, Request
+
+_HEALTH = "/grpc.health."
 
 
 class Interceptor:
@@ -38,11 +41,15 @@ class InterceptedMethods:
 
     Attributes:
         handlers: the wrapped methods, by the full name of the service and then by the name of the method.
+        refusals: by the path of each method except those of health, a handler that answers OVERLOADED. It takes a
+            stream of requests although most methods do not, because gRPC receives a single request before it calls the
+            handler.
     """
 
     def __init__(self, interceptors: Sequence[Interceptor]) -> None:
         self._interceptors = interceptors
         self.handlers: dict[str, dict[str, Handler]] = {}
+        self.refusals: dict[str, Handler] = {}
 
     def add(self, add_to_server: Callable[..., None], servicer: object) -> None:
         """Wrap the methods of a servicer; `add_to_server` is its generated function `add_…Servicer_to_server`."""
@@ -50,9 +57,12 @@ class InterceptedMethods:
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Wrap the methods of a service."""
-        self.handlers[service] = {
-            name: self._wrapped(f"/{service}/{name}", handler) for name, handler in handlers.items()
-        }
+        self.handlers[service] = {}
+        for name, handler in handlers.items():
+            path = f"/{service}/{name}"
+            self.handlers[service][name] = self._wrapped(path, handler)
+            if not path.startswith(_HEALTH):
+                self.refusals[path] = self._wrapped(path, grpc.stream_unary_rpc_method_handler(_refuse))
 
     def add_generic_rpc_handlers(self, _handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Ignore the second form in which generated code adds the same methods: it is for older servers."""
@@ -68,6 +78,10 @@ class InterceptedMethods:
             request_deserializer=deserialize,
             response_serializer=_serializer(handler.response_serializer or bytes),
         )
+
+
+async def _refuse(_requests: Request, _context: Context) -> NoReturn:
+    raise Overloaded
 
 
 # By whether the client streams and whether the server does.

@@ -1,29 +1,63 @@
-"""Refuses bytes that are not a request message with this service's own status instead of the decoder's text."""
+"""Refuses requests that are not messages, or for which there is no memory, with this service's own status.
 
+gRPC deserializes a request before it calls any interceptor. So a request is refused in two steps: the deserializer
+returns a mark in its place, and the wrapped method raises the error.
+"""
+
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
+from service.application.ports.errors import Overloaded
 from service.domain.errors import FieldViolation, MalformedRequest
 from service.rpc.interceptors.base import Interceptor
 from service.rpc.methods import Call, Context, Method, Request
 
+# The maximum size of all requests in flight together. gRPC keeps the bytes of a request until its call ends, beside the
+# message, so the memory is about twice as much.
+MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024
+# Smaller requests are not counted: the limit on concurrent calls bounds their memory.
+_SMALL_BYTES = 4 * 1024
 
-class _Malformed:
-    """Marks a message that could not be read until a handler can refuse it."""
+
+class _Refused:
+    """Stands for a request until its method can raise the error."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Callable[[], Exception]) -> None:
+        self.error = error
 
 
-_MALFORMED = _Malformed()
+def _malformed() -> Exception:
+    what = "is not the request message of this method, or contains a string that is not UTF-8"
+    return MalformedRequest([FieldViolation("", what)], f"the request {what}")
+
+
+_MALFORMED = _Refused(_malformed)
+_NO_MEMORY = _Refused(Overloaded)
 
 
 class DeserializationInterceptor(Interceptor):
-    """Refuses a malformed message inside the method, because gRPC deserializes before it calls any interceptor."""
+    """Refuses malformed requests, and large ones while the requests in flight are too large together.
 
-    def deserializer(self, _method: Method, deserialize: Callable[[bytes], Request]) -> Callable[[bytes], Request]:
-        """Return a deserializer that marks a malformed message instead of raising."""
+    A request of a stream is not counted. ImportUsers has one at a time in memory, and what starts a stream of responses
+    is small (`service.rpc.interceptors.validation`).
+    """
+
+    def __init__(self) -> None:
+        self._bytes_in_flight = 0
+
+    def deserializer(self, method: Method, deserialize: Callable[[bytes], Request]) -> Callable[[bytes], Request]:
+        """Return a deserializer that returns a mark instead of raising."""
+        counted = not (method.request_streaming or method.response_streaming)
 
         def deserialize_or_mark(data: bytes) -> Request:
+            if counted and len(data) > _SMALL_BYTES and not self._has_room_for(len(data)):
+                return _NO_MEMORY
             try:
                 return deserialize(data)
             except (DecodeError, ValueError):
@@ -32,19 +66,33 @@ class DeserializationInterceptor(Interceptor):
         return deserialize_or_mark
 
     def wrap(self, method: Method, call: Call) -> Call:
-        """Wrap the method to reject malformed messages."""
+        """Wrap the method to raise the errors of refused requests."""
 
-        async def refuse_malformed(request: Request, context: Context) -> Message | bytes | None:
+        async def refuse_marked(request: Request, context: Context) -> Message | bytes | None:
             request = _each_checked(request) if method.request_streaming else _checked(request)
             return await call(request, context)
 
-        return refuse_malformed
+        return refuse_marked
+
+    def _has_room_for(self, size: int) -> bool:
+        """Count a request until its call has ended, unless it is too large for now."""
+        # One request is always allowed, however large requests may be.
+        if self._bytes_in_flight and self._bytes_in_flight + size > MAX_BYTES_IN_FLIGHT:
+            return False
+        task = asyncio.current_task()
+        if task:
+            self._bytes_in_flight += size
+            # gRPC deserializes in the task that handles the call and sends the response.
+            task.add_done_callback(partial(self._free, size))
+        return True
+
+    def _free(self, size: int, _task: object) -> None:
+        self._bytes_in_flight -= size
 
 
 def _checked(request: Request) -> Request:
-    if request is _MALFORMED:
-        what = "is not the request message of this method, or contains a string that is not UTF-8"
-        raise MalformedRequest([FieldViolation("", what)], f"the request {what}")
+    if isinstance(request, _Refused):
+        raise request.error()
     return request
 
 

@@ -22,7 +22,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 
 from service.application.ports.errors import AlreadyAnswered, CommitTimedOut, DeadlineExceeded, NeedsTransaction
-from service.application.ports.unit_of_work import RequestKey, UnitOfWorkFactory
+from service.application.ports.unit_of_work import RequestKey, TimeLeft, UnitOfWorkFactory
 from service.domain.errors import InvalidField
 from service.rpc.call_context import ANONYMOUS, current_call, using
 from service.rpc.interceptors.base import Interceptor
@@ -30,7 +30,7 @@ from service.rpc.messages.subjects import Subjects, subjects_of
 from service.rpc.methods import Call, Context, Method, Request
 from service.rpc.retry import retried, shielded_tasks
 from service.rpc.status import ResponseTooLarge
-from service.runtime.deadline import Deadline
+from service.runtime.deadline import Deadline, no_deadline
 
 # The metadata key by which a client chooses the database that answers a read.
 READ_PREFERENCE = "x-read-preference"
@@ -100,9 +100,12 @@ class TransactionInterceptor(Interceptor):
 
         return run_with_deadline
 
-    async def drain(self) -> None:
-        """Wait until all writes have ended, including those of callers that have gone; then the database may close."""
-        await self._shielded_tasks.drain()
+    async def drain(self, time_left: TimeLeft = no_deadline) -> int:
+        """Wait until all writes have ended, including those of callers that have gone; then the database may close.
+
+        Cancels those that are left when no time is left, which rolls them back, and returns their number.
+        """
+        return await self._shielded_tasks.drain(time_left)
 
     async def _read(self, _method: Method, call: Call, request: Request, context: Context, deadline: Deadline) -> bytes:
         async def attempt() -> bytes:

@@ -1,5 +1,6 @@
 """Refuses requests that break the `buf.validate` rules of their messages, and spells their UUIDs in one way."""
 
+import math
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -14,6 +15,9 @@ from service.rpc.methods import Call, Context, Method, Request
 
 # Parsing and validating a shorter request is cheap, with any content, and cheaper than reading its sizes.
 _SMALL_BYTES = 4 * 1024
+# The maximum size of a request for a stream of responses, several times that of the largest valid one. gRPC keeps its
+# bytes until the stream ends, which may be never.
+MAX_STREAM_REQUEST_BYTES = 64 * 1024
 
 
 class _TooLarge:
@@ -36,10 +40,14 @@ class ValidationInterceptor(Interceptor):
         if method.descriptor is None:
             return deserialize
         descriptor = method.descriptor.input_type
+        max_bytes = MAX_STREAM_REQUEST_BYTES if method.response_streaming else math.inf
 
         def check_and_deserialize(data: bytes) -> Request:
-            if len(data) > _SMALL_BYTES and (violations := size_violations(descriptor, data)):
-                return _TooLarge(violations)
+            if len(data) > _SMALL_BYTES:
+                if len(data) > max_bytes:
+                    return _TooLarge([FieldViolation("", f"must have at most {max_bytes} bytes")])
+                if violations := size_violations(descriptor, data):
+                    return _TooLarge(violations)
             return deserialize(data)
 
         return check_and_deserialize

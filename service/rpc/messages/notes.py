@@ -11,6 +11,7 @@ from service.application.ports.queries import NoteFilter, Row
 from service.domain.errors import InvalidField
 from service.domain.events import etag_of
 from service.domain.notes import NoteState, OrderNote
+from service.domain.search import NoteQuery
 from service.rpc.messages.values import timestamp
 
 _STATES = {state: OrderNoteState.Value(f"ORDER_NOTE_STATE_{state}") for state in NoteState}
@@ -34,9 +35,9 @@ def order_note_message(note: OrderNote | Row) -> OrderNoteMessage:
     )
 
 
-def order_note_match_message(match: Row) -> OrderNoteMatchMessage:
+def order_note_match_message(match: Row, query: NoteQuery) -> OrderNoteMatchMessage:
     """Return the message for a row that a search found."""
-    return OrderNoteMatchMessage(note=order_note_message(match), snippet=match.snippet)
+    return OrderNoteMatchMessage(note=order_note_message(match), snippet=query.snippet(match.body))
 
 
 def parse_note_filter(request: ListOrderNotesRequest | SearchOrderNotesRequest) -> NoteFilter:

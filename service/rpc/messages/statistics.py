@@ -13,8 +13,9 @@ from commerce.orders.v1.order_service_pb2 import (
 )
 from google.type.date_pb2 import Date
 
-from service.application.ports.queries import OrderFilter, Row, TopUsers
+from service.application.ports.queries import MAX_SUMS, OrderFilter, Row, TopUsers
 from service.rpc.messages.values import parse_interval, sum_of_money
+from service.rpc.status import ResponseTooLarge
 
 DEFAULT_TOP_USERS = 10
 
@@ -30,7 +31,13 @@ def parse_statistics_filter(request: GetOrderStatisticsRequest) -> tuple[OrderFi
 
 
 def statistics_message(rows: Sequence[Row]) -> GetOrderStatisticsResponse:
-    """Return the response for the rows of `service.application.ports.queries.OrderQueries.statistics`."""
+    """Return the response for the rows of `service.application.ports.queries.OrderQueries.statistics`.
+
+    Raises:
+        ResponseTooLarge: there are more than MAX_SUMS rows; no message is built.
+    """
+    if len(rows) > MAX_SUMS:
+        raise ResponseTooLarge
     by_user = groupby((row for row in rows if row.user_id is not None), key=lambda row: row.user_id)
     return GetOrderStatisticsResponse(
         statistics=[_statistics(row) for row in rows if row.day is not None],

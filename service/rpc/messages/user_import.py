@@ -5,7 +5,7 @@ from commerce.users.v1.user_import_pb2 import UserImportFailure, UserImportOnCon
 
 from service.application.imports import ImportRow, OnConflict
 from service.domain.errors import AlreadyExists, DomainError, InvalidArgument
-from service.domain.users import UserFields, checked_fields
+from service.domain.users import UserFields, checked_fields, require_password_length
 
 ON_CONFLICT = {
     UserImportOnConflict.USER_IMPORT_ON_CONFLICT_UNSPECIFIED: OnConflict.SKIP,
@@ -19,7 +19,7 @@ _MAX_TEXT = 200
 def parse_import_row(message: UserImportRow) -> ImportRow:
     """Return the row in a valid message; the row's fields leave out the empty fields of the message.
 
-    Raises InvalidField like `checked_fields`.
+    Raises InvalidField like `checked_fields` and `require_password_length`.
     """
     fields = UserFields(email=message.email, username=message.username)
     if message.full_name:
@@ -30,6 +30,8 @@ def parse_import_row(message: UserImportRow) -> ImportRow:
         fields["bio"] = message.profile.bio
     if message.profile.avatar_url:
         fields["avatar_url"] = message.profile.avatar_url
+    if message.password:
+        require_password_length(message.password, "password")
     return ImportRow(checked_fields(fields), message.password)
 
 

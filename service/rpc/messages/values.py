@@ -61,8 +61,8 @@ def sum_of_money(currency: str, amount: Decimal) -> Fields:
     return money(currency, amount)
 
 
-def parse_money(message: MoneyMessage, field: str) -> Money:
-    """Return the money in a message.
+def parse_money(message: MoneyMessage, field: str, *, may_be_withdrawn: bool = False) -> Money:
+    """Return the money in a message; `may_be_withdrawn` as for `Money.checked`.
 
     Raises:
         AmountOutOfRange, UnknownCurrency, TooManyDecimals: name `field`, the path of the message in the request.
@@ -71,12 +71,13 @@ def parse_money(message: MoneyMessage, field: str) -> Money:
         raise AmountOutOfRange.at(
             f"{field}.nanos", "must be from -999999999 to 999999999 and have the same sign as units"
         )
-    return Money.checked(message.currency_code, message.units + message.nanos * _NANO, field)
+    amount = message.units + message.nanos * _NANO
+    return Money.checked(message.currency_code, amount, field, may_be_withdrawn=may_be_withdrawn)
 
 
-def parse_positive_money(message: MoneyMessage, field: str) -> Money:
-    """Return the money in a message; raises the errors of `parse_money`, and AmountOutOfRange for zero."""
-    parsed = parse_money(message, field)
+def parse_positive_money(message: MoneyMessage, field: str, *, may_be_withdrawn: bool = False) -> Money:
+    """Return the money in a message, as `parse_money` does; also raises AmountOutOfRange for zero."""
+    parsed = parse_money(message, field, may_be_withdrawn=may_be_withdrawn)
     if not parsed.amount:
         raise AmountOutOfRange.at(field, "must be greater than zero")
     return parsed

@@ -1,5 +1,6 @@
 """The methods of OrderService for the notes of orders."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
@@ -10,7 +11,7 @@ from commerce.orders.v1.order_service_pb2_grpc import OrderServiceServicer
 from service.application.notes import change_note, create_note, delete_note
 from service.application.ports.queries import MAX_RANKED, NoteQueries
 from service.application.ports.unit_of_work import UnitOfWork
-from service.domain.search import without_repetitions
+from service.domain.search import NoteQuery
 from service.rpc.messages.notes import (
     MATCH_POSITION,
     POSITION,
@@ -70,10 +71,15 @@ class OrderNoteMethods(OrderServiceServicer):
         self, request: pb.SearchOrderNotesRequest, context: Context
     ) -> pb.SearchOrderNotesResponse:
         page = self._page_tokens.page(request)
-        query = without_repetitions(request.query, "query")
+        query = NoteQuery.parse(request.query, "query")
         found = await self._note_queries.search(query, parse_note_filter(request), page)
+        matches = []
+        for row in found.rows:
+            matches.append(order_note_match_message(row, query))
+            # Let other calls run: a snippet can take a millisecond, and a page has up to 1000.
+            await asyncio.sleep(0)
         return pb.SearchOrderNotesResponse(
-            matches=map(order_note_match_message, found.rows),
+            matches=matches,
             next_page_token=self._page_tokens.next(request, found, MATCH_POSITION),
             total_size=found.total_size if request.include_total_size else 0,
             truncated=found.total_size == MAX_RANKED,

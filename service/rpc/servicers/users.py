@@ -221,7 +221,7 @@ class UserServicer(UserServiceServicer):
             self._uow(),
             UUID(request.from_user_id),
             UUID(request.to_user_id),
-            parse_positive_money(request.amount, "amount"),
+            parse_positive_money(request.amount, "amount", may_be_withdrawn=True),
             request.description,
             self._now(),
         )

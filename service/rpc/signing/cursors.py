@@ -8,7 +8,9 @@ from service.application.ports.events import EventPosition
 from service.domain.errors import InvalidCursor
 from service.rpc.signing.base64url import decode_base64url, encode_base64url
 
-_POSITION = struct.Struct(">QQ")
+_POSITION = struct.Struct(">QQqIQ")
+# A cursor of an earlier release has only these.
+_XID_AND_POSITION = struct.Struct(">QQ")
 _MAC_BYTES = 16
 
 
@@ -34,7 +36,8 @@ class Cursors:
         mac, payload = data[:_MAC_BYTES], data[_MAC_BYTES:]
         if not hmac.compare_digest(mac, self._mac(payload)):
             raise InvalidCursor.at("cursor", "was not issued by this service; send the cursor of a response unchanged")
-        return EventPosition(*_POSITION.unpack(payload))
+        form = _XID_AND_POSITION if len(payload) == _XID_AND_POSITION.size else _POSITION
+        return EventPosition(*form.unpack(payload))
 
     def _mac(self, payload: bytes) -> bytes:
         return hmac.digest(self._key, self._scope + payload, hashlib.sha256)[:_MAC_BYTES]

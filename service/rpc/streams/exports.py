@@ -1,6 +1,7 @@
 """Exports: stream a whole list from one snapshot in constant memory."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -13,6 +14,8 @@ from service.rpc.signing.page_tokens import position
 
 # Large enough that the overhead per message does not matter, and far below the 4 MiB that clients accept.
 MAX_BATCH_BYTES = 1 << 20
+# The rate at which a client must read in the long run. Slower clients would keep the exports of others waiting.
+MIN_BYTES_PER_SECOND = 256 * 1024
 # The size of the tag and the length of a message in a response, for messages of less than 2 MB.
 _FIELD_BYTES = 4
 
@@ -24,7 +27,8 @@ class Exports:
 
     Args:
         snapshots: opens snapshots; the limit on open snapshots also limits the number of concurrent exports.
-        stall_seconds: seconds after which an export is ended if its client reads nothing.
+        stall_seconds: seconds that an export may wait for its client: without a pause, or longer altogether than
+            reading at the minimum rate takes.
         max_response_bytes: the maximum size of a response.
     """
 
@@ -55,25 +59,40 @@ class Exports:
 
         Raises:
             Overloaded: too many exports are running.
-            ExportStalled: the client stopped reading.
+            ExportStalled: the client stopped reading, or reads too slowly.
             StoreError: the database failed.
         """
         after = None
+        patience = _Patience(self._stall_seconds)
         async with self._snapshots() as snapshot:
             while True:
                 found = await read(snapshot, Page(page_rows, after, include_total_size=False))
                 for batch in _batches(map(message, found.rows), self._max_batch_bytes):
-                    await self._write(context, response(batch))
+                    await patience.write(context, response(batch))
                 if not found.has_more:
                     return
                 after = position(found.rows[-1], keys)
 
-    async def _write(self, context: Context, message: Message) -> None:
+
+class _Patience:
+    """The time that an export may still wait for its client: waiting takes from it, and what the client reads adds.
+
+    Only waiting counts: a slow database costs the client nothing.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._most = self._left = seconds
+
+    async def write(self, context: Context, message: Message) -> None:
+        """Write a message when the client reads; raises ExportStalled."""
+        started = time.monotonic()
         try:
-            async with asyncio.timeout(self._stall_seconds):
+            async with asyncio.timeout(self._left):
                 await context.write(message)
         except TimeoutError as error:
             raise ExportStalled from error
+        left = self._left - (time.monotonic() - started) + message.ByteSize() / MIN_BYTES_PER_SECOND
+        self._left = min(left, self._most)
 
 
 def _batches(messages: Iterable[MessageT], max_bytes: int) -> Iterator[list[MessageT]]:

@@ -1,8 +1,7 @@
 """ImportUsers: writes a stream of rows in chunks, and reads the next chunk while the previous one is written."""
 
 import asyncio
-import math
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -10,24 +9,24 @@ import commerce.users.v1.user_service_pb2 as pb
 from commerce.users.v1.user_import_pb2 import UserImportRow
 
 from service.application.imports import Done, ImportRow, OnConflict, RowOutcome, import_rows
-from service.application.ports.errors import Overloaded
 from service.application.ports.passwords import Passwords
 from service.application.ports.queries import UserQueries
-from service.application.ports.unit_of_work import UnitOfWorkFactory
+from service.application.ports.unit_of_work import TimeLeft, UnitOfWorkFactory
 from service.domain.errors import AlreadyExists, DomainError, InvalidArgument, InvalidField
 from service.rpc.call_context import ANONYMOUS
 from service.rpc.messages.user_import import ON_CONFLICT, import_failure_message, parse_import_row
 from service.rpc.messages.validation import violations_of
 from service.rpc.methods import Context
 from service.rpc.retry import retried, shielded_tasks
-from service.runtime.deadline import Deadline
+from service.runtime.deadline import Deadline, no_deadline
 
 # The maximum number of rows that one transaction writes.
 CHUNK_ROWS = 1000
 # The maximum number of failed rows that a response lists, so that it stays far below the size limit of a message.
 MAX_FAILURES = 1000
 LAST_COMMITTED_ROW = "last-committed-row"
-_OVERLOADED_PAUSE_SECONDS = 0.1
+# How many chunks of all imports are written at the same time. Others wait, so that imports leave connections to calls.
+_MAX_WRITING = 2
 
 # A valid row, or the error of an invalid row.
 _Row = ImportRow | InvalidField
@@ -61,6 +60,7 @@ class UserImports:
         self._now = clock
         self._chunk_seconds = chunk_seconds
         self._shielded_tasks = shielded_tasks()
+        self._may_write = asyncio.Semaphore(_MAX_WRITING)
 
     async def run(self, requests: AsyncIterator[pb.ImportUsersRequest], context: Context) -> pb.ImportUsersResponse:
         """Import the rows of a stream."""
@@ -75,23 +75,30 @@ class UserImports:
             nonlocal writing
             if writing:
                 task, writing = writing, None
-                progress.add(await self._shielded_tasks.result(task))
+                progress.add(await task)
 
         try:
             # Reads at most one chunk ahead, so that gRPC's flow control slows the client down to the database's speed.
             async for chunk in _chunks(requests):
                 await finish_chunk()
                 writing = self._shielded_tasks.start(self._write(chunk, on_conflict))
+            await finish_chunk()
         except InvalidArgument:
             # An invalid message ends the call, but the rows before it are imported.
             await finish_chunk()
             raise
-        await finish_chunk()
+        finally:
+            if writing:
+                # The client has gone while the server was reading.
+                self._shielded_tasks.abandon(writing)
         return progress.response
 
-    async def drain(self) -> None:
-        """Wait until all running writes of chunks have ended, including those whose client has disconnected."""
-        await self._shielded_tasks.drain()
+    async def drain(self, time_left: TimeLeft = no_deadline) -> int:
+        """Wait until no chunk is written any longer, including those whose client has gone.
+
+        Cancels those that are left when no time is left, which rolls them back, and returns their number.
+        """
+        return await self._shielded_tasks.drain(time_left)
 
     async def _write(self, chunk: Sequence[_Row], on_conflict: OnConflict) -> list[RowOutcome]:
         rows = [row for row in chunk if isinstance(row, ImportRow)]
@@ -100,30 +107,33 @@ class UserImports:
         async def attempt() -> list[RowOutcome]:
             # Passwords are hashed before the unit of work begins, because it would hold a connection in the meantime.
             await self._hash_passwords(rows, hashes)
+            await self._may_write.acquire()
+            # If the client goes, all of the above ends; a transaction that has begun is committed all the same.
+            return await self._shielded_tasks.run(self._import(rows, hashes, on_conflict))
+
+        # Rows are recognised by their ids and e-mail addresses, so a commit with an unknown outcome can be repeated.
+        written = await retried(attempt, no_deadline, outcome_known_by_repeating=True) if rows else []
+        return _outcomes_in_order(chunk, written)
+
+    async def _import(
+        self, rows: Sequence[ImportRow], hashes: Mapping[UUID, str], on_conflict: OnConflict
+    ) -> list[RowOutcome]:
+        try:
             deadline = Deadline(self._chunk_seconds)
             async with self._unit_of_work(actor=ANONYMOUS, request=None, time_left=deadline) as uow:
                 outcomes = await import_rows(uow, rows, hashes, on_conflict, self._now())
                 await uow.commit(b"")
             return outcomes
-
-        # Rows are recognised by their ids and e-mail addresses, so a commit with an unknown outcome can be repeated.
-        written = await retried(attempt, Deadline(math.inf), outcome_known_by_repeating=True) if rows else []
-        return _outcomes_in_order(chunk, written)
+        finally:
+            self._may_write.release()
 
     async def _hash_passwords(self, rows: Sequence[ImportRow], hashes: dict[UUID, str]) -> None:
-        """Hash the passwords of new users, one at a time: sign-ins use the same threads and have priority."""
+        """Hash the passwords of new users, one at a time and after those of sign-ins."""
         unhashed = [row for row in rows if row.password and row.id not in hashes]
         known = await self._queries.known_emails([row.email for row in unhashed]) if unhashed else ()
         for row in unhashed:
             if row.email not in known:
-                hashes[row.id] = await self._hash_when_not_overloaded(row.password)
-
-    async def _hash_when_not_overloaded(self, password: str) -> str:
-        while True:
-            try:
-                return await self._passwords.hash(password)
-            except Overloaded:
-                await asyncio.sleep(_OVERLOADED_PAUSE_SECONDS)
+                hashes[row.id] = await self._passwords.hash(row.password, background=True)
 
 
 def _outcomes_in_order(chunk: Sequence[_Row], written: Iterable[RowOutcome]) -> list[RowOutcome]:

@@ -45,24 +45,29 @@ class Watch(Generic[ResponseT]):
         """Yield responses until an error ends the watch.
 
         Raises:
+            Overloaded: there are too many watches.
             InvalidCursor: this service did not issue the cursor.
-            CursorExpired: events after the cursor have been deleted; the metadata has the first cursor that works.
+            CursorExpired: events after the cursor have been deleted, or the database was restored since; the metadata
+                has the first cursor that works.
             SlowConsumer, ServerDraining: the metadata has the cursor of the last response.
         """
         cursor = request.cursor
         try:
-            first, events = await retried(
-                lambda: self._begin(request, wanted), lambda: math.inf, outcome_known_by_repeating=True
-            )
-            async with aclosing(events):
-                async for position, event in _chained(first, events):
-                    response = self._response(event, self._cursors.write(position))
-                    yield response
-                    cursor = response.cursor
+            with self._feed.watching():
+                first, events = await retried(
+                    lambda: self._begin(request, wanted), lambda: math.inf, outcome_known_by_repeating=True
+                )
+                async with aclosing(events):
+                    async for position, event in _chained(first, events):
+                        response = self._response(event, self._cursors.write(position))
+                        yield response
+                        cursor = response.cursor
         except EventPositionExpired as error:
             metadata = {"earliest_cursor": self._cursors.write(error.earliest)}
             raise CursorExpired(
-                "events after this cursor have been deleted; watch from the earliest_cursor in the metadata", metadata
+                "events after this cursor have been deleted, or the database was restored since; watch from the"
+                " earliest_cursor in the metadata",
+                metadata,
             ) from error
         except (SlowConsumer, ServerDraining) as error:
             error.metadata["cursor"] = cursor

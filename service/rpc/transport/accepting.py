@@ -11,11 +11,14 @@ the accept modes:
   This needs public interfaces only; the kernel gives each connection to one of the servers. (26 % less, with 8 of
   each.)
   With one listener this is gRPC's own way.
+
+In both modes, the number of calls in flight is limited here, where a call can still be refused before its request is
+received. Health is exempt: an orchestrator must not restart a server because it is busy.
 """
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import grpc
@@ -35,6 +38,46 @@ def uses_private_interface(mode: AcceptMode) -> bool:
     return mode == "calls" or (mode == "auto" and grpc.__version__ in TESTED_GRPC_VERSIONS)
 
 
+class _CallLimit(grpc.aio.ServerInterceptor):
+    """Replaces the handlers of calls above a limit with handlers that refuse them.
+
+    gRPC asks it about the calls that gRPC's own loop accepts, in the task that handles the call.
+
+    Args:
+        maximum: the maximum number of calls in flight.
+        refusals: the handlers that refuse calls, by the path of each method; other methods have no limit.
+
+    Attributes:
+        calls: the tasks of the calls in flight.
+    """
+
+    def __init__(self, maximum: int, refusals: Mapping[str, Handler]) -> None:
+        self.calls: set[asyncio.Task[None]] = set()
+        self._maximum = maximum
+        self._refusals = refusals
+
+    @property
+    def reached(self) -> bool:
+        """Whether no further call may start."""
+        return len(self.calls) >= self._maximum
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Return the handler of a call."""
+        refusal = self._refusals.get(handler_call_details.method)
+        if refusal is None:
+            return await continuation(handler_call_details)
+        if self.reached:
+            return refusal
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self.calls.add(task)
+        task.add_done_callback(self.calls.discard)
+        return await continuation(handler_call_details)
+
+
 class AcceptingServer:
     """One or more gRPC servers that serve the same methods on one port.
 
@@ -44,6 +87,7 @@ class AcceptingServer:
         accept_mode: how to accept calls (see above); `auto` is `calls` with a tested release of grpcio, else
             `listeners`.
         pending_accepts: the number of calls of each method to request at the same time, or of listeners.
+        max_calls: the maximum number of calls in flight, without those of health.
         reuse_port: whether other processes may listen on the port too.
 
     Attributes:
@@ -57,22 +101,27 @@ class AcceptingServer:
         *,
         accept_mode: AcceptMode,
         pending_accepts: int,
+        max_calls: int,
         reuse_port: bool,
     ) -> None:
         private = uses_private_interface(accept_mode)
         self.accept_mode: AcceptMode = "calls" if private else "listeners"
         self._handlers = methods.handlers
+        self._refusals = methods.refusals
+        self._limit = _CallLimit(max_calls, methods.refusals)
         self._requested_calls = pending_accepts if private else 0
         self._reuse_port = reuse_port
         listeners = 1 if private else pending_accepts
         # Set only if needed: with SO_REUSEPORT, a second process on the port shares it silently instead of
         # failing.
         shared = int(reuse_port or listeners > 1)
-        self._servers = [grpc.aio.server(options=[("grpc.so_reuseport", shared), *options]) for _ in range(listeners)]
+        options = [("grpc.so_reuseport", shared), *options]
+        self._servers = [grpc.aio.server(interceptors=[self._limit], options=options) for _ in range(listeners)]
         for server in self._servers:
             self._add_methods(server)
         self._accepting: set[asyncio.Task[None]] = set()
-        self._running_calls: set[asyncio.Task[None]] = set()
+        # Refused calls, and those of health.
+        self._unlimited_calls: set[asyncio.Task[None]] = set()
 
     def _add_methods(self, server: grpc.aio.Server) -> None:
         for service, handlers in self._handlers.items():
@@ -119,22 +168,27 @@ class AcceptingServer:
 
     async def _accept_calls(self, core: Any, path: str, handler: Handler) -> None:
         """Request calls of a method one after the other, and start each."""
-        name = path.encode()
+        name, refusal = path.encode(), self._refusals.get(path)
         while core.is_running():
             # Not assigned to a variable, which would keep the call alive until the next one arrives.
             try:
-                self._start_call(await core._request_registered_call(name), path, handler)
+                self._start_call(await core._request_registered_call(name), path, handler, refusal)
             except _private._RequestCallError:
                 continue
 
-    def _start_call(self, call: Any, path: str, handler: Handler) -> None:
+    def _start_call(self, call: Any, path: str, handler: Handler, refusal: Handler | None) -> None:
         """Start a call the way gRPC's own loop does after it has found the handler."""
         loop = asyncio.get_running_loop()
-        handling = _private._handle_unary_unary_rpc(handler, call, loop)
+        if refusal and self._limit.reached:
+            handling = _private._handle_stream_unary_rpc(refusal, call, loop)
+            calls = self._unlimited_calls
+        else:
+            handling = _private._handle_unary_unary_rpc(handler, call, loop)
+            calls = self._limit.calls if refusal else self._unlimited_calls
         task = loop.create_task(_private._schedule_rpc_coro(handling, call, loop, path))
         # The event loop holds only weak references to tasks.
-        self._running_calls.add(task)
-        task.add_done_callback(self._running_calls.discard)
+        calls.add(task)
+        task.add_done_callback(calls.discard)
 
 
 def _is_unary(handler: Handler) -> bool:

@@ -1,5 +1,6 @@
 """Connections as DATABASE_URL asks for them, and what is reported when there is none."""
 
+import os
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import text
 
-from service.config import DatabaseSettings, load
+from service.config import DatabaseSettings, SettingsError, load
 from service.db.connections.engine import async_url, create_engine
 from service.db.operations.migrate import upgrade
 from service.db.operations.readiness import readiness_problem
@@ -123,6 +124,43 @@ async def test_several_hosts_that_refuse_are_all_named() -> None:
     ports = free_port(), free_port()
     found = await problem(f"postgresql://ada:{PASSWORD}@127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}/shop")
     assert f"127.0.0.1:{ports[0]}, 127.0.0.1:{ports[1]}: the connection was refused" in found
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("options=-c%20nonsense%3D1", 'unrecognized configuration parameter "nonsense"'),
+        ("options=nonsense", "invalid command-line argument for server process: nonsense"),
+        ("target_session_attrs=standby", "None of the hosts match the target attribute requirement"),
+        ("sslmode=disable&sslnegotiation=direct", "direct TLS requires sslmode=require"),
+    ],
+)
+async def test_options_that_cannot_be_fulfilled_are_reported(proxy: Proxy, query: str, reason: str) -> None:
+    found = await problem(f"{proxy.url}?{query}")
+    assert f"127.0.0.1:{proxy.port}: " in found
+    assert reason in found
+
+
+async def test_the_variables_of_libpq_are_used_and_reported(monkeypatch: pytest.MonkeyPatch, proxy: Proxy) -> None:
+    monkeypatch.setenv("PGHOST", "127.0.0.1")
+    monkeypatch.setenv("PGPORT", str(free_port()))
+    found = await problem(f"postgresql://ada:{PASSWORD}@/shop")
+    assert f"127.0.0.1:{os.environ['PGPORT']}: the connection was refused" in found
+    # A port in the URL counts more, also if it is the usual one; without one, that of the variable counts.
+    assert async_url("postgresql://db:5432/shop").port == 5432
+    monkeypatch.setenv("PGPORT", str(proxy.port))
+    user, database = parts(proxy.url)
+    assert await setting(f"postgresql://{user}@127.0.0.1/{database}", "application_name") == "commerce"
+    monkeypatch.setenv("PGPORT", "nonsense")
+    with pytest.raises(SettingsError, match="PGPORT is not a number from 1 to 65535"):
+        async_url("postgresql://db/shop")
+    assert "invalid literal" in await problem(f"postgresql://ada:{PASSWORD}@/shop")
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70, "[::1]"])
+async def test_any_host_that_cannot_be_reached_is_reported(host: str) -> None:
+    port = free_port()
+    assert f"{host}:{port}: the " in await problem(f"postgresql://ada:{PASSWORD}@{host}:{port}/shop")
 
 
 async def test_an_unknown_user_is_reported_with_the_address(proxy: Proxy) -> None:

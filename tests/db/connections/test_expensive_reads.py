@@ -1,6 +1,7 @@
 """Reads that can take long: their share of connections, their time limit, and their end when nobody waits."""
 
 import asyncio
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
@@ -11,10 +12,13 @@ import pytest
 from grpc import StatusCode
 from structlog.testing import capture_logs
 
+from service.application.ports.errors import DeadlineExceeded
+from service.db.connections.cancelling import fetch_until
 from tests.support.clients import Clients
-from tests.support.databases import Observer
+from tests.support.databases import Observer, driver_connection
 from tests.support.failures import fails, settled
 from tests.support.locks import holding
+from tests.support.proxies import Proxy, listening
 from tests.support.servers import serving_clients
 from tests.support.waiting import eventually
 
@@ -111,6 +115,50 @@ async def test_an_expensive_read_has_a_time_limit_of_its_own(database_url: str, 
             await observer.until_idle()
             assert connections <= await observer.backends()
         await read(clients)
+
+
+class SlowProxy(Proxy):
+    """A proxy that holds back what the first connection sends, while `arrive` is not set."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.arrive = asyncio.Event()
+        self.arrive.set()
+        self.holds = False
+        self.ended_connections = 0
+        self._first: StreamReader | None = None
+
+    async def there(self, reader: StreamReader, writer: StreamWriter) -> None:
+        """Forward the messages of the first connection when they may arrive, all others immediately."""
+        self._first = self._first or reader
+        while data := await reader.read(65536):
+            if reader is self._first:
+                self.holds = not self.arrive.is_set()
+                await self.arrive.wait()
+            writer.write(data)
+            await writer.drain()
+
+    async def back(self, reader: StreamReader, writer: StreamWriter) -> None:
+        """Forward the answers, and count the connections that PostgreSQL has ended."""
+        await super().back(reader, writer)
+        self.ended_connections += 1
+
+
+async def test_a_statement_that_arrives_after_the_request_to_cancel_it_is_cancelled_too(database_url: str) -> None:
+    async with listening(SlowProxy(database_url)) as proxy, driver_connection(proxy.url) as connection:
+        sleep = "SELECT pg_sleep($1)"
+        # It also prepares the statement.
+        await connection.fetch(sleep, 0.0)
+        proxy.arrive.clear()
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        reading = asyncio.ensure_future(fetch_until(gone, 60, connection, sleep, [60.0]))
+        await eventually(lambda: proxy.holds)
+        gone.set_result(None)
+        await eventually(lambda: proxy.ended_connections)
+        proxy.arrive.set()
+        with pytest.raises(DeadlineExceeded):
+            await asyncio.wait_for(reading, 20)
+        assert await connection.fetchval("SELECT 1") == 1
 
 
 async def test_each_kind_has_its_own_share_and_all_kinds_together_half_of_the_pool(

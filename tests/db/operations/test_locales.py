@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - people write all of these characters
 """Databases with other locales and encodings than that of the tests."""
 
 from collections.abc import AsyncIterator
@@ -6,15 +7,19 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as pb
 import pytest
+from commerce.orders.v1.note_pb2 import OrderNote
 from commerce.users.v1.user_import_pb2 import UserImportConfig, UserImportOnConflict, UserImportRow
+from commerce.users.v1.user_pb2 import UserProfile
 from grpc import StatusCode
 
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import async_url, create_engine
 from service.db.operations import migrate
 from service.db.operations.readiness import readiness_problem
+from service.domain.search import words_of
 from tests.support.clients import Clients
 from tests.support.databases import driver_connection, drop_database
 from tests.support.failures import fails
@@ -28,6 +33,27 @@ TURKISH = (
     "ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'tr_TR.UTF-8'",
 )
 EMAIL = "INFO.I@EXAMPLE.COM"
+# Each has an idea of its own about letters and cases.
+LOCALES: dict[str, tuple[str, ...]] = {
+    "turkish": TURKISH,
+    "C": ("ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C'",),
+    "C.UTF-8 of the system": ("ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C.UTF-8'",),
+    "C.UTF-8 of PostgreSQL": ("ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'",),
+    "of Unicode": (
+        "ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'PG_UNICODE_FAST' LOCALE 'C'",
+        "ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'und' LOCALE 'C'",
+    ),
+}
+# Names, and queries that find them.
+NAMES = {
+    "Anne D’Angelo": ["angelo", "d'angelo", "ANNE D’ANGELO", "d ange"],
+    "André Éluard": ["andre\u0301", "ANDRÉ", "andre", "éluard", "ÉLU", "eluard andre"],
+    "INFO Straße": ["info", "strasse", "STRASSE", "straß"],
+    "Łukasz Ὀδυσσεύς": ["lukasz", "łukasz", "ΟΔΥΣΣΕΥΣ"],
+}
+# In these, every part is found.
+BODY = "See kite.shop/p17, ask bob.smith@example.com about ORD-00000042 – “DÉJÀ VU”."
+PARTS = ["kite", "p17", "kite.shop/p17", "Bob", "bob.smith@example.com", "00000042", "ord-00000042", "de\u0301ja vu"]
 
 
 @asynccontextmanager
@@ -86,6 +112,26 @@ async def test_an_email_is_one_in_any_case_in_a_turkish_database(postgres_url: s
             changed = (await clients.users.GetUser(pb.GetUserRequest(id=user.id))).user
             assert (changed.superuser, changed.email) == (True, EMAIL)
             assert await connection.fetchval("SELECT count(*) FROM users") == 1
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+async def test_searches_find_the_same_in_every_locale(postgres_url: str, locale: str) -> None:
+    async with created(postgres_url, *LOCALES[locale]) as url:
+        await upgrade(url)
+        async with serving_clients(url) as clients:
+            users = {name: await clients.create_user(full_name=name, profile=UserProfile(bio="…")) for name in NAMES}
+            for name, queries in NAMES.items():
+                for query in queries:
+                    found = await clients.users.SearchUsers(pb.SearchUsersRequest(query=query))
+                    assert [result.user for result in found.results] == [users[name]], query
+            author = users["INFO Straße"]
+            order = await clients.create_order(author.id)
+            note = OrderNote(order_id=order.id, author_id=author.id, body=BODY)
+            await clients.orders.CreateOrderNote(orders_pb.CreateOrderNoteRequest(note=note))
+            for query in PARTS:
+                request = orders_pb.SearchOrderNotesRequest(query=query, include_drafts=True)
+                (match,) = (await clients.orders.SearchOrderNotes(request)).matches
+                assert match.snippet.count("**") == 2 * len(words_of(query)), query
 
 
 async def test_a_migration_refuses_two_users_with_one_email_and_names_them(postgres_url: str) -> None:

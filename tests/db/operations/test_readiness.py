@@ -3,9 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import uuid4
 
+import commerce.orders.v1.order_service_pb2 as orders_pb
+import commerce.users.v1.user_service_pb2 as users_pb
 import pytest
+from commerce.users.v1.user_import_pb2 import UserImportConfig, UserImportRow
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.application.ports.errors import Overloaded
@@ -15,6 +19,11 @@ from service.db.database import Database
 from service.db.operations.readiness import TABLE_RIGHTS, readiness_problem
 from service.db.tables import metadata
 from tests.support.databases import driver_connection
+from tests.support.methods import call
+from tests.support.passwords import PASSWORD
+from tests.support.requests import GOOD_REQUESTS
+from tests.support.servers import serving_clients
+from tests.support.watching import watch_users
 
 
 @asynccontextmanager
@@ -60,7 +69,29 @@ def test_rights_are_needed_on_every_table_of_the_server() -> None:
 
 
 async def test_the_listed_rights_are_enough(database_url: str, guest: str) -> None:
-    assert await problem(url_of(database_url, guest)) is None
+    url = url_of(database_url, guest)
+    assert await problem(url) is None
+    async with serving_clients(url) as clients:
+        for method, request in GOOD_REQUESTS.items():
+            await call(clients.channel, method, await request(clients))
+        await clients.users.ImportUsers(iter(import_requests()))
+        export: Any = clients.orders.ExportOrders(orders_pb.ExportOrdersRequest())
+        assert [response async for response in export]
+        watch: Any = clients.users.WatchUsers(users_pb.WatchUsersRequest(earliest=True))
+        assert await watch.read()
+        watch.cancel()
+
+
+def import_requests() -> Iterator[users_pb.ImportUsersRequest]:
+    yield users_pb.ImportUsersRequest(config=UserImportConfig())
+    yield users_pb.ImportUsersRequest(row=UserImportRow(email="ada@example.com", username="ada", password=PASSWORD))
+
+
+async def test_the_listed_rights_are_enough_for_a_watch(database_url: str, guest: str) -> None:
+    async with serving_clients(url_of(database_url, guest)) as clients, watch_users(clients, earliest=True) as stream:
+        user = await clients.create_user()
+        (event,) = await stream.events(1)
+    assert event.user_id == user.id
 
 
 @pytest.mark.parametrize(
@@ -76,6 +107,25 @@ async def test_a_missing_right_is_named(database_url: str, guest: str, revoked: 
     async with driver_connection(database_url) as connection:
         await connection.execute(f"REVOKE {revoked} FROM {guest}")
     assert await problem(url_of(database_url, guest)) == f"the user in DATABASE_URL lacks rights: {named}"
+
+
+async def test_a_missing_right_to_a_function_is_named(database_url: str, guest: str) -> None:
+    async with driver_connection(database_url) as connection:
+        await connection.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM public")
+        called = await connection.fetch(
+            "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+            " AND prorettype <> 'trigger'::regtype ORDER BY proname"
+        )
+    named = ", ".join(f"EXECUTE on {name}" for (name,) in called)
+    assert await problem(url_of(database_url, guest)) == f"the user in DATABASE_URL lacks rights: {named}"
+
+
+async def test_a_missing_right_to_connect_is_named(database_url: str, guest: str) -> None:
+    name = async_url(database_url).database
+    async with driver_connection(database_url) as connection:
+        await connection.execute(f'REVOKE CONNECT ON DATABASE "{name}" FROM public')
+    found = await problem(url_of(database_url, guest))
+    assert found == f'the user in DATABASE_URL lacks a right: permission denied for database "{name}"'
 
 
 async def test_a_missing_right_to_the_schema_is_named(database_url: str, guest: str) -> None:

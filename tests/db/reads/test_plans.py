@@ -20,7 +20,7 @@ from service.db.database import Database
 from service.db.events.feed import PollingEventFeed
 from service.db.tables import metadata
 from service.domain.orders import OPEN_STATUSES, OrderStatus
-from service.domain.search import SearchQuery
+from service.domain.search import NoteQuery, SearchQuery
 from service.domain.users import UserState
 from service.server import MESSAGE_ENCODERS
 from tests.support.databases import driver_connection
@@ -231,8 +231,8 @@ CASES: dict[str, list[Case]] = {
         for total in (False, True)
     ],
     "NoteQueries.search": [
-        ask(words, where, Page(50, after, include_total_size=False))
-        for words in ("thing7", "part9 or part10", "common", "-thing7")
+        ask(NoteQuery.parse(words, "query"), where, Page(50, after, include_total_size=False))
+        for words in ("thing7", "part9 or part10", "common", "-thing7", "common/thing7")
         for where in (notes(), *NOTE_FILTERS)
         for after in (None, (0.05, ORDER_ID))
     ],
@@ -333,15 +333,6 @@ async def test_a_query_reads_no_more_where_there_is_more(volume: Volume, method:
         if faults:
             wrong.append(f"{str(case.arguments)[:300]} {case.keywords}: {', '.join(sorted(faults))}")
     assert not wrong, "\n".join(wrong)
-
-
-async def test_snippets_are_made_for_the_notes_of_the_page_only(volume: Volume) -> None:
-    volume.take_explained()
-    await volume.readers["NoteQueries"].search("common", notes(), Page(50, None, include_total_size=False))
-    (explained,) = volume.take_explained()
-    makes = [node for node in explained.nodes if any("ts_headline" in output for output in node.get("Output", ()))]
-    assert makes
-    assert max(node["Actual Rows"] for node in makes) <= 51
 
 
 async def test_no_call_reads_a_table_as_a_whole(volume_url: str, rows_of_tables: Mapping[str, int]) -> None:

@@ -4,7 +4,7 @@ Each test holds a row that both calls need, lets them run until both wait, and r
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from uuid import UUID
 
 import asyncpg
@@ -13,14 +13,15 @@ import commerce.users.v1.user_service_pb2 as pb
 import pytest
 from commerce.orders.v1.note_pb2 import OrderNote
 from commerce.orders.v1.order_pb2 import Order
+from commerce.users.v1.user_import_pb2 import UserImportConfig, UserImportOnConflict, UserImportRow
 from google.type.money_pb2 import Money
 
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations.ledger import ledger_differences
-from tests.support.clients import Clients, item, new_order
+from tests.support.clients import Clients, item, new_order, new_user
 from tests.support.failures import failure_of
-from tests.support.locks import holding
+from tests.support.locks import holding, until_blocked
 from tests.support.logs import Log
 from tests.support.servers import OwnServer
 from tests.support.waiting import eventually
@@ -170,3 +171,29 @@ async def test_a_transfer_of_orders_meets_a_purge_of_their_payer(own: OwnServer,
     calls = [clients.orders.TransferOrders(onwards), purge(clients, payer)]
     assert await meet(own, calls, HOLD_ORDERS, [UUID(orders[0])]) == ["OK", "OK"]
     assert not retries(log)
+
+
+async def test_an_import_that_writes_row_by_row_locks_users_by_their_id(own: OwnServer) -> None:
+    first, second = sorted([await own.clients.create_user() for _ in range(2)], key=lambda user: user.id)
+    # Two new users with one username: the rows are written one by one.
+    twins = [new_user(username=f"twin{first.id[-12:]}") for _ in range(2)]
+    rows = [
+        UserImportRow(email=user.email, username=user.username, full_name="Changed") for user in (second, first, *twins)
+    ]
+
+    async def messages() -> AsyncIterator[pb.ImportUsersRequest]:
+        yield pb.ImportUsersRequest(
+            config=UserImportConfig(on_conflict=UserImportOnConflict.USER_IMPORT_ON_CONFLICT_UPDATE)
+        )
+        for row in rows:
+            yield pb.ImportUsersRequest(row=row)
+
+    hold = "SELECT FROM users WHERE id = $1 FOR UPDATE"
+    async with holding(own.database_url, hold, UUID(first.id)) as connection:
+        importing = asyncio.ensure_future(own.clients.users.ImportUsers(messages()))
+        await until_blocked(connection)
+        # The import waits for the first user, and has not locked the second.
+        async with holding(own.database_url, f"{hold} NOWAIT", UUID(second.id)):
+            pass
+    imported = await importing
+    assert (imported.updated_count, imported.created_count, imported.failure_count) == (2, 1, 1)

@@ -68,6 +68,16 @@ async def test_a_transaction_that_is_late_when_it_gets_a_connection_does_not_beg
     await read(database, Deadline(10))
 
 
+async def test_a_transaction_that_nobody_waits_for_any_longer_does_not_begin(database: Database) -> None:
+    deadline = Deadline(60)
+    deadline.end()
+    with sent_statements(with_control=True) as sent:
+        async with database.unit_of_work(actor="test", request=None, time_left=deadline) as uow:
+            with pytest.raises(DeadlineExceeded):
+                await uow.users.get_for_update(uuid4())
+    assert sent == []
+
+
 async def test_a_call_whose_client_has_gone_does_not_begin(database_url: str, observer: Observer) -> None:
     async with serving_clients(database_url, db_pool_size=2) as clients, AsyncExitStack() as stack:
         user = await clients.create_user()

@@ -12,7 +12,9 @@ from google.type.money_pb2 import Money
 from service.domain.money import CURRENCY_DECIMALS
 from tests.support.clients import Clients, item, new_order
 from tests.support.failures import fails
+from tests.support.methods import METHODS, call
 from tests.support.passwords import PASSWORD
+from tests.support.protos import documented_errors
 from tests.support.servers import OwnServer
 
 
@@ -178,6 +180,26 @@ async def test_the_hold_follows_the_total_into_another_currency(clients: Clients
     ]
 
 
+async def test_credit_that_no_balance_can_hold_is_not_given_back(clients: Clients) -> None:
+    most = 999_999_999_999_999
+    payer, owner = (await clients.create_user()).id, (await clients.create_user()).id
+    await grant(clients, payer, euros(most))
+    order_id = (await place(clients, payer, most)).id
+    await grant(clients, payer, euros(1))
+    transfer = orders_pb.TransferOrdersRequest(from_user_id=payer, to_user_id=owner)
+    await clients.orders.TransferOrders(transfer)
+    calls = {
+        "CancelOrder": orders_pb.CancelOrderRequest(id=order_id, reason="no"),
+        "PurgeUser": pb.PurgeUserRequest(id=owner, force=True),
+    }
+    for method, request in calls.items():
+        with fails(grpc.StatusCode.INVALID_ARGUMENT, "AMOUNT_OUT_OF_RANGE"):
+            await call(clients.channel, method, request)
+        assert ("INVALID_ARGUMENT", "AMOUNT_OUT_OF_RANGE") in documented_errors(METHODS[method])
+    # It can still be spent.
+    await clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=order_id))
+
+
 async def test_an_order_that_costs_more_than_the_credit_is_refused(clients: Clients) -> None:
     user = await clients.create_user()
     await grant(clients, user.id, euros(20))
@@ -240,4 +262,16 @@ async def test_what_is_stored_in_a_withdrawn_currency_stays_usable(
     balances = (await clients.users.GetCreditBalance(pb.GetCreditBalanceRequest(user_id=user_id))).balances
     assert [(balance.available.units, balance.available.currency_code) for balance in balances] == [(100, "BGN")]
     assert (await clients.users.ListCreditEntries(pb.ListCreditEntriesRequest(user_id=user_id))).entries
+    other = (await clients.create_user()).id
+    transfer = pb.TransferCreditRequest(from_user_id=user_id, to_user_id=other, amount=price)
+    assert (await clients.users.TransferCredit(transfer)).to_balance.available == price
+    for code in ("BGM", "bgn", "BGNN"):
+        transfer.amount.currency_code = code
+        with fails(grpc.StatusCode.INVALID_ARGUMENT, "UNKNOWN_CURRENCY"):
+            await clients.users.TransferCredit(transfer)
+    too_small = Money(currency_code="BGN", nanos=10_000)
+    with fails(grpc.StatusCode.INVALID_ARGUMENT, "TOO_MANY_DECIMALS"):
+        await clients.users.TransferCredit(
+            pb.TransferCreditRequest(from_user_id=user_id, to_user_id=other, amount=too_small)
+        )
     await clients.users.PurgeUser(pb.PurgeUserRequest(id=user_id, force=True))

@@ -1,7 +1,7 @@
 """Answers stay below the maximum size of a response: lists end early, and batches are refused before they are built."""
 
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +16,11 @@ from commerce.users.v1.user_service_pb2 import ListUsersOrderBy
 from google.type.money_pb2 import Money
 from grpc import StatusCode
 
+from service.application.ports.queries import Page
+from service.config import DatabaseSettings, load
+from service.db.connections.engine import create_engine
+from service.db.reads.orders import OrderQueries
+from service.db.reads.reader import Reader
 from tests.support.clients import Clients
 from tests.support.failures import fails
 from tests.support.servers import OwnServer, own_server
@@ -130,6 +135,18 @@ async def test_lists_of_large_notes_have_shorter_pages(own: OwnServer) -> None:
     assert len({match.note.id for page in matches for match in page}) == sum(map(len, matches)) == COUNT
 
 
+class CountingReader(Reader):
+    """A reader that counts the rows that PostgreSQL sends."""
+
+    rows_read = 0
+
+    async def all(self, *args: Any, **options: Any) -> Sequence[Any]:
+        """Return all rows of a statement, and count them."""
+        rows = await super().all(*args, **options)
+        self.rows_read += len(rows)
+        return rows
+
+
 async def test_a_list_of_large_events_has_shorter_pages(own: OwnServer) -> None:
     orders = own.clients.orders
     order_id = (await orders.ListOrders(orders_pb.ListOrdersRequest(page_size=1))).orders[0].id
@@ -141,6 +158,15 @@ async def test_a_list_of_large_events_has_shorter_pages(own: OwnServer) -> None:
     pages = await every_page(orders.ListOrderEvents, request, "events")
     assert len(pages) > 1
     assert sum(map(len, pages)) >= 24
+    engine = create_engine(load(DatabaseSettings, DATABASE_URL=own.database_url), pool_size=1)
+    reader = CountingReader(engine)
+    page = Page(1000, None, include_total_size=False, max_bytes=MAX_RESPONSE_BYTES)
+    found = await OrderQueries(reader).events(UUID(order_id), page)
+    await reader.drain()
+    await engine.dispose()
+    # PostgreSQL does not send what does not fit into the page.
+    assert found
+    assert len(found.rows) <= reader.rows_read <= len(found.rows) + 2
 
 
 async def test_an_export_of_large_orders_has_all_of_them(stored: OwnServer) -> None:

@@ -330,6 +330,9 @@ async def test_notes_are_searched_as_on_the_web(clients: Clients) -> None:
         f"{word} paints": set(),
         f"{word} pain": set(),
         f"{word} & | ! ( : * '": set(bodies),
+        f"{word} \u201cblue paint\u201d": {bodies[0]},
+        f"{word} blue/paint": {bodies[0]},
+        f"{word} -blue/paint": {bodies[1], bodies[2]},
         "!!": set(),
         f"-{word} {word}": set(),
     }
@@ -339,6 +342,35 @@ async def test_notes_are_searched_as_on_the_web(clients: Clients) -> None:
         assert await search(clients, query, order_id=str(uuid4())) == []
         assert await search(clients, query, author_id=str(uuid4())) == []
         assert await search(clients, query, include_drafts=False) == []
+
+
+async def test_a_note_is_found_by_each_part_of_an_address(clients: Clients) -> None:
+    order = await place(clients)
+    body = "kite.shop/p17 bob.smith@example.com ORD-00000042 D\u2019Angelo Andre\u0301"
+    await write(clients, order, body)
+    for query in (
+        "kite p17",
+        "kite.shop",
+        "smith",
+        "bob.smith@example.com",
+        "00000042",
+        "angelo",
+        "d'angelo",
+        "ANDR\u00c9",
+    ):
+        assert await search(clients, query, order_id=order.id) == [body], query
+    for query in ("kite.p17", "smith.bob", "42", "-andre shop"):
+        assert await search(clients, query, order_id=order.id) == [], query
+
+
+async def test_among_notes_a_match_with_the_same_accents_comes_first(clients: Clients) -> None:
+    order = await place(clients)
+    bodies = ["resume", "r\u00e9sum\u00e9"]
+    for body in bodies:
+        await write(clients, order, body)
+    assert await search(clients, "RESUME", order_id=order.id) == bodies
+    assert await search(clients, "R\u00c9SUM\u00c9", order_id=order.id) == bodies[::-1]
+    assert await search(clients, "re\u0301sum\u00e9 or other", order_id=order.id) == bodies[::-1]
 
 
 async def test_a_search_finds_the_current_text_of_a_note(clients: Clients) -> None:
@@ -446,10 +478,11 @@ async def test_of_very_many_matches_only_so_many_are_ranked(database_url: str) -
     async with driver_connection(database_url) as connection:
         await connection.execute(f"""
             SET session_replication_role = replica;
-            INSERT INTO order_notes (id, order_id, author_id, body, state, version, create_time, update_time)
-            SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'fragile', 'DRAFT', 1, now(), now()
-            FROM generate_series(1, {MAX_RANKED + 100});
-            UPDATE order_notes SET body = 'fragile glass' WHERE id IN (SELECT id FROM order_notes LIMIT 60);
+            INSERT INTO order_notes (id, order_id, author_id, body, state, version, create_time, update_time, search)
+            SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), body, 'DRAFT', 1, now(), now(),
+                note_search(body)
+            FROM generate_series(1, {MAX_RANKED + 100}) n,
+                LATERAL (SELECT CASE WHEN n <= 60 THEN 'fragile glass' ELSE 'fragile' END AS body) written;
         """)
     async with serving_clients(database_url) as clients:
         common, rare = [
@@ -462,6 +495,22 @@ async def test_of_very_many_matches_only_so_many_are_ranked(database_url: str) -
     assert (common.total_size, len(common.matches)) == (MAX_RANKED, 50)
     assert not rare.truncated
     assert (rare.total_size, len(rare.matches)) == (60, 50)
+
+
+async def test_notes_that_repeat_all_words_of_a_query_are_ranked_in_time(database_url: str) -> None:
+    words = "ada bob cyd dee eve fay gus hal"
+    async with driver_connection(database_url) as connection:
+        await connection.execute(f"""
+            SET session_replication_role = replica;
+            INSERT INTO order_notes (id, order_id, author_id, body, state, version, create_time, update_time, search)
+            SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), body, 'DRAFT', 1, now(), now(),
+                note_search(body)
+            FROM generate_series(1, 500), (SELECT repeat('{words} ', 120) AS body) written;
+        """)
+    # The limit of a search is 10 s. To compare the positions of all words with each other takes several times as long.
+    async with serving_clients(database_url) as clients:
+        request = pb.SearchOrderNotesRequest(query=words, include_drafts=True, include_total_size=True)
+        assert (await clients.orders.SearchOrderNotes(request)).total_size == 500
 
 
 async def test_a_search_with_many_words_costs_no_more_than_its_different_words(clients: Clients) -> None:

@@ -12,6 +12,7 @@ from commerce.users.v1.user_pb2 import User
 from google.type.interval_pb2 import Interval
 from google.type.money_pb2 import Money
 
+from service.application.ports.queries import MAX_SUMS
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations.ledger import ledger_differences
@@ -20,6 +21,7 @@ from tests.support.databases import driver_connection
 from tests.support.failures import fails
 from tests.support.methods import call
 from tests.support.passwords import PASSWORD
+from tests.support.sent_statements import sent_statements
 from tests.support.servers import serving_clients
 from tests.support.watching import watch_orders
 
@@ -64,6 +66,18 @@ async def test_all_orders_go_to_another_user_with_an_event_each(clients: Clients
     (_, event) = (await clients.orders.ListOrderEvents(request)).events
     assert event.type == OrderEventType.ORDER_EVENT_TYPE_TRANSFERRED
     assert [(c.field, c.old_value, c.new_value) for c in event.changes] == [("user_id", giver.id, taker.id)]
+
+
+async def test_the_time_of_a_transfer_is_not_before_the_last_change(database_url: str) -> None:
+    async with serving_clients(database_url) as clients, driver_connection(database_url) as connection:
+        giver, taker = await clients.create_user(), await clients.create_user()
+        order_id = await place(clients, giver.id, 1)
+        # As a server whose clock is ahead would write it.
+        await connection.execute("UPDATE orders SET update_time = now() + interval '1 hour'")
+        await transfer(clients, giver.id, taker.id)
+        order = (await clients.orders.GetOrder(orders_pb.GetOrderRequest(id=order_id))).order
+        listed = await clients.orders.ListOrderEvents(orders_pb.ListOrderEventsRequest(order_id=order_id))
+        assert listed.events[-1].create_time == order.update_time
 
 
 async def test_orders_and_notes_have_the_last_12_bits_of_the_user_who_placed_them(clients: Clients) -> None:
@@ -279,6 +293,46 @@ SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'BIG-' ||
     total_amount, metadata, version, create_time, update_time
 FROM orders, generate_series($1::int, $2::int) n WHERE id = $3
 """
+
+
+async def test_the_events_of_a_large_transfer_are_written_in_parts(database_url: str) -> None:
+    async with serving_clients(database_url) as clients, driver_connection(database_url) as connection:
+        giver, taker = (await clients.create_user()).id, (await clients.create_user()).id
+        order_id = await place(clients, giver, 1)
+        # Without triggers, which would check each copy before it has items.
+        await connection.execute("SET session_replication_role = replica")
+        await connection.execute(COPY_ORDERS, 1, 1999, order_id)
+        await connection.execute(
+            "INSERT INTO order_items (order_id, id, product_id, name, quantity, unit_price, subtotal)"
+            " SELECT o.id, i.id, product_id, name, quantity, unit_price, subtotal"
+            " FROM order_items i, orders o WHERE i.order_id <> o.id"
+        )
+        with sent_statements() as sent:
+            assert await transfer(clients, giver, taker) == 2000
+        written = [rows for statement, rows in sent if statement.startswith("INSERT INTO events")]
+        assert [len(rows) for rows in written] == [1000, 1000]
+
+
+async def test_statistics_of_too_many_days_are_refused_before_they_are_built(database_url: str) -> None:
+    async with serving_clients(database_url) as clients, driver_connection(database_url) as connection:
+        order_id = await place(clients, (await clients.create_user()).id, 1)
+        # Without triggers, which would check the items of each copy.
+        await connection.execute("SET session_replication_role = replica")
+        await connection.execute(COPY_ORDERS, 1, MAX_SUMS - 2, order_id)
+        await connection.execute(
+            "UPDATE orders SET create_time = update_time - make_interval(days => substring(order_number, 5)::int)"
+            " WHERE id <> $1",
+            order_id,
+        )
+        # A day for each order, and one top user.
+        answer = await clients.orders.GetOrderStatistics(orders_pb.GetOrderStatisticsRequest())
+        assert len(answer.statistics) + len(answer.top_users) == MAX_SUMS
+        grace = await clients.create_user()
+        await place(clients, grace.id, 2)
+        with fails(grpc.StatusCode.RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE"):
+            await clients.orders.GetOrderStatistics(orders_pb.GetOrderStatisticsRequest())
+        of_one = orders_pb.GetOrderStatisticsRequest(user_id=grace.id)
+        assert len((await clients.orders.GetOrderStatistics(of_one)).statistics) == 1
 
 
 async def test_statistics_of_sums_that_no_money_can_hold_are_the_largest_money(database_url: str) -> None:

@@ -64,8 +64,24 @@ async def test_a_whole_word_comes_before_a_beginning(clients: Clients) -> None:
     assert await found(clients, name.upper()) == [itself.id, whole.id, beginning.id]
 
 
+async def test_accents_are_ignored_and_a_match_with_the_same_ones_comes_first(clients: Clients) -> None:
+    name = word()
+    plain, composed, decomposed = [
+        (await clients.create_user(full_name=f"{name}{letter}")).id for letter in ("e", "\u00e9", "e\u0301")
+    ]
+    accented = {composed, decomposed}
+    by_plain, by_accented = await found(clients, f"{name}e"), await found(clients, f"{name}\u00c9")
+    assert (by_plain[0], set(by_plain[1:])) == (plain, accented)
+    assert (set(by_accented[:2]), by_accented[2]) == (accented, plain)
+    assert await found(clients, f"{name}E\u0301") == by_accented
+
+
 @pytest.mark.parametrize(
-    "punctuated", ["{0}.{1}", "{0}-{1}", "{0}_{1}", "{0}@{1}.com", "https://{0}/{1}?x=1", "<{0}>&{1};"]
+    "punctuated",
+    [
+        *("{0}.{1}", "{0}-{1}", "{0}_{1}", "{0}@{1}.com", "https://{0}/{1}?x=1", "<{0}>&{1};"),
+        *("{0}\u2019{1}", "\u201c{0}\u201d\u2026{1}", "{0}\u2014{1}", "{0}\u3001{1}"),
+    ],
 )
 async def test_punctuation_only_separates_words(clients: Clients, punctuated: str) -> None:
     first, second = word(), word()

@@ -4,6 +4,7 @@ from uuid import UUID, uuid4
 
 import commerce.users.v1.user_service_pb2 as pb
 import pytest
+from commerce.users.v1.user_import_pb2 import UserImportConfig, UserImportRow
 from commerce.users.v1.user_pb2 import User, UserState
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc.error_details_pb2 import PreconditionFailure, ResourceInfo
@@ -408,3 +409,22 @@ async def test_a_missing_user_is_not_found_by_any_method(clients: Clients, metho
     resource = failure.details[ResourceInfo]
     assert isinstance(resource, ResourceInfo)
     assert (resource.resource_type, resource.resource_name) == ("commerce.users.v1.User", request.id)
+
+
+@pytest.mark.parametrize("length", [8, 128])
+async def test_a_password_has_the_same_length_in_every_unicode_form(clients: Clients, length: int) -> None:
+    # One code point, three or one.
+    forms = ["\u1ec7" * length, "e\u0323\u0302" * length, "\u1eb9\u0302" * length]
+    for new in forms:
+        user = new_user()
+        await clients.users.CreateUser(pb.CreateUserRequest(user=user, password=new))
+        for typed in forms:
+            await clients.users.VerifyPassword(pb.VerifyPasswordRequest(email=user.email, password=typed))
+    row = UserImportRow(email=new_user().email, username=new_user().username, password=forms[1])
+    requests = [pb.ImportUsersRequest(config=UserImportConfig()), pb.ImportUsersRequest(row=row)]
+    assert (await clients.users.ImportUsers(iter(requests))).created_count == 1
+    await clients.users.VerifyPassword(pb.VerifyPasswordRequest(email=row.email, password=forms[0]))
+    row = UserImportRow(email=new_user().email, username=new_user().username, password="e\u0323\u0302" * 7)
+    requests = [pb.ImportUsersRequest(config=UserImportConfig()), pb.ImportUsersRequest(row=row)]
+    (failure,) = (await clients.users.ImportUsers(iter(requests))).failures
+    assert failure.field == "password"

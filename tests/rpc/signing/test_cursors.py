@@ -11,7 +11,14 @@ from tests.support.properties import thorough
 
 CURSORS = Cursors(b"k" * 32, "commerce.orders.v1.OrderService")
 numbers = st.integers(0, 2**64 - 1)
-positions = st.builds(EventPosition, numbers, numbers)
+positions = st.builds(
+    EventPosition,
+    xid=numbers,
+    position=numbers,
+    database=st.integers(-(2**63), 2**63 - 1),
+    timeline=st.integers(0, 2**32 - 1),
+    event=numbers,
+)
 
 
 def refused(cursor: str, cursors: Cursors = CURSORS) -> None:

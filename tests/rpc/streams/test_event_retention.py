@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -42,6 +43,26 @@ async def test_a_cursor_before_deleted_events_is_out_of_range_and_the_earliest_o
             assert ids(await stream.events(2)) == kept
         async with watch_orders(clients, earliest=True) as stream:
             assert ids(await stream.events(2)) == kept
+
+
+async def test_a_watch_from_the_earliest_event_waits_for_the_next_one_if_all_were_deleted(
+    database_url: str, connection: asyncpg.Connection, engine: AsyncEngine
+) -> None:
+    async with serving_clients(database_url, watch_checkpoint_interval=1000.0) as clients:
+        await insert_events(connection, 3)
+        async with watch_orders(clients, now=True) as stream, watch_orders(clients, earliest=True) as another:
+            await stream.checkpoint()
+            await another.events(3)
+            assert await delete_expired_events(engine, NOW) == 3
+            async with watch_orders(clients, earliest=True) as late:
+                await late.checkpoint()
+                response = asyncio.ensure_future(late.next())
+                # The position of the deletion is that of the last event, which the other watchers wait after: this
+                # one waits with them, and does not get one checkpoint after the other.
+                _, waiting = await asyncio.wait([response], timeout=1)
+                assert waiting
+                (event,) = await insert_events(connection)
+                assert (await response).event.id == event
 
 
 async def test_a_watcher_that_has_read_the_deleted_events_goes_on(

@@ -20,13 +20,14 @@ from service.db.reads.snapshots import Snapshots
 from service.rpc.messages.orders import order_message
 from service.rpc.messages.users import user_message
 from service.rpc.signing.page_tokens import position
-from tests.support.clients import Clients, item
+from service.rpc.streams import exports
+from tests.support.clients import Clients, connect, item
 from tests.support.databases import driver_connection
 from tests.support.failures import fails
 from tests.support.locks import holding
 from tests.support.memory import resident_megabytes
 from tests.support.sent_statements import sent_statements
-from tests.support.servers import serving_clients
+from tests.support.servers import running_server, serving_clients
 from tests.support.waiting import eventually
 
 EVERYBODY = UserFilter(states=None, created_from=None, created_before=None, superuser=None)
@@ -217,6 +218,37 @@ async def test_a_reader_that_is_only_slow_gets_all(database_url: str) -> None:
             users += len(batch.users)
             await asyncio.sleep(0.05)
         assert users == 20_000
+
+
+async def test_a_reader_that_is_too_slow_makes_room_for_others_and_can_go_on(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A message has about half a megabyte, so it may take a quarter of a second.
+    monkeypatch.setattr(exports, "MIN_BYTES_PER_SECOND", 2 * 1024 * 1024)
+    settings = {"max_exports": 1, "export_stall_timeout": 1}
+    async with running_server(database_url, **settings) as server, connect(server.port) as clients:
+        async with driver_connection(database_url) as connection:
+            await connection.execute(MANY.replace("now(), now()", "now() - n * interval '1 s', now()"))
+        # Its own connection, which buffers little unread data.
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=options) as channel:
+            slow = channel.unary_stream(
+                "/commerce.users.v1.UserService/ExportUsers",
+                request_serializer=pb.ExportUsersRequest.SerializeToString,
+                response_deserializer=pb.ExportUsersResponse.FromString,
+            )(pb.ExportUsersRequest())
+            seen: list[User] = []
+            with fails(grpc.StatusCode.ABORTED, "EXPORT_STALLED") as failure:
+                async for batch in slow:
+                    seen += batch.users
+                    # Longer than a message may take, and far shorter than a stall.
+                    await asyncio.sleep(0.5)
+        assert "create_time" in failure.message
+        # In spite of the slow reader's snapshot, which would have been the only one.
+        rest = await exported_users(clients, create_time=Interval(start_time=seen[-1].create_time))
+    assert 0 < len(seen) < 20_000
+    assert [user.id for user in rest][:1] == [seen[-1].id]
+    assert len({user.id for user in (*seen, *rest)}) == 20_000
 
 
 async def test_an_export_without_a_database_says_so(database_url: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import commerce.users.v1.user_service_pb2 as pb
 import grpc
@@ -20,12 +20,14 @@ from service.db.database import Database
 from service.rpc.messages.user_import import parse_import_row
 from service.rpc.streams.imports import CHUNK_ROWS, LAST_COMMITTED_ROW, MAX_FAILURES
 from service.server import MESSAGE_ENCODERS
-from tests.support.clients import Clients
-from tests.support.databases import driver_connection
+from tests.support.clients import Clients, connect
+from tests.support.databases import Observer, driver_connection
 from tests.support.failures import fails
+from tests.support.locks import holding
 from tests.support.memory import resident_megabytes
 from tests.support.passwords import PASSWORD
 from tests.support.sent_statements import sent_statements
+from tests.support.servers import running_server
 from tests.support.waiting import eventually
 
 SKIP = UserImportOnConflict.USER_IMPORT_ON_CONFLICT_SKIP
@@ -386,6 +388,44 @@ async def test_a_chunk_whose_connection_breaks_is_written_with_another(
             await eventually(lambda: connection.fetchval(WAITING))
             await connection.execute(WAITING.replace("count(*)", "pg_terminate_backend(pid)"))
         assert counts(await call) == (10, 1, 0, 0)
+
+
+# A hash takes about 0.1 s. Fewer passwords may wait than imports run.
+BUSY = {"argon2_time_cost": 20, "argon2_memory_kib": 8192, "password_threads": 1, "password_queue_size": 2}
+
+
+async def test_sign_ins_come_before_the_passwords_of_imports(database_url: str) -> None:
+    async with running_server(database_url, **BUSY) as server, connect(server.port) as clients:
+        user = await clients.create_user()
+        rows = [[new_row(password=PASSWORD) for _ in range(100)] for _ in range(10)]
+        calls = [asyncio.ensure_future(import_users(clients, some)) for some in rows]
+        sign_in = pb.VerifyPasswordRequest(email=user.email, password=PASSWORD)
+        for _ in range(5):
+            await clients.users.VerifyPassword(sign_in)
+            await clients.create_user()
+            await clients.users.SetPassword(pb.SetPasswordRequest(id=user.id, password=PASSWORD))
+        # All 1000 passwords would take more than a minute.
+        assert not any(call.done() for call in calls)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_imports_leave_connections_to_calls(database_url: str, observer: Observer) -> None:
+    async with running_server(database_url, db_pool_timeout=1) as server, connect(server.port) as clients:
+        user = await clients.create_user()
+        async with holding(database_url, "SELECT FROM users WHERE id = $1 FOR UPDATE", UUID(user.id)):
+            rows = [[row_of(user, full_name=f"Ada {number}"), new_row()] for number in range(12)]
+            calls = [asyncio.ensure_future(import_users(clients, some, on_conflict=UPDATE)) for some in rows]
+            await observer.until_waiting(2)
+            # As many as the pool has connections for transactions.
+            others = await asyncio.gather(*(clients.create_user() for _ in range(8)))
+            # Longer than a connection is waited for: an import waits for the others without failing.
+            await asyncio.sleep(1.5)
+            assert len(await observer.backends(waiting=True)) == 2
+        for call in calls:
+            assert counts(await call) == (1, 1, 0, 0)
+    assert await observer.count("users") == 1 + len(others) + len(rows)
 
 
 @pytest.mark.parametrize("on_conflict", OnConflict)

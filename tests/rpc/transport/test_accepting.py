@@ -13,6 +13,7 @@ import grpc
 import pytest
 from commerce.users.v1.user_import_pb2 import UserImportConfig, UserImportRow
 from commerce.users.v1.user_service_pb2 import ImportUsersRequest
+from google.rpc.error_details_pb2 import RetryInfo
 from grpc import StatusCode
 from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -23,6 +24,7 @@ from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.interceptors.errors import ErrorInterceptor
 from service.rpc.transport.accepting import TESTED_GRPC_VERSIONS, AcceptingServer, AcceptMode
 from tests.support.echo import ARITIES, SERVICE, Echo, call
+from tests.support.failures import fails
 from tests.support.logs import Log
 from tests.support.servers import serving_clients
 from tests.support.waiting import eventually
@@ -35,6 +37,8 @@ every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(map(st
 every_arity = pytest.mark.parametrize("arity", ARITIES)
 # Concurrent calls: enough for every pending accept to get some.
 MANY = 40
+# More than any test makes.
+MAX_CALLS = 4000
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 # Each channel has its own connection, which the kernel assigns to one of the listeners.
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
@@ -54,18 +58,20 @@ class Served:
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[*OWN_CONNECTION, NO_PROBE])
 
 
-def make_server(way: Way, echo: Echo, health: aio.HealthServicer) -> AcceptingServer:
+def make_server(way: Way, echo: Echo, health: aio.HealthServicer, *, max_calls: int = MAX_CALLS) -> AcceptingServer:
     methods = InterceptedMethods([AccessLogInterceptor(), ErrorInterceptor()])
     methods.add_registered_method_handlers(SERVICE, echo.handlers())
     methods.add(add_HealthServicer_to_server, health)
     accept_mode, pending_accepts = way
-    return AcceptingServer(methods, [], accept_mode=accept_mode, pending_accepts=pending_accepts, reuse_port=False)
+    return AcceptingServer(
+        methods, [], accept_mode=accept_mode, pending_accepts=pending_accepts, max_calls=max_calls, reuse_port=False
+    )
 
 
 @asynccontextmanager
-async def serving(way: Way, port: int = 0) -> AsyncIterator[Served]:
+async def serving(way: Way, port: int = 0, *, max_calls: int = MAX_CALLS) -> AsyncIterator[Served]:
     echo, health = Echo(), aio.HealthServicer()
-    server = make_server(way, echo, health)
+    server = make_server(way, echo, health, max_calls=max_calls)
     served = Served(server, server.listen("127.0.0.1", port), health, echo)
     await server.start()
     try:
@@ -242,6 +248,64 @@ async def test_health_is_checked_and_watched(served: Served) -> None:
         watch.cancel()
 
 
+# The limit on calls in flight
+
+
+@every_way
+async def test_calls_of_every_arity_above_the_limit_are_refused_and_health_is_answered(way: Way, log: Log) -> None:
+    async with serving(way, max_calls=8) as served:
+        health: Any = HealthStub(served.channel)
+        watch = health.Watch(HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+        held = Held(served.echo)
+        calls = [asyncio.ensure_future(call(served.channel, arity, "one")) for arity in ARITIES for _ in range(2)]
+        await held.until(8)
+        for arity in ARITIES:
+            for _ in range(10):
+                with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED") as failure:
+                    await call(served.channel, arity, "two")
+                assert RetryInfo in failure.details
+                assert failure.trailers["x-request-id"]
+        assert len(log.lines(event="call", code="RESOURCE_EXHAUSTED")) == 10 * len(ARITIES)
+        for _ in range(30):
+            assert (await health.Check(HealthCheckRequest())).status == SERVING
+        # One call ends: one more may begin.
+        calls.pop().cancel()
+        await held.until(7)
+        await eventually(lambda: log.lines(event="call", code="CANCELLED"))
+        calls.append(asyncio.ensure_future(until_accepted(served.channel)))
+        await held.until(8)
+        held.go.set()
+        assert all(await asyncio.gather(*calls))
+        await asyncio.gather(*(call(served.channel, "UnaryUnary", "three") for _ in range(8)))
+        watch.cancel()
+
+
+async def until_accepted(channel: grpc.aio.Channel) -> list[str]:
+    """Call until the call is not refused: the end of another call is seen before its place is free."""
+    while True:
+        try:
+            return await call(channel, "UnaryUnary", "more")
+        except grpc.aio.AioRpcError as error:
+            if error.code() != StatusCode.RESOURCE_EXHAUSTED:
+                raise
+
+
+@every_way
+async def test_a_call_is_refused_before_its_request_has_come(way: Way) -> None:
+    async with serving(way, max_calls=1) as served:
+        held = Held(served.echo)
+        # It never sends a request.
+        stub: Any = served.channel.stream_unary(f"/{SERVICE}/UnaryUnary")
+        first = asyncio.ensure_future(call(served.channel, "UnaryUnary", "one"))
+        await held.until(1)
+        waiting = stub()
+        with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
+            await waiting
+        held.go.set()
+        assert await first == ["one"]
+
+
 # Stopping
 
 
@@ -369,7 +433,7 @@ async def test_servers_that_agree_on_it_share_a_port() -> None:
     methods = InterceptedMethods([])
     methods.add_registered_method_handlers(SERVICE, Echo().handlers())
     make: Callable[[AcceptMode], AcceptingServer] = lambda accept_mode: AcceptingServer(  # noqa: E731 - annotated
-        methods, [], accept_mode=accept_mode, pending_accepts=2, reuse_port=True
+        methods, [], accept_mode=accept_mode, pending_accepts=2, max_calls=MAX_CALLS, reuse_port=True
     )
     first, second = make("calls"), make("listeners")
     port = first.listen("127.0.0.1", 0)

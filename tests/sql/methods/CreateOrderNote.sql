@@ -6,7 +6,8 @@ BEGIN;
 
 SELECT set_config('statement_timeout', CAST(CAST($1 AS int) AS text), true),
     CASE WHEN current_setting('server_version_num')::int >= 170000 THEN set_config('transaction_timeout', CAST(CAST($2 AS int) AS text), true) END,
-    set_config('commerce.keeps_messages', '1', true);
+    set_config('commerce.keeps_messages', '1', true),
+    set_config('commerce.writes_search', '1', true);
 
 INSERT INTO request_ids(caller, method, request_id, body_digest)
 VALUES ($1::VARCHAR, $2::VARCHAR, $3::UUID, $4::BYTEA)
@@ -35,8 +36,8 @@ FROM orders
 WHERE orders.id = $1::UUID
 FOR NO KEY UPDATE;
 
-INSERT INTO order_notes(id, order_id, author_id, body, state, version, create_time, update_time, publish_time)
-VALUES ($1::UUID, $2::UUID, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::BIGINT, $7::TIMESTAMP WITH TIME ZONE, $8::TIMESTAMP WITH TIME ZONE, $9::TIMESTAMP WITH TIME ZONE);
+INSERT INTO order_notes(id, order_id, author_id, body, state, version, create_time, update_time, publish_time, search)
+VALUES ($1::UUID, $2::UUID, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::BIGINT, $7::TIMESTAMP WITH TIME ZONE, $8::TIMESTAMP WITH TIME ZONE, $9::TIMESTAMP WITH TIME ZONE, $10);
 
 INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
 VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP WITH TIME ZONE, $7::JSONB, $8::UUID, $9::VARCHAR)

@@ -55,4 +55,5 @@ ORDER BY statistics.day,
     statistics.status,
     statistics.order_count DESC,
     statistics.user_id,
-    statistics.currency;
+    statistics.currency
+LIMIT $5::BIGINT;

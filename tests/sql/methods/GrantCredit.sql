@@ -6,7 +6,8 @@ BEGIN;
 
 SELECT set_config('statement_timeout', CAST(CAST($1 AS int) AS text), true),
     CASE WHEN current_setting('server_version_num')::int >= 170000 THEN set_config('transaction_timeout', CAST(CAST($2 AS int) AS text), true) END,
-    set_config('commerce.keeps_messages', '1', true);
+    set_config('commerce.keeps_messages', '1', true),
+    set_config('commerce.writes_search', '1', true);
 
 INSERT INTO request_ids(caller, method, request_id, body_digest)
 VALUES ($1::VARCHAR, $2::VARCHAR, $3::UUID, $4::BYTEA)

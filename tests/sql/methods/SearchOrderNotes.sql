@@ -4,16 +4,22 @@
 
 WITH ranked AS (
     SELECT order_notes.id AS id,
-        ts_rank(order_notes.search, (
-            SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
-        )) AS rank
+        CAST(ts_rank(order_notes.search, (
+            SELECT CAST($2 AS TSQUERY) AS anon_1
+        ) || (
+            SELECT CAST($2 AS TSQUERY) AS anon_1
+        )) + ts_rank(order_notes.search, (
+            SELECT CAST($3 AS TSQUERY) AS anon_2
+        ) || (
+            SELECT CAST($3 AS TSQUERY) AS anon_2
+        )) AS REAL) AS rank
     FROM order_notes
     WHERE (order_notes.search @@ (
-        SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
+        SELECT CAST($2 AS TSQUERY) AS anon_1
     ))
-        AND order_notes.order_id = $8::UUID
-        AND order_notes.state = $9::VARCHAR
-    LIMIT $10::INTEGER
+        AND order_notes.order_id = $4::UUID
+        AND order_notes.state = $5::VARCHAR
+    LIMIT $6::INTEGER
 )
 SELECT measured.id,
     measured.order_id,
@@ -24,7 +30,6 @@ SELECT measured.id,
     measured.create_time,
     measured.update_time,
     measured.publish_time,
-    measured.snippet,
     measured.rank,
     measured.matches,
     measured.row_bytes
@@ -38,7 +43,6 @@ FROM (
         candidates.create_time AS create_time,
         candidates.update_time AS update_time,
         candidates.publish_time AS publish_time,
-        candidates.snippet AS snippet,
         candidates.rank AS rank,
         candidates.matches AS matches,
         candidates.key_0 AS key_0,
@@ -55,9 +59,6 @@ FROM (
             order_notes.create_time AS create_time,
             order_notes.update_time AS update_time,
             order_notes.publish_time AS publish_time,
-        left(ts_headline($2::REGCONFIG, left(order_notes.body, $3::INTEGER), (
-            SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
-        ), $6::VARCHAR), $7::INTEGER) AS snippet,
             found.rank AS rank,
             count.matches AS matches,
             found.rank AS key_0,
@@ -72,11 +73,11 @@ FROM (
             FROM ranked
             ORDER BY ranked.rank DESC,
                 ranked.id DESC
-            LIMIT $11::BIGINT
+            LIMIT $7::BIGINT
         ) AS found ON true
         LEFT OUTER JOIN order_notes ON order_notes.id = found.id
     ) AS candidates
 ) AS measured
-WHERE coalesce(measured.bytes_before, $12::INTEGER) <= $13::BIGINT
+WHERE coalesce(measured.bytes_before, $8::INTEGER) <= $9::BIGINT
 ORDER BY measured.key_0 DESC,
     measured.key_1 DESC;

@@ -6,7 +6,8 @@ BEGIN;
 
 SELECT set_config('statement_timeout', CAST(CAST($1 AS int) AS text), true),
     CASE WHEN current_setting('server_version_num')::int >= 170000 THEN set_config('transaction_timeout', CAST(CAST($2 AS int) AS text), true) END,
-    set_config('commerce.keeps_messages', '1', true);
+    set_config('commerce.keeps_messages', '1', true),
+    set_config('commerce.writes_search', '1', true);
 
 INSERT INTO request_ids(caller, method, request_id, body_digest)
 VALUES ($1::VARCHAR, $2::VARCHAR, $3::UUID, $4::BYTEA)
@@ -78,7 +79,8 @@ SET user_id=$1::UUID,
     update_time=greatest(orders.update_time, $3::TIMESTAMP WITH TIME ZONE)
 WHERE orders.user_id = $4::UUID
 RETURNING orders.id,
-    orders.status;
+    orders.status,
+    orders.update_time;
 
 INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
 VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP WITH TIME ZONE, $7::JSONB, $8::UUID, $9::VARCHAR)

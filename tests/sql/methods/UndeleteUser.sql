@@ -6,7 +6,8 @@ BEGIN;
 
 SELECT set_config('statement_timeout', CAST(CAST($1 AS int) AS text), true),
     CASE WHEN current_setting('server_version_num')::int >= 170000 THEN set_config('transaction_timeout', CAST(CAST($2 AS int) AS text), true) END,
-    set_config('commerce.keeps_messages', '1', true);
+    set_config('commerce.keeps_messages', '1', true),
+    set_config('commerce.writes_search', '1', true);
 
 INSERT INTO request_ids(caller, method, request_id, body_digest)
 VALUES ($1::VARCHAR, $2::VARCHAR, $3::UUID, $4::BYTEA)
@@ -43,8 +44,9 @@ SET state=$1::VARCHAR,
     update_time=$4::TIMESTAMP WITH TIME ZONE,
     delete_time=$5::TIMESTAMP WITH TIME ZONE,
     purge_time=$6::TIMESTAMP WITH TIME ZONE,
-    message=$7::BYTEA
-WHERE users.id = $8::UUID;
+    search=$7,
+    message=$8::BYTEA
+WHERE users.id = $9::UUID;
 
 INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
 VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP WITH TIME ZONE, $7::JSONB, $8::UUID, $9::VARCHAR)

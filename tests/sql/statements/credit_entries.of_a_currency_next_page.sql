@@ -1,44 +1,81 @@
 -- credit_entries.of_a_currency_next_page
--- $1: currency_1
--- $2: position_1
--- $3: param_1
--- $4: id_1
-SELECT part.position,
-    part.id,
-    part.transaction_id,
-    part.user_id,
-    part.account,
-    part.type,
-    part.currency,
-    part.amount,
-    part.balance_after,
-    part.order_id,
-    part.description,
-    part.actor,
-    part.create_time,
-    part.row_bytes
-FROM users
-LEFT OUTER JOIN LATERAL (
-    SELECT credit_entries.position AS position,
-        credit_entries.id AS id,
-        credit_entries.transaction_id AS transaction_id,
-        credit_entries.user_id AS user_id,
-        credit_entries.account AS account,
-        credit_entries.type AS type,
-        credit_entries.currency AS currency,
-        credit_entries.amount AS amount,
-        credit_entries.balance_after AS balance_after,
-        credit_entries.order_id AS order_id,
-        credit_entries.description AS description,
-        credit_entries.actor AS actor,
-        credit_entries.create_time AS create_time,
-        coalesce(octet_length(credit_entries.description), 0) + 350 AS row_bytes
-    FROM credit_entries
-    WHERE credit_entries.user_id = users.id
-        AND credit_entries.currency = $1::VARCHAR
-        AND credit_entries.position < $2::BIGINT
-    ORDER BY credit_entries.position DESC
-    LIMIT $3::INTEGER
-) AS part ON true
-WHERE users.id = $4::UUID
-ORDER BY part.position DESC;
+-- $1: param_1
+-- $2: currency_1
+-- $3: position_1
+-- $4: param_2
+-- $5: id_1
+-- $6: coalesce_1
+-- $7: max_bytes
+SELECT measured.position,
+    measured.id,
+    measured.transaction_id,
+    measured.user_id,
+    measured.account,
+    measured.type,
+    measured.currency,
+    measured.amount,
+    measured.balance_after,
+    measured.order_id,
+    measured.description,
+    measured.actor,
+    measured.create_time,
+    measured.row_bytes
+FROM (
+    SELECT candidates.position AS position,
+        candidates.id AS id,
+        candidates.transaction_id AS transaction_id,
+        candidates.user_id AS user_id,
+        candidates.account AS account,
+        candidates.type AS type,
+        candidates.currency AS currency,
+        candidates.amount AS amount,
+        candidates.balance_after AS balance_after,
+        candidates.order_id AS order_id,
+        candidates.description AS description,
+        candidates.actor AS actor,
+        candidates.create_time AS create_time,
+        candidates.key_0 AS key_0,
+        coalesce(octet_length(candidates.description), 0) + 350 AS row_bytes,
+        sum(coalesce(octet_length(candidates.description), 0) + 350) OVER(ORDER BY candidates.key_0 DESC ROWS BETWEEN UNBOUNDED PRECEDING AND $1::INTEGER PRECEDING) AS bytes_before
+    FROM (
+        SELECT part.position AS position,
+            part.id AS id,
+            part.transaction_id AS transaction_id,
+            part.user_id AS user_id,
+            part.account AS account,
+            part.type AS type,
+            part.currency AS currency,
+            part.amount AS amount,
+            part.balance_after AS balance_after,
+            part.order_id AS order_id,
+            part.description AS description,
+            part.actor AS actor,
+            part.create_time AS create_time,
+            part.position AS key_0
+        FROM users
+        LEFT OUTER JOIN LATERAL (
+            SELECT credit_entries.position AS position,
+                credit_entries.id AS id,
+                credit_entries.transaction_id AS transaction_id,
+                credit_entries.user_id AS user_id,
+                credit_entries.account AS account,
+                credit_entries.type AS type,
+                credit_entries.currency AS currency,
+                credit_entries.amount AS amount,
+                credit_entries.balance_after AS balance_after,
+                credit_entries.order_id AS order_id,
+                credit_entries.description AS description,
+                credit_entries.actor AS actor,
+                credit_entries.create_time AS create_time
+            FROM credit_entries
+            WHERE credit_entries.user_id = users.id
+                AND credit_entries.currency = $2::VARCHAR
+                AND credit_entries.position < $3::BIGINT
+            ORDER BY credit_entries.position DESC
+            LIMIT $4::INTEGER
+        ) AS part ON true
+        WHERE users.id = $5::UUID
+    ) AS candidates
+) AS measured
+WHERE coalesce(measured.bytes_before, $6::INTEGER) <= $7::BIGINT
+ORDER BY measured.key_0 DESC;

@@ -11,12 +11,16 @@
 -- $10: type_2_4
 -- $11: type_2_5
 -- $12: type_2_6
-SELECT swept_events.xid AS swept_xid,
-    swept_events.position AS swept_position,
+SELECT log.xid AS swept_xid,
+    log.position AS swept_position,
+    log.epoch,
+    log.next_xid,
+    log.database,
+    log.timeline,
     (
         SELECT events.create_time
         FROM events
-        WHERE events.xid >= pg_snapshot_xmin(pg_current_snapshot())
+        WHERE events.xid >= event_xid(pg_snapshot_xmin(pg_current_snapshot()))
         ORDER BY events.xid,
             events.position
         LIMIT 1
@@ -42,7 +46,25 @@ SELECT swept_events.xid AS swept_xid,
             WHERE orders.id = part.aggregate_id
         ) AS TEXT
     ) END) END AS status
-FROM swept_events
+FROM (
+    SELECT swept_events.id AS id,
+        swept_events.xid AS xid,
+        swept_events.position AS position,
+        swept_events.epoch AS epoch,
+        event_xid(pg_snapshot_xmax(pg_current_snapshot())) AS next_xid,
+        (
+            SELECT hashtextextended(concat_ws(' ', control.system_identifier, database.oid, swept_events.epoch), 0)
+            FROM pg_control_system() control,
+                pg_database database
+            WHERE database.datname = current_database()
+        ) AS database,
+        CASE WHEN pg_is_in_recovery() THEN (
+            SELECT timeline_id
+            FROM pg_control_checkpoint()
+        ) ELSE CAST(CAST('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8) AS bit(32)) AS int) END AS timeline
+    FROM swept_events
+    LIMIT 1
+) AS log
 LEFT OUTER JOIN (
     SELECT events.position AS position,
         events.id AS id,
@@ -57,7 +79,7 @@ LEFT OUTER JOIN (
         events.status AS status
     FROM events
     WHERE (events.xid, events.position) > ($3, $4::BIGINT)
-        AND events.xid < pg_snapshot_xmin(pg_current_snapshot())
+        AND events.xid < event_xid(pg_snapshot_xmin(pg_current_snapshot()))
     ORDER BY events.xid,
         events.position
     LIMIT 500

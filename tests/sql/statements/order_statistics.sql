@@ -3,6 +3,7 @@
 -- $2: created_from
 -- $3: more_than
 -- $4: top_limit
+-- $5: row_limit
 WITH selected AS NOT MATERIALIZED (
     SELECT CAST(timezone($1::VARCHAR, orders.create_time) AS DATE) AS day,
         orders.status AS status,
@@ -56,4 +57,5 @@ ORDER BY statistics.day,
     statistics.status,
     statistics.order_count DESC,
     statistics.user_id,
-    statistics.currency;
+    statistics.currency
+LIMIT $5::BIGINT;

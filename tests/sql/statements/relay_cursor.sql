@@ -1,6 +1,17 @@
 -- relay_cursor
 -- $1: name
 SELECT relay_cursors.xid,
-    relay_cursors.position
+    relay_cursors.position,
+    (
+        SELECT hashtextextended(concat_ws(' ', control.system_identifier, database.oid, swept_events.epoch), 0)
+        FROM pg_control_system() control,
+            pg_database database
+        WHERE database.datname = current_database()
+    ) AS database,
+    CASE WHEN pg_is_in_recovery() THEN (
+        SELECT timeline_id
+        FROM pg_control_checkpoint()
+    ) ELSE CAST(CAST('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8) AS bit(32)) AS int) END AS timeline
 FROM relay_cursors
+JOIN swept_events ON true
 WHERE relay_cursors.name = $1::VARCHAR;

@@ -8,7 +8,7 @@ SELECT events.xid,
     events.create_time < now() - $1::INTERVAL AS is_old
 FROM events
 WHERE (events.xid, events.position) > ($2, $3::BIGINT)
-    AND events.xid < pg_snapshot_xmin(pg_current_snapshot())
+    AND events.xid < event_xid(pg_snapshot_xmin(pg_current_snapshot()))
 ORDER BY events.xid,
     events.position
 LIMIT $4::INTEGER;

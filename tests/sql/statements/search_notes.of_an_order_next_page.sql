@@ -1,31 +1,33 @@
 -- search_notes.of_an_order_next_page
 -- $1: param_1
--- $2: ts_headline_1
--- $3: left_1
--- $4: websearch_to_tsquery_2
--- $5: query
--- $6: ts_headline_2
--- $7: left_2
--- $8: order_id
--- $9: state_1
--- $10: param_2
--- $11: after_0
--- $12: after_1
--- $13: row_limit
--- $14: coalesce_1
--- $15: max_bytes
+-- $2: matching
+-- $3: with_accents
+-- $4: order_id
+-- $5: state_1
+-- $6: param_2
+-- $7: after_0
+-- $8: after_1
+-- $9: row_limit
+-- $10: coalesce_1
+-- $11: max_bytes
 WITH ranked AS (
     SELECT order_notes.id AS id,
-        ts_rank(order_notes.search, (
-            SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
-        )) AS rank
+        CAST(ts_rank(order_notes.search, (
+            SELECT CAST($2 AS TSQUERY) AS anon_1
+        ) || (
+            SELECT CAST($2 AS TSQUERY) AS anon_1
+        )) + ts_rank(order_notes.search, (
+            SELECT CAST($3 AS TSQUERY) AS anon_2
+        ) || (
+            SELECT CAST($3 AS TSQUERY) AS anon_2
+        )) AS REAL) AS rank
     FROM order_notes
     WHERE (order_notes.search @@ (
-        SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
+        SELECT CAST($2 AS TSQUERY) AS anon_1
     ))
-        AND order_notes.order_id = $8::UUID
-        AND order_notes.state = $9::VARCHAR
-    LIMIT $10::INTEGER
+        AND order_notes.order_id = $4::UUID
+        AND order_notes.state = $5::VARCHAR
+    LIMIT $6::INTEGER
 )
 SELECT measured.id,
     measured.order_id,
@@ -36,7 +38,6 @@ SELECT measured.id,
     measured.create_time,
     measured.update_time,
     measured.publish_time,
-    measured.snippet,
     measured.rank,
     measured.matches,
     measured.row_bytes
@@ -50,7 +51,6 @@ FROM (
         candidates.create_time AS create_time,
         candidates.update_time AS update_time,
         candidates.publish_time AS publish_time,
-        candidates.snippet AS snippet,
         candidates.rank AS rank,
         candidates.matches AS matches,
         candidates.key_0 AS key_0,
@@ -67,9 +67,6 @@ FROM (
             order_notes.create_time AS create_time,
             order_notes.update_time AS update_time,
             order_notes.publish_time AS publish_time,
-        left(ts_headline($2::REGCONFIG, left(order_notes.body, $3::INTEGER), (
-            SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
-        ), $6::VARCHAR), $7::INTEGER) AS snippet,
             found.rank AS rank,
             count.matches AS matches,
             found.rank AS key_0,
@@ -82,14 +79,14 @@ FROM (
             SELECT ranked.rank AS rank,
                 ranked.id AS id
             FROM ranked
-            WHERE (ranked.rank, ranked.id) < ($11::FLOAT, $12::UUID)
+            WHERE (ranked.rank, ranked.id) < ($7::FLOAT, $8::UUID)
             ORDER BY ranked.rank DESC,
                 ranked.id DESC
-            LIMIT $13::BIGINT
+            LIMIT $9::BIGINT
         ) AS found ON true
         LEFT OUTER JOIN order_notes ON order_notes.id = found.id
     ) AS candidates
 ) AS measured
-WHERE coalesce(measured.bytes_before, $14::INTEGER) <= $15::BIGINT
+WHERE coalesce(measured.bytes_before, $10::INTEGER) <= $11::BIGINT
 ORDER BY measured.key_0 DESC,
     measured.key_1 DESC;

@@ -1,27 +1,29 @@
 -- search_notes
 -- $1: param_1
--- $2: ts_headline_1
--- $3: left_1
--- $4: websearch_to_tsquery_2
--- $5: query
--- $6: ts_headline_2
--- $7: left_2
--- $8: state_1
--- $9: param_2
--- $10: row_limit
--- $11: coalesce_1
--- $12: max_bytes
+-- $2: matching
+-- $3: with_accents
+-- $4: state_1
+-- $5: param_2
+-- $6: row_limit
+-- $7: coalesce_1
+-- $8: max_bytes
 WITH ranked AS (
     SELECT order_notes.id AS id,
-        ts_rank(order_notes.search, (
-            SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
-        )) AS rank
+        CAST(ts_rank(order_notes.search, (
+            SELECT CAST($2 AS TSQUERY) AS anon_1
+        ) || (
+            SELECT CAST($2 AS TSQUERY) AS anon_1
+        )) + ts_rank(order_notes.search, (
+            SELECT CAST($3 AS TSQUERY) AS anon_2
+        ) || (
+            SELECT CAST($3 AS TSQUERY) AS anon_2
+        )) AS REAL) AS rank
     FROM order_notes
     WHERE (order_notes.search @@ (
-        SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
+        SELECT CAST($2 AS TSQUERY) AS anon_1
     ))
-        AND order_notes.state = $8::VARCHAR
-    LIMIT $9::INTEGER
+        AND order_notes.state = $4::VARCHAR
+    LIMIT $5::INTEGER
 )
 SELECT measured.id,
     measured.order_id,
@@ -32,7 +34,6 @@ SELECT measured.id,
     measured.create_time,
     measured.update_time,
     measured.publish_time,
-    measured.snippet,
     measured.rank,
     measured.matches,
     measured.row_bytes
@@ -46,7 +47,6 @@ FROM (
         candidates.create_time AS create_time,
         candidates.update_time AS update_time,
         candidates.publish_time AS publish_time,
-        candidates.snippet AS snippet,
         candidates.rank AS rank,
         candidates.matches AS matches,
         candidates.key_0 AS key_0,
@@ -63,9 +63,6 @@ FROM (
             order_notes.create_time AS create_time,
             order_notes.update_time AS update_time,
             order_notes.publish_time AS publish_time,
-        left(ts_headline($2::REGCONFIG, left(order_notes.body, $3::INTEGER), (
-            SELECT websearch_to_tsquery($4::REGCONFIG, $5) AS websearch_to_tsquery_1
-        ), $6::VARCHAR), $7::INTEGER) AS snippet,
             found.rank AS rank,
             count.matches AS matches,
             found.rank AS key_0,
@@ -80,11 +77,11 @@ FROM (
             FROM ranked
             ORDER BY ranked.rank DESC,
                 ranked.id DESC
-            LIMIT $10::BIGINT
+            LIMIT $6::BIGINT
         ) AS found ON true
         LEFT OUTER JOIN order_notes ON order_notes.id = found.id
     ) AS candidates
 ) AS measured
-WHERE coalesce(measured.bytes_before, $11::INTEGER) <= $12::BIGINT
+WHERE coalesce(measured.bytes_before, $7::INTEGER) <= $8::BIGINT
 ORDER BY measured.key_0 DESC,
     measured.key_1 DESC;

@@ -13,26 +13,34 @@ WITH ranked AS (
     (
         SELECT users.id AS id,
             CAST(ts_rank(users.search, (
-                SELECT to_tsquery('pg_catalog.simple'::regconfig, $2) AS to_tsquery_1
+                SELECT CAST($2 AS TSQUERY) AS anon_1
+            ) || (
+                SELECT CAST($2 AS TSQUERY) AS anon_1
             )) + ts_rank(users.search, (
-                SELECT to_tsquery('pg_catalog.simple'::regconfig, $3) AS to_tsquery_2
+                SELECT CAST($3 AS TSQUERY) AS anon_2
+            ) || (
+                SELECT CAST($3 AS TSQUERY) AS anon_2
             )) + CAST(users.username = $4::VARCHAR COLLATE "C" AS INTEGER) AS REAL) AS rank
         FROM users
         WHERE users.search @@ (
-            SELECT to_tsquery('pg_catalog.simple'::regconfig, $2) AS to_tsquery_1
+            SELECT CAST($2 AS TSQUERY) AS anon_1
         )
         LIMIT $5::INTEGER
     )
     UNION
     SELECT users.id AS id,
         CAST(ts_rank(users.search, (
-            SELECT to_tsquery('pg_catalog.simple'::regconfig, $2) AS to_tsquery_1
+            SELECT CAST($2 AS TSQUERY) AS anon_1
+        ) || (
+            SELECT CAST($2 AS TSQUERY) AS anon_1
         )) + ts_rank(users.search, (
-            SELECT to_tsquery('pg_catalog.simple'::regconfig, $3) AS to_tsquery_2
+            SELECT CAST($3 AS TSQUERY) AS anon_2
+        ) || (
+            SELECT CAST($3 AS TSQUERY) AS anon_2
         )) + CAST(users.username = $4::VARCHAR COLLATE "C" AS INTEGER) AS REAL) AS rank
     FROM users
     WHERE (users.search @@ (
-        SELECT to_tsquery('pg_catalog.simple'::regconfig, $2) AS to_tsquery_1
+        SELECT CAST($2 AS TSQUERY) AS anon_1
     ))
         AND users.username = $4::VARCHAR COLLATE "C"
 )

@@ -79,12 +79,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_USER_IN_USE: _ErrorReason.ValueType  # 37
     """FAILED_PRECONDITION: the user has open orders or credit. Set `force` to erase them as well."""
     ERROR_REASON_CURSOR_EXPIRED: _ErrorReason.ValueType  # 40
-    """OUT_OF_RANGE: the events after the `cursor` of a watch have been deleted. The metadata `earliest_cursor` is the
-    earliest valid cursor. Read the resources themselves to learn what changed in between.
+    """OUT_OF_RANGE: the events after the `cursor` of a watch have been deleted, or the database was restored from a backup
+    or lost its last events in a failover since the cursor was returned. The metadata `earliest_cursor` is the earliest
+    valid cursor. Read the resources themselves to learn what changed in between.
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 50
-    """RESOURCE_EXHAUSTED: the server is overloaded; the queue for this operation is full, or too many of these operations
-    are running. Nothing was written. `RetryInfo` says when to retry.
+    """RESOURCE_EXHAUSTED: the server is overloaded; the queue for this operation is full, too many of these operations
+    are running, or all calls in flight are too many or too large together. Nothing was written. `RetryInfo` says when
+    to retry.
     """
     ERROR_REASON_RESPONSE_TOO_LARGE: _ErrorReason.ValueType  # 51
     """RESOURCE_EXHAUSTED: the response would exceed the message size that clients accept. Request fewer resources per
@@ -103,7 +105,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 56
     """INTERNAL: a bug in the service. The metadata `error_id` identifies the entry in the server's log."""
     ERROR_REASON_EXPORT_STALLED: _ErrorReason.ValueType  # 59
-    """ABORTED: the caller read nothing from the export for too long. Start the export again."""
+    """ABORTED: the caller read the export too slowly, or stopped reading. To go on, start another export with
+    `create_time.start_time` set to the `create_time` of the last resource received, and skip those received already.
+    """
     ERROR_REASON_SLOW_CONSUMER: _ErrorReason.ValueType  # 60
     """RESOURCE_EXHAUSTED: the caller of a watch read more slowly than events occurred. The metadata `cursor` says where
     to continue.
@@ -180,12 +184,14 @@ ERROR_REASON_INSUFFICIENT_CREDIT: ErrorReason.ValueType  # 36
 ERROR_REASON_USER_IN_USE: ErrorReason.ValueType  # 37
 """FAILED_PRECONDITION: the user has open orders or credit. Set `force` to erase them as well."""
 ERROR_REASON_CURSOR_EXPIRED: ErrorReason.ValueType  # 40
-"""OUT_OF_RANGE: the events after the `cursor` of a watch have been deleted. The metadata `earliest_cursor` is the
-earliest valid cursor. Read the resources themselves to learn what changed in between.
+"""OUT_OF_RANGE: the events after the `cursor` of a watch have been deleted, or the database was restored from a backup
+or lost its last events in a failover since the cursor was returned. The metadata `earliest_cursor` is the earliest
+valid cursor. Read the resources themselves to learn what changed in between.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 50
-"""RESOURCE_EXHAUSTED: the server is overloaded; the queue for this operation is full, or too many of these operations
-are running. Nothing was written. `RetryInfo` says when to retry.
+"""RESOURCE_EXHAUSTED: the server is overloaded; the queue for this operation is full, too many of these operations
+are running, or all calls in flight are too many or too large together. Nothing was written. `RetryInfo` says when
+to retry.
 """
 ERROR_REASON_RESPONSE_TOO_LARGE: ErrorReason.ValueType  # 51
 """RESOURCE_EXHAUSTED: the response would exceed the message size that clients accept. Request fewer resources per
@@ -204,7 +210,9 @@ happened. Retry with the same `request_id`.
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 56
 """INTERNAL: a bug in the service. The metadata `error_id` identifies the entry in the server's log."""
 ERROR_REASON_EXPORT_STALLED: ErrorReason.ValueType  # 59
-"""ABORTED: the caller read nothing from the export for too long. Start the export again."""
+"""ABORTED: the caller read the export too slowly, or stopped reading. To go on, start another export with
+`create_time.start_time` set to the `create_time` of the last resource received, and skip those received already.
+"""
 ERROR_REASON_SLOW_CONSUMER: ErrorReason.ValueType  # 60
 """RESOURCE_EXHAUSTED: the caller of a watch read more slowly than events occurred. The metadata `cursor` says where
 to continue.

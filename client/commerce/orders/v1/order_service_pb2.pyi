@@ -1295,8 +1295,9 @@ class SearchOrderNotesRequest(_message.Message):
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """The search query: 1 to 200 characters on one line. It consists of words that must all occur, a `"phrase in
-    quotes"`, `or` between alternatives, and `-` before a word that must not occur. Only whole words match, and case is
-    ignored. It has at most 32 different words.
+    quotes"`, `or` between alternatives, and `-` before a word or phrase that must not occur. What is written without
+    spaces, such as `kite.shop/p17`, is a phrase too. Only whole words match. It has at most 32 different words; without
+    a word, it matches nothing.
     """
     order_id: _builtins.str
     """Return only notes about this order."""

@@ -30,8 +30,8 @@ class OrderServiceStub:
     CANCELLED.
 
     Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
-    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
-    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
+    takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
     after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
@@ -176,8 +176,8 @@ class OrderServiceServicer:
     CANCELLED.
 
     Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
-    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
-    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
+    takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
     after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
@@ -280,7 +280,8 @@ class OrderServiceServicer:
     def CancelOrder(self, request, context):
         """Moves an order from PENDING, CONFIRMED or PROCESSING to CANCELLED and returns the credit that paid for it.
 
-        Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+        Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
+        INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if the user already has so much credit that no balance could hold both.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -371,8 +372,10 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchOrderNotes(self, request, context):
-        """Searches the words of notes, best match first. Words in any language are compared as written, without stemming:
-        `refund` does not match `refunds`. If more than 10 000 notes match, only 10 000 of them are ranked and listed.
+        """Searches the words of notes, best match first. Words in any language are compared without stemming: `refund` does
+        not match `refunds`. Case and accents are ignored, but a word with the same accents is a better match. All
+        punctuation only separates words, so each part of a URL, an e-mail address or an order number is a word. If more
+        than 10 000 notes match, only 10 000 of them are ranked and listed.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
@@ -396,7 +399,8 @@ class OrderServiceServicer:
         """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
         most orders.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD).
+        Errors: INVALID_ARGUMENT (INVALID_FIELD); RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE) if there are more than 10 000
+        sums. A shorter `create_time` has fewer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -405,8 +409,9 @@ class OrderServiceServicer:
     def ExportOrders(self, request, context):
         """Streams all matching orders with their items, in order of creation, from one consistent snapshot.
 
-        The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
-        its snapshot holds a connection and blocks vacuum.
+        The only deadline is that of the caller. An export whose caller reads nothing for a minute, or in the long run less
+        than 256 KiB a second, is ended, because its snapshot holds a connection and blocks vacuum, and exports of other
+        callers wait for its place. The next export can go on from the `create_time` of the last resource received.
 
         Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
         """
@@ -424,8 +429,9 @@ class OrderServiceServicer:
         caller cancels it.
 
         Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-        RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
-        UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
+        RESOURCE_EXHAUSTED (OVERLOADED) if there are too many watches; RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller
+        does not read as fast as events occur, and UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the
+        last sent `cursor` as metadata.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -567,8 +573,8 @@ class OrderService:
     CANCELLED.
 
     Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
-    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
-    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
+    takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
     after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.

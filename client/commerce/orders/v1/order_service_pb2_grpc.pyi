@@ -31,8 +31,8 @@ class OrderServiceStub:
     CANCELLED.
 
     Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
-    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
-    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
+    takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
     after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
@@ -103,7 +103,8 @@ class OrderServiceStub:
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.CancelOrderRequest, _order_service_pb2.CancelOrderResponse]
     """Moves an order from PENDING, CONFIRMED or PROCESSING to CANCELLED and returns the credit that paid for it.
 
-    Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+    Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
+      INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if the user already has so much credit that no balance could hold both.
     """
     ListOrderEvents: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ListOrderEventsRequest, _order_service_pb2.ListOrderEventsResponse]
     """Lists the events of an order, oldest first.
@@ -154,8 +155,10 @@ class OrderServiceStub:
     Errors: INVALID_ARGUMENT (INVALID_FIELD) if neither is set, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     SearchOrderNotes: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.SearchOrderNotesRequest, _order_service_pb2.SearchOrderNotesResponse]
-    """Searches the words of notes, best match first. Words in any language are compared as written, without stemming:
-    `refund` does not match `refunds`. If more than 10 000 notes match, only 10 000 of them are ranked and listed.
+    """Searches the words of notes, best match first. Words in any language are compared without stemming: `refund` does
+    not match `refunds`. Case and accents are ignored, but a word with the same accents is a better match. All
+    punctuation only separates words, so each part of a URL, an e-mail address or an order number is a word. If more
+    than 10 000 notes match, only 10 000 of them are ranked and listed.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
@@ -171,13 +174,15 @@ class OrderServiceStub:
     """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
     most orders.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD).
+    Errors: INVALID_ARGUMENT (INVALID_FIELD); RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE) if there are more than 10 000
+      sums. A shorter `create_time` has fewer.
     """
     ExportOrders: _grpc.UnaryStreamMultiCallable[_order_service_pb2.ExportOrdersRequest, _order_service_pb2.ExportOrdersResponse]
     """Streams all matching orders with their items, in order of creation, from one consistent snapshot.
 
-    The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
-    its snapshot holds a connection and blocks vacuum.
+    The only deadline is that of the caller. An export whose caller reads nothing for a minute, or in the long run less
+    than 256 KiB a second, is ended, because its snapshot holds a connection and blocks vacuum, and exports of other
+    callers wait for its place. The next export can go on from the `create_time` of the last resource received.
 
     Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
     """
@@ -191,8 +196,9 @@ class OrderServiceStub:
     caller cancels it.
 
     Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-      RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
-      UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
+      RESOURCE_EXHAUSTED (OVERLOADED) if there are too many watches; RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller
+      does not read as fast as events occur, and UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the
+      last sent `cursor` as metadata.
     """
 
 @_typing.type_check_only
@@ -201,8 +207,8 @@ class OrderServiceAsyncStub(OrderServiceStub):
     CANCELLED.
 
     Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
-    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
-    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
+    takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
     after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
@@ -270,7 +276,8 @@ class OrderServiceAsyncStub(OrderServiceStub):
     CancelOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.CancelOrderRequest, _order_service_pb2.CancelOrderResponse]  # type: ignore[assignment]
     """Moves an order from PENDING, CONFIRMED or PROCESSING to CANCELLED and returns the credit that paid for it.
 
-    Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+    Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
+      INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if the user already has so much credit that no balance could hold both.
     """
     ListOrderEvents: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListOrderEventsRequest, _order_service_pb2.ListOrderEventsResponse]  # type: ignore[assignment]
     """Lists the events of an order, oldest first.
@@ -321,8 +328,10 @@ class OrderServiceAsyncStub(OrderServiceStub):
     Errors: INVALID_ARGUMENT (INVALID_FIELD) if neither is set, INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     SearchOrderNotes: _aio.UnaryUnaryMultiCallable[_order_service_pb2.SearchOrderNotesRequest, _order_service_pb2.SearchOrderNotesResponse]  # type: ignore[assignment]
-    """Searches the words of notes, best match first. Words in any language are compared as written, without stemming:
-    `refund` does not match `refunds`. If more than 10 000 notes match, only 10 000 of them are ranked and listed.
+    """Searches the words of notes, best match first. Words in any language are compared without stemming: `refund` does
+    not match `refunds`. Case and accents are ignored, but a word with the same accents is a better match. All
+    punctuation only separates words, so each part of a URL, an e-mail address or an order number is a word. If more
+    than 10 000 notes match, only 10 000 of them are ranked and listed.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
@@ -338,13 +347,15 @@ class OrderServiceAsyncStub(OrderServiceStub):
     """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
     most orders.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD).
+    Errors: INVALID_ARGUMENT (INVALID_FIELD); RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE) if there are more than 10 000
+      sums. A shorter `create_time` has fewer.
     """
     ExportOrders: _aio.UnaryStreamMultiCallable[_order_service_pb2.ExportOrdersRequest, _order_service_pb2.ExportOrdersResponse]  # type: ignore[assignment]
     """Streams all matching orders with their items, in order of creation, from one consistent snapshot.
 
-    The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
-    its snapshot holds a connection and blocks vacuum.
+    The only deadline is that of the caller. An export whose caller reads nothing for a minute, or in the long run less
+    than 256 KiB a second, is ended, because its snapshot holds a connection and blocks vacuum, and exports of other
+    callers wait for its place. The next export can go on from the `create_time` of the last resource received.
 
     Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
     """
@@ -358,8 +369,9 @@ class OrderServiceAsyncStub(OrderServiceStub):
     caller cancels it.
 
     Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-      RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
-      UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
+      RESOURCE_EXHAUSTED (OVERLOADED) if there are too many watches; RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller
+      does not read as fast as events occur, and UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the
+      last sent `cursor` as metadata.
     """
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -367,8 +379,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     CANCELLED.
 
     Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
-    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
-    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
+    takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
     after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
@@ -494,7 +506,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_order_service_pb2.CancelOrderResponse, _abc.Awaitable[_order_service_pb2.CancelOrderResponse]]:
         """Moves an order from PENDING, CONFIRMED or PROCESSING to CANCELLED and returns the credit that paid for it.
 
-        Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH).
+        Errors: NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (ILLEGAL_TRANSITION), ABORTED (ETAG_MISMATCH);
+          INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if the user already has so much credit that no balance could hold both.
         """
 
     @_abc_1.abstractmethod
@@ -605,8 +618,10 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.SearchOrderNotesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.SearchOrderNotesResponse, _abc.Awaitable[_order_service_pb2.SearchOrderNotesResponse]]:
-        """Searches the words of notes, best match first. Words in any language are compared as written, without stemming:
-        `refund` does not match `refunds`. If more than 10 000 notes match, only 10 000 of them are ranked and listed.
+        """Searches the words of notes, best match first. Words in any language are compared without stemming: `refund` does
+        not match `refunds`. Case and accents are ignored, but a word with the same accents is a better match. All
+        punctuation only separates words, so each part of a URL, an e-mail address or an order number is a word. If more
+        than 10 000 notes match, only 10 000 of them are ranked and listed.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
@@ -634,7 +649,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns the number of orders and the sum of their totals by day (UTC), status and currency, and the users with the
         most orders.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD).
+        Errors: INVALID_ARGUMENT (INVALID_FIELD); RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE) if there are more than 10 000
+          sums. A shorter `create_time` has fewer.
         """
 
     @_abc_1.abstractmethod
@@ -645,8 +661,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_order_service_pb2.ExportOrdersResponse], _abc.AsyncIterator[_order_service_pb2.ExportOrdersResponse]]:
         """Streams all matching orders with their items, in order of creation, from one consistent snapshot.
 
-        The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
-        its snapshot holds a connection and blocks vacuum.
+        The only deadline is that of the caller. An export whose caller reads nothing for a minute, or in the long run less
+        than 256 KiB a second, is ended, because its snapshot holds a connection and blocks vacuum, and exports of other
+        callers wait for its place. The next export can go on from the `create_time` of the last resource received.
 
         Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
         """
@@ -666,8 +683,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         caller cancels it.
 
         Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-          RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
-          UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
+          RESOURCE_EXHAUSTED (OVERLOADED) if there are too many watches; RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller
+          does not read as fast as events occur, and UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the
+          last sent `cursor` as metadata.
         """
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -102,8 +102,8 @@ class UserImportRow(_message.Message):
     superuser: _builtins.bool
     """Whether the user has all permissions. If not set, a new user gets false and an existing user does not change."""
     password: _builtins.str
-    """The password of a new user: 8 to 128 characters. Each password is hashed, which takes as long as a sign-in. A user
-    without a password cannot sign in until SetPassword sets one.
+    """The password of a new user: 8 to 128 characters in Unicode normalization form NFKC. Each password is hashed, which
+    takes as long as a sign-in. A user without a password cannot sign in until SetPassword sets one.
     """
     @_builtins.property
     def profile(self) -> _user_pb2.UserProfile:

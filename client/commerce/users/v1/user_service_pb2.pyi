@@ -66,7 +66,9 @@ class CreateUserRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     WELCOME_CREDIT_FIELD_NUMBER: _builtins.int
     password: _builtins.str
-    """The password of the user: 8 to 128 characters. The server stores only its argon2id hash."""
+    """The password of the user: 8 to 128 characters in Unicode normalization form NFKC. The server stores only the
+    argon2id hash of this form.
+    """
     request_id: _builtins.str
     """A UUID that makes the call safe to retry for 24 hours: a call with the same id and body returns the first response
     again.
@@ -753,7 +755,9 @@ class SetPasswordRequest(_message.Message):
     id: _builtins.str
     """The id of the user."""
     password: _builtins.str
-    """The new password: 8 to 128 characters. The server stores only its argon2id hash."""
+    """The new password: 8 to 128 characters in Unicode normalization form NFKC. The server stores only the
+    argon2id hash of this form.
+    """
     etag: _builtins.str
     """If set, the call fails unless this is the current etag of the user."""
     request_id: _builtins.str
@@ -819,7 +823,9 @@ class VerifyPasswordRequest(_message.Message):
     username: _builtins.str
     """The username; case is ignored."""
     password: _builtins.str
-    """The password to verify: at most 128 characters."""
+    """The password to verify: at most 512 code points, which is enough for any password in any Unicode normalization
+    form.
+    """
     def __init__(
         self,
         *,

@@ -30,8 +30,8 @@ class UserServiceStub:
     """Creates, finds and updates users, and verifies their passwords.
 
     Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
-    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
-    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
+    takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
     after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
@@ -71,10 +71,10 @@ class UserServiceStub:
     """
     SearchUsers: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.SearchUsersRequest, _user_service_pb2.SearchUsersResponse]
     """Searches the words of usernames, full names and bios, best match first. A match in the username has the highest
-    weight, followed by the full name. Every word of the query must occur. Case and punctuation are ignored, and the
-    last word can be a prefix. If more than 10 000 users match, only 10 000 of them are ranked and listed, in addition
-    to the user whose username equals the query. A user that changes between two pages can appear on both or on
-    neither.
+    weight, followed by the full name. Every word of the query must occur, and the last word can be a prefix. Case and
+    accents are ignored, but a word with the same accents is a better match. All punctuation only separates words. If
+    more than 10 000 users match, only 10 000 of them are ranked and listed, in addition to the user whose username
+    equals the query. A user that changes between two pages can appear on both or on neither.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) if the query contains no word.
     """
@@ -111,7 +111,9 @@ class UserServiceStub:
     its credit pays for stay, without credit (event UPDATED), and lose the notes that it wrote (event NOTE_DELETED).
 
     Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
-      FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.
+      FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit;
+      INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if another user paid for an order of this user, and already has so much
+      credit that no balance could hold both.
     """
     SetPassword: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.SetPasswordRequest, _user_service_pb2.SetPasswordResponse]
     """Replaces the password of a user.
@@ -134,8 +136,11 @@ class UserServiceStub:
     Rows are written in the order in which they arrive, 1000 at a time. Written rows remain, even if the call fails
     later. The method takes no `request_id`, because a row is identified by its email address: with SKIP and UPDATE,
     sending all or some of the same rows again leads to the same result. The only deadline is that of the caller.
+    Passwords are hashed after those of sign-ins and new users, however long that takes.
+
     However the call ends, the trailing metadata `last-committed-row` contains the number of the last processed row.
-    All rows up to it have been processed.
+    All rows up to it have been processed. (There is no trailing metadata if the connection is lost, the call is
+    cancelled, or the server stops before the call has ended.)
 
     Errors: INVALID_ARGUMENT (INVALID_FIELD) if the first message has no configuration or a later message has no row;
       with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
@@ -144,8 +149,9 @@ class UserServiceStub:
     ExportUsers: _grpc.UnaryStreamMultiCallable[_user_service_pb2.ExportUsersRequest, _user_service_pb2.ExportUsersResponse]
     """Streams all matching users, in order of creation, from one consistent snapshot.
 
-    The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
-    its snapshot holds a connection and blocks vacuum.
+    The only deadline is that of the caller. An export whose caller reads nothing for a minute, or in the long run less
+    than 256 KiB a second, is ended, because its snapshot holds a connection and blocks vacuum, and exports of other
+    callers wait for its place. The next export can go on from the `create_time` of the last resource received.
 
     Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
     """
@@ -161,7 +167,8 @@ class UserServiceStub:
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
     TransferCredit: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.TransferCreditRequest, _user_service_pb2.TransferCreditResponse]
-    """Moves available credit from one user to another, in one transaction.
+    """Moves available credit from one user to another, in one transaction. Credit in a currency that has been withdrawn
+    can be moved too.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
@@ -181,8 +188,9 @@ class UserServiceStub:
     caller cancels it.
 
     Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-      RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
-      UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
+      RESOURCE_EXHAUSTED (OVERLOADED) if there are too many watches; RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller
+      does not read as fast as events occur, and UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the
+      last sent `cursor` as metadata.
     """
 
 @_typing.type_check_only
@@ -190,8 +198,8 @@ class UserServiceAsyncStub(UserServiceStub):
     """Creates, finds and updates users, and verifies their passwords.
 
     Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
-    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
-    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
+    takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
     after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
@@ -228,10 +236,10 @@ class UserServiceAsyncStub(UserServiceStub):
     """
     SearchUsers: _aio.UnaryUnaryMultiCallable[_user_service_pb2.SearchUsersRequest, _user_service_pb2.SearchUsersResponse]  # type: ignore[assignment]
     """Searches the words of usernames, full names and bios, best match first. A match in the username has the highest
-    weight, followed by the full name. Every word of the query must occur. Case and punctuation are ignored, and the
-    last word can be a prefix. If more than 10 000 users match, only 10 000 of them are ranked and listed, in addition
-    to the user whose username equals the query. A user that changes between two pages can appear on both or on
-    neither.
+    weight, followed by the full name. Every word of the query must occur, and the last word can be a prefix. Case and
+    accents are ignored, but a word with the same accents is a better match. All punctuation only separates words. If
+    more than 10 000 users match, only 10 000 of them are ranked and listed, in addition to the user whose username
+    equals the query. A user that changes between two pages can appear on both or on neither.
 
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) if the query contains no word.
     """
@@ -268,7 +276,9 @@ class UserServiceAsyncStub(UserServiceStub):
     its credit pays for stay, without credit (event UPDATED), and lose the notes that it wrote (event NOTE_DELETED).
 
     Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
-      FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.
+      FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit;
+      INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if another user paid for an order of this user, and already has so much
+      credit that no balance could hold both.
     """
     SetPassword: _aio.UnaryUnaryMultiCallable[_user_service_pb2.SetPasswordRequest, _user_service_pb2.SetPasswordResponse]  # type: ignore[assignment]
     """Replaces the password of a user.
@@ -291,8 +301,11 @@ class UserServiceAsyncStub(UserServiceStub):
     Rows are written in the order in which they arrive, 1000 at a time. Written rows remain, even if the call fails
     later. The method takes no `request_id`, because a row is identified by its email address: with SKIP and UPDATE,
     sending all or some of the same rows again leads to the same result. The only deadline is that of the caller.
+    Passwords are hashed after those of sign-ins and new users, however long that takes.
+
     However the call ends, the trailing metadata `last-committed-row` contains the number of the last processed row.
-    All rows up to it have been processed.
+    All rows up to it have been processed. (There is no trailing metadata if the connection is lost, the call is
+    cancelled, or the server stops before the call has ended.)
 
     Errors: INVALID_ARGUMENT (INVALID_FIELD) if the first message has no configuration or a later message has no row;
       with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
@@ -301,8 +314,9 @@ class UserServiceAsyncStub(UserServiceStub):
     ExportUsers: _aio.UnaryStreamMultiCallable[_user_service_pb2.ExportUsersRequest, _user_service_pb2.ExportUsersResponse]  # type: ignore[assignment]
     """Streams all matching users, in order of creation, from one consistent snapshot.
 
-    The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
-    its snapshot holds a connection and blocks vacuum.
+    The only deadline is that of the caller. An export whose caller reads nothing for a minute, or in the long run less
+    than 256 KiB a second, is ended, because its snapshot holds a connection and blocks vacuum, and exports of other
+    callers wait for its place. The next export can go on from the `create_time` of the last resource received.
 
     Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
     """
@@ -318,7 +332,8 @@ class UserServiceAsyncStub(UserServiceStub):
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
     """
     TransferCredit: _aio.UnaryUnaryMultiCallable[_user_service_pb2.TransferCreditRequest, _user_service_pb2.TransferCreditResponse]  # type: ignore[assignment]
-    """Moves available credit from one user to another, in one transaction.
+    """Moves available credit from one user to another, in one transaction. Credit in a currency that has been withdrawn
+    can be moved too.
 
     Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
       INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
@@ -338,16 +353,17 @@ class UserServiceAsyncStub(UserServiceStub):
     caller cancels it.
 
     Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-      RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
-      UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
+      RESOURCE_EXHAUSTED (OVERLOADED) if there are too many watches; RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller
+      does not read as fast as events occur, and UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the
+      last sent `cursor` as metadata.
     """
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     """Creates, finds and updates users, and verifies their passwords.
 
     Every method can also return these errors: INVALID_ARGUMENT (MALFORMED_REQUEST, INVALID_FIELD), DEADLINE_EXCEEDED,
-    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE), INTERNAL. Every method that takes a
-    `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
+    UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
+    takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
     after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
@@ -412,10 +428,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.SearchUsersResponse, _abc.Awaitable[_user_service_pb2.SearchUsersResponse]]:
         """Searches the words of usernames, full names and bios, best match first. A match in the username has the highest
-        weight, followed by the full name. Every word of the query must occur. Case and punctuation are ignored, and the
-        last word can be a prefix. If more than 10 000 users match, only 10 000 of them are ranked and listed, in addition
-        to the user whose username equals the query. A user that changes between two pages can appear on both or on
-        neither.
+        weight, followed by the full name. Every word of the query must occur, and the last word can be a prefix. Case and
+        accents are ignored, but a word with the same accents is a better match. All punctuation only separates words. If
+        more than 10 000 users match, only 10 000 of them are ranked and listed, in addition to the user whose username
+        equals the query. A user that changes between two pages can appear on both or on neither.
 
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN); INVALID_ARGUMENT (INVALID_FIELD) if the query contains no word.
         """
@@ -488,7 +504,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         its credit pays for stay, without credit (event UPDATED), and lose the notes that it wrote (event NOTE_DELETED).
 
         Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
-          FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit.
+          FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit;
+          INVALID_ARGUMENT (AMOUNT_OUT_OF_RANGE) if another user paid for an order of this user, and already has so much
+          credit that no balance could hold both.
         """
 
     @_abc_1.abstractmethod
@@ -529,8 +547,11 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         Rows are written in the order in which they arrive, 1000 at a time. Written rows remain, even if the call fails
         later. The method takes no `request_id`, because a row is identified by its email address: with SKIP and UPDATE,
         sending all or some of the same rows again leads to the same result. The only deadline is that of the caller.
+        Passwords are hashed after those of sign-ins and new users, however long that takes.
+
         However the call ends, the trailing metadata `last-committed-row` contains the number of the last processed row.
-        All rows up to it have been processed.
+        All rows up to it have been processed. (There is no trailing metadata if the connection is lost, the call is
+        cancelled, or the server stops before the call has ended.)
 
         Errors: INVALID_ARGUMENT (INVALID_FIELD) if the first message has no configuration or a later message has no row;
           with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
@@ -545,8 +566,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_user_service_pb2.ExportUsersResponse], _abc.AsyncIterator[_user_service_pb2.ExportUsersResponse]]:
         """Streams all matching users, in order of creation, from one consistent snapshot.
 
-        The only deadline is that of the caller. An export whose caller reads nothing for a minute is cancelled, because
-        its snapshot holds a connection and blocks vacuum.
+        The only deadline is that of the caller. An export whose caller reads nothing for a minute, or in the long run less
+        than 256 KiB a second, is ended, because its snapshot holds a connection and blocks vacuum, and exports of other
+        callers wait for its place. The next export can go on from the `create_time` of the last resource received.
 
         Errors: RESOURCE_EXHAUSTED (OVERLOADED) if too many exports are running, ABORTED (EXPORT_STALLED).
         """
@@ -580,7 +602,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.TransferCreditRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.TransferCreditResponse, _abc.Awaitable[_user_service_pb2.TransferCreditResponse]]:
-        """Moves available credit from one user to another, in one transaction.
+        """Moves available credit from one user to another, in one transaction. Credit in a currency that has been withdrawn
+        can be moved too.
 
         Errors: NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (USER_DELETED, INSUFFICIENT_CREDIT),
           INVALID_ARGUMENT (UNKNOWN_CURRENCY, TOO_MANY_DECIMALS, AMOUNT_OUT_OF_RANGE).
@@ -612,8 +635,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         caller cancels it.
 
         Errors: INVALID_ARGUMENT (INVALID_CURSOR), OUT_OF_RANGE (CURSOR_EXPIRED) with metadata `earliest_cursor`;
-          RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller does not read as fast as events occur, and
-          UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the last sent `cursor` as metadata.
+          RESOURCE_EXHAUSTED (OVERLOADED) if there are too many watches; RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the caller
+          does not read as fast as events occur, and UNAVAILABLE (SERVER_DRAINING) if the server shuts down, both with the
+          last sent `cursor` as metadata.
         """
 
 def add_UserServiceServicer_to_server(servicer: UserServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,157 @@
+"""The limits of a process that keep one caller from costing the others: calls, request bytes and watches in flight."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import commerce.orders.v1.order_service_pb2 as orders_pb
+import commerce.users.v1.user_service_pb2 as users_pb
+import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from service.rpc.interceptors import deserialization, validation
+from tests.support.clients import Clients
+from tests.support.databases import observing
+from tests.support.failures import fails, settled
+from tests.support.locks import holding
+from tests.support.methods import call_bytes
+from tests.support.servers import serving_clients
+from tests.support.waiting import eventually
+from tests.support.watching import watch_orders, watch_users
+
+HEALTH = "/grpc.health.v1.Health"
+
+
+def padded(request: Any, size: int) -> bytes:
+    """Return the bytes of a request with an unknown field, which makes them longer by this size."""
+    # Field 15000: its tag, its length in five bytes, and its content.
+    length = b"".join(bytes([size >> shift & 0x7F | (0x80 if shift < 28 else 0)]) for shift in range(0, 35, 7))
+    encoded: bytes = request.SerializeToString()
+    return encoded + b"\xc2\xa9\x07" + length + b"x" * size
+
+
+async def health_is_answered(clients: Clients) -> None:
+    assert (await clients.health.Check(HealthCheckRequest())).status == HealthCheckResponse.SERVING
+    watch = clients.health.Watch(HealthCheckRequest(service="readiness"))
+    assert (await watch.read()).status == HealthCheckResponse.SERVING
+    watch.cancel()
+    listed: Any = clients.channel.unary_unary(
+        f"{HEALTH}/List",
+        response_deserializer=health_pb2.HealthListResponse.FromString,  # type: ignore[attr-defined] # no stubs
+    )
+    assert (await listed(b"")).statuses
+
+
+async def deactivate(clients: Clients, user_id: str, size: int = 0) -> bytes:
+    """Deactivate a user, with a request of about this size."""
+    return await call_bytes(clients.channel, "DeactivateUser", padded(users_pb.DeactivateUserRequest(id=user_id), size))
+
+
+async def get(clients: Clients, user_id: str, size: int) -> bytes:
+    """Get a user, with a request of about this size."""
+    return await call_bytes(clients.channel, "GetUser", padded(users_pb.GetUserRequest(id=user_id), size))
+
+
+async def test_calls_above_the_limit_are_told_when_to_retry_and_health_is_answered(database_url: str) -> None:
+    async with (
+        serving_clients(database_url, max_concurrent_calls=3) as clients,
+        observing(database_url) as observer,
+    ):
+        user = await clients.create_user()
+        async with watch_orders(clients, now=True) as watch:
+            await watch.checkpoint()
+            async with holding(database_url, "SELECT FROM users FOR UPDATE"):
+                calls = [asyncio.ensure_future(deactivate(clients, user.id)) for _ in range(2)]
+                await observer.until_waiting(2)
+                for _ in range(40):
+                    with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED") as failure:
+                        await clients.users.GetUser(users_pb.GetUserRequest(id=user.id))
+                    assert RetryInfo in failure.details
+                with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
+                    async for _ in clients.orders.ExportOrders(orders_pb.ExportOrdersRequest()):
+                        pass
+                with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
+                    await clients.users.ImportUsers(iter([users_pb.ImportUsersRequest()]))
+                for _ in range(20):
+                    await health_is_answered(clients)
+            await asyncio.wait(calls)
+        await eventually(lambda: is_accepted(clients.users.GetUser(users_pb.GetUserRequest(id=user.id))))
+
+
+async def is_accepted(call: Awaitable[object]) -> bool:
+    """Wait for a call; return whether it was not refused."""
+    answers, failures = await settled(call)
+    assert {failure.reason for failure in failures} <= {"OVERLOADED"}
+    return bool(answers)
+
+
+async def test_large_requests_in_flight_are_limited_together_and_small_ones_go_on(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deserialization, "MAX_BYTES_IN_FLIGHT", 100_000)
+    async with serving_clients(database_url) as clients, observing(database_url) as observer:
+        users = [await clients.create_user() for _ in range(4)]
+        async with holding(database_url, "SELECT FROM users FOR UPDATE"):
+            large = asyncio.ensure_future(deactivate(clients, users[0].id, 60_000))
+            await observer.until_waiting(1)
+            with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED") as failure:
+                await deactivate(clients, users[1].id, 60_000)
+            assert RetryInfo in failure.details
+            # Neither the refused request nor small ones count.
+            others = [asyncio.ensure_future(deactivate(clients, users[2].id, 30_000))]
+            others += [asyncio.ensure_future(deactivate(clients, users[3].id)) for _ in range(3)]
+            await observer.until_waiting(5)
+            large.cancel()
+            await observer.until_waiting(5)
+            # The call has ended for its client, and its place is free.
+            await eventually(lambda: is_accepted(get(clients, users[1].id, 60_000)))
+            for other in others:
+                other.cancel()
+        # One request may always be as large as requests may be.
+        await eventually(lambda: is_accepted(get(clients, users[1].id, 2_000_000)))
+
+
+@pytest.mark.parametrize("method", ["WatchUsers", "WatchOrders", "ExportUsers", "ExportOrders"])
+async def test_a_request_for_a_stream_is_small(clients: Clients, method: str) -> None:
+    service = "users.v1.User" if method.endswith("Users") else "orders.v1.Order"
+    stub: Any = clients.channel.unary_stream(f"/commerce.{service}Service/{method}")
+    request = {"WatchUsers": users_pb.WatchUsersRequest, "WatchOrders": orders_pb.WatchOrdersRequest}.get(method)
+    start = request(now=True) if request else users_pb.ExportUsersRequest()
+    accepted = stub(padded(start, validation.MAX_STREAM_REQUEST_BYTES - 100))
+    assert await accepted.read() is not None
+    accepted.cancel()
+    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", field=""):
+        async for _ in stub(padded(start, validation.MAX_STREAM_REQUEST_BYTES)):
+            pass
+
+
+async def test_a_request_to_watch_health_is_small(clients: Clients) -> None:
+    watch: Any = clients.channel.unary_stream(f"{HEALTH}/Watch")
+    with fails(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", field=""):
+        async for _ in watch(padded(HealthCheckRequest(), 1_000_000)):
+            pass
+
+
+async def test_watches_above_the_limit_are_told_when_to_retry(database_url: str) -> None:
+    async with serving_clients(database_url, max_watches=2) as clients:
+        user = await clients.create_user()
+        async with watch_users(clients, earliest=True) as first, watch_orders(clients, now=True) as second:
+            await second.checkpoint()
+            assert len(await first.events(1)) == 1
+            for _ in range(3):
+                with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED") as failure:
+                    async for _ in clients.users.WatchUsers(users_pb.WatchUsersRequest(earliest=True)):
+                        pass
+                assert RetryInfo in failure.details
+            await clients.users.GetUser(users_pb.GetUserRequest(id=user.id))
+
+            second.call.cancel()
+            await eventually(lambda: is_accepted(first_event(clients)))
+
+
+async def first_event(clients: Clients) -> Any:
+    async with watch_users(clients, earliest=True) as stream:
+        return await stream.events(1)
