@@ -19,6 +19,7 @@ from service.domain.errors import (
     DomainError,
     InsufficientCredit,
     InvalidField,
+    UnknownCurrency,
     UserDeleted,
     UserNotFound,
 )
@@ -167,6 +168,22 @@ async def test_credit_moves_only_between_users_who_are_there(
         with pytest.raises(error):
             await CALLS[call](uow, user_id, other.id)
     assert await balances(store, other) == {"EUR": (20, 0)}
+
+
+async def test_credit_in_a_withdrawn_currency_can_be_transferred_by_who_has_some(store: Database) -> None:
+    giver, taker = await user_with(store, money(20, "DEM")), await add_user(store)
+    async with unit_of_work(store) as uow:
+        await transfer_credit(uow, giver.id, taker.id, money(15, "DEM"), "", NOW)
+        await uow.commit(b"")
+    assert (await balances(store, giver), await balances(store, taker)) == ({"DEM": (5, 0)}, {"DEM": (15, 0)})
+    other = await add_user(store)
+    async with unit_of_work(store) as uow:
+        with pytest.raises(UnknownCurrency) as refused:
+            await transfer_credit(uow, other.id, taker.id, money(1, "DEM"), "", NOW)
+    assert [violation.field for violation in refused.value.violations] == ["amount.currency_code"]
+    async with unit_of_work(store) as uow:
+        with pytest.raises(InsufficientCredit):
+            await transfer_credit(uow, other.id, taker.id, money(1), "", NOW)
 
 
 async def test_a_user_cannot_give_or_hold_more_than_is_available(store: Database) -> None:

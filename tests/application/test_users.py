@@ -414,3 +414,18 @@ async def test_a_purge_deletes_the_notes_of_a_user_about_orders_of_others(store:
         await uow.commit(b"")
     assert await purge(store, author, force=False) == 0
     assert (await events_of(store, order))[-1] == ("NOTE_DELETED", LATER, [("note_id", str(note.id), "")])
+
+
+@pytest.mark.parametrize("password", ["x" * 7, "x" * 129])
+async def test_a_password_of_another_length_is_refused(
+    store: Database, passwords: Argon2Passwords, password: str
+) -> None:
+    user = await created(store, passwords)
+    async with unit_of_work(store) as uow:
+        for refusing in (
+            create_user(uow, passwords, some_user(), password, NOW),
+            set_password(uow, passwords, user.id, password, NOW, etag=""),
+        ):
+            with pytest.raises(InvalidField) as refused:
+                await refusing
+            assert [violation.field for violation in refused.value.violations] == ["password"]

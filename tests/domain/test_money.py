@@ -190,3 +190,23 @@ def test_a_message_of_less_than_nothing_or_too_much_is_refused(units: int, nanos
 def test_a_message_is_checked_like_any_money(message: MoneyMessage, error: type[DomainError]) -> None:
     with pytest.raises(error):
         parse_money(message, FIELD)
+
+
+@pytest.mark.parametrize("currency", ["BGN", "DEM", "XAU"])
+def test_credit_can_be_in_a_currency_that_was_withdrawn(currency: str) -> None:
+    # With as many decimals as the finest currency has.
+    amount = Decimal("1.2345")
+    assert Money.checked(currency, amount, FIELD, may_be_withdrawn=True) == Money(currency, amount)
+    with pytest.raises(TooManyDecimals, match="at most 4 decimals"):
+        Money.checked(currency, Decimal("1.23456"), FIELD, may_be_withdrawn=True)
+
+
+@pytest.mark.parametrize("currency", ["", "eur", "EU", "EURO", "XEURX", "E1R"])
+def test_what_is_no_code_was_never_a_currency(currency: str) -> None:
+    with pytest.raises(UnknownCurrency):
+        Money.checked(currency, Decimal(1), FIELD, may_be_withdrawn=True)
+
+
+def test_a_currency_that_still_exists_keeps_its_decimals() -> None:
+    with pytest.raises(TooManyDecimals):
+        Money.checked("JPY", Decimal("0.5"), FIELD, may_be_withdrawn=True)

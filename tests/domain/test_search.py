@@ -187,7 +187,7 @@ def test_a_snippet_is_bounded_and_in_the_text(parts: list[str], separator: str) 
 
 
 def test_the_bounds_are_those_that_protos_and_documents_promise() -> None:
-    assert MAX_WORDS == 32
+    assert (MAX_WORDS, MAX_WORD_LENGTH, MAX_SNIPPET_LENGTH, SEARCHED_FOR_SNIPPET) == (32, 256, 500, 2000)
 
 
 @pytest.mark.parametrize("text", ["", " ", "-- _ !", "\u200b"])
@@ -202,3 +202,41 @@ def test_a_query_with_too_many_words_is_refused_at_its_field() -> None:
         with pytest.raises(InvalidField, match="at most 32 different words") as refused:
             parse_query(" ".join([*DIFFERENT, "one-more"]), "query")
         assert [violation.field for violation in refused.value.violations] == ["query"]
+
+
+@pytest.mark.parametrize(
+    ("letter", "plain"),
+    [("æ", "ae"), ("đ", "d"), ("ħ", "h"), ("ı", "i"), ("ł", "l"), ("ø", "o"), ("œ", "oe")],
+)
+def test_letters_that_unicode_does_not_decompose_have_a_plain_form(letter: str, plain: str) -> None:
+    assert without_accents(f"x{letter}y") == f"x{plain}y"
+
+
+def test_only_quotes_are_quotes() -> None:
+    assert parse("XaX b") == [["xax", "b"]]
+
+
+def z(length: int) -> str:
+    """Return a word of this length with a space on both sides."""
+    return f" {'z' * (length - 2)} "
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "fragment"),
+    [
+        # At most 60 characters before a match, beginning with a word.
+        ("x", "b" * 100 + z(60) + "x", "z" * 58 + " **x**"),
+        ("x", "b" * 100 + z(61) + "x", "**x**"),
+        # Of a long word, only the beginning is marked.
+        ("x" * 101, "x" * 101, "**" + "x" * 100 + "**x"),
+        # Two words are in one fragment if the second ends within 187 characters.
+        ("a b", "a" + z(185) + "b" + z(300) + "a b", "**a**" + z(185) + "**b**"),
+        ("a b", "a" + z(240) + "b" + z(300) + "a b", "**a** **b**"),
+        # A fragment has up to 247 characters.
+        ("a b", "a" + z(237) + "b", "**a**" + z(237) + "**b**"),
+        # The first of two equal words does not hide that the second is beside another word.
+        ("a b", "a" + z(100) + "a" + z(100) + "b" + z(300) + "a", "**a**" + z(100) + "**b**"),
+    ],
+)
+def test_the_first_fragment_of_a_snippet_is_the_best(query: str, text: str, fragment: str) -> None:
+    assert NoteQuery.parse(query, "query").snippet(text).split(" ... ")[0] == fragment

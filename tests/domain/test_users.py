@@ -7,7 +7,16 @@ from uuid_utils.compat import uuid7
 
 from service.domain.errors import IllegalTransition, InvalidField, UserDeleted, UserNotActive
 from service.domain.events import Event, FieldChange
-from service.domain.users import MAX_BIO_LENGTH, PURGE_AFTER, TRANSITIONS, User, UserFields, UserState, checked_fields
+from service.domain.users import (
+    MAX_BIO_LENGTH,
+    PURGE_AFTER,
+    TRANSITIONS,
+    User,
+    UserFields,
+    UserState,
+    checked_fields,
+    require_password_length,
+)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=1)
@@ -339,3 +348,15 @@ def test_a_refusal_says_what_to_do() -> None:
         user_in("inactive").require_active("place orders")
     with pytest.raises(InvalidField, match=r"user\.email: must be set"):
         User.create({"username": "ada"}, NOW)
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "e\u0301", "ﬁ"])
+def test_a_password_has_eight_to_a_hundred_and_twenty_eight_characters_in_form_nfkc(letter: str) -> None:
+    # The ligature is two characters in this form.
+    count = 2 if letter == "ﬁ" else 1
+    for number in (8 // count, 128 // count):
+        require_password_length(letter * number, "password")
+    for number in (7 // count, 128 // count + 1):
+        with pytest.raises(InvalidField, match="8 to 128 characters") as refused:
+            require_password_length(letter * number, "password")
+        assert [violation.field for violation in refused.value.violations] == ["password"]
