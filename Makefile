@@ -128,6 +128,10 @@ explain: $(READY) ## Print the statements of METHOD=ConfirmOrder, or another met
 fuzz: $(READY) ## Send a server random requests for MINUTES=10; SEED=… repeats a run
 	$(BIN)/python -m tests.fuzz.run --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
+.PHONY: mutants
+mutants: $(READY) ## Change the code in small ways that tests must notice; some: make mutants A="signing service/domain/money.py"
+	$(BIN)/python -m tests.mutants.run $(A) $(ARGS)
+
 .PHONY: faults
 faults: $(READY) ## Kill a server under a watch twenty times; the tests do it three times
 	COMMERCE_TEST_KILLS=20 $(BIN)/pytest --no-cov --timeout 3600 tests/process/test_watch_crash.py tests/process/test_crash.py
@@ -213,7 +217,7 @@ lock: $(READY) ## Lock the dependencies in pyproject.toml; LOCK_FLAGS=--upgrade 
 
 .PHONY: clean
 clean: ## Remove what make created, except .data (stop the test cluster first)
-	rm -rf $(VENV) .bench .test-cluster benchmarks/peers/node/node_modules
+	rm -rf $(VENV) .bench .mutants .test-cluster benchmarks/peers/node/node_modules
 	rm -rf dist htmlcov .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

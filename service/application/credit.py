@@ -79,7 +79,7 @@ async def hold_for_order(uow: UnitOfWork, order: Order, now: datetime) -> None:
 async def adjust_hold(uow: UnitOfWork, order: Order, old_total: Money, now: datetime) -> None:
     """Hold more or less credit after the total of an order has changed; raises InsufficientCredit."""
     new_total = order.total
-    if order.credit_state is not CreditState.HELD or new_total == old_total:
+    if order.credit_state is not CreditState.HELD:
         return
     if new_total.currency != old_total.currency:
         back = _Move(order, EntryType.VOID, old_total, _HELD, _AVAILABLE)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, auto
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -15,20 +15,20 @@ from service.domain.text import folded
 from service.domain.users import User, UserFields
 
 
-class OnConflict(StrEnum):
+class OnConflict(Enum):
     """What to do with a row whose e-mail a user already has."""
 
-    SKIP = "SKIP"
-    UPDATE = "UPDATE"
-    FAIL = "FAIL"
+    SKIP = auto()
+    UPDATE = auto()
+    FAIL = auto()
 
 
-class Done(StrEnum):
+class Done(Enum):
     """The outcome of a valid row."""
 
-    CREATED = "CREATED"
-    UPDATED = "UPDATED"
-    SKIPPED = "SKIPPED"
+    CREATED = auto()
+    UPDATED = auto()
+    SKIPPED = auto()
 
 
 RowOutcome = Done | DomainError

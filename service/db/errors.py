@@ -24,8 +24,9 @@ _SQLSTATES: Mapping[str, Callable[[], Exception]] = MappingProxyType(
         "55P03": Contention,  # lock not available
         "0A000": Contention,  # the schema changed after the statement was prepared; a retry prepares it again
         "57014": DeadlineExceeded,  # statement_timeout
-        # Another transaction has deleted what a row refers to, or inserted the same key; a retry sees that. The
-        # constraints below mean something to callers instead.
+        # Another transaction has deleted what a row refers to, or inserted the same key; a retry sees that. If the key
+        # is the number of an order, the sequence lost numbers in a crash or a failover; a retry takes the next one.
+        # The constraints below mean something to callers instead.
         "23503": Contention,  # foreign key violation
         "23505": Contention,  # unique violation
     }
@@ -43,8 +44,6 @@ _CONSTRAINTS: Mapping[str, Callable[[], Exception]] = MappingProxyType(
         "uq_users_email": lambda: UserAlreadyExists("email"),
         "uq_users_email_folded": lambda: UserAlreadyExists("email"),
         "uq_users_username": lambda: UserAlreadyExists("username"),
-        # The sequence is behind: it lost numbers in a crash or a failover. A retry takes the next number.
-        "uq_orders_order_number": Contention,
         "uq_orders_user_id_external_ref": lambda: OrderAlreadyExists("external_ref"),
     }
 )

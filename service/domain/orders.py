@@ -215,7 +215,7 @@ class Order(OrderHeader):
             MixedCurrencies, AmountOutOfRange: as in `service.domain.money.total`.
         """
         items, sum_of_items = _priced(fields.get("items", ()))
-        require_visible(fields.get("external_ref") or "", "order.external_ref")
+        require_visible(fields.get("external_ref"), "order.external_ref")
         order = cls(
             id=uuid7_beside(user_id),
             order_number=order_number,
@@ -257,7 +257,7 @@ class Order(OrderHeader):
             changes.append(FieldChange("items"))
             if sum_of_items != old_total:
                 changes.append(FieldChange("total_amount", str(old_total), str(sum_of_items)))
-        require_visible(fields.get("external_ref") or "", "order.external_ref")
+        require_visible(fields.get("external_ref"), "order.external_ref")
         if "external_ref" in fields and fields["external_ref"] != self.external_ref:
             changes.append(FieldChange("external_ref", self.external_ref or "", fields["external_ref"] or ""))
             self.external_ref = fields["external_ref"]
@@ -291,6 +291,7 @@ def _priced(items: Sequence[ItemFields]) -> tuple[list[OrderItem], Money]:
     """Return the items with their subtotals, and the sum of the subtotals."""
     if not 1 <= len(items) <= MAX_ITEMS:
         raise InvalidField.at("order.items", f"must have 1 to {MAX_ITEMS} items")
+    priced: list[OrderItem] = []
     subtotals: list[Money] = []
     for index, item in enumerate(items):
         if not 1 <= item.quantity <= MAX_QUANTITY:
@@ -298,16 +299,16 @@ def _priced(items: Sequence[ItemFields]) -> tuple[list[OrderItem], Money]:
         if is_blank(item.product_id) or is_blank(item.name):
             field = "product_id" if is_blank(item.product_id) else "name"
             raise InvalidField.at(f"order.items[{index}].{field}", "must contain a visible character")
-        subtotals.append(item.unit_price.times(item.quantity, f"order.items[{index}]"))
-    priced = [
-        OrderItem(
-            id=uuid7(),
-            product_id=item.product_id,
-            name=item.name,
-            quantity=item.quantity,
-            unit_price=item.unit_price.amount,
-            subtotal=subtotal.amount,
+        subtotal = item.unit_price.times(item.quantity, f"order.items[{index}]")
+        subtotals.append(subtotal)
+        priced.append(
+            OrderItem(
+                id=uuid7(),
+                product_id=item.product_id,
+                name=item.name,
+                quantity=item.quantity,
+                unit_price=item.unit_price.amount,
+                subtotal=subtotal.amount,
+            )
         )
-        for item, subtotal in zip(items, subtotals, strict=True)
-    ]
     return priced, total(subtotals, "order.items")

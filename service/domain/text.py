@@ -39,8 +39,8 @@ def is_blank(text: str) -> bool:
     return _VISIBLE.search(text) is None
 
 
-def require_visible(text: str, field: str) -> None:
-    """Raise InvalidField for `field` if the text is not empty but shows nothing."""
+def require_visible(text: str | None, field: str) -> None:
+    """Raise InvalidField for `field` if there is a text, but it shows nothing."""
     if text and is_blank(text):
         raise InvalidField.at(field, "must contain a visible character")
 

@@ -56,7 +56,7 @@ def checked_fields(fields: UserFields, prefix: str = "") -> UserFields:
     Raises:
         InvalidField: for the field, after `prefix`, if the full name shows nothing or the bio is too long.
     """
-    require_visible(fields.get("full_name", ""), f"{prefix}full_name")
+    require_visible(fields.get("full_name"), f"{prefix}full_name")
     if "bio" in fields:
         bio = multi_line(fields["bio"], MAX_BIO_LENGTH, f"{prefix}profile.bio")
         if bio != fields["bio"]:

@@ -14,7 +14,7 @@ from service.runtime.shielded_tasks import ShieldedTasks
 
 MAX_ATTEMPTS = 3
 # Pauses of up to 0.08 s and 0.32 s: long enough for the other transaction of a deadlock to end.
-BACKOFF = Backoff(base=0.08, factor=4, jitter=0.5)
+BACKOFF = Backoff(base=0.08, factor=4)
 
 T = TypeVar("T")
 

@@ -1,22 +1,35 @@
 import functools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from decimal import Decimal
+from uuid import UUID, uuid4
 
+import asyncpg
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as pb
 import grpc
+import pytest
 from commerce.orders.v1.order_pb2 import OrderCreditState, OrderEventType
 from google.type.money_pb2 import Money
 
-from service.application.maintenance import expire_holds, purge_deleted_users
+from service.application.credit import grant_credit
+from service.application.maintenance import BATCH, backfill_encoded_users, by_itself, expire_holds, purge_deleted_users
+from service.application.orders import confirm_order, create_order
+from service.application.ports.errors import Contention, DatabaseUnavailable
+from service.application.ports.unit_of_work import UnitOfWork
+from service.config import DatabaseSettings, load
+from service.db.database import Database
 from service.db.reads.maintenance import MaintenanceQueries
-from service.server import Server
+from service.domain.money import Money as DomainMoney
+from service.domain.orders import ItemFields
+from service.server import MESSAGE_ENCODERS, Server
 from tests.support.clients import Clients, connect, item, new_order
 from tests.support.databases import driver_connection
 from tests.support.failures import fails
 from tests.support.processes import run_command
 from tests.support.servers import running_server
+from tests.support.stores import NOW, add_user, unit_of_work
 
 EURO = Money(currency_code="EUR", units=1)
 # As documents and protos promise.
@@ -143,11 +156,148 @@ async def test_an_order_that_was_purged_meanwhile_is_no_failure(database_url: st
         store, now = server.database, datetime.now(UTC) + HOLD_FOR
         ids = await store.maintenance_queries.orders_with_expired_holds(now)
         await clients.users.PurgeUser(pb.PurgeUserRequest(id=user_id, force=True))
-
-        class Found(MaintenanceQueries):
-            async def orders_with_expired_holds(self, _now: datetime) -> Sequence[UUID]:
-                return ids
-
-        found = Found(None)  # type: ignore[arg-type] # it reads nothing
+        found = Found(*ids)
         unit_of_work = functools.partial(store.unit_of_work, actor="gc", request=None, time_left=lambda: 5)
         assert await expire_holds(unit_of_work, found, now, unexpected) == 1
+
+
+class Failures:
+    """Collects what is reported as failed."""
+
+    def __init__(self) -> None:
+        self.reported: list[tuple[str, Exception]] = []
+
+    def __call__(self, name: str, error: Exception) -> None:
+        self.reported.append((name, error))
+
+
+def failing(*errors: Exception) -> Callable[[], Awaitable[str]]:
+    """Return work that raises these errors one after the other, and then returns "done"."""
+    left = list(errors)
+
+    async def work() -> str:
+        if left:
+            raise left.pop(0)
+        return "done"
+
+    return work
+
+
+async def test_a_part_of_the_maintenance_returns_its_result() -> None:
+    assert await by_itself("orders/1", failing(), unexpected, "failed") == "done"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_part_that_meets_another_transaction_is_tried_three_times(count: int) -> None:
+    assert await by_itself("orders/1", failing(*[Contention()] * count), unexpected, "failed") == "done"
+
+
+async def test_a_part_that_fails_is_reported_with_its_name() -> None:
+    failures, last = Failures(), Contention()
+    assert await by_itself("orders/1", failing(Contention(), Contention(), last), failures, "failed") == "failed"
+    assert failures.reported == [("orders/1", last)]
+
+
+async def test_a_part_that_would_fail_again_is_not_tried_again() -> None:
+    failures, error = Failures(), ValueError()
+    assert await by_itself("orders/1", failing(error), failures, "failed") == "failed"
+    assert failures.reported == [("orders/1", error)]
+
+
+async def test_an_outage_ends_the_whole_maintenance() -> None:
+    with pytest.raises(DatabaseUnavailable):
+        await by_itself("orders/1", failing(DatabaseUnavailable()), unexpected, "failed")
+
+
+class Found(MaintenanceQueries):
+    """Finds these ids and reads nothing."""
+
+    def __init__(self, *ids: UUID) -> None:
+        self._ids = ids
+
+    async def orders_with_expired_holds(self, _now: datetime) -> Sequence[UUID]:
+        return self._ids
+
+    async def users_to_purge(self, _now: datetime) -> Sequence[UUID]:
+        return self._ids
+
+
+async def held_order(store: Database) -> UUID:
+    user = await add_user(store)
+    async with unit_of_work(store) as uow:
+        euro = DomainMoney("EUR", Decimal(1))
+        await grant_credit(uow, user.id, euro, "", NOW)
+        await uow.commit(b"")
+    async with unit_of_work(store) as uow:
+        order = await create_order(
+            uow, user.id, {"items": [ItemFields("anvil", "Anvil", 1, euro)]}, NOW, pay_with_credit=True
+        )
+        await uow.commit(b"")
+    return order.id
+
+
+async def test_only_what_has_expired_is_counted(store: Database) -> None:
+    orders, missing = [await held_order(store) for _ in range(3)], uuid4()
+    async with unit_of_work(store) as uow:
+        await confirm_order(uow, orders[1], "", NOW)
+        await uow.commit(b"")
+    found, open_unit_of_work = Found(*orders, missing), functools.partial(unit_of_work, store)
+    assert await expire_holds(open_unit_of_work, found, NOW, unexpected) == 0
+    assert await expire_holds(open_unit_of_work, found, NOW + HOLD_FOR, unexpected) == 2
+    assert await expire_holds(open_unit_of_work, found, NOW + HOLD_FOR, unexpected) == 0
+
+
+async def test_a_hold_that_cannot_expire_is_reported_by_its_order(store: Database) -> None:
+    orders, failures = [await held_order(store) for _ in range(2)], Failures()
+    fails_once = iter([True])
+
+    def open_unit_of_work() -> AbstractAsyncContextManager[UnitOfWork]:
+        if next(fails_once, False):
+            raise ValueError
+        return unit_of_work(store)
+
+    assert await expire_holds(open_unit_of_work, Found(*orders), NOW + HOLD_FOR, failures) == 1
+    assert [name for name, _ in failures.reported] == [f"orders/{orders[0]}"]
+
+
+async def test_users_are_purged_one_by_one_and_counted(store: Database) -> None:
+    users, failures = [await add_user(store) for _ in range(4)], Failures()
+    for user in users[:2]:
+        async with unit_of_work(store) as uow:
+            await grant_credit(uow, user.id, DomainMoney("EUR", Decimal(1)), "", NOW)
+            await uow.commit(b"")
+    fails_once = iter([False, False, True])
+
+    def open_unit_of_work() -> AbstractAsyncContextManager[UnitOfWork]:
+        if next(fails_once, False):
+            raise ValueError
+        return unit_of_work(store)
+
+    found = Found(*(user.id for user in users), uuid4())
+    assert await purge_deleted_users(open_unit_of_work, found, NOW, failures) == (1, 2)
+    assert [name for name, _ in failures.reported] == [f"users/{users[2].id}"]
+    async with driver_connection_of(store) as connection:
+        query = "SELECT create_time FROM events WHERE aggregate_id = $1 AND type = 'PURGED'"
+        assert await connection.fetchval(query, users[3].id) == NOW
+
+
+def driver_connection_of(store: Database) -> AbstractAsyncContextManager[asyncpg.Connection]:
+    return driver_connection(store.engine.url.render_as_string(hide_password=False))
+
+
+async def test_messages_are_backfilled_in_batches_until_none_is_missing(database_url: str) -> None:
+    store = Database(load(DatabaseSettings, DATABASE_URL=database_url), MESSAGE_ENCODERS)
+    users = [await add_user(store) for _ in range(5)]
+    missing = "SELECT count(*) FROM users WHERE message IS NULL"
+    async with driver_connection(database_url) as connection:
+        await connection.execute("UPDATE users SET message = NULL")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("service.application.maintenance.BATCH", 2)
+            assert await backfill_encoded_users(functools.partial(unit_of_work, store)) == len(users)
+        assert await connection.fetchval(missing) == 0
+    assert await backfill_encoded_users(functools.partial(unit_of_work, store)) == 0
+    await store.close()
+
+
+def test_a_batch_has_five_hundred_rows() -> None:
+    assert BATCH == 500

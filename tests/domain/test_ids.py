@@ -73,3 +73,8 @@ def test_users_are_spread_over_all_shards() -> None:
     shards = {shard(User.create({"email": "a@example.com", "username": "a"}, NOW).id) for _ in range(40_000)}
     # With random bits, 0.2 of 4096 shards are expected to stay empty.
     assert len(shards) > 4080
+
+
+def test_no_more_than_the_last_bits_are_copied() -> None:
+    for neighbor in (UUID(int=0), UUID(int=2**128 - 1)):
+        assert {uuid7_beside(neighbor).int >> SHARD_BITS & 1 for _ in range(200)} == {0, 1}

@@ -5,20 +5,24 @@ from types import MappingProxyType
 from uuid import UUID
 
 import pytest
+from uuid_utils.compat import uuid7
 
 from service.domain.errors import AmountOutOfRange, IllegalTransition, InvalidField, MixedCurrencies, OrderNotPending
 from service.domain.events import Event, FieldChange
 from service.domain.money import Money
 from service.domain.orders import (
+    HOLD_FOR,
     MAX_ITEMS,
     MAX_QUANTITY,
     OPEN_STATUSES,
     TRANSITIONS,
+    CreditState,
     ItemFields,
     Order,
     OrderFields,
     OrderStatus,
 )
+from service.domain.tags import Tag
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=1)
@@ -311,3 +315,183 @@ def test_events_come_out_oldest_first_and_once() -> None:
     assert [event.type for event in events] == ["CREATED", "CONFIRMED", "PROCESSING"]
     assert sorted(events, key=lambda event: event.id) == events
     assert order.take_events() == []
+
+
+def test_the_names_of_states_are_those_of_the_table() -> None:
+    assert [*OrderStatus] == ["PENDING", "CONFIRMED", "PROCESSING", "SHIPPED", "DELIVERED", "CANCELLED"]
+    assert [*CreditState] == ["HELD", "POSTED", "VOIDED", "REVERSED", "EXPIRED"]
+
+
+def test_an_order_has_up_to_five_hundred_items_of_up_to_ten_thousand() -> None:
+    assert (MAX_ITEMS, MAX_QUANTITY) == (500, 10_000)
+    order = placed(items=[item(quantity=MAX_QUANTITY, price="0.01")] * MAX_ITEMS)
+    assert order.total == Money("EUR", Decimal(50_000))
+
+
+def test_an_item_has_what_was_ordered() -> None:
+    (entry,) = placed(items=[item("anvil", 3, "10.50")]).items
+    assert (entry.product_id, entry.name, entry.quantity, entry.unit_price) == ("anvil", "Anvil", 3, Decimal("10.50"))
+    assert entry.id.version == 7
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field", "problem"),
+    [
+        ({"items": []}, "order.items", "1 to 500"),
+        ({"items": [item(quantity=0)]}, "order.items[0].quantity", "between 1 and 10000"),
+        (
+            {"items": [item(), ItemFields("\u200b", "Anvil", 1, Money("EUR", Decimal(1)))]},
+            "order.items[1].product_id",
+            "visible",
+        ),
+        ({"items": [item(), ItemFields("anvil", " ", 1, Money("EUR", Decimal(1)))]}, "order.items[1].name", "visible"),
+        ({"external_ref": "\u200b"}, "order.external_ref", "visible"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_field_of_an_order_is_named(wrong: OrderFields, field: str, problem: str) -> None:
+    order = placed()
+    for refusing in (lambda: placed(**wrong), lambda: order.update(wrong, LATER)):
+        with pytest.raises(InvalidField, match=problem) as refused:
+            refusing()
+        assert [violation.field for violation in refused.value.violations] == [field]
+
+
+def test_without_optional_fields_an_order_has_none() -> None:
+    order = placed()
+    assert (order.external_ref, order.metadata, order.tags) == (None, {}, [])
+    assert (order.credit_state, order.credit_user_id, order.credit_expire_time) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "refused_transition", "field"),
+    [
+        (OrderStatus.PROCESSING, lambda order: order.ship("\u200b", LATER), "tracking_number"),
+        (OrderStatus.PENDING, lambda order: order.cancel("\u200b", LATER), "reason"),
+    ],
+)
+def test_a_tracking_number_and_a_reason_show_something(
+    status: OrderStatus, refused_transition: Callable[[Order], None], field: str
+) -> None:
+    order = order_in(status)
+    with pytest.raises(InvalidField) as refused:
+        refused_transition(order)
+    assert [violation.field for violation in refused.value.violations] == [field]
+    assert (order.status, order.take_events()) == (status, [])
+
+
+@pytest.mark.parametrize("wanted", TRANSITION_METHODS)
+def test_a_refused_transition_is_named(wanted: OrderStatus) -> None:
+    names = {"CONFIRMED": "confirm", "PROCESSING": "process", "SHIPPED": "ship", "DELIVERED": "deliver"}
+    with pytest.raises(IllegalTransition, match=f"^cannot {names.get(wanted, 'cancel')} an order in state DELIVERED;"):
+        TRANSITION_METHODS[wanted](order_in(OrderStatus.DELIVERED), LATER)
+
+
+def test_an_order_that_can_no_longer_be_updated_says_why() -> None:
+    with pytest.raises(OrderNotPending, match="the order is SHIPPED; only a PENDING order"):
+        order_in(OrderStatus.SHIPPED).update({}, LATER)
+
+
+def test_events_name_the_owner_and_the_status_after_them() -> None:
+    order = Order.place(USER, "ORD-1", {"items": [item()]}, NOW)
+    order.cancel("changed my mind", NOW)
+    assert [(event.user_id, event.status) for event in order.take_events()] == [(USER, "PENDING"), (USER, "CANCELLED")]
+
+
+OTHER = UUID("01890000-0000-7000-8000-000000000002")
+
+
+def paid(state: CreditState | None) -> Order:
+    """Return an order that its first owner's credit pays for, with its credit in this state."""
+    order = placed()
+    if state:
+        order.hold_credit(NOW)
+    order.user_id = OTHER
+    match state:
+        case CreditState.POSTED:
+            order.post_credit()
+        case CreditState.VOIDED:
+            order.release_credit()
+        case CreditState.REVERSED:
+            order.post_credit()
+            order.release_credit()
+        case CreditState.EXPIRED:
+            order.expire_credit(NOW + HOLD_FOR)
+    order.take_events()
+    return order
+
+
+STATES = [None, *CreditState]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_credit_expires_only_while_it_is_held(state: CreditState | None) -> None:
+    order = paid(state)
+    assert order.credit_state is state
+    assert order.credit_expire_time == (NOW + timedelta(days=7) if state is CreditState.HELD else None)
+    # The payer stays the payer.
+    assert order.credit_user_id == (USER if state else None)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_credit_that_was_held_is_posted(state: CreditState | None) -> None:
+    order = paid(state)
+    pays = state in {CreditState.HELD, CreditState.EXPIRED}
+    assert order.post_credit() is pays
+    assert order.credit_state is (CreditState.POSTED if pays else state)
+    assert order.credit_expire_time is None
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_credit_that_is_held_or_spent_is_given_back(state: CreditState | None) -> None:
+    order = paid(state)
+    released = {CreditState.HELD: CreditState.VOIDED, CreditState.POSTED: CreditState.REVERSED}.get(state)  # type: ignore[arg-type] # None is not a key
+    assert order.release_credit() is released
+    assert order.credit_state is (released or state)
+    assert order.credit_expire_time is None
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_hold_expires_after_seven_days(state: CreditState | None) -> None:
+    order = paid(state)
+    version, end = order.version, NOW + timedelta(days=7)
+    assert order.expire_credit(end - timedelta(microseconds=1)) is False
+    assert (order.credit_state, order.version, order.take_events()) == (state, version, [])
+    expired = state is CreditState.HELD
+    assert order.expire_credit(end) is expired
+    if not expired:
+        assert (order.credit_state, order.version, order.take_events()) == (state, version, [])
+        return
+    assert (order.credit_state, order.credit_expire_time) == (CreditState.EXPIRED, None)
+    assert (order.version, order.update_time) == (version + 1, end)
+    event = only_event(order)
+    assert (event.type, event.create_time) == ("CREDIT_EXPIRED", end)
+    assert event.changes == (FieldChange("credit.state", "HELD", "EXPIRED"),)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_an_order_can_lose_its_payer(state: CreditState | None) -> None:
+    order = paid(state)
+    version = order.version
+    order.lose_payer(LATER)
+    assert (order.credit_state, order.credit_user_id, order.credit_expire_time) == (None, None, None)
+    assert order.version == version + 1
+    event = only_event(order)
+    assert (event.type, event.changes) == ("UPDATED", (FieldChange("credit.state", state or "", ""),))
+
+
+def test_tags_are_added_to_those_of_the_order_and_removed_by_name() -> None:
+    order = placed()
+    order.add_tags([Tag(id=uuid7(), name=name) for name in ("gift", "vip")], NOW)
+    order.take_events()
+    order.remove_tags(["gift", "other"], LATER)
+    assert (order.tag_names, order.update_time) == (["vip"], LATER)
+    event = only_event(order)
+    assert (event.type, event.changes) == ("UPDATED", (FieldChange("tags", "gift, vip", "vip"),))
+
+
+def test_too_many_tags_are_refused_at_their_field() -> None:
+    order = placed()
+    with pytest.raises(InvalidField, match="at most 50") as refused:
+        order.add_tags([Tag(id=uuid7(), name=f"t{number}") for number in range(51)], NOW)
+    assert [violation.field for violation in refused.value.violations] == ["tags"]

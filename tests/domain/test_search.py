@@ -184,3 +184,22 @@ def test_a_snippet_is_bounded_and_in_the_text(parts: list[str], separator: str) 
     wanted = {"a", "e", "x" * 99}
     if wanted & set(map(without_accents, words_of(text[: SEARCHED_FOR_SNIPPET - 100]))):
         assert "**" in snippet
+
+
+def test_words_are_separated_by_punctuation_and_the_text_stays() -> None:
+    query = SearchQuery.parse("  bob.smith@example,com -- _  ", "query")
+    assert query == SearchQuery("bob.smith@example,com -- _", ("bob", "smith", "example", "com"))
+
+
+@pytest.mark.parametrize("text", ["", " ", "-- _ !", "\u200b"])
+def test_a_query_without_a_word_is_refused(text: str) -> None:
+    with pytest.raises(InvalidField, match="letter or a digit") as refused:
+        SearchQuery.parse(text, "query")
+    assert [violation.field for violation in refused.value.violations] == ["query"]
+
+
+def test_a_query_with_too_many_words_is_refused_at_its_field() -> None:
+    for parse in (SearchQuery.parse, NoteQuery.parse):
+        with pytest.raises(InvalidField, match="at most 32 different words") as refused:
+            parse(" ".join([*DIFFERENT, "one-more"]), "query")
+        assert [violation.field for violation in refused.value.violations] == ["query"]

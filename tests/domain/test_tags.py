@@ -116,3 +116,10 @@ def test_an_order_has_at_most_fifty_tags() -> None:
     assert (len(order.tags), order.version) == (50, 2)
     order.add_tags([tag("t7")], NOW)
     assert (len(order.tags), order.version) == (50, 2)
+
+
+@pytest.mark.parametrize(("written", "problem"), [("a\tb", "control character"), ("x" * 51, "1 to 50 characters")])
+def test_an_invalid_tag_is_told_what_is_wrong(written: str, problem: str) -> None:
+    with pytest.raises(InvalidField, match=problem) as refused:
+        normalised_tag(written, "tag")
+    assert [violation.field for violation in refused.value.violations] == ["tag"]

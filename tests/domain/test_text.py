@@ -1,3 +1,5 @@
+import string
+
 import pytest
 
 from service.domain.errors import InvalidField
@@ -31,9 +33,16 @@ def test_text_with_a_visible_character_is_not(text: str) -> None:
 
 def test_a_field_that_shows_nothing_is_named() -> None:
     require_visible("", "name")
-    with pytest.raises(InvalidField) as raised:
+    require_visible(None, "name")
+    with pytest.raises(InvalidField, match="visible character") as raised:
         require_visible("\u200b", "name")
     assert [violation.field for violation in raised.value.violations] == ["name"]
+
+
+def test_every_printable_ascii_character_is_visible() -> None:
+    printable = string.digits + string.ascii_letters + string.punctuation
+    assert without_invisible(printable + "é") == printable + "é"
+    assert not [character for character in printable if is_blank(character)]
 
 
 @pytest.mark.parametrize("character", INVISIBLE)
@@ -52,8 +61,9 @@ def test_every_line_break_becomes_a_line_feed(written: str, stored: str) -> None
 
 def test_a_line_break_counts_as_one_character() -> None:
     assert len(multi_line("\r\n" * 100, 100, "bio")) == 100
-    with pytest.raises(InvalidField):
+    with pytest.raises(InvalidField, match="at most 100 characters") as refused:
         multi_line("\r\n" * 101, 100, "bio")
+    assert [violation.field for violation in refused.value.violations] == ["bio"]
 
 
 @pytest.mark.parametrize(
@@ -62,3 +72,9 @@ def test_a_line_break_counts_as_one_character() -> None:
 )
 def test_only_ascii_letters_are_folded(name: str, form: str) -> None:
     assert folded(name) == form
+
+
+def test_no_other_ascii_character_is_changed_by_folding() -> None:
+    ascii_characters = "".join(map(chr, range(128)))
+    assert folded(ascii_characters) == ascii_characters.lower()
+    assert folded(f"{ascii_characters}Ä") == f"{ascii_characters.lower()}Ä"

@@ -3,10 +3,11 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
 import pytest
+from uuid_utils.compat import uuid7
 
 from service.domain.errors import IllegalTransition, InvalidField, UserDeleted, UserNotActive
 from service.domain.events import Event, FieldChange
-from service.domain.users import PURGE_AFTER, TRANSITIONS, User, UserFields, UserState
+from service.domain.users import MAX_BIO_LENGTH, PURGE_AFTER, TRANSITIONS, User, UserFields, UserState, checked_fields
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=1)
@@ -259,3 +260,82 @@ def test_time_does_not_run_backwards_when_a_clock_does() -> None:
     user.update({"full_name": "Ada"}, NOW - timedelta(hours=1))
     assert (user.version, user.update_time) == (2, NOW)
     assert only_event(user).create_time == NOW
+
+
+def test_the_names_of_states_are_those_of_the_table() -> None:
+    assert [*UserState] == ["ACTIVE", "INACTIVE", "DELETED"]
+
+
+def test_a_user_can_be_created_with_an_id_and_a_profile() -> None:
+    user_id = uuid7()
+    names: UserFields = {"email": "ada@example.com", "username": "ada"}
+    user = User.create({**names, "bio": "two\r\nlines", "avatar_url": "https://example.com/a"}, NOW, user_id)
+    assert (user.id, user.bio, user.avatar_url) == (user_id, "two\nlines", "https://example.com/a")
+    other = User.create(names, NOW)
+    assert (other.bio, other.avatar_url) == ("", "")
+    assert (other.subject, other.aggregate_type) == (f"users/{other.id}", "user")
+
+
+@pytest.mark.parametrize("name", ["bio", "avatar_url"])
+@pytest.mark.parametrize("has_profile", [True, False])
+def test_a_field_of_the_profile_is_set_and_recorded_by_its_path(name: str, *, has_profile: bool) -> None:
+    user = user_in("active")
+    if has_profile:
+        user.update({"bio": "old", "avatar_url": "https://example.com/old"}, NOW)
+        user.take_events()
+    else:
+        user.profile = None
+    others = {other: getattr(user, other) for other in ("bio", "avatar_url") if other != name}
+    user.update({name: "new"}, LATER)  # type: ignore[misc] # the names are those of UserFields
+    assert {other: getattr(user, other) for other in ("bio", "avatar_url")} == {**others, name: "new"}
+    assert only_event(user).changes == (FieldChange(f"profile.{name}"),)
+
+
+def test_a_user_without_a_profile_says_nothing() -> None:
+    user = user_in("active")
+    user.profile = None
+    assert (user.bio, user.avatar_url) == ("", "")
+    user.update({"bio": "", "avatar_url": ""}, LATER)
+    assert (user.profile, user.take_events()) == (None, [])
+
+
+def test_a_bio_has_up_to_a_thousand_characters() -> None:
+    assert MAX_BIO_LENGTH == 1000
+    assert checked_fields({"bio": "\r\n" * 1000}) == {"bio": "\n" * 1000}
+    given: UserFields = {"bio": "two\r\nlines"}
+    checked_fields(given)
+    assert given == {"bio": "two\r\nlines"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"), [({"full_name": "\u200b"}, "full_name"), ({"bio": "x" * 1001}, "profile.bio")]
+)
+def test_a_wrong_field_of_a_user_is_named(fields: UserFields, field: str) -> None:
+    user = user_in("active")
+    names: UserFields = {"email": "ada@example.com", "username": "ada"}
+    for prefix, refusing in (
+        ("", lambda: checked_fields(fields)),
+        ("row.", lambda: checked_fields(fields, "row.")),
+        ("user.", lambda: User.create({**names, **fields}, NOW)),
+        ("user.", lambda: user.update(fields, NOW)),
+    ):
+        with pytest.raises(InvalidField) as refused:
+            refusing()
+        assert [violation.field for violation in refused.value.violations] == [f"{prefix}{field}"]
+
+
+@pytest.mark.parametrize("transition", TRANSITION_METHODS)
+def test_a_refused_transition_is_named(transition: str) -> None:
+    source = "active" if transition == "undelete" else "deleted from active"
+    state = "ACTIVE" if transition == "undelete" else "DELETED"
+    with pytest.raises(IllegalTransition, match=f"^cannot {transition} a user in state {state};"):
+        TRANSITION_METHODS[transition](user_in(source), LATER)
+
+
+def test_a_refusal_says_what_to_do() -> None:
+    with pytest.raises(UserDeleted, match="undelete it first"):
+        user_in("deleted from active").require_not_deleted()
+    with pytest.raises(UserNotActive, match="the user is INACTIVE; only an ACTIVE user can place orders"):
+        user_in("inactive").require_active("place orders")
+    with pytest.raises(InvalidField, match=r"user\.email: must be set"):
+        User.create({"username": "ada"}, NOW)

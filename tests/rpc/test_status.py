@@ -15,7 +15,14 @@ from google.rpc.status_pb2 import Status
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from service.application.ports.errors import AlreadyAnswered, ExportStalled, Overloaded, StoreError
+from service.application.ports.errors import (
+    AlreadyAnswered,
+    CommitTimedOut,
+    ExportStalled,
+    OutcomeUnknown,
+    Overloaded,
+    StoreError,
+)
 from service.domain.errors import (
     DomainError,
     EtagMismatch,
@@ -242,6 +249,68 @@ def test_text_of_a_caller_is_returned_readable_and_in_ascii() -> None:
     (violation,) = detail_of(error, BadRequest).field_violations
     assert violation.field.isascii()
     assert violation.field.startswith(r"order.metadata[na\xefve")
+
+
+RETRY_AFTER = {"CONTENTION": 0.2, "DATABASE_UNAVAILABLE": 1.0, "OVERLOADED": 0.5}
+
+
+@pytest.mark.parametrize("kind", OTHER_ERRORS, ids=lambda kind: kind.__name__)
+def test_a_retry_is_advised_after_the_documented_time(kind: type[Exception]) -> None:
+    found = details(status(kind()))
+    info = found[ErrorInfo]
+    assert isinstance(info, ErrorInfo)
+    assert info.metadata == {}
+    assert set(found) == ({ErrorInfo, RetryInfo} if info.reason in RETRY_AFTER else {ErrorInfo})
+    if info.reason in RETRY_AFTER:
+        delay = detail_of(kind(), RetryInfo).retry_delay
+        assert delay.seconds + delay.nanos / 1e9 == RETRY_AFTER[info.reason]
+
+
+def test_a_timed_out_commit_says_so() -> None:
+    assert "did not finish in time" in status(CommitTimedOut()).message
+    lost = status(OutcomeUnknown())
+    assert "connection lost" in lost.message
+    assert lost.code == Code.UNKNOWN
+    # No advice to retry: without a request id, that could write twice.
+    assert details(lost) == {ErrorInfo: ErrorInfo(reason="OUTCOME_UNKNOWN", domain="commerce")}
+
+
+def test_an_error_has_the_details_of_its_kind_only() -> None:
+    assert set(details(status(InvalidField.at("f", "x")))) == {ErrorInfo, BadRequest}
+    assert set(details(status(OrderNotPending("orders/1", "x")))) == {ErrorInfo, PreconditionFailure}
+    assert set(details(status(UserNotFound("1")))) == {ErrorInfo, ResourceInfo}
+    assert set(details(status(UserAlreadyExists("email")))) == {ErrorInfo, ResourceInfo}
+    assert set(details(status(EtagMismatch("x")))) == {ErrorInfo}
+
+
+def test_the_message_of_a_detail_is_that_of_the_status() -> None:
+    for error in (UserNotFound("1"), UserAlreadyExists("email")):
+        assert detail_of(error, ResourceInfo).description == status(error).message
+
+
+def test_a_long_message_is_cut_and_shows_other_characters_as_question_marks() -> None:
+    assert status(EtagMismatch("x" * 999 + "yz")).message == "x" * 999 + "y"
+    assert status(EtagMismatch("na\u00efve")).message == "na?ve"
+
+
+def test_the_parts_of_a_violation_are_cut() -> None:
+    error = InvalidField([FieldViolation("f" * 199 + "gh", "d" * 199 + "ef", "R" * 62 + "ST")])
+    (violation,) = detail_of(error, BadRequest).field_violations
+    assert (violation.field, violation.description) == ("f" * 199 + "g", "d" * 199 + "e")
+    assert violation.reason == "R" * 62 + "S"
+    (violation,) = detail_of(InvalidField.at("\u00ef" * 100, "x"), BadRequest).field_violations
+    assert violation.field == "\\xef" * 50
+
+
+@pytest.mark.parametrize(("size", "is_listed"), [(2000, True), (2001, False)])
+def test_violations_are_listed_until_they_have_more_than_two_thousand_bytes(size: int, *, is_listed: bool) -> None:
+    # Nine violations of 204 bytes each, and one that fills the rest.
+    violations = [FieldViolation("f" * 97, "d" * 100)] * 9
+    rest = size - detail_of(InvalidField(violations), BadRequest).ByteSize()
+    violations.append(FieldViolation("f" * 50, "d" * (rest - 57)))
+    assert detail_of(InvalidField(violations), BadRequest).ByteSize() == size
+    more = detail_of(InvalidField([*violations, FieldViolation("last", "")]), BadRequest)
+    assert (more.field_violations[-1].field == "last") is is_listed
 
 
 def missing_from(ids: Sequence[UUID], found: Sequence[UUID]) -> NotFound:

@@ -25,3 +25,15 @@ def test_jitter_shortens_a_pause_by_at_most_its_part(jitter: float) -> None:
 
 def test_a_pause_stays_at_the_cap_however_many_failures_there_were() -> None:
     assert Backoff(base=0.2, cap=5, jitter=0).pause(1_000_000) == 5
+
+
+def test_half_of_a_pause_is_cut_off_at_most_by_default() -> None:
+    pauses = [Backoff(base=8).pause(1) for _ in range(1000)]
+    assert all(4 <= pause <= 8 for pause in pauses)
+    assert min(pauses) < 4.4
+    assert max(pauses) > 7.6
+
+
+def test_a_pause_grows_for_sixty_four_failures() -> None:
+    backoff = Backoff(base=1, jitter=0)
+    assert [backoff.pause(failures) for failures in (64, 65, 66, 10_000)] == [2.0**63, 2.0**64, 2.0**64, 2.0**64]

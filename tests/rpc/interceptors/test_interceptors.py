@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -34,6 +36,7 @@ from tests.support.locks import holding
 from tests.support.logs import Log
 from tests.support.passwords import PASSWORD
 from tests.support.servers import OwnServer, own_server
+from tests.support.waiting import eventually
 
 every_arity = pytest.mark.parametrize("arity", ARITIES)
 
@@ -166,6 +169,7 @@ async def require_told_by_its_id_only(own: OwnServer, log: Log, arity: str) -> N
     assert failure.message == "internal error"
     assert set(failure.metadata) == {"error_id"}
     assert len(failure.details) == 1
+    assert UUID(failure.metadata["error_id"]).version == 4
     # One line for the failure, and one for the call; nothing else is logged.
     line = await log.line(error_id=failure.metadata["error_id"])
     assert (line["event"], line["level"], line["method"]) == ("internal error", "error", f"/{SERVICE}/{arity}")
@@ -238,6 +242,41 @@ async def test_a_caller_that_goes_is_no_failure(own: OwnServer, echo: Echo, log:
     go_on.set()
     assert not log.lines(level="error")
     assert not log.lines(level="warning")
+
+
+class Held:
+    pass
+
+
+@pytest.mark.parametrize("chained", ["alone", "cause", "context"])
+async def test_a_failure_and_its_causes_are_freed_without_the_garbage_collector(
+    own: OwnServer, echo: Echo, chained: str
+) -> None:
+    held: list[weakref.ref[Held]] = []
+
+    async def fail() -> None:
+        # This frame has the failure, and the traceback of the failure has this frame.
+        something, failure = Held(), UnspeakableError()
+        held.append(weakref.ref(something))
+        raise failure
+
+    async def fail_again() -> None:
+        try:
+            await fail()
+        except UnspeakableError as error:
+            if chained == "cause":
+                raise RuntimeError from error
+            raise RuntimeError  # noqa: B904 - the first error is only its context
+
+    echo.act = fail if chained == "alone" else fail_again
+    gc.disable()
+    try:
+        with fails(StatusCode.INTERNAL, "INTERNAL"):
+            await call(own.clients.channel, "UnaryUnary", "one")
+        echo.act = nothing
+        await eventually(lambda: held[0]() is None)
+    finally:
+        gc.enable()
 
 
 # Failures with their own status

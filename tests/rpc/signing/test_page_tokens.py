@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from service.application.ports.queries import PageOfRows
 from service.domain.errors import InvalidPageToken
 from service.rpc.messages import orders, users
-from service.rpc.signing.page_tokens import PageTokens
+from service.rpc.signing.page_tokens import PageTokens, position
 from tests.support.properties import thorough
 
 TOKENS = PageTokens(b"k" * 32)
@@ -70,7 +70,7 @@ def token_for(request: Any, position: Sequence[object], tokens: PageTokens = TOK
     """Return the token of a page that ends at this position."""
     names = [f"key_{number}" for number in range(len(position))]
     last = SimpleNamespace(**dict(zip(names, position, strict=True)))
-    return tokens.next(request, PageOfRows([object(), last], has_more=True, total_size=0), names)
+    return tokens.next(request, PageOfRows([object(), object(), last], has_more=True, total_size=0), names)
 
 
 def with_token(request: Any, token: str, **changed: Any) -> Any:
@@ -281,3 +281,32 @@ def test_a_page_has_fifty_rows_unless_asked_and_never_more_than_a_thousand(asked
 
 def test_the_total_is_counted_only_when_asked_for() -> None:
     assert TOKENS.page(ListOrdersRequest(include_total_size=True)).include_total_size is True
+
+
+def test_a_page_of_a_large_answer_leaves_room_for_the_token() -> None:
+    assert TOKENS.page(ListOrdersRequest()).max_bytes == 4_000_000 - 4096
+    assert PageTokens(b"k" * 32, 10_000).page(ListOrdersRequest()).max_bytes == 10_000 - 4096
+
+
+def test_a_refused_token_says_what_to_send() -> None:
+    with pytest.raises(InvalidPageToken, match="send next_page_token unchanged, with all other arguments as before"):
+        TOKENS.page(ListOrdersRequest(page_token="AAAA"))  # noqa: S106 - a token is no password
+
+
+# A token that an earlier release issued for NOON, SOME_ID, "ada" and 7.
+OLD = (
+    "I-ytusHt9t98km4TUqfuXFtbInQiLDE3NjczNTUyMDAxMjM0NTZdLFsidSIsIjAxODkwMDAwLTAwMDAtNzAwMC04MDAwLTAwMDAwMDAwMDAwMSJd"
+    "LFsidiIsImFkYSJdLFsidiIsN11d"
+)
+
+
+def test_a_stored_token_stays_valid() -> None:
+    # A client can be in the middle of a list when the server is replaced.
+    assert TOKENS.page(ListOrdersRequest(page_token=OLD)).after == (NOON, SOME_ID, "ada", 7)
+    # While servers are replaced, an earlier release reads the tokens of this one.
+    assert token_for(ListOrdersRequest(), (NOON, SOME_ID, "ada", 7)) == OLD
+
+
+def test_a_position_has_the_types_of_the_sort_columns() -> None:
+    row = SimpleNamespace(create_time=1_767_355_200_123_456, id=SOME_ID, username="ada")
+    assert position(row, ("create_time", "id", "username")) == (NOON, SOME_ID, "ada")
