@@ -20,6 +20,8 @@ from google.protobuf.descriptor_pool import Default
 from service.application.ports.queries import MAX_RANKED, MAX_SUMS
 from service.config import ExportSettings, GcSettings, LimitSettings, environment_name
 from service.db.connections.batching import _MAX_RUNNING, _STUCK_SECONDS
+from service.db.connections.lost_connections import _LOG_PERIOD_SECONDS, _LONG_SECONDS, _SOCKET_OPTIONS
+from service.db.connections.lost_connections import _PERIOD_SECONDS as _LOOK_SECONDS
 from service.db.connections.replica import _ANSWER_SECONDS, _PERIOD_SECONDS
 from service.db.events.feed import MAX_UNDELIVERED_EVENTS
 from service.db.events.poller import BACKOFF as POLLER_BACKOFF
@@ -123,6 +125,12 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("stored responses of `request_id`s after 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
         Promise("One second later, transactions and statements", 1, _WORK_SECONDS),
         Promise("`COMMERCE_SHUTDOWN_GRACE` + 4 s after SIGTERM: 30.5 s by default", (4, 30.5), _DRAIN_SECONDS),
+        # A period until the next probe, and one for each answer that does not come.
+        Promise("at most 5 s after the database", 5, (FAILURES_TO_STOP + 2) * PERIOD_SECONDS),
+        # Until it is seen, until it counts as long, and until PostgreSQL has answered about it.
+        Promise("is closed within 3 s", 3, 2 * (_LOOK_SECONDS + _LONG_SECONDS)),
+        Promise("at most once in 10 s for each address", 10, _LOG_PERIOD_SECONDS),
+        Promise("a keepalive every 5 s", 5, _SOCKET_OPTIONS["TCP_KEEPIDLE"]),
     ],
     "docs/import-export.md": [
         Promise("write two chunks of 1000 rows at a time", (2, 1000), (_MAX_WRITING, CHUNK_ROWS)),

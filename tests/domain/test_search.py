@@ -190,6 +190,11 @@ def test_the_bounds_are_those_that_protos_and_documents_promise() -> None:
     assert (MAX_WORDS, MAX_WORD_LENGTH, MAX_SNIPPET_LENGTH, SEARCHED_FOR_SNIPPET) == (32, 256, 500, 2000)
 
 
+def test_words_are_separated_by_punctuation_and_the_text_stays() -> None:
+    query = SearchQuery.parse("  bob.smith@example,com -- _  ", "query")
+    assert query == SearchQuery("bob.smith@example,com -- _", ("bob", "smith", "example", "com"))
+
+
 @pytest.mark.parametrize("text", ["", " ", "-- _ !", "\u200b"])
 def test_a_query_for_users_without_a_word_is_refused(text: str) -> None:
     with pytest.raises(InvalidField, match="letter or a digit") as refused:

@@ -88,10 +88,13 @@ UNION ALL
 SELECT 'USAGE on order_number_seq'
 WHERE NOT has_sequence_privilege(to_regclass('order_number_seq'), 'USAGE')
 UNION ALL
-SELECT format('EXECUTE on %s', p.oid::regprocedure)
-FROM pg_class c JOIN pg_proc p ON p.pronamespace = c.relnamespace
-WHERE c.oid = to_regclass('users') AND p.proname = ANY (CAST(:functions AS text[]))
-  AND NOT has_function_privilege(p.oid, 'EXECUTE')
+SELECT * FROM (
+    SELECT format('EXECUTE on %s', p.oid::regprocedure)
+    FROM pg_class c JOIN pg_proc p ON p.pronamespace = c.relnamespace
+    WHERE c.oid = to_regclass('users') AND p.proname = ANY (CAST(:functions AS text[]))
+      AND NOT has_function_privilege(p.oid, 'EXECUTE')
+    ORDER BY p.proname
+) AS functions
 """)
 _EVENTS_ARE_AHEAD = text(f"SELECT {ARE_AHEAD} AS events_are_ahead")
 _NEEDED = [(name, right) for name, rights in TABLE_RIGHTS.items() for right in rights.split()]

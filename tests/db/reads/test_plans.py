@@ -315,7 +315,8 @@ def test_every_method_of_every_port_that_reads_is_asked() -> None:
         for name, _ in inspect.getmembers(protocols[port], inspect.isfunction)
         if not name.startswith("_")
     }
-    assert methods == set(CASES)
+    # This one reads nothing.
+    assert methods - {"EventFeed.watching"} == set(CASES)
 
 
 @pytest.mark.parametrize("method", CASES)
