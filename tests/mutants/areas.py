@@ -27,7 +27,11 @@ def _files(folder: str, *without: str) -> tuple[str, ...]:
 AREAS = (
     # The examples in the docstrings of service/ are tests too.
     Area("domain", _files("service/domain", _DOMAIN_ERRORS), ("service/domain", "tests/domain")),
-    Area("application", _files("service/application"), ("tests/application", "tests/db/writes/test_lock_orders.py")),
+    Area(
+        "application",
+        _files("service/application"),
+        ("tests/application", "tests/db/test_text_search.py", "tests/db/writes/test_lock_orders.py"),
+    ),
     Area("signing", _files("service/rpc/signing"), ("tests/rpc/signing",)),
     Area(
         "retry",
