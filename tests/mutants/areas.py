@@ -30,7 +30,12 @@ AREAS = (
     Area(
         "application",
         _files("service/application"),
-        ("tests/application", "tests/db/test_text_search.py", "tests/db/writes/test_lock_orders.py"),
+        (
+            "tests/application",
+            "tests/db/test_text_search.py",
+            "tests/db/writes/test_deadlocks.py",
+            "tests/db/writes/test_lock_orders.py",
+        ),
     ),
     Area("signing", _files("service/rpc/signing"), ("tests/rpc/signing",)),
     Area(
