@@ -35,6 +35,8 @@ _SOCKET_OPTIONS = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 2, "TCP
 # How often to look for statements that take long, and what counts as long.
 _PERIOD_SECONDS = 0.5
 _LONG_SECONDS = 1.0
+# How long a closed connection waits for PostgreSQL to cancel its statement.
+_CANCEL_SECONDS = 0.5
 # At most one line per server and period is logged.
 _LOG_PERIOD_SECONDS = 10.0
 # Of these backends, return those that run a statement, are in a transaction, or have ended one in the last second.
@@ -191,7 +193,12 @@ class LostConnections:
     def _on_close(self, connection: Any, _entry: object) -> None:  # noqa: ANN401 - an event of SQLAlchemy's
         # SQLAlchemy would wait until PostgreSQL has closed the connection too: for lost connections until asyncpg's
         # limit, one after another. PostgreSQL is told, and has nothing to answer.
-        connection.driver_connection.terminate()
+        closed = connection.driver_connection
+        if closed._cancellations:  # noqa: SLF001 - asyncpg has no public access
+            # asyncpg is asking PostgreSQL to cancel a statement, and would give that up.
+            asyncio.get_running_loop().call_later(_CANCEL_SECONDS, closed.terminate)
+        else:
+            closed.terminate()
 
     def _look_later(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_PERIOD_SECONDS, self._look, context=Context())
