@@ -43,6 +43,7 @@ class RecordedEvents:
         for entity in (*session.new, *session.dirty, *session.deleted):
             if isinstance(entity, Entity):
                 self.collect(entity)
+        for entity in (*session.new, *session.dirty):
             # The entities themselves do not know these columns.
             if isinstance(entity, User):
                 set_attribute(entity, "message", self._encode_user(entity))

@@ -266,6 +266,8 @@ async def test_a_server_that_stops_waits_for_its_statements(database_url: str, o
                 await observer.until_waiting(1)
                 caller.cancel()
                 await asyncio.wait({caller})
+                # The server has seen that the caller has gone.
+                await eventually(lambda: [line for line in logs if line["event"] == "call"])
                 stopping = asyncio.ensure_future(server.stop(grace=0))
                 done, _ = await asyncio.wait({stopping}, timeout=0.5)
                 assert not done
