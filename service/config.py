@@ -188,8 +188,9 @@ class ExportSettings(DatabaseSettings):
     max_exports: Count = Field(4, description="maximum concurrent exports, each on a connection outside the pool")
     export_stall_timeout: Seconds = Field(
         60,
-        description="seconds that an export waits for its client, without a pause, or in all beyond what reading "
-        "256 KiB a second takes, until it is ended; its snapshot holds a connection and blocks vacuum",
+        description="seconds that an export may wait for its client: until it reads the next response, and altogether "
+        "beyond the time that reading 256 KiB a second takes; then the export is ended, because its snapshot holds a "
+        "connection and blocks vacuum",
         json_schema_extra=EXPERT,
     )
 

@@ -18,7 +18,7 @@ from google.protobuf import text_format
 from google.protobuf.descriptor_pool import Default
 
 from service.application.ports.queries import MAX_RANKED, MAX_SUMS
-from service.config import ExportSettings, GcSettings, LimitSettings, environment_name
+from service.config import DatabaseSettings, ExportSettings, GcSettings, LimitSettings, environment_name
 from service.db.connections.batching import _MAX_RUNNING, _STUCK_SECONDS
 from service.db.connections.lost_connections import _LOG_PERIOD_SECONDS, _LONG_SECONDS, _SOCKET_OPTIONS
 from service.db.connections.lost_connections import _PERIOD_SECONDS as _LOOK_SECONDS
@@ -99,6 +99,7 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("RESPONSE_TOO_LARGE) if there are more than 10 000 sums", 10_000, MAX_SUMS),
         Promise("If more than 10 000 users match, only 10 000 of them are ranked", 10_000, MAX_RANKED),
         Promise("or after 30 seconds (a server setting)", 30, LimitSettings.model_fields["default_deadline"].default),
+        Promise("after 10 seconds (another", 10, DatabaseSettings.model_fields["expensive_read_timeout"].default),
         Promise("than 256 KiB a second", 256 * 1024, MIN_BYTES_PER_SECOND),
         Promise("reads nothing for a minute", 60, ExportSettings.model_fields["export_stall_timeout"].default),
         Promise("UUID (version 7)", 7, uuid7_beside(UUID(int=0)).version),

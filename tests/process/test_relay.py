@@ -18,9 +18,8 @@ from nats.js.errors import NotFoundError
 
 from tests.support.clients import Clients
 from tests.support.processes import PATIENCE_SECONDS, Process, free_port, run_command, running_command, running_program
-from tests.support.proxies import listening
+from tests.support.proxies import proxy_to
 from tests.support.servers import serving_clients
-from tests.support.silent_proxies import SilentProxy
 from tests.support.waiting import eventually
 from tests.support.watching import insert_events
 
@@ -202,9 +201,9 @@ async def test_a_relay_goes_on_after_its_connections_to_the_database_are_cut(
 
 
 async def test_a_relay_ends_in_time_although_its_database_does_not_answer(database_url: str, broker: Broker) -> None:
-    async with listening(SilentProxy(database_url)) as proxy, broker.up(), relay(proxy.url, broker) as process:
+    async with proxy_to(database_url) as proxy, broker.up(), relay(proxy.url, broker) as process:
         await process.until_written("relaying")
-        proxy.silent = True
+        proxy.fall_silent(new_too=True)
         started = time.monotonic()
         result = await process.terminate()
     # A statement may wait for 35 s for an answer.

@@ -25,8 +25,7 @@ from tests.support.locks import COMMIT_WAITS, HOLD_COMMITS, holding
 from tests.support.passwords import PASSWORD
 from tests.support.paths import ROOT
 from tests.support.processes import CommandResult, Process, serving
-from tests.support.proxies import listening
-from tests.support.silent_proxies import SilentProxy
+from tests.support.proxies import proxy_to
 from tests.support.waiting import eventually
 
 CUT_CALLS = "cancelling calls that did not end in time"
@@ -210,11 +209,11 @@ GONE = f"SELECT count(*) = 0 {_OF_SERVICE}"
 
 
 async def test_a_database_that_does_not_answer_is_left(database_url: str) -> None:
-    async with listening(SilentProxy(database_url)) as proxy, served(proxy.url) as (process, clients):
+    async with proxy_to(database_url) as proxy, served(proxy.url) as (process, clients):
         user = await clients.create_user()
         # Several connections of the pool are idle.
         await asyncio.gather(*(clients.create_order(user.id) for _ in range(20)))
-        proxy.silent = True
+        proxy.fall_silent(new_too=True)
         call = asyncio.ensure_future(clients.create_order(user.id))
         await asyncio.sleep(0.2)
         end = await terminated(process)

@@ -26,7 +26,7 @@ class Forwarder:
         # Where to forward to; what is to be sent to those that are silent is discarded.
         self._writers: set[StreamWriter] = set()
         self._silent: set[StreamWriter] = set()
-        self._swallows_new = False
+        self._silences_new = False
 
     async def listen(self) -> None:
         """Accept connections; after `refuse`, on the same port as before."""
@@ -53,7 +53,7 @@ class Forwarder:
             new_too: whether new connections are accepted and get no answer either, until this is called again.
         """
         self._silent |= self._writers
-        self._swallows_new = new_too
+        self._silences_new = new_too
 
     async def send(self, data: bytes, writer: StreamWriter) -> None:
         """Forward these bytes, unless the connection is silent."""
@@ -91,10 +91,6 @@ class Forwarder:
             connection.result()
 
     async def _relay(self, reader: StreamReader, writer: StreamWriter) -> None:
-        if self._swallows_new:
-            while await reader.read(65536):
-                pass
-            return
         other_reader, other_writer = await self._connect()
         ways = [
             asyncio.create_task(self.there(reader, other_writer)),
@@ -102,6 +98,8 @@ class Forwarder:
         ]
         both = {writer, other_writer}
         self._writers |= both
+        if self._silences_new:
+            self._silent |= both
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -27,8 +27,8 @@ class Exports:
 
     Args:
         snapshots: opens snapshots; the limit on open snapshots also limits the number of concurrent exports.
-        stall_seconds: seconds that an export may wait for its client: without a pause, or longer altogether than
-            reading at the minimum rate takes.
+        stall_seconds: seconds that an export may wait for its client: until it reads the next response, and altogether
+            beyond the time that reading at the minimum rate takes.
         max_response_bytes: the maximum size of a response.
     """
 

@@ -77,21 +77,17 @@ async def test_the_listed_rights_are_enough(database_url: str, guest: str) -> No
         await clients.users.ImportUsers(iter(import_requests()))
         export: Any = clients.orders.ExportOrders(orders_pb.ExportOrdersRequest())
         assert [response async for response in export]
-        watch: Any = clients.users.WatchUsers(users_pb.WatchUsersRequest(earliest=True))
-        assert await watch.read()
-        watch.cancel()
+        async with watch_users(clients, earliest=True) as past, watch_users(clients, now=True) as live:
+            assert await past.events(1)
+            await live.checkpoint()
+            user = await clients.create_user()
+            (event,) = await live.events(1)
+            assert event.user_id == user.id
 
 
 def import_requests() -> Iterator[users_pb.ImportUsersRequest]:
     yield users_pb.ImportUsersRequest(config=UserImportConfig())
     yield users_pb.ImportUsersRequest(row=UserImportRow(email="ada@example.com", username="ada", password=PASSWORD))
-
-
-async def test_the_listed_rights_are_enough_for_a_watch(database_url: str, guest: str) -> None:
-    async with serving_clients(url_of(database_url, guest)) as clients, watch_users(clients, earliest=True) as stream:
-        user = await clients.create_user()
-        (event,) = await stream.events(1)
-    assert event.user_id == user.id
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     valid cursor. Read the resources themselves to learn what changed in between.
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 50
-    """RESOURCE_EXHAUSTED: the server is overloaded; the queue for this operation is full, too many of these operations
-    are running, or all calls in flight are too many or too large together. Nothing was written. `RetryInfo` says when
-    to retry.
+    """RESOURCE_EXHAUSTED: the server is overloaded; the queue for this operation is full, too many of these operations or
+    of all calls are running, or their requests are too large together. Nothing was written. `RetryInfo` says when to
+    retry.
     """
     ERROR_REASON_RESPONSE_TOO_LARGE: _ErrorReason.ValueType  # 51
     """RESOURCE_EXHAUSTED: the response would exceed the message size that clients accept. Request fewer resources per
@@ -189,9 +189,9 @@ or lost its last events in a failover since the cursor was returned. The metadat
 valid cursor. Read the resources themselves to learn what changed in between.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 50
-"""RESOURCE_EXHAUSTED: the server is overloaded; the queue for this operation is full, too many of these operations
-are running, or all calls in flight are too many or too large together. Nothing was written. `RetryInfo` says when
-to retry.
+"""RESOURCE_EXHAUSTED: the server is overloaded; the queue for this operation is full, too many of these operations or
+of all calls are running, or their requests are too large together. Nothing was written. `RetryInfo` says when to
+retry.
 """
 ERROR_REASON_RESPONSE_TOO_LARGE: ErrorReason.ValueType  # 51
 """RESOURCE_EXHAUSTED: the response would exceed the message size that clients accept. Request fewer resources per

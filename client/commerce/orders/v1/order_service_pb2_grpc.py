@@ -33,7 +33,8 @@ class OrderServiceStub:
     UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
     takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
-    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    after 30 seconds (a server setting), whichever comes first; SearchOrderNotes, GetOrderStatistics, ListTags, and lists
+    with `include_total_size`, after 10 seconds (another setting). A transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
 
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
@@ -179,7 +180,8 @@ class OrderServiceServicer:
     UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
     takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
-    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    after 30 seconds (a server setting), whichever comes first; SearchOrderNotes, GetOrderStatistics, ListTags, and lists
+    with `include_total_size`, after 10 seconds (another setting). A transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
 
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
@@ -576,7 +578,8 @@ class OrderService:
     UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
     takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
-    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    after 30 seconds (a server setting), whichever comes first; SearchOrderNotes, GetOrderStatistics, ListTags, and lists
+    with `include_total_size`, after 10 seconds (another setting). A transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
 
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,

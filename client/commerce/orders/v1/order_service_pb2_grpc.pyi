@@ -34,7 +34,8 @@ class OrderServiceStub:
     UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
     takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
-    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    after 30 seconds (a server setting), whichever comes first; SearchOrderNotes, GetOrderStatistics, ListTags, and lists
+    with `include_total_size`, after 10 seconds (another setting). A transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
 
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
@@ -210,7 +211,8 @@ class OrderServiceAsyncStub(OrderServiceStub):
     UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
     takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
-    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    after 30 seconds (a server setting), whichever comes first; SearchOrderNotes, GetOrderStatistics, ListTags, and lists
+    with `include_total_size`, after 10 seconds (another setting). A transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
 
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
@@ -382,7 +384,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
     takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
-    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
+    after 30 seconds (a server setting), whichever comes first; SearchOrderNotes, GetOrderStatistics, ListTags, and lists
+    with `include_total_size`, after 10 seconds (another setting). A transaction that has not been committed by then is
     rolled back. The streaming methods document their own limits.
 
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,

@@ -32,8 +32,9 @@ class UserServiceStub:
     UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
     takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
-    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
-    rolled back. The streaming methods document their own limits.
+    after 30 seconds (a server setting), whichever comes first; SearchUsers, and lists with `include_total_size`, after 10
+    seconds (another setting). A transaction that has not been committed by then is rolled back. The streaming methods
+    document their own limits.
 
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
     the response includes everything that was committed before the call. With `replica`, the response may come from a
@@ -157,8 +158,9 @@ class UserServiceServicer:
     UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
     takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
-    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
-    rolled back. The streaming methods document their own limits.
+    after 30 seconds (a server setting), whichever comes first; SearchUsers, and lists with `include_total_size`, after 10
+    seconds (another setting). A transaction that has not been committed by then is rolled back. The streaming methods
+    document their own limits.
 
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
     the response includes everything that was committed before the call. With `replica`, the response may come from a
@@ -268,7 +270,8 @@ class UserServiceServicer:
     def PurgeUser(self, request, context):
         """Permanently erases a user in any state, with its orders, their events, its ledger, and the responses stored for
         request ids that are about the user or its orders. The ledgers of other users do not change. Orders of others that
-        its credit pays for stay, without credit (event UPDATED), and lose the notes that it wrote (event NOTE_DELETED).
+        its credit pays for stay, without credit (event UPDATED). Notes that it wrote about orders of others are erased
+        (event NOTE_DELETED).
 
         Errors: NOT_FOUND (USER_NOT_FOUND), ABORTED (ETAG_MISMATCH);
         FAILED_PRECONDITION (USER_IN_USE) without `force` if the user has open orders or credit;
@@ -310,9 +313,9 @@ class UserServiceServicer:
         sending all or some of the same rows again leads to the same result. The only deadline is that of the caller.
         Passwords are hashed after those of sign-ins and new users, however long that takes.
 
-        However the call ends, the trailing metadata `last-committed-row` contains the number of the last processed row.
-        All rows up to it have been processed. (There is no trailing metadata if the connection is lost, the call is
-        cancelled, or the server stops before the call has ended.)
+        When the call ends, also with an error, the trailing metadata `last-committed-row` contains the number of the last
+        processed row. All rows up to it have been processed. There is no trailing metadata if the connection is lost, the
+        call is cancelled, or the server stops before the call has ended.
 
         Errors: INVALID_ARGUMENT (INVALID_FIELD) if the first message has no configuration or a later message has no row;
         with FAIL, ALREADY_EXISTS (USER_ALREADY_EXISTS) with metadata `row_number` and `last_committed_row`;
@@ -510,8 +513,9 @@ class UserService:
     UNAVAILABLE (DATABASE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, RESPONSE_TOO_LARGE), INTERNAL. Every method that
     takes a `request_id` can also return INVALID_ARGUMENT (REQUEST_ID_REUSED), ABORTED (CONTENTION) and UNKNOWN
     (OUTCOME_UNKNOWN). `commerce.common.v1.ErrorReason` explains each reason. A call ends at the caller's deadline or
-    after 30 seconds (a server setting), whichever comes first; a transaction that has not been committed by then is
-    rolled back. The streaming methods document their own limits.
+    after 30 seconds (a server setting), whichever comes first; SearchUsers, and lists with `include_total_size`, after 10
+    seconds (another setting). A transaction that has not been committed by then is rolled back. The streaming methods
+    document their own limits.
 
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
     the response includes everything that was committed before the call. With `replica`, the response may come from a
