@@ -79,11 +79,11 @@ ORDER_SERVICE = "commerce.orders.v1.OrderService"
 SERVICES = (USER_SERVICE, ORDER_SERVICE)
 # How often a draining server looks whether clients are still connected.
 _CONNECTION_CHECK_SECONDS = 0.1
-# Seconds after the grace period of running calls. Then units of work that still run are rolled back, ...
+# These seconds after the grace period of running calls, units of work that still run are rolled back,
 _WORK_SECONDS = 1.0
-# ... the server stops waiting for what has not ended, ...
+# the server stops waiting for what has not ended,
 _CLOSE_SECONDS = 2.0
-# ... and the process is ended by force.
+# and the process is ended by force.
 _EXIT_SECONDS = 4.0
 
 log = structlog.get_logger()
