@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 _SCHEMES = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
-_DEFAULT_PORT = 5432
+DEFAULT_PORT = 5432
 _MAX_PORT = 65535
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _FORM = "it is not a URL such as postgresql://user:password@host/database"
@@ -61,11 +61,6 @@ class DatabaseUrl:
     parameters: Mapping[str, str]
 
 
-def default_port() -> int:
-    """Return the port of a host for which none is given, as libpq does; raises ValueError."""
-    return _port_number(os.environ.get("PGPORT") or str(_DEFAULT_PORT), "PGPORT")
-
-
 def parse_database_url(url: str) -> DatabaseUrl:
     """Parse a URL, also in the forms that other programs accept (`postgres://…?sslmode=require`).
 
@@ -102,6 +97,11 @@ def _decoded(part: str | None) -> str | None:
     return decoded
 
 
+def _default_port() -> int:
+    """Return the port of a host for which none is given, as libpq does; raises ValueError."""
+    return _port_number(os.environ.get("PGPORT") or str(DEFAULT_PORT), "PGPORT")
+
+
 def _port_number(port: str, name: str) -> int:
     if not (port.isascii() and port.isdecimal() and 1 <= int(port) <= _MAX_PORT):
         raise ValueError(f"{name} is not a number from 1 to {_MAX_PORT}")
@@ -127,7 +127,7 @@ def _all_hosts(hosts: list[tuple[str, str]], names: str, ports: str) -> tuple[tu
             raise ValueError("it has another number of ports than of hosts")
         hosts = [(name, port) for (name, _), port in zip(hosts, given, strict=True)]
     return tuple(
-        (name or "localhost", _port_number(port, "a port") if port else default_port()) for name, port in hosts
+        (name or "localhost", _port_number(port, "a port") if port else _default_port()) for name, port in hosts
     )
 
 

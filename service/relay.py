@@ -33,7 +33,7 @@ from service.observability.logs import where_raised
 from service.runtime.retry import Backoff
 
 # The pauses after consecutive interruptions.
-BACKOFF = Backoff(base=0.2, factor=2, cap=5.0, jitter=0.5)
+BACKOFF = Backoff(base=0.2, factor=2, cap=5.0)
 TIMEOUT_SECONDS = 5
 
 _INTERRUPTIONS = (StoreError, Overloaded, DBAPIError, NatsError, OSError)

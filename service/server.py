@@ -76,14 +76,15 @@ FAST_PATH_METHODS = tuple(
 )
 USER_SERVICE = "commerce.users.v1.UserService"
 ORDER_SERVICE = "commerce.orders.v1.OrderService"
+SERVICES = (USER_SERVICE, ORDER_SERVICE)
 # How often a draining server looks whether clients are still connected.
 _CONNECTION_CHECK_SECONDS = 0.1
-# How many seconds after the grace period of running calls the work that goes on without a call is rolled back, the
-# server no longer waits for anything, and the process is ended by force.
+# These seconds after the grace period of running calls, units of work that still run are rolled back,
 _WORK_SECONDS = 1.0
+# the server stops waiting for what has not ended,
 _CLOSE_SECONDS = 2.0
+# and the process is ended by force.
 _EXIT_SECONDS = 4.0
-SERVICES = (USER_SERVICE, ORDER_SERVICE)
 
 log = structlog.get_logger()
 

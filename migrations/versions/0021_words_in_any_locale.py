@@ -76,7 +76,8 @@ NOTES_TRIGGER = f"""
 CREATE OR REPLACE TRIGGER order_notes_search BEFORE INSERT OR UPDATE OF body ON order_notes
 FOR EACH ROW WHEN ({BY_OTHERS}) EXECUTE FUNCTION set_note_search()
 """
-# Locked by one statement and read by the next, so that the words are those of the newest texts.
+# Locked by one statement and read by the next, so that the words are those of the newest texts. It waits for each lock
+# as long as that takes: no query waits behind the lock of a row, and after a timeout it would begin from the start.
 BACKFILL = """
 DO $$
 DECLARE
@@ -84,6 +85,7 @@ DECLARE
     ids uuid[];
 BEGIN
     LOOP
+        SET LOCAL lock_timeout = 0;
         ids := ARRAY(SELECT id FROM {table} WHERE id > last ORDER BY id LIMIT 1000 FOR NO KEY UPDATE);
         EXIT WHEN cardinality(ids) = 0;
         UPDATE {table} AS written SET search = found.search

@@ -112,8 +112,8 @@ async def _ledger_differences(settings: DatabaseSettings) -> Sequence[str]:
 def restore_events() -> None:
     """Let new events follow those that were restored from a dump, and make the cursors of all watches invalid."""
     with one_line_errors():
-        settings = load(DatabaseSettings)
         warn_of_unknown_variables()
+        settings = load(DatabaseSettings)
         run(_restore_events(settings))
         click.echo("new events follow the restored ones; watches must start again from the earliest event")
 

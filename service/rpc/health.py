@@ -92,8 +92,10 @@ class Readiness:
                 await asyncio.sleep(next_time - loop.time())
                 probe = probe or asyncio.ensure_future(self._problem())
                 await asyncio.wait({probe}, timeout=PERIOD_SECONDS)
-                await self.observe(self._result(probe) if probe.done() else self._no_answer)
-                probe = None if probe.done() else probe
+                problem: str | None = self._no_answer
+                if probe.done():
+                    problem, probe = self._result(probe), None
+                await self.observe(problem)
         finally:
             if probe:
                 probe.cancel()

@@ -43,7 +43,7 @@ _MAX_TEXT = 200
 
 
 class ResponseTooLarge(Exception):
-    """The response is larger than the largest message that clients accept; nothing was written."""
+    """The response would be too large for one message; nothing was written."""
 
 
 _CODES: Mapping[type[DomainError], int] = MappingProxyType(

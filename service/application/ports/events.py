@@ -11,10 +11,12 @@ class EventPosition(NamedTuple):
     """The position of an event in the event log. No event is ever added before a position that has been read.
 
     Attributes:
-        xid: the events are read in the order of this and of `position`.
-        position: see `xid`.
+        xid: the first key of the order in which events are read: the transaction that wrote the event or, if that is
+            greater, the `xid` of the previous event of the same user or order.
+        position: the second key.
         database: identifies the database since it was created or restored; 0 if that is unknown.
-        timeline: how often a standby had been promoted; a promoted one may lack the last events.
+        timeline: PostgreSQL's number of the timeline, which changes when a standby is promoted; that may lack the last
+            events.
         event: identifies the event at this position; 0 if there is none.
     """
 

@@ -33,7 +33,12 @@ async def fetch_until(
         TimeoutError: PostgreSQL did not report that it has cancelled the statement; the connection is lost.
     """
     fetching = asyncio.ensure_future(connection.fetch(text, *arguments))
-    await asyncio.wait({fetching, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        await asyncio.wait({fetching, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        # The caller closes the connection. asyncio would log the error with which this ends the statement.
+        fetching.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        raise
     if fetching.done():
         return fetching.result()
     fetching.cancel()

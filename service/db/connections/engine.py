@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.util.concurrency import in_greenlet
 
 from service.config import DatabaseSettings, SettingsError
-from service.database_url import default_port, parse_database_url
+from service.database_url import DEFAULT_PORT, parse_database_url
 from service.db.connections.lost_connections import LostConnections, close_when_unacknowledged
 from service.db.connections.pgbouncer import UNPREPARED, connection_class
 from service.db.errors import READ_ONLY, sqlstate_of
@@ -64,7 +64,9 @@ def async_url(database_url: str, name: str = "DATABASE_URL") -> URL:
     host = port = None
     match parsed.hosts:
         case [(str(name), int(number))] if not name.startswith("/"):
-            host, port = name, None if number == default_port() else number
+            # asyncpg takes PGPORT if it is given no port.
+            is_default = number == DEFAULT_PORT and not os.environ.get("PGPORT")
+            host, port = name, None if is_default else number
         case [(directory, number)]:
             query |= {"host": directory, "port": str(number)}
         case [_, *_] as several:
@@ -227,7 +229,7 @@ def _failure(error: Exception, options: Mapping[str, Any]) -> ConnectionFailure:
 
 def address_note(options: Mapping[str, Any]) -> str:
     """Return the hosts and ports of options for asyncpg; errors of connecting carry it as a note."""
-    hosts, ports = options.get("host"), options.get("port") or os.environ.get("PGPORT") or default_port()
+    hosts, ports = options.get("host"), options.get("port") or os.environ.get("PGPORT") or DEFAULT_PORT
     if isinstance(hosts, list) and isinstance(ports, list):
         return ", ".join(_address(str(host), port) for host, port in zip(hosts, ports, strict=True))
     return _address(str(hosts) if hosts else os.environ.get("PGHOST", "localhost"), ports)

@@ -76,7 +76,8 @@ class EventPage:
     waiting_since: datetime | None
 
 
-# Identifies the database: its cluster, itself, and how often `commerce restore-events` ran.
+# Identifies the database: its cluster, itself, and the epoch of the last `commerce restore-events`. A statement with
+# this column selects from `swept_events`.
 DATABASE: ColumnElement[Any] = literal_column(
     "(SELECT hashtextextended(concat_ws(' ', control.system_identifier, database.oid, swept_events.epoch), 0)"
     " FROM pg_control_system() control, pg_database database WHERE database.datname = current_database())"

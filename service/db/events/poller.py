@@ -23,7 +23,7 @@ from service.runtime.retry import Backoff
 # poller supplies the rest.
 RECENT_EVENTS = 1000
 # The pauses after failed reads.
-BACKOFF = Backoff(base=0.05, factor=2, cap=2.0, jitter=0.5)
+BACKOFF = Backoff(base=0.05, factor=2, cap=2.0)
 # A lag above this is logged, at most once per period.
 LAG_TO_LOG_SECONDS = 2.0
 LAG_LOG_PERIOD_SECONDS = 10.0

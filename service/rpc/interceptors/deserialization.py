@@ -1,7 +1,8 @@
 """Refuses requests that are not messages, or for which there is no memory, with this service's own status.
 
 gRPC deserializes a request before it calls any interceptor. So a request is refused in two steps: the deserializer
-returns a mark in its place, and the wrapped method raises the error.
+returns a mark in its place, and the wrapped method raises the error. The deserializers of later interceptors may return
+such marks too.
 """
 
 import asyncio
@@ -23,8 +24,12 @@ MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024
 _SMALL_BYTES = 4 * 1024
 
 
-class _Refused:
-    """Stands for a request until its method can raise the error."""
+class Refused:
+    """Stands for a request until its method can raise the error.
+
+    Args:
+        error: makes the error.
+    """
 
     __slots__ = ("error",)
 
@@ -37,8 +42,8 @@ def _malformed() -> Exception:
     return MalformedRequest([FieldViolation("", what)], f"the request {what}")
 
 
-_MALFORMED = _Refused(_malformed)
-_NO_MEMORY = _Refused(Overloaded)
+_MALFORMED = Refused(_malformed)
+_NO_MEMORY = Refused(Overloaded)
 
 
 class DeserializationInterceptor(Interceptor):
@@ -91,7 +96,7 @@ class DeserializationInterceptor(Interceptor):
 
 
 def _checked(request: Request) -> Request:
-    if isinstance(request, _Refused):
+    if isinstance(request, Refused):
         raise request.error()
     return request
 

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
 
 from service.domain.errors import FieldViolation, InvalidField
 from service.rpc.interceptors.base import Interceptor
+from service.rpc.interceptors.deserialization import Refused
 from service.rpc.messages.ids import ids_in_lower_case
 from service.rpc.messages.validation import violations_of
 from service.rpc.messages.wire_sizes import size_violations
@@ -18,15 +20,6 @@ _SMALL_BYTES = 4 * 1024
 # The maximum size of a request for a stream of responses, several times that of the largest valid one. gRPC keeps its
 # bytes until the stream ends, which may be never.
 MAX_STREAM_REQUEST_BYTES = 64 * 1024
-
-
-class _TooLarge:
-    """Stands for a message that was not parsed because of its sizes, until a handler can refuse it."""
-
-    __slots__ = ("violations",)
-
-    def __init__(self, violations: list[FieldViolation]) -> None:
-        self.violations = violations
 
 
 class ValidationInterceptor(Interceptor):
@@ -45,16 +38,23 @@ class ValidationInterceptor(Interceptor):
         def check_and_deserialize(data: bytes) -> Request:
             if len(data) > _SMALL_BYTES:
                 if len(data) > max_bytes:
-                    return _TooLarge([FieldViolation("", f"must have at most {max_bytes} bytes")])
+                    return _refused([FieldViolation("", f"must have at most {max_bytes} bytes")])
                 if violations := size_violations(descriptor, data):
-                    return _TooLarge(violations)
+                    return _refused(violations)
             return deserialize(data)
 
         return check_and_deserialize
 
     def wrap(self, method: Method, call: Call) -> Call:
         """Return the method with its requests validated, and their UUIDs in lower case."""
-        check = _checked_with(method)
+        if not method.is_ours or method.descriptor is None:
+            return call
+        lower_ids = ids_in_lower_case(method.descriptor.input_type)
+
+        def check(request: Message) -> None:
+            if violations := violations_of(request):
+                raise _invalid(violations)
+            lower_ids(request)
 
         async def validate(request: Request, context: Context) -> Message | bytes | None:
             if method.request_streaming:
@@ -65,25 +65,8 @@ class ValidationInterceptor(Interceptor):
         return validate
 
 
-def _require_valid_sizes(request: Message | _TooLarge) -> None:
-    if isinstance(request, _TooLarge):
-        raise _invalid(request.violations)
-
-
-def _checked_with(method: Method) -> Callable[[Any], None]:
-    """Return what checks a request, and spells its UUIDs in one way."""
-    if not method.is_ours or method.descriptor is None:
-        return _require_valid_sizes
-    lower_ids = ids_in_lower_case(method.descriptor.input_type)
-
-    def check(request: Message | _TooLarge) -> None:
-        if isinstance(request, _TooLarge):
-            raise _invalid(request.violations)
-        if violations := violations_of(request):
-            raise _invalid(violations)
-        lower_ids(request)
-
-    return check
+def _refused(violations: list[FieldViolation]) -> Refused:
+    return Refused(partial(_invalid, violations))
 
 
 def _invalid(violations: list[FieldViolation]) -> InvalidField:

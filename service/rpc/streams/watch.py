@@ -1,6 +1,5 @@
 """Watches: streams of events, each with a cursor from which a later watch continues."""
 
-import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, Generic, Protocol, TypeVar
@@ -10,6 +9,7 @@ from service.application.ports.queries import Row
 from service.domain.errors import CursorExpired, ServerDraining, SlowConsumer
 from service.rpc.retry import retried
 from service.rpc.signing.cursors import Cursors
+from service.runtime.deadline import no_deadline
 
 
 class _Response(Protocol):
@@ -55,7 +55,7 @@ class Watch(Generic[ResponseT]):
         try:
             with self._feed.watching():
                 first, events = await retried(
-                    lambda: self._begin(request, wanted), lambda: math.inf, outcome_known_by_repeating=True
+                    lambda: self._begin(request, wanted), no_deadline, outcome_known_by_repeating=True
                 )
                 async with aclosing(events):
                     async for position, event in _chained(first, events):

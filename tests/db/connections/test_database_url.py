@@ -154,6 +154,7 @@ async def test_the_variables_of_libpq_are_used_and_reported(monkeypatch: pytest.
     monkeypatch.setenv("PGPORT", "nonsense")
     with pytest.raises(SettingsError, match="PGPORT is not a number from 1 to 65535"):
         async_url("postgresql://db/shop")
+    assert async_url("postgresql://db:5433/shop").port == 5433
     assert "invalid literal" in await problem(f"postgresql://ada:{PASSWORD}@/shop")
 
 

@@ -89,8 +89,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     retry.
     """
     ERROR_REASON_RESPONSE_TOO_LARGE: _ErrorReason.ValueType  # 51
-    """RESOURCE_EXHAUSTED: the response would exceed the message size that clients accept. Request fewer resources per
-    call.
+    """RESOURCE_EXHAUSTED: the response would be too large for one message. Request less, for example fewer ids or a
+    shorter time.
     """
     ERROR_REASON_CONTENTION: _ErrorReason.ValueType  # 52
     """ABORTED: concurrent calls kept changing the same data. `RetryInfo` says when to retry."""
@@ -194,8 +194,8 @@ of all calls are running, or their requests are too large together. Nothing was 
 retry.
 """
 ERROR_REASON_RESPONSE_TOO_LARGE: ErrorReason.ValueType  # 51
-"""RESOURCE_EXHAUSTED: the response would exceed the message size that clients accept. Request fewer resources per
-call.
+"""RESOURCE_EXHAUSTED: the response would be too large for one message. Request less, for example fewer ids or a
+shorter time.
 """
 ERROR_REASON_CONTENTION: ErrorReason.ValueType  # 52
 """ABORTED: concurrent calls kept changing the same data. `RetryInfo` says when to retry."""
