@@ -36,6 +36,8 @@ def is_blank(text: str) -> bool:
     >>> is_blank(" \u200b"), is_blank("a")
     (True, False)
     """
+    if text.isascii():
+        return not text or text.isspace()
     return _VISIBLE.search(text) is None
 
 

@@ -216,7 +216,13 @@ async def _connect(*arguments: object, **options: Any) -> Any:  # noqa: ANN401 -
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, ValueError) as error:
         # For example, none of the hosts has the wanted target_session_attrs, or PGSSLMODE is wrong.
         raise _failure(error, options) from error
-    close_when_unacknowledged(connection)
+    try:
+        close_when_unacknowledged(connection)
+    except OSError as error:
+        # The server has closed it already.
+        connection.terminate()
+        error.add_note(address_note(options))
+        raise
     return connection
 
 

@@ -53,7 +53,7 @@ WHERE pid = ANY($1) AND pid <> pg_backend_pid() AND usename = current_user AND a
 """
 
 # The beginnings of the SQLSTATEs with which PostgreSQL ends a connection, and errors of broken ones.
-_ENDED = ("08", "25P", "57P")
+_ENDED = ("08", "25P03", "25P04", "57P")
 _BROKEN = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
 
 log = structlog.get_logger()
@@ -148,10 +148,10 @@ class LostConnections:
     def _lose(self, connection: Any, cause: str, *, has_ended: bool = False) -> None:  # noqa: ANN401 - as above
         idle = [other for other in self._open_connections(idle=True) if other is not connection]
         for closed in (connection, *idle):
-            if not has_ended:
+            if self._connect and not has_ended:
                 self._to_end.add(self._pids[closed])
             closed.terminate()
-        if self._to_end and self._connect and (self._ending is None or self._ending.done()):
+        if self._to_end and (self._ending is None or self._ending.done()):
             self._ending = asyncio.create_task(self._end_backends(), context=Context())
         now = time.monotonic()
         logged_at, unlogged = _logged.get(self.address, (-_LOG_PERIOD_SECONDS, 0))

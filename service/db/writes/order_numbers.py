@@ -32,8 +32,8 @@ class OrderNumbers:
 
     async def next(self) -> str:
         """Return a number that no other caller gets; raises StoreError, and DeadlineExceeded after the call's time."""
-        time_left = self._reader.time_left()
         while (number := next(self._block, None)) is None:
+            time_left = self._reader.time_left()
             if self._asking is None:
                 self._asking = self._reader.shielded_tasks.start(self._ask(time_left))
             seconds = time_left()

@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections import Counter
 
 import grpc
 import structlog
@@ -29,7 +28,7 @@ class AccessLogInterceptor(Interceptor):
     """
 
     def __init__(self) -> None:
-        self._running: Counter[str] = Counter()
+        self._running: dict[str, int] = {}
 
     def running_calls(self) -> dict[str, int]:
         """Return the number of running calls of each method that has any, except health and reflection."""
@@ -38,6 +37,7 @@ class AccessLogInterceptor(Interceptor):
     def wrap(self, method: Method, call: Call) -> Call:
         """Wrap the method with access logging."""
         path, running = method.path, self._running
+        running.setdefault(path, 0)
         line = log.bind(method=path)
         write = line.debug if path.startswith(_QUIET) else line.info
 

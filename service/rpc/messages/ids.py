@@ -48,8 +48,10 @@ def _change(descriptor: Descriptor, known: dict[Descriptor, Change | None]) -> C
                 (nested_lists if field.is_repeated else nested)[field.name] = change
         elif _is_uuid(field):
             (lists if field.is_repeated else names).append(field.name)
-    if names or lists or nested or nested_lists:
+    if lists or nested or nested_lists:
         known[descriptor] = partial(_apply, tuple(names), tuple(lists), nested, nested_lists)
+    elif names:
+        known[descriptor] = partial(_apply_to_fields, tuple(names))
     return known[descriptor]
 
 
@@ -77,11 +79,7 @@ def _apply(
     nested_lists: Mapping[str, Change],
     message: Message,
 ) -> None:
-    for name in names:
-        value: str = getattr(message, name)
-        # An id without letters is neither; setting it again changes nothing.
-        if value and not value.islower():
-            setattr(message, name, value.lower())
+    _apply_to_fields(names, message)
     for name in lists:
         values = getattr(message, name)
         # Of all together, because that takes half as long as of each.
@@ -94,6 +92,14 @@ def _apply(
     for name, change in nested_lists.items():
         for element in getattr(message, name):
             change(element)
+
+
+def _apply_to_fields(names: tuple[str, ...], message: Message) -> None:
+    for name in names:
+        value: str = getattr(message, name)
+        # An id without letters is neither; setting it again changes nothing.
+        if value and not value.islower():
+            setattr(message, name, value.lower())
 
 
 def _nothing(_message: Message) -> None:
