@@ -57,6 +57,7 @@ def configure_logging(settings: LogSettings, *, call_id: Callable[[], str | None
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_is_failure_of_ours)
     handler.addFilter(_remove_exceptions)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -169,6 +170,16 @@ def _replace_exception(_logger: object, _name: str, line: EventDict) -> EventDic
     if isinstance(error, BaseException):
         line.update(where_raised(error))
     return line
+
+
+def _is_failure_of_ours(record: logging.LogRecord) -> bool:
+    """Return whether a record is more than that a call ended, by its client or its deadline, while gRPC used it.
+
+    gRPC logs that as an error. By then the method has done its work, which the access log tells.
+    """
+    kind = record.exc_info[0] if record.exc_info else None
+    # The class is private.
+    return kind is None or (kind.__module__, kind.__name__) != ("grpc._cython.cygrpc", "ExecuteBatchError")
 
 
 def _remove_exceptions(record: logging.LogRecord) -> bool:

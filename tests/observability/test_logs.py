@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 import structlog
+from grpc._cython import cygrpc  # type: ignore[attr-defined] # not in the library's stubs
 
 from service.config import LogSettings, load
 from service.observability.logs import configure_logging, where_raised
@@ -329,6 +330,16 @@ def test_without_an_exception_there_is_no_location(as_json: AsJson) -> None:
     structlog.get_logger(LOGGER).warning("nothing failed", exc_info=True)
     logging.getLogger("some.library").warning("nothing failed", exc_info=True)  # noqa: LOG014 - libraries do that
     assert ["raised" in line for line in lines()] == [False, False]
+
+
+def test_a_call_that_ended_while_grpc_sent_its_response_is_no_error(as_json: AsJson) -> None:
+    lines = as_json()
+    log_of_grpc = logging.getLogger("grpc._cython.cygrpc")
+    for kind in (cygrpc.ExecuteBatchError, cygrpc.UsageError):
+        log_of_grpc.error("raised in core", exc_info=kind("the call has ended"))
+    # Any other failure of gRPC is one.
+    (line,) = lines()
+    assert (line["event"], line["level"]) == ("raised in core", "error")
 
 
 def test_a_failure_that_asyncio_logs_shows_nothing_of_its_exception(as_json: AsJson) -> None:
