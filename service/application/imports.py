@@ -6,11 +6,10 @@ from datetime import datetime
 from enum import Enum, auto
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from service.application.ports.errors import Contention
 from service.application.ports.unit_of_work import UnitOfWork
 from service.domain.errors import AlreadyExists, DomainError, UserAlreadyExists, UserDeleted
+from service.domain.ids import uuid7
 from service.domain.text import folded
 from service.domain.users import User, UserFields
 

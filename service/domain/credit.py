@@ -12,9 +12,8 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from service.domain.errors import AmountOutOfRange, InsufficientCredit
+from service.domain.ids import uuid7
 from service.domain.money import AMOUNT_LIMIT, Money
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
+from service.domain.ids import uuid7
 
 
 @dataclass(frozen=True, slots=True)

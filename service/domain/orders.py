@@ -9,11 +9,9 @@ from types import MappingProxyType
 from typing import TypedDict
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from service.domain.errors import IllegalTransition, InvalidField, OrderNotPending
 from service.domain.events import Entity, Event, FieldChange
-from service.domain.ids import uuid7_beside
+from service.domain.ids import uuid7, uuid7_beside
 from service.domain.money import Money, total
 from service.domain.tags import MAX_TAGS, Tag
 from service.domain.text import is_blank, require_visible

@@ -8,10 +8,9 @@ from types import MappingProxyType
 from typing import TypedDict
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from service.domain.errors import IllegalTransition, InvalidField, UserDeleted, UserNotActive
 from service.domain.events import Entity, FieldChange
+from service.domain.ids import uuid7
 from service.domain.text import composed, multi_line, require_visible
 
 # A deleted user can be undeleted for this long.

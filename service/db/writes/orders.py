@@ -16,7 +16,6 @@ from sqlalchemy import Select, Text, bindparam, cast, delete, func, insert, sele
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from uuid_utils.compat import uuid7
 
 from service.db.arrays import arrays, insert_arrays, is_one_of
 from service.db.errors import translated_errors
@@ -26,6 +25,7 @@ from service.db.writes.order_numbers import OrderNumbers
 from service.db.writes.recorded_events import RecordedEvents
 from service.db.writes.transaction import LazyTransaction
 from service.domain.errors import OrderAlreadyExists, OrderNotFound
+from service.domain.ids import uuid7
 from service.domain.orders import CreditState, Order, OrderItem, OrderStatus
 from service.domain.tags import Tag
 
