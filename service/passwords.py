@@ -88,7 +88,7 @@ class Argon2Passwords:
 
         running.add_done_callback(end)
         # A thread cannot be interrupted, so it stays taken until it has hashed the password, although the caller may
-        # have gone. Otherwise passwords for nobody would queue up in the executor.
+        # have gone. Otherwise the passwords of callers that have gone would queue up in the executor.
         return await asyncio.shield(running)
 
 
@@ -168,7 +168,7 @@ class Turns:
     def _require_room(self) -> None:
         if len(self._interactive) < self._queue_size:
             return
-        # Those that nobody waits for any longer do not keep others out.
+        # Callers that have gone, or have no time left, do not take places in the queue.
         in_time = [waiting for waiting in self._interactive if not _is_late(*waiting)]
         self._interactive.clear()
         self._interactive.extend(in_time)

@@ -32,7 +32,7 @@ class ExitDeadline:
 
     def _end(self) -> None:
         try:
-            # In a thread of its own, because nobody may be reading the log.
+            # In a thread of its own, because writing a log line blocks while its reader does not read.
             reporting = threading.Thread(target=self._report, daemon=True)
             reporting.start()
             reporting.join(_REPORT_SECONDS)

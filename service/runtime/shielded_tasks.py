@@ -81,7 +81,7 @@ class ShieldedTasks:
         return task.result()
 
     def abandon(self, task: asyncio.Task[Any]) -> None:
-        """Cancel a task that `start` started and whose result nobody wants any longer."""
+        """Cancel a task that `start` started; its result is no longer wanted, and an unexpected error is logged."""
         task.cancel()
         task.add_done_callback(self._log_abandoned_failure)
 

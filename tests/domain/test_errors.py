@@ -92,7 +92,7 @@ def test_of_many_long_references_as_many_are_named_as_fit_into_a_status(letter: 
     references = [letter * 90 + str(number) for number in range(10, 30)]
     error, named = shared(references, 1000)
     assert named == references[: len(named)]
-    # In UTF-8, of which one reference more would not fit.
+    # The limit is in bytes of UTF-8; one more reference would exceed it.
     assert len(error.metadata["external_refs"].encode()) <= 800
     assert len(json.dumps(references[: len(named) + 1], ensure_ascii=False).encode()) > 800
     assert error.metadata["count"] == "1000"

@@ -1,4 +1,4 @@
-"""The source files of which `make mutants` makes mutants, and the tests that must notice."""
+"""The source files that `make mutants` changes, and the tests that run against each mutant."""
 
 from dataclasses import dataclass
 

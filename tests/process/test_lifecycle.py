@@ -165,7 +165,7 @@ async def test_work_without_a_waiting_caller_ends_before_the_server_does(databas
                 assert await observer.backends(waiting=True)
             finished = await process.end()
     assert finished.status == 0
-    # It is rolled back, because nobody would learn that it was written.
+    # It is rolled back, because its caller has gone and would not learn that it was written.
     assert await observer.count("orders") == 0
 
 

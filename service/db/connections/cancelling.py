@@ -1,4 +1,4 @@
-"""Ends a statement that nobody waits for any longer, and keeps its connection if that answers."""
+"""Cancels a statement whose caller has gone or has no time left, and keeps the connection if PostgreSQL answers."""
 
 import asyncio
 from collections.abc import Sequence

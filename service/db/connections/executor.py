@@ -28,8 +28,8 @@ from service.db.connections.statement import Statement, Values
 from service.db.errors import translate_error, translated_errors
 from service.runtime.deadline import no_deadline
 
-# A statement that is not answered this long after nobody waits for it any longer is cancelled. (To cancel each one at
-# its deadline would cost a busy server more than it saves: a new connection for each.)
+# A statement that PostgreSQL has not answered this long after the deadline of its call is cancelled. (Cancelling every
+# statement at its deadline would cost a busy server more than it saves: each cancel request takes a new connection.)
 _MARGIN_SECONDS = 0.25
 
 

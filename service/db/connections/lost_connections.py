@@ -44,8 +44,8 @@ _AT_WORK = """
 SELECT pid FROM pg_stat_activity
 WHERE pid = ANY($1) AND (state = 'idle' AND state_change < clock_timestamp() - interval '1 s') IS NOT TRUE
 """
-# End those of these backends that do nothing. PostgreSQL would notice only after hours that nobody uses them; until
-# then, they would keep locks, and count as connections.
+# End those of these backends that are idle. By default, PostgreSQL notices only after hours that the client of a
+# backend has gone; until then, the backend keeps its locks and counts towards max_connections.
 _END = """
 SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE pid = ANY($1) AND pid <> pg_backend_pid() AND usename = current_user AND application_name LIKE 'commerce%'
@@ -64,7 +64,7 @@ _logged: dict[str, tuple[float, int]] = {}
 def close_when_unacknowledged(connection: Any) -> None:  # noqa: ANN401 - asyncpg has no types
     """Let the kernel close a connection when the other side does not acknowledge what is sent."""
     # asyncpg has no public access to the socket.
-    found = connection._transport.get_extra_info("socket")  # noqa: SLF001
+    found = connection._transport.get_extra_info("socket")  # noqa: SLF001 - as above
     if found is None or found.family == socket.AF_UNIX:
         return
     found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -261,7 +261,7 @@ class LostConnections:
 
 def _number_of_statements(connection: Any) -> int:  # noqa: ANN401 - asyncpg has no types
     # asyncpg has no public access to this counter.
-    number: int = connection._protocol.queries_count  # noqa: SLF001
+    number: int = connection._protocol.queries_count  # noqa: SLF001 - as above
     return number
 
 

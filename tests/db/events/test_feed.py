@@ -109,7 +109,7 @@ async def test_watchers_that_pause_get_every_event_once_although_none_is_kept_fo
             for index in range(len(watches)):
                 await read_until(index, count)
         for _ in range(3):
-            # While nobody reads, some are live, and events come.
+            # While no client reads, some watchers are live, and events come.
             ids += await insert_events(connection, 2)
             await asyncio.sleep(0.3)
         for index, watch in enumerate(watches):
