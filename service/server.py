@@ -35,11 +35,15 @@ from service.db.database import Database
 from service.db.events.feed import PollingEventFeed
 from service.db.reads.snapshots import Snapshots
 from service.db.writes.encoded_messages import MessageEncoders
+from service.domain.errors import PermissionMissing
 from service.observability.logs import log_loop_failure
 from service.passwords import Argon2Passwords
 from service.rpc.call_context import current_unit_of_work, prefers_replica, time_left
 from service.rpc.health import HealthServicer, Readiness
+from service.rpc.identity.caller import Caller
+from service.rpc.identity.identities import Identities, IdentityError
 from service.rpc.interceptors.access_log import AccessLogInterceptor
+from service.rpc.interceptors.authentication import AuthenticationInterceptor
 from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
@@ -123,6 +127,7 @@ class Server:
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
         await self._open_database()
         self._passwords = Argon2Passwords(self.settings, time_left)
+        await self._open_identities()
         signing_key = await self._signing_key()
         methods = self._interceptors(signing_key)
         self._add_services(methods, signing_key)
@@ -161,6 +166,15 @@ class Server:
         self._snapshots = Snapshots(settings)
         self._event_feed = PollingEventFeed(settings)
 
+    async def _open_identities(self) -> None:
+        self._identities = Identities(self.settings) if self.settings.has_identities else None
+        if self._identities:
+            try:
+                await self._identities.start()
+            except IdentityError as error:
+                await self._close()
+                raise StartError(str(error)) from error
+
     async def _signing_key(self) -> bytes:
         if configured := self.settings.signing_key:
             return configured.get_secret_value().encode()
@@ -181,6 +195,8 @@ class Server:
             [
                 self._access_log,  # sets the context of every call, and sees its final status code
                 ErrorInterceptor(),  # turns every error raised below into a status, after the unit of work has ended
+                # Above everything that costs more, for calls that are refused.
+                AuthenticationInterceptor(self._identities, _require_act_for_users),
                 DeserializationInterceptor(),  # inside ErrorInterceptor, which turns its error into a status
                 ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
                 self._transactions,  # innermost: runs the method, and again if that is needed
@@ -367,6 +383,8 @@ class Server:
     async def _close(self, work: TimeLeft = no_deadline) -> None:
         if self._scheduling:
             self._scheduling.cancel()
+        if self._identities:
+            await self._identities.close()
         self._passwords.close()
         await self._event_feed.close(work)
         await self._snapshots.close()
@@ -407,6 +425,13 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _require_act_for_users(_path: str, caller: Caller) -> None:
+    # No policy can give this permission yet.
+    permission = "act_for_users"
+    message = f"the permission {permission} is missing for {caller.name}"
+    raise PermissionMissing(message, {"permission": permission, "identity": caller.name})
 
 
 def _now() -> datetime:

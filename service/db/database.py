@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from uuid import UUID
 
 import structlog
 from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.application.ports.errors import Overloaded
-from service.application.ports.unit_of_work import RequestKey, TimeLeft, UnitOfWork
+from service.application.ports.unit_of_work import Actor, RequestKey, TimeLeft, UnitOfWork
 from service.config import DatabaseSettings
 from service.db.connections.engine import create_engine, lost_connections
 from service.db.connections.replica import Replica
@@ -90,20 +91,20 @@ class Database:
             _log_pool_events(self.engine)
 
     def unit_of_work(
-        self, *, actor: str, request: RequestKey | None, time_left: TimeLeft
+        self, *, actor: str, on_behalf_of: UUID | None = None, request: RequestKey | None, time_left: TimeLeft
     ) -> AbstractAsyncContextManager[UnitOfWork]:
         """Return a transactional unit of work (`service.application.ports.unit_of_work.UnitOfWorkFactory`)."""
         return TransactionalUnitOfWork(
             self._transaction_pool,
             self._numbers,
             self._encoders,
-            actor=actor,
+            actor=Actor(actor, on_behalf_of),
             request=request,
             time_left=time_left,
         )
 
     def fast_path(
-        self, *, actor: str, request: RequestKey | None, time_left: TimeLeft
+        self, *, actor: str, on_behalf_of: UUID | None = None, request: RequestKey | None, time_left: TimeLeft
     ) -> AbstractAsyncContextManager[UnitOfWork]:
         """Return a unit of work that runs as one statement; it raises NeedsTransaction if it cannot do the work."""
         return FastPathUnitOfWork(
@@ -111,7 +112,7 @@ class Database:
             self._numbers,
             self._encoders,
             self._group_commit,
-            actor=actor,
+            actor=Actor(actor, on_behalf_of),
             request=request,
             time_left=time_left,
         )

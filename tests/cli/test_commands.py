@@ -36,6 +36,7 @@ def test_the_commands_are_those_that_the_documents_name() -> None:
         "export-orders",
         "gc",
         "import-users",
+        "keys",
         "migrate",
         "relay",
         "restore-events",

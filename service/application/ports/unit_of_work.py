@@ -25,6 +25,14 @@ class RequestKey:
     body_digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who causes events and ledger entries, and the user for whom it acts, if there is one."""
+
+    name: str
+    on_behalf_of: UUID | None = None
+
+
 class UserRepository(Protocol):
     """Users that this unit of work changes."""
 
@@ -220,12 +228,13 @@ class UnitOfWorkFactory(Protocol):
     """Opens units of work."""
 
     def __call__(
-        self, *, actor: str, request: RequestKey | None, time_left: "TimeLeft"
+        self, *, actor: str, on_behalf_of: UUID | None = None, request: RequestKey | None, time_left: "TimeLeft"
     ) -> AbstractAsyncContextManager[UnitOfWork]:
         """Return a unit of work.
 
         Args:
             actor: who causes the events and ledger entries.
+            on_behalf_of: the user for whom the actor acts, if there is one.
             request: the request id to claim, if the call has one. The claim waits for another call with the same id.
             time_left: how long the call may still take.
 

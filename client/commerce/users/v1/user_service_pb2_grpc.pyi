@@ -37,6 +37,10 @@ class UserServiceStub:
     seconds (another setting). A transaction that has not been committed by then is rolled back. The streaming methods
     document their own limits.
 
+    If the server is configured to know its callers, every method can also return UNAUTHENTICATED (UNAUTHENTICATED_CALLER)
+    and UNAVAILABLE (ISSUER_UNAVAILABLE). A caller that may act for users can name one, by its id, in the metadata
+    `x-on-behalf-of`.
+
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
     the response includes everything that was committed before the call. With `replica`, the response may come from a
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
@@ -207,6 +211,10 @@ class UserServiceAsyncStub(UserServiceStub):
     seconds (another setting). A transaction that has not been committed by then is rolled back. The streaming methods
     document their own limits.
 
+    If the server is configured to know its callers, every method can also return UNAUTHENTICATED (UNAUTHENTICATED_CALLER)
+    and UNAVAILABLE (ISSUER_UNAVAILABLE). A caller that may act for users can name one, by its id, in the metadata
+    `x-on-behalf-of`.
+
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
     the response includes everything that was committed before the call. With `replica`, the response may come from a
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
@@ -372,6 +380,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     after 30 seconds (a server setting), whichever comes first; SearchUsers, and lists with `include_total_size`, after 10
     seconds (another setting). A transaction that has not been committed by then is rolled back. The streaming methods
     document their own limits.
+
+    If the server is configured to know its callers, every method can also return UNAUTHENTICATED (UNAUTHENTICATED_CALLER)
+    and UNAVAILABLE (ISSUER_UNAVAILABLE). A caller that may act for users can name one, by its id, in the metadata
+    `x-on-behalf-of`.
 
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
     the response includes everything that was committed before the call. With `replica`, the response may come from a

@@ -1,0 +1,77 @@
+"""Finds out who makes a call, and refuses it if nobody is known."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from google.protobuf.message import Message
+
+from service.rpc.call_context import current_call
+from service.rpc.identity.caller import Caller
+from service.rpc.identity.identities import ON_BEHALF_OF, Identities, end_user_of
+from service.rpc.interceptors.base import Interceptor
+from service.rpc.methods import Call, Context, Method, Request
+
+# The path of a method, and a caller; raises an error if the caller may not act for users.
+RequireActForUsers = Callable[[str, Caller], None]
+# How often the credential of a stream is verified again.
+RECHECK_SECONDS = 10.0
+
+
+class AuthenticationInterceptor(Interceptor):
+    """Sets the caller of each call.
+
+    A stream can last longer than its credential is valid, so it is verified again while the stream runs.
+
+    Args:
+        identities: the kinds of identity that are configured; None if there are none, and every caller is anonymous.
+        require_act_for_users: raises PermissionMissing for a caller that may not act for users.
+        open_services: how the paths of methods begin that need no caller.
+    """
+
+    def __init__(
+        self,
+        identities: Identities | None,
+        require_act_for_users: RequireActForUsers,
+        open_services: Sequence[str] = ("/grpc.health.",),
+    ) -> None:
+        self._identities = identities
+        self._require_act_for_users = require_act_for_users
+        self._open_services = tuple(open_services)
+
+    def wrap(self, method: Method, call: Call) -> Call:
+        """Wrap the method to set its caller; return it unchanged if its caller does not matter."""
+        identities = self._identities
+        if identities is None or method.path.startswith(self._open_services):
+            return call
+        path = method.path
+
+        async def identify(context: Context) -> None:
+            current = current_call()
+            # Set before anything else is refused, for the access log.
+            caller = current.caller = await identities.caller(current.metadata, context)
+            if (sent := current.metadata.get(ON_BEHALF_OF)) is not None:
+                user_id = end_user_of(caller, sent)
+                # Otherwise, the token of the user says the same.
+                if caller.end_user is None:
+                    self._require_act_for_users(path, caller)
+                    current.caller = Caller(caller.name, user_id)
+
+        async def authenticate(request: Request, context: Context) -> Message | bytes | None:
+            await identify(context)
+            return await call(request, context)
+
+        async def authenticate_repeatedly(request: Request, context: Context) -> Message | bytes | None:
+            await identify(context)
+            streaming = asyncio.ensure_future(call(request, context))
+            try:
+                while True:
+                    done, _ = await asyncio.wait([streaming], timeout=RECHECK_SECONDS)
+                    if done:
+                        return streaming.result()
+                    await identify(context)
+            finally:
+                if not streaming.done():
+                    streaming.cancel()
+                    await asyncio.wait([streaming])
+
+        return authenticate_repeatedly if method.response_streaming or method.request_streaming else authenticate
