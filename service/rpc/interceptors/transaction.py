@@ -24,7 +24,7 @@ from google.protobuf.message import Message
 from service.application.ports.errors import AlreadyAnswered, CommitTimedOut, DeadlineExceeded, NeedsTransaction
 from service.application.ports.unit_of_work import RequestKey, TimeLeft, UnitOfWorkFactory
 from service.domain.errors import InvalidField
-from service.rpc.call_context import ANONYMOUS, current_call, using
+from service.rpc.call_context import ANONYMOUS, current_call
 from service.rpc.interceptors.base import Interceptor
 from service.rpc.messages.subjects import Subjects, subjects_of
 from service.rpc.methods import Call, Context, Method, Request
@@ -141,11 +141,15 @@ class TransactionInterceptor(Interceptor):
         key = None if dry_run else self._request_key(method, request)
         fast_path = None if dry_run else self._fast_path.get(method.path)
         subjects = self._subjects[method.path]
+        call_context = current_call()
 
         async def run(open_unit_of_work: UnitOfWorkFactory) -> bytes:
             async with open_unit_of_work(actor=ANONYMOUS, request=key, time_left=deadline) as uow:
-                with using(uow):
+                call_context.unit_of_work = uow
+                try:
                     answer = await call(request, context)
+                finally:
+                    call_context.unit_of_work = None
                 response = self._serialized(answer)
                 if dry_run:
                     # The constraints of the database are checked too; leaving without a commit rolls back.
