@@ -73,5 +73,8 @@ class AuthenticationInterceptor(Interceptor):
                 if not streaming.done():
                     streaming.cancel()
                     await asyncio.wait([streaming])
+                    if not streaming.cancelled():
+                        # The call fails for another reason already; asyncio would log that nobody has asked for this.
+                        streaming.exception()
 
         return authenticate_repeatedly if method.response_streaming or method.request_streaming else authenticate
