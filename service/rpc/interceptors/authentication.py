@@ -1,7 +1,8 @@
 """Finds out who makes a call, and refuses it if nobody is known."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -62,19 +63,26 @@ class AuthenticationInterceptor(Interceptor):
 
         async def authenticate_repeatedly(request: Request, context: Context) -> Message | bytes | None:
             await identify(context)
-            streaming = asyncio.ensure_future(call(request, context))
-            try:
-                while True:
-                    done, _ = await asyncio.wait([streaming], timeout=RECHECK_SECONDS)
-                    if done:
-                        return streaming.result()
-                    await identify(context)
-            finally:
-                if not streaming.done():
-                    streaming.cancel()
-                    await asyncio.wait([streaming])
-                    if not streaming.cancelled():
-                        # The call fails for another reason already; asyncio would log that nobody has asked for this.
-                        streaming.exception()
+            return await _while_valid(call(request, context), lambda: identify(context))
 
         return authenticate_repeatedly if method.response_streaming or method.request_streaming else authenticate
+
+
+async def _while_valid(
+    stream: Coroutine[Any, Any, Message | bytes | None], verify: Callable[[], Awaitable[None]]
+) -> Message | bytes | None:
+    """Run a stream, and end it with the error that `verify` raises."""
+    running = asyncio.create_task(stream)
+    try:
+        while True:
+            done, _ = await asyncio.wait([running], timeout=RECHECK_SECONDS)
+            if done:
+                return running.result()
+            await verify()
+    finally:
+        if not running.done():
+            running.cancel()
+            await asyncio.wait([running])
+            if not running.cancelled():
+                # The call fails for another reason already; asyncio would log that nobody has asked for this.
+                running.exception()
