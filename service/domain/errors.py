@@ -11,6 +11,7 @@
     ├── EtagMismatch
     ├── CursorExpired
     ├── InvalidCredentials
+    ├── PermissionMissing         the policy does not allow the caller to do this
     └── SlowConsumer, ServerDraining    the server ends a watch; the metadata has the cursor to continue from
 
 Messages and metadata reach clients and logs, so they contain no e-mail, secret or class name.
@@ -244,6 +245,12 @@ class EtagMismatch(DomainError):
     """The resource has changed since the client read it."""
 
     reason = "ETAG_MISMATCH"
+
+
+class PermissionMissing(DomainError):
+    """The caller lacks a permission; the answer is the same whether or not what it asked for exists."""
+
+    reason = "PERMISSION_MISSING"
 
 
 class InvalidCredentials(DomainError):

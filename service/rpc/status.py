@@ -31,6 +31,7 @@ from service.domain.errors import (
     InvalidArgument,
     InvalidCredentials,
     NotFound,
+    PermissionMissing,
     ServerDraining,
     SlowConsumer,
 )
@@ -54,6 +55,7 @@ _CODES: Mapping[type[DomainError], int] = MappingProxyType(
         FailedPrecondition: Code.FAILED_PRECONDITION,
         EtagMismatch: Code.ABORTED,
         InvalidCredentials: Code.UNAUTHENTICATED,
+        PermissionMissing: Code.PERMISSION_DENIED,
         CursorExpired: Code.OUT_OF_RANGE,
         SlowConsumer: Code.RESOURCE_EXHAUSTED,
         ServerDraining: Code.UNAVAILABLE,

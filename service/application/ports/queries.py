@@ -225,6 +225,28 @@ class CreditQueries(Protocol):
         """Return a page of the ledger entries of the user, newest first."""
 
 
+class OwnerQueries(Protocol):
+    """Whose things are. Every method is one statement on the primary, and raises StoreError.
+
+    Each returns the ids of the users to whom the things belong, one for each thing that exists, in any order.
+    """
+
+    async def of_orders(self, order_ids: Sequence[str]) -> Sequence[UUID]:
+        """Return the owners of the orders with these ids, which are different."""
+
+    async def of_order_number(self, order_number: str) -> Sequence[UUID]:
+        """Return the owner of the order with this number."""
+
+    async def of_notes(self, note_ids: Sequence[str]) -> Sequence[UUID]:
+        """Return the authors of the notes with these ids, which are different."""
+
+    async def of_email(self, email: str) -> Sequence[UUID]:
+        """Return the id of the user with this e-mail address, ignoring case."""
+
+    async def of_username(self, username: str) -> Sequence[UUID]:
+        """Return the id of the user with this username, ignoring case."""
+
+
 class MaintenanceQueries(Protocol):
     """The read side of periodic maintenance. Every method is one statement, and raises StoreError."""
 

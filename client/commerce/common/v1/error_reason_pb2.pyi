@@ -78,6 +78,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the user's available credit is lower than the call requires."""
     ERROR_REASON_USER_IN_USE: _ErrorReason.ValueType  # 37
     """FAILED_PRECONDITION: the user has open orders or credit. Set `force` to erase them as well."""
+    ERROR_REASON_PERMISSION_MISSING: _ErrorReason.ValueType  # 39
+    """PERMISSION_DENIED: the caller lacks the permission in the metadata `permission`; `identity` is the caller. If it has
+    the permission only for what belongs to one user, the request names something else. The answer is the same whether
+    or not what the request names exists.
+    """
     ERROR_REASON_CURSOR_EXPIRED: _ErrorReason.ValueType  # 40
     """OUT_OF_RANGE: the events after the `cursor` of a watch have been deleted, or the database was restored from a backup
     or lost its last events in a failover since the cursor was returned. The metadata `earliest_cursor` is the earliest
@@ -183,6 +188,11 @@ ERROR_REASON_INSUFFICIENT_CREDIT: ErrorReason.ValueType  # 36
 """FAILED_PRECONDITION: the user's available credit is lower than the call requires."""
 ERROR_REASON_USER_IN_USE: ErrorReason.ValueType  # 37
 """FAILED_PRECONDITION: the user has open orders or credit. Set `force` to erase them as well."""
+ERROR_REASON_PERMISSION_MISSING: ErrorReason.ValueType  # 39
+"""PERMISSION_DENIED: the caller lacks the permission in the metadata `permission`; `identity` is the caller. If it has
+the permission only for what belongs to one user, the request names something else. The answer is the same whether
+or not what the request names exists.
+"""
 ERROR_REASON_CURSOR_EXPIRED: ErrorReason.ValueType  # 40
 """OUT_OF_RANGE: the events after the `cursor` of a watch have been deleted, or the database was restored from a backup
 or lost its last events in a failover since the cursor was returned. The metadata `earliest_cursor` is the earliest
