@@ -207,6 +207,20 @@ class ListenSettings(Settings):
     )
 
 
+class PolicySettings(Settings):
+    """What callers may do."""
+
+    policy_file: Path | None = Field(
+        None,
+        description="TOML file that says what each identity may do (`docs/security.md`); read again when it changes",
+    )
+    reflection: Literal["auto", "on", "authenticated", "off"] = Field(
+        "auto",
+        description="who may use server reflection: everybody, callers with an identity, or nobody; `auto` is "
+        "`authenticated` with `COMMERCE_POLICY_FILE`, else `on`",
+    )
+
+
 class LimitSettings(Settings):
     """Limits of calls and connections."""
 
@@ -301,6 +315,7 @@ class ServerSettings(
     WatchSettings,
     PasswordSettings,
     ListenSettings,
+    PolicySettings,
     LimitSettings,
     OptimizationSettings,
     LogSettings,

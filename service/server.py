@@ -39,10 +39,15 @@ from service.observability.logs import log_loop_failure
 from service.passwords import Argon2Passwords
 from service.rpc.call_context import current_unit_of_work, prefers_replica, time_left
 from service.rpc.health import HealthServicer, Readiness
+from service.rpc.identity.policy_file import PolicyFile
+from service.rpc.identity.policy_parsing import PolicyError
 from service.rpc.interceptors.access_log import AccessLogInterceptor
+from service.rpc.interceptors.authorization import AuthorizationInterceptor
 from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
+from service.rpc.interceptors.ownership import OwnershipInterceptor
+from service.rpc.interceptors.privileged_fields import PrivilegedFieldsInterceptor
 from service.rpc.interceptors.transaction import TransactionInterceptor
 from service.rpc.interceptors.validation import ValidationInterceptor
 from service.rpc.messages.orders import OrderMessageCache, encode_order, watch_orders_response
@@ -111,14 +116,16 @@ class Server:
         self.settings = settings
         self.port = 0
         self._scheduling: asyncio.Task[None] | None = None
+        self._policy_updates: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Build all parts of the server and listen.
 
         Raises:
-            StartError: the database cannot be used, or the address cannot be listened on.
+            StartError: the policy or the database cannot be used, or the address cannot be listened on.
         """
         _require_fast_protobuf()
+        self._policies = self._read_policy()
         self._schedule_threads()
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
         await self._open_database()
@@ -132,6 +139,7 @@ class Server:
         self._lower_polling_thread_priority()
         await self._listen()
         self._health_updates = asyncio.create_task(self._readiness.watch())
+        self._policy_updates = asyncio.create_task(self._policies.watch()) if self._policies else None
         await self._server.start()
         if self.settings.scheduling == "adaptive":
             self._scheduling = asyncio.create_task(AdaptiveScheduling().run())
@@ -161,6 +169,14 @@ class Server:
         self._snapshots = Snapshots(settings)
         self._event_feed = PollingEventFeed(settings)
 
+    def _read_policy(self) -> PolicyFile | None:
+        if self.settings.policy_file is None:
+            return None
+        try:
+            return PolicyFile(self.settings.policy_file)
+        except PolicyError as error:
+            raise StartError(str(error)) from error
+
     async def _signing_key(self) -> bytes:
         if configured := self.settings.signing_key:
             return configured.get_secret_value().encode()
@@ -177,13 +193,18 @@ class Server:
             max_response_bytes=self.settings.max_response_bytes,
         )
         self._access_log = AccessLogInterceptor()
+        self._authorization = AuthorizationInterceptor(self._policies)
         return InterceptedMethods(
             [
                 self._access_log,  # sets the context of every call, and sees its final status code
                 ErrorInterceptor(),  # turns every error raised below into a status, after the unit of work has ended
+                self._authorization,  # before anything is read; denied calls cost little
                 DeserializationInterceptor(),  # inside ErrorInterceptor, which turns its error into a status
                 ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
-                self._transactions,  # innermost: runs the method, and again if that is needed
+                PrivilegedFieldsInterceptor(self._policies),  # reads fields, so after they are validated
+                self._transactions,  # runs the method, and again if that is needed
+                # Innermost: what it refuses is rolled back, and a repeated call is answered before it.
+                OwnershipInterceptor(self.database.owner_queries if self._policies else None),
             ]
         )
 
@@ -226,7 +247,8 @@ class Server:
         )
         methods.add(add_UserServiceServicer_to_server, users)
         methods.add(add_OrderServiceServicer_to_server, orders)
-        add_reflection(methods, [*SERVICES, HEALTH])
+        if self.settings.reflection != "off":
+            add_reflection(methods, [*SERVICES, HEALTH])
 
     async def _add_health(self, methods: InterceptedMethods) -> None:
         health = HealthServicer()
@@ -367,6 +389,8 @@ class Server:
     async def _close(self, work: TimeLeft = no_deadline) -> None:
         if self._scheduling:
             self._scheduling.cancel()
+        if self._policy_updates:
+            self._policy_updates.cancel()
         self._passwords.close()
         await self._event_feed.close(work)
         await self._snapshots.close()

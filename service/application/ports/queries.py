@@ -228,23 +228,24 @@ class CreditQueries(Protocol):
 class OwnerQueries(Protocol):
     """Whose things are. Every method is one statement on the primary, and raises StoreError.
 
-    Each returns the ids of the users to whom the things belong, one for each thing that exists, in any order.
+    Each takes keys that are different, and returns the ids of the users to whom the things with these keys belong: one
+    for each thing that exists, in any order.
     """
 
     async def of_orders(self, order_ids: Sequence[str]) -> Sequence[UUID]:
-        """Return the owners of the orders with these ids, which are different."""
+        """Return the users to whom the orders with these ids belong."""
 
-    async def of_order_number(self, order_number: str) -> Sequence[UUID]:
-        """Return the owner of the order with this number."""
+    async def of_order_numbers(self, order_numbers: Sequence[str]) -> Sequence[UUID]:
+        """Return the users to whom the orders with these numbers belong."""
 
     async def of_notes(self, note_ids: Sequence[str]) -> Sequence[UUID]:
-        """Return the authors of the notes with these ids, which are different."""
+        """Return the authors of the notes with these ids."""
 
-    async def of_email(self, email: str) -> Sequence[UUID]:
-        """Return the id of the user with this e-mail address, ignoring case."""
+    async def of_emails(self, emails: Sequence[str]) -> Sequence[UUID]:
+        """Return the users with these e-mail addresses, ignoring case."""
 
-    async def of_username(self, username: str) -> Sequence[UUID]:
-        """Return the id of the user with this username, ignoring case."""
+    async def of_usernames(self, usernames: Sequence[str]) -> Sequence[UUID]:
+        """Return the users with these usernames, ignoring case."""
 
 
 class MaintenanceQueries(Protocol):

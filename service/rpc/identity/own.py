@@ -104,10 +104,11 @@ def _owners_in(
             _field(descriptor, name)
         known[descriptor] = partial(_owner_of, declared.user_id, declared.order_id)
         return known[descriptor]
-    inner: list[tuple[FieldDescriptor, Callable[[Any], Iterator[Owners]]]] = []
-    for field in descriptor.fields:
-        if field.message_type and (found := _owners_in(field.message_type, known)):
-            inner.append((field, found))
+    inner = [
+        (field, found)
+        for field in descriptor.fields
+        if field.message_type and (found := _owners_in(field.message_type, known))
+    ]
     if inner:
         known[descriptor] = partial(_owners_of_fields, inner)
     return known[descriptor]

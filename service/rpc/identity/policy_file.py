@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog
 
-from service.rpc.identity.policy import Policy, PolicyError, read_policy
+from service.rpc.identity.policy_parsing import PolicyError, read_policy, suspicions
 
 # How often the file is looked at.
 POLL_SECONDS = 1.0
@@ -31,7 +31,7 @@ class PolicyFile:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._seen = _version(file)
-        self.current: Policy = read_policy(file)
+        self.current = read_policy(file)
         self.problem: str | None = None
         self._log_policy("policy in force")
 
@@ -39,7 +39,8 @@ class PolicyFile:
         """Look at the file every second, until cancelled."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            self.reload()
+            # In a thread, because a file system may be slow to answer, and a large file is slow to parse.
+            await asyncio.to_thread(self.reload)
 
     def reload(self) -> None:
         """Read the file again if it has changed since it was last looked at."""
@@ -52,7 +53,9 @@ class PolicyFile:
             self.current = read_policy(self._file)
         except PolicyError as error:
             self.problem = str(error)
-            log.error("policy not changed: its file cannot be used", problems=list(error.problems))
+            log.error(  # noqa: TRY400 - the problems say everything
+                "policy not changed: its file cannot be used", problems=list(error.problems)
+            )
         else:
             self.problem = None
             self._log_policy("policy changed")
@@ -60,8 +63,8 @@ class PolicyFile:
     def _log_policy(self, event: str) -> None:
         policy = self.current
         log.info(event, file=str(self._file), roles=len(policy.roles), identities=len(policy.identities))
-        for warning in policy.warnings():
-            log.warning("policy", file=str(self._file), warning=warning)
+        for suspicion in suspicions(policy):
+            log.warning("the policy may be wrong", file=str(self._file), key=suspicion)
 
 
 def _version(file: Path) -> tuple[int, int, int] | None:
