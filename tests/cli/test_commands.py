@@ -37,6 +37,7 @@ def test_the_commands_are_those_that_the_documents_name() -> None:
         "gc",
         "import-users",
         "migrate",
+        "policy",
         "relay",
         "restore-events",
         "serve",

@@ -18,7 +18,7 @@ from google.protobuf import text_format
 from google.protobuf.descriptor_pool import Default
 
 from service.application.ports.queries import MAX_RANKED, MAX_SUMS
-from service.config import DatabaseSettings, ExportSettings, GcSettings, LimitSettings, environment_name
+from service.config import DatabaseSettings, ExportSettings, GcSettings, LimitSettings, WatchSettings, environment_name
 from service.db.connections.batching import _MAX_RUNNING, _STUCK_SECONDS
 from service.db.connections.lost_connections import _LOG_PERIOD_SECONDS, _LONG_SECONDS, _SOCKET_OPTIONS
 from service.db.connections.lost_connections import _PERIOD_SECONDS as _LOOK_SECONDS
@@ -45,6 +45,9 @@ from service.domain.users import MAX_BIO_LENGTH, MAX_PASSWORD_LENGTH, MIN_PASSWO
 from service.relay import BACKOFF as RELAY_BACKOFF
 from service.relay import TIMEOUT_SECONDS
 from service.rpc.health import FAILURES_TO_STOP, PERIOD_SECONDS, SUCCESSES_TO_SERVE
+from service.rpc.identity.denials import MAX_LINES
+from service.rpc.identity.denials import PERIOD_SECONDS as DENIALS_PERIOD_SECONDS
+from service.rpc.identity.policy_file import POLL_SECONDS
 from service.rpc.interceptors.deserialization import _SMALL_BYTES as _COUNTED_ABOVE_BYTES
 from service.rpc.interceptors.deserialization import MAX_BYTES_IN_FLIGHT
 from service.rpc.interceptors.transaction import _GRACE_SECONDS
@@ -136,6 +139,11 @@ PROMISES: dict[str, list[Promise]] = {
     "docs/import-export.md": [
         Promise("write two chunks of 1000 rows at a time", (2, 1000), (_MAX_WRITING, CHUNK_ROWS)),
         Promise("less than 256 KiB a second", 256 * 1024, MIN_BYTES_PER_SECOND),
+    ],
+    "docs/security.md": [
+        Promise("it looks at the file every second", 1, POLL_SECONDS),
+        Promise("the first ten in ten seconds", (10, 10), (MAX_LINES, DENIALS_PERIOD_SECONDS)),
+        Promise("at least every five seconds", 5, WatchSettings.model_fields["watch_checkpoint_interval"].default),
     ],
     "docs/glossary.md": [
         Promise("32 consecutive order numbers", 32, ORDER_NUMBER_BLOCK),

@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 
 from service.domain.errors import PermissionMissing
 from service.rpc.call_context import CallContext, current_call
+from service.rpc.identity.caller import Caller
 from service.rpc.identity.denials import Denials, denied
 from service.rpc.identity.permissions import ACT_FOR_USERS, UndeclaredPermission, authorization_of, can_be_limited
 from service.rpc.identity.policy import Grants
@@ -16,8 +17,6 @@ from service.rpc.interceptors.base import Interceptor
 from service.rpc.interceptors.checked_context import CheckedContext
 from service.rpc.methods import Call, Context, Method, Request
 
-# The metadata key by which a caller names the user for whom it acts.
-ON_BEHALF_OF = "x-on-behalf-of"
 # Health is always open. The setting for reflection decides whether and to whom it is served.
 _OPEN = ("/grpc.health.", "/grpc.reflection.")
 
@@ -37,6 +36,18 @@ class AuthorizationInterceptor(Interceptor):
     def __init__(self, policies: PolicyFile | None) -> None:
         self._policies = policies
         self.denials = Denials()
+
+    def require_act_for_users(self, path: str, caller: Caller) -> None:
+        """Require that a caller may act for users (`x-on-behalf-of`); raises PermissionMissing.
+
+        Args:
+            path: the path of the method that it calls.
+            caller: the caller.
+        """
+        if self._policies and ACT_FOR_USERS not in self._policies.current[caller.name].permissions:
+            error = denied(ACT_FOR_USERS, caller.name)
+            self.denials.record(path, error)
+            raise error
 
     def wrap(self, method: Method, call: Call) -> Call:
         """Return the method with its authorization.
@@ -58,7 +69,7 @@ class AuthorizationInterceptor(Interceptor):
             current = current_call()
             grants = policies.current[current.caller.name]
             try:
-                if permission not in grants.permissions or ON_BEHALF_OF in current.metadata:
+                if permission not in grants.permissions:
                     current.limited_to = _limit(current, grants, permission, limitable=limitable)
                 if streams:
                     stream = _Stream(policies, current, permission, limitable=limitable)
@@ -75,8 +86,6 @@ class AuthorizationInterceptor(Interceptor):
 def _limit(current: CallContext, grants: Grants, permission: str, *, limitable: bool) -> UUID | None:
     """Return the user to whose things a call is limited, None for no limit; raises PermissionMissing."""
     caller = current.caller
-    if ON_BEHALF_OF in current.metadata and ACT_FOR_USERS not in grants.permissions:
-        raise denied(ACT_FOR_USERS, caller.name)
     if permission in grants.permissions:
         return None
     if permission not in grants.own:

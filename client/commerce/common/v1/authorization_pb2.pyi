@@ -29,7 +29,23 @@ class Authorization(_message.Message):
     PERMISSION_FIELD_NUMBER: _builtins.int
     OWN_FIELD_NUMBER: _builtins.int
     permission: _builtins.str
-    """The permission, for example `orders.read`."""
+    """The permission:
+      `users.read` to read, list, search, export and watch users;
+      `users.write` to create users and to change their profiles and logins;
+      `users.password` to set passwords;
+      `users.verify` to verify passwords;
+      `users.admin` to deactivate, reactivate, delete, undelete, purge and import users, and to make them superusers;
+      `credit.read` to read balances and ledger entries;
+      `credit.grant` to grant credit;
+      `credit.transfer` to move credit between users;
+      `orders.read` to read, list, export and watch orders, and to read their statistics, events and tags;
+      `orders.write` to place, change, tag and cancel orders;
+      `orders.process` to move orders from PENDING to DELIVERED;
+      `orders.transfer` to move orders between users;
+      `notes.read` to list and search notes about orders;
+      `notes.write` to write, change, publish and delete notes about orders;
+      `act_for_users`, which no method declares, to act for users (`x-on-behalf-of`).
+    """
     @_builtins.property
     def own(self) -> Global___OwnRequest:
         """How the method is limited to what belongs to one user. If absent, it cannot be: then the permission limited to one
