@@ -228,6 +228,20 @@ class IdentitySettings(Settings):
         return self.client_certificates != "off" or bool(self.jwt_issuers_file or self.api_keys_file)
 
 
+class PolicySettings(Settings):
+    """What callers may do."""
+
+    policy_file: Path | None = Field(
+        None,
+        description="TOML file that says what each identity may do (`docs/security.md`); read again when it changes",
+    )
+    reflection: Literal["auto", "on", "authenticated", "off"] = Field(
+        "auto",
+        description="who may use server reflection: everybody, callers with an identity, or nobody; `auto` is "
+        "`authenticated` with `COMMERCE_POLICY_FILE`, else `on`",
+    )
+
+
 class LimitSettings(Settings):
     """Limits of calls and connections."""
 
@@ -323,6 +337,7 @@ class ServerSettings(
     PasswordSettings,
     ListenSettings,
     IdentitySettings,
+    PolicySettings,
     LimitSettings,
     OptimizationSettings,
     LogSettings,

@@ -247,6 +247,43 @@ def list_keys(*, file: Path | None) -> None:
     list_keys(file=file)
 
 
+@main.group()
+def policy() -> None:
+    """Check and explain policy files, which say what each identity may do (docs/security.md)."""
+
+
+@policy.command("check")
+@click.argument("file", type=click.Path(path_type=Path))
+def check_policy(*, file: Path) -> None:
+    """Check the policy in FILE as the server does, and print what it allows.
+
+    The exit status is 1 if a server would not use the file; standard error then lists everything that is wrong.
+    """
+    from service.cli.policy import check_policy
+
+    _interruptible()
+    check_policy(file)
+
+
+@policy.command("explain")
+@click.argument("identity")
+@click.argument("method")
+@click.option(
+    "--policy", "file", type=click.Path(path_type=Path), metavar="FILE", help="Policy, instead of COMMERCE_POLICY_FILE."
+)
+def explain_policy(*, identity: str, method: str, file: Path | None) -> None:
+    """Say whether IDENTITY may call METHOD, and why.
+
+    IDENTITY is the caller as the access log names it, for example key:storefront. METHOD is the name of a method, with
+    or without its service: GetUser or commerce.users.v1.UserService/GetUser. The exit status is 0 if it may, also if
+    only for what belongs to one user; 3 if it may not; and 1 if the policy cannot be used.
+    """
+    from service.cli.policy import explain_policy
+
+    _interruptible()
+    explain_policy(identity, method, file)
+
+
 @main.command()
 def version() -> None:
     """Print the version of the service and the schema revision that it needs."""

@@ -20,6 +20,7 @@ from service.db.reads.credit import CreditQueries
 from service.db.reads.maintenance import MaintenanceQueries
 from service.db.reads.notes import NoteQueries
 from service.db.reads.orders import OrderQueries
+from service.db.reads.owners import OwnerQueries
 from service.db.reads.reader import Reader
 from service.db.reads.users import UserQueries
 from service.db.tables import signing_keys
@@ -85,6 +86,7 @@ class Database:
         self.order_queries = OrderQueries(reader)
         self.note_queries = NoteQueries(reader)
         self.credit_queries = CreditQueries(reader)
+        self.owner_queries = OwnerQueries(reader)
         self.maintenance_queries = MaintenanceQueries(reader)
         # Only at level debug, because pool events are frequent and formatting them takes time.
         if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):

@@ -38,6 +38,7 @@ def test_the_commands_are_those_that_the_documents_name() -> None:
         "import-users",
         "keys",
         "migrate",
+        "policy",
         "relay",
         "restore-events",
         "serve",

@@ -18,7 +18,7 @@ from google.protobuf import text_format
 from google.protobuf.descriptor_pool import Default
 
 from service.application.ports.queries import MAX_RANKED, MAX_SUMS
-from service.config import DatabaseSettings, ExportSettings, GcSettings, LimitSettings, environment_name
+from service.config import DatabaseSettings, ExportSettings, GcSettings, LimitSettings, WatchSettings, environment_name
 from service.db.connections.batching import _MAX_RUNNING, _STUCK_SECONDS
 from service.db.connections.lost_connections import _LOG_PERIOD_SECONDS, _LONG_SECONDS, _SOCKET_OPTIONS
 from service.db.connections.lost_connections import _PERIOD_SECONDS as _LOOK_SECONDS
@@ -45,11 +45,14 @@ from service.domain.users import MAX_BIO_LENGTH, MAX_PASSWORD_LENGTH, MIN_PASSWO
 from service.relay import BACKOFF as RELAY_BACKOFF
 from service.relay import TIMEOUT_SECONDS
 from service.rpc.health import FAILURES_TO_STOP, PERIOD_SECONDS, SUCCESSES_TO_SERVE
+from service.rpc.identity.denials import MAX_LINES
+from service.rpc.identity.denials import PERIOD_SECONDS as DENIALS_PERIOD_SECONDS
 from service.rpc.identity.identities import POLL_SECONDS as FILES_POLL_SECONDS
 from service.rpc.identity.issuers import _DEFAULT_LEEWAY_SECONDS, ALGORITHMS, MAX_LEEWAY_SECONDS
 from service.rpc.identity.jwks import _RSA_BITS, MAX_AGE_SECONDS, MIN_AGE_SECONDS, RETRY_SECONDS
 from service.rpc.identity.jwks import _TIMEOUT_SECONDS as _FETCH_SECONDS
 from service.rpc.identity.key_file import _SECRET_BYTES, MAX_VALID_KEYS
+from service.rpc.identity.policy_file import POLL_SECONDS
 from service.rpc.identity.refusals import LOG_PERIOD_SECONDS
 from service.rpc.interceptors.authentication import RECHECK_SECONDS
 from service.rpc.interceptors.deserialization import _SMALL_BYTES as _COUNTED_ABOVE_BYTES
@@ -141,6 +144,9 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("a keepalive every 5 s", 5, _SOCKET_OPTIONS["TCP_KEEPIDLE"]),
     ],
     "docs/security.md": [
+        Promise("it looks at the file every second", 1, POLL_SECONDS),
+        Promise("the first ten in ten seconds", (10, 10), (MAX_LINES, DENIALS_PERIOD_SECONDS)),
+        Promise("at least every five seconds", 5, WatchSettings.model_fields["watch_checkpoint_interval"].default),
         Promise("logged every ten seconds at most", 10, LOG_PERIOD_SECONDS),
         Promise("verified again every ten seconds", 10, RECHECK_SECONDS),
         Promise("0 to 60; 30 by default", (60, 30), (MAX_LEEWAY_SECONDS, _DEFAULT_LEEWAY_SECONDS)),

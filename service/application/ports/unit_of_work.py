@@ -181,6 +181,13 @@ class CreditRepository(Protocol):
 class UnitOfWork(Protocol):
     """One transaction. It begins with the first use of a repository, and leaving it without `commit` rolls back."""
 
+    async def begin(self) -> None:
+        """Begin the transaction now, and claim the request id if the call has one.
+
+        Raises:
+            AlreadyAnswered, RequestIdReused: see `UnitOfWorkFactory`.
+        """
+
     @property
     def users(self) -> UserRepository:
         """The users."""

@@ -70,6 +70,10 @@ class TransactionalUnitOfWork:
         if isinstance(exc, Exception) and (meaning := translate_error(exc)):
             raise meaning from exc
 
+    async def begin(self) -> None:
+        """Begin the transaction now, and claim the request id if the call has one."""
+        await self._transaction.session()
+
     def record(self, events: Iterable[Event]) -> None:
         """Add events that belong to no loaded entity."""
         self._events.add(events)

@@ -33,7 +33,7 @@ class AuthenticationInterceptor(Interceptor):
         self,
         identities: Identities | None,
         require_act_for_users: RequireActForUsers,
-        open_services: Sequence[str] = ("/grpc.health.",),
+        open_services: Sequence[str],
     ) -> None:
         self._identities = identities
         self._require_act_for_users = require_act_for_users

@@ -14,6 +14,7 @@ from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 from service.config import ServerSettings, load
+from service.rpc.identity.permissions import ACT_FOR_USERS
 from service.rpc.interceptors.authentication import AuthenticationInterceptor
 from service.rpc.methods import Method
 from service.server import Server, StartError
@@ -22,6 +23,7 @@ from tests.support.failures import Failure, fails, settled
 from tests.support.identities import TokenIssuer, write_issuers, write_keys
 from tests.support.logs import Log
 from tests.support.passwords import PASSWORD
+from tests.support.policies import EVERYTHING, policy_of
 from tests.support.servers import OwnServer, own_server
 from tests.support.waiting import eventually
 
@@ -63,6 +65,14 @@ class Known:
         return actor
 
 
+def allowing_all(folder: Path) -> Path:
+    """Write a policy that allows everything to everybody who is known, but only a shop to act for users."""
+    path = folder / "policy.toml"
+    not_for_users = [name for name in EVERYTHING if name != ACT_FOR_USERS]
+    path.write_text(policy_of({"*": not_for_users, "key:shop": EVERYTHING}))
+    return path
+
+
 @asynccontextmanager
 async def knowing(postgres_url: str, template_url: str, folder: Path) -> AsyncIterator[Known]:
     services, users = TokenIssuer("mesh"), TokenIssuer("accounts")
@@ -72,7 +82,7 @@ async def knowing(postgres_url: str, template_url: str, folder: Path) -> AsyncIt
     )
     keys = write_keys(folder / "keys.toml", "billing", "shop")
     settings = {"jwt_issuers_file": issuers, "api_keys_file": folder / "keys.toml"}
-    async with own_server(postgres_url, template_url, **settings) as own:
+    async with own_server(postgres_url, template_url, policy_file=allowing_all(folder), **settings) as own:
         yield Known(own, folder, services, users, keys)
 
 
@@ -94,7 +104,7 @@ def test_without_identities_a_method_is_not_wrapped() -> None:
     async def call(request: Any, context: Any) -> None:
         del request, context
 
-    interceptor = AuthenticationInterceptor(None, lambda _path, _caller: None)
+    interceptor = AuthenticationInterceptor(None, lambda _path, _caller: None, ())
     assert interceptor.wrap(Method("/commerce.X/Y", False, False, None), call) is call  # noqa: FBT003 - positional fields
 
 
@@ -296,6 +306,12 @@ async def test_only_a_caller_with_the_permission_acts_for_a_user(known: Known) -
     with fails(StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING") as failure:
         await known.create_user(for_user)
     assert failure.metadata == {"permission": "act_for_users", "identity": "key:billing"}
+    order = orders_pb.CreateOrderRequest(order=new_order(user_id))
+    metadata = (*known.shop, ("x-on-behalf-of", user_id))
+    created = (await known.clients.orders.CreateOrder(order, metadata=metadata)).order
+    listing = orders_pb.ListOrderEventsRequest(order_id=created.id)
+    listed = await known.clients.orders.ListOrderEvents(listing, metadata=known.billing)
+    assert [(event.actor, event.on_behalf_of) for event in listed.events] == [("key:shop", user_id)]
 
 
 async def test_the_user_for_whom_a_caller_acts_must_be_a_user_and_that_of_the_token(known: Known) -> None:
@@ -373,9 +389,17 @@ async def test_a_server_does_not_start_with_files_that_cannot_be_used(
     path = tmp_path / "file.toml"
     if content is not None:
         path.write_text(content)
-    server = Server(load(ServerSettings, **{"DATABASE_URL": database_url, "port": 0, setting: path}))
+    settings = {"DATABASE_URL": database_url, "port": 0, "policy_file": allowing_all(tmp_path), setting: path}
+    server = Server(load(ServerSettings, **settings))
     with pytest.raises(StartError, match=problem):
         await server.start()
+
+
+async def test_a_server_that_knows_its_callers_needs_a_policy(database_url: str, tmp_path: Path) -> None:
+    write_keys(tmp_path / "keys.toml", "billing")
+    settings = {"DATABASE_URL": database_url, "port": 0, "api_keys_file": tmp_path / "keys.toml"}
+    with pytest.raises(StartError, match=r"^no policy says what the callers may do: set COMMERCE_POLICY_FILE$"):
+        await Server(load(ServerSettings, **settings)).start()
 
 
 async def test_a_server_starts_although_the_keys_of_an_issuer_cannot_be_fetched(
@@ -386,6 +410,7 @@ async def test_a_server_starts_although_the_keys_of_an_issuer_cannot_be_fetched(
     issuers.write_text(issuer.table("http://127.0.0.1:1/jwks.json"))
     (key,) = write_keys(tmp_path / "keys.toml", "billing")
     settings = {"jwt_issuers_file": issuers, "api_keys_file": tmp_path / "keys.toml"}
+    settings["policy_file"] = allowing_all(tmp_path)
     async with own_server(postgres_url, template_url, **settings) as own:
         create = own.clients.users.CreateUser
         request = users_pb.CreateUserRequest(user=new_user(), password=PASSWORD)

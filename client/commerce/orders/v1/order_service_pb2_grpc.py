@@ -46,6 +46,9 @@ class OrderServiceStub:
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
     metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
     (INVALID_FIELD).
+
+    If the server has a policy, every method needs the permission that its option `authorization` names, and can also
+    return PERMISSION_DENIED (PERMISSION_MISSING).
     """
 
     def __init__(self, channel):
@@ -197,6 +200,9 @@ class OrderServiceServicer:
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
     metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
     (INVALID_FIELD).
+
+    If the server has a policy, every method needs the permission that its option `authorization` names, and can also
+    return PERMISSION_DENIED (PERMISSION_MISSING).
     """
 
     def CreateOrder(self, request, context):
@@ -599,6 +605,9 @@ class OrderService:
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
     metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
     (INVALID_FIELD).
+
+    If the server has a policy, every method needs the permission that its option `authorization` names, and can also
+    return PERMISSION_DENIED (PERMISSION_MISSING).
     """
 
     @staticmethod

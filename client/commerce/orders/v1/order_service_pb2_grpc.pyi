@@ -47,6 +47,9 @@ class OrderServiceStub:
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
     metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
     (INVALID_FIELD).
+
+    If the server has a policy, every method needs the permission that its option `authorization` names, and can also
+    return PERMISSION_DENIED (PERMISSION_MISSING).
     """
 
     @_typing.overload
@@ -228,6 +231,9 @@ class OrderServiceAsyncStub(OrderServiceStub):
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
     metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
     (INVALID_FIELD).
+
+    If the server has a policy, every method needs the permission that its option `authorization` names, and can also
+    return PERMISSION_DENIED (PERMISSION_MISSING).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -405,6 +411,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
     metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
     (INVALID_FIELD).
+
+    If the server has a policy, every method needs the permission that its option `authorization` names, and can also
+    return PERMISSION_DENIED (PERMISSION_MISSING).
     """
 
     @_abc_1.abstractmethod

@@ -45,6 +45,9 @@ class UserServiceStub:
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
     metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
     (INVALID_FIELD).
+
+    If the server has a policy, every method needs the permission that its option `authorization` names, and can also
+    return PERMISSION_DENIED (PERMISSION_MISSING).
     """
 
     def __init__(self, channel):
@@ -175,6 +178,9 @@ class UserServiceServicer:
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
     metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
     (INVALID_FIELD).
+
+    If the server has a policy, every method needs the permission that its option `authorization` names, and can also
+    return PERMISSION_DENIED (PERMISSION_MISSING).
     """
 
     def CreateUser(self, request, context):
@@ -534,6 +540,9 @@ class UserService:
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
     metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
     (INVALID_FIELD).
+
+    If the server has a policy, every method needs the permission that its option `authorization` names, and can also
+    return PERMISSION_DENIED (PERMISSION_MISSING).
     """
 
     @staticmethod

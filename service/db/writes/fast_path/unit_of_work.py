@@ -107,6 +107,10 @@ class FastPathUnitOfWork:
         """Raise NeedsTransaction."""
         raise NeedsTransaction
 
+    async def begin(self) -> None:
+        """Raise NeedsTransaction."""
+        raise NeedsTransaction
+
     def record(self, _events: Iterable[Event]) -> None:
         """Raise NeedsTransaction."""
         raise NeedsTransaction
