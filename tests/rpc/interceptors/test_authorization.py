@@ -12,6 +12,7 @@ from commerce.users.v1.user_import_pb2 import UserImportConfig, UserImportRow
 from google.protobuf.field_mask_pb2 import FieldMask
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from service.config import ServerSettings, load
 from service.rpc.identity.permissions import (
@@ -27,12 +28,13 @@ from service.rpc.interceptors.ownership import OwnershipInterceptor
 from service.rpc.interceptors.privileged_fields import PrivilegedFieldsInterceptor
 from service.rpc.methods import Method
 from service.server import Server, StartError
-from tests.support.clients import Clients, new_user
+from tests.support.clients import Clients, connect, new_user
 from tests.support.failures import Failure, fails
 from tests.support.methods import METHODS, call
 from tests.support.passwords import PASSWORD
-from tests.support.policies import EVERYTHING, EVERYTHING_OWN, Guarded, guarded_server
+from tests.support.policies import EVERYTHING, EVERYTHING_OWN, Guarded, guarded_server, policy_of, write_key_file
 from tests.support.requests import GOOD_REQUESTS, euros
+from tests.support.servers import serving_clients
 
 NEEDED = {method.name: authorization_of(method).permission for method in methods()}
 POLICY = {
@@ -278,10 +280,47 @@ async def test_a_stream_ends_when_its_caller_loses_the_permission(
 
 
 async def test_a_server_with_a_wrong_policy_does_not_start(database_url: str, tmp_path: Path) -> None:
-    (tmp_path / "policy.toml").write_text("[roles]\na = []\n")
-    settings = load(ServerSettings, DATABASE_URL=database_url, port=0, policy_file=tmp_path / "policy.toml")
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[roles]\na = []\n")
+    settings = {"DATABASE_URL": database_url, "port": 0, "policy_file": policy}
     with pytest.raises(StartError, match="identities: must be a table"):
-        await Server(settings).start()
+        await Server(load(ServerSettings, **settings, api_keys_file=write_key_file(tmp_path, []))).start()
+    # Every caller would be anonymous, and denied.
+    policy.write_text(policy_of({"key:a": EVERYTHING}))
+    with pytest.raises(StartError, match="COMMERCE_POLICY_FILE is set, but callers have no identities"):
+        await Server(load(ServerSettings, **settings)).start()
+
+
+@pytest.mark.parametrize(
+    ("setting", "to_all", "to_known"),
+    [("auto", False, True), ("authenticated", False, True), ("on", True, True), ("off", False, False)],
+)
+async def test_reflection_is_for_those_whom_the_setting_names(
+    postgres_url: str, template_url: str, tmp_path: Path, *, setting: str, to_all: bool, to_known: bool
+) -> None:
+    async with guarded_server(postgres_url, template_url, tmp_path, {"key:a": []}, reflection=setting) as guarded:
+        assert await reflects((await guarded.clients_of("a")).channel) == to_known
+        async with connect(guarded.server.port) as unknown:
+            assert await reflects(unknown.channel) == to_all
+
+
+@pytest.mark.parametrize(("setting", "open_to_all"), [("auto", True), ("on", True), ("authenticated", False)])
+async def test_without_identities_reflection_is_open_unless_it_needs_one(
+    database_url: str, *, setting: str, open_to_all: bool
+) -> None:
+    async with serving_clients(database_url, reflection=setting) as clients:
+        assert await reflects(clients.channel) == open_to_all
+
+
+async def reflects(channel: grpc.aio.Channel) -> bool:
+    # A path of its own, because the client's interceptors know no streams in both directions.
+    ask: Any = channel.unary_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    try:
+        return [one async for one in ask(ServerReflectionRequest(list_services="").SerializeToString())] != []
+    except grpc.aio.AioRpcError as error:
+        outcome = error.code()
+    assert outcome in {StatusCode.UNAUTHENTICATED, StatusCode.UNIMPLEMENTED}
+    return False
 
 
 def test_without_a_policy_no_method_is_wrapped() -> None:
