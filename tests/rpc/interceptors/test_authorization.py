@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -76,7 +77,7 @@ async def first_of(stream: Any) -> Any:
 
 
 # For each method that streams, what makes a call and waits for its first response.
-STREAMS = {
+STREAMS: dict[str, Callable[[Clients], Awaitable[Any]]] = {
     "ImportUsers": lambda clients: clients.users.ImportUsers(import_requests()),
     "ExportUsers": lambda clients: first_of(clients.users.ExportUsers(users_pb.ExportUsersRequest())),
     "WatchUsers": lambda clients: first_of(clients.users.WatchUsers(users_pb.WatchUsersRequest(now=True))),
@@ -93,24 +94,12 @@ async def make_call(clients: Clients, method: str, prepared_by: Clients) -> None
         await call(clients.channel, method, await good_request(prepared_by, method))
 
 
-class Denied:
-    """Requires that the block is denied for the lack of a permission of an identity."""
-
-    def __init__(self, permission: str, identity: str) -> None:
-        self._failing = fails(StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING")
-        self._expected = {"permission": permission, "identity": identity}
-
-    def __enter__(self) -> Failure:
-        self._failure = self._failing.__enter__()
-        return self._failure
-
-    def __exit__(self, *error: object) -> bool | None:
-        handled = self._failing.__exit__(*error)
-        assert self._failure.metadata == self._expected
-        return handled
-
-
-denied = Denied
+@contextmanager
+def denied(permission: str, identity: str) -> Iterator[Failure]:
+    """Require that the block is denied for the lack of a permission of an identity."""
+    with fails(StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING") as failure:
+        yield failure
+    assert failure.metadata == {"permission": permission, "identity": identity}
 
 
 @pytest.mark.parametrize("method", NEEDED)
@@ -257,19 +246,26 @@ async def test_a_stream_ends_when_its_caller_loses_the_permission(
         watches = [one.orders.WatchOrders(orders_pb.WatchOrdersRequest(now=True)) for one in (loser, keeper)]
         for watch in watches:
             await watch.read()
-        importing = (await guarded.clients_of("b")).users.ImportUsers()
-        await importing.write(users_pb.ImportUsersRequest(config=UserImportConfig()))
+        changed = asyncio.Event()
+
+        async def requests() -> AsyncIterator[users_pb.ImportUsersRequest]:
+            yield users_pb.ImportUsersRequest(config=UserImportConfig())
+            started.set()
+            await changed.wait()
+            user = new_user()
+            yield users_pb.ImportUsersRequest(row=UserImportRow(email=user.email, username=user.username))
+
+        started = asyncio.Event()
+        importing = asyncio.ensure_future((await guarded.clients_of("b")).users.ImportUsers(requests()))
+        await started.wait()
         # A stream with a limit is not what the caller asked for, so it ends too.
         guarded.change_policy({"key:a": ["orders.read:own"], "key:b": ["users.read"], "key:c": ["orders.read"]})
         with denied("orders.read", "key:a"):
             async with asyncio.timeout(20):
                 while True:
                     assert await watches[0].read() is not grpc.aio.EOF
+        changed.set()
         with denied("users.admin", "key:b"):
-            user = new_user()
-            row = UserImportRow(email=user.email, username=user.username)
-            await importing.write(users_pb.ImportUsersRequest(row=row))
-            await importing.done_writing()
             await importing
         for _ in range(3):
             assert await watches[1].read() is not grpc.aio.EOF
@@ -324,7 +320,7 @@ async def reflects(channel: grpc.aio.Channel) -> bool:
 
 
 def test_without_a_policy_no_method_is_wrapped() -> None:
-    async def answer(_request: Any, _context: Any) -> None: ...
+    async def answer(request: Any, context: Any) -> None: ...
 
     for descriptor in methods():
         method = Method(path_of(descriptor), descriptor.client_streaming, descriptor.server_streaming, descriptor)
@@ -337,7 +333,7 @@ def test_without_a_policy_no_method_is_wrapped() -> None:
 
 
 def test_a_method_without_a_permission_is_not_served(guarded: Guarded) -> None:
-    async def answer(_request: Any, _context: Any) -> None: ...
+    async def answer(request: Any, context: Any) -> None: ...
 
     interceptor = AuthorizationInterceptor(guarded.server._policies)  # noqa: SLF001
     with pytest.raises(UndeclaredPermission):
