@@ -148,7 +148,10 @@ async def cancel_calls(signals: Signals, port: int, user_ids: Sequence[str], see
         while ended["CANCELLED"] < times and not signals.stop.is_set():
             running, start = caller.start(), time.monotonic()
             if random.random() < _MEASURED:
-                caller.made(await running)
+                try:
+                    caller.made(await running)
+                except grpc.aio.AioRpcError as error:
+                    ended[error.code().name] += 1
                 typical += _MEASURED * (time.monotonic() - start - typical)
             else:
                 # Before it was sent, while it waits in a queue, while it runs, or after it has ended.
