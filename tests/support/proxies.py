@@ -1,7 +1,6 @@
 """TCP proxies in front of PostgreSQL, which break connections when a test says so."""
 
 import asyncio
-import ctypes
 import socket
 import struct
 from asyncio import StreamReader, StreamWriter
@@ -12,10 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from service.db.connections.engine import async_url
-
-# A filter of Linux for a socket, in the machine language of BPF: return 0, which is to say keep nothing of a packet.
-_KEEP_NOTHING = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
-_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
+from tests.support.lost_packets import deliver_packets, drop_packets
 
 
 class Forwarder:
@@ -70,11 +66,10 @@ class Forwarder:
         """
         # A connection of which everything is dropped also has nothing to send: what the other side sends is discarded.
         self.fall_silent(new_too=new_too)
-        program = struct.pack("@HP", 1, ctypes.addressof(_KEEP_NOTHING))
-        for dropping in [writer.get_extra_info("socket") for writer in self._accepted]:
-            dropping.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        for writer in self._accepted:
+            drop_packets(writer.get_extra_info("socket"))
         if new_too and self._server:
-            self._server.sockets[0].setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+            drop_packets(self._server.sockets[0])
 
     def serve_new(self) -> None:
         """Serve new connections again. Those that were open stay as they are, as if a firewall had forgotten them."""
@@ -82,7 +77,7 @@ class Forwarder:
         # The port has no filter after `fall_silent`.
         with suppress(FileNotFoundError):
             if self._server:
-                self._server.sockets[0].setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+                deliver_packets(self._server.sockets[0])
 
     async def send(self, data: bytes, writer: StreamWriter) -> None:
         """Forward these bytes, unless the connection is silent."""
