@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 
 import asyncpg
 
@@ -48,10 +49,7 @@ async def _fill_disk(plan: Plan, times: int, *, synchronous_commit: str) -> Resu
                     await _while_full(disk, postgres, url, log_too=number % 2 == 0)
                     disk.free()
                     moments.append(time.monotonic())
-                    if not postgres.running:
-                        # What an orchestrator does when PostgreSQL ends because it can neither write nor recover.
-                        postgres.start_again()
-                        restarts += 1
+                    restarts += await _restarts_until_back(postgres, url)
                     await callers.until_counted(50)
                 told = await callers.result()
                 assert server.running, server.stderr()
@@ -93,6 +91,19 @@ async def _while_full(disk: SmallDisk, postgres: OwnPostgres, url: str, *, log_t
                 # As soon as there is no space for one, PostgreSQL ends all connections, and recovers.
                 log_too = False
         await asyncio.sleep(0.2)
+
+
+async def _restarts_until_back(postgres: OwnPostgres, url: str) -> int:
+    """Start PostgreSQL again, as an orchestrator does, whenever it has ended because it could not recover."""
+    restarts = 0
+    while True:
+        if not postgres.running:
+            postgres.start_again()
+            restarts += 1
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            async with driver_connection(url):
+                return restarts
+        await asyncio.sleep(0.05)
 
 
 EXPERIMENT = Experiment(
