@@ -33,6 +33,7 @@ class Servers:
         self._url = url
         self._stacks = [AsyncExitStack() for _ in self.ports]
         self._processes: dict[int, Process] = {}
+        self._errors: list[str] = []
 
     async def start(self, number: int) -> None:
         """Start one of them."""
@@ -41,12 +42,15 @@ class Servers:
 
     async def kill(self, number: int) -> None:
         """Kill one of them."""
+        self._errors += self._errors_of(number)
         await self._stacks[number].aclose()
 
     def errors(self) -> list[str]:
-        """Return the lines that the running servers have logged at level error."""
-        logs = [process.stderr() for process in self._processes.values()]
-        return [line for log in logs for line in log.splitlines() if '"level":"error"' in line]
+        """Return the lines that the servers have logged at level error, also those that were killed."""
+        return self._errors + [line for number in self._processes for line in self._errors_of(number)]
+
+    def _errors_of(self, number: int) -> list[str]:
+        return [line for line in self._processes[number].stderr().splitlines() if '"level":"error"' in line]
 
 
 @asynccontextmanager
