@@ -59,12 +59,13 @@ async def _black_holes(plan: Plan, outages: Sequence[tuple[Fault, int]], program
     async with (
         plan.database() as url,
         proxy_to(url) as proxy,
-        serving(proxy.url, program=program) as server,
+        # The server ends the handlers, not the callers: those have no deadline of their own.
+        serving(proxy.url, program=program, default_deadline=_DEADLINE_SECONDS) as server,
     ):
         port = await server.port()
         users = await create_users(url, _CALLERS)
         async with (
-            apart(place_orders, port, users, plan.seed, deadline=_DEADLINE_SECONDS) as callers,
+            apart(place_orders, port, users, plan.seed, deadline=None) as callers,
             apart(check_health, port) as probe,
         ):
             for fault, seconds in outages:
