@@ -251,7 +251,7 @@ def test_text_of_a_caller_is_returned_readable_and_in_ascii() -> None:
     assert violation.field.startswith(r"order.metadata[na\xefve")
 
 
-RETRY_AFTER = {"CONTENTION": 0.2, "DATABASE_UNAVAILABLE": 1.0, "OVERLOADED": 0.5}
+RETRY_AFTER = {"CONTENTION": 0.2, "DATABASE_UNAVAILABLE": 1.0, "ISSUER_UNAVAILABLE": 5.0, "OVERLOADED": 0.5}
 
 
 @pytest.mark.parametrize("kind", OTHER_ERRORS, ids=lambda kind: kind.__name__)
