@@ -147,7 +147,7 @@ async def test_a_caller_without_a_credential_is_refused_in_every_method(known: K
         await clients.users.GetUser(users_pb.GetUserRequest(id=str(uuid4())))
     assert failure.message == (
         "the caller sent no credential; this server accepts a token as `authorization: Bearer ...` or an API key as"
-        " `x-api-key`; nothing was written"
+        " `x-api-key`"
     )
     with unauthenticated("none", "missing"):
         await clients.users.ImportUsers(iter([users_pb.ImportUsersRequest(config=UserImportConfig())]))
