@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
 import commerce.users.v1.user_service_pb2 as users_pb
 import pytest
 from grpc import StatusCode
@@ -141,15 +140,21 @@ async def test_transactions_that_wait_for_a_lock_leave_connections_for_others(
 
 async def test_a_connection_whose_rollback_fails_is_not_used_again(database: Database) -> None:
     """As when PostgreSQL cancels the ROLLBACK, because it took longer than the call had left."""
-    with pytest.raises(DBAPIError, match="another operation is in progress"):
+    checked_out: list[Any] = []
+    event.listen(database.engine.sync_engine, "checkout", lambda connection, *_: checked_out.append(connection))
+    sleeping: list[asyncio.Task[Any]] = []
+
+    async def leave_it_busy() -> None:
         async with database.unit_of_work(actor="test", request=None, time_left=Deadline(60)) as uow:
-            checked_out: list[Any] = []
-            event.listen(database.engine.sync_engine, "checkout", lambda connection, *_: checked_out.append(connection))
             with pytest.raises(UserNotFound):
                 await uow.users.get_for_update(uuid4())
-            sleeping = asyncio.create_task(checked_out[-1].driver_connection.execute("SELECT pg_sleep(60)"))
+            statement = checked_out[-1].driver_connection.execute("SELECT pg_sleep(60)")
+            sleeping.append(asyncio.create_task(statement))
             await asyncio.sleep(0.1)
-    (ended,) = await asyncio.gather(sleeping, return_exceptions=True)
-    assert isinstance(ended, Exception)
+
+    with pytest.raises(DBAPIError, match="another operation is in progress"):
+        await leave_it_busy()
+    ended = await asyncio.gather(*sleeping, return_exceptions=True)
+    assert isinstance(ended[0], Exception)
     assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined] # QueuePool has it
     await read(database, Deadline(10))
