@@ -1,8 +1,6 @@
 """PostgreSQL, or single backends of it, that are killed while callers place orders."""
 
 import asyncio
-import os
-import signal
 import time
 
 from tests.faults.apart import apart
@@ -11,7 +9,6 @@ from tests.faults.experiment import Experiment, Plan, Result
 from tests.support.databases import driver_connection, observing
 from tests.support.own_postgres import OwnPostgres, own_postgres
 from tests.support.processes import serving
-from tests.support.waiting import eventually
 
 _CALLERS = 8
 
@@ -69,11 +66,8 @@ async def _kill(postgres: OwnPostgres, url: str, what: str) -> float:
     """Kill PostgreSQL or a backend of the service, and return when PostgreSQL accepts connections again."""
     if what == "backend":
         async with observing(url) as observer:
-            pid = min(await observer.backends())
-            children = set(postgres.children())
-        # PostgreSQL then ends all other backends and recovers, because the shared memory may be damaged.
-        os.kill(pid, signal.SIGKILL)
-        await eventually(lambda: not children & set(postgres.children()))
+            backend = min(await observer.backends())
+        await postgres.crash(backend)
     else:
         postgres.kill(backends=what == "all")
         postgres.start()
