@@ -9,6 +9,7 @@ from tests.faults.experiment import Experiment, Plan, Result
 from tests.support.databases import driver_connection, observing
 from tests.support.own_postgres import OwnPostgres, own_postgres
 from tests.support.processes import serving
+from tests.support.waiting import eventually
 
 _CALLERS = 8
 
@@ -66,7 +67,7 @@ async def _kill(postgres: OwnPostgres, url: str, what: str) -> float:
     """Kill PostgreSQL or a backend of the service, and return when PostgreSQL accepts connections again."""
     if what == "backend":
         async with observing(url) as observer:
-            backend = min(await observer.backends())
+            backend = min(await eventually(observer.backends))
         await postgres.crash(backend)
     else:
         postgres.kill(backends=what == "all")

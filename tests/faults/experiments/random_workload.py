@@ -136,7 +136,7 @@ def _faults(pair: Pair, servers: Servers) -> Mapping[str, Callable[[], Awaitable
 
     async def kill_backend() -> None:
         async with observing(pair.primary_url) as observer:
-            backends = await observer.backends()
+            backends = await eventually(observer.backends)
         await pair.primary.crash(min(backends))
         await pair.primary.until_accepting(pair.primary.url)
 
