@@ -228,6 +228,14 @@ class IdentitySettings(Settings):
         return self.client_certificates != "off" or bool(self.jwt_issuers_file or self.api_keys_file)
 
 
+class CallerSettings(Settings):
+    """What commands send that call a running service."""
+
+    api_key: SecretStr | None = Field(
+        None, min_length=1, description="API key that `commerce import-users` and `commerce export-orders` send"
+    )
+
+
 class PolicySettings(Settings):
     """What callers may do."""
 

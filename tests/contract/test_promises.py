@@ -54,6 +54,7 @@ from service.rpc.identity.jwks import _TIMEOUT_SECONDS as _FETCH_SECONDS
 from service.rpc.identity.key_file import _SECRET_BYTES, MAX_VALID_KEYS
 from service.rpc.identity.policy_file import POLL_SECONDS
 from service.rpc.identity.refusals import LOG_PERIOD_SECONDS
+from service.rpc.identity.tokens import MAX_TOKENS
 from service.rpc.interceptors.authentication import RECHECK_SECONDS
 from service.rpc.interceptors.deserialization import _SMALL_BYTES as _COUNTED_ABOVE_BYTES
 from service.rpc.interceptors.deserialization import MAX_BYTES_IN_FLIGHT
@@ -188,6 +189,7 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("600 s, then an error", 600, (upgrade.__kwdefaults__ or {})["patience"]),
         Promise("within `lock_timeout`, 200 ms | 0.3 s", 0.3, _of_migrations("LOCK_PAUSE_SECONDS")),
         Promise("100 attempts, then an error", 100, _of_migrations("LOCK_ATTEMPTS")),
+        Promise("| verified tokens | 10,000", 10_000, MAX_TOKENS),
         Promise("files of identities have changed | a kind of identity is configured | 1 s", 1, FILES_POLL_SECONDS),
         Promise(
             "| every 5 minutes; also for an unknown key, at most once a minute",
