@@ -32,6 +32,7 @@ from service.domain.errors import (
     InvalidCredentials,
     NotFound,
     ServerDraining,
+    SignInLimited,
     SlowConsumer,
 )
 
@@ -54,6 +55,7 @@ _CODES: Mapping[type[DomainError], int] = MappingProxyType(
         FailedPrecondition: Code.FAILED_PRECONDITION,
         EtagMismatch: Code.ABORTED,
         InvalidCredentials: Code.UNAUTHENTICATED,
+        SignInLimited: Code.RESOURCE_EXHAUSTED,
         CursorExpired: Code.OUT_OF_RANGE,
         SlowConsumer: Code.RESOURCE_EXHAUSTED,
         ServerDraining: Code.UNAVAILABLE,
@@ -151,6 +153,8 @@ def _details(error: DomainError) -> list[Message]:
         return [ResourceInfo(resource_type=error.resource_type, resource_name=error.name, description=error.message)]
     if isinstance(error, AlreadyExists):
         return [ResourceInfo(resource_type=error.resource_type, description=error.message)]
+    if isinstance(error, SignInLimited):
+        return [RetryInfo(retry_delay=Duration(seconds=error.retry_seconds))]
     return []
 
 
