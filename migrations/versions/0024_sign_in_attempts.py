@@ -16,7 +16,7 @@ SLOT = (
 )
 TABLE = (
     "Attempts to sign in without success, which VerifyPassword limits. A success deletes the row; `commerce gc` deletes"
-    " rows an hour after their retry_time."
+    " rows after their forget_time."
 )
 
 
@@ -31,6 +31,12 @@ def upgrade() -> None:
             sa.TIMESTAMP(timezone=True),
             nullable=False,
             comment="Before this time, attempts are refused.",
+        ),
+        sa.Column(
+            "forget_time",
+            sa.TIMESTAMP(timezone=True),
+            nullable=False,
+            comment="After this time, these attempts no longer count.",
         ),
         sa.CheckConstraint("slot BETWEEN 0 AND 4194303", name=op.f("ck_sign_in_attempts_slot")),
         sa.CheckConstraint("attempts >= 0", name=op.f("ck_sign_in_attempts_attempts")),

@@ -9,9 +9,6 @@ with Device Cookies" describes (https://owasp.org/www-community/Slow_Down_Online
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# After this time without an attempt, those before no longer count.
-FORGET_SECONDS = 3600.0
-
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
@@ -54,3 +51,15 @@ def sign_in_delays(free_attempts: int, max_delay: float) -> Sequence[float]:
         delays.append(delay)
         delay *= 2
     return [*delays, float(max_delay)]
+
+
+def forget_seconds(delays: Sequence[float]) -> float:
+    """Return the seconds without an attempt after which those before no longer count.
+
+    It is so long that to wait for it is no way to make more attempts: in the long run, there is at most one in the
+    longest pause.
+
+    >>> forget_seconds([0.0, 0.0, 1.0, 2.0, 4.0, 5.0])
+    30.0
+    """
+    return len(delays) * delays[-1]

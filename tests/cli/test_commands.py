@@ -189,8 +189,8 @@ async def test_gc_deletes_attempts_to_sign_in_that_no_longer_count_and_no_others
     async with driver_connection(database_url) as connection:
         # Slot by slot an old and a new one, so that no batch has only old ones.
         await connection.execute(
-            "INSERT INTO sign_in_attempts SELECT n, 1,"
-            " clock_timestamp() - CASE n % 2 WHEN 0 THEN interval '61 minutes' ELSE interval '59 minutes' END"
+            "INSERT INTO sign_in_attempts SELECT n, 1, clock_timestamp() - interval '1 day',"
+            " clock_timestamp() + CASE n % 2 WHEN 0 THEN interval '-1 second' ELSE interval '1 hour' END"
             " FROM generate_series(0, 2 * $1::int - 1) AS n",
             old,
         )

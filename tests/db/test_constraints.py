@@ -59,7 +59,7 @@ INSERT INTO events (id, aggregate_type, aggregate_id, type, actor, create_time, 
     ('{EVENT}', 'order', '{ORDER}', 'CREATED', 'anonymous', now(), '[]');
 INSERT INTO request_ids (caller, method, request_id, body_digest, response) VALUES
     ('anonymous', '/method', '{EVENT}', '', '');
-INSERT INTO sign_in_attempts VALUES (0, 1, now());
+INSERT INTO sign_in_attempts VALUES (0, 1, now(), now());
 INSERT INTO relay_cursors (name, xid, position) VALUES ('constrained', '0', 0);
 SET CONSTRAINTS ALL IMMEDIATE;
 """
@@ -172,7 +172,7 @@ CASES = [
     Case("ck_sign_in_attempts_slot", "UPDATE sign_in_attempts SET slot = -1 WHERE slot = 0"),
     Case("ck_sign_in_attempts_slot", "UPDATE sign_in_attempts SET slot = 1 << 22 WHERE slot = 0"),
     Case("ck_sign_in_attempts_attempts", "UPDATE sign_in_attempts SET attempts = -1 WHERE slot = 0"),
-    Case("pk_sign_in_attempts", "INSERT INTO sign_in_attempts VALUES (0, 1, now())"),
+    Case("pk_sign_in_attempts", "INSERT INTO sign_in_attempts VALUES (0, 1, now(), now())"),
     Case("pk_user_passwords", f"INSERT INTO user_passwords SELECT * FROM user_passwords WHERE user_id = '{ADA}'"),
     *profiles("ck_user_profiles_bio", f"bio = {LONG.format(1001)}"),
     *profiles("ck_user_profiles_avatar_url", f"avatar_url = {LONG.format(2001)}"),

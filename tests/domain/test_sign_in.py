@@ -3,7 +3,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.sign_in import SignIn, sign_in_delays
+from service.domain.sign_in import SignIn, forget_seconds, sign_in_delays
 
 FREE = st.integers(min_value=1, max_value=100)
 LONGEST = st.floats(min_value=0.001, max_value=86_400)
@@ -53,6 +53,14 @@ def test_in_the_long_run_there_is_one_attempt_in_the_longest_pause(free: int, lo
     # The doubling pauses before the longest one add at most this many attempts.
     doublings = len(sign_in_delays(1, longest))
     assert attempts_within(seconds, free, longest) <= free + doublings + seconds / longest
+
+
+@given(FREE, st.floats(min_value=1, max_value=86_400))
+def test_whoever_waits_until_attempts_are_forgotten_makes_no_more_of_them(free: int, longest: float) -> None:
+    delays = sign_in_delays(free, longest)
+    for number in range(1, 2 * len(delays)):
+        pauses = sum(delays[: number - 1]) + longest * max(0, number - 1 - len(delays))
+        assert number / (pauses + forget_seconds(delays)) <= 1 / longest
 
 
 def test_guesses_of_a_day_with_the_default_settings() -> None:

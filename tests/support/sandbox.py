@@ -73,4 +73,4 @@ def _call(action: str, number: int, *arguments: object) -> int:
 
 if __name__ == "__main__":
     enter()
-    os.execv(sys.argv[1], sys.argv[1:])
+    os.execv(sys.argv[1], sys.argv[1:])  # noqa: S606 - the program that the arguments name

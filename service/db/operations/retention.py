@@ -10,7 +10,6 @@ from service.application.ports.events import EventPosition
 from service.db.errors import translated_errors
 from service.db.reads.event_columns import HORIZON
 from service.db.tables import events, relay_cursors, request_ids, sign_in_attempts, swept_events
-from service.domain.sign_in import FORGET_SECONDS
 
 # How long a stored response can be replayed under its request id (AIP-155). How long events are stored is a setting:
 # `service.config.GcSettings.event_retention_days`.
@@ -34,7 +33,7 @@ _forgotten = (
     select(sign_in_attempts.c.slot)
     .where(
         sign_in_attempts.c.slot > bindparam("after", type_=Integer),
-        sign_in_attempts.c.retry_time < func.now() - bindparam("retention", type_=Interval()),
+        sign_in_attempts.c.forget_time < func.now(),
     )
     .order_by(sign_in_attempts.c.slot)
     .limit(BATCH)
@@ -89,8 +88,7 @@ async def delete_old_sign_in_attempts(engine: AsyncEngine) -> int:
     while True:
         with translated_errors():
             async with engine.begin() as connection:
-                values = {"retention": timedelta(seconds=FORGET_SECONDS), "after": after}
-                slots = (await connection.scalars(DELETE_SIGN_IN_ATTEMPTS, values)).all()
+                slots = (await connection.scalars(DELETE_SIGN_IN_ATTEMPTS, {"after": after})).all()
         deleted += len(slots)
         if len(slots) < BATCH:
             return deleted

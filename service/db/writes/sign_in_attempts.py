@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import math
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -34,7 +34,7 @@ from service.db.connections.reader import StatementReader
 from service.db.connections.statement import Statement
 from service.db.tables import SIGN_IN_SLOTS, sign_in_attempts
 from service.domain.errors import SignInLimited
-from service.domain.sign_in import FORGET_SECONDS, SignIn
+from service.domain.sign_in import SignIn, forget_seconds
 
 _table = sign_in_attempts.c
 _slot = bindparam("slot", type_=Integer)
@@ -42,30 +42,31 @@ _slot = bindparam("slot", type_=Integer)
 _delays: ColumnElement[Any] = Grouping(bindparam("delays", type_=ARRAY(Interval)))
 # Not now(), which is the time at which the statement began, before it waited for another attempt's lock on the row.
 _now = func.clock_timestamp()
-_FORGET = literal(timedelta(seconds=FORGET_SECONDS), Interval())
+_forget = bindparam("forget", type_=Interval())
 # After a concurrent attempt has taken the turn of this one, the pause after it is not known.
 _UNKNOWN_SECONDS = 1
 
 
-def _pause(number: ColumnElement[int]) -> ColumnElement[timedelta]:
-    """Return the pause after the attempt with this number."""
-    pause: ColumnElement[timedelta] = _delays[func.least(number, func.cardinality(_delays))]
-    return pause
+def _times_after(number: ColumnElement[int]) -> tuple[ColumnElement[datetime], ColumnElement[datetime]]:
+    """Return when the pause after the attempt with this number is over, and when the attempt no longer counts."""
+    retry_time = _now + _delays[func.least(number, func.cardinality(_delays))]
+    return retry_time, retry_time + _forget
 
 
 # No pause is longer than the last one. If the clock was set back, or the setting was lowered, a stored time that is
 # further away is no reason to wait.
 _longest: ColumnElement[timedelta] = _delays[func.cardinality(_delays)]
 _has_to_wait = (_table.retry_time > _now) & (_table.retry_time <= _now + _longest)
-_next_number = case((_table.retry_time < _now - _FORGET, 1), else_=_table.attempts + 1)
+_next_number = case((_table.forget_time < _now, 1), else_=_table.attempts + 1)
 
 _waiting = select(_table.retry_time).where(_table.slot == _slot, _has_to_wait).cte("waiting")
-_first = select(_slot, literal(1), _now + _pause(literal(1))).where(~exists(_waiting.select()))
-_count = insert(sign_in_attempts).from_select(["slot", "attempts", "retry_time"], _first)
+_first = select(_slot, literal(1), *_times_after(literal(1))).where(~exists(_waiting.select()))
+_count = insert(sign_in_attempts).from_select(["slot", "attempts", "retry_time", "forget_time"], _first)
+_next_times = _times_after(_next_number)
 _counted = (
     _count.on_conflict_do_update(
         index_elements=[_table.slot],
-        set_={"attempts": _next_number, "retry_time": _now + _pause(_next_number)},
+        set_={"attempts": _next_number, "retry_time": _next_times[0], "forget_time": _next_times[1]},
         # Checked again under the lock: of several attempts at the same moment, one has the turn.
         where=~_has_to_wait,
     )
@@ -108,13 +109,14 @@ class CountedSignInAttempts:
         # Has a fixed length, and differs from all input for which the key is used elsewhere.
         self._key = hmac.digest(key, hashlib.sha256(b"sign-in attempts").digest(), hashlib.sha256)
         self._delays = [timedelta(seconds=delay) for delay in delays]
+        self._forget = timedelta(seconds=forget_seconds(delays)) if delays else timedelta()
 
     async def begin(self, sign_in: SignIn) -> CountedAttempt | None:
         """Count an attempt; raises SignInLimited."""
         if not self._delays:
             return None
         slot = self.slot(sign_in)
-        values = {"slot": slot, "delays": self._delays}
+        values = {"slot": slot, "delays": self._delays, "forget": self._forget}
         time_left = self._reader.time_left()
         ((number, wait_seconds),) = await self._reader.executor.fetch(BEGIN, values, time_left=time_left)
         if number is None:

@@ -14,12 +14,13 @@ from service.db.database import Database
 from service.db.tables import SIGN_IN_SLOTS
 from service.db.writes.sign_in_attempts import CountedSignInAttempts
 from service.domain.errors import SignInLimited
-from service.domain.sign_in import SignIn, sign_in_delays
+from service.domain.sign_in import SignIn, forget_seconds, sign_in_delays
 from tests.support.databases import driver_connection
 
 KEY = b"k" * 32
 FREE = 3
 DELAYS = sign_in_delays(FREE, 100)
+FORGET = forget_seconds(DELAYS)
 ADA = SignIn("email", "ada@example.com", "tests")
 JOAN = SignIn("email", "joan@example.com", "tests")
 
@@ -56,7 +57,10 @@ async def seconds_to_wait(attempts: SignInAttempts, sign_in: SignIn = ADA) -> in
 
 async def let_pass(connection: asyncpg.Connection, seconds: float) -> None:
     """Change the stored times as if this time had passed."""
-    await connection.execute("UPDATE sign_in_attempts SET retry_time = retry_time - $1::interval", _time(seconds))
+    await connection.execute(
+        "UPDATE sign_in_attempts SET retry_time = retry_time - $1::interval, forget_time = forget_time - $1::interval",
+        _time(seconds),
+    )
 
 
 def _time(seconds: float) -> timedelta:
@@ -101,14 +105,16 @@ async def test_a_success_forgets_the_attempts_before_it(
     assert (await begin(attempts)).number == 1
 
 
-async def test_an_hour_without_an_attempt_forgets_those_before(
+async def test_a_long_time_without_an_attempt_forgets_those_before(
     attempts: CountedSignInAttempts, connection: asyncpg.Connection
 ) -> None:
     for _ in range(2):
         await begin(attempts)
-    await let_pass(connection, 3590)
+    await let_pass(connection, FORGET - 10)
     assert (await begin(attempts)).number == FREE
-    await let_pass(connection, 3610)
+    await let_pass(connection, FORGET - 10)
+    assert (await begin(attempts)).number == FREE + 1
+    await let_pass(connection, FORGET + 10)
     assert (await begin(attempts)).number == 1
 
 

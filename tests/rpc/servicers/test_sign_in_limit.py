@@ -296,6 +296,7 @@ async def test_neither_the_table_nor_the_log_has_a_login(own: OwnServer, log: Lo
         ("slot", "integer"),
         ("attempts", "integer"),
         ("retry_time", "timestamp with time zone"),
+        ("forget_time", "timestamp with time zone"),
     ]
     logged = log.output.getvalue()
     assert "VerifyPassword" in logged
