@@ -16,7 +16,7 @@ SLOT = (
 )
 TABLE = (
     "Attempts to sign in without success, which VerifyPassword limits. A success deletes the row; `commerce gc` deletes"
-    " rows after their forget_time."
+    " rows after their expire_time."
 )
 
 
@@ -33,7 +33,7 @@ def upgrade() -> None:
             comment="Before this time, attempts are refused.",
         ),
         sa.Column(
-            "forget_time",
+            "expire_time",
             sa.TIMESTAMP(timezone=True),
             nullable=False,
             comment="After this time, these attempts no longer count.",

@@ -148,11 +148,11 @@ sign_in_attempts = Table(
     ),
     Column("attempts", Integer, nullable=False, comment="Attempts in a row without success."),
     Column("retry_time", _Time, nullable=False, comment="Before this time, attempts are refused."),
-    Column("forget_time", _Time, nullable=False, comment="After this time, these attempts no longer count."),
+    Column("expire_time", _Time, nullable=False, comment="After this time, these attempts no longer count."),
     CheckConstraint(f"slot BETWEEN 0 AND {SIGN_IN_SLOTS - 1}", name="slot"),
     CheckConstraint("attempts >= 0", name="attempts"),
     comment="Attempts to sign in without success, which VerifyPassword limits. A success deletes the row; "
-    "`commerce gc` deletes rows after their forget_time.",
+    "`commerce gc` deletes rows after their expire_time.",
 )
 
 user_profiles = Table(

@@ -33,7 +33,7 @@ _forgotten = (
     select(sign_in_attempts.c.slot)
     .where(
         sign_in_attempts.c.slot > bindparam("after", type_=Integer),
-        sign_in_attempts.c.forget_time < func.now(),
+        sign_in_attempts.c.expire_time < func.now(),
     )
     .order_by(sign_in_attempts.c.slot)
     .limit(BATCH)

@@ -57,16 +57,16 @@ def _times_after(number: ColumnElement[int]) -> tuple[ColumnElement[datetime], C
 # further away is no reason to wait.
 _longest: ColumnElement[timedelta] = _delays[func.cardinality(_delays)]
 _has_to_wait = (_table.retry_time > _now) & (_table.retry_time <= _now + _longest)
-_next_number = case((_table.forget_time < _now, 1), else_=_table.attempts + 1)
+_next_number = case((_table.expire_time < _now, 1), else_=_table.attempts + 1)
 
 _waiting = select(_table.retry_time).where(_table.slot == _slot, _has_to_wait).cte("waiting")
 _first = select(_slot, literal(1), *_times_after(literal(1))).where(~exists(_waiting.select()))
-_count = insert(sign_in_attempts).from_select(["slot", "attempts", "retry_time", "forget_time"], _first)
+_count = insert(sign_in_attempts).from_select(["slot", "attempts", "retry_time", "expire_time"], _first)
 _next_times = _times_after(_next_number)
 _counted = (
     _count.on_conflict_do_update(
         index_elements=[_table.slot],
-        set_={"attempts": _next_number, "retry_time": _next_times[0], "forget_time": _next_times[1]},
+        set_={"attempts": _next_number, "retry_time": _next_times[0], "expire_time": _next_times[1]},
         # Checked again under the lock: of several attempts at the same moment, one has the turn.
         where=~_has_to_wait,
     )

@@ -58,7 +58,7 @@ async def seconds_to_wait(attempts: SignInAttempts, sign_in: SignIn = ADA) -> in
 async def let_pass(connection: asyncpg.Connection, seconds: float) -> None:
     """Change the stored times as if this time had passed."""
     await connection.execute(
-        "UPDATE sign_in_attempts SET retry_time = retry_time - $1::interval, forget_time = forget_time - $1::interval",
+        "UPDATE sign_in_attempts SET retry_time = retry_time - $1::interval, expire_time = expire_time - $1::interval",
         _time(seconds),
     )
 

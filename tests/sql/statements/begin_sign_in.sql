@@ -14,7 +14,7 @@ WITH waiting AS (
         AND sign_in_attempts.retry_time <= clock_timestamp() + ($3::INTERVAL[])[cardinality(($3::INTERVAL[])) ]
 ),
 counted AS (
-    INSERT INTO sign_in_attempts(slot, attempts, retry_time, forget_time)
+    INSERT INTO sign_in_attempts(slot, attempts, retry_time, expire_time)
     SELECT $1::INTEGER AS anon_1,
         $2::INTEGER AS anon_2,
         clock_timestamp() + ($3::INTERVAL[])[least($4::INTEGER, cardinality(($3::INTERVAL[]))) ] AS anon_3,
@@ -23,9 +23,9 @@ counted AS (
         SELECT waiting.retry_time
         FROM waiting
     ))
-    ON CONFLICT (slot) DO UPDATE SET attempts = CASE WHEN (sign_in_attempts.forget_time < clock_timestamp()) THEN $6::INTEGER ELSE sign_in_attempts.attempts + $7::INTEGER END,
-        retry_time = (clock_timestamp() + ($3::INTERVAL[])[least(CASE WHEN (sign_in_attempts.forget_time < clock_timestamp()) THEN $6::INTEGER ELSE sign_in_attempts.attempts + $7::INTEGER END, cardinality(($3::INTERVAL[]))) ]),
-        forget_time = (clock_timestamp() + ($3::INTERVAL[])[least(CASE WHEN (sign_in_attempts.forget_time < clock_timestamp()) THEN $6::INTEGER ELSE sign_in_attempts.attempts + $7::INTEGER END, cardinality(($3::INTERVAL[]))) ] + $5::INTERVAL)
+    ON CONFLICT (slot) DO UPDATE SET attempts = CASE WHEN (sign_in_attempts.expire_time < clock_timestamp()) THEN $6::INTEGER ELSE sign_in_attempts.attempts + $7::INTEGER END,
+        retry_time = (clock_timestamp() + ($3::INTERVAL[])[least(CASE WHEN (sign_in_attempts.expire_time < clock_timestamp()) THEN $6::INTEGER ELSE sign_in_attempts.attempts + $7::INTEGER END, cardinality(($3::INTERVAL[]))) ]),
+        expire_time = (clock_timestamp() + ($3::INTERVAL[])[least(CASE WHEN (sign_in_attempts.expire_time < clock_timestamp()) THEN $6::INTEGER ELSE sign_in_attempts.attempts + $7::INTEGER END, cardinality(($3::INTERVAL[]))) ] + $5::INTERVAL)
     WHERE NOT (sign_in_attempts.retry_time > clock_timestamp() AND sign_in_attempts.retry_time <= clock_timestamp() + ($3::INTERVAL[])[cardinality(($3::INTERVAL[])) ])
     RETURNING sign_in_attempts.attempts
 )

@@ -6,7 +6,7 @@ WHERE sign_in_attempts.slot IN (
     SELECT sign_in_attempts.slot
     FROM sign_in_attempts
     WHERE sign_in_attempts.slot > $1::INTEGER
-        AND sign_in_attempts.forget_time < now()
+        AND sign_in_attempts.expire_time < now()
     ORDER BY sign_in_attempts.slot
     LIMIT $2::INTEGER
     FOR UPDATE SKIP LOCKED
