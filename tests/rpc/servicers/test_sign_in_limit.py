@@ -16,6 +16,7 @@ from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations.retention import delete_old_sign_in_attempts
 from service.domain.sign_in import sign_in_delays
+from service.rpc.identity.caller import Caller
 from tests.support.clients import Clients, connect
 from tests.support.failures import Failure, fails, failure_of
 from tests.support.logs import Log
@@ -196,6 +197,25 @@ async def test_of_many_guesses_at_the_same_moment_on_two_servers_as_many_are_che
 def attempts_possible_within(seconds: float) -> int:
     ends_of_pauses = accumulate(sign_in_delays(FREE, 900))
     return 1 + sum(end <= seconds for end in ends_of_pauses)
+
+
+async def test_who_guesses_through_one_caller_does_not_delay_those_of_another(
+    own: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def calls_come_from(caller: str) -> None:
+        monkeypatch.setattr("service.rpc.servicers.users.current_caller", lambda: Caller(caller))
+
+    user = await own.clients.create_user()
+    calls_come_from("key:leaked")
+    await use_up(own.clients, email=user.email)
+    await set_pauses(own.connection, 600)
+    with is_limited():
+        await sign_in(own.clients, email=user.email)
+    calls_come_from("key:shop")
+    assert (await sign_in(own.clients, email=user.email)).user == user
+    calls_come_from("key:leaked")
+    with is_limited():
+        await sign_in(own.clients, email=user.email)
 
 
 # Devices
