@@ -31,9 +31,11 @@ from service.domain.errors import (
     InvalidArgument,
     InvalidCredentials,
     NotFound,
+    PermissionMissing,
     ServerDraining,
     SignInLimited,
     SlowConsumer,
+    UnauthenticatedCaller,
 )
 
 DOMAIN = "commerce"
@@ -47,6 +49,10 @@ class ResponseTooLarge(Exception):
     """The response would be too large for one message; nothing was written."""
 
 
+class IssuerUnavailable(Exception):
+    """A token cannot be verified, because the keys of its issuer have not been loaded yet; nothing was written."""
+
+
 _CODES: Mapping[type[DomainError], int] = MappingProxyType(
     {
         InvalidArgument: Code.INVALID_ARGUMENT,
@@ -56,6 +62,8 @@ _CODES: Mapping[type[DomainError], int] = MappingProxyType(
         EtagMismatch: Code.ABORTED,
         InvalidCredentials: Code.UNAUTHENTICATED,
         SignInLimited: Code.RESOURCE_EXHAUSTED,
+        PermissionMissing: Code.PERMISSION_DENIED,
+        UnauthenticatedCaller: Code.UNAUTHENTICATED,
         CursorExpired: Code.OUT_OF_RANGE,
         SlowConsumer: Code.RESOURCE_EXHAUSTED,
         ServerDraining: Code.UNAVAILABLE,
@@ -94,6 +102,12 @@ _OTHERS: Mapping[type[Exception], tuple[int, str, str, float]] = MappingProxyTyp
             "DEADLINE_EXCEEDED",
             "the deadline of the call passed; nothing was written",
             0,
+        ),
+        IssuerUnavailable: (
+            Code.UNAVAILABLE,
+            "ISSUER_UNAVAILABLE",
+            "the keys of the token's issuer cannot be loaded; nothing was written",
+            10,
         ),
         Overloaded: (
             Code.RESOURCE_EXHAUSTED,
