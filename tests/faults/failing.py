@@ -21,8 +21,13 @@ _PACKAGES = {
     *("argon2", "asyncpg", "cryptography", "google", "grpc", "jwt", "orjson", "protovalidate", "pydantic_core"),
     *("service", "sqlalchemy"),
 }
-# Not failures of the call: a library's servicer raises it after it has sent a status.
-_WITH_A_STATUS = {"grpc.aio._base_server:AbortError", "grpc._cython.cygrpc:AbortError"}
+# Not failures of a call: a library's servicer raises AbortError after it has sent a status, and a unit of work raises
+# AlreadyAnswered with the stored response.
+_NO_FAILURES = {
+    "grpc.aio._base_server:AbortError",
+    "grpc._cython.cygrpc:AbortError",
+    "service.application.ports.errors:AlreadyAnswered",
+}
 # What errors of ours have. Their texts are meant for clients, so they contain no secret.
 _OWN: dict[str, object] = {
     "message": "a message for clients",
@@ -32,7 +37,6 @@ _OWN: dict[str, object] = {
     "field": "email",
     "name": "",
     "retry_seconds": 1,
-    "response": b"",
 }
 # Attributes in which drivers keep what must not get out.
 _SECRET_ATTRIBUTES = ("detail", "hint", "query", "statement", "params", "where", "internal_query", "doc", "filename")
@@ -55,7 +59,7 @@ def _name(kind: type[BaseException]) -> str:
 
 
 def _is_raisable(kind: type[BaseException], name: str) -> bool:
-    if kind.__module__.split(".")[0] not in _PACKAGES or name in _WITH_A_STATUS:
+    if kind.__module__.split(".")[0] not in _PACKAGES or name in _NO_FAILURES:
         return False
     # A base of domain errors, which is never raised itself.
     if kind.__module__ == "service.domain.errors" and not hasattr(kind, "reason"):

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -26,7 +27,25 @@ _REPLACED = [f"{_SERVICER}.{method}=tests.faults.failing:{kind}" for method, kin
 _CALLERS = 16
 _REASONS = set(ErrorReason.keys())
 # What the call sends itself must not get out either.
-_SENT = {"password": "leaked password", "authorization": f"Bearer {SECRETS['token']}"}
+_SENT = {"password": "leaked password", "key": "leaked-key"}
+_CREDENTIALS = ((("authorization", f"Bearer {SECRETS['token']}"),), (("x-api-key", _SENT["key"]),))
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call that fails.
+
+    Attributes:
+        method: the name of the method.
+        name: the name of the exception.
+        credentials: metadata that is no valid credential.
+        id: the call's `x-request-id`.
+    """
+
+    method: str
+    name: str
+    credentials: tuple[tuple[str, str], ...] = ()
+    id: str = field(default_factory=lambda: str(uuid4()))
 
 
 async def _run(plan: Plan) -> Result:
@@ -41,7 +60,8 @@ async def _control(plan: Plan) -> Result:
 
 
 async def _scan(plan: Plan, names: Sequence[str], program: Sequence[str]) -> Result:
-    calls = [(method, name, str(uuid4())) for name in names for method in _FAILING]
+    calls = [_Call(method, name) for name in names for method in _FAILING]
+    calls += [_Call(method, "builtins:RuntimeError", sent) for method in _FAILING for sent in _CREDENTIALS]
     hits: Counter[str] = Counter()
     codes: Counter[str] = Counter()
     wrong: list[str] = []
@@ -50,13 +70,13 @@ async def _scan(plan: Plan, names: Sequence[str], program: Sequence[str]) -> Res
             waiting = iter(calls)
 
             async def caller() -> None:
-                for method, name, call_id in waiting:
-                    error = await _fail(clients, method, name, call_id)
+                for call in waiting:
+                    error = await _fail(clients, call)
                     failure = failure_of(error)
                     codes[failure.code.name] += 1
-                    hits.update(_found(_text_of(error), name))
+                    hits.update(_found(_text_of(error), call.name))
                     if f"ERROR_REASON_{failure.reason}" not in _REASONS:
-                        wrong.append(f"{method} {name}: {failure.code.name} {failure.reason}")
+                        wrong.append(f"{call.method} {call.name}: {failure.code.name} {failure.reason}")
 
             await asyncio.gather(*(caller() for _ in range(_CALLERS)))
             # It still serves.
@@ -64,7 +84,7 @@ async def _scan(plan: Plan, names: Sequence[str], program: Sequence[str]) -> Res
         ended = await server.terminate()
     log = ended.stderr
     hits.update(f"{secret} in the log" for secret in _found(log, "error"))
-    by_call = {call_id: name for _, name, call_id in calls}
+    by_call = {call.id: call.name for call in calls}
     for line in log.splitlines():
         if found := re.search(r'"x_request_id":"([^"]+)"', line):
             hits.update(f"{hit} in the log" for hit in _found(line, by_call.get(found[1], "error")))
@@ -83,8 +103,8 @@ async def _scan(plan: Plan, names: Sequence[str], program: Sequence[str]) -> Res
     return result
 
 
-async def _fail(clients: Clients, method: str, name: str, call_id: str) -> AioRpcError:
-    metadata = ((HEADER, name), ("x-request-id", call_id), ("authorization", _SENT["authorization"]))
+async def _fail(clients: Clients, sent: _Call) -> AioRpcError:
+    metadata = ((HEADER, sent.name), ("x-request-id", sent.id), *sent.credentials)
     user = new_user(email=f"{uuid4().hex[:8]}.{SECRETS['e-mail']}")
     requests: dict[str, Any] = {
         "GetUser": pb.GetUserRequest(email=user.email),
@@ -92,16 +112,16 @@ async def _fail(clients: Clients, method: str, name: str, call_id: str) -> AioRp
         "WatchUsers": pb.WatchUsersRequest(now=True),
         "ImportUsers": iter([pb.ImportUsersRequest(config=UserImportConfig())]),
     }
-    call = getattr(clients.users, method)(requests[method], metadata=metadata, timeout=60)
+    call = getattr(clients.users, sent.method)(requests[sent.method], metadata=metadata, timeout=60)
     try:
-        if method == "WatchUsers":
+        if sent.method == "WatchUsers":
             async for _ in call:
                 pass
         else:
             await call
     except AioRpcError as error:
         return error
-    raise AssertionError(f"{method} did not fail with {name}")
+    raise AssertionError(f"{sent.method} did not fail with {sent.name}")
 
 
 def _text_of(error: AioRpcError) -> str:

@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from itertools import accumulate
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
@@ -16,11 +17,11 @@ from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations.retention import delete_old_sign_in_attempts
 from service.domain.sign_in import sign_in_delays
-from service.rpc.identity.caller import Caller
 from tests.support.clients import Clients, connect
 from tests.support.failures import Failure, fails, failure_of
 from tests.support.logs import Log
 from tests.support.passwords import PASSWORD
+from tests.support.policies import guarded_server
 from tests.support.servers import OwnServer, own_server, running_server, serving_clients
 
 WRONG = "wrong horse battery"
@@ -200,22 +201,19 @@ def attempts_possible_within(seconds: float) -> int:
 
 
 async def test_who_guesses_through_one_caller_does_not_delay_those_of_another(
-    own: OwnServer, monkeypatch: pytest.MonkeyPatch
+    postgres_url: str, template_url: str, tmp_path: Path
 ) -> None:
-    def calls_come_from(caller: str) -> None:
-        monkeypatch.setattr("service.rpc.servicers.users.current_caller", lambda: Caller(caller))
-
-    user = await own.clients.create_user()
-    calls_come_from("key:leaked")
-    await use_up(own.clients, email=user.email)
-    await set_pauses(own.connection, 600)
-    with is_limited():
-        await sign_in(own.clients, email=user.email)
-    calls_come_from("key:shop")
-    assert (await sign_in(own.clients, email=user.email)).user == user
-    calls_come_from("key:leaked")
-    with is_limited():
-        await sign_in(own.clients, email=user.email)
+    may = {"key:leaked": ["users.password"], "key:shop": ["users.password", "users.write"]}
+    async with guarded_server(postgres_url, template_url, tmp_path, may) as guarded:
+        leaked, shop = await guarded.clients_of("leaked"), await guarded.clients_of("shop")
+        user = await shop.create_user()
+        await use_up(leaked, email=user.email)
+        await set_pauses(guarded.connection, 600)
+        with is_limited():
+            await sign_in(leaked, email=user.email)
+        assert (await sign_in(shop, email=user.email)).user == user
+        with is_limited():
+            await sign_in(leaked, email=user.email)
 
 
 # Devices
