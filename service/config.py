@@ -130,6 +130,19 @@ class PasswordSettings(Settings):
         return memory
 
 
+class SignInSettings(Settings):
+    """How often somebody may try to sign in."""
+
+    sign_in_free_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        5, description="attempts to sign in with one login without success, after which the first pause begins"
+    )
+    sign_in_max_delay: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = Field(
+        900,
+        description="longest pause in seconds between attempts to sign in without success; it begins with one second "
+        "and doubles; 0 means no limit",
+    )
+
+
 class WatchSettings(DatabaseSettings):
     """How the event feed reads events and delivers them to watchers."""
 
@@ -343,6 +356,7 @@ class ServerSettings(
     ExportSettings,
     WatchSettings,
     PasswordSettings,
+    SignInSettings,
     ListenSettings,
     IdentitySettings,
     PolicySettings,

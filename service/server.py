@@ -36,6 +36,7 @@ from service.db.database import Database
 from service.db.events.feed import PollingEventFeed
 from service.db.reads.snapshots import Snapshots
 from service.db.writes.encoded_messages import MessageEncoders
+from service.domain.sign_in import sign_in_delays
 from service.observability.logs import log_loop_failure
 from service.passwords import Argon2Passwords
 from service.rpc.call_context import current_unit_of_work, prefers_replica, time_left
@@ -59,6 +60,7 @@ from service.rpc.reflection import add_reflection
 from service.rpc.servicers.orders import OrderServicer
 from service.rpc.servicers.users import UserServicer
 from service.rpc.signing.cursors import Cursors
+from service.rpc.signing.device_tokens import DeviceTokens
 from service.rpc.signing.page_tokens import PageTokens
 from service.rpc.streams.exports import Exports
 from service.rpc.streams.imports import UserImports
@@ -255,6 +257,8 @@ class Server:
             page_tokens,
             Watch(self._event_feed, Cursors(signing_key, USER_SERVICE), watch_users_response),
             _now,
+            sign_in_attempts=self.database.sign_in_attempts(signing_key, self._sign_in_delays()),
+            device_tokens=DeviceTokens(signing_key),
             imports=self._imports,
             exports=exports,
             max_response_bytes=self.settings.max_response_bytes,
@@ -274,6 +278,10 @@ class Server:
         methods.add(add_OrderServiceServicer_to_server, orders)
         if self.settings.reflection != "off":
             add_reflection(methods, [*SERVICES, HEALTH])
+
+    def _sign_in_delays(self) -> Sequence[float]:
+        longest = self.settings.sign_in_max_delay
+        return sign_in_delays(self.settings.sign_in_free_attempts, longest) if longest else ()
 
     async def _add_health(self, methods: InterceptedMethods) -> None:
         health = HealthServicer()

@@ -70,6 +70,8 @@ def test_a_database_is_all_that_is_needed() -> None:
         "argon2_parallelism": 1,
         "password_threads": 2,
         "password_queue_size": 64,
+        "sign_in_free_attempts": 5,
+        "sign_in_max_delay": 900,
         # By default, other machines cannot reach a server without TLS.
         "host": "127.0.0.1",
         "port": 50051,

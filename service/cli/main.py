@@ -76,9 +76,10 @@ def gc() -> None:
     """Run periodic maintenance; schedule hourly. Also backfills encoded messages.
 
     Releases credit held for orders that were not confirmed in time; purges users 30 days after their deletion, except
-    those with open orders or credit; deletes request ids after 24 hours; and deletes events after
-    COMMERCE_EVENT_RETENTION_DAYS (90), except those that a relay has not published yet. Several processes may run this
-    at the same time. What fails is logged, everything else is done, and the exit status is 1.
+    those with open orders or credit; deletes request ids after 24 hours, and counts of attempts to sign in that no
+    longer matter; and deletes events after COMMERCE_EVENT_RETENTION_DAYS (90), except those that a relay has not
+    published yet. Several processes may run this at the same time. What fails is logged, everything else is done, and
+    the exit status is 1.
     """
     from service.cli.maintain import gc
 

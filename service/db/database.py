@@ -1,7 +1,7 @@
 """The `Database`: the connections, units of work and queries that a process uses."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.application.ports.errors import Overloaded
+from service.application.ports.sign_in_attempts import SignInAttempts
 from service.application.ports.unit_of_work import Actor, RequestKey, TimeLeft, UnitOfWork
 from service.config import DatabaseSettings
 from service.db.connections.engine import create_engine, lost_connections
@@ -29,6 +30,7 @@ from service.db.writes.fast_path.encoded_orders import ENCODED_ORDERS_BY_IDS
 from service.db.writes.fast_path.group_commit import GroupCommit
 from service.db.writes.fast_path.unit_of_work import FastPathUnitOfWork
 from service.db.writes.order_numbers import OrderNumbers
+from service.db.writes.sign_in_attempts import CountedSignInAttempts
 from service.db.writes.transaction import TransactionPool
 from service.db.writes.unit_of_work import TransactionalUnitOfWork
 from service.runtime.deadline import no_deadline
@@ -141,6 +143,10 @@ class Database:
             async with self.engine.connect() as connection:
                 key: bytes = (await connection.scalars(select(signing_keys.c.key))).one()
         return key
+
+    def sign_in_attempts(self, key: bytes, delays: Sequence[float]) -> SignInAttempts:
+        """Return the counter of attempts to sign in (`CountedSignInAttempts` documents the arguments)."""
+        return CountedSignInAttempts(self._reader, key, delays)
 
     async def close(self, time_left: TimeLeft = no_deadline) -> None:
         """Wait until no read is running, or cancel it when no time is left; then close all connections."""

@@ -18,7 +18,15 @@ from google.protobuf import text_format
 from google.protobuf.descriptor_pool import Default
 
 from service.application.ports.queries import MAX_RANKED, MAX_SUMS
-from service.config import DatabaseSettings, ExportSettings, GcSettings, LimitSettings, WatchSettings, environment_name
+from service.config import (
+    DatabaseSettings,
+    ExportSettings,
+    GcSettings,
+    LimitSettings,
+    SignInSettings,
+    WatchSettings,
+    environment_name,
+)
 from service.db.connections.batching import _MAX_RUNNING, _STUCK_SECONDS
 from service.db.connections.lost_connections import _LOG_PERIOD_SECONDS, _LONG_SECONDS, _SOCKET_OPTIONS
 from service.db.connections.lost_connections import _PERIOD_SECONDS as _LOOK_SECONDS
@@ -29,7 +37,7 @@ from service.db.events.poller import LAG_TO_LOG_SECONDS, RECENT_EVENTS
 from service.db.events.relay_cursor import STANDBY_SECONDS
 from service.db.operations.migrate import upgrade
 from service.db.operations.retention import REQUEST_ID_RETENTION
-from service.db.tables import ORDER_NUMBER_BLOCK
+from service.db.tables import ORDER_NUMBER_BLOCK, SIGN_IN_SLOTS
 from service.db.writes.fast_path.group_commit import _MAX_BYTES
 from service.db.writes.fast_path.order_statements import _LOCK_TIMEOUT
 from service.db.writes.transaction import _share
@@ -40,6 +48,7 @@ from service.domain.ids import SHARD_BITS, uuid7_beside
 from service.domain.notes import MAX_BODY_LENGTH
 from service.domain.orders import HOLD_FOR, MAX_ITEMS, MAX_QUANTITY
 from service.domain.search import MAX_SNIPPET_LENGTH, MAX_WORDS, SEARCHED_FOR_SNIPPET
+from service.domain.sign_in import forget_seconds, sign_in_delays
 from service.domain.tags import MAX_LENGTH, MAX_TAGS
 from service.domain.users import MAX_BIO_LENGTH, MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH, PURGE_AFTER
 from service.relay import BACKOFF as RELAY_BACKOFF
@@ -63,6 +72,7 @@ from service.rpc.interceptors.validation import MAX_STREAM_REQUEST_BYTES
 from service.rpc.messages.statistics import DEFAULT_TOP_USERS
 from service.rpc.messages.wire_sizes import MAX_FIELDS
 from service.rpc.retry import BACKOFF, MAX_ATTEMPTS
+from service.rpc.signing.device_tokens import VALIDITY
 from service.rpc.signing.page_tokens import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from service.rpc.streams.exports import MIN_BYTES_PER_SECOND
 from service.rpc.streams.imports import _MAX_WRITING, CHUNK_ROWS, MAX_FAILURES
@@ -100,6 +110,10 @@ _DRAIN_SECONDS = (
     + _EXIT_SECONDS,
 )
 
+_FREE_ATTEMPTS = SignInSettings.model_fields["sign_in_free_attempts"].default
+_DELAYS = sign_in_delays(_FREE_ATTEMPTS, SignInSettings.model_fields["sign_in_max_delay"].default)
+_PAUSES = [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 15 * 60]
+
 PROMISES: dict[str, list[Promise]] = {
     PROTOS: [
         Promise("safe to retry for 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
@@ -129,8 +143,16 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("A normalized tag has 1 to 50 characters", 50, MAX_LENGTH),
         Promise("The first 1000 rows that were not imported", 1000, MAX_FAILURES),
         Promise("in which they arrive, 1000 at a time", 1000, CHUNK_ROWS),
+        Promise("after five of them a pause follows", 5, _FREE_ATTEMPTS),
+        Promise("begins with one second and doubles with every further attempt, up to 15 minutes", _PAUSES, _DELAYS),
+        Promise("valid for 180 days", 180 * DAYS, VALIDITY),
     ],
-    "docs/calling.md": [Promise("Responses are stored for 24 hours", 24 * HOURS, REQUEST_ID_RETENTION)],
+    "docs/calling.md": [
+        Promise("Responses are stored for 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
+        Promise("lives for 180 days", 180 * DAYS, VALIDITY),
+        Promise("After five attempts without success a pause follows", 5, _FREE_ATTEMPTS),
+    ],
+    "SECURITY.md": [Promise("No pause is longer than 15 minutes", 15 * 60, _DELAYS[-1])],
     "docs/credit.md": [Promise("A hold lasts seven days", 7 * DAYS, HOLD_FOR)],
     "docs/operations.md": [
         Promise("erases users 30 days after their deletion", 30 * DAYS, PURGE_AFTER),
@@ -145,6 +167,9 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("a keepalive every 5 s", 5, _SOCKET_OPTIONS["TCP_KEEPIDLE"]),
     ],
     "docs/security.md": [
+        Promise("the fifteenth and every further one | 900 s", _PAUSES, _DELAYS),
+        Promise("of 15 longest pauses (3 h 45 min)", (15 * 900, 3.75 * 3600), (forget_seconds(_DELAYS),) * 2),
+        Promise("a number below 2^22", 2**22, SIGN_IN_SLOTS),
         Promise("it looks at the file every second", 1, POLL_SECONDS),
         Promise("the first ten in ten seconds", (10, 10), (MAX_LINES, DENIALS_PERIOD_SECONDS)),
         Promise("at least every five seconds", 5, WatchSettings.model_fields["watch_checkpoint_interval"].default),

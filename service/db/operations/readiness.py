@@ -57,6 +57,7 @@ TABLE_RIGHTS: Mapping[str, str] = MappingProxyType(
         "users": "SELECT INSERT UPDATE DELETE",
         "user_passwords": "SELECT INSERT UPDATE",
         "user_profiles": "SELECT INSERT UPDATE",
+        "sign_in_attempts": "SELECT INSERT UPDATE DELETE",
         "orders": "SELECT INSERT UPDATE DELETE",
         "order_items": "SELECT INSERT DELETE",
         # UPDATE to lock tags, which the service never changes.
