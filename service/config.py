@@ -205,6 +205,13 @@ class ListenSettings(Settings):
         description="let other servers of the same operating system user listen on the port too; Linux distributes "
         "the connections among them",
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="number of processes that serve on the port, each with its own connections to the database and "
+        "its own limits; more than 1 needs Linux, and a parent process that starts them",
+    )
 
 
 class LimitSettings(Settings):

@@ -15,7 +15,6 @@ Only the batched log lines are switched elsewhere, where logging is configured (
 
 import asyncio
 import os
-import signal
 import time
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -65,7 +64,9 @@ from service.rpc.transport.scheduling import (
     use_batch_scheduling,
 )
 from service.runtime.deadline import Deadline, no_deadline
-from service.runtime.exit_deadline import ExitDeadline
+from service.runtime.errors import OperatorError
+from service.runtime.exit_deadline import ExitDeadline, drain_seconds, leaving_seconds
+from service.runtime.stop_signals import StopSignals
 
 # For commands that write to the database. The server has encoders of its own, which build each order message once.
 MESSAGE_ENCODERS = MessageEncoders(order=encode_order, user=encode_user)
@@ -81,16 +82,14 @@ SERVICES = (USER_SERVICE, ORDER_SERVICE)
 _CONNECTION_CHECK_SECONDS = 0.1
 # These seconds after the grace period of running calls, units of work that still run are rolled back,
 _WORK_SECONDS = 1.0
-# the server stops waiting for what has not ended,
+# the server stops waiting for what has not ended, and the process is ended by force (`service.runtime.exit_deadline`).
 _CLOSE_SECONDS = 2.0
-# and the process is ended by force.
-_EXIT_SECONDS = 4.0
 
 log = structlog.get_logger()
 
 
-class StartError(Exception):
-    """The server cannot start. The message is one line for an operator."""
+class StartError(OperatorError):
+    """The server cannot start."""
 
 
 def new_event_loop(settings: OptimizationSettings) -> asyncio.AbstractEventLoop:
@@ -269,23 +268,15 @@ class Server:
                 "listening on a non-loopback address without TLS: anyone who reaches it has full access", host=host
             )
 
-    async def wait_until_signalled(self) -> ExitDeadline:
-        """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process without draining.
+    async def wait_until_signalled(self, signals: StopSignals) -> ExitDeadline:
+        """Serve until the first signal, then drain; a second signal ends the process without draining.
 
         Returns the deadline that ends the process by force if it takes too long to end by itself.
         """
-        loop = asyncio.get_running_loop()
-        first, second = asyncio.Event(), asyncio.Event()
-
-        def on_signal() -> None:
-            (second if first.is_set() else first).set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
-        await first.wait()
-        exit_deadline = ExitDeadline(self._drain_seconds(), self._log_forced_exit)
+        await signals.first.wait()
+        exit_deadline = self.exit_deadline()
         draining = asyncio.create_task(self.drain())
-        waiting = asyncio.create_task(second.wait())
+        waiting = asyncio.create_task(signals.second.wait())
         await asyncio.wait({draining, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if draining.done():
@@ -296,6 +287,10 @@ class Server:
             # Without waiting for running statements: PostgreSQL rolls back when it loses the connection.
             os._exit(1)
         return exit_deadline
+
+    def exit_deadline(self) -> ExitDeadline:
+        """Return a deadline for the end of the process, which begins to drain now."""
+        return ExitDeadline(self._drain_seconds(), self._log_forced_exit)
 
     async def drain(self) -> None:
         """Stop without failing a call.
@@ -315,16 +310,11 @@ class Server:
         )
         self._health_updates.cancel()
         await self._readiness.stop()
-        await self._until_disconnected(self._leaving_seconds())
+        await self._until_disconnected(leaving_seconds(self.settings.max_connection_age))
         await self.stop(grace=self.settings.shutdown_grace)
 
-    def _leaving_seconds(self) -> float:
-        """Return the seconds after which GOAWAY has moved all clients away."""
-        return 1.1 * self.settings.max_connection_age
-
     def _drain_seconds(self) -> float:
-        """Return the maximum seconds from the first signal to the end of the process."""
-        return self._leaving_seconds() + self.settings.shutdown_grace + _EXIT_SECONDS
+        return drain_seconds(self.settings.max_connection_age, self.settings.shutdown_grace)
 
     async def _until_disconnected(self, seconds: float) -> None:
         """Wait until no client is connected, or for some seconds."""

@@ -44,17 +44,31 @@ def main() -> None:
 )
 @click.option("--host", help="Address to listen on, instead of COMMERCE_HOST (127.0.0.1).")
 @click.option("--port", type=int, help="Port to listen on, instead of COMMERCE_PORT (50051); 0 selects a free one.")
-def serve(*, dev: bool, host: str | None, port: int | None) -> None:
+@click.option("--workers", type=int, help="Number of processes that serve, instead of COMMERCE_WORKERS (1).")
+def serve(*, dev: bool, host: str | None, port: int | None, workers: int | None) -> None:
     """Serve until SIGTERM or Ctrl-C; a second signal stops immediately.
 
     The first signal drains the server: it stops listening, its health becomes NOT_SERVING, clients are moved away by
     GOAWAY as their connections reach the maximum age, and running calls may finish. Without a client, that takes no
     time.
+
+    With several workers, this process starts them, replaces those that end, and stops them. SIGHUP replaces them one
+    after the other without failing a call.
     """
     from service.cli.serve import serve
 
     _interruptible()
-    serve(dev=dev, host=host, port=port)
+    serve(dev=dev, host=host, port=port, workers=workers)
+
+
+@main.command(hidden=True)
+@click.argument("number", type=int)
+@click.argument("descriptor", type=int)
+def worker(*, number: int, descriptor: int) -> None:
+    """Serve as worker NUMBER of `commerce serve --workers`, which runs this with a channel in DESCRIPTOR."""
+    from service.cli.one_process import work
+
+    work(number, descriptor)
 
 
 @main.command()
