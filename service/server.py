@@ -157,6 +157,7 @@ class Server:
             raise StartError(problem)
         if replica:
             await replica.start()
+        await self.database.warm_up(min(settings.db_pool_min_size, settings.db_pool_size))
         self._snapshots = Snapshots(settings)
         self._event_feed = PollingEventFeed(settings)
 

@@ -212,6 +212,33 @@ def export_orders(*, address: str, output: str, file_format: str) -> None:  # no
 
 
 @main.command()
+@click.option("--changed", is_flag=True, help="Leave out settings that have their defaults.")
+def config(*, changed: bool) -> None:
+    """Print the settings in effect, with the origin of each: environment, file or default.
+
+    Secrets are hidden, also passwords in URLs. Variables that are unknown or wrong are named, and if one is wrong, the
+    exit status is 1.
+    """
+    from service.cli.configuration import config
+
+    config(changed=changed)
+
+
+@main.command()
+def doctor() -> None:
+    """Check whether the service can run here, and say what to do if it cannot.
+
+    Checks the settings, the files that they name, and the database: its schema, rights, encoding, clock, limits of
+    connections, durability, encryption and replica. Prints one line for each check, without secrets, and changes
+    nothing. The exit status is 1 if a check failed; warnings do not count.
+    """
+    from service.cli.doctor import doctor
+
+    _interruptible()
+    doctor()
+
+
+@main.command()
 def version() -> None:
     """Print the version of the service and the schema revision that it needs."""
     from service.cli.version import version

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import commerce.users.v1.user_service_pb2 as users_pb
@@ -47,9 +48,9 @@ def kill(pid: int) -> None:
 
 
 @asynccontextmanager
-async def serving_workers(database_url: str, count: int = 2, **settings: object) -> AsyncIterator[Process]:
+async def serving_workers(database_url: str, count: int = 2, **settings: Any) -> AsyncIterator[Process]:
     """Run workers; all of them serve when the block begins, and none is left when it ends."""
-    async with serving(database_url, workers=count, **{"max_connection_age": 0, **settings}) as parent:
+    async with serving(database_url, workers=count, **({"max_connection_age": 0} | settings)) as parent:
         await parent.until_logged("serving with workers")
         pids = children(parent.pid)
         assert len(pids) == count
