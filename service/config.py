@@ -381,7 +381,7 @@ def load(kind: type[SettingsT], **values: object) -> SettingsT:
     try:
         settings = kind(**{**by_old_names, **from_files, **given})
     except ValidationError as error:
-        problems = _problems(kind, error, from_files.keys(), problems)
+        problems = _problems(kind, error, {environment_name(kind, name) for name in from_files}, problems)
     if problems:
         raise SettingsError("; ".join(problems.values()))
     return settings
@@ -440,7 +440,7 @@ def _problems(
 
 
 def _secrets_from_files(kind: type[Settings], given: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the secrets that are in files, and what is wrong with others, both by the name of the setting.
+    """Return the secrets that are in files as arguments of the class, and what is wrong with others by their names.
 
     Args:
         kind: the class of the settings.
@@ -458,7 +458,7 @@ def _secrets_from_files(kind: type[Settings], given: Collection[str]) -> tuple[d
             problems[name] = f"{name} and {name}{FILE_SUFFIX} are both set: unset one of them"
             continue
         try:
-            secrets[name] = read_secret(path)
+            secrets[kind.model_fields[field].alias or field] = read_secret(path)
         except ValueError as error:
             problems[name] = f"{name}{FILE_SUFFIX} is wrong: {error}"
     return secrets, problems

@@ -241,7 +241,7 @@ def test_a_file_that_cannot_be_used_is_one_line_that_names_its_variable(
     if content is not None:
         path.write_bytes(content)
     environment.setenv("COMMERCE_SIGNING_KEY_FILE", str(path))
-    assert refused(port=-1).split("; ")[0] == f"COMMERCE_SIGNING_KEY_FILE is wrong: {words.format(path=path)}"
+    assert f"COMMERCE_SIGNING_KEY_FILE is wrong: {words.format(path=path)}" in refused(port=-1).split("; ")
     environment.setenv("DATABASE_URL", "")
     message = refused(port=-1)
     assert message.count("is wrong") == 3

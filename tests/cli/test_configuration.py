@@ -36,7 +36,7 @@ async def test_each_setting_has_a_value_and_an_origin(environment: pytest.Monkey
     environment.setenv("COMMERCE_SIGNING_KEY_FILE", str(key))
     environment.setenv("commerce_port", "7")
     environment.setenv("COMMERCE_WATCH_QUEUE", "8")
-    lines, warnings = await printed()
+    lines, _ = await printed()
     assert lines["DATABASE_URL"] == ["postgresql://ada:***@db.example.com:5432/commerce", "environment"]
     assert lines["COMMERCE_SIGNING_KEY"] == ["***", "file", str(key)]
     assert lines["COMMERCE_PORT"] == ["7", "environment"]
@@ -45,8 +45,6 @@ async def test_each_setting_has_a_value_and_an_origin(environment: pytest.Monkey
     assert lines["COMMERCE_HOST"] == ["127.0.0.1", "default"]
     assert lines["READ_DATABASE_URL"] == lines["COMMERCE_NATS_URL"] == ["not", "set"]
     assert lines.keys() == {setting.name for setting in effective_settings()}
-    # Only the old name is warned of.
-    assert warnings.count("\n") == 1
 
 
 async def test_only_changed_settings_can_be_printed() -> None:
@@ -89,7 +87,11 @@ async def test_wrong_settings_are_marked_and_named(environment: pytest.MonkeyPat
         ("COMMERCE_NATS_URL", SECRET, "***"),
         ("DATABASE_URL", SECRET, "***"),
         ("DATABASE_URL", f"postgresql://ada:p/{SECRET}@db/shop", "postgresql://ada:***@db:5432/shop"),
-        ("DATABASE_URL", f"postgresql:///shop?host=/run/db&password={SECRET}", "postgresql://%2Frun%2Fdb:5432/shop"),
+        (
+            "DATABASE_URL",
+            f"postgresql:///shop?host=/run/db&password={SECRET}",
+            "postgresql://:***@%2Frun%2Fdb:5432/shop",
+        ),
     ],
 )
 def test_secrets_are_hidden(name: str, value: str, shown: str) -> None:

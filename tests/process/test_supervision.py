@@ -23,16 +23,12 @@ from tests.support.clients import connect
 from tests.support.databases import Observer
 from tests.support.locks import holding
 from tests.support.paths import ROOT
-from tests.support.processes import PATIENCE_SECONDS, Process, running_command, serving
+from tests.support.processes import PATIENCE_SECONDS, Process, children, running_command, running_program, serving
 from tests.support.proxies import proxy_to
 from tests.support.waiting import eventually
 
 LOCK_USER = "SELECT FROM users WHERE id = $1 FOR UPDATE"
 ENDED, REPLACED, NOT_STARTED = "worker ended", "worker replaced", "worker not started"
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def is_alive(pid: int) -> bool:
@@ -323,3 +319,52 @@ def test_a_worker_that_is_stuck_ends_with_its_parent() -> None:
         assert json.loads(ours.recv(1000)) == {"problem": None}
     output, _ = process.communicate(timeout=30)
     assert (process.returncode, output) == (1, "SIGTERM\ncut\n")
+
+
+def can_make_pid_namespaces() -> bool:
+    return subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True, check=False).returncode == 0
+
+
+CONTAINED = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-m", "service")
+in_container = pytest.mark.skipif(
+    not can_make_pid_namespaces(), reason="this user may not create a PID namespace, in which a program is process 1"
+)
+
+
+@asynccontextmanager
+async def contained(database_url: str, *arguments: str) -> AsyncIterator[tuple[Process, int]]:
+    """Run a command as process 1 of a PID namespace; yields its process id outside, too."""
+    environment = {**os.environ, "DATABASE_URL": database_url, "COMMERCE_MAX_CONNECTION_AGE": "0"}
+    async with running_program(*CONTAINED, *arguments, environment=environment) as process:
+        yield process, (await eventually(lambda: children(process.pid)))[0]
+
+
+def handles_sigterm(pid: int) -> bool:
+    caught = Path(f"/proc/{pid}/status").read_text().partition("SigCgt:")[2].split()[0]
+    return bool(int(caught, 16) & 1 << signal.SIGTERM - 1)
+
+
+@in_container
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["serve", "--port", "0", "--workers", "2"], ["gc"]])
+async def test_process_1_of_a_container_can_be_stopped_while_it_loads(database_url: str, command: list[str]) -> None:
+    async with contained(database_url, *command) as (process, pid):
+        await eventually(lambda: handles_sigterm(pid))
+        os.kill(pid, signal.SIGTERM)
+        # unshare exits with the status of its child.
+        finished = await process.end(PATIENCE_SECONDS)
+    assert finished.status in {0, 128 + signal.SIGTERM}
+    assert not finished.logged("serving")
+
+
+@in_container
+async def test_process_1_of_a_container_reaps_orphans(database_url: str) -> None:
+    async with contained(database_url, "serve", "--port", "0", "--workers", "2") as (process, pid):
+        await process.until_logged("serving with workers")
+        workers = children(pid)
+        # As with `kubectl exec`: the shell ends, and what it has started goes to process 1.
+        subprocess.run(["nsenter", "--target", str(pid), "--pid", "--mount", "sh", "-c", "sleep 1 &"], check=True)  # noqa: ASYNC221 - ends immediately
+        await eventually(lambda: len(children(pid)) == 3)
+        await eventually(lambda: children(pid) == workers)
+        os.kill(pid, signal.SIGTERM)
+        finished = await process.end(PATIENCE_SECONDS)
+    assert finished.status == 0, finished
