@@ -31,7 +31,7 @@ from service.devtools.embedded_postgres import embedded_postgres
 _PAUSE_SECONDS = 0.2
 # Two calls of each channel.
 _LOOK_SECONDS = 1.0
-_START_SECONDS = 60
+_PATIENCE_SECONDS = 300
 
 
 class Workers:
@@ -57,7 +57,7 @@ class Workers:
 
     async def logged(self, event: str, times: int = 1) -> dict[str, int]:
         """Wait until the log has an event so many times, and return the last line."""
-        give_up = time.monotonic() + _START_SECONDS
+        give_up = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < give_up:
             lines = [line for line in self._lines() if line["event"] == event]
             if len(lines) >= times:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 # How long the report may take.
 _REPORT_SECONDS = 0.5
 # These seconds after the grace period of running calls, a process is ended by force.
-_EXIT_SECONDS = 4.0
+EXIT_SECONDS = 4.0
 
 
 def leaving_seconds(max_connection_age: float) -> float:
@@ -17,7 +17,7 @@ def leaving_seconds(max_connection_age: float) -> float:
 
 def drain_seconds(max_connection_age: float, shutdown_grace: float) -> float:
     """Return the maximum seconds from SIGTERM to the end of a server."""
-    return leaving_seconds(max_connection_age) + shutdown_grace + _EXIT_SECONDS
+    return leaving_seconds(max_connection_age) + shutdown_grace + EXIT_SECONDS
 
 
 class ExitDeadline:

@@ -55,8 +55,9 @@ from service.rpc.retry import BACKOFF, MAX_ATTEMPTS
 from service.rpc.signing.page_tokens import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from service.rpc.streams.exports import MIN_BYTES_PER_SECOND
 from service.rpc.streams.imports import _MAX_WRITING, CHUNK_ROWS, MAX_FAILURES
+from service.runtime.exit_deadline import EXIT_SECONDS
 from service.runtime.retry import Backoff
-from service.server import _EXIT_SECONDS, _WORK_SECONDS
+from service.server import _WORK_SECONDS
 from tests.support.paths import ROOT
 from tests.support.protos import rules_of, sources
 
@@ -83,10 +84,10 @@ ARCHITECTURE = "docs/architecture.md"
 DAYS, HOURS = timedelta(days=1), timedelta(hours=1)
 
 _DRAIN_SECONDS = (
-    _EXIT_SECONDS,
+    EXIT_SECONDS,
     1.1 * LimitSettings.model_fields["max_connection_age"].default
     + LimitSettings.model_fields["shutdown_grace"].default
-    + _EXIT_SECONDS,
+    + EXIT_SECONDS,
 )
 
 PROMISES: dict[str, list[Promise]] = {

@@ -73,7 +73,7 @@ class Outcomes:
 
 
 async def call_steadily(
-    signals: Signals, ports: Sequence[int], user_ids: Sequence[str], seed: int
+    signals: Signals, ports: Sequence[int], user_ids: Sequence[str], seed: int, *, pause: float
 ) -> tuple[Outcomes, Outcomes]:
     """Call until told to stop: one caller for each user; counts the calls.
 
@@ -82,12 +82,13 @@ async def call_steadily(
         ports: of the servers; with several, callers use round robin.
         user_ids: one for each caller.
         seed: of everything random.
+        pause: seconds between two calls of a caller.
 
     Returns the outcomes of the callers that retry, which is every second one, and of the others.
     """
     retrying, others = Outcomes(), Outcomes()
     callers = [
-        _call(signals, ports, user_id, Random(seed + number), outcomes, retries=outcomes is retrying)
+        _call(signals, ports, user_id, Random(seed + number), outcomes, retries=outcomes is retrying, pause=pause)
         for number, user_id in enumerate(user_ids)
         for outcomes in [(retrying, others)[number % 2]]
     ]
@@ -96,7 +97,14 @@ async def call_steadily(
 
 
 async def _call(
-    signals: Signals, ports: Sequence[int], user_id: str, random: Random, outcomes: Outcomes, *, retries: bool
+    signals: Signals,
+    ports: Sequence[int],
+    user_id: str,
+    random: Random,
+    outcomes: Outcomes,
+    *,
+    retries: bool,
+    pause: float,
 ) -> None:
     async with _channel(ports, retries=retries) as channel:
         users, orders = UserServiceStub(channel), OrderServiceStub(channel)
@@ -116,6 +124,7 @@ async def _call(
                 outcomes.succeeded += 1
                 outcomes.slowest = max(outcomes.slowest, time.monotonic() - started)
             signals.count()
+            await asyncio.sleep(pause)
 
 
 def _channel(ports: Sequence[int], *, retries: bool) -> grpc.aio.Channel:
