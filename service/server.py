@@ -276,7 +276,7 @@ class Server:
         """
         await signals.first.wait()
         exit_deadline = self.exit_deadline()
-        draining = asyncio.create_task(self.drain())
+        draining = asyncio.create_task(self.drain(signals.hint))
         waiting = asyncio.create_task(signals.second.wait())
         await asyncio.wait({draining, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
@@ -293,8 +293,8 @@ class Server:
         """Return a deadline for the end of the process, which begins to drain now."""
         return ExitDeadline(self._drain_seconds(), self._log_forced_exit)
 
-    async def drain(self) -> None:
-        """Stop without failing a call.
+    async def drain(self, hint: str | None = None) -> None:
+        """Stop without failing a call; the log line `draining` has the hint.
 
         The server accepts no more connections. Clients that watch the health service leave on NOT_SERVING. The others
         are moved away by GOAWAY as their connections reach the maximum age, to which gRPC adds up to 10 % of jitter.
@@ -307,7 +307,7 @@ class Server:
             "draining",
             connections=open_connections(self.port),
             at_most_seconds=round(self._drain_seconds(), 1),
-            hint="a second signal stops immediately",
+            **({"hint": hint} if hint else {}),
         )
         self._health_updates.cancel()
         await self._readiness.stop()

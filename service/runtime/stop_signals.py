@@ -18,18 +18,19 @@ class StopSignals:
     Attributes:
         first: set by the first signal, which asks to drain.
         second: set by the second signal, which asks to stop immediately.
+        hint: what to tell whoever sent the first signal; None if a second one means nothing.
     """
 
     def __init__(self, *, repeatable: bool = True) -> None:
         self.first, self.second = asyncio.Event(), asyncio.Event()
-        self._repeatable = repeatable
-        for number in (signal.SIGTERM, signal.SIGINT):
+        self.hint = "a second signal stops immediately" if repeatable else None
+        for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
 
     def _on_signal(self) -> None:
         if not self.first.is_set():
             self.first.set()
-        elif self._repeatable:
+        elif self.hint:
             self.second.set()
 
     async def unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:

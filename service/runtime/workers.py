@@ -7,7 +7,7 @@ the orphans that the kernel hands to process 1 of a container.
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import structlog
@@ -188,9 +188,19 @@ class Workers:
                     return
                 place.crashes = 0
             log.info("worker replaced", worker=old.number, pid=place.worker.pid)
-            old.drain()
-            await asyncio.shield(old.ended)
+            await self._drain(old)
         log.info("rolled the workers")
+
+    async def _drain(self, worker: Worker) -> None:
+        """Drain a worker that has been replaced, and wait until it has ended."""
+        worker.drain()
+        await asyncio.wait({worker.ended}, timeout=self._drain_seconds)
+        if not worker.ended.done():
+            self._log_late_workers([worker])
+            worker.kill()
+        status = await asyncio.shield(worker.ended)
+        if status not in _IN_ORDER:
+            log.warning("worker ended", worker=worker.number, pid=worker.pid, reason=describe_end(status))
 
     async def _stop(self, signals: StopSignals) -> list[str]:
         """Drain all workers together, and return how each ended that did not end in order."""
@@ -210,7 +220,7 @@ class Workers:
                 if not await signals.unless_stopped_twice(self._until_ended()):
                     log.warning("second signal: stopping immediately")
         except TimeoutError:
-            self._log_late_workers()
+            self._log_late_workers(self._running.values())
         for worker in list(self._running.values()):
             worker.kill()
         # The kernel has not ended them yet.
@@ -232,9 +242,9 @@ class Workers:
             reason=str(error),
         )
 
-    def _log_late_workers(self) -> None:
+    def _log_late_workers(self, workers: Iterable[Worker]) -> None:
         # A worker ends itself in time, even if its event loop is stuck; but not if a debugger has stopped it.
-        numbers = [worker.number for worker in self._running.values()]
+        numbers = [worker.number for worker in workers]
         log.error("ending workers, because they did not end in time", workers=numbers)
 
     async def _until_ended(self) -> None:

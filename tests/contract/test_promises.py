@@ -57,6 +57,8 @@ from service.rpc.streams.exports import MIN_BYTES_PER_SECOND
 from service.rpc.streams.imports import _MAX_WRITING, CHUNK_ROWS, MAX_FAILURES
 from service.runtime.exit_deadline import EXIT_SECONDS
 from service.runtime.retry import Backoff
+from service.runtime.workers import _BACKOFF as WORKER_BACKOFF
+from service.runtime.workers import _CRASH_LOOP, _MARGIN_SECONDS, _STABLE_SECONDS
 from service.server import _WORK_SECONDS
 from tests.support.paths import ROOT
 from tests.support.protos import rules_of, sources
@@ -89,6 +91,8 @@ _DRAIN_SECONDS = (
     + LimitSettings.model_fields["shutdown_grace"].default
     + EXIT_SECONDS,
 )
+
+_WORKER_PAUSES = (WORKER_BACKOFF.base, WORKER_BACKOFF.factor, WORKER_BACKOFF.cap)
 
 PROMISES: dict[str, list[Promise]] = {
     PROTOS: [
@@ -127,6 +131,9 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("stored responses of `request_id`s after 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
         Promise("One second later, transactions and statements", 1, _WORK_SECONDS),
         Promise("`COMMERCE_SHUTDOWN_GRACE` + 4 s after SIGTERM: 30.5 s by default", (4, 30.5), _DRAIN_SECONDS),
+        Promise("after 0.1 s, then twice as long each time it ends soon again, up to 5 s", (0.1, 2, 5), _WORKER_PAUSES),
+        Promise("five times in a row within a minute of its start", (5, 60), (_CRASH_LOOP, _STABLE_SECONDS)),
+        Promise("It waits for a second longer than a worker may take", 1, _MARGIN_SECONDS),
         # A period until the next probe, and one for each answer that does not come.
         Promise("at most 5 s after the database", 5, (FAILURES_TO_STOP + 2) * PERIOD_SECONDS),
         # Until it is seen, until it counts as long, and until PostgreSQL has answered about it.
@@ -163,6 +170,8 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("| the readiness probe | always | 1 s", 1, PERIOD_SECONDS),
         Promise("3 failures in a row", 3, FAILURES_TO_STOP),
         Promise("2 successes in a row", 2, SUCCESSES_TO_SERVE),
+        Promise("0.1 s, doubled up to 5 s, jitter", (0.1, 2, 5), _WORKER_PAUSES),
+        Promise("five ends in a row within a minute of the start", (5, 60), (_CRASH_LOOP, _STABLE_SECONDS)),
         Promise("start 60 s", 60, _START_SECONDS),
         Promise("end of a previous server 30 s", 30, STOP_SECONDS),
         Promise("stores the last 1000 events", 1000, RECENT_EVENTS),

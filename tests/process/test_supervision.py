@@ -23,7 +23,15 @@ from tests.support.clients import connect
 from tests.support.databases import Observer
 from tests.support.locks import holding
 from tests.support.paths import ROOT
-from tests.support.processes import PATIENCE_SECONDS, Process, children, running_command, running_program, serving
+from tests.support.processes import (
+    PATIENCE_SECONDS,
+    Process,
+    children,
+    handles_sigterm,
+    running_command,
+    running_program,
+    serving,
+)
 from tests.support.proxies import proxy_to
 from tests.support.waiting import eventually
 
@@ -263,6 +271,16 @@ async def test_a_worker_that_is_killed_while_it_is_stopped_by_a_debugger_is_not_
     assert not any(map(is_alive, pids))
 
 
+async def test_a_worker_that_does_not_drain_does_not_stop_a_roll(database_url: str) -> None:
+    async with serving_workers(database_url, shutdown_grace=0) as parent:
+        before = children(parent.pid)
+        os.kill(before[0], signal.SIGSTOP)
+        parent.send(signal.SIGHUP)
+        await parent.until_logged("rolled the workers")
+        assert parent.logged("ending workers, because they did not end in time")[0]["workers"] == [1]
+        assert not set(before) & set(children(parent.pid))
+
+
 async def test_development_with_workers_takes_its_postgresql_with_it(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     async with running_command("serve", "--dev", "--port", "0", workers=2, data_dir=data_dir) as parent:
@@ -337,11 +355,6 @@ async def contained(database_url: str, *arguments: str) -> AsyncIterator[tuple[P
     environment = {**os.environ, "DATABASE_URL": database_url, "COMMERCE_MAX_CONNECTION_AGE": "0"}
     async with running_program(*CONTAINED, *arguments, environment=environment) as process:
         yield process, (await eventually(lambda: children(process.pid)))[0]
-
-
-def handles_sigterm(pid: int) -> bool:
-    caught = Path(f"/proc/{pid}/status").read_text().partition("SigCgt:")[2].split()[0]
-    return bool(int(caught, 16) & 1 << signal.SIGTERM - 1)
 
 
 @in_container
