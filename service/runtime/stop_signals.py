@@ -18,7 +18,7 @@ class StopSignals:
     Attributes:
         first: set by the first signal, which asks to drain.
         second: set by the second signal, which asks to stop immediately.
-        hint: what to tell whoever sent the first signal; None if a second one means nothing.
+        hint: what the log tells the sender of the first signal; None if a second one means nothing.
     """
 
     def __init__(self, *, repeatable: bool = True) -> None:

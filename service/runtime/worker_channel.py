@@ -1,7 +1,7 @@
 """What a worker and its parent tell each other, over a pair of connected sockets.
 
 The parent sends one line, the task, and the worker answers with one line: it is ready, or why it cannot start. Then
-nothing is sent. The kernel closes the parent's end when the parent ends, in whatever way, and so the worker learns it.
+nothing is sent. The kernel closes the parent's end when the parent ends, even by SIGKILL, and so the worker learns it.
 (Linux could send a signal instead, PR_SET_PDEATHSIG, but a worker whose event loop is stuck would not handle it.)
 """
 
