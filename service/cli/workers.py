@@ -7,7 +7,6 @@ from pathlib import Path
 
 import structlog
 
-from service.cli.development import stopping_with_owner, welcome
 from service.cli.running import run
 from service.config import ServerSettings
 from service.rpc.transport.shared_port import reserved_port
@@ -42,24 +41,36 @@ def serve_with_workers(settings: ServerSettings, data_dir: Path | None) -> None:
 
 async def _serve(settings: ServerSettings, port: int, data_dir: Path | None) -> None:
     signals = StopSignals()
+    if data_dir is None:
+        await _workers(settings, port, {}).run(lambda pids: _log_ready(settings, port, pids), signals)
+        return
+    # Only in development, because it imports the protos.
+    from service.cli.development import stopping_with_owner, welcome  # noqa: PLC0415
+
+    def on_ready(pids: list[int]) -> None:
+        _log_ready(settings, port, pids)
+        welcome(settings, port, data_dir)
+
+    task: dict[str, object] = {
+        "DATABASE_URL": settings.database_url.get_secret_value(),
+        "max_connection_age": settings.max_connection_age,
+        "shutdown_grace": settings.shutdown_grace,
+        "policy_file": settings.policy_file and str(settings.policy_file),
+    }
+    async with stopping_with_owner(data_dir):
+        await _workers(settings, port, task).run(on_ready, signals)
+
+
+def _workers(settings: ServerSettings, port: int, task: dict[str, object]) -> Workers:
     # All other settings are read by each worker, so that one that is started later gets secrets from files anew.
-    task: dict[str, object] = {"host": settings.host, "port": port, "reuse_port": True}
-    if data_dir is not None:
-        task["DATABASE_URL"] = settings.database_url.get_secret_value()
-        task |= {"max_connection_age": settings.max_connection_age, "shutdown_grace": settings.shutdown_grace}
+    task = {"host": settings.host, "port": port, "reuse_port": True, **task}
 
     def start(number: int) -> Worker:
         return Worker(number, [*_COMMAND, str(number)], task)
 
-    def on_ready(pids: list[int]) -> None:
-        log.info("serving with workers", host=settings.host, port=port, workers=pids)
-        if data_dir is not None:
-            welcome(settings, port, data_dir)
-
     seconds = drain_seconds(settings.max_connection_age, settings.shutdown_grace)
-    workers = Workers(settings.workers, start, drain_seconds=seconds)
-    if data_dir is None:
-        await workers.run(on_ready, signals)
-    else:
-        async with stopping_with_owner(data_dir):
-            await workers.run(on_ready, signals)
+    return Workers(settings.workers, start, drain_seconds=seconds)
+
+
+def _log_ready(settings: ServerSettings, port: int, pids: list[int]) -> None:
+    log.info("serving with workers", host=settings.host, port=port, workers=pids)
