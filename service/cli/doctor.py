@@ -1,9 +1,10 @@
 """The `commerce doctor` command: checks whether the service can run here."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import click
 
+from service.cli.file_checks import file_findings
 from service.cli.running import one_line_errors, run
 from service.config import ServerSettings, SettingsError, load, unknown_variables
 from service.db.operations.diagnosis import Finding, Grade, diagnose
@@ -30,11 +31,9 @@ def _findings() -> Iterator[Finding]:
         yield from (Finding(Grade.FAIL, "settings", problem) for problem in str(error).split("; "))
         return
     yield Finding(Grade.OK, "settings", "all values can be used; `commerce config` prints them")
-    yield from _of_database(settings)
-
-
-def _of_database(settings: ServerSettings) -> Iterable[Finding]:
-    return run(diagnose(settings))
+    # Each is printed before the next ones, which may take longer.
+    yield from run(file_findings(settings))
+    yield from run(diagnose(settings))
 
 
 def _print(finding: Finding) -> bool:

@@ -2,16 +2,19 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from service.cli.file_checks import file_findings
 from service.config import ServerSettings, load
 from service.db.connections.engine import async_url
 from service.db.operations import diagnosis
 from service.db.operations.diagnosis import connections_of_server
+from service.rpc.identity.key_file import format_keys, new_key
 from tests.support.command import invoke_command
 from tests.support.databases import driver_connection, drop_database
 from tests.support.replicas import copy_of, running_replica
@@ -53,7 +56,7 @@ def as_role(url: str, role: str) -> str:
 async def test_a_sound_database_passes_all_checks(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
     report = await doctor(monkeypatch, database_url, COMMERCE_WORKERS=2)
     assert (report.status, report.stderr) == (0, "")
-    names = "settings database writes encoding schema rights events durability encryption clock connections"
+    names = "settings policy database writes encoding schema rights events durability encryption clock connections"
     assert report.checks.keys() == {*names.split(), "time limit"}
     assert report.not_ok == {}
     each = connections_of_server(load(ServerSettings))
@@ -162,3 +165,69 @@ async def test_a_replica_is_checked(monkeypatch: pytest.MonkeyPatch, database_ur
         report = await doctor(monkeypatch, database_url, READ_DATABASE_URL=replica.database(database_url))
     assert report.not_ok == {}
     assert "lags less than 1 s" in report.checks["replica"][1]
+
+
+POLICY = """
+[roles]
+reader = ["users.read"]
+
+[identities]
+"key:billing" = ["reader"]
+"""
+ISSUER = """
+[issuers.main]
+issuer = "https://id.example.com"
+audience = "commerce"
+algorithms = ["ES256"]
+jwks = "{jwks}"
+"""
+
+
+async def test_files_of_identities_and_policy_are_checked(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
+) -> None:
+    policy, keys, issuers = (tmp_path / name for name in ("policy.toml", "keys.toml", "issuers.toml"))
+    policy.write_text(POLICY)
+    now = datetime.now(UTC)
+    _, lasting = new_key("billing", now)
+    keys.write_text(format_keys([lasting]))
+    issuers.write_text(ISSUER.format(jwks="http://127.0.0.1:1/keys"))
+    files = {"COMMERCE_API_KEYS_FILE": keys, "COMMERCE_JWT_ISSUERS_FILE": issuers}
+    report = await doctor(monkeypatch, database_url, **files)
+    assert report.not_ok == {"policy": "FAIL", "tokens": "warn"}
+    assert "set COMMERCE_POLICY_FILE" in report.checks["policy"][1]
+    assert report.checks["API keys"] == ("ok", f"{keys} has 1 valid keys")
+    report = await doctor(monkeypatch, database_url, COMMERCE_POLICY_FILE=policy)
+    assert report.checks["policy"] == ("ok", f"{policy} has 1 roles for 1 names of identities")
+    assert report.status == 0
+    # The keys of a file must be there at start.
+    issuers.write_text(ISSUER.format(jwks="none.json"))
+    policy.write_text(POLICY.replace("users.read", "users.raed"))
+    keys.write_text("[[keys]]")
+    report = await doctor(monkeypatch, database_url)
+    assert report.not_ok == {"policy": "FAIL", "tokens": "FAIL", "API keys": "FAIL"}
+    assert "users.read" in report.checks["policy"][1]
+
+
+@pytest.mark.parametrize(
+    ("days", "words"),
+    [
+        ([None], None),
+        ([100], None),
+        ([5], "the last key of billing expires soon"),
+        ([5, 100], None),
+        ([5, None], None),
+        ([5, 6], "the last key of billing expires soon"),
+        ([-1], "no valid key"),
+        ([], "no valid key"),
+    ],
+)
+async def test_keys_that_expire_are_warned_of(tmp_path: Path, days: list[int | None], words: str | None) -> None:
+    now = datetime.now(UTC)
+    stored = [new_key("billing", now, None if one is None else now + timedelta(days=one))[1] for one in days]
+    path = tmp_path / "keys.toml"
+    path.write_text(format_keys(stored))
+    settings = load(ServerSettings, DATABASE_URL="postgresql:///", api_keys_file=path)
+    warnings = [finding.words for finding in await file_findings(settings) if finding.grade == "warn"]
+    assert bool(warnings) == bool(words)
+    assert all(words and words in warning for warning in warnings)
