@@ -335,7 +335,10 @@ def test_a_worker_that_is_stuck_ends_with_its_parent() -> None:
     with ours:
         ours.sendall(b"{}\n")
         assert json.loads(ours.recv(1000)) == {"problem": None}
-    output, _ = process.communicate(timeout=30)
+    try:
+        output, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert (process.returncode, output) == (1, "SIGTERM\ncut\n")
 
 
