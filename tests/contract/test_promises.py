@@ -76,8 +76,11 @@ from service.rpc.signing.device_tokens import VALIDITY
 from service.rpc.signing.page_tokens import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from service.rpc.streams.exports import MIN_BYTES_PER_SECOND
 from service.rpc.streams.imports import _MAX_WRITING, CHUNK_ROWS, MAX_FAILURES
+from service.runtime.exit_deadline import EXIT_SECONDS
 from service.runtime.retry import Backoff
-from service.server import _EXIT_SECONDS, _WORK_SECONDS
+from service.runtime.workers import _BACKOFF as WORKER_BACKOFF
+from service.runtime.workers import _CRASH_LOOP, _MARGIN_SECONDS, _STABLE_SECONDS
+from service.server import _WORK_SECONDS
 from tests.support.paths import ROOT
 from tests.support.protos import rules_of, sources
 
@@ -104,15 +107,16 @@ ARCHITECTURE = "docs/architecture.md"
 DAYS, HOURS = timedelta(days=1), timedelta(hours=1)
 
 _DRAIN_SECONDS = (
-    _EXIT_SECONDS,
+    EXIT_SECONDS,
     1.1 * LimitSettings.model_fields["max_connection_age"].default
     + LimitSettings.model_fields["shutdown_grace"].default
-    + _EXIT_SECONDS,
+    + EXIT_SECONDS,
 )
 
 _FREE_ATTEMPTS = SignInSettings.model_fields["sign_in_free_attempts"].default
 _DELAYS = sign_in_delays(_FREE_ATTEMPTS, SignInSettings.model_fields["sign_in_max_delay"].default)
 _PAUSES = [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 15 * 60]
+_WORKER_PAUSES = (WORKER_BACKOFF.base, WORKER_BACKOFF.factor, WORKER_BACKOFF.cap)
 
 PROMISES: dict[str, list[Promise]] = {
     PROTOS: [
@@ -159,6 +163,9 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("stored responses of `request_id`s after 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
         Promise("One second later, transactions and statements", 1, _WORK_SECONDS),
         Promise("`COMMERCE_SHUTDOWN_GRACE` + 4 s after SIGTERM: 30.5 s by default", (4, 30.5), _DRAIN_SECONDS),
+        Promise("after 0.1 s, then twice as long each time it ends soon again, up to 5 s", (0.1, 2, 5), _WORKER_PAUSES),
+        Promise("five times in a row within a minute of its start", (5, 60), (_CRASH_LOOP, _STABLE_SECONDS)),
+        Promise("It waits for a second longer than a worker may take", 1, _MARGIN_SECONDS),
         # A period until the next probe, and one for each answer that does not come.
         Promise("at most 5 s after the database", 5, (FAILURES_TO_STOP + 2) * PERIOD_SECONDS),
         # Until it is seen, until it counts as long, and until PostgreSQL has answered about it.
@@ -227,6 +234,8 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("| the readiness probe | always | 1 s", 1, PERIOD_SECONDS),
         Promise("3 failures in a row", 3, FAILURES_TO_STOP),
         Promise("2 successes in a row", 2, SUCCESSES_TO_SERVE),
+        Promise("0.1 s, doubled up to 5 s, jitter", (0.1, 2, 5), _WORKER_PAUSES),
+        Promise("five ends in a row within a minute of the start", (5, 60), (_CRASH_LOOP, _STABLE_SECONDS)),
         Promise("start 60 s", 60, _START_SECONDS),
         Promise("end of a previous server 30 s", 30, STOP_SECONDS),
         Promise("stores the last 1000 events", 1000, RECENT_EVENTS),
