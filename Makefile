@@ -133,8 +133,8 @@ mutants: $(READY) ## Change the code in small ways that tests must notice; some:
 	$(BIN)/python -m tests.mutants.run $(A) $(ARGS)
 
 .PHONY: faults
-faults: $(READY) ## Kill a server under a watch twenty times; the tests do it three times
-	COMMERCE_TEST_KILLS=20 $(BIN)/pytest --no-cov --timeout 3600 tests/process/test_watch_crash.py tests/process/test_crash.py
+faults: $(READY) ## Make parts of a running system fail, and check what is promised; some: make faults E=server-kills SEED=42
+	$(BIN)/python -m tests.faults.run $(E) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 # The program that makes the calls is in C.
 CAN_BUILD_LOAD = echo '\#include <nghttp2/nghttp2.h>' | gcc -E - >/dev/null 2>&1

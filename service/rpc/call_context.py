@@ -10,10 +10,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from service.application.ports.unit_of_work import TimeLeft, UnitOfWork
+from service.rpc.identity.caller import ANONYMOUS, Caller
 from service.runtime.deadline import no_deadline
-
-# The actor of all calls until clients are authenticated.
-ANONYMOUS = "anonymous"
 
 
 class CallContext:
@@ -23,16 +21,18 @@ class CallContext:
         x_request_id: ties the log lines of the call together.
         metadata: the metadata that the client sent. It is read once, because each reading costs gRPC as much as logging
             the call. If a key was sent twice, it has the last value.
+        caller: who calls. AuthenticationInterceptor sets it; without that, it stays ANONYMOUS.
         prefers_replica: whether the replica may answer reads. It stays False for writes and streams.
         time_left: how long the call may still take; nothing once its client has gone. Unlimited for streams.
         unit_of_work: the unit of work of a method with side effects, while the method runs.
     """
 
-    __slots__ = ("metadata", "prefers_replica", "time_left", "unit_of_work", "x_request_id")
+    __slots__ = ("caller", "metadata", "prefers_replica", "time_left", "unit_of_work", "x_request_id")
 
     def __init__(self, x_request_id: str, metadata: Mapping[str, str | bytes]) -> None:
         self.x_request_id = x_request_id
         self.metadata = metadata
+        self.caller = ANONYMOUS
         self.prefers_replica = False
         self.time_left: TimeLeft = no_deadline
         self.unit_of_work: UnitOfWork | None = None
@@ -61,6 +61,12 @@ def x_request_id() -> str | None:
     """Return the x-request-id of the running call, or None outside any call."""
     call = _current.get()
     return None if call is None else call.x_request_id
+
+
+def current_caller() -> Caller:
+    """Return the caller of the running call; ANONYMOUS outside any call."""
+    call = _current.get()
+    return ANONYMOUS if call is None else call.caller
 
 
 def prefers_replica() -> bool:

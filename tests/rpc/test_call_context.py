@@ -10,6 +10,7 @@ from service.application.ports.unit_of_work import UnitOfWork
 from service.rpc.call_context import (
     CallContext,
     current_call,
+    current_caller,
     current_unit_of_work,
     enter,
     leave,
@@ -17,7 +18,9 @@ from service.rpc.call_context import (
     using,
     x_request_id,
 )
+from service.rpc.identity.caller import ANONYMOUS, Caller
 
+ADA = Caller("key:ada")
 UOW = cast("UnitOfWork", object())
 
 
@@ -85,3 +88,13 @@ def test_the_service_has_no_other_context_variable() -> None:
     root = Path(str(service.__file__)).parent
     found = [path.relative_to(root) for path in root.rglob("*.py") if "ContextVar(" in path.read_text("utf-8")]
     assert [str(path) for path in found] == ["rpc/call_context.py"]
+
+
+async def test_a_call_is_anonymous_until_its_caller_is_known() -> None:
+    async def work() -> None:
+        assert current_caller() is ANONYMOUS
+        current_call().caller = ADA
+        assert current_caller() is ADA
+
+    await in_a_call(work)
+    assert current_caller() is ANONYMOUS

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from uuid_utils import uuid4
 
 from service.rpc.call_context import CallContext, enter, leave
+from service.rpc.identity.caller import ANONYMOUS
 from service.rpc.interceptors.base import Interceptor
 from service.rpc.methods import Call, Context, Method, Request
 
@@ -21,7 +22,7 @@ log = structlog.get_logger()
 
 
 class AccessLogInterceptor(Interceptor):
-    """Logs method, code and duration of each call under its `x-request-id`, and counts the calls that run.
+    """Logs method, code, duration and caller of each call under its `x-request-id`, and counts the calls that run.
 
     The client chooses the id, or the server makes one where that is missing or invalid; the trailers return it. It has
     nothing to do with the `request_id` of a mutation.
@@ -48,7 +49,8 @@ class AccessLogInterceptor(Interceptor):
             context.set_trailing_metadata(((HEADER, x_request_id),))
             code = "CANCELLED"
             running[path] += 1
-            token = enter(CallContext(x_request_id, metadata))
+            call_context = CallContext(x_request_id, metadata)
+            token = enter(call_context)
             try:
                 response = await call(request, context)
             except grpc.aio.AbortError as error:
@@ -62,7 +64,11 @@ class AccessLogInterceptor(Interceptor):
                 return response
             finally:
                 running[path] -= 1
-                write("call", code=code, duration_ms=round((time.perf_counter() - started) * 1000, 2))
+                duration_ms = round((time.perf_counter() - started) * 1000, 2)
+                if (caller := call_context.caller) is ANONYMOUS:
+                    write("call", code=code, duration_ms=duration_ms)
+                else:
+                    write("call", code=code, duration_ms=duration_ms, caller=caller.name)
                 leave(token)
 
         return log_call

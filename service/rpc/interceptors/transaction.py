@@ -24,7 +24,8 @@ from google.protobuf.message import Message
 from service.application.ports.errors import AlreadyAnswered, CommitTimedOut, DeadlineExceeded, NeedsTransaction
 from service.application.ports.unit_of_work import RequestKey, TimeLeft, UnitOfWorkFactory
 from service.domain.errors import InvalidField
-from service.rpc.call_context import ANONYMOUS, current_call, using
+from service.rpc.call_context import current_call, using
+from service.rpc.identity.caller import Caller
 from service.rpc.interceptors.base import Interceptor
 from service.rpc.messages.subjects import Subjects, subjects_of
 from service.rpc.methods import Call, Context, Method, Request
@@ -138,12 +139,13 @@ class TransactionInterceptor(Interceptor):
     ) -> bytes:
         """Run a method until its unit of work is committed, and return the response."""
         dry_run = getattr(request, "validate_only", False)
-        key = None if dry_run else self._request_key(method, request)
+        caller = current_call().caller
+        key = None if dry_run else self._request_key(caller, method, request)
         fast_path = None if dry_run else self._fast_path.get(method.path)
         subjects = self._subjects[method.path]
 
         async def run(open_unit_of_work: UnitOfWorkFactory) -> bytes:
-            async with open_unit_of_work(actor=ANONYMOUS, request=key, time_left=deadline) as uow:
+            async with open_unit_of_work(actor=caller.name, request=key, time_left=deadline) as uow:
                 with using(uow):
                     answer = await call(request, context)
                 response = self._serialized(answer)
@@ -176,7 +178,7 @@ class TransactionInterceptor(Interceptor):
             raise ResponseTooLarge
         return data
 
-    def _request_key(self, method: Method, request: Message) -> RequestKey | None:
+    def _request_key(self, caller: Caller, method: Method, request: Message) -> RequestKey | None:
         request_id = getattr(request, "request_id", "")
         if not request_id:
             return None
@@ -185,7 +187,7 @@ class TransactionInterceptor(Interceptor):
         body = request.SerializeToString(deterministic=True)
         digest = self._digest.copy()
         digest.update(method.path.encode() + b"\0" + body)
-        return RequestKey(ANONYMOUS, method.path, UUID(request_id), digest.digest())
+        return RequestKey(caller.scope, method.path, UUID(request_id), digest.digest())
 
 
 def _timeout(deadline: Deadline) -> float | None:

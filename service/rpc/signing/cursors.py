@@ -6,6 +6,8 @@ import struct
 
 from service.application.ports.events import EventPosition
 from service.domain.errors import InvalidCursor
+from service.rpc.call_context import current_caller
+from service.rpc.identity.caller import ANONYMOUS
 from service.rpc.signing.base64url import decode_base64url, encode_base64url
 
 _POSITION = struct.Struct(">QQqIQ")
@@ -17,13 +19,15 @@ _MAC_BYTES = 16
 class Cursors:
     """Writes and reads the cursors of one service, signed with a secret key.
 
-    Unlike page tokens, cursors do not depend on the filters of a request: a position refers to the whole event log.
+    A cursor is valid only for the caller to whom it was issued. Unlike page tokens, cursors do not depend on the
+    filters of a request: a position refers to the whole event log.
     """
 
     def __init__(self, key: bytes, service: str) -> None:
         self._key = key
-        # Has a fixed length, and differs from all input that page tokens sign with the same key.
-        self._scope = hashlib.sha256(f"cursor\0{service}".encode()).digest()
+        self._service = f"cursor\0{service}".encode()
+        # Those of callers without an identity are signed as in earlier releases.
+        self._anonymous = hashlib.sha256(self._service).digest()
 
     def write(self, position: EventPosition) -> str:
         """Return the cursor for a position."""
@@ -40,4 +44,11 @@ class Cursors:
         return EventPosition(*form.unpack(payload))
 
     def _mac(self, payload: bytes) -> bytes:
-        return hmac.digest(self._key, self._scope + payload, hashlib.sha256)[:_MAC_BYTES]
+        return hmac.digest(self._key, self._scope() + payload, hashlib.sha256)[:_MAC_BYTES]
+
+    def _scope(self) -> bytes:
+        # Has a fixed length, and differs from all input that page tokens sign with the same key.
+        caller = current_caller()
+        if caller is ANONYMOUS:
+            return self._anonymous
+        return hashlib.sha256(self._service + b"\0" + caller.scope.encode()).digest()

@@ -1,4 +1,4 @@
-"""Page tokens (AIP-158): signed keyset positions, each valid for one method and one set of arguments."""
+"""Page tokens (AIP-158): signed keyset positions, each valid for one caller, one method and one set of arguments."""
 
 import hashlib
 import hmac
@@ -12,6 +12,8 @@ from google.protobuf.message import Message
 
 from service.application.ports.queries import MAX_PAGE_BYTES, Page, PageOfRows, Row
 from service.domain.errors import InvalidPageToken
+from service.rpc.call_context import current_caller
+from service.rpc.identity.caller import ANONYMOUS
 from service.rpc.messages.values import time_of
 from service.rpc.signing.base64url import decode_base64url, encode_base64url
 
@@ -71,6 +73,10 @@ class PageTokens:
         arguments.ClearField("page_size")
         arguments.ClearField("page_token")
         listed = f"{request.DESCRIPTOR.full_name}\0".encode() + arguments.SerializeToString(deterministic=True)
+        caller = current_caller()
+        if caller is not ANONYMOUS:
+            # The name of a message never begins like this, so a caller cannot choose arguments that give another's.
+            listed = b"caller\0" + hashlib.sha256(caller.scope.encode()).digest() + listed
         # The digest has a fixed length, so the boundary between the two inputs cannot be moved.
         return hmac.digest(self._key, hashlib.sha256(listed).digest() + payload, hashlib.sha256)[:_MAC_BYTES]
 

@@ -13,7 +13,7 @@ from service.application.ports.passwords import Passwords
 from service.application.ports.queries import UserQueries
 from service.application.ports.unit_of_work import TimeLeft, UnitOfWorkFactory
 from service.domain.errors import AlreadyExists, DomainError, InvalidArgument, InvalidField
-from service.rpc.call_context import ANONYMOUS
+from service.rpc.call_context import current_call
 from service.rpc.messages.user_import import ON_CONFLICT, import_failure_message, parse_import_row
 from service.rpc.messages.validation import violations_of
 from service.rpc.methods import Context
@@ -119,8 +119,8 @@ class UserImports:
         self, rows: Sequence[ImportRow], hashes: Mapping[UUID, str], on_conflict: OnConflict
     ) -> list[RowOutcome]:
         try:
-            deadline = Deadline(self._chunk_seconds)
-            async with self._unit_of_work(actor=ANONYMOUS, request=None, time_left=deadline) as uow:
+            actor, deadline = current_call().caller.name, Deadline(self._chunk_seconds)
+            async with self._unit_of_work(actor=actor, request=None, time_left=deadline) as uow:
                 outcomes = await import_rows(uow, rows, hashes, on_conflict, self._now())
                 await uow.commit(b"")
             return outcomes

@@ -1,4 +1,5 @@
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from uuid import UUID
 
 import pytest
 from hypothesis import assume, example, given
@@ -6,10 +7,13 @@ from hypothesis import strategies as st
 
 from service.application.ports.events import EventPosition
 from service.domain.errors import InvalidCursor
+from service.rpc.identity.caller import ANONYMOUS, Caller
 from service.rpc.signing.cursors import Cursors
+from tests.support.callers import called_by
 from tests.support.properties import thorough
 
 CURSORS = Cursors(b"k" * 32, "commerce.orders.v1.OrderService")
+CALLERS = [ANONYMOUS, Caller("key:a"), Caller("key:b"), Caller("key:a", UUID(int=1)), Caller("key:a", UUID(int=2))]
 numbers = st.integers(0, 2**64 - 1)
 positions = st.builds(
     EventPosition,
@@ -80,3 +84,22 @@ def encoded(data: bytes) -> str:
 
 def decoded(text: str) -> bytes:
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+@thorough
+@given(positions)
+def test_a_cursor_is_valid_only_for_the_caller_to_whom_it_was_issued(position: EventPosition) -> None:
+    for issued_to in CALLERS:
+        with called_by(issued_to):
+            cursor = CURSORS.write(position)
+            assert CURSORS.read(cursor) == position
+        for other in CALLERS:
+            if other is not issued_to:
+                with called_by(other):
+                    refused(cursor)
+
+
+def test_a_cursor_of_an_anonymous_caller_is_one_without_a_caller() -> None:
+    cursor = CURSORS.write(EventPosition(1, 2))
+    with called_by(ANONYMOUS):
+        assert CURSORS.write(EventPosition(1, 2)) == cursor

@@ -20,13 +20,16 @@ from hypothesis import strategies as st
 
 from service.application.ports.queries import PageOfRows
 from service.domain.errors import InvalidPageToken
+from service.rpc.identity.caller import ANONYMOUS, Caller
 from service.rpc.messages import orders, users
 from service.rpc.signing.page_tokens import PageTokens, position
+from tests.support.callers import called_by
 from tests.support.properties import thorough
 
 TOKENS = PageTokens(b"k" * 32)
 NOON = datetime(2026, 1, 2, 12, 0, 0, 123456, tzinfo=UTC)
 SOME_ID = UUID("01890000-0000-7000-8000-000000000001")
+CALLERS = [ANONYMOUS, Caller("key:a"), Caller("key:b"), Caller("key:a", UUID(int=1)), Caller("key:a", UUID(int=2))]
 URL_SAFE = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 ids = st.uuids().map(str) | st.just("")
@@ -310,3 +313,16 @@ def test_a_stored_token_stays_valid() -> None:
 def test_a_position_has_the_types_of_the_sort_columns() -> None:
     row = SimpleNamespace(create_time=1_767_355_200_123_456, id=SOME_ID, username="ada")
     assert position(row, ("create_time", "id", "username")) == (NOON, SOME_ID, "ada")
+
+
+@thorough
+@given(requests, positions)
+def test_a_token_leads_nowhere_for_another_caller(request: Any, position: tuple[object, ...]) -> None:
+    for issued_to in CALLERS:
+        with called_by(issued_to):
+            token = token_for(request, position)
+            assert is_accepted(request, token)
+        for other in CALLERS:
+            if other is not issued_to:
+                with called_by(other):
+                    refused(request, token)

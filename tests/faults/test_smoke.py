@@ -1,0 +1,16 @@
+"""Each experiment runs, and the service meets the criteria that do not depend on the speed of the machine."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.experiment import Experiment, Plan, all_experiments
+
+
+@pytest.mark.parametrize("experiment", all_experiments(), ids=lambda experiment: experiment.name)
+async def test_the_service_holds_in_a_short_run_of(
+    experiment: Experiment, postgres_url: str, template_url: str, tmp_path: Path
+) -> None:
+    result = await experiment.run(Plan(postgres_url, template_url, tmp_path, seed=1, smoke=True))
+    assert not result.broken, result.figures
+    assert result.figures
