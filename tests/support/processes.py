@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,9 +141,13 @@ async def running_program(
 
 @asynccontextmanager
 async def running_command(
-    *arguments: str, database_url: str | None = None, tree: Path = ROOT, **settings: Any
+    *arguments: str,
+    database_url: str | None = None,
+    tree: Path = ROOT,
+    program: Sequence[str] = COMMAND,
+    **settings: Any,
 ) -> AsyncIterator[Process]:
-    """Run the `commerce` command until the block ends, then kill it.
+    """Run the `commerce` command, or another `program` like it, until the block ends, then kill it.
 
     `settings` are those of the service in lower case; the command inherits none from the environment of the tests.
     """
@@ -153,15 +157,19 @@ async def running_command(
         environment[f"COMMERCE_{name}".upper()] = str(value)
     if database_url is not None:
         environment["DATABASE_URL"] = database_url
-    async with running_program(*COMMAND, *arguments, environment=environment, tree=tree) as process:
+    async with running_program(*program, *arguments, environment=environment, tree=tree) as process:
         yield process
 
 
 @asynccontextmanager
-async def serving(database_url: str, port: int = 0, *, tree: Path = ROOT, **settings: object) -> AsyncIterator[Process]:
+async def serving(
+    database_url: str, port: int = 0, *, tree: Path = ROOT, program: Sequence[str] = COMMAND, **settings: object
+) -> AsyncIterator[Process]:
     """Run `commerce serve` until the block ends; it serves when the block begins."""
     arguments = ("serve", "--port", str(port))
-    async with running_command(*arguments, database_url=database_url, tree=tree, **settings) as process:
+    async with running_command(
+        *arguments, database_url=database_url, tree=tree, program=program, **settings
+    ) as process:
         await process.port()
         yield process
 
