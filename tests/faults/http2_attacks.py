@@ -166,9 +166,7 @@ def rapid_reset(attack: Attack) -> None:
 
 def slow_readers(attack: Attack) -> None:
     """Ask for pages and exports on ten connections, and never let the server send more than their headers."""
-    lists, exports = (
-        static_block(call_headers(f"{USER_SERVICE}/{method}")) for method in ("ListUsers", "ExportUsers")
-    )
+    lists, exports = (static_block(call_headers(f"{USER_SERVICE}/{method}")) for method in ("ListUsers", "ExportUsers"))
     page = users_pb.ListUsersRequest(page_size=1000).SerializeToString()
     connections = []
     for _ in range(10):
@@ -269,14 +267,12 @@ def trickle(attack: Attack) -> None:
     """Send a call on each of 200 connections, one byte at a time and second."""
     frames = call_frames(1, GET_USER, NOBODY)
     connections = [attack.connect() for _ in range(200)]
-    sent = 0
-    for _ in attack.paced(1):
+    for sent, _ in enumerate(attack.paced(1)):
         for connection in connections:
             with attack.surviving():
                 connection.read()
                 connection.send(frames[sent : sent + 1])
                 attack.done["bytes"] += 1
-        sent += 1
     for connection in connections:
         connection.close()
 

@@ -36,9 +36,7 @@ class Experience:
 
     def p99_ms(self, periods: Sequence[tuple[float, float]]) -> float:
         """Return the 99th percentile of the milliseconds that calls took which were due in these periods."""
-        taken = sorted(
-            seconds for due, seconds in self.calls if any(start <= due < end for start, end in periods)
-        )
+        taken = sorted(seconds for due, seconds in self.calls if any(start <= due < end for start, end in periods))
         return taken[int(len(taken) * 0.99)] * 1000
 
 
