@@ -44,6 +44,7 @@ from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
 from service.rpc.interceptors.transaction import TransactionInterceptor
+from service.rpc.interceptors.unread_responses import UnreadResponsesInterceptor
 from service.rpc.interceptors.validation import ValidationInterceptor
 from service.rpc.messages.orders import OrderMessageCache, encode_order, watch_orders_response
 from service.rpc.messages.users import encode_user, watch_users_response
@@ -181,6 +182,7 @@ class Server:
             [
                 self._access_log,  # sets the context of every call, and sees its final status code
                 ErrorInterceptor(),  # turns every error raised below into a status, after the unit of work has ended
+                UnreadResponsesInterceptor(),  # inside ErrorInterceptor too; sees the responses of all below it
                 DeserializationInterceptor(),  # inside ErrorInterceptor, which turns its error into a status
                 ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
                 self._transactions,  # innermost: runs the method, and again if that is needed
