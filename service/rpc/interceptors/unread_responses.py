@@ -16,7 +16,7 @@ from service.rpc.methods import Call, Context, Method, Request
 # is about twice as much.
 MAX_UNREAD_BYTES = 32 * 1024 * 1024
 # The part of it that one caller may use, so that a caller who reads nothing does not use all.
-_MAX_PART = 0.5
+MAX_PART = 0.5
 # Smaller responses are not counted: the limit on concurrent calls bounds their memory.
 _SMALL_BYTES = 4 * 1024
 
@@ -56,7 +56,7 @@ class UnreadResponsesInterceptor(Interceptor):
         of_caller = self._bytes_of[caller]
         # One response is always allowed, however large responses may be.
         too_many = self._bytes and self._bytes + size > MAX_UNREAD_BYTES
-        too_many_of_caller = of_caller and of_caller + size > MAX_UNREAD_BYTES * _MAX_PART
+        too_many_of_caller = of_caller and of_caller + size > MAX_UNREAD_BYTES * MAX_PART
         if refusing and (too_many or too_many_of_caller):
             raise Overloaded
         # gRPC ends the task that handles the call once the response has been sent, or the client has disconnected.
