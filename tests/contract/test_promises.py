@@ -47,8 +47,8 @@ from service.relay import TIMEOUT_SECONDS
 from service.rpc.health import FAILURES_TO_STOP, PERIOD_SECONDS, SUCCESSES_TO_SERVE
 from service.rpc.interceptors.deserialization import _SMALL_BYTES as _COUNTED_ABOVE_BYTES
 from service.rpc.interceptors.deserialization import MAX_BYTES_IN_FLIGHT
-from service.rpc.interceptors.unread_responses import MAX_PART, MAX_UNREAD_BYTES
 from service.rpc.interceptors.transaction import _GRACE_SECONDS
+from service.rpc.interceptors.unread_responses import MAX_PART, MAX_UNREAD_BYTES
 from service.rpc.interceptors.validation import MAX_STREAM_REQUEST_BYTES
 from service.rpc.messages.statistics import DEFAULT_TOP_USERS
 from service.rpc.messages.wire_sizes import MAX_FIELDS

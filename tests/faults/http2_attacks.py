@@ -259,7 +259,7 @@ def gzip_bombs(attack: Attack) -> None:
             attack.done["bombs"] += 1
             connection.read()
 
-    # A server reads no more than its window at once, so it answers with WINDOW_UPDATE before it has the message.
+    # A server accepts no more than its window, so it answers with WINDOW_UPDATE before it has the message.
     attack.on_connections(act)
 
 
