@@ -1,5 +1,6 @@
 """Every method, called by every kind of caller: who must be refused is, and who may call can."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,8 +54,8 @@ class _Matrix:
         requests = {name: (await self._good(name)).SerializeToString() for name in ALL_METHODS}
         before = await self.server.contents()
         for what, credential in self.guarded.refused().items():
-            for name, request in requests.items():
-                outcome = await self._call("unknown callers", name, request, credential)
+            calls = [self._call("unknown callers", name, request, credential) for name, request in requests.items()]
+            for name, outcome in zip(requests, await asyncio.gather(*calls), strict=True):
                 if (outcome.code, outcome.reason) != (StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED_CALLER"):
                     self._note(name, what, outcome)
         for name, method in ALL_METHODS.items():
