@@ -121,7 +121,7 @@ def about_nothing(request: bytes) -> bytes:
     return _UUID.sub(lambda _: str(uuid4()).encode(), request)
 
 
-class _Credential(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc] # the stubs have no types for it
+class _Credential(grpc.aio.UnaryUnaryClientInterceptor):
     def __init__(self, metadata: Metadata) -> None:
         self._metadata = metadata
 

@@ -21,6 +21,6 @@ def without_limits(**arguments: Any) -> grpc.aio.Server:
     return _server(arguments, dict.fromkeys(names, _NO_LIMIT))
 
 
-def _server(arguments: Mapping[str, Any], options: Mapping[str, int]) -> grpc.aio.Server:
+def _server(arguments: Mapping[str, Any], options: dict[str, int]) -> grpc.aio.Server:
     server: grpc.aio.Server = _make(**{**arguments, "options": [*(dict(arguments["options"]) | options).items()]})
     return server

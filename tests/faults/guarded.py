@@ -50,7 +50,7 @@ class Guarded:
         self.write_policy()
 
     @property
-    def settings(self) -> Mapping[str, object]:
+    def settings(self) -> Mapping[str, Any]:
         """The settings of the server."""
         return {
             "api_keys_file": self._folder / "keys.toml",

@@ -42,8 +42,8 @@ async def _abuse(plan: Plan, program: Sequence[str], attacks: Sequence[str]) -> 
                     abuse.measuring(attack),
                     running_program(*command, attack, str(await server.port()), "--seconds", seconds) as attacker,
                 ):
-                    report = await attacker.end()
-                reports[attack] = json.loads(report.stdout)
+                    ended = await attacker.end()
+                reports[attack] = json.loads(ended.stdout)
             result = await abuse.result(_MAX_MEBIBYTES)
     for attack, report in reports.items():
         result.require(bool(report), f"{attack} did nothing")

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as users_pb
@@ -79,7 +80,7 @@ async def _control(plan: Plan) -> Result:
 async def _vanish(plan: Plan, program: Sequence[str]) -> Result:
     random = plan.random()
     # Nothing but the loss of the connection may end the handlers.
-    settings = {"default_deadline": 600, "export_stall_timeout": 600, "max_connection_age": 0}
+    settings: dict[str, Any] = {"default_deadline": 600, "export_stall_timeout": 600, "max_connection_age": 0}
     async with plan.database() as url, observing(url) as observer:
         (user_id,) = await create_users(url, 1)
         # More than a connection buffers.

@@ -19,7 +19,7 @@ def method_named(name: str) -> Method:
     return Method(path_of(name), method.client_streaming, method.server_streaming, method)
 
 
-async def list_nothing(_request: object, _context: object) -> bytes:
+async def list_nothing(request: object, context: object) -> bytes:  # noqa: ARG001 - the names of all calls
     return bytes(30_000)
 
 
