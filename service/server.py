@@ -52,6 +52,7 @@ from service.rpc.interceptors.errors import ErrorInterceptor
 from service.rpc.interceptors.ownership import OwnershipInterceptor
 from service.rpc.interceptors.privileged_fields import PrivilegedFieldsInterceptor
 from service.rpc.interceptors.transaction import TransactionInterceptor
+from service.rpc.interceptors.unread_responses import UnreadResponsesInterceptor
 from service.rpc.interceptors.validation import ValidationInterceptor
 from service.rpc.messages.orders import OrderMessageCache, encode_order, watch_orders_response
 from service.rpc.messages.users import encode_user, watch_users_response
@@ -220,6 +221,7 @@ class Server:
                     self._identities, self._authorization.require_act_for_users, self._open_services()
                 ),
                 self._authorization,  # before anything is read; denied calls cost little
+                UnreadResponsesInterceptor(),  # knows the caller, and sees the responses of all below it
                 DeserializationInterceptor(),  # inside ErrorInterceptor, which turns its error into a status
                 ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
                 PrivilegedFieldsInterceptor(self._policies),  # reads fields, so after they are validated

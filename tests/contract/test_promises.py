@@ -68,6 +68,7 @@ from service.rpc.interceptors.authentication import RECHECK_SECONDS
 from service.rpc.interceptors.deserialization import _SMALL_BYTES as _COUNTED_ABOVE_BYTES
 from service.rpc.interceptors.deserialization import MAX_BYTES_IN_FLIGHT
 from service.rpc.interceptors.transaction import _GRACE_SECONDS
+from service.rpc.interceptors.unread_responses import MAX_PART, MAX_UNREAD_BYTES
 from service.rpc.interceptors.validation import MAX_STREAM_REQUEST_BYTES
 from service.rpc.messages.statistics import DEFAULT_TOP_USERS
 from service.rpc.messages.wire_sizes import MAX_FIELDS
@@ -246,6 +247,8 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("| requests of more than 4 KiB in flight", 4 * 1024, _COUNTED_ABOVE_BYTES),
         Promise("| 32 MiB together", 32 * 1024 * 1024, MAX_BYTES_IN_FLIGHT),
         Promise("so 32 MiB of requests", 32 * 1024 * 1024, MAX_BYTES_IN_FLIGHT),
+        Promise("| 32 MiB in all", 32 * 1024 * 1024, MAX_UNREAD_BYTES),
+        Promise("16 MiB of each caller", 16 * 1024 * 1024, MAX_UNREAD_BYTES * MAX_PART),
         Promise("| 64 KiB |", 64 * 1024, MAX_STREAM_REQUEST_BYTES),
         Promise("| 10,000 together", 10_000, MAX_UNDELIVERED_EVENTS),
         Promise("10,000 events are kept in all", 10_000, MAX_UNDELIVERED_EVENTS),
