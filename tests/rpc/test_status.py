@@ -34,6 +34,7 @@ from service.domain.errors import (
     NotFound,
     OrderNotFound,
     OrderNotPending,
+    SignInLimited,
     UserAlreadyExists,
     UserNotFound,
 )
@@ -70,6 +71,8 @@ def an_error(kind: type[Exception], text: str = "what is wrong") -> Exception:
         return kind("orders/1", "ship", "PENDING", ["CONFIRMED", "CANCELLED"])
     if issubclass(kind, FailedPrecondition):
         return kind("orders/1", text)
+    if issubclass(kind, SignInLimited):
+        return kind(60)
     return kind(text)
 
 
