@@ -46,7 +46,6 @@ from service.relay import BACKOFF as RELAY_BACKOFF
 from service.relay import TIMEOUT_SECONDS
 from service.rpc.health import FAILURES_TO_STOP, PERIOD_SECONDS, SUCCESSES_TO_SERVE
 from service.rpc.interceptors.deserialization import _SMALL_BYTES as _COUNTED_ABOVE_BYTES
-from service.rpc.interceptors.deserialization import MAX_BYTES_IN_FLIGHT
 from service.rpc.interceptors.transaction import _GRACE_SECONDS
 from service.rpc.interceptors.validation import MAX_STREAM_REQUEST_BYTES
 from service.rpc.messages.statistics import DEFAULT_TOP_USERS
@@ -170,8 +169,12 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("At most two batches of a kind run", 2, _MAX_RUNNING),
         Promise("those that have been running for 250 ms", 0.25, _STUCK_SECONDS),
         Promise("| requests of more than 4 KiB in flight", 4 * 1024, _COUNTED_ABOVE_BYTES),
-        Promise("| 32 MiB together", 32 * 1024 * 1024, MAX_BYTES_IN_FLIGHT),
-        Promise("so 32 MiB of requests", 32 * 1024 * 1024, MAX_BYTES_IN_FLIGHT),
+        Promise(
+            "| 32 MiB together", 32 * 1024 * 1024, LimitSettings.model_fields["max_request_bytes_in_flight"].default
+        ),
+        Promise(
+            "so 32 MiB of requests", 32 * 1024 * 1024, LimitSettings.model_fields["max_request_bytes_in_flight"].default
+        ),
         Promise("| 64 KiB |", 64 * 1024, MAX_STREAM_REQUEST_BYTES),
         Promise("| 10,000 together", 10_000, MAX_UNDELIVERED_EVENTS),
         Promise("10,000 events are kept in all", 10_000, MAX_UNDELIVERED_EVENTS),
