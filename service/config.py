@@ -396,8 +396,8 @@ class OptimizationSettings(Settings):
         "adaptive",
         description="how Linux schedules the server: with `batch` (SCHED_BATCH, and a higher nice value for the "
         "polling thread of gRPC) its threads do not preempt each other, which costs less CPU, but they wait for other "
-        "busy processes; `adaptive` is SCHED_BATCH while the server uses most of a processor; no effect on other "
-        "systems",
+        "busy processes; `adaptive` is that while the server uses most of a processor (the nice value only where it "
+        "can be reset, as by root); no effect on other systems",
         json_schema_extra=EXPERT,
     )
     frozen_garbage_collector: bool = Field(

@@ -5,8 +5,7 @@ end. Code inside the call sets the attributes of the context. A task that a call
 that continues after its client has disconnected still has its context.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 
 from service.application.ports.unit_of_work import TimeLeft, UnitOfWork
@@ -92,14 +91,3 @@ def current_unit_of_work() -> UnitOfWork:
     if uow is None:
         raise LookupError("no unit of work: TransactionInterceptor opens one for methods that are not NO_SIDE_EFFECTS")
     return uow
-
-
-@contextmanager
-def using(uow: UnitOfWork) -> Iterator[None]:
-    """Make `uow` the unit of work of the running call inside the block."""
-    call = current_call()
-    call.unit_of_work = uow
-    try:
-        yield
-    finally:
-        call.unit_of_work = None
