@@ -20,8 +20,8 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir /opt/wheels . ./client 
 
 FROM ${PYTHON_IMAGE}
 COPY --from=builder /opt/commerce /opt/commerce
-# COMMERCE_HOST: the default, loopback, cannot be reached from outside the container. The network around the container
-# must restrict who can reach it; the server logs a warning about that when it starts.
+# COMMERCE_HOST: the default, loopback, cannot be reached from outside the container. So the server needs TLS and
+# identities, or settings that say it needs none (docs/security.md); otherwise it refuses to start.
 ENV PATH=/opt/commerce/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     COMMERCE_HOST=0.0.0.0
@@ -29,7 +29,8 @@ ENV PATH=/opt/commerce/bin:$PATH \
 USER 65532:65532
 WORKDIR /
 EXPOSE 50051
-# SIGTERM drains the server. No HEALTHCHECK: orchestrators, such as Kubernetes, call grpc.health.v1.Health.
+# SIGTERM drains the server. No HEALTHCHECK: orchestrators, such as Kubernetes, call grpc.health.v1.Health, or run
+# `commerce health` where the server has TLS.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["commerce"]
 CMD ["serve"]

@@ -165,7 +165,7 @@ class Server:
 
     def _find_endpoints(self) -> None:
         try:
-            self._endpoints = Endpoints(self.settings)
+            self._endpoints = Endpoints(self.settings, has_identities=_has_identities(self.settings))
         except (Exposed, CertificateError) as error:
             raise StartError(str(error)) from error
 
@@ -411,6 +411,11 @@ class Server:
 def _require_fast_protobuf() -> None:
     if api_implementation.Type() == "python":
         raise StartError("protobuf runs on its pure-Python backend, which is many times slower; install its wheel")
+
+
+def _has_identities(_settings: ServerSettings) -> bool:
+    # The settings of identities will say so.
+    return False
 
 
 def _now() -> datetime:

@@ -1,4 +1,7 @@
-"""The `commerce health` command: a probe for orchestrators that cannot call gRPC with TLS themselves."""
+"""The `commerce health` command: a probe for orchestrators that cannot call gRPC with TLS themselves.
+
+It runs every few seconds, so it imports as little as it can: not the server, nor the packages for the database.
+"""
 
 from ipaddress import ip_address
 
@@ -9,21 +12,23 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from service.cli.channels import TlsOptions, open_channel
-from service.cli.running import one_line_errors
-from service.config import ListenSettings, load
+from service.config import ListenSettings, SettingsError, load
 
 
 def check_health(service: str, *, address: str | None, tls: TlsOptions, timeout: float) -> None:
     """Print the health of a service; raises ClickException if it is not serving."""
-    with one_line_errors():
-        options: list[tuple[str, int | str]] = []
-        if address is None:
-            address, tls, options = _own_address(load(ListenSettings), tls)
-        with open_channel(address, tls, options) as channel:
-            try:
-                response = HealthStub(channel).Check(HealthCheckRequest(service=service), timeout=timeout)
-            except grpc.RpcError as error:
-                raise click.ClickException(_description(error, service, address)) from error
+    options: list[tuple[str, int | str]] = []
+    if address is None:
+        try:
+            settings = load(ListenSettings)
+        except SettingsError as error:
+            raise click.ClickException(str(error)) from error
+        address, tls, options = _own_address(settings, tls)
+    with open_channel(address, tls, options) as channel:
+        try:
+            response = HealthStub(channel).Check(HealthCheckRequest(service=service), timeout=timeout)
+        except grpc.RpcError as error:
+            raise click.ClickException(_description(error, service, address)) from error
     status = HealthCheckResponse.ServingStatus.Name(response.status)
     if response.status != HealthCheckResponse.SERVING:
         raise click.ClickException(f"{service or 'the server'} is {status}")

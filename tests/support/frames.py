@@ -64,7 +64,7 @@ class RawConnection:
 
     def is_closed(self) -> bool:
         """Return whether the server has closed the connection; does not wait."""
-        self.socket.setblocking(False)
+        self.socket.settimeout(0)
         try:
             while data := self.socket.recv(65536):
                 self._received += data
@@ -94,8 +94,7 @@ def raw_connections(port: int, count: int) -> Iterator[list[RawConnection]]:
     """Open connections, and close them after the block."""
     connections: list[RawConnection] = []
     try:
-        for _ in range(count):
-            connections.append(RawConnection(port))
+        connections.extend(RawConnection(port) for _ in range(count))
         yield connections
     finally:
         for connection in connections:

@@ -16,6 +16,7 @@ class Endpoints:
 
     Args:
         settings: the addresses, and the files for TLS.
+        has_identities: whether callers must say who they are.
 
     Attributes:
         certificates: the certificates of TLS, and what became of their last reload; None without TLS.
@@ -27,8 +28,8 @@ class Endpoints:
         CertificateError: the files for TLS cannot be used.
     """
 
-    def __init__(self, settings: ListenSettings) -> None:
-        require_protection(settings)
+    def __init__(self, settings: ListenSettings, *, has_identities: bool) -> None:
+        require_protection(settings, has_identities=has_identities)
         self._settings = settings
         self.certificates: ServerCertificates | None = None
         if settings.tls_certificate_file and settings.tls_key_file:

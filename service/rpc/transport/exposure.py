@@ -13,16 +13,15 @@ class Exposed(Exception):
     """A server would be reached from other machines without protection. The message is one line for an operator."""
 
 
-def has_identities(settings: ListenSettings) -> bool:
-    """Return whether the server knows who calls: a way to prove an identity is configured."""
-    return settings.tls_client_ca_file is not None
-
-
-def require_protection(settings: ListenSettings) -> None:
+def require_protection(settings: ListenSettings, *, has_identities: bool) -> None:
     """Check that other machines reach the server only with TLS and identities, or that a setting allows it.
 
+    Args:
+        settings: the addresses, and what is allowed.
+        has_identities: whether callers must say who they are.
+
     Raises:
-        Exposed: neither is the case.
+        Exposed: other machines would reach it without.
     """
     host = settings.host
     if not host or _is_loopback(host):
@@ -36,7 +35,9 @@ def require_protection(settings: ListenSettings) -> None:
                 "without TLS: set COMMERCE_TLS_CERTIFICATE_FILE and COMMERCE_TLS_KEY_FILE, or "
                 "COMMERCE_ALLOW_PLAINTEXT=true if the network between is protected"
             )
-    if not has_identities(settings):
+    # Who has a certificate of the client CA is let in by name, even if the name is not used.
+    only_known = settings.tls_client_ca_file and settings.tls_port_without_client_certificates is None
+    if not has_identities and not only_known:
         if settings.allow_anonymous:
             log.warning("serving other machines without identities: whoever reaches the port may do all", host=host)
         else:

@@ -275,9 +275,12 @@ async def test_calls_that_go_on_are_not_cancelled(database_url: str, log: Log) -
 @asynccontextmanager
 async def flooded_server(postgres_url: str, template_url: str) -> AsyncIterator[tuple[Process, Clients]]:
     """Run a server in a process of its own, whose memory is its own."""
-    async with cloned(postgres_url, template_url) as url, serving(url, log_level="error") as process:
-        async with connect(await process.port(), own_connection=True) as clients:
-            yield process, clients
+    async with (
+        cloned(postgres_url, template_url) as url,
+        serving(url) as process,
+        connect(await process.port(), own_connection=True) as clients,
+    ):
+        yield process, clients
 
 
 HEAD = header_block(GET_USER)
