@@ -231,7 +231,6 @@ def test_settings_do_not_change() -> None:
         ("COMMERCE_PORT", "-1"),
         ("COMMERCE_PORT", "65536"),
         ("COMMERCE_PORT", SECRET),
-        ("COMMERCE_HOST", ""),
         ("COMMERCE_LOG_FORMAT", SECRET),
         ("COMMERCE_LOG_FORMAT", "JSON"),
         ("COMMERCE_LOG_LEVEL", SECRET),

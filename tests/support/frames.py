@@ -1,7 +1,8 @@
 """A client that sends HTTP/2 frames of its own, to break the protocol or to use it up (RFC 9113, RFC 7541)."""
 
 import socket
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -55,12 +56,12 @@ class RawConnection:
             return False
         return True
 
-    def flood(self, data: bytes, times: int) -> int:
-        """Send the same bytes often, until the server closes the connection or reads no more; return how often."""
-        for sent in range(times):
-            if not self.send(data):
-                return sent
-        return times
+    def flood(self, chunks: Iterable[bytes], seconds: float) -> None:
+        """Send chunks for some seconds, or until the server closes the connection or reads no more."""
+        end = time.monotonic() + seconds
+        for chunk in chunks:
+            if not self.send(chunk) or time.monotonic() > end:
+                return
 
     def is_closed(self) -> bool:
         """Return whether the server has closed the connection; does not wait."""
