@@ -17,6 +17,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -38,10 +39,17 @@ from service.observability.logs import log_loop_failure
 from service.passwords import Argon2Passwords
 from service.rpc.call_context import current_unit_of_work, prefers_replica, time_left
 from service.rpc.health import HealthServicer, Readiness
+from service.rpc.identity.identities import Identities, IdentityError
+from service.rpc.identity.policy_file import PolicyFile
+from service.rpc.identity.policy_parsing import PolicyError
 from service.rpc.interceptors.access_log import AccessLogInterceptor
+from service.rpc.interceptors.authentication import AuthenticationInterceptor
+from service.rpc.interceptors.authorization import AuthorizationInterceptor
 from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
+from service.rpc.interceptors.ownership import OwnershipInterceptor
+from service.rpc.interceptors.privileged_fields import PrivilegedFieldsInterceptor
 from service.rpc.interceptors.transaction import TransactionInterceptor
 from service.rpc.interceptors.validation import ValidationInterceptor
 from service.rpc.messages.orders import OrderMessageCache, encode_order, watch_orders_response
@@ -132,14 +140,16 @@ class Server:
         """Build all parts of the server and listen.
 
         Raises:
-            StartError: the database cannot be used, or the address cannot be listened on.
+            StartError: the policy or the database cannot be used, or the address cannot be listened on.
         """
         _require_fast_protobuf()
         self._find_endpoints()
+        self._policies = self._read_policy()
         self._schedule_threads()
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
         await self._open_database()
         self._passwords = Argon2Passwords(self.settings, time_left)
+        await self._open_identities()
         signing_key = await self._signing_key()
         methods = self._interceptors(signing_key)
         self._add_services(methods, signing_key)
@@ -165,7 +175,7 @@ class Server:
 
     def _find_endpoints(self) -> None:
         try:
-            self._endpoints = Endpoints(self.settings, has_identities=_has_identities(self.settings))
+            self._endpoints = Endpoints(self.settings, has_identities=self.settings.has_identities)
         except (Exposed, CertificateError) as error:
             raise StartError(str(error)) from error
 
@@ -173,6 +183,8 @@ class Server:
         running = [self._server.cancel_stalled_calls(self.settings.transfer_timeout, self._access_log.tasks)]
         if self.certificates:
             running.append(self.certificates.watch(self.settings.tls_reload_interval))
+        if self._policies:
+            running.append(self._policies.watch())
         if self.settings.scheduling == "adaptive":
             running.append(AdaptiveScheduling().run())
         self._background += map(asyncio.create_task, running)
@@ -199,6 +211,25 @@ class Server:
         self._snapshots = Snapshots(settings)
         self._event_feed = PollingEventFeed(settings)
 
+    async def _open_identities(self) -> None:
+        self._identities = Identities(self.settings) if self.settings.has_identities else None
+        if self._identities:
+            try:
+                await self._identities.start()
+            except IdentityError as error:
+                await self._close()
+                raise StartError(str(error)) from error
+
+    def _read_policy(self) -> PolicyFile | None:
+        if self.settings.policy_file is None:
+            if self.settings.has_identities:
+                raise StartError("no policy says what the callers may do: set COMMERCE_POLICY_FILE")
+            return None
+        try:
+            return PolicyFile(self.settings.policy_file)
+        except PolicyError as error:
+            raise StartError(str(error)) from error
+
     async def _signing_key(self) -> bytes:
         if configured := self.settings.signing_key:
             return configured.get_secret_value().encode()
@@ -215,16 +246,31 @@ class Server:
             max_response_bytes=self.settings.max_response_bytes,
         )
         self._access_log = AccessLogInterceptor()
+        self._authorization = AuthorizationInterceptor(self._policies)
         return InterceptedMethods(
             [
                 self._access_log,  # sets the context of every call, and sees its final status code
                 ErrorInterceptor(),  # turns every error raised below into a status, after the unit of work has ended
+                # Who calls, before what it may do.
+                AuthenticationInterceptor(
+                    self._identities, self._authorization.require_act_for_users, self._open_services()
+                ),
+                self._authorization,  # before anything is read; denied calls cost little
                 # Inside ErrorInterceptor, which turns its error into a status.
                 DeserializationInterceptor(self.settings.max_request_bytes_in_flight),
                 ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
-                self._transactions,  # innermost: runs the method, and again if that is needed
+                PrivilegedFieldsInterceptor(self._policies),  # reads fields, so after they are validated
+                self._transactions,  # runs the method, and again if that is needed
+                # Innermost: what it refuses is rolled back, and a repeated call is answered before it.
+                OwnershipInterceptor(self.database.owner_queries if self._policies else None),
             ]
         )
+
+    def _open_services(self) -> Sequence[str]:
+        """Return how the paths of methods begin that need no caller."""
+        reflection = self.settings.reflection
+        is_open = reflection == "on" or (reflection == "auto" and self._policies is None)
+        return ("/grpc.health.", "/grpc.reflection.") if is_open else ("/grpc.health.",)
 
     def _add_services(self, methods: InterceptedMethods, signing_key: bytes) -> None:
         page_tokens = PageTokens(signing_key, self.settings.max_response_bytes)
@@ -265,7 +311,8 @@ class Server:
         )
         methods.add(add_UserServiceServicer_to_server, users)
         methods.add(add_OrderServiceServicer_to_server, orders)
-        add_reflection(methods, [*SERVICES, HEALTH])
+        if self.settings.reflection != "off":
+            add_reflection(methods, [*SERVICES, HEALTH])
 
     async def _add_health(self, methods: InterceptedMethods) -> None:
         health = HealthServicer()
@@ -401,6 +448,8 @@ class Server:
         self._endpoints.remove_socket()
         for task in self._background:
             task.cancel()
+        if self._identities:
+            await self._identities.close()
         self._passwords.close()
         await self._event_feed.close(work)
         await self._snapshots.close()
@@ -411,11 +460,6 @@ class Server:
 def _require_fast_protobuf() -> None:
     if api_implementation.Type() == "python":
         raise StartError("protobuf runs on its pure-Python backend, which is many times slower; install its wheel")
-
-
-def _has_identities(_settings: ServerSettings) -> bool:
-    # The settings of identities will say so.
-    return False
 
 
 def _now() -> datetime:

@@ -146,7 +146,9 @@ class TransactionInterceptor(Interceptor):
         subjects = self._subjects[method.path]
 
         async def run(open_unit_of_work: UnitOfWorkFactory) -> bytes:
-            async with open_unit_of_work(actor=caller.name, request=key, time_left=deadline) as uow:
+            async with open_unit_of_work(
+                actor=caller.name, on_behalf_of=caller.end_user, request=key, time_left=deadline
+            ) as uow:
                 call_context.unit_of_work = uow
                 try:
                     answer = await call(request, context)

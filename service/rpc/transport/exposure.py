@@ -42,8 +42,8 @@ def require_protection(settings: ListenSettings, *, has_identities: bool) -> Non
             log.warning("serving other machines without identities: whoever reaches the port may do all", host=host)
         else:
             problems.append(
-                "without identities: set COMMERCE_TLS_CLIENT_CA_FILE or another kind of identity, or "
-                "COMMERCE_ALLOW_ANONYMOUS=true if only trusted programs reach the port"
+                "without identities: set COMMERCE_JWT_ISSUERS_FILE, COMMERCE_API_KEYS_FILE or "
+                "COMMERCE_TLS_CLIENT_CA_FILE, or COMMERCE_ALLOW_ANONYMOUS=true if only trusted programs reach the port"
             )
     if problems:
         raise Exposed(f"COMMERCE_HOST={host} lets other machines in {', and '.join(problems)}")
