@@ -107,6 +107,48 @@ async def test_tls_with_client_certificates_needs_no_permission(database_url: st
             assert await is_answered(channel)
 
 
+POLICY = """
+[roles]
+reader = ["users.read"]
+[identities]
+"CN=billing" = ["reader"]
+"""
+
+
+async def test_the_certificate_of_a_client_names_the_caller(database_url: str, tls: Tls, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    replace(policy, POLICY.encode())
+    settings = {"client_certificates": "common_name", "policy_file": policy, "tls_port_without_client_certificates": 0}
+    async with serving(database_url, host=EVERYWHERE, **tls.settings, **settings) as process:
+        assert '"warning"' not in process.stderr()
+        for name, code in (("billing", StatusCode.OK), ("other", StatusCode.PERMISSION_DENIED)):
+            certificate = tls.clients.ca.issue_cert("caller.example.com", common_name=name)
+            async with tls_channel(await process.port(), tls.server.pem, certificate) as channel:
+                assert await code_of_a_call(channel) == code
+        await eventually(lambda: len(process.logged("call")) == 2)
+        assert [(line["caller"], line["code"]) for line in process.logged("call")] == [
+            ("CN=billing", "OK"),
+            ("CN=other", "PERMISSION_DENIED"),
+        ]
+        second = process.logged("serving")[0]["port_without_client_certificates"]
+        async with tls_channel(second, tls.server.pem) as channel:
+            assert await code_of_a_call(channel) == StatusCode.UNAUTHENTICATED
+            # Health is open.
+            assert await is_answered(channel)
+
+
+async def code_of_a_call(channel: grpc.aio.Channel) -> StatusCode:
+    stub: Any = UserServiceStub(channel)
+    return await stub.ListUsers(users_pb.ListUsersRequest(page_size=1), timeout=5).code()  # type: ignore[no-any-return]
+
+
+async def test_a_port_without_client_certificates_lets_strangers_in(database_url: str, tls: Tls) -> None:
+    settings = {"tls_port_without_client_certificates": 0, **tls.settings}
+    ended = await run_command("serve", "--host", EVERYWHERE, "--port", "0", database_url=database_url, **settings)
+    assert ended.status == 1
+    assert "without identities" in ended.stderr
+
+
 async def test_files_that_do_not_fit_are_one_line(database_url: str, tls: Tls) -> None:
     replace(tls.files.key, Authority().server().private_key_pem.bytes())
     ended = await run_command("serve", "--port", "0", database_url=database_url, **tls.settings)
