@@ -79,7 +79,7 @@ class RawConnection:
             self.socket.settimeout(10)
 
     def frames(self) -> Sequence[tuple[int, int, bytes]]:
-        """Return kind, stream and payload of each frame that has come so far."""
+        """Return kind, stream and payload of each frame received so far."""
         self.is_closed()
         return list(_frames(self._received))
 
