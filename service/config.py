@@ -216,7 +216,7 @@ class ListenSettings(Settings):
         description="path of a Unix socket to listen on too, without TLS, for programs of this machine",
     )
     unix_socket_mode: str = Field(
-        "600", description="permissions of the Unix socket, octal; whoever may write to it may connect"
+        "600", description="permissions of the Unix socket, octal; programs that may write to it may connect"
     )
     tls_certificate_file: Path | None = Field(
         None, description="certificate of the server with its chain, PEM; reloaded when it changes"
@@ -245,7 +245,8 @@ class ListenSettings(Settings):
         default=False, description="serve other machines without TLS, for example behind a proxy that does it"
     )
     allow_anonymous: bool = Field(
-        default=False, description="serve other machines without identities: whoever reaches the port may do everything"
+        default=False,
+        description="serve other machines without identities: any program that reaches the port may do everything",
     )
 
     @field_validator("unix_socket_mode")

@@ -50,7 +50,7 @@ def _own_address(settings: ListenSettings, tls: TlsOptions) -> tuple[str, TlsOpt
                 "the server asks for certificates: set COMMERCE_UNIX_SOCKET, or use --certificate-file and --key-file"
             )
         address = address.removesuffix(f":{settings.port}") + f":{settings.tls_port_without_client_certificates}"
-    # It trusts this certificate only, whatever name it has.
+    # It trusts this certificate only, no matter which name it has.
     own = TlsOptions(certificate_file, tls.certificate_file, tls.key_file)
     try:
         certificate = x509.load_pem_x509_certificates(certificate_file.read_bytes())[0]

@@ -25,7 +25,7 @@ from tests.support.waiting import eventually
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is refused
 NO_TLS = "serving other machines without TLS: the network between can read and change calls"
-NO_IDENTITIES = "serving other machines without identities: whoever reaches the port may do all"
+NO_IDENTITIES = "serving other machines without identities: any program that reaches the port may do everything"
 
 
 @dataclass

@@ -39,7 +39,10 @@ def require_protection(settings: ListenSettings, *, has_identities: bool) -> Non
     only_known = settings.tls_client_ca_file and settings.tls_port_without_client_certificates is None
     if not has_identities and not only_known:
         if settings.allow_anonymous:
-            log.warning("serving other machines without identities: whoever reaches the port may do all", host=host)
+            log.warning(
+                "serving other machines without identities: any program that reaches the port may do everything",
+                host=host,
+            )
         else:
             problems.append(
                 "without identities: set COMMERCE_JWT_ISSUERS_FILE, COMMERCE_API_KEYS_FILE or "

@@ -28,7 +28,7 @@ class UnixSocket:
 
     Args:
         path: the path that clients connect to.
-        mode: the permissions of the socket; who may write to it may connect.
+        mode: the permissions of the socket; programs that may write to it may connect.
     """
 
     def __init__(self, path: Path, mode: int) -> None:

@@ -179,7 +179,7 @@ class ServerCertificates:
         return contents, None
 
     def _fail(self, contents: _Contents | None, problem: str, now: datetime) -> None:
-        # Whoever replaces the files replaces one after the other, so the first failure is not logged.
+        # Files are replaced one after the other, so the first failure is not logged.
         is_new = self.failure != problem
         self._refused = contents, problem
         self.failure, self.failed_at = problem, now

@@ -342,7 +342,7 @@ async def test_floods_neither_stop_other_calls_nor_take_memory(postgres_url: str
                     *(asyncio.to_thread(connection.flood, chunks(), FLOOD_SECONDS) for connection in connections)
                 )
                 while not flooding.done():
-                    # A new connection would be refused by whatever stops the server from accepting.
+                    # A new connection would be refused by a server that accepts none.
                     assert (await clients.users.GetUser(request, timeout=5)).user == user, name
                     assert await is_healthy(await process.port()), name
                     highest = max(highest, resident_megabytes(process.pid))

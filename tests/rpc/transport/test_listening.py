@@ -115,7 +115,7 @@ async def test_a_server_that_may_share_it_takes_it_over_and_keeps_it(path: Path)
             assert await answers(path)
             assert open_connections(str(first.bound)) == 1
             assert await call(old, "UnaryUnary", "two") == ["two"]
-            # Whoever is replaced does not take the path along.
+            # The server that is replaced does not take the path along.
             first.remove()
             assert await answers(path)
             stop_listening(str(first.bound))
