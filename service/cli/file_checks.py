@@ -32,6 +32,13 @@ def _policy(settings: ServerSettings) -> Iterator[Finding]:
         else:
             yield Finding(Grade.OK, "policy", "there is none: every caller is anonymous, and may do everything")
         return
+    if not settings.has_identities:
+        words = (
+            "COMMERCE_POLICY_FILE is set, but callers have no identities: set COMMERCE_API_KEYS_FILE,"
+            " COMMERCE_JWT_ISSUERS_FILE or COMMERCE_CLIENT_CERTIFICATES"
+        )
+        yield Finding(Grade.FAIL, "policy", words)
+        return
     try:
         policy = read_policy(path)
     except PolicyError as error:

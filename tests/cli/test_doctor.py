@@ -197,7 +197,12 @@ async def test_files_of_identities_and_policy_are_checked(
     assert report.not_ok == {"policy": "FAIL", "tokens": "warn"}
     assert "set COMMERCE_POLICY_FILE" in report.checks["policy"][1]
     assert report.checks["API keys"] == ("ok", f"{keys} has 1 valid keys")
+    for name in files:
+        monkeypatch.delenv(name)
     report = await doctor(monkeypatch, database_url, COMMERCE_POLICY_FILE=policy)
+    assert report.not_ok == {"policy": "FAIL"}
+    assert "callers have no identities" in report.checks["policy"][1]
+    report = await doctor(monkeypatch, database_url, **files)
     assert report.checks["policy"] == ("ok", f"{policy} has 1 roles for 1 names of identities")
     assert report.status == 0
     # The keys of a file must be there at start.
