@@ -10,6 +10,8 @@ Each optimization is an addition, switched on in one place here by `Optimization
 - `Server.start`: the frozen garbage collector;
 - `new_event_loop`: the event loop.
 
+Admission is an addition too, switched on in `Server._interceptors` by `AdmissionSettings`.
+
 Only the batched log lines are switched elsewhere, where logging is configured (`service.observability.logs`).
 """
 
@@ -37,10 +39,13 @@ from service.db.reads.snapshots import Snapshots
 from service.db.writes.encoded_messages import MessageEncoders
 from service.observability.logs import log_loop_failure
 from service.passwords import Argon2Passwords
+from service.rpc.admission.admission import Admission
 from service.rpc.call_context import current_unit_of_work, prefers_replica, time_left
 from service.rpc.health import HealthServicer, Readiness
+from service.rpc.identity.caller import ANONYMOUS
 from service.rpc.interceptors.access_log import AccessLogInterceptor
-from service.rpc.interceptors.base import InterceptedMethods
+from service.rpc.interceptors.admission import AdmissionInterceptor
+from service.rpc.interceptors.base import InterceptedMethods, Interceptor
 from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
 from service.rpc.interceptors.transaction import TransactionInterceptor
@@ -73,6 +78,17 @@ MESSAGE_ENCODERS = MessageEncoders(order=encode_order, user=encode_user)
 FAST_PATH_METHODS = tuple(
     f"/commerce.orders.v1.OrderService/{name}"
     for name in ("CreateOrder", "ConfirmOrder", "ProcessOrder", "ShipOrder", "DeliverOrder", "CancelOrder")
+)
+# The methods that take long by nature: they search, count or hash a password.
+DEAR_METHODS = frozenset(
+    (
+        *(f"/commerce.users.v1.UserService/{name}" for name in ("CreateUser", "SetPassword", "VerifyPassword")),
+        "/commerce.users.v1.UserService/SearchUsers",
+        *(
+            f"/commerce.orders.v1.OrderService/{name}"
+            for name in ("SearchOrderNotes", "ListTags", "GetOrderStatistics")
+        ),
+    )
 )
 USER_SERVICE = "commerce.users.v1.UserService"
 ORDER_SERVICE = "commerce.orders.v1.OrderService"
@@ -168,6 +184,16 @@ class Server:
 
     def _interceptors(self, signing_key: bytes) -> InterceptedMethods:
         """Return the interceptor chain; the first interceptor is the outermost."""
+        self.admission = (
+            Admission(
+                self.settings,
+                maximum=self.settings.max_concurrent_calls,
+                dear=DEAR_METHODS,
+                known_caller=lambda _context: ANONYMOUS.name,
+            )
+            if self.settings.admission
+            else None
+        )
         self._transactions = TransactionInterceptor(
             self.database.unit_of_work,
             fast_path=dict.fromkeys(FAST_PATH_METHODS, self.database.fast_path) if self.settings.fast_path else {},
@@ -177,10 +203,12 @@ class Server:
             max_response_bytes=self.settings.max_response_bytes,
         )
         self._access_log = AccessLogInterceptor()
+        admission: list[Interceptor] = [AdmissionInterceptor(self.admission)] if self.admission else []
         return InterceptedMethods(
             [
                 self._access_log,  # sets the context of every call, and sees its final status code
                 ErrorInterceptor(),  # turns every error raised below into a status, after the unit of work has ended
+                *admission,  # before anything that takes much time, and inside ErrorInterceptor
                 DeserializationInterceptor(),  # inside ErrorInterceptor, which turns its error into a status
                 ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
                 self._transactions,  # innermost: runs the method, and again if that is needed
@@ -242,6 +270,7 @@ class Server:
             accept_mode=self.settings.accept_mode,
             pending_accepts=self.settings.pending_accepts,
             max_calls=self.settings.max_concurrent_calls,
+            admission=self.admission,
             reuse_port=self.settings.reuse_port,
         )
 
