@@ -207,6 +207,41 @@ class ListenSettings(Settings):
     )
 
 
+class IdentitySettings(Settings):
+    """How callers say who they are. Without any of these settings, every caller is anonymous."""
+
+    client_certificates: Literal["off", "spiffe", "common_name", "subject"] = Field(
+        "off",
+        description="what names a caller with a client certificate: its SPIFFE ID; or, for a certificate without one, "
+        "the common name of its subject (`CN=billing`), or the whole subject",
+    )
+    jwt_issuers_file: Path | None = Field(
+        None, description="TOML file of the issuers whose tokens are accepted (`authorization: Bearer ...`)"
+    )
+    api_keys_file: Path | None = Field(
+        None, description="file of the API keys that are accepted (`x-api-key`), written by `commerce keys`"
+    )
+
+    @property
+    def has_identities(self) -> bool:
+        """Whether callers must say who they are."""
+        return self.client_certificates != "off" or bool(self.jwt_issuers_file or self.api_keys_file)
+
+
+class PolicySettings(Settings):
+    """What callers may do."""
+
+    policy_file: Path | None = Field(
+        None,
+        description="TOML file that says what each identity may do (`docs/security.md`); read again when it changes",
+    )
+    reflection: Literal["auto", "on", "authenticated", "off"] = Field(
+        "auto",
+        description="who may use server reflection: everybody, callers with an identity, or nobody; `auto` is "
+        "`authenticated` with `COMMERCE_POLICY_FILE`, else `on`",
+    )
+
+
 class LimitSettings(Settings):
     """Limits of calls and connections."""
 
@@ -310,8 +345,8 @@ class OptimizationSettings(Settings):
         "adaptive",
         description="how Linux schedules the server: with `batch` (SCHED_BATCH, and a higher nice value for the "
         "polling thread of gRPC) its threads do not preempt each other, which costs less CPU, but they wait for other "
-        "busy processes; `adaptive` is SCHED_BATCH while the server uses most of a processor; no effect on other "
-        "systems",
+        "busy processes; `adaptive` is that while the server uses most of a processor (the nice value only where it "
+        "can be reset, as by root); no effect on other systems",
         json_schema_extra=EXPERT,
     )
     frozen_garbage_collector: bool = Field(
@@ -327,6 +362,8 @@ class ServerSettings(
     WatchSettings,
     PasswordSettings,
     ListenSettings,
+    IdentitySettings,
+    PolicySettings,
     LimitSettings,
     AdmissionSettings,
     OptimizationSettings,

@@ -160,9 +160,11 @@ def cloud_event(event: Row) -> bytes:
         "type": f"commerce.{event.aggregate_type}.{event.type}",
         "subject": f"{event.aggregate_type}s/{event.aggregate_id}",
         "time": event.create_time.isoformat(),
-        # Extensions: the partition key, within which events must stay in order, and the actor.
+        # Extensions: the partition key, within which events must stay in order, the actor, and the user for whom the
+        # actor acted, if there is one.
         "partitionkey": str(event.aggregate_id),
         "actor": event.actor,
+        **({"onbehalfof": str(event.on_behalf_of)} if event.on_behalf_of else {}),
         "datacontenttype": "application/json",
         "data": data,
     }

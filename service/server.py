@@ -19,6 +19,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
@@ -43,11 +44,18 @@ from service.rpc.admission.admission import Admission
 from service.rpc.call_context import current_unit_of_work, prefers_replica, time_left
 from service.rpc.health import HealthServicer, Readiness
 from service.rpc.identity.caller import ANONYMOUS
+from service.rpc.identity.identities import Identities, IdentityError
+from service.rpc.identity.policy_file import PolicyFile
+from service.rpc.identity.policy_parsing import PolicyError
 from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.admission import AdmissionInterceptor
+from service.rpc.interceptors.authentication import AuthenticationInterceptor
+from service.rpc.interceptors.authorization import AuthorizationInterceptor
 from service.rpc.interceptors.base import InterceptedMethods, Interceptor
 from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
+from service.rpc.interceptors.ownership import OwnershipInterceptor
+from service.rpc.interceptors.privileged_fields import PrivilegedFieldsInterceptor
 from service.rpc.interceptors.transaction import TransactionInterceptor
 from service.rpc.interceptors.validation import ValidationInterceptor
 from service.rpc.messages.orders import OrderMessageCache, encode_order, watch_orders_response
@@ -127,18 +135,21 @@ class Server:
         self.settings = settings
         self.port = 0
         self._scheduling: asyncio.Task[None] | None = None
+        self._policy_updates: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Build all parts of the server and listen.
 
         Raises:
-            StartError: the database cannot be used, or the address cannot be listened on.
+            StartError: the policy or the database cannot be used, or the address cannot be listened on.
         """
         _require_fast_protobuf()
+        self._policies = self._read_policy()
         self._schedule_threads()
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
         await self._open_database()
         self._passwords = Argon2Passwords(self.settings, time_left)
+        await self._open_identities()
         signing_key = await self._signing_key()
         methods = self._interceptors(signing_key)
         self._add_services(methods, signing_key)
@@ -148,6 +159,7 @@ class Server:
         self._lower_polling_thread_priority()
         await self._listen()
         self._health_updates = asyncio.create_task(self._readiness.watch())
+        self._policy_updates = asyncio.create_task(self._policies.watch()) if self._policies else None
         await self._server.start()
         if self.settings.scheduling == "adaptive":
             self._scheduling = asyncio.create_task(AdaptiveScheduling().run())
@@ -177,6 +189,25 @@ class Server:
         self._snapshots = Snapshots(settings)
         self._event_feed = PollingEventFeed(settings)
 
+    async def _open_identities(self) -> None:
+        self._identities = Identities(self.settings) if self.settings.has_identities else None
+        if self._identities:
+            try:
+                await self._identities.start()
+            except IdentityError as error:
+                await self._close()
+                raise StartError(str(error)) from error
+
+    def _read_policy(self) -> PolicyFile | None:
+        if self.settings.policy_file is None:
+            if self.settings.has_identities:
+                raise StartError("no policy says what the callers may do: set COMMERCE_POLICY_FILE")
+            return None
+        try:
+            return PolicyFile(self.settings.policy_file)
+        except PolicyError as error:
+            raise StartError(str(error)) from error
+
     async def _signing_key(self) -> bytes:
         if configured := self.settings.signing_key:
             return configured.get_secret_value().encode()
@@ -189,7 +220,7 @@ class Server:
                 self.settings,
                 maximum=self.settings.max_concurrent_calls,
                 dear=DEAR_METHODS,
-                known_caller=lambda _context: ANONYMOUS.name,
+                likely_caller=self._identities.likely_name if self._identities else lambda _context: ANONYMOUS.name,
             )
             if self.settings.admission
             else None
@@ -204,16 +235,32 @@ class Server:
         )
         self._access_log = AccessLogInterceptor()
         admission: list[Interceptor] = [AdmissionInterceptor(self.admission)] if self.admission else []
+        self._authorization = AuthorizationInterceptor(self._policies)
         return InterceptedMethods(
             [
                 self._access_log,  # sets the context of every call, and sees its final status code
                 ErrorInterceptor(),  # turns every error raised below into a status, after the unit of work has ended
-                *admission,  # before anything that takes much time, and inside ErrorInterceptor
+                # Who calls, before what it may do.
+                AuthenticationInterceptor(
+                    self._identities, self._authorization.require_act_for_users, self._open_services()
+                ),
+                self._authorization,  # before anything is read; denied calls cost little
+                # Between what calls need for a fair turn, which is their caller, and what takes much time.
+                *admission,
                 DeserializationInterceptor(),  # inside ErrorInterceptor, which turns its error into a status
                 ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
-                self._transactions,  # innermost: runs the method, and again if that is needed
+                PrivilegedFieldsInterceptor(self._policies),  # reads fields, so after they are validated
+                self._transactions,  # runs the method, and again if that is needed
+                # Innermost: what it refuses is rolled back, and a repeated call is answered before it.
+                OwnershipInterceptor(self.database.owner_queries if self._policies else None),
             ]
         )
+
+    def _open_services(self) -> Sequence[str]:
+        """Return how the paths of methods begin that need no caller."""
+        reflection = self.settings.reflection
+        is_open = reflection == "on" or (reflection == "auto" and self._policies is None)
+        return ("/grpc.health.", "/grpc.reflection.") if is_open else ("/grpc.health.",)
 
     def _add_services(self, methods: InterceptedMethods, signing_key: bytes) -> None:
         page_tokens = PageTokens(signing_key, self.settings.max_response_bytes)
@@ -254,7 +301,8 @@ class Server:
         )
         methods.add(add_UserServiceServicer_to_server, users)
         methods.add(add_OrderServiceServicer_to_server, orders)
-        add_reflection(methods, [*SERVICES, HEALTH])
+        if self.settings.reflection != "off":
+            add_reflection(methods, [*SERVICES, HEALTH])
 
     async def _add_health(self, methods: InterceptedMethods) -> None:
         health = HealthServicer()
@@ -396,6 +444,10 @@ class Server:
     async def _close(self, work: TimeLeft = no_deadline) -> None:
         if self._scheduling:
             self._scheduling.cancel()
+        if self._identities:
+            await self._identities.close()
+        if self._policy_updates:
+            self._policy_updates.cancel()
         self._passwords.close()
         await self._event_feed.close(work)
         await self._snapshots.close()

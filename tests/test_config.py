@@ -91,6 +91,12 @@ def test_a_database_is_all_that_is_needed() -> None:
         "max_response_bytes": 4 * 1024 * 1024,
         "max_concurrent_streams": 1000,
         "max_concurrent_calls": 4000,
+        # Nobody is known, and the address is the loopback.
+        "client_certificates": "off",
+        "jwt_issuers_file": None,
+        "api_keys_file": None,
+        "policy_file": None,
+        "reflection": "auto",
         "max_connection_age": 15,
         "shutdown_grace": 10,
         "signing_key": None,

@@ -197,6 +197,93 @@ def export_orders(*, address: str, output: str, file_format: str) -> None:  # no
     export_orders(address=address, output=output)
 
 
+@main.group()
+def keys() -> None:
+    """Create, revoke and list the API keys of callers (docs/security.md).
+
+    They are in a file of hashes, which a server that runs reads again when it changes.
+    """
+
+
+_keys_file = click.option(
+    "--file", type=click.Path(path_type=Path), help="File of the keys, instead of COMMERCE_API_KEYS_FILE."
+)
+
+
+@keys.command("create")
+@click.argument("name")
+@_keys_file
+@click.option("--days", type=click.IntRange(1, 3650), help="Days until the key expires; by default it never does.")
+def create_key(*, name: str, file: Path | None, days: int | None) -> None:
+    """Create a key for the caller NAME, and print it: only now, because the file has only its hash.
+
+    NAME can have two valid keys, so that a caller can change from one to the other without a pause. The file is created
+    if it does not exist, and only its owner may read it.
+    """
+    from service.cli.keys import create_key
+
+    _interruptible()
+    create_key(name, file=file, days=days)
+
+
+@keys.command("revoke")
+@click.argument("key_id", metavar="ID")
+@_keys_file
+def revoke_key(*, key_id: str, file: Path | None) -> None:
+    """Revoke the key with this ID, the part of the key between its underscores."""
+    from service.cli.keys import revoke_key
+
+    _interruptible()
+    revoke_key(key_id, file=file)
+
+
+@keys.command("list")
+@_keys_file
+def list_keys(*, file: Path | None) -> None:
+    """List the ids of all keys, with the names of their callers."""
+    from service.cli.keys import list_keys
+
+    _interruptible()
+    list_keys(file=file)
+
+
+@main.group()
+def policy() -> None:
+    """Check and explain policy files, which say what each identity may do (docs/security.md)."""
+
+
+@policy.command("check")
+@click.argument("file", type=click.Path(path_type=Path))
+def check_policy(*, file: Path) -> None:
+    """Check the policy in FILE as the server does, and print what it allows.
+
+    The exit status is 1 if a server would not use the file; standard error then lists everything that is wrong.
+    """
+    from service.cli.policy import check_policy
+
+    _interruptible()
+    check_policy(file)
+
+
+@policy.command("explain")
+@click.argument("identity")
+@click.argument("method")
+@click.option(
+    "--policy", "file", type=click.Path(path_type=Path), metavar="FILE", help="Policy, instead of COMMERCE_POLICY_FILE."
+)
+def explain_policy(*, identity: str, method: str, file: Path | None) -> None:
+    """Say whether IDENTITY may call METHOD, and why.
+
+    IDENTITY is the caller as the access log names it, for example key:storefront. METHOD is the name of a method, with
+    or without its service: GetUser or commerce.users.v1.UserService/GetUser. The exit status is 0 if it may, also if
+    only for what belongs to one user; 3 if it may not; and 1 if the policy cannot be used.
+    """
+    from service.cli.policy import explain_policy
+
+    _interruptible()
+    explain_policy(identity, method, file)
+
+
 @main.command()
 def version() -> None:
     """Print the version of the service and the schema revision that it needs."""

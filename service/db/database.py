@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from uuid import UUID
 
 import structlog
 from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.application.ports.errors import Overloaded
-from service.application.ports.unit_of_work import RequestKey, TimeLeft, UnitOfWork
+from service.application.ports.unit_of_work import Actor, RequestKey, TimeLeft, UnitOfWork
 from service.config import DatabaseSettings
 from service.db.connections.engine import create_engine, lost_connections
 from service.db.connections.replica import Replica
@@ -19,6 +20,7 @@ from service.db.reads.credit import CreditQueries
 from service.db.reads.maintenance import MaintenanceQueries
 from service.db.reads.notes import NoteQueries
 from service.db.reads.orders import OrderQueries
+from service.db.reads.owners import OwnerQueries
 from service.db.reads.reader import Reader
 from service.db.reads.users import UserQueries
 from service.db.tables import signing_keys
@@ -84,26 +86,27 @@ class Database:
         self.order_queries = OrderQueries(reader)
         self.note_queries = NoteQueries(reader)
         self.credit_queries = CreditQueries(reader)
+        self.owner_queries = OwnerQueries(reader)
         self.maintenance_queries = MaintenanceQueries(reader)
         # Only at level debug, because pool events are frequent and formatting them takes time.
         if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
             _log_pool_events(self.engine)
 
     def unit_of_work(
-        self, *, actor: str, request: RequestKey | None, time_left: TimeLeft
+        self, *, actor: str, on_behalf_of: UUID | None = None, request: RequestKey | None, time_left: TimeLeft
     ) -> AbstractAsyncContextManager[UnitOfWork]:
         """Return a transactional unit of work (`service.application.ports.unit_of_work.UnitOfWorkFactory`)."""
         return TransactionalUnitOfWork(
             self._transaction_pool,
             self._numbers,
             self._encoders,
-            actor=actor,
+            actor=Actor(actor, on_behalf_of),
             request=request,
             time_left=time_left,
         )
 
     def fast_path(
-        self, *, actor: str, request: RequestKey | None, time_left: TimeLeft
+        self, *, actor: str, on_behalf_of: UUID | None = None, request: RequestKey | None, time_left: TimeLeft
     ) -> AbstractAsyncContextManager[UnitOfWork]:
         """Return a unit of work that runs as one statement; it raises NeedsTransaction if it cannot do the work."""
         return FastPathUnitOfWork(
@@ -111,7 +114,7 @@ class Database:
             self._numbers,
             self._encoders,
             self._group_commit,
-            actor=actor,
+            actor=Actor(actor, on_behalf_of),
             request=request,
             time_left=time_left,
         )

@@ -376,6 +376,9 @@ credit_entries = Table(
     Column("description", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("create_time", _Time, nullable=False),
+    Column(
+        "on_behalf_of", UUID(as_uuid=True), comment="The user for whom the actor acted; null if it acted for itself."
+    ),
     UniqueConstraint("id"),
     CheckConstraint("type IN ('GRANT', 'TRANSFER', 'HOLD', 'VOID', 'POST', 'REVERSAL')", name="type"),
     CheckConstraint("amount <> 0", name="amount"),
@@ -429,6 +432,9 @@ events = Table(
         "status",
         Text,
         comment="For an event of an order, the order's status after the event; null if the writer did not record it.",
+    ),
+    Column(
+        "on_behalf_of", UUID(as_uuid=True), comment="The user for whom the actor acted; null if it acted for itself."
     ),
     UniqueConstraint("id"),
     CheckConstraint("aggregate_type IN ('user', 'order')", name="aggregate_type"),

@@ -11,6 +11,8 @@
     ├── EtagMismatch
     ├── CursorExpired
     ├── InvalidCredentials
+    ├── PermissionMissing         the policy does not allow the caller to do this
+    ├── UnauthenticatedCaller     nobody is known to make the call
     └── SlowConsumer, ServerDraining    the server ends a watch; the metadata has the cursor to continue from
 
 Messages and metadata reach clients and logs, so they contain no e-mail, secret or class name.
@@ -246,10 +248,22 @@ class EtagMismatch(DomainError):
     reason = "ETAG_MISMATCH"
 
 
+class PermissionMissing(DomainError):
+    """The caller lacks a permission; the answer is the same whether or not what it asked for exists."""
+
+    reason = "PERMISSION_MISSING"
+
+
 class InvalidCredentials(DomainError):
     """No active user has this name and password. The error does not say which of the two is wrong."""
 
     reason = "INVALID_CREDENTIALS"
+
+
+class UnauthenticatedCaller(DomainError):
+    """Nobody is known to make the call; the metadata has the kind of credential and the problem with it."""
+
+    reason = "UNAUTHENTICATED_CALLER"
 
 
 class CursorExpired(DomainError):

@@ -5,13 +5,16 @@ end. Code inside the call sets the attributes of the context. A task that a call
 that continues after its client has disconnected still has its context.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from service.application.ports.unit_of_work import TimeLeft, UnitOfWork
 from service.rpc.identity.caller import ANONYMOUS, Caller
 from service.runtime.deadline import no_deadline
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 
 class CallContext:
@@ -22,17 +25,19 @@ class CallContext:
         metadata: the metadata that the client sent. It is read once, because each reading costs gRPC as much as logging
             the call. If a key was sent twice, it has the last value.
         caller: who calls. AuthenticationInterceptor sets it; without that, it stays ANONYMOUS.
+        limited_to: the user to whose things AuthorizationInterceptor has limited the call; None for no limit.
         prefers_replica: whether the replica may answer reads. It stays False for writes and streams.
         time_left: how long the call may still take; nothing once its client has gone. Unlimited for streams.
         unit_of_work: the unit of work of a method with side effects, while the method runs.
     """
 
-    __slots__ = ("caller", "metadata", "prefers_replica", "time_left", "unit_of_work", "x_request_id")
+    __slots__ = ("caller", "limited_to", "metadata", "prefers_replica", "time_left", "unit_of_work", "x_request_id")
 
     def __init__(self, x_request_id: str, metadata: Mapping[str, str | bytes]) -> None:
         self.x_request_id = x_request_id
         self.metadata = metadata
         self.caller = ANONYMOUS
+        self.limited_to: UUID | None = None
         self.prefers_replica = False
         self.time_left: TimeLeft = no_deadline
         self.unit_of_work: UnitOfWork | None = None
@@ -92,14 +97,3 @@ def current_unit_of_work() -> UnitOfWork:
     if uow is None:
         raise LookupError("no unit of work: TransactionInterceptor opens one for methods that are not NO_SIDE_EFFECTS")
     return uow
-
-
-@contextmanager
-def using(uow: UnitOfWork) -> Iterator[None]:
-    """Make `uow` the unit of work of the running call inside the block."""
-    call = current_call()
-    call.unit_of_work = uow
-    try:
-        yield
-    finally:
-        call.unit_of_work = None

@@ -31,8 +31,10 @@ from service.domain.errors import (
     InvalidArgument,
     InvalidCredentials,
     NotFound,
+    PermissionMissing,
     ServerDraining,
     SlowConsumer,
+    UnauthenticatedCaller,
 )
 
 DOMAIN = "commerce"
@@ -46,6 +48,10 @@ class ResponseTooLarge(Exception):
     """The response would be too large for one message; nothing was written."""
 
 
+class IssuerUnavailable(Exception):
+    """A token cannot be verified, because the keys of its issuer have not been loaded yet; nothing was written."""
+
+
 _CODES: Mapping[type[DomainError], int] = MappingProxyType(
     {
         InvalidArgument: Code.INVALID_ARGUMENT,
@@ -54,6 +60,8 @@ _CODES: Mapping[type[DomainError], int] = MappingProxyType(
         FailedPrecondition: Code.FAILED_PRECONDITION,
         EtagMismatch: Code.ABORTED,
         InvalidCredentials: Code.UNAUTHENTICATED,
+        PermissionMissing: Code.PERMISSION_DENIED,
+        UnauthenticatedCaller: Code.UNAUTHENTICATED,
         CursorExpired: Code.OUT_OF_RANGE,
         SlowConsumer: Code.RESOURCE_EXHAUSTED,
         ServerDraining: Code.UNAVAILABLE,
@@ -92,6 +100,12 @@ _OTHERS: Mapping[type[Exception], tuple[int, str, str, float]] = MappingProxyTyp
             "DEADLINE_EXCEEDED",
             "the deadline of the call passed; nothing was written",
             0,
+        ),
+        IssuerUnavailable: (
+            Code.UNAVAILABLE,
+            "ISSUER_UNAVAILABLE",
+            "the keys of the token's issuer cannot be loaded; nothing was written",
+            10,
         ),
         Overloaded: (
             Code.RESOURCE_EXHAUSTED,

@@ -18,7 +18,7 @@ from google.protobuf import text_format
 from google.protobuf.descriptor_pool import Default
 
 from service.application.ports.queries import MAX_RANKED, MAX_SUMS
-from service.config import DatabaseSettings, ExportSettings, GcSettings, LimitSettings, environment_name
+from service.config import DatabaseSettings, ExportSettings, GcSettings, LimitSettings, WatchSettings, environment_name
 from service.db.connections.batching import _MAX_RUNNING, _STUCK_SECONDS
 from service.db.connections.lost_connections import _LOG_PERIOD_SECONDS, _LONG_SECONDS, _SOCKET_OPTIONS
 from service.db.connections.lost_connections import _PERIOD_SECONDS as _LOOK_SECONDS
@@ -45,6 +45,16 @@ from service.domain.users import MAX_BIO_LENGTH, MAX_PASSWORD_LENGTH, MIN_PASSWO
 from service.relay import BACKOFF as RELAY_BACKOFF
 from service.relay import TIMEOUT_SECONDS
 from service.rpc.health import FAILURES_TO_STOP, PERIOD_SECONDS, SUCCESSES_TO_SERVE
+from service.rpc.identity.denials import MAX_LINES
+from service.rpc.identity.denials import PERIOD_SECONDS as DENIALS_PERIOD_SECONDS
+from service.rpc.identity.identities import POLL_SECONDS as FILES_POLL_SECONDS
+from service.rpc.identity.issuers import _DEFAULT_LEEWAY_SECONDS, ALGORITHMS, MAX_LEEWAY_SECONDS
+from service.rpc.identity.jwks import _RSA_BITS, MAX_AGE_SECONDS, MIN_AGE_SECONDS, RETRY_SECONDS
+from service.rpc.identity.jwks import _TIMEOUT_SECONDS as _FETCH_SECONDS
+from service.rpc.identity.key_file import _SECRET_BYTES, MAX_VALID_KEYS
+from service.rpc.identity.policy_file import POLL_SECONDS
+from service.rpc.identity.refusals import LOG_PERIOD_SECONDS
+from service.rpc.interceptors.authentication import RECHECK_SECONDS
 from service.rpc.interceptors.deserialization import _SMALL_BYTES as _COUNTED_ABOVE_BYTES
 from service.rpc.interceptors.deserialization import MAX_BYTES_IN_FLIGHT
 from service.rpc.interceptors.transaction import _GRACE_SECONDS
@@ -133,6 +143,25 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("at most once in 10 s for each address", 10, _LOG_PERIOD_SECONDS),
         Promise("a keepalive every 5 s", 5, _SOCKET_OPTIONS["TCP_KEEPIDLE"]),
     ],
+    "docs/security.md": [
+        Promise("it looks at the file every second", 1, POLL_SECONDS),
+        Promise("the first ten in ten seconds", (10, 10), (MAX_LINES, DENIALS_PERIOD_SECONDS)),
+        Promise("at least every five seconds", 5, WatchSettings.model_fields["watch_checkpoint_interval"].default),
+        Promise("logged every ten seconds at most", 10, LOG_PERIOD_SECONDS),
+        Promise("verified again every ten seconds", 10, RECHECK_SECONDS),
+        Promise("0 to 60; 30 by default", (60, 30), (MAX_LEEWAY_SECONDS, _DEFAULT_LEEWAY_SECONDS)),
+        Promise("within a second after the file has changed", 1, FILES_POLL_SECONDS),
+        Promise("Keys at a URL are fetched every five minutes", 300, MAX_AGE_SECONDS),
+        Promise("and at most once a minute", 60, MIN_AGE_SECONDS),
+        Promise(
+            "accepted: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA.",
+            {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"},
+            ALGORITHMS,
+        ),
+        Promise("RSA keys have 2048 to 8192 bits", range(2048, 8193), _RSA_BITS),
+        Promise("A name can have two valid keys", 2, MAX_VALID_KEYS),
+        Promise("a key has 256 random bits", 256, 8 * _SECRET_BYTES),
+    ],
     "docs/import-export.md": [
         Promise("write two chunks of 1000 rows at a time", (2, 1000), (_MAX_WRITING, CHUNK_ROWS)),
         Promise("less than 256 KiB a second", 256 * 1024, MIN_BYTES_PER_SECOND),
@@ -159,6 +188,15 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("600 s, then an error", 600, (upgrade.__kwdefaults__ or {})["patience"]),
         Promise("within `lock_timeout`, 200 ms | 0.3 s", 0.3, _of_migrations("LOCK_PAUSE_SECONDS")),
         Promise("100 attempts, then an error", 100, _of_migrations("LOCK_ATTEMPTS")),
+        Promise("files of identities have changed | a kind of identity is configured | 1 s", 1, FILES_POLL_SECONDS),
+        Promise(
+            "| every 5 minutes; also for an unknown key, at most once a minute",
+            (300, 60),
+            (MAX_AGE_SECONDS, MIN_AGE_SECONDS),
+        ),
+        Promise("at most every 10 s until they have been fetched once", 10, RETRY_SECONDS),
+        Promise("each takes at most 5 s", 5, _FETCH_SECONDS),
+        Promise("verifying the credential of a stream | a kind of identity is configured | 10 s", 10, RECHECK_SECONDS),
         Promise("| the readiness probe | always | 1 s", 1, PERIOD_SECONDS),
         Promise("3 failures in a row", 3, FAILURES_TO_STOP),
         Promise("2 successes in a row", 2, SUCCESSES_TO_SERVE),

@@ -6,8 +6,11 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import commerce.orders.v1.order_service_pb2 as pb
@@ -16,6 +19,7 @@ import pytest
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
+from service.relay import cloud_event
 from tests.support.clients import Clients
 from tests.support.processes import PATIENCE_SECONDS, Process, free_port, run_command, running_command, running_program
 from tests.support.proxies import proxy_to
@@ -119,6 +123,23 @@ async def test_events_arrive_as_cloud_events(database_url: str, broker: Broker, 
         "datacontenttype": "application/json",
         "data": {"changes": [], "user_id": user.id, "status": "PENDING"},
     }
+
+
+def test_the_user_for_whom_an_actor_acted_is_an_extension() -> None:
+    row: Any = SimpleNamespace(
+        id=uuid4(),
+        aggregate_type="user",
+        aggregate_id=uuid4(),
+        type="UPDATED",
+        actor="key:billing",
+        on_behalf_of=uuid4(),
+        create_time=datetime(2026, 1, 2, tzinfo=UTC),
+        changes=[],
+    )
+    event = json.loads(cloud_event(row))
+    assert (event["actor"], event["onbehalfof"]) == ("key:billing", str(row.on_behalf_of))
+    row.on_behalf_of = None
+    assert "onbehalfof" not in json.loads(cloud_event(row))
 
 
 async def test_every_event_arrives_through_kills_of_the_relay_and_the_broker(

@@ -1,5 +1,4 @@
 import asyncio
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +14,6 @@ from service.rpc.call_context import (
     enter,
     leave,
     prefers_replica,
-    using,
     x_request_id,
 )
 from service.rpc.identity.caller import ANONYMOUS, Caller
@@ -54,15 +52,12 @@ async def test_a_call_has_its_values_until_it_ends() -> None:
     assert not prefers_replica()
 
 
-async def test_a_unit_of_work_is_that_of_the_call_inside_its_block_only() -> None:
+async def test_a_unit_of_work_is_that_of_the_call() -> None:
     async def work() -> None:
         with pytest.raises(LookupError, match="TransactionInterceptor"):
             current_unit_of_work()
-        with suppress(RuntimeError), using(UOW):
-            assert current_unit_of_work() is UOW
-            raise RuntimeError
-        with pytest.raises(LookupError, match="TransactionInterceptor"):
-            current_unit_of_work()
+        current_call().unit_of_work = UOW
+        assert current_unit_of_work() is UOW
 
     await in_a_call(work)
 
@@ -72,8 +67,8 @@ async def test_a_task_that_outlives_the_call_keeps_its_context() -> None:
 
     async def write() -> tuple[str | None, UnitOfWork]:
         await go_on.wait()
-        with using(UOW):
-            return x_request_id(), current_unit_of_work()
+        current_call().unit_of_work = UOW
+        return x_request_id(), current_unit_of_work()
 
     async def work() -> Any:
         return asyncio.create_task(write())

@@ -225,6 +225,29 @@ class CreditQueries(Protocol):
         """Return a page of the ledger entries of the user, newest first."""
 
 
+class OwnerQueries(Protocol):
+    """Whose things are. Every method is one statement on the primary, and raises StoreError.
+
+    Each takes keys that are different, and returns the ids of the users to whom the things with these keys belong: one
+    for each thing that exists, in any order.
+    """
+
+    async def of_orders(self, order_ids: Sequence[str]) -> Sequence[UUID]:
+        """Return the users to whom the orders with these ids belong."""
+
+    async def of_order_numbers(self, order_numbers: Sequence[str]) -> Sequence[UUID]:
+        """Return the users to whom the orders with these numbers belong."""
+
+    async def of_notes(self, note_ids: Sequence[str]) -> Sequence[UUID]:
+        """Return the authors of the notes with these ids."""
+
+    async def of_emails(self, emails: Sequence[str]) -> Sequence[UUID]:
+        """Return the users with these e-mail addresses, ignoring case."""
+
+    async def of_usernames(self, usernames: Sequence[str]) -> Sequence[UUID]:
+        """Return the users with these usernames, ignoring case."""
+
+
 class MaintenanceQueries(Protocol):
     """The read side of periodic maintenance. Every method is one statement, and raises StoreError."""
 

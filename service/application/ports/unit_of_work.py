@@ -25,6 +25,14 @@ class RequestKey:
     body_digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who causes events and ledger entries, and the user for whom it acts, if there is one."""
+
+    name: str
+    on_behalf_of: UUID | None = None
+
+
 class UserRepository(Protocol):
     """Users that this unit of work changes."""
 
@@ -173,6 +181,13 @@ class CreditRepository(Protocol):
 class UnitOfWork(Protocol):
     """One transaction. It begins with the first use of a repository, and leaving it without `commit` rolls back."""
 
+    async def begin(self) -> None:
+        """Begin the transaction now, and claim the request id if the call has one.
+
+        Raises:
+            AlreadyAnswered, RequestIdReused: see `UnitOfWorkFactory`.
+        """
+
     @property
     def users(self) -> UserRepository:
         """The users."""
@@ -220,12 +235,13 @@ class UnitOfWorkFactory(Protocol):
     """Opens units of work."""
 
     def __call__(
-        self, *, actor: str, request: RequestKey | None, time_left: "TimeLeft"
+        self, *, actor: str, on_behalf_of: UUID | None = None, request: RequestKey | None, time_left: "TimeLeft"
     ) -> AbstractAsyncContextManager[UnitOfWork]:
         """Return a unit of work.
 
         Args:
             actor: who causes the events and ledger entries.
+            on_behalf_of: the user for whom the actor acts, if there is one.
             request: the request id to claim, if the call has one. The claim waits for another call with the same id.
             time_left: how long the call may still take.
 

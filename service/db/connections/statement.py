@@ -3,6 +3,7 @@
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Executable, Float, Numeric
@@ -48,6 +49,10 @@ class Statement:
         self._make_row = partial(tuple.__new__, row)
         processed = ((index, _processor_of(column.type)) for index, column in enumerate(columns))
         self._processed = [(index, processor) for index, processor in processed if processor]
+        indexes = [index for index, _ in self._processed]
+        # A single value is not in a tuple.
+        self._values_to_process = itemgetter(*indexes) if indexes else tuple
+        self._nulls = (None,) * len(indexes) if len(indexes) > 1 else None
 
     def arguments(self, values: Values) -> list[Any]:
         """Return the values of all parameters in order, converted for asyncpg."""
@@ -65,8 +70,13 @@ class Statement:
         make = self._make_row
         if not self._processed:
             return [make(record) for record in records]
+        values_to_process, nulls = self._values_to_process, self._nulls
         rows = []
         for record in records:
+            # As in every row with an encoded message.
+            if values_to_process(record) == nulls:
+                rows.append(make(record))
+                continue
             values = list(record)
             for index, processor in self._processed:
                 if (value := values[index]) is not None:

@@ -43,4 +43,4 @@ class CreditQueries:
 
 
 def _entry_size(row: FromClause) -> ColumnElement[int]:
-    return text_size(row.c.description) + literal_column(str(_ENTRY_BYTES), Integer)
+    return text_size(row.c.description) + text_size(row.c.actor) + literal_column(str(_ENTRY_BYTES), Integer)

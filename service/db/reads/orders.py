@@ -74,7 +74,7 @@ def _statistics_statement(names: tuple[str, ...]) -> Statement:
 
 
 def _event_size(row: FromClause) -> ColumnElement[int]:
-    return text_size(cast(row.c.changes, Text)) + literal_column(str(_EVENT_BYTES), Integer)
+    return text_size(cast(row.c.changes, Text)) + text_size(row.c.actor) + literal_column(str(_EVENT_BYTES), Integer)
 
 
 def _is_found_by_tag(names: Sequence[str], *, include_total_size: bool) -> bool:

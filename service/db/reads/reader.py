@@ -1,6 +1,7 @@
 """Read pages of lists with keyset pagination."""
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,8 @@ from service.db.connections.statement import Statement
 
 # Returns the size of the message of each row that a subquery returns, as an expression of its columns.
 Size = Callable[[FromClause], ColumnElement[int]]
+
+_row_bytes = attrgetter("row_bytes")
 
 
 class Reader(StatementReader):
@@ -170,6 +173,8 @@ def limited_by_size(
 def fitting_page(rows: Sequence[Any], page: Page, total_size: int) -> PageOfRows:
     """Return the rows of a page, which may be followed by one more row: as many as fit into it, but at least one."""
     fitting = rows[: page.size]
+    if sum(map(_row_bytes, fitting)) <= page.max_bytes:
+        return PageOfRows(fitting, len(rows) > page.size, total_size)
     size = 0
     for index, row in enumerate(fitting):
         size += row.row_bytes

@@ -7,6 +7,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service.application.ports.unit_of_work import Actor
 from service.db.tables import credit_accounts
 from service.db.writes.transaction import LazyTransaction
 from service.domain.credit import CreditAccount, Transaction
@@ -36,7 +37,7 @@ class Credit:
         """Add the entries to the ledger when the unit of work is flushed."""
         self._recorded.append(transaction)
 
-    def take_rows(self, actor: str) -> list[dict[str, object]]:
+    def take_rows(self, actor: Actor) -> list[dict[str, object]]:
         """Return the rows of the entries recorded since the last call, and forget the entries."""
         rows: list[dict[str, object]] = [
             {
@@ -50,8 +51,9 @@ class Credit:
                 "balance_after": entry.balance_after,
                 "order_id": transaction.order_id,
                 "description": transaction.description,
-                "actor": actor,
+                "actor": actor.name,
                 "create_time": transaction.create_time,
+                "on_behalf_of": actor.on_behalf_of,
             }
             for transaction in self._recorded
             for entry in transaction.entries

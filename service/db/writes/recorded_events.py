@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from sqlalchemy.orm import Session, UOWTransaction
 from sqlalchemy.orm.attributes import set_attribute
 
+from service.application.ports.unit_of_work import Actor
 from service.db.text_search import note_vector, user_vector
 from service.db.writes.event_rows import event_row
 from service.domain.events import Entity, Event
@@ -51,7 +52,7 @@ class RecordedEvents:
             elif isinstance(entity, OrderNote):
                 set_attribute(entity, "search", note_vector(entity))
 
-    def take_rows(self, actor: str) -> list[dict[str, object]]:
+    def take_rows(self, actor: Actor) -> list[dict[str, object]]:
         """Return the rows to insert, oldest first, and forget the events."""
         rows = [event_row(event, actor) for event in sorted(self._events, key=lambda event: event.id)]
         self.discard()

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import insert
 
-from service.application.ports.unit_of_work import RequestKey, TimeLeft
+from service.application.ports.unit_of_work import Actor, RequestKey, TimeLeft
 from service.db.errors import translate_error, translated_errors
 from service.db.tables import credit_entries, events
 from service.db.writes import mapping as mapping  # noqa: PLC0414 - maps the entities before the first session
@@ -46,7 +46,7 @@ class TransactionalUnitOfWork:
         numbers: OrderNumbers,
         encoders: MessageEncoders,
         *,
-        actor: str,
+        actor: Actor,
         request: RequestKey | None,
         time_left: TimeLeft,
     ) -> None:
@@ -69,6 +69,10 @@ class TransactionalUnitOfWork:
         await self._transaction.close()
         if isinstance(exc, Exception) and (meaning := translate_error(exc)):
             raise meaning from exc
+
+    async def begin(self) -> None:
+        """Begin the transaction now, and claim the request id if the call has one."""
+        await self._transaction.session()
 
     def record(self, events: Iterable[Event]) -> None:
         """Add events that belong to no loaded entity."""

@@ -30,7 +30,8 @@ class Admission:
         settings: the limits.
         maximum: the highest limit of reads, and of writes.
         dear: the paths of methods that are dear.
-        known_caller: returns the name of the caller of a call that has not been read, if that takes no work.
+        likely_caller: returns the name that the credentials of a call probably give, without verifying them; None if
+            that would take work. Only a refusal may depend on it.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Admission:
         *,
         maximum: int,
         dear: Collection[str],
-        known_caller: Callable[[Context], str | None],
+        likely_caller: Callable[[Context], str | None],
     ) -> None:
         least, highest = settings.admission_min_calls, max(settings.admission_min_calls, maximum)
         start = min(_START * least, highest)
@@ -55,7 +56,7 @@ class Admission:
         self.dear = gate(AdaptiveLimit(dear_calls, minimum=dear_calls, maximum=dear_calls))
         self._dear_methods = dear
         self._gates: dict[str, Gate] = {}
-        self.known_caller = known_caller
+        self.likely_caller = likely_caller
 
     def add(self, method: Method) -> Gate | None:
         """Return the gate of a method; None if its calls are not limited here."""

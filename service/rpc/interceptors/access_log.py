@@ -67,8 +67,11 @@ class AccessLogInterceptor(Interceptor):
                 duration_ms = round((time.perf_counter() - started) * 1000, 2)
                 if (caller := call_context.caller) is ANONYMOUS:
                     write("call", code=code, duration_ms=duration_ms)
-                else:
+                elif caller.end_user is None:
                     write("call", code=code, duration_ms=duration_ms, caller=caller.name)
+                else:
+                    end_user = str(caller.end_user)
+                    write("call", code=code, duration_ms=duration_ms, caller=caller.name, on_behalf_of=end_user)
                 leave(token)
 
         return log_call

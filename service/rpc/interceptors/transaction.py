@@ -24,7 +24,7 @@ from google.protobuf.message import Message
 from service.application.ports.errors import AlreadyAnswered, CommitTimedOut, DeadlineExceeded, NeedsTransaction
 from service.application.ports.unit_of_work import RequestKey, TimeLeft, UnitOfWorkFactory
 from service.domain.errors import InvalidField
-from service.rpc.call_context import current_call, using
+from service.rpc.call_context import current_call
 from service.rpc.identity.caller import Caller
 from service.rpc.interceptors.base import Interceptor
 from service.rpc.messages.subjects import Subjects, subjects_of
@@ -139,15 +139,21 @@ class TransactionInterceptor(Interceptor):
     ) -> bytes:
         """Run a method until its unit of work is committed, and return the response."""
         dry_run = getattr(request, "validate_only", False)
-        caller = current_call().caller
+        call_context = current_call()
+        caller = call_context.caller
         key = None if dry_run else self._request_key(caller, method, request)
         fast_path = None if dry_run else self._fast_path.get(method.path)
         subjects = self._subjects[method.path]
 
         async def run(open_unit_of_work: UnitOfWorkFactory) -> bytes:
-            async with open_unit_of_work(actor=caller.name, request=key, time_left=deadline) as uow:
-                with using(uow):
+            async with open_unit_of_work(
+                actor=caller.name, on_behalf_of=caller.end_user, request=key, time_left=deadline
+            ) as uow:
+                call_context.unit_of_work = uow
+                try:
                     answer = await call(request, context)
+                finally:
+                    call_context.unit_of_work = None
                 response = self._serialized(answer)
                 if dry_run:
                     # The constraints of the database are checked too; leaving without a commit rolls back.

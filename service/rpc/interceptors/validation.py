@@ -1,7 +1,7 @@
 """Refuses requests that break the `buf.validate` rules of their messages, and spells their UUIDs in one way."""
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -56,11 +56,13 @@ class ValidationInterceptor(Interceptor):
                 raise _invalid(violations)
             lower_ids(request)
 
-        async def validate(request: Request, context: Context) -> Message | bytes | None:
-            if method.request_streaming:
-                return await call(_each_checked(request, check), context)
+        if method.request_streaming:
+            return lambda requests, context: call(_each_checked(requests, check), context)
+
+        # Not a coroutine function: that would be one coroutine more for every call.
+        def validate(request: Request, context: Context) -> Coroutine[Any, Any, Message | bytes | None]:
             check(request)
-            return await call(request, context)
+            return call(request, context)
 
         return validate
 

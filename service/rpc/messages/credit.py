@@ -33,5 +33,6 @@ def credit_entry_message(entry: Row) -> CreditEntryMessage:
         order_id=str(entry.order_id) if entry.order_id else "",
         description=entry.description,
         actor=entry.actor,
+        on_behalf_of=str(entry.on_behalf_of) if entry.on_behalf_of else "",
         create_time=timestamp(entry.create_time),
     )

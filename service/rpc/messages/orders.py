@@ -257,6 +257,7 @@ def order_event_message(event: Row) -> OrderEventMessage:
         # A newer release may have recorded a type that this one does not know.
         type=_EVENT_TYPES.get(event.type, OrderEventType.ORDER_EVENT_TYPE_UNSPECIFIED),
         actor=event.actor,
+        on_behalf_of=str(event.on_behalf_of) if event.on_behalf_of else "",
         create_time=timestamp(event.create_time),
         changes=[FieldChangeMessage(**change) for change in event.changes],
         user_id=str(event.user_id) if event.user_id else "",

@@ -142,6 +142,7 @@ def user_event_message(event: Row) -> UserEventMessage:
         # A newer release may have recorded a type that this one does not know.
         type=_EVENT_TYPES.get(event.type, UserEventType.USER_EVENT_TYPE_UNSPECIFIED),
         actor=event.actor,
+        on_behalf_of=str(event.on_behalf_of) if event.on_behalf_of else "",
         create_time=timestamp(event.create_time),
         changes=[FieldChangeMessage(**change) for change in event.changes],
     )

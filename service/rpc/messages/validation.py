@@ -23,8 +23,6 @@ PATTERN_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
 )
 # In a message of at most this size, all violations are searched for.
 _SMALL_BYTES = 512
-# Above this size, a message may have been parsed without a check of its sizes.
-_LARGE_BYTES = 8 * 1024
 # In a larger message than a small one, so many elements of a repeated field are checked, from the first wrong one.
 _ELEMENTS = 16
 # More than fit into a status.
@@ -39,16 +37,13 @@ def violations_of(message: Message) -> list[FieldViolation]:
     A violation takes several times as long as a valid element. So of a message that is not small, only the first few
     are returned: sizes before elements, and no elements long after the first wrong one.
     """
-    size = message.ByteSize()
-    descriptor: Any = message.DESCRIPTOR
-    if size > _LARGE_BYTES and (too_large := size_violations(descriptor, message.SerializeToString())):
-        return too_large
     first = _validator.collect_violations(message, fail_fast=True)
     if not first:
         return []
-    if size <= _SMALL_BYTES:
+    if message.ByteSize() <= _SMALL_BYTES:
         return list(map(_field_violation, _validator.collect_violations(message)))
-    if size <= _LARGE_BYTES and (too_large := size_violations(descriptor, message.SerializeToString())):
+    descriptor: Any = message.DESCRIPTOR
+    if too_large := size_violations(descriptor, message.SerializeToString()):
         return too_large
     part = type(message)()
     part.CopyFrom(message)

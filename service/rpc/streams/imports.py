@@ -119,8 +119,10 @@ class UserImports:
         self, rows: Sequence[ImportRow], hashes: Mapping[UUID, str], on_conflict: OnConflict
     ) -> list[RowOutcome]:
         try:
-            actor, deadline = current_call().caller.name, Deadline(self._chunk_seconds)
-            async with self._unit_of_work(actor=actor, request=None, time_left=deadline) as uow:
+            caller, deadline = current_call().caller, Deadline(self._chunk_seconds)
+            async with self._unit_of_work(
+                actor=caller.name, on_behalf_of=caller.end_user, request=None, time_left=deadline
+            ) as uow:
                 outcomes = await import_rows(uow, rows, hashes, on_conflict, self._now())
                 await uow.commit(b"")
             return outcomes

@@ -211,7 +211,7 @@ class AcceptingServer:
                 return
             admission = self._admission
             if admission and admission.may_refuse(path):
-                caller = admission.known_caller(_private._ServicerContext(call, None, None, loop))
+                caller = admission.likely_caller(_private._ServicerContext(call, None, None, loop))
                 if caller is not None and admission.refuses(path, caller):
                     self._refuse(call, path, caller)
                     return

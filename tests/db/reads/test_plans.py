@@ -29,7 +29,15 @@ from tests.support.requests import GOOD_REQUESTS
 from tests.support.servers import serving_clients
 from tests.support.volume import BUSY_ORDER, DATA, WHOLESALER, Explained, listening_to_new_connections, volume_database
 
-READ_PORTS = {"UserQueries", "OrderQueries", "NoteQueries", "CreditQueries", "MaintenanceQueries", "EventFeed"}
+READ_PORTS = {
+    "UserQueries",
+    "OrderQueries",
+    "NoteQueries",
+    "CreditQueries",
+    "OwnerQueries",
+    "MaintenanceQueries",
+    "EventFeed",
+}
 OTHER_PORTS = {
     "UserRepository",
     "OrderRepository",
@@ -250,6 +258,11 @@ CASES: dict[str, list[Case]] = {
             for page in pages((DATA.users,))
         ),
     ],
+    "OwnerQueries.of_orders": [ask(ORDER_IDS[:1]), ask(ORDER_IDS)],
+    "OwnerQueries.of_order_numbers": [ask([DATA.order_number(9)])],
+    "OwnerQueries.of_notes": [ask([DATA.order_id(ORDER)]), ask(ORDER_IDS)],
+    "OwnerQueries.of_emails": [ask(["USER9@example.com"])],
+    "OwnerQueries.of_usernames": [ask(["user9"])],
     "MaintenanceQueries.orders_with_expired_holds": [ask(order_time(ORDER))],
     "MaintenanceQueries.users_to_purge": [ask(user_time(USER) + timedelta(days=30))],
     "EventFeed.earliest": [ask()],
@@ -288,6 +301,7 @@ async def volume(volume_url: str, rows_of_tables: Mapping[str, int]) -> AsyncIte
         "OrderQueries": database.order_queries,
         "NoteQueries": database.note_queries,
         "CreditQueries": database.credit_queries,
+        "OwnerQueries": database.owner_queries,
         "MaintenanceQueries": database.maintenance_queries,
         "EventFeed": feed,
     }

@@ -78,6 +78,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the user's available credit is lower than the call requires."""
     ERROR_REASON_USER_IN_USE: _ErrorReason.ValueType  # 37
     """FAILED_PRECONDITION: the user has open orders or credit. Set `force` to erase them as well."""
+    ERROR_REASON_UNAUTHENTICATED_CALLER: _ErrorReason.ValueType  # 38
+    """UNAUTHENTICATED: the caller sent no credential, or one that is not valid. The metadata `credential` says which, and
+    `problem` is `missing`, `unknown` or `expired`. A stream also ends with it when its credential is no longer valid.
+    """
+    ERROR_REASON_PERMISSION_MISSING: _ErrorReason.ValueType  # 39
+    """PERMISSION_DENIED: the caller lacks the permission in the metadata `permission`; `identity` is the caller. If it has
+    the permission only for what belongs to one user, the request names something else. The answer is the same whether
+    or not what the request names exists.
+    """
     ERROR_REASON_CURSOR_EXPIRED: _ErrorReason.ValueType  # 40
     """OUT_OF_RANGE: the events after the `cursor` of a watch have been deleted, or the database was restored from a backup
     or lost its last events in a failover since the cursor was returned. The metadata `earliest_cursor` is the earliest
@@ -115,6 +124,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SERVER_DRAINING: _ErrorReason.ValueType  # 61
     """UNAVAILABLE: the server of the watch is shutting down. The metadata `cursor` says where to continue, on another
     server.
+    """
+    ERROR_REASON_ISSUER_UNAVAILABLE: _ErrorReason.ValueType  # 62
+    """UNAVAILABLE: the server cannot verify the caller's token, because the keys of the token's issuer cannot be loaded.
+    `RetryInfo` says when to retry.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -183,6 +196,15 @@ ERROR_REASON_INSUFFICIENT_CREDIT: ErrorReason.ValueType  # 36
 """FAILED_PRECONDITION: the user's available credit is lower than the call requires."""
 ERROR_REASON_USER_IN_USE: ErrorReason.ValueType  # 37
 """FAILED_PRECONDITION: the user has open orders or credit. Set `force` to erase them as well."""
+ERROR_REASON_UNAUTHENTICATED_CALLER: ErrorReason.ValueType  # 38
+"""UNAUTHENTICATED: the caller sent no credential, or one that is not valid. The metadata `credential` says which, and
+`problem` is `missing`, `unknown` or `expired`. A stream also ends with it when its credential is no longer valid.
+"""
+ERROR_REASON_PERMISSION_MISSING: ErrorReason.ValueType  # 39
+"""PERMISSION_DENIED: the caller lacks the permission in the metadata `permission`; `identity` is the caller. If it has
+the permission only for what belongs to one user, the request names something else. The answer is the same whether
+or not what the request names exists.
+"""
 ERROR_REASON_CURSOR_EXPIRED: ErrorReason.ValueType  # 40
 """OUT_OF_RANGE: the events after the `cursor` of a watch have been deleted, or the database was restored from a backup
 or lost its last events in a failover since the cursor was returned. The metadata `earliest_cursor` is the earliest
@@ -220,5 +242,9 @@ to continue.
 ERROR_REASON_SERVER_DRAINING: ErrorReason.ValueType  # 61
 """UNAVAILABLE: the server of the watch is shutting down. The metadata `cursor` says where to continue, on another
 server.
+"""
+ERROR_REASON_ISSUER_UNAVAILABLE: ErrorReason.ValueType  # 62
+"""UNAVAILABLE: the server cannot verify the caller's token, because the keys of the token's issuer cannot be loaded.
+`RetryInfo` says when to retry.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from commerce.common.v1 import authorization_pb2 as commerce_dot_common_dot_v1_dot_authorization__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63ommerce/orders/v1/note.proto\x12\x12\x63ommerce.orders.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe9\x03\n\tOrderNote\x12\x1f\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x02id\x12+\n\x08order_id\x18\x02 \x01(\tB\x10\xe2\x41\x02\x02\x05\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x07orderId\x12-\n\tauthor_id\x18\x03 \x01(\tB\x10\xe2\x41\x02\x02\x05\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x08\x61uthorId\x12\x33\n\x04\x62ody\x18\x04 \x01(\tB\x1f\xe2\x41\x01\x02\xbaH\x18r\x16\x18\xc0>2\x11^[\\r\\n\\t\\P{Cc}]*$R\x04\x62ody\x12>\n\x05state\x18\x05 \x01(\x0e\x32\".commerce.orders.v1.OrderNoteStateB\x04\xe2\x41\x01\x03R\x05state\x12\x1f\n\x04\x65tag\x18\x06 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x04\x65tag\x12\x41\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\x12\x43\n\x0cpublish_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\x0bpublishTime\"]\n\x0eOrderNoteMatch\x12\x31\n\x04note\x18\x01 \x01(\x0b\x32\x1d.commerce.orders.v1.OrderNoteR\x04note\x12\x18\n\x07snippet\x18\x02 \x01(\tR\x07snippet*n\n\x0eOrderNoteState\x12 \n\x1cORDER_NOTE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16ORDER_NOTE_STATE_DRAFT\x10\x01\x12\x1e\n\x1aORDER_NOTE_STATE_PUBLISHED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63ommerce/orders/v1/note.proto\x12\x12\x63ommerce.orders.v1\x1a&commerce/common/v1/authorization.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x03\n\tOrderNote\x12\x1f\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x02id\x12+\n\x08order_id\x18\x02 \x01(\tB\x10\xe2\x41\x02\x02\x05\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x07orderId\x12-\n\tauthor_id\x18\x03 \x01(\tB\x10\xe2\x41\x02\x02\x05\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x08\x61uthorId\x12\x33\n\x04\x62ody\x18\x04 \x01(\tB\x1f\xe2\x41\x01\x02\xbaH\x18r\x16\x18\xc0>2\x11^[\\r\\n\\t\\P{Cc}]*$R\x04\x62ody\x12>\n\x05state\x18\x05 \x01(\x0e\x32\".commerce.orders.v1.OrderNoteStateB\x04\xe2\x41\x01\x03R\x05state\x12\x1f\n\x04\x65tag\x18\x06 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x04\x65tag\x12\x41\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\x12\x43\n\x0cpublish_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\x0bpublishTime:\x0f\xda\xce\x18\x0b\n\tauthor_id\"]\n\x0eOrderNoteMatch\x12\x31\n\x04note\x18\x01 \x01(\x0b\x32\x1d.commerce.orders.v1.OrderNoteR\x04note\x12\x18\n\x07snippet\x18\x02 \x01(\tR\x07snippet*n\n\x0eOrderNoteState\x12 \n\x1cORDER_NOTE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16ORDER_NOTE_STATE_DRAFT\x10\x01\x12\x1e\n\x1aORDER_NOTE_STATE_PUBLISHED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,10 +52,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERNOTE'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
   _globals['_ORDERNOTE'].fields_by_name['publish_time']._loaded_options = None
   _globals['_ORDERNOTE'].fields_by_name['publish_time']._serialized_options = b'\342A\001\003'
-  _globals['_ORDERNOTESTATE']._serialized_start=706
-  _globals['_ORDERNOTESTATE']._serialized_end=816
-  _globals['_ORDERNOTE']._serialized_start=120
-  _globals['_ORDERNOTE']._serialized_end=609
-  _globals['_ORDERNOTEMATCH']._serialized_start=611
-  _globals['_ORDERNOTEMATCH']._serialized_end=704
+  _globals['_ORDERNOTE']._loaded_options = None
+  _globals['_ORDERNOTE']._serialized_options = b'\332\316\030\013\n\tauthor_id'
+  _globals['_ORDERNOTESTATE']._serialized_start=763
+  _globals['_ORDERNOTESTATE']._serialized_end=873
+  _globals['_ORDERNOTE']._serialized_start=160
+  _globals['_ORDERNOTE']._serialized_end=666
+  _globals['_ORDERNOTEMATCH']._serialized_start=668
+  _globals['_ORDERNOTEMATCH']._serialized_end=761
 # @@protoc_insertion_point(module_scope)

@@ -378,6 +378,7 @@ class OrderEvent(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    ON_BEHALF_OF_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID (version 7)."""
     order_id: _builtins.str
@@ -390,6 +391,8 @@ class OrderEvent(_message.Message):
     """The user who owned the order after the event."""
     status: Global___OrderStatus.ValueType
     """The status of the order after the event."""
+    on_behalf_of: _builtins.str
+    """The id of the user for whom the caller acted; empty if it acted for itself."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the event happened."""
@@ -409,10 +412,11 @@ class OrderEvent(_message.Message):
         changes: _abc.Iterable[Global___FieldChange] | None = ...,
         user_id: _builtins.str = ...,
         status: Global___OrderStatus.ValueType = ...,
+        on_behalf_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes", b"changes", "create_time", b"create_time", "id", b"id", "order_id", b"order_id", "status", b"status", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes", b"changes", "create_time", b"create_time", "id", b"id", "on_behalf_of", b"on_behalf_of", "order_id", b"order_id", "status", b"status", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,23 +22,26 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from commerce.common.v1 import authorization_pb2 as commerce_dot_common_dot_v1_dot_authorization__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ommerce/users/v1/credit.proto\x12\x11\x63ommerce.users.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"i\n\rCreditBalance\x12\x30\n\tavailable\x18\x01 \x01(\x0b\x32\x12.google.type.MoneyR\tavailable\x12&\n\x04held\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyR\x04held\"\xc6\x03\n\x0b\x43reditEntry\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12%\n\x0etransaction_id\x18\x02 \x01(\tR\rtransactionId\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12:\n\x07\x61\x63\x63ount\x18\x04 \x01(\x0e\x32 .commerce.users.v1.CreditAccountR\x07\x61\x63\x63ount\x12\x36\n\x04type\x18\x05 \x01(\x0e\x32\".commerce.users.v1.CreditEntryTypeR\x04type\x12*\n\x06\x61mount\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x37\n\rbalance_after\x18\x07 \x01(\x0b\x32\x12.google.type.MoneyR\x0c\x62\x61lanceAfter\x12\x19\n\x08order_id\x18\x08 \x01(\tR\x07orderId\x12 \n\x0b\x64\x65scription\x18\t \x01(\tR\x0b\x64\x65scription\x12\x14\n\x05\x61\x63tor\x18\n \x01(\tR\x05\x61\x63tor\x12;\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime*f\n\rCreditAccount\x12\x1e\n\x1a\x43REDIT_ACCOUNT_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43REDIT_ACCOUNT_AVAILABLE\x10\x01\x12\x17\n\x13\x43REDIT_ACCOUNT_HELD\x10\x02*\xe5\x01\n\x0f\x43reditEntryType\x12!\n\x1d\x43REDIT_ENTRY_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43REDIT_ENTRY_TYPE_GRANT\x10\x01\x12\x1e\n\x1a\x43REDIT_ENTRY_TYPE_TRANSFER\x10\x02\x12\x1a\n\x16\x43REDIT_ENTRY_TYPE_HOLD\x10\x03\x12\x1a\n\x16\x43REDIT_ENTRY_TYPE_VOID\x10\x04\x12\x1a\n\x16\x43REDIT_ENTRY_TYPE_POST\x10\x05\x12\x1e\n\x1a\x43REDIT_ENTRY_TYPE_REVERSAL\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ommerce/users/v1/credit.proto\x12\x11\x63ommerce.users.v1\x1a&commerce/common/v1/authorization.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"i\n\rCreditBalance\x12\x30\n\tavailable\x18\x01 \x01(\x0b\x32\x12.google.type.MoneyR\tavailable\x12&\n\x04held\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyR\x04held\"\xf7\x03\n\x0b\x43reditEntry\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12%\n\x0etransaction_id\x18\x02 \x01(\tR\rtransactionId\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12:\n\x07\x61\x63\x63ount\x18\x04 \x01(\x0e\x32 .commerce.users.v1.CreditAccountR\x07\x61\x63\x63ount\x12\x36\n\x04type\x18\x05 \x01(\x0e\x32\".commerce.users.v1.CreditEntryTypeR\x04type\x12*\n\x06\x61mount\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x37\n\rbalance_after\x18\x07 \x01(\x0b\x32\x12.google.type.MoneyR\x0c\x62\x61lanceAfter\x12\x19\n\x08order_id\x18\x08 \x01(\tR\x07orderId\x12 \n\x0b\x64\x65scription\x18\t \x01(\tR\x0b\x64\x65scription\x12\x14\n\x05\x61\x63tor\x18\n \x01(\tR\x05\x61\x63tor\x12;\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12 \n\x0con_behalf_of\x18\x0c \x01(\tR\nonBehalfOf:\r\xda\xce\x18\t\n\x07user_id*f\n\rCreditAccount\x12\x1e\n\x1a\x43REDIT_ACCOUNT_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43REDIT_ACCOUNT_AVAILABLE\x10\x01\x12\x17\n\x13\x43REDIT_ACCOUNT_HELD\x10\x02*\xe5\x01\n\x0f\x43reditEntryType\x12!\n\x1d\x43REDIT_ENTRY_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43REDIT_ENTRY_TYPE_GRANT\x10\x01\x12\x1e\n\x1a\x43REDIT_ENTRY_TYPE_TRANSFER\x10\x02\x12\x1a\n\x16\x43REDIT_ENTRY_TYPE_HOLD\x10\x03\x12\x1a\n\x16\x43REDIT_ENTRY_TYPE_VOID\x10\x04\x12\x1a\n\x16\x43REDIT_ENTRY_TYPE_POST\x10\x05\x12\x1e\n\x1a\x43REDIT_ENTRY_TYPE_REVERSAL\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'commerce.users.v1.credit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREDITACCOUNT']._serialized_start=675
-  _globals['_CREDITACCOUNT']._serialized_end=777
-  _globals['_CREDITENTRYTYPE']._serialized_start=780
-  _globals['_CREDITENTRYTYPE']._serialized_end=1009
-  _globals['_CREDITBALANCE']._serialized_start=111
-  _globals['_CREDITBALANCE']._serialized_end=216
-  _globals['_CREDITENTRY']._serialized_start=219
-  _globals['_CREDITENTRY']._serialized_end=673
+  _globals['_CREDITENTRY']._loaded_options = None
+  _globals['_CREDITENTRY']._serialized_options = b'\332\316\030\t\n\007user_id'
+  _globals['_CREDITACCOUNT']._serialized_start=764
+  _globals['_CREDITACCOUNT']._serialized_end=866
+  _globals['_CREDITENTRYTYPE']._serialized_start=869
+  _globals['_CREDITENTRYTYPE']._serialized_end=1098
+  _globals['_CREDITBALANCE']._serialized_start=151
+  _globals['_CREDITBALANCE']._serialized_end=256
+  _globals['_CREDITENTRY']._serialized_start=259
+  _globals['_CREDITENTRY']._serialized_end=762
 # @@protoc_insertion_point(module_scope)

@@ -134,6 +134,7 @@ class CreditEntry(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ON_BEHALF_OF_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID (version 7)."""
     transaction_id: _builtins.str
@@ -150,6 +151,8 @@ class CreditEntry(_message.Message):
     """The description given by the caller."""
     actor: _builtins.str
     """The identity of the caller that caused the event, or `anonymous`."""
+    on_behalf_of: _builtins.str
+    """The id of the user for whom the caller acted; empty if it acted for itself."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount of the change. Negative if the balance of the account decreased."""
@@ -176,10 +179,11 @@ class CreditEntry(_message.Message):
         description: _builtins.str = ...,
         actor: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        on_behalf_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance_after", b"balance_after", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "actor", b"actor", "amount", b"amount", "balance_after", b"balance_after", "create_time", b"create_time", "description", b"description", "id", b"id", "order_id", b"order_id", "transaction_id", b"transaction_id", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "actor", b"actor", "amount", b"amount", "balance_after", b"balance_after", "create_time", b"create_time", "description", b"description", "id", b"id", "on_behalf_of", b"on_behalf_of", "order_id", b"order_id", "transaction_id", b"transaction_id", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

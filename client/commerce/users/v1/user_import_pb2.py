@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from commerce.common.v1 import authorization_pb2 as commerce_dot_common_dot_v1_dot_authorization__pb2
 from commerce.common.v1 import error_reason_pb2 as commerce_dot_common_dot_v1_dot_error__reason__pb2
 from commerce.users.v1 import user_pb2 as commerce_dot_users_dot_v1_dot_user__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#commerce/users/v1/user_import.proto\x12\x11\x63ommerce.users.v1\x1a%commerce/common/v1/error_reason.proto\x1a\x1c\x63ommerce/users/v1/user.proto\x1a\x1fgoogle/api/field_behavior.proto\"\xa1\x01\n\x10UserImportConfig\x12V\n\x0bon_conflict\x18\x01 \x01(\x0e\x32\'.commerce.users.v1.UserImportOnConflictB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\nonConflict\x12\x35\n\x10\x66irst_row_number\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00R\x0e\x66irstRowNumber\"\xd2\x02\n\rUserImportRow\x12$\n\x05\x65mail\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x18\xfe\x01`\x01R\x05\x65mail\x12<\n\x08username\x18\x02 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x18\x32\x32\x13^[a-z0-9_.-]{3,50}$R\x08username\x12\x34\n\tfull_name\x18\x03 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\xc8\x01\x32\t^\\P{Cc}*$R\x08\x66ullName\x12\'\n\tsuperuser\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00R\tsuperuser\x88\x01\x01\x12>\n\x07profile\x18\x05 \x01(\x0b\x32\x1e.commerce.users.v1.UserProfileB\x04\xe2\x41\x01\x01R\x07profile\x12\x30\n\x08password\x18\x06 \x01(\tB\x14\x80\x01\x01\xe2\x41\x01\x01\xbaH\nr\x05\x10\x08\x18\x80\x04\xd8\x01\x01R\x08passwordB\x0c\n\n_superuser\"\x9b\x01\n\x11UserImportFailure\x12\x1d\n\nrow_number\x18\x01 \x01(\x03R\trowNumber\x12\x37\n\x06reason\x18\x02 \x01(\x0e\x32\x1f.commerce.common.v1.ErrorReasonR\x06reason\x12\x14\n\x05\x66ield\x18\x03 \x01(\tR\x05\x66ield\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message*\xa7\x01\n\x14UserImportOnConflict\x12\'\n#USER_IMPORT_ON_CONFLICT_UNSPECIFIED\x10\x00\x12 \n\x1cUSER_IMPORT_ON_CONFLICT_SKIP\x10\x01\x12\"\n\x1eUSER_IMPORT_ON_CONFLICT_UPDATE\x10\x02\x12 \n\x1cUSER_IMPORT_ON_CONFLICT_FAIL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#commerce/users/v1/user_import.proto\x12\x11\x63ommerce.users.v1\x1a&commerce/common/v1/authorization.proto\x1a%commerce/common/v1/error_reason.proto\x1a\x1c\x63ommerce/users/v1/user.proto\x1a\x1fgoogle/api/field_behavior.proto\"\xa1\x01\n\x10UserImportConfig\x12V\n\x0bon_conflict\x18\x01 \x01(\x0e\x32\'.commerce.users.v1.UserImportOnConflictB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\nonConflict\x12\x35\n\x10\x66irst_row_number\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00R\x0e\x66irstRowNumber\"\xe1\x02\n\rUserImportRow\x12$\n\x05\x65mail\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x18\xfe\x01`\x01R\x05\x65mail\x12<\n\x08username\x18\x02 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x18\x32\x32\x13^[a-z0-9_.-]{3,50}$R\x08username\x12\x34\n\tfull_name\x18\x03 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\xc8\x01\x32\t^\\P{Cc}*$R\x08\x66ullName\x12\x36\n\tsuperuser\x18\x04 \x01(\x08\x42\x13\xe2\x41\x01\x01\xda\xce\x18\x0busers.adminH\x00R\tsuperuser\x88\x01\x01\x12>\n\x07profile\x18\x05 \x01(\x0b\x32\x1e.commerce.users.v1.UserProfileB\x04\xe2\x41\x01\x01R\x07profile\x12\x30\n\x08password\x18\x06 \x01(\tB\x14\x80\x01\x01\xe2\x41\x01\x01\xbaH\nr\x05\x10\x08\x18\x80\x04\xd8\x01\x01R\x08passwordB\x0c\n\n_superuser\"\x9b\x01\n\x11UserImportFailure\x12\x1d\n\nrow_number\x18\x01 \x01(\x03R\trowNumber\x12\x37\n\x06reason\x18\x02 \x01(\x0e\x32\x1f.commerce.common.v1.ErrorReasonR\x06reason\x12\x14\n\x05\x66ield\x18\x03 \x01(\tR\x05\x66ield\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message*\xa7\x01\n\x14UserImportOnConflict\x12\'\n#USER_IMPORT_ON_CONFLICT_UNSPECIFIED\x10\x00\x12 \n\x1cUSER_IMPORT_ON_CONFLICT_SKIP\x10\x01\x12\"\n\x1eUSER_IMPORT_ON_CONFLICT_UPDATE\x10\x02\x12 \n\x1cUSER_IMPORT_ON_CONFLICT_FAIL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,17 +46,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USERIMPORTROW'].fields_by_name['full_name']._loaded_options = None
   _globals['_USERIMPORTROW'].fields_by_name['full_name']._serialized_options = b'\342A\001\001\272H\020r\016\030\310\0012\t^\\P{Cc}*$'
   _globals['_USERIMPORTROW'].fields_by_name['superuser']._loaded_options = None
-  _globals['_USERIMPORTROW'].fields_by_name['superuser']._serialized_options = b'\342A\001\001'
+  _globals['_USERIMPORTROW'].fields_by_name['superuser']._serialized_options = b'\342A\001\001\332\316\030\013users.admin'
   _globals['_USERIMPORTROW'].fields_by_name['profile']._loaded_options = None
   _globals['_USERIMPORTROW'].fields_by_name['profile']._serialized_options = b'\342A\001\001'
   _globals['_USERIMPORTROW'].fields_by_name['password']._loaded_options = None
   _globals['_USERIMPORTROW'].fields_by_name['password']._serialized_options = b'\200\001\001\342A\001\001\272H\nr\005\020\010\030\200\004\330\001\001'
-  _globals['_USERIMPORTONCONFLICT']._serialized_start=824
-  _globals['_USERIMPORTONCONFLICT']._serialized_end=991
-  _globals['_USERIMPORTCONFIG']._serialized_start=161
-  _globals['_USERIMPORTCONFIG']._serialized_end=322
-  _globals['_USERIMPORTROW']._serialized_start=325
-  _globals['_USERIMPORTROW']._serialized_end=663
-  _globals['_USERIMPORTFAILURE']._serialized_start=666
-  _globals['_USERIMPORTFAILURE']._serialized_end=821
+  _globals['_USERIMPORTONCONFLICT']._serialized_start=879
+  _globals['_USERIMPORTONCONFLICT']._serialized_end=1046
+  _globals['_USERIMPORTCONFIG']._serialized_start=201
+  _globals['_USERIMPORTCONFIG']._serialized_end=362
+  _globals['_USERIMPORTROW']._serialized_start=365
+  _globals['_USERIMPORTROW']._serialized_end=718
+  _globals['_USERIMPORTFAILURE']._serialized_start=721
+  _globals['_USERIMPORTFAILURE']._serialized_end=876
 # @@protoc_insertion_point(module_scope)

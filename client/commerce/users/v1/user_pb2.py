@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from commerce.common.v1 import authorization_pb2 as commerce_dot_common_dot_v1_dot_authorization__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ommerce/users/v1/user.proto\x12\x11\x63ommerce.users.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x05\n\x04User\x12\x1f\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x02id\x12\'\n\x05\x65mail\x18\x02 \x01(\tB\x11\xe2\x41\x01\x02\xbaH\nr\x05\x18\xfe\x01`\x01\xd8\x01\x01R\x05\x65mail\x12?\n\x08username\x18\x03 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x17\x18\x32\x32\x13^[a-z0-9_.-]{3,50}$\xd8\x01\x01R\x08username\x12\x34\n\tfull_name\x18\x04 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\xc8\x01\x32\t^\\P{Cc}*$R\x08\x66ullName\x12>\n\x07profile\x18\x05 \x01(\x0b\x32\x1e.commerce.users.v1.UserProfileB\x04\xe2\x41\x01\x01R\x07profile\x12\x38\n\x05state\x18\x06 \x01(\x0e\x32\x1c.commerce.users.v1.UserStateB\x04\xe2\x41\x01\x03R\x05state\x12\"\n\tsuperuser\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01R\tsuperuser\x12\x1f\n\x04\x65tag\x18\x08 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x04\x65tag\x12\x41\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\x12\x41\n\x0b\x64\x65lete_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ndeleteTime\x12?\n\npurge_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tpurgeTime\"\x89\x01\n\x0bUserProfile\x12\x31\n\x03\x62io\x18\x01 \x01(\tB\x1f\xe2\x41\x01\x01\xbaH\x18r\x16\x18\xd0\x0f\x32\x11^[\\r\\n\\t\\P{Cc}]*$R\x03\x62io\x12G\n\navatar_url\x18\x02 \x01(\tB(\xe2\x41\x01\x01\xbaH!r\x1c\x18\xd0\x0f\x32\x17^https?://[^\\s\\p{Cc}]+$\xd8\x01\x01R\tavatarUrl\"\xf7\x01\n\tUserEvent\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x34\n\x04type\x18\x03 \x01(\x0e\x32 .commerce.users.v1.UserEventTypeR\x04type\x12\x14\n\x05\x61\x63tor\x18\x04 \x01(\tR\x05\x61\x63tor\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x38\n\x07\x63hanges\x18\x06 \x03(\x0b\x32\x1e.commerce.users.v1.FieldChangeR\x07\x63hanges\"]\n\x0b\x46ieldChange\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12\x1b\n\told_value\x18\x02 \x01(\tR\x08oldValue\x12\x1b\n\tnew_value\x18\x03 \x01(\tR\x08newValue*o\n\tUserState\x12\x1a\n\x16USER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11USER_STATE_ACTIVE\x10\x01\x12\x17\n\x13USER_STATE_INACTIVE\x10\x02\x12\x16\n\x12USER_STATE_DELETED\x10\x03*\xaa\x02\n\rUserEventType\x12\x1f\n\x1bUSER_EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17USER_EVENT_TYPE_CREATED\x10\x01\x12\x1b\n\x17USER_EVENT_TYPE_UPDATED\x10\x02\x12\x1f\n\x1bUSER_EVENT_TYPE_DEACTIVATED\x10\x03\x12\x1f\n\x1bUSER_EVENT_TYPE_REACTIVATED\x10\x04\x12\x1b\n\x17USER_EVENT_TYPE_DELETED\x10\x05\x12\x1d\n\x19USER_EVENT_TYPE_UNDELETED\x10\x06\x12$\n USER_EVENT_TYPE_PASSWORD_CHANGED\x10\x07\x12\x1a\n\x16USER_EVENT_TYPE_PURGED\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ommerce/users/v1/user.proto\x12\x11\x63ommerce.users.v1\x1a&commerce/common/v1/authorization.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x05\n\x04User\x12\x1f\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x02id\x12\'\n\x05\x65mail\x18\x02 \x01(\tB\x11\xe2\x41\x01\x02\xbaH\nr\x05\x18\xfe\x01`\x01\xd8\x01\x01R\x05\x65mail\x12?\n\x08username\x18\x03 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x17\x18\x32\x32\x13^[a-z0-9_.-]{3,50}$\xd8\x01\x01R\x08username\x12\x34\n\tfull_name\x18\x04 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\xc8\x01\x32\t^\\P{Cc}*$R\x08\x66ullName\x12>\n\x07profile\x18\x05 \x01(\x0b\x32\x1e.commerce.users.v1.UserProfileB\x04\xe2\x41\x01\x01R\x07profile\x12\x38\n\x05state\x18\x06 \x01(\x0e\x32\x1c.commerce.users.v1.UserStateB\x04\xe2\x41\x01\x03R\x05state\x12\x31\n\tsuperuser\x18\x07 \x01(\x08\x42\x13\xe2\x41\x01\x01\xda\xce\x18\x0busers.adminR\tsuperuser\x12\x1f\n\x04\x65tag\x18\x08 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x04\x65tag\x12\x41\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\x12\x41\n\x0b\x64\x65lete_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ndeleteTime\x12?\n\npurge_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tpurgeTime:\x08\xda\xce\x18\x04\n\x02id\"\x89\x01\n\x0bUserProfile\x12\x31\n\x03\x62io\x18\x01 \x01(\tB\x1f\xe2\x41\x01\x01\xbaH\x18r\x16\x18\xd0\x0f\x32\x11^[\\r\\n\\t\\P{Cc}]*$R\x03\x62io\x12G\n\navatar_url\x18\x02 \x01(\tB(\xe2\x41\x01\x01\xbaH!r\x1c\x18\xd0\x0f\x32\x17^https?://[^\\s\\p{Cc}]+$\xd8\x01\x01R\tavatarUrl\"\xa8\x02\n\tUserEvent\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x34\n\x04type\x18\x03 \x01(\x0e\x32 .commerce.users.v1.UserEventTypeR\x04type\x12\x14\n\x05\x61\x63tor\x18\x04 \x01(\tR\x05\x61\x63tor\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x38\n\x07\x63hanges\x18\x06 \x03(\x0b\x32\x1e.commerce.users.v1.FieldChangeR\x07\x63hanges\x12 \n\x0con_behalf_of\x18\x07 \x01(\tR\nonBehalfOf:\r\xda\xce\x18\t\n\x07user_id\"]\n\x0b\x46ieldChange\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12\x1b\n\told_value\x18\x02 \x01(\tR\x08oldValue\x12\x1b\n\tnew_value\x18\x03 \x01(\tR\x08newValue*o\n\tUserState\x12\x1a\n\x16USER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11USER_STATE_ACTIVE\x10\x01\x12\x17\n\x13USER_STATE_INACTIVE\x10\x02\x12\x16\n\x12USER_STATE_DELETED\x10\x03*\xaa\x02\n\rUserEventType\x12\x1f\n\x1bUSER_EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17USER_EVENT_TYPE_CREATED\x10\x01\x12\x1b\n\x17USER_EVENT_TYPE_UPDATED\x10\x02\x12\x1f\n\x1bUSER_EVENT_TYPE_DEACTIVATED\x10\x03\x12\x1f\n\x1bUSER_EVENT_TYPE_REACTIVATED\x10\x04\x12\x1b\n\x17USER_EVENT_TYPE_DELETED\x10\x05\x12\x1d\n\x19USER_EVENT_TYPE_UNDELETED\x10\x06\x12$\n USER_EVENT_TYPE_PASSWORD_CHANGED\x10\x07\x12\x1a\n\x16USER_EVENT_TYPE_PURGED\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,7 +47,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USER'].fields_by_name['state']._loaded_options = None
   _globals['_USER'].fields_by_name['state']._serialized_options = b'\342A\001\003'
   _globals['_USER'].fields_by_name['superuser']._loaded_options = None
-  _globals['_USER'].fields_by_name['superuser']._serialized_options = b'\342A\001\001'
+  _globals['_USER'].fields_by_name['superuser']._serialized_options = b'\342A\001\001\332\316\030\013users.admin'
   _globals['_USER'].fields_by_name['etag']._loaded_options = None
   _globals['_USER'].fields_by_name['etag']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
   _globals['_USER'].fields_by_name['create_time']._loaded_options = None
@@ -57,20 +58,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USER'].fields_by_name['delete_time']._serialized_options = b'\342A\001\003'
   _globals['_USER'].fields_by_name['purge_time']._loaded_options = None
   _globals['_USER'].fields_by_name['purge_time']._serialized_options = b'\342A\001\003'
+  _globals['_USER']._loaded_options = None
+  _globals['_USER']._serialized_options = b'\332\316\030\004\n\002id'
   _globals['_USERPROFILE'].fields_by_name['bio']._loaded_options = None
   _globals['_USERPROFILE'].fields_by_name['bio']._serialized_options = b'\342A\001\001\272H\030r\026\030\320\0172\021^[\\r\\n\\t\\P{Cc}]*$'
   _globals['_USERPROFILE'].fields_by_name['avatar_url']._loaded_options = None
   _globals['_USERPROFILE'].fields_by_name['avatar_url']._serialized_options = b'\342A\001\001\272H!r\034\030\320\0172\027^https?://[^\\s\\p{Cc}]+$\330\001\001'
-  _globals['_USERSTATE']._serialized_start=1261
-  _globals['_USERSTATE']._serialized_end=1372
-  _globals['_USEREVENTTYPE']._serialized_start=1375
-  _globals['_USEREVENTTYPE']._serialized_end=1673
-  _globals['_USER']._serialized_start=118
-  _globals['_USER']._serialized_end=774
-  _globals['_USERPROFILE']._serialized_start=777
-  _globals['_USERPROFILE']._serialized_end=914
-  _globals['_USEREVENT']._serialized_start=917
-  _globals['_USEREVENT']._serialized_end=1164
-  _globals['_FIELDCHANGE']._serialized_start=1166
-  _globals['_FIELDCHANGE']._serialized_end=1259
+  _globals['_USEREVENT']._loaded_options = None
+  _globals['_USEREVENT']._serialized_options = b'\332\316\030\t\n\007user_id'
+  _globals['_USERSTATE']._serialized_start=1375
+  _globals['_USERSTATE']._serialized_end=1486
+  _globals['_USEREVENTTYPE']._serialized_start=1489
+  _globals['_USEREVENTTYPE']._serialized_end=1787
+  _globals['_USER']._serialized_start=158
+  _globals['_USER']._serialized_end=839
+  _globals['_USERPROFILE']._serialized_start=842
+  _globals['_USERPROFILE']._serialized_end=979
+  _globals['_USEREVENT']._serialized_start=982
+  _globals['_USEREVENT']._serialized_end=1278
+  _globals['_FIELDCHANGE']._serialized_start=1280
+  _globals['_FIELDCHANGE']._serialized_end=1373
 # @@protoc_insertion_point(module_scope)

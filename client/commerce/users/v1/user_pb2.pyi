@@ -215,6 +215,7 @@ class UserEvent(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    ON_BEHALF_OF_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID (version 7)."""
     user_id: _builtins.str
@@ -223,6 +224,8 @@ class UserEvent(_message.Message):
     """The type of the event."""
     actor: _builtins.str
     """The identity of the caller that caused the event, or `anonymous`."""
+    on_behalf_of: _builtins.str
+    """The id of the user for whom the caller acted; empty if it acted for itself."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the event happened."""
@@ -240,10 +243,11 @@ class UserEvent(_message.Message):
         actor: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         changes: _abc.Iterable[Global___FieldChange] | None = ...,
+        on_behalf_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes", b"changes", "create_time", b"create_time", "id", b"id", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes", b"changes", "create_time", b"create_time", "id", b"id", "on_behalf_of", b"on_behalf_of", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

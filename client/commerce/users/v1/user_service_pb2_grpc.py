@@ -36,11 +36,18 @@ class UserServiceStub:
     seconds (another setting). A transaction that has not been committed by then is rolled back. The streaming methods
     document their own limits.
 
+    If the server is configured to know its callers, every method can also return UNAUTHENTICATED (UNAUTHENTICATED_CALLER)
+    and UNAVAILABLE (ISSUER_UNAVAILABLE). A caller that may act for users can name one, by its id, in the metadata
+    `x-on-behalf-of`.
+
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
     the response includes everything that was committed before the call. With `replica`, the response may come from a
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
     metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
     (INVALID_FIELD).
+
+    If the server has a policy, every method needs the permission that its option `authorization` names, and can also
+    return PERMISSION_DENIED (PERMISSION_MISSING).
     """
 
     def __init__(self, channel):
@@ -162,11 +169,18 @@ class UserServiceServicer:
     seconds (another setting). A transaction that has not been committed by then is rolled back. The streaming methods
     document their own limits.
 
+    If the server is configured to know its callers, every method can also return UNAUTHENTICATED (UNAUTHENTICATED_CALLER)
+    and UNAVAILABLE (ISSUER_UNAVAILABLE). A caller that may act for users can name one, by its id, in the metadata
+    `x-on-behalf-of`.
+
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
     the response includes everything that was committed before the call. With `replica`, the response may come from a
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
     metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
     (INVALID_FIELD).
+
+    If the server has a policy, every method needs the permission that its option `authorization` names, and can also
+    return PERMISSION_DENIED (PERMISSION_MISSING).
     """
 
     def CreateUser(self, request, context):
@@ -517,11 +531,18 @@ class UserService:
     seconds (another setting). A transaction that has not been committed by then is rolled back. The streaming methods
     document their own limits.
 
+    If the server is configured to know its callers, every method can also return UNAUTHENTICATED (UNAUTHENTICATED_CALLER)
+    and UNAVAILABLE (ISSUER_UNAVAILABLE). A caller that may act for users can name one, by its id, in the metadata
+    `x-on-behalf-of`.
+
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
     the response includes everything that was committed before the call. With `replica`, the response may come from a
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
     metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
     (INVALID_FIELD).
+
+    If the server has a policy, every method needs the permission that its option `authorization` names, and can also
+    return PERMISSION_DENIED (PERMISSION_MISSING).
     """
 
     @staticmethod

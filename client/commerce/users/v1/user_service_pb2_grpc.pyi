@@ -37,11 +37,18 @@ class UserServiceStub:
     seconds (another setting). A transaction that has not been committed by then is rolled back. The streaming methods
     document their own limits.
 
+    If the server is configured to know its callers, every method can also return UNAUTHENTICATED (UNAUTHENTICATED_CALLER)
+    and UNAVAILABLE (ISSUER_UNAVAILABLE). A caller that may act for users can name one, by its id, in the metadata
+    `x-on-behalf-of`.
+
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
     the response includes everything that was committed before the call. With `replica`, the response may come from a
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
     metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
     (INVALID_FIELD).
+
+    If the server has a policy, every method needs the permission that its option `authorization` names, and can also
+    return PERMISSION_DENIED (PERMISSION_MISSING).
     """
 
     @_typing.overload
@@ -207,11 +214,18 @@ class UserServiceAsyncStub(UserServiceStub):
     seconds (another setting). A transaction that has not been committed by then is rolled back. The streaming methods
     document their own limits.
 
+    If the server is configured to know its callers, every method can also return UNAUTHENTICATED (UNAUTHENTICATED_CALLER)
+    and UNAVAILABLE (ISSUER_UNAVAILABLE). A caller that may act for users can name one, by its id, in the metadata
+    `x-on-behalf-of`.
+
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
     the response includes everything that was committed before the call. With `replica`, the response may come from a
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
     metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
     (INVALID_FIELD).
+
+    If the server has a policy, every method needs the permission that its option `authorization` names, and can also
+    return PERMISSION_DENIED (PERMISSION_MISSING).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -373,11 +387,18 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     seconds (another setting). A transaction that has not been committed by then is rolled back. The streaming methods
     document their own limits.
 
+    If the server is configured to know its callers, every method can also return UNAUTHENTICATED (UNAUTHENTICATED_CALLER)
+    and UNAVAILABLE (ISSUER_UNAVAILABLE). A caller that may act for users can name one, by its id, in the metadata
+    `x-on-behalf-of`.
+
     Methods without side effects that return a single response support the metadata `x-read-preference`. With `primary`,
     the response includes everything that was committed before the call. With `replica`, the response may come from a
     replica, if one is configured, that lags behind the primary by no more than a server setting allows. Without this
     metadata a server setting decides; its default is `primary`. Any other value fails with INVALID_ARGUMENT
     (INVALID_FIELD).
+
+    If the server has a policy, every method needs the permission that its option `authorization` names, and can also
+    return PERMISSION_DENIED (PERMISSION_MISSING).
     """
 
     @_abc_1.abstractmethod

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import orjson
 
 from service.application.ports.errors import DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown, Overloaded
-from service.application.ports.unit_of_work import EncodedOrder, RequestKey, TimeLeft
+from service.application.ports.unit_of_work import Actor, EncodedOrder, RequestKey, TimeLeft
 from service.db.connections.batching import Batcher
 from service.db.connections.executor import StatementExecutor
 from service.db.connections.statement import Statement, Values
@@ -60,7 +60,7 @@ class OrderWrite:
     order: Order | EncodedOrder
     old_version: int
     event: Event
-    actor: str
+    actor: Actor
     request: RequestKey | None
     response: bytes
     message: bytes | None

@@ -53,7 +53,18 @@ ORDER = (
 ITEM = ("id", "product_id", "name", "quantity", "unit_price", "subtotal")
 # The columns of an order that transitions change.
 CHANGED = ("id", "status", "tracking_number", "cancel_reason", "version", "update_time", "message")
-EVENT = ("id", "aggregate_type", "aggregate_id", "type", "actor", "create_time", "changes", "user_id", "status")
+EVENT = (
+    "id",
+    "aggregate_type",
+    "aggregate_id",
+    "type",
+    "actor",
+    "create_time",
+    "changes",
+    "user_id",
+    "status",
+    "on_behalf_of",
+)
 REQUEST = ("caller", "method", "request_id", "body_digest", "response", "resource_id")
 _ITEM_ROW = ("order_id", *ITEM)
 

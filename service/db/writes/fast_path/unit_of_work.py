@@ -17,6 +17,7 @@ from uuid import UUID
 
 from service.application.ports.errors import Contention, DeadlineExceeded, NeedsTransaction
 from service.application.ports.unit_of_work import (
+    Actor,
     CreditRepository,
     EncodedOrder,
     NoteRepository,
@@ -82,7 +83,7 @@ class FastPathUnitOfWork:
         encoders: MessageEncoders,
         group_commit: GroupCommit,
         *,
-        actor: str,
+        actor: Actor,
         request: RequestKey | None,
         time_left: TimeLeft,
     ) -> None:
@@ -103,6 +104,10 @@ class FastPathUnitOfWork:
 
     @property
     def credit(self) -> CreditRepository:
+        """Raise NeedsTransaction."""
+        raise NeedsTransaction
+
+    async def begin(self) -> None:
         """Raise NeedsTransaction."""
         raise NeedsTransaction
 
