@@ -154,7 +154,8 @@ async def test_a_variable_that_is_no_setting_is_warned_of(database_url: str, com
 async def test_a_variable_that_is_no_setting_is_warned_of_although_another_is_missing(
     command: str, missing: str, wrong: str
 ) -> None:
-    finished = await run_command(command, **{wrong: "x"})
+    settings: dict[str, Any] = {wrong: "x"}
+    finished = await run_command(command, **settings)
     assert (finished.status, missing in finished.stderr) == (1, True)
     assert f"COMMERCE_{wrong.upper()} is ignored: there is no setting of this name; is it " in finished.stderr
 

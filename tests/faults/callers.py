@@ -81,7 +81,7 @@ async def place_orders(
     *,
     with_request_id: bool = True,
     retries: bool = True,
-    deadline: float = 5,
+    deadline: float | None = 5,
 ) -> Told:
     """Place orders of each user, one after the other, until told to stop; counts the orders that are acknowledged.
 
@@ -92,7 +92,7 @@ async def place_orders(
         seed: of the names, which are also the request ids.
         with_request_id: whether calls have a request id.
         retries: whether a caller repeats a call that failed for any reason until it is answered.
-        deadline: of each attempt, in seconds.
+        deadline: of each attempt, in seconds; None leaves it to the server.
     """
     told = Told()
     # A channel for each caller, because a channel that has lost its connection fails all of its calls together.

@@ -14,6 +14,10 @@ from tests.support.databases import cloned
 Figure = int | float | str
 
 
+class NotPossible(Exception):
+    """The machine does not allow this experiment. The message says what it would need."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What an experiment works with.

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import click
 
 from service.devtools.embedded_postgres import embedded_postgres
-from tests.faults.experiment import Experiment, Plan, Result, all_experiments
+from tests.faults.experiment import Experiment, NotPossible, Plan, Result, all_experiments
 from tests.faults.report import DOCUMENT, Outcome, figures, write
 from tests.support.databases import migrated_template
 
@@ -40,7 +40,7 @@ def main(*, names: Sequence[str], seed: int | None, smoke: bool) -> None:
     with TemporaryDirectory(prefix="faults-") as folder, embedded_postgres(Path(folder) / "postgres") as url:
         template = asyncio.run(migrated_template(url))
         plan = Plan(url, template, Path(folder), seed, smoke)
-        outcomes = [_outcome(experiment, plan) for experiment in experiments]
+        outcomes = [outcome for experiment in experiments if (outcome := _outcome(experiment, plan))]
     failed = [outcome for outcome in outcomes if not outcome.passed]
     click.echo(
         f"{len(outcomes) - len(failed)} of {len(outcomes)} passed in {time.monotonic() - start:.0f} s, SEED={seed}"
@@ -58,7 +58,8 @@ def _named(names: Sequence[str]) -> Sequence[Experiment]:
     return [experiments[name] for name in names] or list(experiments.values())
 
 
-def _outcome(experiment: Experiment, plan: Plan) -> Outcome:
+def _outcome(experiment: Experiment, plan: Plan) -> Outcome | None:
+    """Run an experiment and its control, and print a line; returns None if this machine does not allow it."""
     start = time.monotonic()
     problems: list[str] = []
     result, control = Result(), Result()
@@ -69,6 +70,9 @@ def _outcome(experiment: Experiment, plan: Plan) -> Outcome:
             control = asyncio.run(_measure(experiment.control, plan))
             if not control.broken and not control.late:
                 problems.append(f"void: the criterion is met without {experiment.defence}")
+    except NotPossible as reason:
+        click.echo(f"{experiment.name}: not tried: {reason}")
+        return None
     except Exception as error:  # noqa: BLE001 - the other experiments still run
         traceback.print_exc()
         problems.append(f"void: {error!r}")

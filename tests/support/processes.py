@@ -6,11 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 from tests.support.passwords import FAST_PASSWORDS
@@ -141,32 +142,57 @@ async def running_program(
 
 @asynccontextmanager
 async def running_command(
-    *arguments: str, database_url: str | None = None, tree: Path = ROOT, **settings: Any
+    *arguments: str,
+    database_url: str | None = None,
+    tree: Path = ROOT,
+    program: Sequence[str] = COMMAND,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    **settings: Any,
 ) -> AsyncIterator[Process]:
-    """Run the `commerce` command until the block ends, then kill it.
+    """Run the `commerce` command, or another `program` like it, until the block ends, then kill it.
 
-    `settings` are those of the service in lower case; the command inherits none from the environment of the tests.
+    `variables` are further environment variables. `settings` are those of the service in lower case; the command
+    inherits none from the environment of the tests.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COMMERCE_")}
     environment.pop("DATABASE_URL", None)
+    environment |= variables
     for name, value in {**FAST_PASSWORDS, **settings}.items():
         environment[f"COMMERCE_{name}".upper()] = str(value)
     if database_url is not None:
         environment["DATABASE_URL"] = database_url
-    async with running_program(*COMMAND, *arguments, environment=environment, tree=tree) as process:
+    async with running_program(*program, *arguments, environment=environment, tree=tree) as process:
         yield process
 
 
 @asynccontextmanager
-async def serving(database_url: str, port: int = 0, *, tree: Path = ROOT, **settings: object) -> AsyncIterator[Process]:
+async def serving(
+    database_url: str,
+    port: int = 0,
+    *,
+    tree: Path = ROOT,
+    program: Sequence[str] = COMMAND,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    **settings: object,
+) -> AsyncIterator[Process]:
     """Run `commerce serve` until the block ends; it serves when the block begins."""
     arguments = ("serve", "--port", str(port))
-    async with running_command(*arguments, database_url=database_url, tree=tree, **settings) as process:
+    async with running_command(
+        *arguments, database_url=database_url, tree=tree, program=program, variables=variables, **settings
+    ) as process:
         await process.port()
         yield process
 
 
-async def run_command(*arguments: str, database_url: str | None = None, **settings: Any) -> CommandResult:
+async def run_command(
+    *arguments: str,
+    database_url: str | None = None,
+    tree: Path = ROOT,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    **settings: Any,
+) -> CommandResult:
     """Run the `commerce` command to its end."""
-    async with running_command(*arguments, database_url=database_url, **settings) as process:
+    async with running_command(
+        *arguments, database_url=database_url, tree=tree, variables=variables, **settings
+    ) as process:
         return await process.end()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from service.db.connections.engine import async_url
+from tests.support.lost_packets import deliver_packets, drop_packets
 
 
 class Forwarder:
@@ -25,6 +26,8 @@ class Forwarder:
         self.resets = False
         # Where to forward to; what is to be sent to those that are silent is discarded.
         self._writers: set[StreamWriter] = set()
+        # Those to the clients.
+        self._accepted: set[StreamWriter] = set()
         self._silent: set[StreamWriter] = set()
         self._silences_new = False
 
@@ -54,6 +57,27 @@ class Forwarder:
         """
         self._silent |= self._writers
         self._silences_new = new_too
+
+    def black_hole(self, *, new_too: bool = False) -> None:
+        """Drop all packets that arrive on the open connections: unlike by `fall_silent`, none is acknowledged.
+
+        Args:
+            new_too: whether those that open a connection are dropped, too, until `serve_new`.
+        """
+        # A connection of which everything is dropped also has nothing to send: what the other side sends is discarded.
+        self.fall_silent(new_too=new_too)
+        for writer in self._accepted:
+            drop_packets(writer.get_extra_info("socket"))
+        if new_too and self._server:
+            drop_packets(self._server.sockets[0])
+
+    def serve_new(self) -> None:
+        """Serve new connections again. Those that were open stay as they are, as if a firewall had forgotten them."""
+        self._silences_new = False
+        # The port has no filter after `fall_silent`.
+        with suppress(FileNotFoundError):
+            if self._server:
+                deliver_packets(self._server.sockets[0])
 
     async def send(self, data: bytes, writer: StreamWriter) -> None:
         """Forward these bytes, unless the connection is silent."""
@@ -98,12 +122,14 @@ class Forwarder:
         ]
         both = {writer, other_writer}
         self._writers |= both
+        self._accepted.add(writer)
         if self._silences_new:
             self._silent |= both
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._writers -= both
+            self._accepted.discard(writer)
             self._silent -= both
             # First, because `refuse` can cancel the wait for the tasks.
             other_writer.transport.abort()

@@ -1,0 +1,133 @@
+"""Several processes that migrate the schema at the same time, while servers serve."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from service.db.operations.migrate import head
+from tests.faults.apart import apart
+from tests.faults.callers import create_users
+from tests.faults.experiment import Experiment, Plan, Result
+from tests.faults.traffic import make_calls
+from tests.support.databases import driver_connection
+from tests.support.paths import ROOT
+from tests.support.processes import CommandResult, run_command, serving
+
+_CALLERS = 4
+_MIGRATORS = 4
+_STALL_SECONDS = 0.3
+# Others read for so long, in a transaction, what the migrations change.
+_READ_SECONDS = 1.0
+_MIGRATION = '''"""A migration of an experiment."""
+
+from alembic import op
+
+revision = "{revision}"
+down_revision = "{previous}"
+branch_labels = depends_on = None
+
+
+def upgrade() -> None:
+    """Add a column, and an index without blocking writers; each step can be repeated."""
+    op.execute("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {revision} integer")
+    with op.get_context().autocommit_block():
+        op.execute("CREATE INDEX CONCURRENTLY IF NOT EXISTS {revision} ON {table} ({revision})")
+
+
+def downgrade() -> None:
+    """Undo the upgrade."""
+    op.execute("ALTER TABLE {table} DROP COLUMN {revision}")
+'''
+
+
+async def _run(plan: Plan) -> Result:
+    return await _migrate(plan, plan.size(full=20, smoke=1), _tree(plan.folder))
+
+
+async def _control(plan: Plan) -> Result:
+    tree = _tree(plan.folder)
+    environment = tree / "migrations" / "env.py"
+    text = environment.read_text()
+    changed = text.replace("SET lock_timeout = '200ms'", "SET lock_timeout = 0")
+    assert changed != text
+    environment.write_text(changed)
+    return await _migrate(plan, 3, tree)
+
+
+def _tree(folder: Path) -> Path:
+    """Copy the service, so that migrations can be added to the copy: a build that is newer than the one that serves."""
+    for name in ("service", "migrations"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "client").symlink_to(ROOT / "client")
+    return folder
+
+
+async def _migrate(plan: Plan, times: int, tree: Path) -> Result:
+    results: list[CommandResult] = []
+    previous = head()
+    async with plan.database() as url:
+        users = await create_users(url, _CALLERS)
+        async with (
+            serving(url) as server,
+            apart(make_calls, await server.port(), users, plan.seed) as callers,
+            _reading(url),
+        ):
+            await callers.until_counted(100)
+            for number in range(times):
+                revision = f"trial_{number}"
+                table = ("orders", "users")[number % 2]
+                text = _MIGRATION.format(revision=revision, previous=previous, table=table)
+                (tree / "migrations" / "versions" / f"{revision}.py").write_text(text)
+                previous = revision
+                migrators = [run_command("migrate", database_url=url, tree=tree) for _ in range(_MIGRATORS)]
+                results += await asyncio.gather(*migrators)
+            seen = await callers.result()
+        async with driver_connection(url) as connection:
+            reached = await connection.fetchval("SELECT version_num FROM alembic_version")
+    failed = [result for result in results if result.status]
+    result = Result(
+        {
+            "migrators": len(results),
+            "failed migrators": len(failed),
+            "calls": seen.calls,
+            "failed calls": seen.failures.total(),
+            "longest stall, ms": 1000 * seen.longest,
+        }
+    )
+    result.require(not failed, f"migrators failed: {[one.stderr[-300:] for one in failed[:1]]}")
+    result.require(reached == previous, f"the schema is at {reached}")
+    result.require(not seen.failures, f"calls failed: {dict(seen.failures)}")
+    result.require_in_time(seen.longest <= _STALL_SECONDS, "a call took more than 300 ms")
+    return result
+
+
+@asynccontextmanager
+async def _reading(url: str) -> AsyncIterator[None]:
+    """Read orders and users in long transactions until the block ends."""
+
+    async def read() -> None:
+        async with driver_connection(url) as connection:
+            while True:
+                async with connection.transaction():
+                    await connection.execute("SELECT FROM orders, users LIMIT 1")
+                    await asyncio.sleep(_READ_SECONDS)
+                await asyncio.sleep(_READ_SECONDS)
+
+    reading = asyncio.create_task(read())
+    try:
+        yield
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+EXPERIMENT = Experiment(
+    name="migrators",
+    fault="4 processes run the same migration at the same time, 20 times, beside callers and long readers",
+    passes="every migrator succeeds; no call fails or takes more than 300 ms",
+    run=_run,
+    control=_control,
+    defence="`lock_timeout`",
+)
