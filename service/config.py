@@ -283,14 +283,14 @@ class AdmissionSettings(Settings):
     admission_min_calls: Count = Field(
         4, description="lowest limit of running reads, and of running writes", json_schema_extra=EXPERT
     )
-    admission_dear_calls: Count = Field(
+    admission_expensive_calls: Count = Field(
         64,
         description="maximum number of calls that search, count or hash a password, with those that wait for that",
         json_schema_extra=EXPERT,
     )
     admission_queue_size: Count = Field(
         1000,
-        description="maximum number of reads, of writes and of dear calls that wait; half of that of one caller",
+        description="maximum number of reads, of writes and of expensive calls that wait; half of that of one caller",
         json_schema_extra=EXPERT,
     )
     admission_queue_timeout: Seconds = Field(

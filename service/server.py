@@ -88,7 +88,7 @@ FAST_PATH_METHODS = tuple(
     for name in ("CreateOrder", "ConfirmOrder", "ProcessOrder", "ShipOrder", "DeliverOrder", "CancelOrder")
 )
 # The methods that take long by nature: they search, count or hash a password.
-DEAR_METHODS = frozenset(
+EXPENSIVE_METHODS = frozenset(
     (
         *(f"/commerce.users.v1.UserService/{name}" for name in ("CreateUser", "SetPassword", "VerifyPassword")),
         "/commerce.users.v1.UserService/SearchUsers",
@@ -219,7 +219,7 @@ class Server:
             Admission(
                 self.settings,
                 maximum=self.settings.max_concurrent_calls,
-                dear=DEAR_METHODS,
+                expensive=EXPENSIVE_METHODS,
                 likely_caller=self._identities.likely_name if self._identities else lambda _context: ANONYMOUS.name,
             )
             if self.settings.admission

@@ -26,7 +26,7 @@ CALLS = 4
     [
         pytest.param("GetUser", id="reads_that_share_a_statement"),
         pytest.param("ListOrders", id="reads"),
-        pytest.param("SearchUsers", id="dear_reads"),
+        pytest.param("SearchUsers", id="expensive_reads"),
         pytest.param("UpdateUser", id="transactions"),
         pytest.param("ConfirmOrder", id="fast_path"),
         pytest.param("CreateOrder", id="fast_path_of_a_new_order"),

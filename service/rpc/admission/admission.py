@@ -12,7 +12,7 @@ from service.runtime.adaptive_limit import AdaptiveLimit
 
 # How many times the lowest limit the limit is at the start.
 _START = 4
-# Lists that count can take long, as other dear calls.
+# Lists that count can take long, as other expensive calls.
 _COUNTS = "include_total_size"
 
 
@@ -20,7 +20,7 @@ class Admission:
     """Has a gate for each class of calls, so that those of one class do not wait for those of another.
 
     - Reads and writes have a limit each that follows how long they take. Writes can wait for locks, and reads go on.
-    - Dear calls, which search, count or hash a password, take long by nature, so their times say nothing about the
+    - Expensive calls, which search, count or hash a password, take long by nature, so their times say nothing about the
       load. How many of them work at a time is limited elsewhere (`service.db.connections.expensive_reads`,
       `service.passwords`); here it is limited how many there are together with those that wait for that.
 
@@ -29,7 +29,7 @@ class Admission:
     Args:
         settings: the limits.
         maximum: the highest limit of reads, and of writes.
-        dear: the paths of methods that are dear.
+        expensive: the paths of methods that are expensive.
         likely_caller: returns the name that the credentials of a call probably give, without verifying them; None if
             that would take work. Only a refusal may depend on it.
     """
@@ -39,12 +39,12 @@ class Admission:
         settings: AdmissionSettings,
         *,
         maximum: int,
-        dear: Collection[str],
+        expensive: Collection[str],
         likely_caller: Callable[[Context], str | None],
     ) -> None:
         least, highest = settings.admission_min_calls, max(settings.admission_min_calls, maximum)
         start = min(_START * least, highest)
-        dear_calls = settings.admission_dear_calls
+        expensive_calls = settings.admission_expensive_calls
 
         def gate(limit: AdaptiveLimit) -> Gate:
             size, seconds = settings.admission_queue_size, settings.admission_queue_timeout
@@ -53,8 +53,8 @@ class Admission:
         self.reads = gate(AdaptiveLimit(start, minimum=least, maximum=highest))
         self.writes = gate(AdaptiveLimit(start, minimum=least, maximum=highest))
         # Its limit does not change, because nothing is added to it.
-        self.dear = gate(AdaptiveLimit(dear_calls, minimum=dear_calls, maximum=dear_calls))
-        self._dear_methods = dear
+        self.expensive = gate(AdaptiveLimit(expensive_calls, minimum=expensive_calls, maximum=expensive_calls))
+        self._expensive_methods = expensive
         self._gates: dict[str, Gate] = {}
         self.likely_caller = likely_caller
 
@@ -62,8 +62,8 @@ class Admission:
         """Return the gate of a method; None if its calls are not limited here."""
         if not method.is_ours or method.request_streaming or method.response_streaming or method.descriptor is None:
             return None
-        if method.path in self._dear_methods:
-            gate = self.dear
+        if method.path in self._expensive_methods:
+            gate = self.expensive
         elif method.descriptor.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS:
             gate = self.reads
         else:

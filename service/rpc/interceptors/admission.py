@@ -23,15 +23,15 @@ class AdmissionInterceptor(Interceptor):
 
     def wrap(self, method: Method, call: Call) -> Call:
         """Return the method with admission; a method without limits is returned unchanged."""
-        gate, dear = self._admission.add(method), self._admission.dear
+        gate, expensive = self._admission.add(method), self._admission.expensive
         if gate is None:
             return call
-        if gate is dear:
-            return _limited(call, dear)
+        if gate is expensive:
+            return _limited(call, expensive)
         measured = _measured(method, call, gate)
         if not counts(method):
             return measured
-        counting = _limited(call, dear)
+        counting = _limited(call, expensive)
 
         async def admit(request: Request, context: Context) -> Message | bytes | None:
             return await (counting if asks_for_count(request) else measured)(request, context)

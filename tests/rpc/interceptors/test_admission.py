@@ -11,7 +11,7 @@ from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from service.rpc.admission import gate
-from service.server import DEAR_METHODS
+from service.server import EXPENSIVE_METHODS
 from tests.support.clients import Clients, connect
 from tests.support.databases import observing
 from tests.support.failures import fails, settled
@@ -42,8 +42,8 @@ def deactivate(clients: Clients, user_id: str, seconds: float | None = None) -> 
     return asyncio.ensure_future(clients.users.DeactivateUser(request, timeout=seconds))
 
 
-def test_the_dear_methods_exist() -> None:
-    assert not DEAR_METHODS - {path_of(name) for name in ALL_METHODS}
+def test_the_expensive_methods_exist() -> None:
+    assert not EXPENSIVE_METHODS - {path_of(name) for name in ALL_METHODS}
 
 
 async def test_writes_that_fill_the_queue_are_refused_and_reads_health_and_watches_go_on(database_url: str) -> None:
@@ -114,8 +114,8 @@ async def test_a_call_waits_no_longer_than_the_setting(database_url: str) -> Non
         await asyncio.wait(running)
 
 
-async def test_lists_that_count_are_limited_with_the_dear_calls(database_url: str) -> None:
-    async with running_server(database_url, **SMALL, admission_dear_calls=1) as server:
+async def test_lists_that_count_are_limited_with_the_expensive_calls(database_url: str) -> None:
+    async with running_server(database_url, **SMALL, admission_expensive_calls=1) as server:
         admission = server.admission
         assert admission
         async with connect(server.port) as clients, observing(database_url) as observer:
@@ -125,9 +125,9 @@ async def test_lists_that_count_are_limited_with_the_dear_calls(database_url: st
                 )
                 plain = asyncio.ensure_future(clients.orders.ListOrders(orders_pb.ListOrdersRequest()))
                 await observer.until_waiting(2)
-                assert (admission.dear.running, admission.reads.running) == (1, 1)
+                assert (admission.expensive.running, admission.reads.running) == (1, 1)
             await asyncio.gather(counting, plain)
-            assert (admission.dear.running, admission.reads.running) == (0, 0)
+            assert (admission.expensive.running, admission.reads.running) == (0, 0)
 
 
 async def test_without_admission_nothing_waits_for_its_turn(database_url: str) -> None:
