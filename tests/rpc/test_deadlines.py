@@ -9,6 +9,7 @@ import grpc
 import pytest
 from commerce.users.v1.user_pb2 import User
 
+from tests.support.clients import new_order
 from tests.support.databases import observing
 from tests.support.locks import holding
 from tests.support.methods import path_of
@@ -42,7 +43,7 @@ async def test_no_statement_runs_long_after_the_deadline_of_its_call(database_ur
             "SearchUsers": users_pb.SearchUsersRequest(query="ada"),
             "UpdateUser": users_pb.UpdateUserRequest(user=User(id=user.id, full_name="Ada")),
             "ConfirmOrder": orders_pb.ConfirmOrderRequest(id=orders[0].id),
-            "CreateOrder": orders_pb.CreateOrderRequest(order={"user_id": user.id, "items": orders[0].items}),
+            "CreateOrder": orders_pb.CreateOrderRequest(order=new_order(user.id)),
         }
         request = requests[method].SerializeToString()
         stub: Any = clients.channel.unary_unary(path_of(method))

@@ -164,7 +164,7 @@ class Gate:
         return self._is_full(caller, _NEARLY)
 
     def _is_full(self, caller: str, spare: float) -> bool:
-        """Return whether a queue has no places left, or a call in it would wait too long; but for a spare part."""
+        """Return whether only a spare part of the places, or of the longest time to wait, is left for a caller."""
         queue = self._queues.get(caller)
         if queue is None:
             return self.waiting >= self._queue_size * (1 - spare)

@@ -1,6 +1,7 @@
 """Admission on the wire: what waits, what is refused and how, and what is never limited."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
@@ -17,6 +18,7 @@ from tests.support.databases import observing
 from tests.support.failures import fails, settled
 from tests.support.locks import holding
 from tests.support.methods import ALL_METHODS, path_of
+from tests.support.policies import EVERYTHING, guarded_server
 from tests.support.servers import running_server, serving_clients
 from tests.support.waiting import eventually
 from tests.support.watching import watch_orders
@@ -128,6 +130,29 @@ async def test_lists_that_count_are_limited_with_the_expensive_calls(database_ur
                 assert (admission.expensive.running, admission.reads.running) == (1, 1)
             await asyncio.gather(counting, plain)
             assert (admission.expensive.running, admission.reads.running) == (0, 0)
+
+
+async def test_a_flood_of_one_caller_does_not_keep_out_another(
+    postgres_url: str, template_url: str, tmp_path: Path
+) -> None:
+    allowed = {"key:flood": EVERYTHING, "key:polite": EVERYTHING}
+    async with guarded_server(postgres_url, template_url, tmp_path, allowed, **SMALL) as guarded:
+        flood, polite = await guarded.clients_of("flood"), await guarded.clients_of("polite")
+        users = [await flood.create_user() for _ in range(START + 4)]
+        own = await polite.create_user()
+        ids = [user.id for user in users]
+        async with (
+            holding(guarded.database_url, "SELECT FROM users WHERE id = ANY($1::uuid[]) FOR UPDATE", ids),
+            observing(guarded.database_url) as observer,
+        ):
+            running = [deactivate(flood, user_id) for user_id in ids]
+            await observer.until_waiting(START)
+            await eventually(lambda: was_refused(flood, ids[0]))
+            for _ in range(5):
+                await polite.users.DeactivateUser(users_pb.DeactivateUserRequest(id=own.id))
+                await polite.users.ReactivateUser(users_pb.ReactivateUserRequest(id=own.id))
+        answers, failures = await settled(*running)
+        assert (len(answers), failures) == (len(ids), [])
 
 
 async def test_without_admission_nothing_waits_for_its_turn(database_url: str) -> None:
