@@ -281,7 +281,7 @@ class AdmissionSettings(Settings):
         "only `COMMERCE_MAX_CONCURRENT_CALLS` limits them",
     )
     admission_min_calls: Count = Field(
-        4, description="lowest limit of running reads, and of running writes", json_schema_extra=EXPERT
+        8, description="lowest limit of running reads, and of running writes", json_schema_extra=EXPERT
     )
     admission_expensive_calls: Count = Field(
         64,
@@ -294,7 +294,7 @@ class AdmissionSettings(Settings):
         json_schema_extra=EXPERT,
     )
     admission_queue_timeout: Seconds = Field(
-        0.5, description="seconds that a call waits before it fails with RESOURCE_EXHAUSTED", json_schema_extra=EXPERT
+        1, description="seconds that a call waits before it fails with RESOURCE_EXHAUSTED", json_schema_extra=EXPERT
     )
 
 

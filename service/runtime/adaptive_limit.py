@@ -10,9 +10,8 @@ _WINDOW_SECONDS = 0.1
 _LATE_FACTOR = 2.0
 _LATE_SECONDS = 0.002
 _BACK_OFF = 0.9
-# By how much of the difference the shortest time of a kind grows with a window. So what is measured in a minute of
-# overload changes it little, and what is measured for minutes at the minimum becomes the rule.
-_GROWTH = 0.01
+# By how much of the difference the time of a kind on a quiet server grows with a window at the minimum.
+_GROWTH = 0.03
 
 
 class _Times:

@@ -50,7 +50,7 @@ async def test_no_statement_runs_long_after_the_deadline_of_its_call(database_ur
         pids = await observer.backends()
         async with holding(database_url, "LOCK TABLE users, orders IN ACCESS EXCLUSIVE MODE"):
             calls = [asyncio.ensure_future(stub(request, timeout=DEADLINE)) for _ in range(CALLS)]
-            await observer.until_waiting(1)
+            await eventually(lambda: observer.backends(waiting=True))
             ended = await asyncio.gather(*calls, return_exceptions=True)
             codes = {error.code() for error in ended if isinstance(error, grpc.aio.AioRpcError)}
             assert (len(ended), codes) == (CALLS, {grpc.StatusCode.DEADLINE_EXCEEDED})

@@ -11,7 +11,7 @@ from service.rpc.methods import Context, Method
 from service.runtime.adaptive_limit import AdaptiveLimit
 
 # How many times the lowest limit the limit is at the start.
-_START = 4
+_START = 2
 # Lists that count can take long, as other expensive calls.
 _COUNTS = "include_total_size"
 

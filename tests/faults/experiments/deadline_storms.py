@@ -28,7 +28,7 @@ async def _control(plan: Plan) -> Result:
 
 
 async def _storm(plan: Plan, *, admission: bool) -> Result:
-    seconds = plan.size(full=15, smoke=2)
+    seconds = plan.size(full=10, smoke=2)
     keys, settings = write_keys(plan.folder, "storm", "polite")
     async with (
         plan.database() as url,

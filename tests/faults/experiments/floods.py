@@ -24,7 +24,7 @@ async def _control(plan: Plan) -> Result:
 
 
 async def _flood(plan: Plan, *, admission: bool) -> Result:
-    seconds = plan.size(full=15, smoke=2)
+    seconds = plan.size(full=10, smoke=2)
     keys, settings = write_keys(plan.folder, "flood", "polite")
     async with plan.database() as url, serving(url, admission=admission, **settings) as server:
         users = await create_users(url, 60)

@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {
     "admission_queue_timeout": 30,
 }
 # The limit at the start.
-START = 4
+START = 2
 
 
 @pytest.fixture(autouse=True)
