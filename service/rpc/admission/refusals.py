@@ -15,8 +15,6 @@ from itertools import cycle
 from typing import NamedTuple
 
 import structlog
-from google.rpc.error_details_pb2 import RetryInfo
-from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 from grpc_status import rpc_status
 
@@ -57,20 +55,10 @@ class Refusal(NamedTuple):
     trailers: Trailers
 
 
-def pushback(status: Status) -> Trailers:
-    """Return what tells gRPC's clients when to retry, for the trailing metadata of a refusal for load."""
-    if status.code == StatusCode.RESOURCE_EXHAUSTED.value[0]:
-        retry = RetryInfo()
-        for detail in status.details:
-            if detail.Unpack(retry):
-                return ((PUSHBACK, str(round(retry.retry_delay.ToTimedelta().total_seconds() * 1000))),)
-    return ()
-
-
 def _prepare(seconds: float) -> Refusal:
     status = overloaded(seconds)
     prepared = rpc_status.to_status(status)
-    trailers = (*prepared.trailing_metadata, *pushback(status))
+    trailers = (*prepared.trailing_metadata, (PUSHBACK, str(int(seconds * 1000))))
     return Refusal(prepared.code, status.code, prepared.details, trailers)
 
 

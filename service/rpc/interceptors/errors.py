@@ -12,7 +12,7 @@ from grpc_status import rpc_status
 
 from service.application.ports.errors import Overloaded
 from service.observability.logs import where_raised
-from service.rpc.admission.refusals import Trailers, next_refusal, pushback
+from service.rpc.admission.refusals import Trailers, next_refusal
 from service.rpc.interceptors.base import Interceptor
 from service.rpc.methods import Call, Context, Method, Request
 from service.rpc.status import internal_error, status_of
@@ -70,7 +70,7 @@ def _answer(method: Method, failure: BaseException) -> tuple[StatusCode, str, Tr
         log.error("internal error", method=method.path, error_id=error_id, **where_raised(failure))
         status = internal_error(error_id)
     prepared = rpc_status.to_status(status)
-    return prepared.code, prepared.details, (*prepared.trailing_metadata, *pushback(status))
+    return prepared.code, prepared.details, tuple(prepared.trailing_metadata)
 
 
 def _forget_frames(failure: BaseException) -> None:

@@ -6,10 +6,8 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
-from service.application.ports.errors import Contention, DatabaseUnavailable, Overloaded
 from service.rpc.admission import refusals
-from service.rpc.admission.refusals import PUSHBACK, Refusals, next_refusal, pushback
-from service.rpc.status import status_of
+from service.rpc.admission.refusals import PUSHBACK, Refusals, next_refusal
 from tests.support.logs import Log
 from tests.support.waiting import eventually
 
@@ -34,19 +32,6 @@ def test_a_refusal_says_when_to_retry_in_both_ways_and_not_all_of_them_the_same(
     assert min(times) >= 500
     assert max(times) <= 1500
     assert len(times) > 10
-
-
-def test_every_status_that_refuses_for_load_tells_clients_when_to_retry() -> None:
-    overloaded = status_of(Overloaded())
-    assert overloaded
-    assert pushback(overloaded) == ((PUSHBACK, "500"),)
-
-
-@pytest.mark.parametrize("error", [Contention(), DatabaseUnavailable()])
-def test_other_statuses_leave_the_time_of_a_retry_to_the_policy_of_the_client(error: Exception) -> None:
-    status = status_of(error)
-    assert status
-    assert pushback(status) == ()
 
 
 async def test_refusals_beyond_the_pace_wait(monkeypatch: pytest.MonkeyPatch) -> None:
