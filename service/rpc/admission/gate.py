@@ -86,8 +86,10 @@ class Gate:
 
     def enter(self, caller: str, now: float) -> int:
         """Let a call run if it need not wait; returns its ticket, with which it must `leave`, or 0."""
+        if self.waiting:
+            # The limit may have grown. A call that comes later does not pass those that wait.
+            self._start_waiting(now)
         running = len(self._began)
-        # A call that comes later does not pass those that wait.
         if running < self.limit.value and not self.waiting:
             return self._start(caller, now)
         self.limit.reached = True

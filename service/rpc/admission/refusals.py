@@ -30,6 +30,8 @@ TICK_SECONDS = 0.02
 IN_A_TICK = 10
 # No refusal waits longer than about this many ticks.
 _MOST_TICKS = 50
+# With more refusals waiting, none waits: each takes memory.
+MOST_WAITING = 2000
 LOG_SECONDS = 1.0
 # The callers that a log line names.
 _NAMED_CALLERS = 10
@@ -106,7 +108,7 @@ class Refusals:
             self._logging = loop.call_later(LOG_SECONDS, self._log)
         if self._ticking is None:
             self._ticking = loop.call_later(TICK_SECONDS, self._tick)
-        if self._left or self._closed:
+        if self._left > 0 or self._closed or len(self._turns) >= MOST_WAITING:
             self._left -= 1
             return None
         turn = loop.create_future()

@@ -63,6 +63,16 @@ async def test_calls_above_the_limit_wait_for_their_turn() -> None:
     assert all(task.done() for task in tasks)
 
 
+async def test_a_call_does_not_pass_those_that_wait_when_the_limit_grows() -> None:
+    calls = Calls(make_gate(1))
+    _, first, second = await calls.started("a", "a", "a")
+    calls.gate.limit.value = 2
+    (later,) = await calls.started("b")
+    assert [call.done() for call in (first, second, later)] == [True, False, False]
+    await calls.end_one()
+    assert second.done()
+
+
 async def test_callers_take_turns() -> None:
     calls = Calls(make_gate(1))
     await calls.started(*["flood"] * 9, "polite", "polite", "third")
@@ -153,6 +163,7 @@ async def test_a_call_whose_client_goes_as_its_turn_comes_leaves_its_place_to_th
     await asyncio.wait([tasks[1], tasks[2]])
     assert tasks[1].cancelled()
     assert not tasks[2].cancelled()
+    assert calls.gate.callers == {"c"}
     assert (calls.gate.running, calls.gate.waiting) == (1, 0)
 
 

@@ -49,6 +49,15 @@ async def test_refusals_beyond_the_pace_wait(monkeypatch: pytest.MonkeyPatch) ->
     paced.close()
 
 
+async def test_only_so_many_refusals_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "MOST_WAITING", 5)
+    paced = Refusals()
+    for _ in range(100):
+        paced.turn(GET_USER, None)
+    assert paced.waiting == 5
+    paced.close()
+
+
 async def test_no_refusal_waits_after_the_server_stops() -> None:
     paced = Refusals()
     turns = [turn for _ in range(100) if (turn := paced.turn(GET_USER, None))]
