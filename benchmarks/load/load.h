@@ -28,6 +28,7 @@ struct call {
 
 struct connection {
     int socket;
+    struct ssl_st *tls;              // NULL without TLS
     struct nghttp2_session *session; // NULL for HTTP/1.1
     struct buffer out;               // bytes that the socket has not accepted yet
     struct call *calls, *free;
@@ -45,8 +46,8 @@ struct protocol {
 
 extern const struct protocol grpc, http1;
 extern char authority[32];
-// A header of all calls of gRPC, empty if there is none.
-extern char header_name[64], header_value[512];
+// The value of the header `authorization` of each gRPC call, or NULL.
+extern const char *authorization;
 // Whether calls may be refused for load.
 extern bool may_refuse;
 

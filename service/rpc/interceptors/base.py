@@ -10,6 +10,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
+from service.rpc.admission.admission import Admission
 from service.rpc.methods import Call, Context, Handler, Method, Request
 
 _HEALTH = "/grpc.health."
@@ -37,13 +38,15 @@ class InterceptedMethods:
 
     Args:
         interceptors: the first is the outermost.
+        admission: knows which calls would be refused for load, before they are read.
 
     Attributes:
         handlers: the wrapped methods, by the full name of the service and then by the name of the method.
         limited: the paths of all methods except those of health: only their calls may be refused for load.
     """
 
-    def __init__(self, interceptors: Sequence[Interceptor]) -> None:
+    def __init__(self, interceptors: Sequence[Interceptor], admission: Admission | None = None) -> None:
+        self.admission = admission
         self._interceptors = interceptors
         self.handlers: dict[str, dict[str, Handler]] = {}
         self.limited: set[str] = set()

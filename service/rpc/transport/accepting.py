@@ -14,7 +14,9 @@ the accept modes:
 
 In both modes, the number of calls in flight is limited here, where a call can still be refused before its request is
 received. In the mode `calls`, so are calls that admission would refuse (`service.rpc.admission`), which costs half as
-much as in an interceptor. Health is exempt: an orchestrator must not restart a server because it is busy.
+much as in an interceptor. Health is exempt: an orchestrator must not restart a server because it is busy. A call counts
+until its client has read the response, so a client that neither sends nor reads would use up the limit;
+`cancel_stalled_calls` ends its calls.
 """
 
 import asyncio
@@ -23,18 +25,24 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Literal, NoReturn, cast
 
 import grpc
+import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # not in the library's stubs
 
-from service.rpc.admission.admission import Admission
 from service.rpc.admission.refusals import Refusals, next_refusal
 from service.rpc.interceptors.access_log import id_trailer
 from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.methods import Context, Handler, Request
+from service.rpc.transport.listening import UnixSocket
+from service.rpc.transport.tls import ServerCertificates
 
 # Releases of grpcio with which all tests have passed in the mode `calls`.
 TESTED_GRPC_VERSIONS = frozenset({"1.85.1", "1.85.3"})
 _private: Any = cygrpc
 AcceptMode = Literal["auto", "calls", "listeners"]
+# How often calls are looked at, in the time that they may take.
+_LOOKS = 4
+
+log = structlog.get_logger()
 
 
 def uses_private_interface(mode: AcceptMode) -> bool:
@@ -54,10 +62,12 @@ class _CallLimit(grpc.aio.ServerInterceptor):
 
     Attributes:
         calls: the tasks of the calls in flight.
+        unlimited_calls: the tasks of those in flight that do not count: refused calls, and those of health.
     """
 
     def __init__(self, maximum: int, limited: Collection[str], refusals: Refusals) -> None:
         self.calls: set[asyncio.Task[None]] = set()
+        self.unlimited_calls: set[asyncio.Task[None]] = set()
         self._maximum = maximum
         self._limited = limited
         self._refusals = refusals
@@ -74,15 +84,15 @@ class _CallLimit(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """Return the handler of a call."""
         path: Any = handler_call_details.method
-        if path not in self._limited:
-            return await continuation(handler_call_details)
-        if self.reached:
+        limited = path in self._limited
+        refused = limited and self.reached
+        calls = self.calls if limited and not refused else self.unlimited_calls
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        _keep(task, calls)
+        if refused:
             if turn := self._refusals.turn(path, None):
                 await turn
             return _REFUSAL
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        self.calls.add(task)
-        task.add_done_callback(self.calls.discard)
         return await continuation(handler_call_details)
 
 
@@ -97,7 +107,7 @@ _REFUSAL: Handler = grpc.stream_unary_rpc_method_handler(_refuse)
 
 
 class AcceptingServer:
-    """One or more gRPC servers that serve the same methods on one port.
+    """One or more gRPC servers that serve the same methods on the same ports.
 
     Args:
         methods: the methods to serve.
@@ -106,7 +116,7 @@ class AcceptingServer:
             `listeners`.
         pending_accepts: the number of calls of each method to request at the same time, or of listeners.
         max_calls: the maximum number of calls in flight, without those of health.
-        admission: knows which calls would be refused; None if none is.
+        max_connections: the maximum number of connections, of which each listener has an equal share; None for any.
         reuse_port: whether other processes may listen on the port too.
 
     Attributes:
@@ -121,14 +131,14 @@ class AcceptingServer:
         accept_mode: AcceptMode,
         pending_accepts: int,
         max_calls: int,
-        admission: Admission | None,
+        max_connections: int | None = None,
         reuse_port: bool,
     ) -> None:
         private = uses_private_interface(accept_mode)
         self.accept_mode: AcceptMode = "calls" if private else "listeners"
         self._handlers = methods.handlers
         self._limited = methods.limited
-        self._admission = admission
+        self._admission = methods.admission
         self._refusals = Refusals()
         self._limit = _CallLimit(max_calls, methods.limited, self._refusals)
         self._requested_calls = pending_accepts if private else 0
@@ -138,12 +148,12 @@ class AcceptingServer:
         # failing.
         shared = int(reuse_port or listeners > 1)
         options = [("grpc.so_reuseport", shared), *options]
+        if max_connections is not None:
+            options.append(("grpc.max_allowed_incoming_connections", -(-max_connections // listeners)))
         self._servers = [grpc.aio.server(interceptors=[self._limit], options=options) for _ in range(listeners)]
         for server in self._servers:
             self._add_methods(server)
         self._accepting: set[asyncio.Task[None]] = set()
-        # Refused calls, and those of health.
-        self._unlimited_calls: set[asyncio.Task[None]] = set()
 
     def _add_methods(self, server: grpc.aio.Server) -> None:
         for service, handlers in self._handlers.items():
@@ -153,17 +163,49 @@ class AcceptingServer:
                 # Generic handlers, because gRPC's own loop goes through all registered methods for each call.
                 server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
-    def listen(self, host: str, port: int) -> int:
-        """Listen, and return the port, which is a free one for 0; raises OSError."""
+    def listen(
+        self,
+        host: str,
+        port: int,
+        certificates: ServerCertificates | None = None,
+        *,
+        client_certificates: bool = False,
+    ) -> int:
+        """Listen on a TCP port, and return it.
+
+        Args:
+            host: the address.
+            port: the port; 0 selects a free one.
+            certificates: the certificates for TLS; None means plaintext.
+            client_certificates: whether each client must have a certificate, too.
+
+        Raises:
+            OSError: the port is in use, or the machine does not have the address.
+        """
         if len(self._servers) > 1 and not self._reuse_port:
             _require_free(host, port)
         for server in self._servers:
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             try:
-                port = server.add_insecure_port(address)
+                if certificates:
+                    credentials = certificates.credentials(client_certificates=client_certificates)
+                    port = server.add_secure_port(address, credentials)
+                else:
+                    port = server.add_insecure_port(address)
             except RuntimeError as error:
                 raise OSError(f"cannot listen on {address}") from error
         return port
+
+    def listen_on_socket(self, unix_socket: UnixSocket) -> None:
+        """Listen on a Unix socket, with one of the listeners, because they cannot share it; raises OSError."""
+
+        def bind(path: str) -> None:
+            try:
+                self._servers[0].add_insecure_port(f"unix:{path}")
+            except RuntimeError as error:
+                raise OSError("the folder does not exist, or this user may not write to it") from error
+
+        unix_socket.listen(bind, replace=self._reuse_port)
 
     async def start(self) -> None:
         """Start serving."""
@@ -180,6 +222,27 @@ class AcceptingServer:
         # These tasks end by themselves: a stopped gRPC server fails their requests for calls.
         await asyncio.gather(*self._accepting)
 
+    async def cancel_stalled_calls(self, seconds: float, running: Collection[asyncio.Task[Any]]) -> None:
+        """Cancel calls whose clients do not send the request or do not read the response, until cancelled.
+
+        Their deadlines do not end them: a client need not set one, and the server's own begins with the request.
+
+        Args:
+            seconds: how long a call may wait for its client each time; it takes up to a quarter more.
+            running: the tasks of calls whose methods run. The methods have limits of their own, also for the streams
+                that they read or write.
+        """
+        waiting: dict[asyncio.Task[None], int] = {}
+        while True:
+            await asyncio.sleep(seconds / _LOOKS)
+            calls = (self._limit.calls | self._limit.unlimited_calls).difference(running)
+            waiting = {call: waiting.get(call, 0) + 1 for call in calls}
+            stalled = [call for call, looks in waiting.items() if looks > _LOOKS]
+            for call in stalled:
+                call.cancel()
+            if stalled:
+                log.warning("cancelled calls whose clients neither sent nor read in time", calls=len(stalled))
+
     def _request_more_calls(self, core: Any) -> None:
         """Request more calls of every unary method; gRPC's own loop goes on requesting one of each method."""
         for service, handlers in self._handlers.items():
@@ -192,7 +255,7 @@ class AcceptingServer:
     async def _accept_calls(self, core: Any, path: str, handler: Handler) -> None:
         """Request calls of a method one after the other, and start each."""
         name, limited = path.encode(), path in self._limited
-        calls = self._limit.calls if limited else self._unlimited_calls
+        calls = self._limit.calls if limited else self._limit.unlimited_calls
         while core.is_running():
             # Not assigned to a variable, which would keep the call alive until the next one arrives.
             try:
@@ -221,7 +284,7 @@ class AcceptingServer:
     def _refuse(self, call: Any, path: str, caller: str | None) -> None:
         """Answer a call that has not been read."""
         turn = self._refusals.turn(path, caller)
-        _keep(asyncio.get_running_loop().create_task(_send_refusal(call, turn)), self._unlimited_calls)
+        _keep(asyncio.get_running_loop().create_task(_send_refusal(call, turn)), self._limit.unlimited_calls)
 
 
 def _keep(task: asyncio.Task[None], tasks: set[asyncio.Task[None]]) -> None:

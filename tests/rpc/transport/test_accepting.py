@@ -69,7 +69,6 @@ def make_server(way: Way, echo: Echo, health: aio.HealthServicer, *, max_calls: 
         accept_mode=accept_mode,
         pending_accepts=pending_accepts,
         max_calls=max_calls,
-        admission=None,
         reuse_port=False,
     )
 
@@ -441,7 +440,7 @@ async def test_servers_that_agree_on_it_share_a_port() -> None:
     methods = InterceptedMethods([])
     methods.add_registered_method_handlers(SERVICE, Echo().handlers())
     make: Callable[[AcceptMode], AcceptingServer] = lambda accept_mode: AcceptingServer(  # noqa: E731 - annotated
-        methods, [], accept_mode=accept_mode, pending_accepts=2, max_calls=MAX_CALLS, admission=None, reuse_port=True
+        methods, [], accept_mode=accept_mode, pending_accepts=2, max_calls=MAX_CALLS, reuse_port=True
     )
     first, second = make("calls"), make("listeners")
     port = first.listen("127.0.0.1", 0)
