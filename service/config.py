@@ -420,6 +420,32 @@ class LimitSettings(Settings):
     shutdown_grace: SecondsOrNone = Field(10, description="seconds that running calls have to finish on shutdown")
 
 
+class AdmissionSettings(Settings):
+    """Which calls run under load, which wait, and which are refused."""
+
+    admission: bool = Field(
+        default=True,
+        description="limit how many calls run by how long they take, and let callers that wait take turns; without, "
+        "only `COMMERCE_MAX_CONCURRENT_CALLS` limits them",
+    )
+    admission_min_calls: Count = Field(
+        8, description="lowest limit of running reads, and of running writes", json_schema_extra=EXPERT
+    )
+    admission_expensive_calls: Count = Field(
+        64,
+        description="maximum number of calls that search, count or hash a password, with those that wait for that",
+        json_schema_extra=EXPERT,
+    )
+    admission_queue_size: Count = Field(
+        1000,
+        description="maximum number of reads, of writes and of expensive calls that wait; half of that of one caller",
+        json_schema_extra=EXPERT,
+    )
+    admission_queue_timeout: Seconds = Field(
+        1, description="seconds that a call waits before it fails with RESOURCE_EXHAUSTED", json_schema_extra=EXPERT
+    )
+
+
 class OptimizationSettings(Settings):
     """Switches for optimizations. With all of them off, the server gives the same answers more slowly."""
 
@@ -488,6 +514,7 @@ class ServerSettings(
     IdentitySettings,
     PolicySettings,
     LimitSettings,
+    AdmissionSettings,
     OptimizationSettings,
     LogSettings,
 ):

@@ -115,6 +115,11 @@ def test_a_database_is_all_that_is_needed() -> None:
         "min_ping_interval": 10,
         "max_concurrent_streams": 1000,
         "max_concurrent_calls": 4000,
+        "admission": True,
+        "admission_min_calls": 8,
+        "admission_expensive_calls": 64,
+        "admission_queue_size": 1000,
+        "admission_queue_timeout": 1,
         # Nobody is known, and the address is the loopback.
         "client_certificates": "off",
         "jwt_issuers_file": None,

@@ -17,6 +17,7 @@ from service.rpc.identity.jwks import JwksError
 from service.rpc.identity.key_file import KeyFileError
 from service.rpc.identity.refusals import Refusals
 from service.rpc.identity.tokens import Tokens
+from service.rpc.methods import Context
 
 # The metadata with a token, with an API key, and with the id of the user for whom a service acts.
 TOKEN = "authorization"  # noqa: S105 - the name of metadata
@@ -126,6 +127,23 @@ class Identities:
         if service is None:
             raise self.refusals.error("none", "missing")
         return service
+
+    def likely_name(self, context: Context) -> str | None:
+        """Return the name that the credentials of a call probably give, without verifying them.
+
+        It is for calls that are refused for load: a refusal must take less work than that.
+
+        Returns:
+            None if it takes more work to know.
+        """
+        metadata = dict(context.invocation_metadata() or ())
+        if self.tokens and (sent := metadata.get(TOKEN)) is not None:
+            known = self.tokens.known(sent)
+            return None if known is None else known.name
+        if self.keys and (sent := metadata.get(API_KEY)) is not None:
+            return self.keys.likely_name(sent)
+        certificate = self._certificates.caller(context) if self._certificates else None
+        return None if certificate is None else certificate.name
 
 
 async def _every_second(check: Callable[[], Awaitable[None]]) -> None:
