@@ -99,6 +99,19 @@ class Identities:
             watching.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
 
+    def known(self, metadata: Mapping[str, str | bytes], connection: Connection) -> Caller | None:
+        """Return who makes a call if that is known without waiting; None if its token must be verified.
+
+        Raises:
+            UnauthenticatedCaller: the call has no credential, or one that is not valid.
+        """
+        of_token = None
+        if (sent := metadata.get(TOKEN)) is not None and self.tokens:
+            of_token = self.tokens.known(sent)
+            if of_token is None:
+                return None
+        return self._caller(metadata, connection, of_token)
+
     async def caller(self, metadata: Mapping[str, str | bytes], connection: Connection) -> Caller:
         """Return who makes a call.
 
@@ -106,15 +119,15 @@ class Identities:
             UnauthenticatedCaller: the call has no credential, or one that is not valid.
             IssuerUnavailable: the token cannot be verified now.
         """
-        service = user = None
-        if (sent := metadata.get(TOKEN)) is not None:
-            if self.tokens is None:
-                raise self.refusals.error("bearer token", "unknown")
-            found = self.tokens.known(sent) or await self.tokens.caller(sent)
-            if found.end_user is None:
-                service = found
-            else:
-                user = found
+        of_token = None
+        if (sent := metadata.get(TOKEN)) is not None and self.tokens:
+            of_token = self.tokens.known(sent) or await self.tokens.caller(sent)
+        return self._caller(metadata, connection, of_token)
+
+    def _caller(self, metadata: Mapping[str, str | bytes], connection: Connection, of_token: Caller | None) -> Caller:
+        if self.tokens is None and TOKEN in metadata:
+            raise self.refusals.error("bearer token", "unknown")
+        service, user = (None, of_token) if of_token and of_token.end_user else (of_token, None)
         if (sent := metadata.get(API_KEY)) is not None:
             if self.keys is None:
                 raise self.refusals.error("API key", "unknown")
