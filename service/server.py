@@ -233,6 +233,9 @@ class Server:
     async def _open_identities(self) -> None:
         self._identities = Identities(self.settings) if self.settings.has_identities else None
         if self._identities:
+            if self.settings.client_certificates != "off" and self.settings.tls_client_ca_file is None:
+                await self._close()
+                raise StartError("COMMERCE_CLIENT_CERTIFICATES needs COMMERCE_TLS_CLIENT_CA_FILE, which asks for them")
             try:
                 await self._identities.start()
             except IdentityError as error:
