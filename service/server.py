@@ -15,11 +15,9 @@ Only the batched log lines are switched elsewhere, where logging is configured (
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from ipaddress import ip_address
 
 import structlog
 import uvloop
@@ -30,7 +28,7 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from service.application.ports.unit_of_work import TimeLeft
-from service.config import LimitSettings, OptimizationSettings, ServerSettings
+from service.config import OptimizationSettings, ServerSettings
 from service.db.connections.replica import Replica
 from service.db.database import Database
 from service.db.events.feed import PollingEventFeed
@@ -53,6 +51,7 @@ from service.rpc.interceptors.errors import ErrorInterceptor
 from service.rpc.interceptors.ownership import OwnershipInterceptor
 from service.rpc.interceptors.privileged_fields import PrivilegedFieldsInterceptor
 from service.rpc.interceptors.transaction import TransactionInterceptor
+from service.rpc.interceptors.unread_responses import UnreadResponsesInterceptor
 from service.rpc.interceptors.validation import ValidationInterceptor
 from service.rpc.messages.orders import OrderMessageCache, encode_order, watch_orders_response
 from service.rpc.messages.users import encode_user, watch_users_response
@@ -67,15 +66,20 @@ from service.rpc.streams.imports import UserImports
 from service.rpc.streams.watch import Watch
 from service.rpc.transport import event_loop
 from service.rpc.transport.accepting import AcceptingServer
-from service.rpc.transport.listening import open_connections, stop_listening
+from service.rpc.transport.endpoints import CannotListen, Endpoints
+from service.rpc.transport.exposure import Exposed
+from service.rpc.transport.limits import channel_options, connections_that_fit
 from service.rpc.transport.scheduling import (
     AdaptiveScheduling,
     freeze_garbage_collector,
     lower_polling_thread_priority,
     use_batch_scheduling,
 )
+from service.rpc.transport.tls import CertificateError, ServerCertificates
 from service.runtime.deadline import Deadline, no_deadline
-from service.runtime.exit_deadline import ExitDeadline
+from service.runtime.errors import OperatorError
+from service.runtime.exit_deadline import ExitDeadline, drain_seconds, leaving_seconds
+from service.runtime.stop_signals import StopSignals
 
 # For commands that write to the database. The server has encoders of its own, which build each order message once.
 MESSAGE_ENCODERS = MessageEncoders(order=encode_order, user=encode_user)
@@ -91,16 +95,14 @@ SERVICES = (USER_SERVICE, ORDER_SERVICE)
 _CONNECTION_CHECK_SECONDS = 0.1
 # These seconds after the grace period of running calls, units of work that still run are rolled back,
 _WORK_SECONDS = 1.0
-# the server stops waiting for what has not ended,
+# the server stops waiting for what has not ended, and the process is ended by force (`service.runtime.exit_deadline`).
 _CLOSE_SECONDS = 2.0
-# and the process is ended by force.
-_EXIT_SECONDS = 4.0
 
 log = structlog.get_logger()
 
 
-class StartError(Exception):
-    """The server cannot start. The message is one line for an operator."""
+class StartError(OperatorError):
+    """The server cannot start."""
 
 
 def new_event_loop(settings: OptimizationSettings) -> asyncio.AbstractEventLoop:
@@ -115,13 +117,26 @@ def new_event_loop(settings: OptimizationSettings) -> asyncio.AbstractEventLoop:
 
 
 class Server:
-    """One serving process: `start`, then `wait_until_signalled`, or `stop` at any time."""
+    """One serving process: `start`, then `wait_until_signalled`, or `stop` at any time.
+
+    Attributes:
+        settings: the settings.
+    """
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
-        self.port = 0
-        self._scheduling: asyncio.Task[None] | None = None
-        self._policy_updates: asyncio.Task[None] | None = None
+        # Tasks that run until the server closes.
+        self._background: list[asyncio.Task[None]] = []
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 without one."""
+        return self._endpoints.port
+
+    @property
+    def certificates(self) -> ServerCertificates | None:
+        """The certificates of TLS, and what became of their last reload; None without TLS."""
+        return self._endpoints.certificates
 
     async def start(self) -> None:
         """Build all parts of the server and listen.
@@ -130,6 +145,7 @@ class Server:
             StartError: the policy or the database cannot be used, or the address cannot be listened on.
         """
         _require_fast_protobuf()
+        self._find_endpoints()
         self._policies = self._read_policy()
         self._schedule_threads()
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
@@ -145,13 +161,35 @@ class Server:
         self._lower_polling_thread_priority()
         await self._listen()
         self._health_updates = asyncio.create_task(self._readiness.watch())
-        self._policy_updates = asyncio.create_task(self._policies.watch()) if self._policies else None
         await self._server.start()
-        if self.settings.scheduling == "adaptive":
-            self._scheduling = asyncio.create_task(AdaptiveScheduling().run())
+        self._start_background_tasks()
         if self.settings.frozen_garbage_collector:
             freeze_garbage_collector()
-        log.info("serving", host=self.settings.host, port=self.port, accept_mode=self._server.accept_mode)
+        log.info(
+            "serving",
+            host=self.settings.host,
+            port=self.port,
+            port_without_client_certificates=self._endpoints.port_without_client_certificates or None,
+            unix_socket=self.settings.unix_socket and str(self.settings.unix_socket),
+            tls=self.certificates is not None,
+            accept_mode=self._server.accept_mode,
+        )
+
+    def _find_endpoints(self) -> None:
+        try:
+            self._endpoints = Endpoints(self.settings, has_identities=self.settings.has_identities)
+        except (Exposed, CertificateError) as error:
+            raise StartError(str(error)) from error
+
+    def _start_background_tasks(self) -> None:
+        running = [self._server.cancel_stalled_calls(self.settings.transfer_timeout, self._access_log.tasks)]
+        if self.certificates:
+            running.append(self.certificates.watch(self.settings.tls_reload_interval))
+        if self._policies:
+            running.append(self._policies.watch())
+        if self.settings.scheduling == "adaptive":
+            running.append(AdaptiveScheduling().run())
+        self._background += map(asyncio.create_task, running)
 
     async def _open_database(self) -> None:
         settings = self.settings
@@ -172,6 +210,7 @@ class Server:
             raise StartError(problem)
         if replica:
             await replica.start()
+        await self.database.warm_up(min(settings.db_pool_min_size, settings.db_pool_size))
         self._snapshots = Snapshots(settings)
         self._event_feed = PollingEventFeed(settings)
 
@@ -220,7 +259,9 @@ class Server:
                     self._identities, self._authorization.require_act_for_users, self._open_services()
                 ),
                 self._authorization,  # before anything is read; denied calls cost little
-                DeserializationInterceptor(),  # inside ErrorInterceptor, which turns its error into a status
+                UnreadResponsesInterceptor(),  # knows the caller, and sees the responses of all below it
+                # Inside ErrorInterceptor, which turns its error into a status.
+                DeserializationInterceptor(self.settings.max_request_bytes_in_flight),
                 ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
                 PrivilegedFieldsInterceptor(self._policies),  # reads fields, so after they are validated
                 self._transactions,  # runs the method, and again if that is needed
@@ -293,10 +334,11 @@ class Server:
     def _accepting_server(self, methods: InterceptedMethods) -> AcceptingServer:
         return AcceptingServer(
             methods,
-            _options(self.settings),
+            channel_options(self.settings),
             accept_mode=self.settings.accept_mode,
             pending_accepts=self.settings.pending_accepts,
             max_calls=self.settings.max_concurrent_calls,
+            max_connections=connections_that_fit(self.settings.max_connections),
             reuse_port=self.settings.reuse_port,
         )
 
@@ -311,36 +353,21 @@ class Server:
             lower_polling_thread_priority()
 
     async def _listen(self) -> None:
-        host, port = self.settings.host, self.settings.port
         try:
-            self.port = self._server.listen(host, port)
-        except OSError as error:
+            self._endpoints.listen(self._server)
+        except CannotListen as error:
             await self._close()
-            raise StartError(
-                f"cannot listen on {host}:{port}: the port is in use, or this machine does not have the address"
-            ) from error
-        if not _is_loopback(host):
-            log.warning(
-                "listening on a non-loopback address without TLS: anyone who reaches it has full access", host=host
-            )
+            raise StartError(str(error)) from error
 
-    async def wait_until_signalled(self) -> ExitDeadline:
-        """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process without draining.
+    async def wait_until_signalled(self, signals: StopSignals) -> ExitDeadline:
+        """Serve until the first signal, then drain; a second signal ends the process without draining.
 
         Returns the deadline that ends the process by force if it takes too long to end by itself.
         """
-        loop = asyncio.get_running_loop()
-        first, second = asyncio.Event(), asyncio.Event()
-
-        def on_signal() -> None:
-            (second if first.is_set() else first).set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
-        await first.wait()
-        exit_deadline = ExitDeadline(self._drain_seconds(), self._log_forced_exit)
-        draining = asyncio.create_task(self.drain())
-        waiting = asyncio.create_task(second.wait())
+        await signals.first.wait()
+        exit_deadline = self.exit_deadline()
+        draining = asyncio.create_task(self.drain(signals.hint))
+        waiting = asyncio.create_task(signals.second.wait())
         await asyncio.wait({draining, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if draining.done():
@@ -352,8 +379,12 @@ class Server:
             os._exit(1)
         return exit_deadline
 
-    async def drain(self) -> None:
-        """Stop without failing a call.
+    def exit_deadline(self) -> ExitDeadline:
+        """Return a deadline for the end of the process, which begins to drain now."""
+        return ExitDeadline(self._drain_seconds(), self._log_forced_exit)
+
+    async def drain(self, hint: str | None = None) -> None:
+        """Stop without failing a call; the log line `draining` has the hint.
 
         The server accepts no more connections. Clients that watch the health service leave on NOT_SERVING. The others
         are moved away by GOAWAY as their connections reach the maximum age, to which gRPC adds up to 10 % of jitter.
@@ -361,31 +392,26 @@ class Server:
         the time that the log line `draining` states.
         """
         # First of all, so that none of the clients that leave comes back.
-        stop_listening(self.port)
+        self._endpoints.leave()
         log.info(
             "draining",
-            connections=open_connections(self.port),
+            connections=self._endpoints.open_connections(),
             at_most_seconds=round(self._drain_seconds(), 1),
-            hint="a second signal stops immediately",
+            **({"hint": hint} if hint else {}),
         )
         self._health_updates.cancel()
         await self._readiness.stop()
-        await self._until_disconnected(self._leaving_seconds())
+        await self._until_disconnected(leaving_seconds(self.settings.max_connection_age))
         await self.stop(grace=self.settings.shutdown_grace)
 
-    def _leaving_seconds(self) -> float:
-        """Return the seconds after which GOAWAY has moved all clients away."""
-        return 1.1 * self.settings.max_connection_age
-
     def _drain_seconds(self) -> float:
-        """Return the maximum seconds from the first signal to the end of the process."""
-        return self._leaving_seconds() + self.settings.shutdown_grace + _EXIT_SECONDS
+        return drain_seconds(self.settings.max_connection_age, self.settings.shutdown_grace)
 
     async def _until_disconnected(self, seconds: float) -> None:
         """Wait until no client is connected, or for some seconds."""
         give_up = time.monotonic() + seconds
         # No new connection can come, because the server has stopped listening.
-        while (left := give_up - time.monotonic()) > 0 and open_connections(self.port) != 0:  # noqa: ASYNC110 - gRPC reports no connection
+        while (left := give_up - time.monotonic()) > 0 and self._endpoints.open_connections() != 0:  # noqa: ASYNC110 - gRPC reports no connection
             await asyncio.sleep(min(left, _CONNECTION_CHECK_SECONDS))
 
     async def stop(self, grace: float) -> None:
@@ -420,12 +446,11 @@ class Server:
         log.error("ending the process, because it did not end in time", calls=self._access_log.running_calls())
 
     async def _close(self, work: TimeLeft = no_deadline) -> None:
-        if self._scheduling:
-            self._scheduling.cancel()
+        self._endpoints.remove_socket()
+        for task in self._background:
+            task.cancel()
         if self._identities:
             await self._identities.close()
-        if self._policy_updates:
-            self._policy_updates.cancel()
         self._passwords.close()
         await self._event_feed.close(work)
         await self._snapshots.close()
@@ -436,36 +461,6 @@ class Server:
 def _require_fast_protobuf() -> None:
     if api_implementation.Type() == "python":
         raise StartError("protobuf runs on its pure-Python backend, which is many times slower; install its wheel")
-
-
-def _options(settings: LimitSettings) -> list[tuple[str, int]]:
-    options = [
-        ("grpc.max_receive_message_length", settings.max_request_bytes),
-        ("grpc.max_send_message_length", settings.max_response_bytes),
-        # Without a limit, one connection can start more calls than fit into memory. A low limit makes a busy channel
-        # wait, and resets, without any details, calls that a client sends before it knows the limit.
-        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
-        # The server notices after about 13 s that a client has vanished, but only if both timeouts are set.
-        ("grpc.keepalive_time_ms", 10_000),
-        ("grpc.keepalive_timeout_ms", 3_000),
-        ("grpc.http2.ping_timeout_ms", 3_000),
-        # Clients may ping every 10 s, even without an active call.
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ]
-    if settings.max_connection_age:
-        # Without a grace period: a running call ends on the old connection, however long it takes.
-        options.append(("grpc.max_connection_age_ms", int(settings.max_connection_age * 1000)))
-    return options
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _now() -> datetime:

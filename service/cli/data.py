@@ -17,17 +17,26 @@ from commerce.users.v1.user_service_pb2 import ImportUsersRequest, ImportUsersRe
 from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
 from google.protobuf.json_format import MessageToJson
 
+from service.cli.channels import TlsOptions, open_channel
 from service.cli.private_files import replacing
 from service.cli.user_files import FileError, ImportFile, Rejects, Row
+from service.config import CallerSettings, SettingsError, load
 
 # A response lists at most this many failed rows, so a call with no more rows than this gets every failure back.
 _ROWS_PER_CALL = 1000
 _LAST_COMMITTED_ROW = "last-committed-row"
-_KEEPALIVE = [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000)]
+_KEEPALIVE: list[tuple[str, int | str]] = [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000)]
 
 
 def import_users(
-    file: Path, *, address: str, on_conflict: str, rejects: Path | None, resume_from: int, encoding: str
+    file: Path,
+    *,
+    address: str,
+    tls: TlsOptions,
+    on_conflict: str,
+    rejects: Path | None,
+    resume_from: int,
+    encoding: str,
 ) -> None:
     """Import users from a file into the service at the address."""
     rejects = rejects or file.with_suffix(f".rejects{file.suffix}")
@@ -37,7 +46,7 @@ def import_users(
         with (
             ImportFile(file, encoding) as rows,
             Rejects(rejects, rows, append=resume_from > 1) as rejected,
-            grpc.insecure_channel(address, options=_KEEPALIVE) as channel,
+            open_channel(address, tls, _KEEPALIVE) as channel,
             click.progressbar(
                 length=file.stat().st_size, label="Importing", file=sys.stderr, hidden=not sys.stderr.isatty()
             ) as bar,
@@ -96,6 +105,7 @@ class _Importer:
         self._config = UserImportConfig(
             on_conflict=UserImportOnConflict.Value(f"USER_IMPORT_ON_CONFLICT_{on_conflict.upper()}")
         )
+        self._metadata = _credentials()
         self._rejected = rejected
         self._next_row = 1
         self._uncounted = 0
@@ -118,7 +128,7 @@ class _Importer:
         self._next_row = rows[0].number
         sent = [row for row in rows if row.message]
         try:
-            response = self._stub.ImportUsers(self._requests(sent, self._config))
+            response = self._stub.ImportUsers(self._requests(sent, self._config), metadata=self._metadata)
         except grpc.RpcError as error:
             self._stop(_failed_call(error), rows, sent)
         self.counts.update(
@@ -153,7 +163,9 @@ class _Importer:
             # The status does not list the invalid rows before the conflict. Importing the rows before it once more
             # changes nothing and lists the invalid ones.
             try:
-                failures = self._stub.ImportUsers(self._requests(sent[:done], UserImportConfig()))
+                failures = self._stub.ImportUsers(
+                    self._requests(sent[:done], UserImportConfig()), metadata=self._metadata
+                )
             except grpc.RpcError as error:
                 unknown = _description(_failed_call(error), self._address)
                 what += f"; which rows before it were rejected is not known: {unknown}"
@@ -162,10 +174,10 @@ class _Importer:
         raise _ImportStopped(what)
 
 
-def export_orders(*, address: str, output: str) -> None:
+def export_orders(*, address: str, tls: TlsOptions, output: str) -> None:
     """Export all orders of the service at the address to a file."""
-    with grpc.insecure_channel(address, options=_KEEPALIVE) as channel, _output_file(output) as file:
-        call = OrderServiceStub(channel).ExportOrders(ExportOrdersRequest())
+    with open_channel(address, tls, _KEEPALIVE) as channel, _output_file(output) as file:
+        call = OrderServiceStub(channel).ExportOrders(ExportOrdersRequest(), metadata=_credentials())
         orders = (order for response in call for order in response.orders)
         hidden = not sys.stderr.isatty()
         try:
@@ -176,6 +188,15 @@ def export_orders(*, address: str, output: str) -> None:
                     file.write(MessageToJson(order, preserving_proto_field_name=True, indent=None) + "\n")
         except grpc.RpcError as error:
             raise click.ClickException(_description(_failed_call(error), address)) from error
+
+
+def _credentials() -> list[tuple[str, str]]:
+    """Return the metadata that says who calls; empty if no key is set."""
+    try:
+        key = load(CallerSettings).api_key
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
+    return [("x-api-key", key.get_secret_value())] if key else []
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 
 # A request message, or an asynchronous iterator of messages if the client streams.
@@ -49,3 +50,11 @@ class Method:
     def is_ours(self) -> bool:
         """Whether the method belongs to this service's API rather than to health or reflection."""
         return self.path.startswith("/commerce.")
+
+    @property
+    def reads(self) -> bool:
+        """Whether the method declares that it has no side effects."""
+        if self.descriptor is None:
+            return False
+        level = self.descriptor.GetOptions().idempotency_level
+        return bool(level == MethodOptions.NO_SIDE_EFFECTS)

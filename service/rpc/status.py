@@ -107,7 +107,7 @@ _OTHERS: Mapping[type[Exception], tuple[int, str, str, float]] = MappingProxyTyp
             Code.UNAVAILABLE,
             "ISSUER_UNAVAILABLE",
             "the keys of the token's issuer cannot be loaded; nothing was written",
-            10,
+            5,
         ),
         Overloaded: (
             Code.RESOURCE_EXHAUSTED,

@@ -63,10 +63,11 @@ from service.rpc.identity.jwks import _TIMEOUT_SECONDS as _FETCH_SECONDS
 from service.rpc.identity.key_file import _SECRET_BYTES, MAX_VALID_KEYS
 from service.rpc.identity.policy_file import POLL_SECONDS
 from service.rpc.identity.refusals import LOG_PERIOD_SECONDS
+from service.rpc.identity.tokens import MAX_TOKENS
 from service.rpc.interceptors.authentication import RECHECK_SECONDS
 from service.rpc.interceptors.deserialization import _SMALL_BYTES as _COUNTED_ABOVE_BYTES
-from service.rpc.interceptors.deserialization import MAX_BYTES_IN_FLIGHT
 from service.rpc.interceptors.transaction import _GRACE_SECONDS
+from service.rpc.interceptors.unread_responses import MAX_PART, MAX_UNREAD_BYTES
 from service.rpc.interceptors.validation import MAX_STREAM_REQUEST_BYTES
 from service.rpc.messages.statistics import DEFAULT_TOP_USERS
 from service.rpc.messages.wire_sizes import MAX_FIELDS
@@ -75,8 +76,11 @@ from service.rpc.signing.device_tokens import VALIDITY
 from service.rpc.signing.page_tokens import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from service.rpc.streams.exports import MIN_BYTES_PER_SECOND
 from service.rpc.streams.imports import _MAX_WRITING, CHUNK_ROWS, MAX_FAILURES
+from service.runtime.exit_deadline import EXIT_SECONDS
 from service.runtime.retry import Backoff
-from service.server import _EXIT_SECONDS, _WORK_SECONDS
+from service.runtime.workers import _BACKOFF as WORKER_BACKOFF
+from service.runtime.workers import _CRASH_LOOP, _MARGIN_SECONDS, _STABLE_SECONDS
+from service.server import _WORK_SECONDS
 from tests.support.paths import ROOT
 from tests.support.protos import rules_of, sources
 
@@ -103,15 +107,16 @@ ARCHITECTURE = "docs/architecture.md"
 DAYS, HOURS = timedelta(days=1), timedelta(hours=1)
 
 _DRAIN_SECONDS = (
-    _EXIT_SECONDS,
+    EXIT_SECONDS,
     1.1 * LimitSettings.model_fields["max_connection_age"].default
     + LimitSettings.model_fields["shutdown_grace"].default
-    + _EXIT_SECONDS,
+    + EXIT_SECONDS,
 )
 
 _FREE_ATTEMPTS = SignInSettings.model_fields["sign_in_free_attempts"].default
 _DELAYS = sign_in_delays(_FREE_ATTEMPTS, SignInSettings.model_fields["sign_in_max_delay"].default)
 _PAUSES = [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 15 * 60]
+_WORKER_PAUSES = (WORKER_BACKOFF.base, WORKER_BACKOFF.factor, WORKER_BACKOFF.cap)
 
 PROMISES: dict[str, list[Promise]] = {
     PROTOS: [
@@ -158,6 +163,9 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("stored responses of `request_id`s after 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
         Promise("One second later, transactions and statements", 1, _WORK_SECONDS),
         Promise("`COMMERCE_SHUTDOWN_GRACE` + 4 s after SIGTERM: 30.5 s by default", (4, 30.5), _DRAIN_SECONDS),
+        Promise("after 0.1 s, then twice as long each time it ends soon again, up to 5 s", (0.1, 2, 5), _WORKER_PAUSES),
+        Promise("five times in a row within a minute of its start", (5, 60), (_CRASH_LOOP, _STABLE_SECONDS)),
+        Promise("It waits for a second longer than a worker may take", 1, _MARGIN_SECONDS),
         # A period until the next probe, and one for each answer that does not come.
         Promise("at most 5 s after the database", 5, (FAILURES_TO_STOP + 2) * PERIOD_SECONDS),
         # Until it is seen, until it counts as long, and until PostgreSQL has answered about it.
@@ -213,6 +221,7 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("600 s, then an error", 600, (upgrade.__kwdefaults__ or {})["patience"]),
         Promise("within `lock_timeout`, 200 ms | 0.3 s", 0.3, _of_migrations("LOCK_PAUSE_SECONDS")),
         Promise("100 attempts, then an error", 100, _of_migrations("LOCK_ATTEMPTS")),
+        Promise("| verified tokens | 10,000", 10_000, MAX_TOKENS),
         Promise("files of identities have changed | a kind of identity is configured | 1 s", 1, FILES_POLL_SECONDS),
         Promise(
             "| every 5 minutes; also for an unknown key, at most once a minute",
@@ -225,6 +234,8 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("| the readiness probe | always | 1 s", 1, PERIOD_SECONDS),
         Promise("3 failures in a row", 3, FAILURES_TO_STOP),
         Promise("2 successes in a row", 2, SUCCESSES_TO_SERVE),
+        Promise("0.1 s, doubled up to 5 s, jitter", (0.1, 2, 5), _WORKER_PAUSES),
+        Promise("five ends in a row within a minute of the start", (5, 60), (_CRASH_LOOP, _STABLE_SECONDS)),
         Promise("start 60 s", 60, _START_SECONDS),
         Promise("end of a previous server 30 s", 30, STOP_SECONDS),
         Promise("stores the last 1000 events", 1000, RECENT_EVENTS),
@@ -233,8 +244,14 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("At most two batches of a kind run", 2, _MAX_RUNNING),
         Promise("those that have been running for 250 ms", 0.25, _STUCK_SECONDS),
         Promise("| requests of more than 4 KiB in flight", 4 * 1024, _COUNTED_ABOVE_BYTES),
-        Promise("| 32 MiB together", 32 * 1024 * 1024, MAX_BYTES_IN_FLIGHT),
-        Promise("so 32 MiB of requests", 32 * 1024 * 1024, MAX_BYTES_IN_FLIGHT),
+        Promise("| 32 MiB in all", 32 * 1024 * 1024, MAX_UNREAD_BYTES),
+        Promise("16 MiB of each caller", 16 * 1024 * 1024, MAX_UNREAD_BYTES * MAX_PART),
+        Promise(
+            "| 32 MiB together", 32 * 1024 * 1024, LimitSettings.model_fields["max_request_bytes_in_flight"].default
+        ),
+        Promise(
+            "so 32 MiB of requests", 32 * 1024 * 1024, LimitSettings.model_fields["max_request_bytes_in_flight"].default
+        ),
         Promise("| 64 KiB |", 64 * 1024, MAX_STREAM_REQUEST_BYTES),
         Promise("| 10,000 together", 10_000, MAX_UNDELIVERED_EVENTS),
         Promise("10,000 events are kept in all", 10_000, MAX_UNDELIVERED_EVENTS),

@@ -7,18 +7,21 @@ from typing import Any
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as users_pb
 import pytest
+from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from hyperframe.frame import SettingsFrame
 
-from service.rpc.interceptors import deserialization, validation
-from tests.support.clients import Clients
+from service.rpc.interceptors import unread_responses, validation
+from tests.support.clients import Clients, connect, item
 from tests.support.databases import observing
 from tests.support.failures import fails, settled
+from tests.support.http2 import Connection, call_frames, call_headers, static_block
 from tests.support.locks import holding
-from tests.support.methods import call_bytes
-from tests.support.servers import serving_clients
+from tests.support.methods import call_bytes, path_of
+from tests.support.servers import running_server, serving_clients
 from tests.support.waiting import eventually
 from tests.support.watching import watch_orders, watch_users
 
@@ -88,11 +91,9 @@ async def is_accepted(call: Awaitable[object]) -> bool:
     return bool(answers)
 
 
-async def test_large_requests_in_flight_are_limited_together_and_small_ones_go_on(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deserialization, "MAX_BYTES_IN_FLIGHT", 100_000)
-    async with serving_clients(database_url) as clients, observing(database_url) as observer:
+async def test_large_requests_in_flight_are_limited_together_and_small_ones_go_on(database_url: str) -> None:
+    settings = {"max_request_bytes_in_flight": 100_000}
+    async with serving_clients(database_url, **settings) as clients, observing(database_url) as observer:
         users = [await clients.create_user() for _ in range(4)]
         async with holding(database_url, "SELECT FROM users FOR UPDATE"):
             large = asyncio.ensure_future(deactivate(clients, users[0].id, 60_000))
@@ -112,6 +113,71 @@ async def test_large_requests_in_flight_are_limited_together_and_small_ones_go_o
                 other.cancel()
         # One request may always be as large as requests may be.
         await eventually(lambda: is_accepted(get(clients, users[1].id, 2_000_000)))
+
+
+class SilentReader:
+    """A client that lets the server send the headers of responses, and nothing more."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = Connection(port, {SettingsFrame.INITIAL_WINDOW_SIZE: 0})
+
+    def call(self, method: str, request: Message) -> None:
+        stream, headers = self._connection.take_stream(), static_block(call_headers(path_of(method)))
+        self._connection.send(call_frames(stream, headers, request.SerializeToString()))
+
+    async def answers(self, count: int) -> None:
+        """Wait until this many calls have been answered, and none refused: that would be a call without a message."""
+
+        def answered() -> bool:
+            self._connection.read()
+            return self._connection.received["Headers"] >= count
+
+        await eventually(answered)
+        assert self._connection.received["Headers"] == count
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+async def test_large_responses_that_nobody_reads_are_limited_together_and_small_ones_go_on(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_server(database_url) as server, connect(server.port) as clients:
+        user = await clients.create_user()
+        items = [item(f"product-{number}", 1, 1) for number in range(300)]
+        large = await clients.create_order(user.id, items=items)
+        small = await clients.create_order(user.id)
+        size = len(orders_pb.GetOrderResponse(order=large).SerializeToString())
+        # Half of it is for one caller, and everybody is the same caller here.
+        monkeypatch.setattr(unread_responses, "MAX_UNREAD_BYTES", 7 * size)
+        get_large, get_small = (orders_pb.GetOrderRequest(id=order.id) for order in (large, small))
+        tag_large = orders_pb.AddOrderTagsRequest(id=large.id, tags=["seen"])
+        reader = SilentReader(server.port)
+        for _ in range(3):
+            reader.call("GetOrder", get_large)
+        await reader.answers(3)
+        for _ in range(3):
+            with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED") as failure:
+                await clients.orders.GetOrder(get_large)
+            assert RetryInfo in failure.details
+        # Neither the refused responses nor small ones count, and a write is never refused.
+        for _ in range(5):
+            await clients.orders.GetOrder(get_small)
+        assert list((await clients.orders.AddOrderTags(tag_large)).order.tags) == ["seen"]
+        reader.close()
+        await eventually(lambda: is_accepted(clients.orders.GetOrder(get_large)))
+        # The responses of writes count.
+        writer = SilentReader(server.port)
+        for number in range(4):
+            writer.call("AddOrderTags", orders_pb.AddOrderTagsRequest(id=large.id, tags=[f"tag-{number}"]))
+        await writer.answers(4)
+        with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
+            await clients.orders.GetOrder(get_large)
+        writer.close()
+        await eventually(lambda: is_accepted(clients.orders.GetOrder(get_large)))
+        # One response may always be as large as responses may be.
+        monkeypatch.setattr(unread_responses, "MAX_UNREAD_BYTES", 1)
+        await eventually(lambda: is_accepted(clients.orders.GetOrder(get_large)))
 
 
 @pytest.mark.parametrize("method", ["WatchUsers", "WatchOrders", "ExportUsers", "ExportOrders"])

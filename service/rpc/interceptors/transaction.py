@@ -18,7 +18,6 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, cast
 from uuid import UUID
 
-from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 
 from service.application.ports.errors import AlreadyAnswered, CommitTimedOut, DeadlineExceeded, NeedsTransaction
@@ -82,7 +81,7 @@ class TransactionInterceptor(Interceptor):
             return call
         if method.descriptor:
             self._subjects[method.path] = subjects_of(method.descriptor)
-        run = self._read if _reads(method) else self._write
+        run = self._read if method.reads else self._write
 
         async def run_with_deadline(request: Request, context: Context) -> bytes:
             # gRPC's stub promises a float, but without a deadline this is None.
@@ -207,10 +206,3 @@ async def _within(seconds: float, reading: Coroutine[Any, Any, bytes]) -> bytes:
             return await reading
     except TimeoutError as error:
         raise (DeadlineExceeded if waiting.expired() else error) from error
-
-
-def _reads(method: Method) -> bool:
-    if method.descriptor is None:
-        return False
-    level = method.descriptor.GetOptions().idempotency_level
-    return bool(level == MethodOptions.NO_SIDE_EFFECTS)

@@ -1,0 +1,62 @@
+"""Callers whose requests are dear: for the event loop, memory, PostgreSQL, or the threads that hash passwords."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from tests.faults.abuse import MAX_RATIO, beside_a_polite_caller
+from tests.faults.apart import apart
+from tests.faults.dear_calls import add_data, make_dear_calls
+from tests.faults.experiment import Experiment, Plan, Result
+from tests.faults.large_rows import insert_users
+from tests.faults.without import without
+from tests.support.clients import connect
+from tests.support.processes import COMMAND, serving
+
+_MAX_MEBIBYTES = 100
+# Those that would take the most memory.
+_IN_SHORT = ("CreateOrder of 30,000 empty items", "BatchGetOrders of one large order", "ListOrders of large orders")
+_NO_SIZES = "service.rpc.interceptors.validation:size_violations=tests.faults.dear_calls:no_violations"
+# What may become of dear calls. INVALID_ARGUMENT is for those that break a rule.
+_ALLOWED = {"OK", "OVERLOADED", "DEADLINE_EXCEEDED", "INVALID_FIELD", "RESPONSE_TOO_LARGE"}
+
+
+async def _run(plan: Plan) -> Result:
+    return await _call(plan, COMMAND, _IN_SHORT if plan.smoke else ())
+
+
+async def _control(plan: Plan) -> Result:
+    return await _call(plan, without(_NO_SIZES), _IN_SHORT[:1])
+
+
+async def _call(plan: Plan, program: Sequence[str], only: Collection[str] = ()) -> Result:
+    seconds = plan.size(full=8, smoke=2)
+    outcomes: Counter[str] = Counter()
+    async with plan.database() as url:
+        await insert_users(url, 20_000)
+        async with serving(url, program=program, max_connection_age=0) as server:
+            port = await server.port()
+            async with connect(port) as clients:
+                requests = await add_data(clients)
+            async with beside_a_polite_caller(plan, server) as abuse:
+                for kind, request in requests.items():
+                    if only and kind not in only:
+                        continue
+                    data = request.SerializeToString()
+                    async with abuse.measuring(kind), apart(make_dear_calls, port, kind, data, seconds) as callers:
+                        outcomes += await callers.ended()
+                result = await abuse.result(_MAX_MEBIBYTES)
+    result.figures["dear calls"] = outcomes.total()
+    unexpected = {reason: number for reason, number in outcomes.items() if reason not in _ALLOWED}
+    result.require(not unexpected, f"dear calls ended with {unexpected}")
+    return result
+
+
+EXPERIMENT = Experiment(
+    name="dear-requests",
+    fault="50 callers make dear calls, one kind after the other",
+    passes=f"the p99 of others stays below {MAX_RATIO} times that in quiet, and the server takes less than "
+    f"{_MAX_MEBIBYTES} MiB more",
+    run=_run,
+    control=_control,
+    defence="checks of sizes before messages are parsed",
+)

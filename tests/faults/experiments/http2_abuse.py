@@ -1,0 +1,61 @@
+"""Connections that abuse HTTP/2."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from tests.faults.abuse import MAX_RATIO, beside_a_polite_caller
+from tests.faults.experiment import Experiment, Plan, Result
+from tests.faults.http2_attacks import ATTACKS
+from tests.faults.large_rows import insert_users
+from tests.faults.without import without
+from tests.support.processes import COMMAND, running_program, serving
+
+_MAX_MEBIBYTES = 50
+# Those that would take the most memory.
+_IN_SHORT = ("slow-readers", "header-flood", "gzip-bombs")
+
+
+async def _run(plan: Plan) -> Result:
+    return await _abuse(plan, COMMAND, _IN_SHORT if plan.smoke else [*ATTACKS])
+
+
+async def _control(plan: Plan) -> Result:
+    # Those against which options of gRPC defend.
+    program = without("grpc.aio:server=tests.faults.grpc_options:without_limits")
+    return await _abuse(plan, program, ["many-streams", "header-flood"])
+
+
+async def _abuse(plan: Plan, program: Sequence[str], attacks: Sequence[str]) -> Result:
+    seconds = str(plan.size(full=8, smoke=2))
+    reports: dict[str, dict[str, int]] = {}
+    async with plan.database() as url:
+        # Of which the slow readers want to read pages.
+        await insert_users(url, 20_000)
+        async with (
+            serving(url, program=program, max_connection_age=0) as server,
+            beside_a_polite_caller(plan, server) as abuse,
+        ):
+            command = (sys.executable, "-m", "tests.faults.http2_attacks")
+            for attack in attacks:
+                async with (
+                    abuse.measuring(attack),
+                    running_program(*command, attack, str(await server.port()), "--seconds", seconds) as attacker,
+                ):
+                    ended = await attacker.end()
+                reports[attack] = json.loads(ended.stdout)
+            result = await abuse.result(_MAX_MEBIBYTES)
+    for attack, report in reports.items():
+        result.require(bool(report), f"{attack} did nothing")
+    return result
+
+
+EXPERIMENT = Experiment(
+    name="http2-abuse",
+    fault="connections open 5,000 streams, reset calls, do not read or send, or flood with frames, headers and zeros",
+    passes=f"the p99 of others stays below {MAX_RATIO} times that in quiet, and the server takes less than "
+    f"{_MAX_MEBIBYTES} MiB more",
+    run=_run,
+    control=_control,
+    defence="limits of streams and headers",
+)
