@@ -55,6 +55,16 @@ async def test_a_server_that_can_write_nowhere_serves_and_drains(database_url: s
     assert [line for line in ended.stderr.splitlines() if '"level":"info"' not in line] == []
 
 
+async def test_workers_that_can_write_nowhere_serve_and_drain(database_url: str) -> None:
+    arguments = ("serve", "--port", "0", "--workers", "2")
+    async with confined(*COMMAND, *arguments, DATABASE_URL=database_url) as server:
+        async with connect(await server.port()) as clients:
+            await clients.create_user()
+        ended = await server.terminate()
+    assert ended.status == 0
+    assert [line for line in ended.stderr.splitlines() if '"level":"info"' not in line] == []
+
+
 @pytest.mark.parametrize("arguments", [["migrate"], ["migrate", "--check"], ["gc"], ["verify-ledger"], ["version"]])
 async def test_the_commands_for_operators_write_no_file(database_url: str, arguments: Sequence[str]) -> None:
     finished = await run_confined(*COMMAND, *arguments, DATABASE_URL=database_url)
