@@ -139,7 +139,7 @@ class PasswordSettings(Settings):
 
 
 class SignInSettings(Settings):
-    """How often somebody may try to sign in."""
+    """How often users may try to sign in."""
 
     sign_in_free_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         5, description="attempts to sign in with one login without success, after which the first pause begins"
