@@ -19,6 +19,18 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir /opt/wheels . ./client 
     && pip --python /opt/commerce install --no-index --no-deps /opt/wheels/*.whl
 
 FROM ${PYTHON_IMAGE}
+# What is built, as https://specs.opencontainers.org/image-spec/annotations/ names it. The version is that of
+# pyproject.toml; only the build knows the others: --build-arg REVISION=$(git rev-parse HEAD) --build-arg SOURCE=...
+ARG PYTHON_IMAGE
+ARG REVISION=
+ARG SOURCE=
+LABEL org.opencontainers.image.title="commerce" \
+    org.opencontainers.image.description="User and order backend served over gRPC and stored in PostgreSQL" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="0.1.0" \
+    org.opencontainers.image.base.name="${PYTHON_IMAGE}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.source="${SOURCE}"
 COPY --from=builder /opt/commerce /opt/commerce
 # COMMERCE_HOST: the default, loopback, cannot be reached from outside the container. The network around the container
 # must restrict who can reach it; the server logs a warning about that when it starts.
@@ -26,6 +38,8 @@ ENV PATH=/opt/commerce/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     COMMERCE_HOST=0.0.0.0
 # A number, so that Kubernetes can verify that the user is not root (runAsNonRoot).
+# It writes no file and needs no capability, so run it with a read-only root file system and with all capabilities
+# dropped (docs/operations.md).
 USER 65532:65532
 WORKDIR /
 EXPOSE 50051

@@ -92,6 +92,16 @@ migrations: $(READY) ## Check that migrations take no lock for long (squawk)
 dockerfile: $(READY) ## Check the style of the Dockerfiles (hadolint)
 	$(BIN)/hadolint Dockerfile .devcontainer/Dockerfile
 
+# In dist/, which the image does not contain: attach it to the image when you publish it. The same lock always gives the
+# same bytes; SOURCE_DATE_EPOCH adds a time. The warning is that the lock does not say which package needs which.
+.PHONY: sbom
+sbom: $(READY) ## Write the bill of materials of the image's packages (CycloneDX) to SBOM=dist/sbom.cdx.json
+	@mkdir -p $(dir $(SBOM))
+	PYTHONWARNINGS=ignore $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --validate \
+	    --output-file $(SBOM) requirements/run.txt
+
+SBOM ?= dist/sbom.cdx.json
+
 ##@ Test
 
 .PHONY: tests

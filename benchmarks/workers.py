@@ -1,9 +1,9 @@
-"""Check that a call costs the same when two processes share a port: `python -m benchmarks.workers`.
+"""Check that a call costs the same with two workers: `python -m benchmarks.workers`.
 
-One process of this service and two processes that share a port (COMMERCE_REUSE_PORT) use the same database and are
-measured in turns. The two get twice the load, and each has half as many database connections. Under the same total
-load, calls would cost more with two processes, because each process would batch fewer calls when it accepts, reads and
-writes. On a machine with two cores, shared with PostgreSQL and the load, throughput can only show that nothing is lost.
+One process of this service and two workers (COMMERCE_WORKERS) use the same database and are measured in turns. The two
+get twice the load, and each has half as many database connections. Under the same total load, calls would cost more
+with two processes, because each process would batch fewer calls when it accepts, reads and writes. On a machine with
+two cores, shared with PostgreSQL and the load, throughput can only show that nothing is lost.
 """
 
 import signal
@@ -31,8 +31,8 @@ START_SECONDS = 30
 ONE = KINDS[0]
 SEVERAL = Kind(
     f"{PROCESSES} processes",
-    "processes of this service on one port",
-    ("env", "COMMERCE_DB_POOL_SIZE=5", sys.executable, "-m", "benchmarks.processes", str(PROCESSES)),
+    "workers of this service",
+    ("env", "COMMERCE_DB_POOL_SIZE=5", *ONE.command, "--workers", str(PROCESSES)),
     processes=PROCESSES,
 )
 

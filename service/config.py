@@ -1,11 +1,11 @@
-"""The settings. No other module reads the environment."""
+"""The settings. No other module reads variables of the service from the environment."""
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.config import JsonDict
@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.database_url import parse_database_url
+from service.environment import FILE_SUFFIX, read_secret, variables
 
 # The value in milliseconds must fit in 32 bits, for gRPC and for PostgreSQL.
 Seconds = Annotated[float, Field(gt=0, le=2_000_000, allow_inf_nan=False)]
@@ -73,6 +74,12 @@ class DatabaseSettings(Settings):
     )
     _is_a_url = field_validator("database_url")(_checked_url)
     db_pool_size: Count = Field(10, description="maximum number of connections in the pool")
+    db_pool_min_size: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        4,
+        description="number of the pool's connections that a server opens before it is ready; if PostgreSQL allows "
+        "fewer, it starts with a warning",
+        json_schema_extra=EXPERT,
+    )
     db_pool_timeout: Seconds = Field(
         5, description="seconds to wait for a free connection of the pool", json_schema_extra=EXPERT
     )
@@ -128,6 +135,19 @@ class PasswordSettings(Settings):
         if memory < 8 * lanes:
             raise PydanticCustomError("argon2_memory", "Input should be at least 8 for each lane")
         return memory
+
+
+class SignInSettings(Settings):
+    """How often somebody may try to sign in."""
+
+    sign_in_free_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        5, description="attempts to sign in with one login without success, after which the first pause begins"
+    )
+    sign_in_max_delay: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = Field(
+        900,
+        description="longest pause in seconds between attempts to sign in without success; it begins with one second "
+        "and doubles; 0 means no limit",
+    )
 
 
 class WatchSettings(DatabaseSettings):
@@ -205,6 +225,13 @@ class ListenSettings(Settings):
         description="let other servers of the same operating system user listen on the port too; Linux distributes "
         "the connections among them",
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="number of processes that serve on the port, each with its own connections to the database and "
+        "its own limits; more than 1 needs Linux, and a parent process that starts them",
+    )
 
 
 class IdentitySettings(Settings):
@@ -226,6 +253,14 @@ class IdentitySettings(Settings):
     def has_identities(self) -> bool:
         """Whether callers must say who they are."""
         return self.client_certificates != "off" or bool(self.jwt_issuers_file or self.api_keys_file)
+
+
+class CallerSettings(Settings):
+    """What commands send that call a running service."""
+
+    api_key: SecretStr | None = Field(
+        None, min_length=1, description="API key that `commerce import-users` and `commerce export-orders` send"
+    )
 
 
 class PolicySettings(Settings):
@@ -335,6 +370,7 @@ class ServerSettings(
     ExportSettings,
     WatchSettings,
     PasswordSettings,
+    SignInSettings,
     ListenSettings,
     IdentitySettings,
     PolicySettings,
@@ -393,45 +429,98 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def load(kind: type[SettingsT], **values: object) -> SettingsT:
-    """Return the settings from the environment; `values` that are not None override it.
+    """Return the settings from the environment, and from the files that it names; `values` that are not None override.
 
     Raises:
         SettingsError: settings are missing or wrong. The message names all of them.
     """
     given = {name: value for name, value in values.items() if value is not None}
     by_old_names = _values_by_old_names(kind)
+    from_files, problems = _secrets_from_files(kind, given.keys())
     try:
-        return kind(**{**by_old_names, **given})
+        settings = kind(**{**by_old_names, **from_files, **given})
     except ValidationError as error:
-        raise SettingsError("; ".join(_problems(kind, error))) from error
+        problems = _problems(kind, error, {environment_name(kind, name) for name in from_files}, problems)
+    if problems:
+        raise SettingsError("; ".join(problems.values()))
+    return settings
 
 
 def warn_of_unknown_variables() -> None:
     """Log a warning for each environment variable with our prefix that no program of this service reads."""
-    known = {environment_name(kind, field) for kind in _kinds(Settings) for field in kind.model_fields} | {*OLD_NAMES}
+    for warning in unknown_variables():
+        log.warning("%s", warning)
+
+
+def unknown_variables() -> Iterator[str]:
+    """Yield a line for each environment variable with our prefix that no program of this service reads."""
+    known = {*OLD_NAMES}
+    for kind in _kinds(Settings):
+        for field in kind.model_fields:
+            known.add(name := environment_name(kind, field))
+            if is_secret(kind, field):
+                known.add(f"{name}{FILE_SUFFIX}")
     for name in sorted(os.environ):
         # Pydantic ignores the case of environment variables, too.
         if name.upper().startswith(_PREFIX) and name.upper() not in known:
             # All names share the prefix, so that even unrelated ones are similar.
             similar = "".join(f"; is it {one}?" for one in get_close_matches(name.upper(), known, 1, cutoff=0.85))
-            log.warning("%s is ignored: there is no setting of this name%s", name, similar)
+            yield f"{name} is ignored: there is no setting of this name{similar}"
 
 
-def _problems(kind: type[Settings], error: ValidationError) -> Iterator[str]:
-    """Yield what is wrong with each setting, without its value."""
+def _problems(
+    kind: type[Settings], error: ValidationError, from_files: Collection[str], known: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what is wrong with each setting, without its value, by the name of the setting.
+
+    Args:
+        kind: the class of the settings.
+        error: what is wrong with values.
+        from_files: the names of the settings whose values come from files.
+        known: what is wrong with other settings, so that they are missing.
+    """
+    problems = dict(known)
     for found in error.errors(include_input=False, include_url=False):
         name = environment_name(kind, str(found["loc"][0]))
+        shown = f"{name}{FILE_SUFFIX}" if name in from_files else name
         match found["type"]:
             case "missing":
-                yield f"{name} is not set"
+                problem = f"{name} is not set"
             case "string_pattern_mismatch":
-                yield f"{name} is wrong: use 1 to 100 letters, digits, underscores and hyphens"
+                problem = f"{shown} is wrong: use 1 to 100 letters, digits, underscores and hyphens"
             case "too_short" | "string_too_short":
                 # Of a secret, the message would count items.
                 number = found["ctx"]["min_length"]
-                yield f"{name} is wrong: it must have at least {number} character{'s' if number > 1 else ''}"
+                problem = f"{shown} is wrong: it must have at least {number} character{'s' if number > 1 else ''}"
             case _:
-                yield f"{name} is wrong: {found['msg']}"
+                problem = f"{shown} is wrong: {found['msg']}"
+        problems.setdefault(name, problem)
+    return problems
+
+
+def _secrets_from_files(kind: type[Settings], given: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the secrets that are in files as arguments of the class, and what is wrong with others by their names.
+
+    Args:
+        kind: the class of the settings.
+        given: the names of the settings that are given otherwise.
+    """
+    environment = variables()
+    secrets: dict[str, str] = {}
+    problems: dict[str, str] = {}
+    for field in kind.model_fields:
+        name = environment_name(kind, field)
+        path = environment.get(f"{name}{FILE_SUFFIX}")
+        if path is None or not is_secret(kind, field) or field in given or name in given:
+            continue
+        if name in environment:
+            problems[name] = f"{name} and {name}{FILE_SUFFIX} are both set: unset one of them"
+            continue
+        try:
+            secrets[kind.model_fields[field].alias or field] = read_secret(path)
+        except ValueError as error:
+            problems[name] = f"{name}{FILE_SUFFIX} is wrong: {error}"
+    return secrets, problems
 
 
 def _kinds(base: type[Settings]) -> Iterator[type[Settings]]:
@@ -448,6 +537,12 @@ def environment_name(kind: type[BaseSettings], field: str) -> str:
     return f"{kind.model_config['env_prefix']}{field}".upper()
 
 
+def is_secret(kind: type[BaseSettings], field: str) -> bool:
+    """Return whether a setting is a secret, which can also be in a file."""
+    annotation = kind.model_fields[field].annotation
+    return SecretStr in (annotation, *get_args(annotation))
+
+
 def is_expert(kind: type[BaseSettings], field: str) -> bool:
     """Return whether a setting is not for everyday operation."""
     return kind.model_fields[field].json_schema_extra is EXPERT
@@ -455,8 +550,7 @@ def is_expert(kind: type[BaseSettings], field: str) -> bool:
 
 def _values_by_old_names(kind: type[BaseSettings]) -> dict[str, object]:
     """Return the values of fields that are set under an old name, and log a warning for each old name."""
-    # Pydantic ignores the case of environment variables, too.
-    environment = {name.upper(): value for name, value in os.environ.items()}
+    environment = variables()
     values: dict[str, object] = {}
     for old, field in OLD_NAMES.items():
         if field not in kind.model_fields or old not in environment:

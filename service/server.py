@@ -15,7 +15,6 @@ Only the batched log lines are switched elsewhere, where logging is configured (
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -36,6 +35,7 @@ from service.db.database import Database
 from service.db.events.feed import PollingEventFeed
 from service.db.reads.snapshots import Snapshots
 from service.db.writes.encoded_messages import MessageEncoders
+from service.domain.sign_in import sign_in_delays
 from service.observability.logs import log_loop_failure
 from service.passwords import Argon2Passwords
 from service.rpc.call_context import current_unit_of_work, prefers_replica, time_left
@@ -60,6 +60,7 @@ from service.rpc.reflection import add_reflection
 from service.rpc.servicers.orders import OrderServicer
 from service.rpc.servicers.users import UserServicer
 from service.rpc.signing.cursors import Cursors
+from service.rpc.signing.device_tokens import DeviceTokens
 from service.rpc.signing.page_tokens import PageTokens
 from service.rpc.streams.exports import Exports
 from service.rpc.streams.imports import UserImports
@@ -74,7 +75,9 @@ from service.rpc.transport.scheduling import (
     use_batch_scheduling,
 )
 from service.runtime.deadline import Deadline, no_deadline
-from service.runtime.exit_deadline import ExitDeadline
+from service.runtime.errors import OperatorError
+from service.runtime.exit_deadline import ExitDeadline, drain_seconds, leaving_seconds
+from service.runtime.stop_signals import StopSignals
 
 # For commands that write to the database. The server has encoders of its own, which build each order message once.
 MESSAGE_ENCODERS = MessageEncoders(order=encode_order, user=encode_user)
@@ -90,16 +93,14 @@ SERVICES = (USER_SERVICE, ORDER_SERVICE)
 _CONNECTION_CHECK_SECONDS = 0.1
 # These seconds after the grace period of running calls, units of work that still run are rolled back,
 _WORK_SECONDS = 1.0
-# the server stops waiting for what has not ended,
+# the server stops waiting for what has not ended, and the process is ended by force (`service.runtime.exit_deadline`).
 _CLOSE_SECONDS = 2.0
-# and the process is ended by force.
-_EXIT_SECONDS = 4.0
 
 log = structlog.get_logger()
 
 
-class StartError(Exception):
-    """The server cannot start. The message is one line for an operator."""
+class StartError(OperatorError):
+    """The server cannot start."""
 
 
 def new_event_loop(settings: OptimizationSettings) -> asyncio.AbstractEventLoop:
@@ -171,6 +172,7 @@ class Server:
             raise StartError(problem)
         if replica:
             await replica.start()
+        await self.database.warm_up(min(settings.db_pool_min_size, settings.db_pool_size))
         self._snapshots = Snapshots(settings)
         self._event_feed = PollingEventFeed(settings)
 
@@ -257,6 +259,8 @@ class Server:
             page_tokens,
             Watch(self._event_feed, Cursors(signing_key, USER_SERVICE), watch_users_response),
             _now,
+            sign_in_attempts=self.database.sign_in_attempts(signing_key, self._sign_in_delays()),
+            device_tokens=DeviceTokens(signing_key),
             imports=self._imports,
             exports=exports,
             max_response_bytes=self.settings.max_response_bytes,
@@ -276,6 +280,10 @@ class Server:
         methods.add(add_OrderServiceServicer_to_server, orders)
         if self.settings.reflection != "off":
             add_reflection(methods, [*SERVICES, HEALTH])
+
+    def _sign_in_delays(self) -> Sequence[float]:
+        longest = self.settings.sign_in_max_delay
+        return sign_in_delays(self.settings.sign_in_free_attempts, longest) if longest else ()
 
     async def _add_health(self, methods: InterceptedMethods) -> None:
         health = HealthServicer()
@@ -318,23 +326,15 @@ class Server:
                 "listening on a non-loopback address without TLS: anyone who reaches it has full access", host=host
             )
 
-    async def wait_until_signalled(self) -> ExitDeadline:
-        """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process without draining.
+    async def wait_until_signalled(self, signals: StopSignals) -> ExitDeadline:
+        """Serve until the first signal, then drain; a second signal ends the process without draining.
 
         Returns the deadline that ends the process by force if it takes too long to end by itself.
         """
-        loop = asyncio.get_running_loop()
-        first, second = asyncio.Event(), asyncio.Event()
-
-        def on_signal() -> None:
-            (second if first.is_set() else first).set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
-        await first.wait()
-        exit_deadline = ExitDeadline(self._drain_seconds(), self._log_forced_exit)
-        draining = asyncio.create_task(self.drain())
-        waiting = asyncio.create_task(second.wait())
+        await signals.first.wait()
+        exit_deadline = self.exit_deadline()
+        draining = asyncio.create_task(self.drain(signals.hint))
+        waiting = asyncio.create_task(signals.second.wait())
         await asyncio.wait({draining, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if draining.done():
@@ -346,8 +346,12 @@ class Server:
             os._exit(1)
         return exit_deadline
 
-    async def drain(self) -> None:
-        """Stop without failing a call.
+    def exit_deadline(self) -> ExitDeadline:
+        """Return a deadline for the end of the process, which begins to drain now."""
+        return ExitDeadline(self._drain_seconds(), self._log_forced_exit)
+
+    async def drain(self, hint: str | None = None) -> None:
+        """Stop without failing a call; the log line `draining` has the hint.
 
         The server accepts no more connections. Clients that watch the health service leave on NOT_SERVING. The others
         are moved away by GOAWAY as their connections reach the maximum age, to which gRPC adds up to 10 % of jitter.
@@ -360,20 +364,15 @@ class Server:
             "draining",
             connections=open_connections(self.port),
             at_most_seconds=round(self._drain_seconds(), 1),
-            hint="a second signal stops immediately",
+            **({"hint": hint} if hint else {}),
         )
         self._health_updates.cancel()
         await self._readiness.stop()
-        await self._until_disconnected(self._leaving_seconds())
+        await self._until_disconnected(leaving_seconds(self.settings.max_connection_age))
         await self.stop(grace=self.settings.shutdown_grace)
 
-    def _leaving_seconds(self) -> float:
-        """Return the seconds after which GOAWAY has moved all clients away."""
-        return 1.1 * self.settings.max_connection_age
-
     def _drain_seconds(self) -> float:
-        """Return the maximum seconds from the first signal to the end of the process."""
-        return self._leaving_seconds() + self.settings.shutdown_grace + _EXIT_SECONDS
+        return drain_seconds(self.settings.max_connection_age, self.settings.shutdown_grace)
 
     async def _until_disconnected(self, seconds: float) -> None:
         """Wait until no client is connected, or for some seconds."""

@@ -11,9 +11,12 @@ from service.config import (
     DevelopmentSettings,
     RelaySettings,
     ServerSettings,
+    Settings,
     SettingsError,
     environment_name,
+    is_secret,
     load,
+    unknown_variables,
     warn_of_unknown_variables,
 )
 from service.db.connections.engine import async_url
@@ -54,6 +57,7 @@ def test_a_database_is_all_that_is_needed() -> None:
     assert settings.database_url.get_secret_value() == URL
     assert settings.model_dump(exclude={"database_url"}) == {
         "db_pool_size": 10,
+        "db_pool_min_size": 4,
         "db_pool_timeout": 5,
         "db_connect_timeout": 2,
         "db_statement_timeout": 30,
@@ -70,6 +74,8 @@ def test_a_database_is_all_that_is_needed() -> None:
         "argon2_parallelism": 1,
         "password_threads": 2,
         "password_queue_size": 64,
+        "sign_in_free_attempts": 5,
+        "sign_in_max_delay": 900,
         # By default, other machines cannot reach a server without TLS.
         "host": "127.0.0.1",
         "port": 50051,
@@ -83,6 +89,8 @@ def test_a_database_is_all_that_is_needed() -> None:
         "held_connection": True,
         "event_loop": "auto",
         "scheduling": "adaptive",
+        # Without a parent process.
+        "workers": 1,
         # Two servers on one port by mistake would share it silently.
         "reuse_port": False,
         "default_deadline": 30,
@@ -173,6 +181,84 @@ def test_unknown_variables_with_our_prefix_are_named(
         "COMMERCE_PROT is ignored: there is no setting of this name; is it COMMERCE_PORT?",
         "commerce_zzz is ignored: there is no setting of this name",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "field"),
+    [
+        (ServerSettings, "DATABASE_URL", "database_url"),
+        (ServerSettings, "READ_DATABASE_URL", "read_database_url"),
+        (ServerSettings, "COMMERCE_SIGNING_KEY", "signing_key"),
+        (RelaySettings, "COMMERCE_NATS_URL", "nats_url"),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
+def test_each_secret_can_be_in_a_file(
+    environment: pytest.MonkeyPatch, tmp_path: Path, kind: type[Settings], name: str, field: str, end: str
+) -> None:
+    secret = f"{URL}/ {SECRET}é"
+    (tmp_path / "secret").write_bytes(f"{secret}{end}".encode())
+    if kind is RelaySettings:
+        environment.setenv("COMMERCE_NATS_URL", URL)
+    environment.delenv(name, raising=False)
+    environment.setenv(f"{name}_FILE", str(tmp_path / "secret"))
+    assert getattr(load(kind), field).get_secret_value() == secret
+    # In any case of letters, as all variables.
+    environment.delenv(f"{name}_FILE")
+    environment.setenv(f"{name}_FILE".lower(), str(tmp_path / "secret"))
+    assert getattr(load(kind), field).get_secret_value() == secret
+
+
+def test_all_secrets_can_be_in_files() -> None:
+    secrets = {
+        environment_name(kind, field)
+        for kind in (ServerSettings, RelaySettings)
+        for field in kind.model_fields
+        if is_secret(kind, field)
+    }
+    assert secrets >= {"DATABASE_URL", "READ_DATABASE_URL", "COMMERCE_SIGNING_KEY", "COMMERCE_NATS_URL"}
+    assert "COMMERCE_PORT" not in secrets
+    assert not list(unknown_variables())
+
+
+def test_a_secret_from_the_environment_and_from_a_file_is_refused(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "url").write_text(URL)
+    environment.setenv("DATABASE_URL_FILE", str(tmp_path / "url"))
+    assert refused() == "DATABASE_URL and DATABASE_URL_FILE are both set: unset one of them"
+    # What the command itself sets replaces both.
+    assert load(ServerSettings, DATABASE_URL="postgresql:///").database_url.get_secret_value() == "postgresql:///"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot read {path}: No such file or directory"),
+        (b"", "{path} is empty"),
+        (b"\n", "{path} is empty"),
+        (b"\xff" + SECRET.encode(), "{path} is not a text in UTF-8"),
+        (SECRET.encode() * 10_000, "{path} is longer than 65536 bytes"),
+        (SECRET.encode(), "it must have at least 32 characters"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line_that_names_its_variable(
+    environment: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    path = tmp_path / "key"
+    if content is not None:
+        path.write_bytes(content)
+    environment.setenv("COMMERCE_SIGNING_KEY_FILE", str(path))
+    assert f"COMMERCE_SIGNING_KEY_FILE is wrong: {words.format(path=path)}" in refused(port=-1).split("; ")
+    environment.setenv("DATABASE_URL", "")
+    message = refused(port=-1)
+    assert message.count("is wrong") == 3
+    assert SECRET not in message
+
+
+def test_a_folder_is_no_secret(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.setenv("COMMERCE_SIGNING_KEY_FILE", str(tmp_path))
+    assert "Is a directory" in refused()
 
 
 def test_settings_do_not_change() -> None:

@@ -8,10 +8,12 @@ from service.application.credit import give_back_for_orders, grant_welcome_credi
 from service.application.etags import check_etag
 from service.application.ports.passwords import Passwords
 from service.application.ports.queries import Row, UserQueries
+from service.application.ports.sign_in_attempts import SignInAttempts
 from service.application.ports.unit_of_work import UnitOfWork
 from service.domain.errors import InvalidCredentials, UserInUse
 from service.domain.events import Event
 from service.domain.money import Money
+from service.domain.sign_in import SignIn
 from service.domain.text import composed
 from service.domain.users import User, UserFields, UserState, require_password_length
 
@@ -85,20 +87,38 @@ async def verify_password(
     uow: UnitOfWork,
     queries: UserQueries,
     passwords: Passwords,
+    attempts: SignInAttempts,
+    sign_in: SignIn,
     password: str,
     now: datetime,
-    *,
-    email: str | None,
-    username: str | None,
 ) -> Row:
-    """Return the active user with this name and password.
+    """Return the active user with this login and password.
 
     Raises:
         InvalidCredentials: always after the same time, so as not to reveal which of the two is wrong.
+        SignInLimited: too many attempts were made without success; the password was not checked.
         Overloaded: the queue of passwords is full.
     """
+    # Counted before the password is checked: of many attempts at the same moment, on any server, none is checked that
+    # one after the other would not be. It is committed by itself, because a call that fails commits nothing.
+    attempt = await attempts.begin(sign_in)
+    try:
+        user = await _user_with_password(uow, queries, passwords, sign_in, password, now)
+    except InvalidCredentials:
+        raise
+    except Exception:
+        # For example, the queue of passwords is full. The attempt has revealed nothing, so it does not count.
+        await attempts.undo(attempt)
+        raise
+    await attempts.succeeded(attempt)
+    return user
+
+
+async def _user_with_password(
+    uow: UnitOfWork, queries: UserQueries, passwords: Passwords, sign_in: SignIn, password: str, now: datetime
+) -> Row:
     # Read outside the unit of work, so that no connection is held while the password is hashed.
-    credentials = await queries.credentials(email=email, username=username)
+    credentials = await queries.credentials(**{sign_in.login_kind: sign_in.login})
     password_hash = credentials.password_hash if credentials else None
     matches, outdated = await passwords.verify(password, password_hash), False
     if not matches and composed(password) != password:

@@ -19,6 +19,7 @@ from google.protobuf.json_format import MessageToJson
 
 from service.cli.private_files import replacing
 from service.cli.user_files import FileError, ImportFile, Rejects, Row
+from service.config import CallerSettings, SettingsError, load
 
 # A response lists at most this many failed rows, so a call with no more rows than this gets every failure back.
 _ROWS_PER_CALL = 1000
@@ -96,6 +97,7 @@ class _Importer:
         self._config = UserImportConfig(
             on_conflict=UserImportOnConflict.Value(f"USER_IMPORT_ON_CONFLICT_{on_conflict.upper()}")
         )
+        self._metadata = _credentials()
         self._rejected = rejected
         self._next_row = 1
         self._uncounted = 0
@@ -118,7 +120,7 @@ class _Importer:
         self._next_row = rows[0].number
         sent = [row for row in rows if row.message]
         try:
-            response = self._stub.ImportUsers(self._requests(sent, self._config))
+            response = self._stub.ImportUsers(self._requests(sent, self._config), metadata=self._metadata)
         except grpc.RpcError as error:
             self._stop(_failed_call(error), rows, sent)
         self.counts.update(
@@ -153,7 +155,9 @@ class _Importer:
             # The status does not list the invalid rows before the conflict. Importing the rows before it once more
             # changes nothing and lists the invalid ones.
             try:
-                failures = self._stub.ImportUsers(self._requests(sent[:done], UserImportConfig()))
+                failures = self._stub.ImportUsers(
+                    self._requests(sent[:done], UserImportConfig()), metadata=self._metadata
+                )
             except grpc.RpcError as error:
                 unknown = _description(_failed_call(error), self._address)
                 what += f"; which rows before it were rejected is not known: {unknown}"
@@ -165,7 +169,7 @@ class _Importer:
 def export_orders(*, address: str, output: str) -> None:
     """Export all orders of the service at the address to a file."""
     with grpc.insecure_channel(address, options=_KEEPALIVE) as channel, _output_file(output) as file:
-        call = OrderServiceStub(channel).ExportOrders(ExportOrdersRequest())
+        call = OrderServiceStub(channel).ExportOrders(ExportOrdersRequest(), metadata=_credentials())
         orders = (order for response in call for order in response.orders)
         hidden = not sys.stderr.isatty()
         try:
@@ -176,6 +180,15 @@ def export_orders(*, address: str, output: str) -> None:
                     file.write(MessageToJson(order, preserving_proto_field_name=True, indent=None) + "\n")
         except grpc.RpcError as error:
             raise click.ClickException(_description(_failed_call(error), address)) from error
+
+
+def _credentials() -> list[tuple[str, str]]:
+    """Return the metadata that says who calls; empty if no key is set."""
+    try:
+        key = load(CallerSettings).api_key
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
+    return [("x-api-key", key.get_secret_value())] if key else []
 
 
 @contextmanager

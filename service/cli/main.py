@@ -44,17 +44,31 @@ def main() -> None:
 )
 @click.option("--host", help="Address to listen on, instead of COMMERCE_HOST (127.0.0.1).")
 @click.option("--port", type=int, help="Port to listen on, instead of COMMERCE_PORT (50051); 0 selects a free one.")
-def serve(*, dev: bool, host: str | None, port: int | None) -> None:
+@click.option("--workers", type=int, help="Number of processes that serve, instead of COMMERCE_WORKERS (1).")
+def serve(*, dev: bool, host: str | None, port: int | None, workers: int | None) -> None:
     """Serve until SIGTERM or Ctrl-C; a second signal stops immediately.
 
     The first signal drains the server: it stops listening, its health becomes NOT_SERVING, clients are moved away by
     GOAWAY as their connections reach the maximum age, and running calls may finish. Without a client, that takes no
     time.
+
+    With several workers, this process starts them, replaces those that end, and stops them. SIGHUP replaces them one
+    after the other without failing a call.
     """
     from service.cli.serve import serve
 
     _interruptible()
-    serve(dev=dev, host=host, port=port)
+    serve(dev=dev, host=host, port=port, workers=workers)
+
+
+@main.command(hidden=True)
+@click.argument("number", type=int)
+@click.argument("descriptor", type=int)
+def worker(*, number: int, descriptor: int) -> None:
+    """Serve as worker NUMBER of `commerce serve --workers`, which runs this with a channel in DESCRIPTOR."""
+    from service.cli.one_process import work
+
+    work(number, descriptor)
 
 
 @main.command()
@@ -76,9 +90,10 @@ def gc() -> None:
     """Run periodic maintenance; schedule hourly. Also backfills encoded messages.
 
     Releases credit held for orders that were not confirmed in time; purges users 30 days after their deletion, except
-    those with open orders or credit; deletes request ids after 24 hours; and deletes events after
-    COMMERCE_EVENT_RETENTION_DAYS (90), except those that a relay has not published yet. Several processes may run this
-    at the same time. What fails is logged, everything else is done, and the exit status is 1.
+    those with open orders or credit; deletes request ids after 24 hours, and counts of attempts to sign in that no
+    longer matter; and deletes events after COMMERCE_EVENT_RETENTION_DAYS (90), except those that a relay has not
+    published yet. Several processes may run this at the same time. What fails is logged, everything else is done, and
+    the exit status is 1.
     """
     from service.cli.maintain import gc
 
@@ -282,6 +297,33 @@ def explain_policy(*, identity: str, method: str, file: Path | None) -> None:
 
     _interruptible()
     explain_policy(identity, method, file)
+
+
+@main.command()
+@click.option("--changed", is_flag=True, help="Leave out settings that have their defaults.")
+def config(*, changed: bool) -> None:
+    """Print the settings in effect, with the origin of each: environment, file or default.
+
+    Secrets are hidden, also passwords in URLs. Variables that are unknown or wrong are named, and if one is wrong, the
+    exit status is 1.
+    """
+    from service.cli.configuration import config
+
+    config(changed=changed)
+
+
+@main.command()
+def doctor() -> None:
+    """Check whether the service can run here, and say what to do if it cannot.
+
+    Checks the settings, the files that they name, and the database: its schema, rights, encoding, clock, limits of
+    connections, durability, encryption and replica. Prints one line for each check, without secrets, and changes
+    nothing. The exit status is 1 if a check failed; warnings do not count.
+    """
+    from service.cli.doctor import doctor
+
+    _interruptible()
+    doctor()
 
 
 @main.command()

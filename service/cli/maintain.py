@@ -23,7 +23,11 @@ from service.config import DatabaseSettings, GcSettings, load, warn_of_unknown_v
 from service.db.database import Database
 from service.db.operations.ledger import ledger_differences
 from service.db.operations.restored_events import restore_events as restore_stored_events
-from service.db.operations.retention import delete_expired_events, delete_expired_request_ids
+from service.db.operations.retention import (
+    delete_expired_events,
+    delete_expired_request_ids,
+    delete_old_sign_in_attempts,
+)
 from service.domain.errors import DomainError
 from service.observability.logs import where_raised
 from service.server import MESSAGE_ENCODERS
@@ -76,6 +80,7 @@ async def _gc(settings: GcSettings, failed: Failed) -> list[str]:
             "deleted users", lambda: purge_deleted_users(unit_of_work, queries, now, failed), (0, 0)
         )
         request_ids = await step("request ids", lambda: delete_expired_request_ids(engine), 0)
+        sign_ins = await step("attempts to sign in", lambda: delete_old_sign_in_attempts(engine), 0)
         events = await step("events", lambda: delete_expired_events(engine, retention), 0)
         encoded = await step("encoded messages", lambda: backfill_encoded_users(unit_of_work), 0)
         words = await step("search words", lambda: backfill_search_words(unit_of_work), 0)
@@ -85,6 +90,7 @@ async def _gc(settings: GcSettings, failed: Failed) -> list[str]:
         f"released the expired credit holds of {expired} orders",
         f"purged {purged} deleted users; {in_use} others have open orders or credit",
         f"deleted {request_ids} expired request ids",
+        f"deleted {sign_ins} old counts of attempts to sign in",
         f"deleted {events} expired events",
         f"stored the encoded messages of {encoded} users",
         f"replaced the search words of {words} users and notes",

@@ -1,26 +1,25 @@
-"""Helpers of the commands: run a coroutine, connect to the database, report an error in one line."""
+"""Helpers of the commands: run a coroutine, connect to the database, report an error in one line.
+
+What takes memory is imported only where it is used: the parent of workers uses this module, and needs no database.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import uvloop
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.application.ports.errors import StoreError
 from service.config import DatabaseSettings, LogSettings, SettingsError, SettingsT, load, warn_of_unknown_variables
-from service.db.connections.engine import create_engine
-from service.db.operations.migrate import MigrationError
-from service.db.operations.readiness import describe_missing_right, describe_store_error
-from service.devtools.errors import EmbeddedPostgresError
 from service.observability.logs import configure_logging
-from service.server import StartError
+from service.runtime.errors import OperatorError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 T = TypeVar("T")
-
-_EXPECTED = (SettingsError, StartError, MigrationError, EmbeddedPostgresError)
 
 
 def run(work: Coroutine[Any, Any, T], new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop) -> T:
@@ -59,19 +58,27 @@ def one_line_errors() -> Iterator[None]:
     """Report an expected error of the block in one line on standard error, and exit with status 1."""
     try:
         yield
-    except _EXPECTED as error:
+    except (SettingsError, OperatorError) as error:
         raise click.ClickException(str(error)) from error
+    except click.ClickException:
+        raise
     except StoreError as error:
+        from service.db.operations.readiness import describe_store_error  # noqa: PLC0415 - see above
+
         raise click.ClickException(describe_store_error(error)) from error
     except Exception as error:
+        from service.db.operations.readiness import describe_missing_right  # noqa: PLC0415 - see above
+
         if lacks := describe_missing_right(error):
             raise click.ClickException(lacks) from error
         raise
 
 
 @asynccontextmanager
-async def single_connection(settings: DatabaseSettings) -> AsyncIterator[AsyncEngine]:
+async def single_connection(settings: DatabaseSettings) -> AsyncIterator["AsyncEngine"]:
     """Yield an engine with at most one connection, and close the connection after the block."""
+    from service.db.connections.engine import create_engine  # noqa: PLC0415 - see above
+
     engine = create_engine(settings, pool_size=1)
     try:
         yield engine

@@ -1,7 +1,7 @@
 """The `Database`: the connections, units of work and queries that a process uses."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
@@ -9,13 +9,15 @@ import structlog
 from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.application.ports.errors import Overloaded
+from service.application.ports.errors import Overloaded, StoreError
+from service.application.ports.sign_in_attempts import SignInAttempts
 from service.application.ports.unit_of_work import Actor, RequestKey, TimeLeft, UnitOfWork
 from service.config import DatabaseSettings
 from service.db.connections.engine import create_engine, lost_connections
 from service.db.connections.replica import Replica
+from service.db.connections.warm_up import warm_up
 from service.db.errors import translated_errors
-from service.db.operations.readiness import readiness_problem
+from service.db.operations.readiness import describe_store_error, readiness_problem
 from service.db.reads.credit import CreditQueries
 from service.db.reads.maintenance import MaintenanceQueries
 from service.db.reads.notes import NoteQueries
@@ -29,8 +31,10 @@ from service.db.writes.fast_path.encoded_orders import ENCODED_ORDERS_BY_IDS
 from service.db.writes.fast_path.group_commit import GroupCommit
 from service.db.writes.fast_path.unit_of_work import FastPathUnitOfWork
 from service.db.writes.order_numbers import OrderNumbers
+from service.db.writes.sign_in_attempts import CountedSignInAttempts
 from service.db.writes.transaction import TransactionPool
 from service.db.writes.unit_of_work import TransactionalUnitOfWork
+from service.observability.logs import where_raised
 from service.runtime.deadline import no_deadline
 
 # How long the readiness probe waits for the answer to each of its statements. A connection of the probe that is lost is
@@ -124,6 +128,19 @@ class Database:
         """Host and port of the database, for the log."""
         return lost_connections(self.engine).address
 
+    async def warm_up(self, count: int) -> None:
+        """Open connections, at most as many as the pool has, before the first call; logs if fewer can be opened."""
+        if failures := await warm_up(self.engine, count):
+            error = failures[0]
+            problem = describe_store_error(error, self.address) if isinstance(error, StoreError) else None
+            log.warning(
+                "opened fewer connections than COMMERCE_DB_POOL_MIN_SIZE",
+                wanted=count,
+                opened=count - len(failures),
+                problem=problem,
+                **where_raised(error),
+            )
+
     async def problem(self) -> str | None:
         """Return what is wrong with the database, as one line for an operator; None if it is ready."""
         return await readiness_problem(self._probe_engine)
@@ -141,6 +158,10 @@ class Database:
             async with self.engine.connect() as connection:
                 key: bytes = (await connection.scalars(select(signing_keys.c.key))).one()
         return key
+
+    def sign_in_attempts(self, key: bytes, delays: Sequence[float]) -> SignInAttempts:
+        """Return the counter of attempts to sign in (`CountedSignInAttempts` documents the arguments)."""
+        return CountedSignInAttempts(self._reader, key, delays)
 
     async def close(self, time_left: TimeLeft = no_deadline) -> None:
         """Wait until no read is running, or cancel it when no time is left; then close all connections."""

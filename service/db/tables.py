@@ -132,6 +132,29 @@ user_passwords = Table(
     comment="Hashes of passwords. Not columns of users, so that no query of users returns a hash by accident.",
 )
 
+# Logins are counted under a number below this, so that the table cannot grow without a limit. Two given logins share a
+# number with a probability of one in four million; then the attempts of one also delay the other.
+SIGN_IN_SLOTS = 2**22
+sign_in_attempts = Table(
+    "sign_in_attempts",
+    metadata,
+    Column(
+        "slot",
+        Integer,
+        primary_key=True,
+        autoincrement=False,
+        comment="Digest, with a secret key, of the login and of who tries to sign in. At most 2^22, so this table does "
+        "not grow with the logins that are tried.",
+    ),
+    Column("attempts", Integer, nullable=False, comment="Attempts in a row without success."),
+    Column("retry_time", _Time, nullable=False, comment="Before this time, attempts are refused."),
+    Column("expire_time", _Time, nullable=False, comment="After this time, these attempts no longer count."),
+    CheckConstraint(f"slot BETWEEN 0 AND {SIGN_IN_SLOTS - 1}", name="slot"),
+    CheckConstraint("attempts >= 0", name="attempts"),
+    comment="Attempts to sign in without success, which VerifyPassword limits. A success deletes the row; "
+    "`commerce gc` deletes rows after their expire_time.",
+)
+
 user_profiles = Table(
     "user_profiles",
     metadata,

@@ -1,5 +1,7 @@
 """The error of the embedded PostgreSQL."""
 
+from service.runtime.errors import OperatorError
 
-class EmbeddedPostgresError(Exception):
-    """The server could not be started. The message says why in one line."""
+
+class EmbeddedPostgresError(OperatorError):
+    """The server could not be started."""

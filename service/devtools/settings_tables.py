@@ -7,6 +7,7 @@ from pydantic_core import PydanticUndefined
 
 from service.config import (
     OLD_NAMES,
+    CallerSettings,
     DatabaseSettings,
     DevelopmentSettings,
     GcSettings,
@@ -31,6 +32,7 @@ KINDS: tuple[type[Settings], ...] = (
     DevelopmentSettings,
     GcSettings,
     RelaySettings,
+    CallerSettings,
     OptimizationSettings,
 )
 _HEAD = "| Variable | Default | Meaning |\n|---|---|---|"

@@ -10,7 +10,7 @@
     │                             InsufficientCredit
     ├── EtagMismatch
     ├── CursorExpired
-    ├── InvalidCredentials
+    ├── InvalidCredentials, SignInLimited
     ├── PermissionMissing         the policy does not allow the caller to do this
     ├── UnauthenticatedCaller     nobody is known to make the call
     └── SlowConsumer, ServerDraining    the server ends a watch; the metadata has the cursor to continue from
@@ -258,6 +258,19 @@ class InvalidCredentials(DomainError):
     """No active user has this name and password. The error does not say which of the two is wrong."""
 
     reason = "INVALID_CREDENTIALS"
+
+
+class SignInLimited(DomainError):
+    """Too many attempts to sign in were made without success; `retry_seconds` says how long to wait."""
+
+    reason = "SIGN_IN_LIMIT"
+
+    def __init__(self, retry_seconds: int) -> None:
+        self.retry_seconds = retry_seconds
+        super().__init__(
+            "too many attempts to sign in with this login; the password was not checked;"
+            f" wait {retry_seconds} second{'s' if retry_seconds > 1 else ''}"
+        )
 
 
 class UnauthenticatedCaller(DomainError):

@@ -7,10 +7,11 @@ says where the exception was raised instead.
 import asyncio
 import atexit
 import logging
+import select
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,12 +29,15 @@ _MAX_FRAMES = 12
 _processors: list[Processor] = []
 
 
-def configure_logging(settings: LogSettings, *, call_id: Callable[[], str | None] = lambda: None) -> None:
+def configure_logging(
+    settings: LogSettings, *, call_id: Callable[[], str | None] = lambda: None, worker: int | None = None
+) -> None:
     """Configure all logging: lines go to standard error, in the format of the settings.
 
     Args:
         settings: the format and the level.
         call_id: returns the id of the running call, which is added to each of its lines; None outside any call.
+        worker: the number of this worker, which is added to all lines; None if this process is none of several workers.
     """
 
     def add_call_id(_logger: object, _name: str, line: EventDict) -> EventDict:
@@ -41,13 +45,20 @@ def configure_logging(settings: LogSettings, *, call_id: Callable[[], str | None
             line["x_request_id"] = call
         return line
 
+    def add_worker(_logger: object, _name: str, line: EventDict) -> EventDict:
+        line["worker"] = worker
+        return line
+
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     add_time: Processor = structlog.processors.TimeStamper(fmt="iso", utc=True) if console else _add_time
     renderer: Processor = structlog.dev.ConsoleRenderer() if console else _json
     shared: list[Processor] = [add_call_id, structlog.stdlib.add_log_level, add_time, _replace_exception]
+    if worker is not None:
+        shared.insert(0, add_worker)
     # Changed in place, so that loggers that were bound earlier use the new processors too.
     _lines.stream = sys.stderr
     _lines.batched = settings.batched_log_lines
+    _lines.max_bytes = None if worker is None else select.PIPE_BUF
     _processors[:] = [*shared, renderer]
     structlog.configure(
         processors=_processors,
@@ -82,10 +93,13 @@ class BatchedLines:
     Attributes:
         stream: standard error at the time when logging was configured.
         batched: whether lines wait for the end of the iteration.
+        max_bytes: the maximum size of a write, if other processes write to the same pipe: beyond PIPE_BUF, the kernel
+            mixes writes. (A longer line is one write.)
     """
 
     stream: TextIO = sys.stderr
     batched = True
+    max_bytes: int | None = None
 
     def __init__(self) -> None:
         # A deque, because two threads can use it without losing a line.
@@ -116,7 +130,22 @@ class BatchedLines:
             lines.append(self._waiting.popleft())
         # A call must not fail because the log cannot be written (ValueError: the stream is closed).
         with suppress(OSError, ValueError):
-            self.stream.write("".join(f"{line}\n" for line in lines))
+            for text in self._writes(lines):
+                self.stream.write(text)
+
+    def _writes(self, lines: Iterable[str]) -> Iterator[str]:
+        """Yield the text of each write."""
+        if self.max_bytes is None:
+            yield "".join(f"{line}\n" for line in lines)
+            return
+        text, size = "", 0
+        for line in lines:
+            added = len(line.encode()) + 1
+            if text and size + added > self.max_bytes:
+                yield text
+                text, size = "", 0
+            text, size = f"{text}{line}\n", size + added
+        yield text
 
     debug = info = msg
     warning = error = critical = now

@@ -33,6 +33,7 @@ from service.domain.errors import (
     NotFound,
     PermissionMissing,
     ServerDraining,
+    SignInLimited,
     SlowConsumer,
     UnauthenticatedCaller,
 )
@@ -60,6 +61,7 @@ _CODES: Mapping[type[DomainError], int] = MappingProxyType(
         FailedPrecondition: Code.FAILED_PRECONDITION,
         EtagMismatch: Code.ABORTED,
         InvalidCredentials: Code.UNAUTHENTICATED,
+        SignInLimited: Code.RESOURCE_EXHAUSTED,
         PermissionMissing: Code.PERMISSION_DENIED,
         UnauthenticatedCaller: Code.UNAUTHENTICATED,
         CursorExpired: Code.OUT_OF_RANGE,
@@ -105,7 +107,7 @@ _OTHERS: Mapping[type[Exception], tuple[int, str, str, float]] = MappingProxyTyp
             Code.UNAVAILABLE,
             "ISSUER_UNAVAILABLE",
             "the keys of the token's issuer cannot be loaded; nothing was written",
-            10,
+            5,
         ),
         Overloaded: (
             Code.RESOURCE_EXHAUSTED,
@@ -165,6 +167,8 @@ def _details(error: DomainError) -> list[Message]:
         return [ResourceInfo(resource_type=error.resource_type, resource_name=error.name, description=error.message)]
     if isinstance(error, AlreadyExists):
         return [ResourceInfo(resource_type=error.resource_type, description=error.message)]
+    if isinstance(error, SignInLimited):
+        return [RetryInfo(retry_delay=Duration(seconds=error.retry_seconds))]
     return []
 
 

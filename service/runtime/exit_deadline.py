@@ -6,6 +6,18 @@ from collections.abc import Callable
 
 # How long the report may take.
 _REPORT_SECONDS = 0.5
+# These seconds after the grace period of running calls, a process is ended by force.
+EXIT_SECONDS = 4.0
+
+
+def leaving_seconds(max_connection_age: float) -> float:
+    """Return the seconds after which GOAWAY has moved all clients away: gRPC adds up to 10 % of jitter to the age."""
+    return 1.1 * max_connection_age
+
+
+def drain_seconds(max_connection_age: float, shutdown_grace: float) -> float:
+    """Return the maximum seconds from SIGTERM to the end of a server."""
+    return leaving_seconds(max_connection_age) + shutdown_grace + EXIT_SECONDS
 
 
 class ExitDeadline:

@@ -12,7 +12,9 @@ from service.application.credit import grant_credit
 from service.application.notes import create_note
 from service.application.orders import create_order, transfer_orders
 from service.application.ports.errors import Overloaded
-from service.application.ports.queries import Page
+from service.application.ports.queries import Page, UserQueries
+from service.application.ports.sign_in_attempts import SignInAttempts
+from service.application.ports.unit_of_work import UnitOfWork
 from service.application.users import change_user, create_user, purge_user, set_password, verify_password
 from service.config import PasswordSettings, load
 from service.db.database import Database
@@ -27,6 +29,7 @@ from service.domain.errors import (
 )
 from service.domain.money import Money
 from service.domain.orders import ItemFields, Order, OrderFields
+from service.domain.sign_in import SignIn
 from service.domain.users import User
 from service.passwords import Argon2Passwords
 from service.rpc.messages.orders import order_message
@@ -53,12 +56,18 @@ async def hash_of(store: Database, user: User) -> str:
     return credentials.password_hash
 
 
+def parts_for_sign_in(
+    uow: UnitOfWork, store: Database, passwords: Argon2Passwords, login: str, login_kind: str = "username"
+) -> tuple[UnitOfWork, UserQueries, Argon2Passwords, SignInAttempts, SignIn]:
+    """Return what `verify_password` needs to let somebody sign in, without a limit."""
+    attempts = store.sign_in_attempts(b"", ())
+    return uow, store.user_queries, passwords, attempts, SignIn(login_kind, login, "tests")
+
+
 async def signs_in(store: Database, passwords: Argon2Passwords, user: User, password: str = PASSWORD) -> bool:
     async with unit_of_work(store) as uow:
         try:
-            row = await verify_password(
-                uow, store.user_queries, passwords, password, NOW, email=None, username=user.username
-            )
+            row = await verify_password(*parts_for_sign_in(uow, store, passwords, user.username), password, NOW)
         except InvalidCredentials:
             return False
         await uow.commit(b"")
@@ -264,14 +273,14 @@ async def test_a_created_user_has_the_time_of_the_call(store: Database, password
 async def test_who_cannot_sign_in_is_not_told_why(store: Database, passwords: Argon2Passwords) -> None:
     async with unit_of_work(store) as uow:
         with pytest.raises(InvalidCredentials, match="no active user"):
-            await verify_password(uow, store.user_queries, passwords, PASSWORD, NOW, email=None, username="nobody-here")
+            await verify_password(*parts_for_sign_in(uow, store, passwords, "nobody-here"), PASSWORD, NOW)
 
 
 async def test_a_user_signs_in_by_email_too(store: Database, passwords: Argon2Passwords) -> None:
     user = await created(store, passwords)
     async with unit_of_work(store) as uow:
         row = await verify_password(
-            uow, store.user_queries, passwords, PASSWORD, NOW, email=user.email.upper(), username=None
+            *parts_for_sign_in(uow, store, passwords, user.email.upper(), "email"), PASSWORD, NOW
         )
     assert row.id == user.id
 
@@ -296,9 +305,7 @@ async def test_a_new_or_renewed_hash_has_the_time_of_its_call(
     latest = NOW + timedelta(seconds=2)
     with stronger() as others:
         async with unit_of_work(store) as uow:
-            await verify_password(
-                uow, store.user_queries, others, "another password", latest, email=None, username=user.username
-            )
+            await verify_password(*parts_for_sign_in(uow, store, others, user.username), "another password", latest)
             await uow.commit(b"")
     assert await hash_time() == latest
 

@@ -187,6 +187,24 @@ async def test_gc_deletes_answers_that_are_older_than_a_day_and_no_others(databa
     assert await remaining(database_url) == 3
 
 
+async def test_gc_deletes_attempts_to_sign_in_that_no_longer_count_and_no_others(database_url: str) -> None:
+    old = 2 * BATCH + 1
+    async with driver_connection(database_url) as connection:
+        # Slot by slot an old and a new one, so that no batch has only old ones.
+        await connection.execute(
+            "INSERT INTO sign_in_attempts SELECT n, 1, clock_timestamp() - interval '1 day',"
+            " clock_timestamp() + CASE n % 2 WHEN 0 THEN interval '-1 second' ELSE interval '1 hour' END"
+            " FROM generate_series(0, 2 * $1::int - 1) AS n",
+            old,
+        )
+    finished = await run_command("gc", database_url=database_url)
+    assert (finished.status, finished.stderr) == (0, "")
+    assert f"deleted {old} old counts of attempts to sign in\n" in finished.stdout
+    async with driver_connection(database_url) as connection:
+        left = await connection.fetchrow("SELECT count(*), count(*) FILTER (WHERE slot % 2 = 1) FROM sign_in_attempts")
+    assert tuple(left) == (old, old)
+
+
 async def test_concurrent_runs_of_gc_share_the_work(database_url: str) -> None:
     await insert_request_ids(database_url, 3 * BATCH, "25 hours")
     await insert_request_ids(database_url, 3, "1 second")

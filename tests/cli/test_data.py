@@ -22,6 +22,7 @@ from tests.support.clients import Clients
 from tests.support.command import invoke_command
 from tests.support.failures import fails
 from tests.support.passwords import PASSWORD
+from tests.support.policies import guarded_server
 from tests.support.processes import CommandResult, run_command, running_command
 
 
@@ -491,3 +492,20 @@ async def test_an_export_to_a_device_or_a_pipe_writes_to_it(server: Server, clie
     assert (await export(server, null)).status == 0
     assert null.is_char_device()
     assert sorted(names(tmp_path)) == ["null", "pipe"]
+
+
+async def test_the_commands_send_their_api_key(postgres_url: str, template_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "users.jsonl"
+    file.write_text('{"email": "ada@example.com", "username": "ada"}\n')
+    policy = {"key:loader": ["users.admin", "orders.read"]}
+    async with guarded_server(postgres_url, template_url, tmp_path, policy) as guarded:
+        address = ("--address", f"127.0.0.1:{guarded.server.port}")
+        key = guarded.key_of("loader")
+        for arguments in (("import-users", str(file), *address), ("export-orders", *address)):
+            allowed = await run_command(*arguments, api_key=key)
+            assert allowed.status == 0, allowed
+            refused = await run_command(*arguments)
+            assert refused.status == 1
+            assert "the caller sent no credential" in refused.stderr
+        actor = await guarded.connection.fetchval("SELECT actor FROM events")
+        assert actor == "key:loader"

@@ -23,7 +23,7 @@ METHODS = [method for service in SERVICES for method in service.methods]
 # What the rules of buf.validate say of them is said in code: they are Google's messages.
 CHECKED_IN_CODE = {"google.protobuf.Timestamp", "google.type.Interval", "google.type.Money"}
 # Never stored, so a NUL in them does no harm.
-NOT_STORED = {"password", "etag", "page_token", "cursor"}
+NOT_STORED = {"password", "device_token", "etag", "page_token", "cursor"}
 # VerifyPassword changes no resource, and a stored answer would outlive a change of password. ImportUsers knows its rows
 # by their e-mails, so that they can be sent again.
 WITHOUT_REQUEST_ID = {"VerifyPassword", "ImportUsers"}

@@ -18,7 +18,15 @@ from google.protobuf import text_format
 from google.protobuf.descriptor_pool import Default
 
 from service.application.ports.queries import MAX_RANKED, MAX_SUMS
-from service.config import DatabaseSettings, ExportSettings, GcSettings, LimitSettings, WatchSettings, environment_name
+from service.config import (
+    DatabaseSettings,
+    ExportSettings,
+    GcSettings,
+    LimitSettings,
+    SignInSettings,
+    WatchSettings,
+    environment_name,
+)
 from service.db.connections.batching import _MAX_RUNNING, _STUCK_SECONDS
 from service.db.connections.lost_connections import _LOG_PERIOD_SECONDS, _LONG_SECONDS, _SOCKET_OPTIONS
 from service.db.connections.lost_connections import _PERIOD_SECONDS as _LOOK_SECONDS
@@ -29,7 +37,7 @@ from service.db.events.poller import LAG_TO_LOG_SECONDS, RECENT_EVENTS
 from service.db.events.relay_cursor import STANDBY_SECONDS
 from service.db.operations.migrate import upgrade
 from service.db.operations.retention import REQUEST_ID_RETENTION
-from service.db.tables import ORDER_NUMBER_BLOCK
+from service.db.tables import ORDER_NUMBER_BLOCK, SIGN_IN_SLOTS
 from service.db.writes.fast_path.group_commit import _MAX_BYTES
 from service.db.writes.fast_path.order_statements import _LOCK_TIMEOUT
 from service.db.writes.transaction import _share
@@ -40,6 +48,7 @@ from service.domain.ids import SHARD_BITS, uuid7_beside
 from service.domain.notes import MAX_BODY_LENGTH
 from service.domain.orders import HOLD_FOR, MAX_ITEMS, MAX_QUANTITY
 from service.domain.search import MAX_SNIPPET_LENGTH, MAX_WORDS, SEARCHED_FOR_SNIPPET
+from service.domain.sign_in import forget_seconds, sign_in_delays
 from service.domain.tags import MAX_LENGTH, MAX_TAGS
 from service.domain.users import MAX_BIO_LENGTH, MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH, PURGE_AFTER
 from service.relay import BACKOFF as RELAY_BACKOFF
@@ -54,6 +63,7 @@ from service.rpc.identity.jwks import _TIMEOUT_SECONDS as _FETCH_SECONDS
 from service.rpc.identity.key_file import _SECRET_BYTES, MAX_VALID_KEYS
 from service.rpc.identity.policy_file import POLL_SECONDS
 from service.rpc.identity.refusals import LOG_PERIOD_SECONDS
+from service.rpc.identity.tokens import MAX_TOKENS
 from service.rpc.interceptors.authentication import RECHECK_SECONDS
 from service.rpc.interceptors.deserialization import _SMALL_BYTES as _COUNTED_ABOVE_BYTES
 from service.rpc.interceptors.deserialization import MAX_BYTES_IN_FLIGHT
@@ -63,11 +73,15 @@ from service.rpc.interceptors.validation import MAX_STREAM_REQUEST_BYTES
 from service.rpc.messages.statistics import DEFAULT_TOP_USERS
 from service.rpc.messages.wire_sizes import MAX_FIELDS
 from service.rpc.retry import BACKOFF, MAX_ATTEMPTS
+from service.rpc.signing.device_tokens import VALIDITY
 from service.rpc.signing.page_tokens import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from service.rpc.streams.exports import MIN_BYTES_PER_SECOND
 from service.rpc.streams.imports import _MAX_WRITING, CHUNK_ROWS, MAX_FAILURES
+from service.runtime.exit_deadline import EXIT_SECONDS
 from service.runtime.retry import Backoff
-from service.server import _EXIT_SECONDS, _WORK_SECONDS
+from service.runtime.workers import _BACKOFF as WORKER_BACKOFF
+from service.runtime.workers import _CRASH_LOOP, _MARGIN_SECONDS, _STABLE_SECONDS
+from service.server import _WORK_SECONDS
 from tests.support.paths import ROOT
 from tests.support.protos import rules_of, sources
 
@@ -94,11 +108,16 @@ ARCHITECTURE = "docs/architecture.md"
 DAYS, HOURS = timedelta(days=1), timedelta(hours=1)
 
 _DRAIN_SECONDS = (
-    _EXIT_SECONDS,
+    EXIT_SECONDS,
     1.1 * LimitSettings.model_fields["max_connection_age"].default
     + LimitSettings.model_fields["shutdown_grace"].default
-    + _EXIT_SECONDS,
+    + EXIT_SECONDS,
 )
+
+_FREE_ATTEMPTS = SignInSettings.model_fields["sign_in_free_attempts"].default
+_DELAYS = sign_in_delays(_FREE_ATTEMPTS, SignInSettings.model_fields["sign_in_max_delay"].default)
+_PAUSES = [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 15 * 60]
+_WORKER_PAUSES = (WORKER_BACKOFF.base, WORKER_BACKOFF.factor, WORKER_BACKOFF.cap)
 
 PROMISES: dict[str, list[Promise]] = {
     PROTOS: [
@@ -129,14 +148,25 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("A normalized tag has 1 to 50 characters", 50, MAX_LENGTH),
         Promise("The first 1000 rows that were not imported", 1000, MAX_FAILURES),
         Promise("in which they arrive, 1000 at a time", 1000, CHUNK_ROWS),
+        Promise("after five of them a pause follows", 5, _FREE_ATTEMPTS),
+        Promise("begins with one second and doubles with every further attempt, up to 15 minutes", _PAUSES, _DELAYS),
+        Promise("valid for 180 days", 180 * DAYS, VALIDITY),
     ],
-    "docs/calling.md": [Promise("Responses are stored for 24 hours", 24 * HOURS, REQUEST_ID_RETENTION)],
+    "docs/calling.md": [
+        Promise("Responses are stored for 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
+        Promise("lives for 180 days", 180 * DAYS, VALIDITY),
+        Promise("After five attempts without success a pause follows", 5, _FREE_ATTEMPTS),
+    ],
+    "SECURITY.md": [Promise("No pause is longer than 15 minutes", 15 * 60, _DELAYS[-1])],
     "docs/credit.md": [Promise("A hold lasts seven days", 7 * DAYS, HOLD_FOR)],
     "docs/operations.md": [
         Promise("erases users 30 days after their deletion", 30 * DAYS, PURGE_AFTER),
         Promise("stored responses of `request_id`s after 24 hours", 24 * HOURS, REQUEST_ID_RETENTION),
         Promise("One second later, transactions and statements", 1, _WORK_SECONDS),
         Promise("`COMMERCE_SHUTDOWN_GRACE` + 4 s after SIGTERM: 30.5 s by default", (4, 30.5), _DRAIN_SECONDS),
+        Promise("after 0.1 s, then twice as long each time it ends soon again, up to 5 s", (0.1, 2, 5), _WORKER_PAUSES),
+        Promise("five times in a row within a minute of its start", (5, 60), (_CRASH_LOOP, _STABLE_SECONDS)),
+        Promise("It waits for a second longer than a worker may take", 1, _MARGIN_SECONDS),
         # A period until the next probe, and one for each answer that does not come.
         Promise("at most 5 s after the database", 5, (FAILURES_TO_STOP + 2) * PERIOD_SECONDS),
         # Until it is seen, until it counts as long, and until PostgreSQL has answered about it.
@@ -145,6 +175,9 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("a keepalive every 5 s", 5, _SOCKET_OPTIONS["TCP_KEEPIDLE"]),
     ],
     "docs/security.md": [
+        Promise("the fifteenth and every further one | 900 s", _PAUSES, _DELAYS),
+        Promise("of 15 longest pauses (3 h 45 min)", (15 * 900, 3.75 * 3600), (forget_seconds(_DELAYS),) * 2),
+        Promise("a number below 2^22", 2**22, SIGN_IN_SLOTS),
         Promise("it looks at the file every second", 1, POLL_SECONDS),
         Promise("the first ten in ten seconds", (10, 10), (MAX_LINES, DENIALS_PERIOD_SECONDS)),
         Promise("at least every five seconds", 5, WatchSettings.model_fields["watch_checkpoint_interval"].default),
@@ -189,6 +222,7 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("600 s, then an error", 600, (upgrade.__kwdefaults__ or {})["patience"]),
         Promise("within `lock_timeout`, 200 ms | 0.3 s", 0.3, _of_migrations("LOCK_PAUSE_SECONDS")),
         Promise("100 attempts, then an error", 100, _of_migrations("LOCK_ATTEMPTS")),
+        Promise("| verified tokens | 10,000", 10_000, MAX_TOKENS),
         Promise("files of identities have changed | a kind of identity is configured | 1 s", 1, FILES_POLL_SECONDS),
         Promise(
             "| every 5 minutes; also for an unknown key, at most once a minute",
@@ -201,6 +235,8 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("| the readiness probe | always | 1 s", 1, PERIOD_SECONDS),
         Promise("3 failures in a row", 3, FAILURES_TO_STOP),
         Promise("2 successes in a row", 2, SUCCESSES_TO_SERVE),
+        Promise("0.1 s, doubled up to 5 s, jitter", (0.1, 2, 5), _WORKER_PAUSES),
+        Promise("five ends in a row within a minute of the start", (5, 60), (_CRASH_LOOP, _STABLE_SECONDS)),
         Promise("start 60 s", 60, _START_SECONDS),
         Promise("end of a previous server 30 s", 30, STOP_SECONDS),
         Promise("stores the last 1000 events", 1000, RECENT_EVENTS),

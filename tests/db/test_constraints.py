@@ -59,6 +59,7 @@ INSERT INTO events (id, aggregate_type, aggregate_id, type, actor, create_time, 
     ('{EVENT}', 'order', '{ORDER}', 'CREATED', 'anonymous', now(), '[]');
 INSERT INTO request_ids (caller, method, request_id, body_digest, response) VALUES
     ('anonymous', '/method', '{EVENT}', '', '');
+INSERT INTO sign_in_attempts VALUES (0, 1, now(), now());
 INSERT INTO relay_cursors (name, xid, position) VALUES ('constrained', '0', 0);
 SET CONSTRAINTS ALL IMMEDIATE;
 """
@@ -168,6 +169,10 @@ CASES = [
     *users("pk_users", f"id = '{GRACE}'"),
     *passwords("ck_user_passwords_password_hash", "password_hash = 'secret'", "password_hash = '$argon2i$v=19$'"),
     *passwords("fk_user_passwords_user_id_users", f"user_id = '{NOBODY}'"),
+    Case("ck_sign_in_attempts_slot", "UPDATE sign_in_attempts SET slot = -1 WHERE slot = 0"),
+    Case("ck_sign_in_attempts_slot", "UPDATE sign_in_attempts SET slot = 1 << 22 WHERE slot = 0"),
+    Case("ck_sign_in_attempts_attempts", "UPDATE sign_in_attempts SET attempts = -1 WHERE slot = 0"),
+    Case("pk_sign_in_attempts", "INSERT INTO sign_in_attempts VALUES (0, 1, now(), now())"),
     Case("pk_user_passwords", f"INSERT INTO user_passwords SELECT * FROM user_passwords WHERE user_id = '{ADA}'"),
     *profiles("ck_user_profiles_bio", f"bio = {LONG.format(1001)}"),
     *profiles("ck_user_profiles_avatar_url", f"avatar_url = {LONG.format(2001)}"),
@@ -440,7 +445,8 @@ async def test_deleting_a_user_or_an_order_deletes_the_rows_that_belong_only_to_
 
 
 OWN_TABLES = """(
-    'users', 'user_passwords', 'user_profiles', 'orders', 'order_items', 'tags', 'order_tags', 'order_notes',
+    'users', 'user_passwords', 'user_profiles', 'sign_in_attempts', 'orders', 'order_items', 'tags', 'order_tags',
+    'order_notes',
     'credit_accounts', 'credit_entries', 'events', 'swept_events', 'relay_cursors', 'request_ids', 'signing_keys'
 )"""
 CONSTRAINTS = f"""
@@ -524,8 +530,10 @@ async def test_only_optional_columns_are_nullable(connection: asyncpg.Connection
         "credit_entries.user_id",
         "credit_entries.balance_after",
         "credit_entries.order_id",
+        "credit_entries.on_behalf_of",
         "events.user_id",
         "events.status",
+        "events.on_behalf_of",
         "request_ids.response",
         "request_ids.resource_id",
         "request_ids.other_resource_id",

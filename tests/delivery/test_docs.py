@@ -31,7 +31,8 @@ def headings(document: Path) -> set[str]:
 
 def test_files_that_documents_name_exist() -> None:
     # The glossary also says what files were called before.
-    for document in (path for path in ROOT.glob("docs/**/*.md") if path.stem != "glossary"):
+    documents = [path for path in ROOT.glob("docs/**/*.md") if path.stem != "glossary"]
+    for document in (*documents, ROOT / "SECURITY.md"):
         for name in re.findall(r"`((?:\w+/)+[\w.]*)`", document.read_text()):
             # Documents may leave out `service/`. What begins with neither is no file of ours.
             base = next((base for base in (ROOT, ROOT / "service") if (base / name.split("/")[0]).is_dir()), None)

@@ -56,6 +56,19 @@ def test_everything_that_the_dockerfile_copies_is_in_its_context() -> None:
             assert source.split("/")[0] in allowed, source
 
 
+def test_the_labels_describe_this_project() -> None:
+    labels = dict(re.findall(r'org\.opencontainers\.image\.([\w.]+)="([^"]*)"', DOCKERFILE))
+    metadata = distribution("commerce-service").metadata
+    assert (labels["version"], labels["description"]) == (VERSION, metadata["Summary"])
+    assert labels["licenses"] == metadata["License-Expression"]
+    # The others are filled in by the build.
+    arguments = {name: value[2:-1] for name, value in labels.items() if value.startswith("$")}
+    assert arguments == {"revision": "REVISION", "source": "SOURCE", "base.name": "PYTHON_IMAGE"}
+    final_stage = DOCKERFILE.rpartition("FROM ")[2]
+    for argument in arguments.values():
+        assert re.search(f"^ARG {argument}(=|$)", final_stage, re.MULTILINE), argument
+
+
 def test_the_wheel_holds_the_service_and_its_migrations_only(wheels: dict[str, Path]) -> None:
     names = ZipFile(wheels["commerce_service"]).namelist()
     migrations = {path.relative_to(ROOT) for path in (ROOT / "migrations").rglob("*.py")}

@@ -10,7 +10,7 @@ with the bytes of its requests.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -70,19 +70,23 @@ class Fuzzer:
         clients: stubs of the server.
         chance: the source of everything random.
         findings: collects the outcomes.
+        stream_seconds: how long to read a stream that does not end by itself.
     """
 
-    def __init__(self, clients: Clients, chance: Random, findings: Findings) -> None:
+    def __init__(
+        self, clients: Clients, chance: Random, findings: Findings, stream_seconds: float = _STREAM_SECONDS
+    ) -> None:
         self._clients = clients
+        self._stream_seconds = stream_seconds
         self._chance = chance
         self._findings = findings
         self._strings: list[str] = []
         self._inputs = Inputs(chance, self._strings)
         self._valid: dict[str, Message] = {}
 
-    async def run(self, until: float) -> None:
-        """Make calls until this time."""
-        while time.monotonic() < until:
+    async def run(self, goes_on: Callable[[], bool]) -> None:
+        """Make calls for as long as `goes_on` returns True."""
+        while goes_on():
             # Anew, because calls use up what they are about: an order is confirmed once, a user is purged.
             for name, build in GOOD_REQUESTS.items():
                 if name not in self._valid or self._chance.random() < 0.2:
@@ -119,7 +123,7 @@ class Fuzzer:
         elif method.server_streaming:
             call = channel.unary_stream(path_of(method.name))(requests[0], timeout=seconds)
             try:
-                async with asyncio.timeout(_STREAM_SECONDS):
+                async with asyncio.timeout(self._stream_seconds):
                     async for message in call:
                         response.FromString(message)
             except TimeoutError:
@@ -185,7 +189,8 @@ async def fuzz(postgres_url: str, seconds: float, seed: int) -> tuple[Findings, 
     template = await migrated_template(postgres_url)
     async with cloned(postgres_url, template) as url, serving(url, log_format="json") as process:
         async with connect(await process.port()) as clients:
-            await Fuzzer(clients, Random(seed), findings).run(time.monotonic() + seconds)
+            until = time.monotonic() + seconds
+            await Fuzzer(clients, Random(seed), findings).run(lambda: time.monotonic() < until)
             # It serves, and from the database.
             user = await clients.create_user()
             await clients.users.GetUser(users_pb.GetUserRequest(id=user.id))

@@ -1,7 +1,9 @@
 import asyncio
 import copy
+import io
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # not in the library's stubs
 
 from service.config import LogSettings, load
-from service.observability.logs import configure_logging, where_raised
+from service.observability.logs import BatchedLines, configure_logging, where_raised
 from service.rpc.call_context import CallContext, enter, leave, x_request_id
 from tests.support.paths import ROOT
 
@@ -356,3 +358,50 @@ def test_a_failure_that_asyncio_logs_shows_nothing_of_its_exception(as_json: AsJ
     assert "exception was never retrieved" in line["event"]
     assert SECRET not in json.dumps(line)
     assert line["raised"][-1].endswith(" failing")
+
+
+WORKERS_LOG = """
+import asyncio, sys
+from service.config import LogSettings, load
+from service.observability.logs import configure_logging
+import structlog
+configure_logging(load(LogSettings, log_format="json"), worker=int(sys.argv[1]))
+log = structlog.get_logger()
+
+async def main():
+    for turn in range(200):
+        # Together, they are many times as long as the kernel writes to a pipe without mixing.
+        for line in range(100):
+            log.info("line", number=100 * turn + line, text="é" * 60)
+        await asyncio.sleep(0)
+
+asyncio.run(main())
+"""
+
+
+def test_lines_of_workers_are_not_mixed_in_a_pipe() -> None:
+    workers = (1, 2, 3)
+    reading, writing = os.pipe()
+    processes = [
+        subprocess.Popen([sys.executable, "-c", WORKERS_LOG, str(number)], cwd=ROOT, stderr=writing)
+        for number in workers
+    ]
+    os.close(writing)
+    with open(reading, "rb") as pipe:  # noqa: PTH123 - a descriptor
+        lines = [json.loads(line) for line in pipe]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert {line["text"] for line in lines} == {"é" * 60}
+    for worker in workers:
+        assert [line["number"] for line in lines if line["worker"] == worker] == list(range(20_000))
+
+
+def test_a_line_that_is_longer_than_a_pipe_takes_is_one_write() -> None:
+    lines = BatchedLines()
+    lines.stream, lines.max_bytes = io.StringIO(), 10
+    writes: list[str] = []
+    lines.stream.write = writes.append  # type: ignore[method-assign,assignment]
+    for line in ("1", "2" * 20, "3" * 9, "4444", "55555"):
+        lines._waiting.append(line)  # noqa: SLF001 - as within one turn of a loop
+    lines.flush()
+    assert writes == ["1\n", f"{'2' * 20}\n", f"{'3' * 9}\n", "4444\n", "55555\n"]
+    assert "".join(writes).splitlines() == ["1", "2" * 20, "3" * 9, "4444", "55555"]

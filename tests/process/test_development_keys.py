@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 async def test_the_development_server_says_how_to_call_it_with_a_key(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     async with running_command("serve", "--dev", "--port", "0", data_dir=data_dir) as process:
-        await eventually(lambda: "with a key instead" in process.stdout(), PATIENCE_SECONDS)
+        await eventually(lambda: "COMMERCE_API_KEYS_FILE=" in process.stdout(), PATIENCE_SECONDS)
         async with connect(await process.port()) as clients:
             await clients.create_user()
         command = re.search(r"KEY=\$\(\.venv/bin/commerce (keys create me --file \S+)\)", process.stdout())

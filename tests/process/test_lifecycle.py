@@ -27,8 +27,8 @@ from tests.support.clients import Clients, connect, new_order
 from tests.support.databases import Observer
 from tests.support.failures import settled
 from tests.support.locks import holding
-from tests.support.processes import CommandResult, Process, running_command, serving
-from tests.support.proxies import Forwarder, listening
+from tests.support.processes import CommandResult, Process, handles_sigterm, running_command, serving
+from tests.support.proxies import Forwarder, listening, proxy_to
 from tests.support.servers import running_server
 from tests.support.waiting import eventually
 
@@ -123,6 +123,21 @@ async def test_a_draining_server_stops_when_the_last_client_disconnects(database
             assert line["connections"] == 1
             await clients.create_user()
         assert (await process.end(seconds=20)).status == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_server_that_is_still_starting_stops_without_serving(database_url: str, number: signal.Signals) -> None:
+    async with proxy_to(database_url) as proxy:
+        # It waits for PostgreSQL.
+        proxy.fall_silent(new_too=True)
+        arguments = ("serve", "--port", "0")
+        async with running_command(*arguments, database_url=proxy.url, db_connect_timeout=600) as process:
+            await eventually(lambda: handles_sigterm(process.pid))
+            process.send(number)
+            finished = await process.end()
+    assert finished.status == 0, finished
+    assert finished.logged("stopped while starting")
+    assert "Traceback" not in finished.stderr
 
 
 async def test_a_watcher_learns_first_that_the_server_drains(database_url: str) -> None:

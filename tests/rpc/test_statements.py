@@ -30,7 +30,8 @@ STATEMENTS = {
     "DeleteUser": 5,
     "UndeleteUser": 5,
     "SetPassword": 6,
-    "VerifyPassword": 1,
+    # To count the attempt, to read the user, and to delete the count after the success.
+    "VerifyPassword": 3,
     "CreateOrder": 5,
     "GetOrder": 1,
     "BatchGetOrders": 1,

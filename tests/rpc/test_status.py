@@ -34,11 +34,12 @@ from service.domain.errors import (
     NotFound,
     OrderNotFound,
     OrderNotPending,
+    SignInLimited,
     UserAlreadyExists,
     UserNotFound,
 )
 from service.rpc.messages.values import batch_in_order
-from service.rpc.status import ResponseTooLarge, internal_error, status_of
+from service.rpc.status import IssuerUnavailable, ResponseTooLarge, internal_error, status_of
 from tests.support.clients import Clients, item, new_order
 from tests.support.failures import fails
 from tests.support.paths import ROOT
@@ -70,6 +71,8 @@ def an_error(kind: type[Exception], text: str = "what is wrong") -> Exception:
         return kind("orders/1", "ship", "PENDING", ["CONFIRMED", "CANCELLED"])
     if issubclass(kind, FailedPrecondition):
         return kind("orders/1", text)
+    if issubclass(kind, SignInLimited):
+        return kind(60)
     return kind(text)
 
 
@@ -105,7 +108,7 @@ def documented() -> dict[str, tuple[str, str]]:
 
 
 DOMAIN_ERRORS = [*leaves(DomainError)]
-OTHER_ERRORS = [*leaves(StoreError), ExportStalled, Overloaded, ResponseTooLarge]
+OTHER_ERRORS = [*leaves(StoreError), ExportStalled, IssuerUnavailable, Overloaded, ResponseTooLarge]
 every_error = pytest.mark.parametrize("kind", DOMAIN_ERRORS + OTHER_ERRORS, ids=lambda kind: kind.__name__)
 
 
@@ -251,7 +254,7 @@ def test_text_of_a_caller_is_returned_readable_and_in_ascii() -> None:
     assert violation.field.startswith(r"order.metadata[na\xefve")
 
 
-RETRY_AFTER = {"CONTENTION": 0.2, "DATABASE_UNAVAILABLE": 1.0, "OVERLOADED": 0.5}
+RETRY_AFTER = {"CONTENTION": 0.2, "DATABASE_UNAVAILABLE": 1.0, "ISSUER_UNAVAILABLE": 5.0, "OVERLOADED": 0.5}
 
 
 @pytest.mark.parametrize("kind", OTHER_ERRORS, ids=lambda kind: kind.__name__)

@@ -152,6 +152,7 @@ _OTHERS: dict[str, Executable] = {
     "relay_cursor": relay_cursor.CURSOR,
     "relay_advance": relay_cursor.ADVANCE,
     "retention_delete_request_ids": retention.DELETE_REQUEST_IDS,
+    "retention_delete_sign_in_attempts": retention.DELETE_SIGN_IN_ATTEMPTS,
     "retention_deleted_up_to": retention.DELETED_UP_TO,
     "retention_relays": retention.RELAYS,
     "retention_next_events": retention.NEXT_EVENTS,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from service.devtools.embedded_postgres import embedded_postgres
 from tests.support.databases import driver_connection, migrated_template
+from tests.support.waiting import eventually
 
 
 class OwnPostgres:
@@ -40,6 +41,12 @@ class OwnPostgres:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.stop()
+
+    async def crash(self, backend: int) -> None:
+        """Kill a backend; PostgreSQL then ends all others and recovers, because the shared memory may be damaged."""
+        children = set(self.children())
+        os.kill(backend, signal.SIGKILL)
+        await eventually(lambda: not children & set(self.children()))
 
     def start_again(self) -> None:
         """Start it after it has ended."""

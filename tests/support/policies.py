@@ -56,14 +56,15 @@ class Guarded:
     async def clients_of(self, key: str, user_id: str | None = None) -> Clients:
         """Return clients with the identity `key:…`, which acts for a user if one is given."""
         if (key, user_id) not in self._clients:
-            metadata = [("x-api-key", self._key_of(key)), *([("x-on-behalf-of", user_id)] if user_id else [])]
+            metadata = [("x-api-key", self.key_of(key)), *([("x-on-behalf-of", user_id)] if user_id else [])]
             channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.server.port}", interceptors=_adding(metadata))
             await self._channels.enter_async_context(channel)
             clients = Clients(channel, UserServiceStub(channel), OrderServiceStub(channel), HealthStub(channel))
             self._clients[key, user_id] = clients
         return self._clients[key, user_id]
 
-    def _key_of(self, name: str) -> str:
+    def key_of(self, name: str) -> str:
+        """Return the API key of a caller."""
         if name not in self._keys:
             self._keys[name], stored = new_key(name, datetime.now(UTC))
             self._stored.append(stored)

@@ -107,6 +107,17 @@ def _lines_of(event: str, log: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, lines) if line["event"] == event]
 
 
+def children(pid: int) -> list[int]:
+    """Return the process ids of the children of a process, also of those that have ended and are not reaped."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def handles_sigterm(pid: int) -> bool:
+    """Return whether a process handles SIGTERM by itself."""
+    caught = Path(f"/proc/{pid}/status").read_text().partition("SigCgt:")[2].split()[0]
+    return bool(int(caught, 16) & 1 << signal.SIGTERM - 1)
+
+
 def free_port() -> int:
     """Return a port that no process listens on."""
     with socket.socket() as listener:

@@ -25,10 +25,11 @@ from sqlalchemy import ColumnElement, Row, Select, event, literal_column, select
 from service.application.ports.errors import DatabaseUnavailable, DeadlineExceeded, Overloaded
 from service.application.ports.unit_of_work import TimeLeft
 from service.config import DatabaseSettings, ReplicaSettings, SettingsError
-from service.db.connections.engine import async_url, create_engine
+from service.db.connections.engine import async_url, create_engine, lost_connections
 from service.db.connections.executor import StatementExecutor
 from service.db.connections.expensive_reads import Expensive, ExpensiveReads
 from service.db.connections.statement import Statement
+from service.db.connections.warm_up import warm_up
 from service.observability.logs import where_raised
 from service.runtime.deadline import no_deadline
 
@@ -131,6 +132,7 @@ class Replica:
     def __init__(self, settings: ReplicaSettings) -> None:
         database = replica_database(settings)
         self._max_lag = settings.max_replica_lag
+        self._warm_connections = min(settings.db_pool_min_size, settings.db_pool_size)
         self._engine = create_engine(database)
         self._executor = StatementExecutor(self._engine)
         self.slots = self._executor.slots
@@ -148,9 +150,33 @@ class Replica:
         event.listen(self._engine.sync_engine, "connect", self._remember_connection)
 
     async def start(self) -> None:
-        """Measure the lag now, and periodically from now on. A problem with the replica is only logged."""
+        """Measure the lag now, and periodically from now on. A problem with the replica is only logged.
+
+        If it is in use, as many of its connections are opened as of the primary's; those that cannot be are not missed.
+        """
         await self._update()
+        if self._is_fresh():
+            await warm_up(self._engine, self._warm_connections)
         self._task = asyncio.create_task(self._update_periodically())
+
+    @property
+    def address(self) -> str:
+        """Host and port of the replica."""
+        return lost_connections(self._engine).address
+
+    async def problem(self) -> str | None:
+        """Return why the replica cannot be used; waits up to the maximum lag until it has caught up.
+
+        Raises the error of the server that cannot be asked.
+        """
+        give_up = time.monotonic() + self._max_lag
+        while True:
+            problem = await self._measure()
+            if self._is_fresh():
+                return None
+            if time.monotonic() > give_up:
+                return problem
+            await asyncio.sleep(_PERIOD_SECONDS)
 
     async def rows(
         self,

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.db.errors import sqlstate_of, translated_errors
+from service.runtime.errors import OperatorError
 
 # The number of the advisory lock ("commerce" in ASCII), the same in every process of this service.
 _LOCK = 0x636F6D6D65726365
@@ -25,8 +26,8 @@ _RAISED = "P0001"
 ENCODING = "current_setting('server_encoding')"
 
 
-class MigrationError(Exception):
-    """The schema could not be migrated to the revision. The message is one line for an operator."""
+class MigrationError(OperatorError):
+    """The schema could not be migrated to the revision."""
 
 
 def _migrations() -> Path:

@@ -57,6 +57,7 @@ TABLE_RIGHTS: Mapping[str, str] = MappingProxyType(
         "users": "SELECT INSERT UPDATE DELETE",
         "user_passwords": "SELECT INSERT UPDATE",
         "user_profiles": "SELECT INSERT UPDATE",
+        "sign_in_attempts": "SELECT INSERT UPDATE DELETE",
         "orders": "SELECT INSERT UPDATE DELETE",
         "order_items": "SELECT INSERT DELETE",
         # UPDATE to lock tags, which the service never changes.
@@ -125,29 +126,50 @@ async def readiness_problem(engine: AsyncEngine) -> str | None:
 
 
 async def _problem(connection: AsyncConnection) -> str | None:
-    if problem := _state_problem((await connection.execute(_STATE)).one()):
+    state = await database_state(connection)
+    if problem := write_problem(state) or migrate.encoding_problem(state.encoding) or limit_problem(state):
         # A new connection may lead to the new primary after a failover.
         await connection.invalidate()
         return problem
-    if missing := (await connection.scalars(_MISSING_RIGHTS, _RIGHTS)).all():
-        return f"the user in DATABASE_URL lacks rights: {', '.join(missing)}"
-    if problem := migrate.schema_problem(await migrate.current(connection)):
-        return problem
-    if await connection.scalar(_EVENTS_ARE_AHEAD):
-        return (
-            "the events were restored from another PostgreSQL cluster, which counts transactions further than this one,"
-            " so new events would not be found: stop all servers and relays, and run `commerce restore-events`"
-        )
-    return None
+    return (
+        await rights_problem(connection)
+        or migrate.schema_problem(await migrate.current(connection))
+        or await event_problem(connection)
+    )
 
 
-def _state_problem(state: Row[Any]) -> str | None:
+async def database_state(connection: AsyncConnection) -> Row[Any]:
+    """Return what the service needs from the database, apart from the schema, for the functions below."""
+    return (await connection.execute(_STATE)).one()
+
+
+async def rights_problem(connection: AsyncConnection) -> str | None:
+    """Return which rights the user of the database lacks, as one line for an operator."""
+    missing = (await connection.scalars(_MISSING_RIGHTS, _RIGHTS)).all()
+    return f"the user in DATABASE_URL lacks rights: {', '.join(missing)}" if missing else None
+
+
+async def event_problem(connection: AsyncConnection) -> str | None:
+    """Return why new events would not be found, as one line for an operator."""
+    if not await connection.scalar(_EVENTS_ARE_AHEAD):
+        return None
+    return (
+        "the events were restored from another PostgreSQL cluster, which counts transactions further than this one,"
+        " so new events would not be found: stop all servers and relays, and run `commerce restore-events`"
+    )
+
+
+def write_problem(state: Row[Any]) -> str | None:
+    """Return why the database accepts no writes, as one line for an operator."""
     if state.is_standby:
         return "the database is a standby, which accepts no writes: DATABASE_URL must point to the primary"
     if state.is_read_only:
         return "the database is read-only: set default_transaction_read_only to off"
-    if (problem := migrate.encoding_problem(state.encoding)) is not None:
-        return problem
+    return None
+
+
+def limit_problem(state: Row[Any]) -> str | None:
+    """Return why statements have no time limit, as one line for an operator."""
     if not state.is_limited:
         # Behind a PgBouncer that is configured to ignore the startup parameters that set the limits of a connection.
         return (

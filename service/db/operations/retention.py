@@ -1,15 +1,15 @@
-"""Delete expired request ids and events, in small batches that do not block calls."""
+"""Delete expired request ids, events and attempts to sign in, in small batches that do not block calls."""
 
 from datetime import timedelta
 from itertools import takewhile
 
-from sqlalchemy import Interval, Tuple, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import Integer, Interval, Tuple, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.application.ports.events import EventPosition
 from service.db.errors import translated_errors
 from service.db.reads.event_columns import HORIZON
-from service.db.tables import events, relay_cursors, request_ids, swept_events
+from service.db.tables import events, relay_cursors, request_ids, sign_in_attempts, swept_events
 
 # How long a stored response can be replayed under its request id (AIP-155). How long events are stored is a setting:
 # `service.config.GcSettings.event_retention_days`.
@@ -26,6 +26,22 @@ _expired = (
     .with_for_update(skip_locked=True)
 )
 DELETE_REQUEST_IDS = delete(request_ids).where(tuple_(*_request_key).in_(_expired))
+
+# In the order of the primary key, each batch from where the last one ended: there is no index of times, because every
+# attempt would have to change it.
+_forgotten = (
+    select(sign_in_attempts.c.slot)
+    .where(
+        sign_in_attempts.c.slot > bindparam("after", type_=Integer),
+        sign_in_attempts.c.expire_time < func.now(),
+    )
+    .order_by(sign_in_attempts.c.slot)
+    .limit(BATCH)
+    .with_for_update(skip_locked=True)
+)
+DELETE_SIGN_IN_ATTEMPTS = (
+    delete(sign_in_attempts).where(sign_in_attempts.c.slot.in_(_forgotten)).returning(sign_in_attempts.c.slot)
+)
 
 # Locked, so that only one process deletes events at a time (any other returns immediately), and so that no new relay
 # can begin at an event that this transaction deletes.
@@ -64,6 +80,19 @@ async def delete_expired_request_ids(engine: AsyncEngine) -> int:
         deleted += result.rowcount
         if result.rowcount < BATCH:
             return deleted
+
+
+async def delete_old_sign_in_attempts(engine: AsyncEngine) -> int:
+    """Delete attempts to sign in that no longer count, and return the number of rows deleted; raises StoreError."""
+    deleted, after = 0, -1
+    while True:
+        with translated_errors():
+            async with engine.begin() as connection:
+                slots = (await connection.scalars(DELETE_SIGN_IN_ATTEMPTS, {"after": after})).all()
+        deleted += len(slots)
+        if len(slots) < BATCH:
+            return deleted
+        after = max(slots)
 
 
 async def delete_expired_events(engine: AsyncEngine, older_than: timedelta) -> int:

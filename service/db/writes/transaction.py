@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import event, text
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from service.application.ports.errors import DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown
 from service.application.ports.unit_of_work import RequestKey, TimeLeft
@@ -98,6 +98,7 @@ class LazyTransaction:
         self._request = request
         self._time_left = time_left
         self._session: AsyncSession | None = None
+        self._connection: AsyncConnection | None = None
         self._has_slots = False
         self._giving_up: asyncio.TimerHandle | None = None
 
@@ -124,7 +125,7 @@ class LazyTransaction:
         session = self._session = AsyncSession(self._pool.engine, expire_on_commit=False, autoflush=False)
         event.listen(session.sync_session, "before_flush", self._events.collect_from_session)
         with self._pool.lend():
-            connection = await session.connection()
+            connection = self._connection = await session.connection()
         # Only now: to wait for a connection, or for a new one to open, takes from the time of the call.
         milliseconds = self._require_time()
         limits = {"statement": milliseconds, "transaction": milliseconds + _TRANSACTION_TIMEOUT_MARGIN_MS}
@@ -173,8 +174,13 @@ class LazyTransaction:
             if self._session:
                 await self._session.close()
         except Exception as error:
-            # PostgreSQL rolls back the transaction of a connection that is lost.
-            if not isinstance(translate_error(error), DatabaseUnavailable):
+            # PostgreSQL rolls back the transaction of a connection that is closed. Without this, it would stay open:
+            # SQLAlchemy does not give back a connection whose ROLLBACK fails.
+            if self._connection:
+                await self._connection.invalidate()
+                await self._connection.close()
+            # Also DeadlineExceeded: PostgreSQL cancels a ROLLBACK, too, that takes longer than the call has left.
+            if translate_error(error) is None:
                 raise
         finally:
             if self._giving_up:

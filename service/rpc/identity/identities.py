@@ -1,7 +1,8 @@
 """Who makes a call, by all kinds of identity that are configured."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -54,7 +55,7 @@ class Identities:
         self._certificates = None if form == "off" else CertificateIdentities(form)
         self.keys = ApiKeys(settings.api_keys_file, self.refusals) if settings.api_keys_file else None
         self.tokens: Tokens | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Read all files, and watch them from now on.
@@ -82,13 +83,20 @@ class Identities:
                     if not isinstance(issuer.jwks, str):
                         raise IdentityError(f"COMMERCE_JWT_ISSUERS_FILE: issuer {issuer.name!r}: {error}") from error
                     log.warning("keys of an issuer not loaded", issuer=issuer.name, problem=str(error))
-        self._watching = asyncio.create_task(self._watch())
+        # Each in a task of its own, because an issuer may answer slowly.
+        checks: list[Callable[[], Awaitable[None]]] = (
+            [key_set.load_if_due for key_set in self.tokens.key_sets.values()] if self.tokens else []
+        )
+        if self.keys:
+            # In a thread, because reading many keys takes long.
+            checks.append(partial(asyncio.to_thread, self.keys.reload))
+        self._watching = [asyncio.create_task(_every_second(check)) for check in checks]
 
     async def close(self) -> None:
         """Stop watching the files."""
-        if self._watching:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        for watching in self._watching:
+            watching.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
 
     async def caller(self, metadata: Mapping[str, str | bytes], connection: Connection) -> Caller:
         """Return who makes a call.
@@ -119,17 +127,14 @@ class Identities:
             raise self.refusals.error("none", "missing")
         return service
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            try:
-                if self.keys:
-                    # In a thread, because reading many keys takes long.
-                    await asyncio.to_thread(self.keys.reload)
-                if self.tokens:
-                    await asyncio.gather(*(keys.load_if_due() for keys in self.tokens.key_sets.values()))
-            except Exception:
-                log.exception("reading the files of identities failed")
+
+async def _every_second(check: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(POLL_SECONDS)
+        try:
+            await check()
+        except Exception:
+            log.exception("reading a file of identities failed")
 
 
 def end_user_of(caller: Caller, on_behalf_of: str | bytes) -> UUID:

@@ -52,7 +52,7 @@ class Refusals:
                 what = f"the {credential} is unknown or not valid here"
             case "expired":
                 what = f"the {credential} has expired"
-        message = f"{what}; this server accepts {self._accepted}; nothing was written"
+        message = f"{what}; this server accepts {self._accepted}"
         return UnauthenticatedCaller(message, {"credential": credential, "problem": problem})
 
     def _log(self, kind: tuple[Credential, Problem]) -> None:

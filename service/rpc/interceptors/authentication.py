@@ -83,6 +83,6 @@ async def _while_valid(
         if not running.done():
             running.cancel()
             await asyncio.wait([running])
-            if not running.cancelled():
-                # The call fails for another reason already; asyncio would log that nobody has asked for this.
-                running.exception()
+        if not running.cancelled():
+            # If the call ends for another reason, asyncio would log that nobody has asked for the error.
+            running.exception()

@@ -12,11 +12,15 @@ from commerce.users.v1.user_service_pb2_grpc import UserServiceServicer
 from service.application.credit import grant_credit, transfer_credit
 from service.application.ports.passwords import Passwords
 from service.application.ports.queries import MAX_RANKED, CreditQueries, Row, UserOrder, UserQueries
+from service.application.ports.sign_in_attempts import SignInAttempts
 from service.application.ports.unit_of_work import UnitOfWork
 from service.application.users import change_user, create_user, purge_user, set_password, verify_password
 from service.domain.errors import UserNotFound
 from service.domain.search import SearchQuery
+from service.domain.sign_in import SignIn
+from service.domain.text import folded
 from service.domain.users import User
+from service.rpc.call_context import current_caller
 from service.rpc.messages.credit import POSITION as CREDIT_POSITION
 from service.rpc.messages.credit import credit_balance_message, credit_entry_message
 from service.rpc.messages.update_masks import fields_to_update, settable_fields
@@ -34,6 +38,7 @@ from service.rpc.messages.users import (
 )
 from service.rpc.messages.values import MAX_ESTIMATE, batch_in_order, parse_positive_money, require_id
 from service.rpc.methods import Context
+from service.rpc.signing.device_tokens import DeviceTokens
 from service.rpc.signing.page_tokens import PageTokens
 from service.rpc.streams.exports import Exports
 from service.rpc.streams.imports import UserImports
@@ -54,6 +59,8 @@ class UserServicer(UserServiceServicer):
         page_tokens: writes and reads page tokens.
         watch: answers watches.
         clock: returns the time, in UTC.
+        sign_in_attempts: limits attempts to sign in.
+        device_tokens: writes and reads the tokens of devices on which users have signed in.
         imports: runs ImportUsers.
         exports: runs ExportUsers.
         max_response_bytes: the maximum size of a response with a batch.
@@ -69,6 +76,8 @@ class UserServicer(UserServiceServicer):
         watch: Watch[pb.WatchUsersResponse],
         clock: Callable[[], datetime],
         *,
+        sign_in_attempts: SignInAttempts,
+        device_tokens: DeviceTokens,
         imports: UserImports,
         exports: Exports,
         max_response_bytes: int,
@@ -77,6 +86,8 @@ class UserServicer(UserServiceServicer):
         self._queries = queries
         self._credit_queries = credit_queries
         self._passwords = passwords
+        self._sign_in_attempts = sign_in_attempts
+        self._device_tokens = device_tokens
         self._imports = imports
         self._exports = exports
         self._max_response_bytes = max_response_bytes
@@ -172,16 +183,15 @@ class UserServicer(UserServiceServicer):
         return pb.SetPasswordResponse(user=user_message(user))
 
     async def VerifyPassword(self, request: pb.VerifyPasswordRequest, context: Context) -> pb.VerifyPasswordResponse:
+        login_kind, now = "email" if request.HasField("email") else "username", self._now()
+        login = folded(getattr(request, login_kind))
+        device = self._device_tokens.read(request.device_token, login_kind, login, now)
+        sign_in = SignIn(login_kind, login, current_caller().name, device)
         user = await verify_password(
-            self._uow(),
-            self._queries,
-            self._passwords,
-            request.password,
-            self._now(),
-            email=request.email if request.HasField("email") else None,
-            username=request.username if request.HasField("username") else None,
+            self._uow(), self._queries, self._passwords, self._sign_in_attempts, sign_in, request.password, now
         )
-        return pb.VerifyPasswordResponse(user=user_message(user))
+        token = self._device_tokens.write(device, login_kind, login, now)
+        return pb.VerifyPasswordResponse(user=user_message(user), device_token=token)
 
     async def ImportUsers(
         self, request_iterator: AsyncIterator[pb.ImportUsersRequest], context: Context

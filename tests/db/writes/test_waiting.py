@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 from uuid import UUID, uuid4
 
 import commerce.users.v1.user_service_pb2 as users_pb
 import pytest
 from grpc import StatusCode
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 
 from service.application.ports.errors import DeadlineExceeded
 from service.config import DatabaseSettings, load
@@ -133,3 +136,25 @@ async def test_transactions_that_wait_for_a_lock_leave_connections_for_others(
             await clients.create_order(other.id)
             assert (await clients.users.GetUser(users_pb.GetUserRequest(username=other.username))).user == other
         await asyncio.gather(*transfers)
+
+
+async def test_a_connection_whose_rollback_fails_is_not_used_again(database: Database) -> None:
+    """As when PostgreSQL cancels the ROLLBACK, because it took longer than the call had left."""
+    checked_out: list[Any] = []
+    event.listen(database.engine.sync_engine, "checkout", lambda connection, *_: checked_out.append(connection))
+    sleeping: list[asyncio.Task[Any]] = []
+
+    async def leave_it_busy() -> None:
+        async with database.unit_of_work(actor="test", request=None, time_left=Deadline(60)) as uow:
+            with pytest.raises(UserNotFound):
+                await uow.users.get_for_update(uuid4())
+            statement = checked_out[-1].driver_connection.execute("SELECT pg_sleep(60)")
+            sleeping.append(asyncio.create_task(statement))
+            await asyncio.sleep(0.1)
+
+    with pytest.raises(DBAPIError, match="another operation is in progress"):
+        await leave_it_busy()
+    ended = await asyncio.gather(*sleeping, return_exceptions=True)
+    assert isinstance(ended[0], Exception)
+    assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined] # QueuePool has it
+    await read(database, Deadline(10))

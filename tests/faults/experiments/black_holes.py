@@ -39,7 +39,7 @@ def _forget_open(proxy: Proxy) -> None:
 
 
 async def _run(plan: Plan) -> Result:
-    seconds = plan.size(full=30, smoke=2)
+    seconds = plan.size(full=30, smoke=1)
     outages = [(_drop_all, seconds), (_answer_nothing, seconds), (_drop_open, 0), (_forget_open, 0)]
     return await _black_holes(plan, outages, COMMAND)
 

@@ -1,8 +1,6 @@
 """PostgreSQL, or single backends of it, that are killed while callers place orders."""
 
 import asyncio
-import os
-import signal
 import time
 
 from tests.faults.apart import apart
@@ -69,11 +67,8 @@ async def _kill(postgres: OwnPostgres, url: str, what: str) -> float:
     """Kill PostgreSQL or a backend of the service, and return when PostgreSQL accepts connections again."""
     if what == "backend":
         async with observing(url) as observer:
-            pid = min(await observer.backends())
-            children = set(postgres.children())
-        # PostgreSQL then ends all other backends and recovers, because the shared memory may be damaged.
-        os.kill(pid, signal.SIGKILL)
-        await eventually(lambda: not children & set(postgres.children()))
+            backend = min(await eventually(observer.backends))
+        await postgres.crash(backend)
     else:
         postgres.kill(backends=what == "all")
         postgres.start()

@@ -1,8 +1,6 @@
 """Random calls of many callers while servers and databases fail, and a check of everything that they saw."""
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -138,8 +136,8 @@ def _faults(pair: Pair, servers: Servers) -> Mapping[str, Callable[[], Awaitable
 
     async def kill_backend() -> None:
         async with observing(pair.primary_url) as observer:
-            if pids := await observer.backends():
-                os.kill(min(pids), signal.SIGKILL)
+            backends = await eventually(observer.backends)
+        await pair.primary.crash(min(backends))
         await pair.primary.until_accepting(pair.primary.url)
 
     async def terminate_backends() -> None:

@@ -45,7 +45,7 @@ SELECT (SELECT count(*) FROM request_ids) AS request_ids,
 
 
 async def _run(plan: Plan) -> Result:
-    return await _wrong_clocks(plan, plan.size(full=20, smoke=1) * 500, COMMAND)
+    return await _wrong_clocks(plan, plan.size(full=10_000, smoke=200), COMMAND)
 
 
 async def _control(plan: Plan) -> Result:

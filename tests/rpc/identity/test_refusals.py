@@ -6,12 +6,11 @@ def test_an_error_says_what_is_accepted_and_not_what_was_wrong() -> None:
     refusals = Refusals(["a token", "a key", "a certificate"])
     error = refusals.error("bearer token", "unknown")
     assert error.message == (
-        "the bearer token is unknown or not valid here; this server accepts a token, a key or a certificate;"
-        " nothing was written"
+        "the bearer token is unknown or not valid here; this server accepts a token, a key or a certificate"
     )
     assert refusals.error("API key", "expired").message.startswith("the API key has expired; ")
     missing = Refusals(["a key"]).error("none", "missing")
-    assert missing.message == "the caller sent no credential; this server accepts a key; nothing was written"
+    assert missing.message == "the caller sent no credential; this server accepts a key"
     assert missing.metadata == {"credential": "none", "problem": "missing"}
 
 

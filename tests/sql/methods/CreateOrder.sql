@@ -67,7 +67,7 @@ items AS (
     JOIN placed ON true
 ),
 event AS (
-    INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
+    INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status, on_behalf_of)
     SELECT $25::UUID AS anon_20,
         $26::VARCHAR AS anon_21,
         $27::UUID AS anon_22,
@@ -76,7 +76,8 @@ event AS (
         $30::TIMESTAMP WITH TIME ZONE AS anon_25,
         $31::JSONB AS anon_26,
         $32::UUID AS anon_27,
-        $33::VARCHAR AS anon_28
+        $33::VARCHAR AS anon_28,
+        $34::UUID AS anon_29
     FROM placed
 )
 SELECT placed.id
@@ -126,8 +127,8 @@ SELECT order_id,
     subtotal
 FROM unnest($1::UUID[], $2::UUID[], $3::TEXT[], $4::TEXT[], $5::INTEGER[], $6::NUMERIC(19, 4)[], $7::NUMERIC(19, 4)[]) AS anon_1(order_id, id, product_id, name, quantity, unit_price, subtotal);
 
-INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
-VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP WITH TIME ZONE, $7::JSONB, $8::UUID, $9::VARCHAR)
+INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status, on_behalf_of)
+VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP WITH TIME ZONE, $7::JSONB, $8::UUID, $9::VARCHAR, $10::UUID)
 RETURNING events.position;
 
 UPDATE request_ids

@@ -39,8 +39,8 @@ FOR NO KEY UPDATE;
 INSERT INTO order_notes(id, order_id, author_id, body, state, version, create_time, update_time, publish_time, search)
 VALUES ($1::UUID, $2::UUID, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::BIGINT, $7::TIMESTAMP WITH TIME ZONE, $8::TIMESTAMP WITH TIME ZONE, $9::TIMESTAMP WITH TIME ZONE, $10);
 
-INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
-VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP WITH TIME ZONE, $7::JSONB, $8::UUID, $9::VARCHAR)
+INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status, on_behalf_of)
+VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP WITH TIME ZONE, $7::JSONB, $8::UUID, $9::VARCHAR, $10::UUID)
 RETURNING events.position;
 
 UPDATE request_ids

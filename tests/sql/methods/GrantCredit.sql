@@ -46,8 +46,8 @@ SET available=$1::NUMERIC(19, 4)
 WHERE credit_accounts.user_id = $2::UUID
     AND credit_accounts.currency = $3::VARCHAR;
 
-INSERT INTO credit_entries(id, transaction_id, user_id, account, type, currency, amount, balance_after, order_id, description, actor, create_time)
-VALUES ($1::UUID, $2::UUID, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::VARCHAR, $7::NUMERIC(19, 4), $8::NUMERIC(19, 4), $9::UUID, $10::VARCHAR, $11::VARCHAR, $12::TIMESTAMP WITH TIME ZONE);
+INSERT INTO credit_entries(id, transaction_id, user_id, account, type, currency, amount, balance_after, order_id, description, actor, create_time, on_behalf_of)
+VALUES ($1::UUID, $2::UUID, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::VARCHAR, $7::NUMERIC(19, 4), $8::NUMERIC(19, 4), $9::UUID, $10::VARCHAR, $11::VARCHAR, $12::TIMESTAMP WITH TIME ZONE, $13::UUID);
 
 UPDATE request_ids
 SET response=$1::BYTEA,

@@ -174,8 +174,8 @@ RETURNING orders.id;
 DELETE FROM users
 WHERE users.id = $1::UUID;
 
-INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
-VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP WITH TIME ZONE, $7::JSONB, $8::UUID, $9::VARCHAR)
+INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status, on_behalf_of)
+VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP WITH TIME ZONE, $7::JSONB, $8::UUID, $9::VARCHAR, $10::UUID)
 RETURNING events.position;
 
 UPDATE request_ids

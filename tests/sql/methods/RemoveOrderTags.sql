@@ -73,8 +73,8 @@ DELETE FROM order_tags
 WHERE order_tags.order_id = $1::UUID
     AND order_tags.tag_id IN ($2::UUID);
 
-INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
-VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP WITH TIME ZONE, $7::JSONB, $8::UUID, $9::VARCHAR)
+INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status, on_behalf_of)
+VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP WITH TIME ZONE, $7::JSONB, $8::UUID, $9::VARCHAR, $10::UUID)
 RETURNING events.position;
 
 UPDATE request_ids

@@ -25,38 +25,38 @@ WHERE orders.id = ANY(CAST(
 
 -- change_order_with_request_id
 WITH limited AS MATERIALIZED (
-    SELECT set_config($16::VARCHAR, $17::VARCHAR, true) AS "limit",
-        set_config($18::VARCHAR, $19::VARCHAR, true) AS message_version
+    SELECT set_config($17::VARCHAR, $18::VARCHAR, true) AS "limit",
+        set_config($19::VARCHAR, $20::VARCHAR, true) AS message_version
 ),
 allowed AS (
     SELECT orders.id AS id
     FROM limited
     JOIN orders ON true
-    WHERE orders.id = $20::UUID
-        AND orders.version = $21::BIGINT
+    WHERE orders.id = $21::UUID
+        AND orders.version = $22::BIGINT
         AND orders.message IS NOT NULL
     FOR NO KEY UPDATE OF orders SKIP LOCKED
 ),
 claimed AS (
     INSERT INTO request_ids(caller, method, request_id, body_digest, response, resource_id)
-    SELECT $22::VARCHAR AS anon_10,
-        $23::VARCHAR AS anon_11,
-        $24::UUID AS anon_12,
-        $25::BYTEA AS anon_13,
+    SELECT $23::VARCHAR AS anon_11,
+        $24::VARCHAR AS anon_12,
+        $25::UUID AS anon_13,
         $26::BYTEA AS anon_14,
-        $27::UUID AS anon_15
+        $27::BYTEA AS anon_15,
+        $28::UUID AS anon_16
     FROM allowed
     ON CONFLICT DO NOTHING
     RETURNING request_ids.request_id
 ),
 changed AS (
     UPDATE orders
-    SET status=$10::VARCHAR,
-        tracking_number=$11::VARCHAR,
-        cancel_reason=$12::VARCHAR,
-        version=$13::BIGINT,
-        update_time=$14::TIMESTAMP WITH TIME ZONE,
-        message=$15::BYTEA
+    SET status=$11::VARCHAR,
+        tracking_number=$12::VARCHAR,
+        cancel_reason=$13::VARCHAR,
+        version=$14::BIGINT,
+        update_time=$15::TIMESTAMP WITH TIME ZONE,
+        message=$16::BYTEA
     FROM allowed
     WHERE orders.id = allowed.id
         AND (EXISTS (
@@ -66,7 +66,7 @@ changed AS (
     RETURNING orders.id
 ),
 event AS (
-    INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
+    INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status, on_behalf_of)
     SELECT $1::UUID AS anon_1,
         $2::VARCHAR AS anon_2,
         $3::UUID AS anon_3,
@@ -75,7 +75,8 @@ event AS (
         $6::TIMESTAMP WITH TIME ZONE AS anon_6,
         $7::JSONB AS anon_7,
         $8::UUID AS anon_8,
-        $9::VARCHAR AS anon_9
+        $9::VARCHAR AS anon_9,
+        $10::UUID AS anon_10
     FROM changed
 )
 SELECT changed.id
@@ -152,8 +153,8 @@ SET status=$1::VARCHAR,
     message=$5::BYTEA
 WHERE orders.id = $6::UUID;
 
-INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
-VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP WITH TIME ZONE, $7::JSONB, $8::UUID, $9::VARCHAR)
+INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status, on_behalf_of)
+VALUES ($1::UUID, $2::VARCHAR, $3::UUID, $4::VARCHAR, $5::VARCHAR, $6::TIMESTAMP WITH TIME ZONE, $7::JSONB, $8::UUID, $9::VARCHAR, $10::UUID)
 RETURNING events.position;
 
 UPDATE request_ids

@@ -8,45 +8,46 @@
 -- $7: given_event_changes
 -- $8: given_event_user_id
 -- $9: given_event_status
--- $10: given_status
--- $11: given_tracking_number
--- $12: given_cancel_reason
--- $13: given_version
--- $14: given_update_time
--- $15: given_message
--- $16: set_config_1
--- $17: set_config_2
--- $18: set_config_3
--- $19: set_config_4
--- $20: given_id
--- $21: given_old_version
+-- $10: given_event_on_behalf_of
+-- $11: given_status
+-- $12: given_tracking_number
+-- $13: given_cancel_reason
+-- $14: given_version
+-- $15: given_update_time
+-- $16: given_message
+-- $17: set_config_1
+-- $18: set_config_2
+-- $19: set_config_3
+-- $20: set_config_4
+-- $21: given_id
+-- $22: given_old_version
 WITH limited AS MATERIALIZED (
-    SELECT set_config($16::VARCHAR, $17::VARCHAR, true) AS "limit",
-        set_config($18::VARCHAR, $19::VARCHAR, true) AS message_version
+    SELECT set_config($17::VARCHAR, $18::VARCHAR, true) AS "limit",
+        set_config($19::VARCHAR, $20::VARCHAR, true) AS message_version
 ),
 allowed AS (
     SELECT orders.id AS id
     FROM limited
     JOIN orders ON true
-    WHERE orders.id = $20::UUID
-        AND orders.version = $21::BIGINT
+    WHERE orders.id = $21::UUID
+        AND orders.version = $22::BIGINT
         AND orders.message IS NOT NULL
     FOR NO KEY UPDATE OF orders SKIP LOCKED
 ),
 changed AS (
     UPDATE orders
-    SET status=$10::VARCHAR,
-        tracking_number=$11::VARCHAR,
-        cancel_reason=$12::VARCHAR,
-        version=$13::BIGINT,
-        update_time=$14::TIMESTAMP WITH TIME ZONE,
-        message=$15::BYTEA
+    SET status=$11::VARCHAR,
+        tracking_number=$12::VARCHAR,
+        cancel_reason=$13::VARCHAR,
+        version=$14::BIGINT,
+        update_time=$15::TIMESTAMP WITH TIME ZONE,
+        message=$16::BYTEA
     FROM allowed
     WHERE orders.id = allowed.id
     RETURNING orders.id
 ),
 event AS (
-    INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
+    INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status, on_behalf_of)
     SELECT $1::UUID AS anon_1,
         $2::VARCHAR AS anon_2,
         $3::UUID AS anon_3,
@@ -55,7 +56,8 @@ event AS (
         $6::TIMESTAMP WITH TIME ZONE AS anon_6,
         $7::JSONB AS anon_7,
         $8::UUID AS anon_8,
-        $9::VARCHAR AS anon_9
+        $9::VARCHAR AS anon_9,
+        $10::UUID AS anon_10
     FROM changed
 )
 SELECT changed.id

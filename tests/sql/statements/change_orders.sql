@@ -29,13 +29,14 @@ given AS (
         anon_1.event_changes AS event_changes,
         anon_1.event_user_id AS event_user_id,
         anon_1.event_status AS event_status,
+        anon_1.event_on_behalf_of AS event_on_behalf_of,
         anon_1.request_caller AS request_caller,
         anon_1.request_method AS request_method,
         anon_1.request_request_id AS request_request_id,
         decode(anon_1.request_body_digest, $6::VARCHAR) AS request_body_digest,
         decode(anon_1.request_response, $7::VARCHAR) AS request_response,
         anon_1.request_resource_id AS request_resource_id
-    FROM json_to_recordset(CAST($8::VARCHAR AS JSON)) AS anon_1(id UUID, status TEXT, tracking_number TEXT, cancel_reason TEXT, version BIGINT, update_time TIMESTAMP WITH TIME ZONE, message TEXT, old_version BIGINT, event_id UUID, event_aggregate_type TEXT, event_aggregate_id UUID, event_type TEXT, event_actor TEXT, event_create_time TIMESTAMP WITH TIME ZONE, event_changes JSONB, event_user_id UUID, event_status TEXT, request_caller TEXT, request_method TEXT, request_request_id UUID, request_body_digest TEXT, request_response TEXT, request_resource_id UUID)
+    FROM json_to_recordset(CAST($8::VARCHAR AS JSON)) AS anon_1(id UUID, status TEXT, tracking_number TEXT, cancel_reason TEXT, version BIGINT, update_time TIMESTAMP WITH TIME ZONE, message TEXT, old_version BIGINT, event_id UUID, event_aggregate_type TEXT, event_aggregate_id UUID, event_type TEXT, event_actor TEXT, event_create_time TIMESTAMP WITH TIME ZONE, event_changes JSONB, event_user_id UUID, event_status TEXT, event_on_behalf_of UUID, request_caller TEXT, request_method TEXT, request_request_id UUID, request_body_digest TEXT, request_response TEXT, request_resource_id UUID)
 ),
 allowed AS (
     SELECT given.id AS id,
@@ -55,6 +56,7 @@ allowed AS (
         given.event_changes AS event_changes,
         given.event_user_id AS event_user_id,
         given.event_status AS event_status,
+        given.event_on_behalf_of AS event_on_behalf_of,
         given.request_caller AS request_caller,
         given.request_method AS request_method,
         given.request_request_id AS request_request_id,
@@ -102,7 +104,7 @@ changed AS (
     RETURNING orders.id
 ),
 event AS (
-    INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
+    INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status, on_behalf_of)
     SELECT allowed.event_id AS event_id,
         allowed.event_aggregate_type AS event_aggregate_type,
         allowed.event_aggregate_id AS event_aggregate_id,
@@ -111,7 +113,8 @@ event AS (
         allowed.event_create_time AS event_create_time,
         allowed.event_changes AS event_changes,
         allowed.event_user_id AS event_user_id,
-        allowed.event_status AS event_status
+        allowed.event_status AS event_status,
+        allowed.event_on_behalf_of AS event_on_behalf_of
     FROM allowed
     WHERE allowed.id IN (
         SELECT changed.id

@@ -17,6 +17,7 @@ SELECT measured.position,
     measured.description,
     measured.actor,
     measured.create_time,
+    measured.on_behalf_of,
     measured.row_bytes
 FROM (
     SELECT candidates.position AS position,
@@ -32,9 +33,10 @@ FROM (
         candidates.description AS description,
         candidates.actor AS actor,
         candidates.create_time AS create_time,
+        candidates.on_behalf_of AS on_behalf_of,
         candidates.key_0 AS key_0,
-        coalesce(octet_length(candidates.description), 0) + 350 AS row_bytes,
-        sum(coalesce(octet_length(candidates.description), 0) + 350) OVER(ORDER BY candidates.key_0 DESC ROWS BETWEEN UNBOUNDED PRECEDING AND $1::INTEGER PRECEDING) AS bytes_before
+        coalesce(octet_length(candidates.description), 0) + coalesce(octet_length(candidates.actor), 0) + 350 AS row_bytes,
+        sum(coalesce(octet_length(candidates.description), 0) + coalesce(octet_length(candidates.actor), 0) + 350) OVER(ORDER BY candidates.key_0 DESC ROWS BETWEEN UNBOUNDED PRECEDING AND $1::INTEGER PRECEDING) AS bytes_before
     FROM (
         SELECT part.position AS position,
             part.id AS id,
@@ -49,6 +51,7 @@ FROM (
             part.description AS description,
             part.actor AS actor,
             part.create_time AS create_time,
+            part.on_behalf_of AS on_behalf_of,
             part.position AS key_0
         FROM users
         LEFT OUTER JOIN LATERAL (
@@ -64,7 +67,8 @@ FROM (
                 credit_entries.order_id AS order_id,
                 credit_entries.description AS description,
                 credit_entries.actor AS actor,
-                credit_entries.create_time AS create_time
+                credit_entries.create_time AS create_time,
+                credit_entries.on_behalf_of AS on_behalf_of
             FROM credit_entries
             WHERE credit_entries.user_id = users.id
             ORDER BY credit_entries.position DESC

@@ -34,6 +34,7 @@ SELECT log.xid AS swept_xid,
     part.actor,
     part.create_time,
     part.changes,
+    part.on_behalf_of,
     CASE WHEN (part.aggregate_type = $1::VARCHAR) THEN coalesce(part.user_id, (
         SELECT orders.user_id
         FROM orders
@@ -76,7 +77,8 @@ LEFT OUTER JOIN (
         events.create_time AS create_time,
         events.changes AS changes,
         events.user_id AS user_id,
-        events.status AS status
+        events.status AS status,
+        events.on_behalf_of AS on_behalf_of
     FROM events
     WHERE (events.xid, events.position) > ($3, $4::BIGINT)
         AND events.xid < event_xid(pg_snapshot_xmin(pg_current_snapshot()))

@@ -24,6 +24,7 @@ SELECT measured.position,
     measured.actor,
     measured.create_time,
     measured.changes,
+    measured.on_behalf_of,
     measured.user_id,
     measured.status,
     measured.total_size,
@@ -38,12 +39,13 @@ FROM (
         candidates.actor AS actor,
         candidates.create_time AS create_time,
         candidates.changes AS changes,
+        candidates.on_behalf_of AS on_behalf_of,
         candidates.user_id AS user_id,
         candidates.status AS status,
         candidates.total_size AS total_size,
         candidates.key_0 AS key_0,
-        coalesce(octet_length(CAST(candidates.changes AS TEXT)), 0) + 300 AS row_bytes,
-        sum(coalesce(octet_length(CAST(candidates.changes AS TEXT)), 0) + 300) OVER(ORDER BY candidates.key_0 ROWS BETWEEN UNBOUNDED PRECEDING AND $1::INTEGER PRECEDING) AS bytes_before
+        coalesce(octet_length(CAST(candidates.changes AS TEXT)), 0) + coalesce(octet_length(candidates.actor), 0) + 300 AS row_bytes,
+        sum(coalesce(octet_length(CAST(candidates.changes AS TEXT)), 0) + coalesce(octet_length(candidates.actor), 0) + 300) OVER(ORDER BY candidates.key_0 ROWS BETWEEN UNBOUNDED PRECEDING AND $1::INTEGER PRECEDING) AS bytes_before
     FROM (
         SELECT part.position AS position,
             part.id AS id,
@@ -54,6 +56,7 @@ FROM (
             part.actor AS actor,
             part.create_time AS create_time,
             part.changes AS changes,
+            part.on_behalf_of AS on_behalf_of,
             part.user_id AS user_id,
             part.status AS status,
             (
@@ -75,6 +78,7 @@ FROM (
                 events.actor AS actor,
                 events.create_time AS create_time,
                 events.changes AS changes,
+                events.on_behalf_of AS on_behalf_of,
                 CASE WHEN (events.aggregate_type = $3::VARCHAR) THEN coalesce(events.user_id, orders.user_id) END AS user_id,
                 CASE WHEN (events.aggregate_type = $3::VARCHAR) THEN coalesce(events.status, CASE WHEN (events.type IN ($9::VARCHAR, $10::VARCHAR)) THEN $4::VARCHAR WHEN (events.type IN ($11::VARCHAR, $12::VARCHAR, $13::VARCHAR, $14::VARCHAR, $15::VARCHAR, $16::VARCHAR)) THEN events.type ELSE CAST(orders.status AS TEXT) END) END AS status
             FROM events

@@ -26,6 +26,7 @@
 -- $25: given_event_changes
 -- $26: given_event_user_id
 -- $27: given_event_status
+-- $28: given_event_on_behalf_of
 WITH limited AS MATERIALIZED (
     SELECT set_config($14::VARCHAR, $15::VARCHAR, true) AS "limit",
         set_config($16::VARCHAR, $17::VARCHAR, true) AS message_version
@@ -77,7 +78,7 @@ items AS (
     JOIN placed ON true
 ),
 event AS (
-    INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
+    INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status, on_behalf_of)
     SELECT $19::UUID AS anon_14,
         $20::VARCHAR AS anon_15,
         $21::UUID AS anon_16,
@@ -86,7 +87,8 @@ event AS (
         $24::TIMESTAMP WITH TIME ZONE AS anon_19,
         $25::JSONB AS anon_20,
         $26::UUID AS anon_21,
-        $27::VARCHAR AS anon_22
+        $27::VARCHAR AS anon_22,
+        $28::UUID AS anon_23
     FROM placed
 )
 SELECT placed.id

@@ -32,6 +32,7 @@
 -- $31: given_event_changes
 -- $32: given_event_user_id
 -- $33: given_event_status
+-- $34: given_event_on_behalf_of
 WITH limited AS MATERIALIZED (
     SELECT set_config($20::VARCHAR, $21::VARCHAR, true) AS "limit",
         set_config($22::VARCHAR, $23::VARCHAR, true) AS message_version
@@ -95,7 +96,7 @@ items AS (
     JOIN placed ON true
 ),
 event AS (
-    INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
+    INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status, on_behalf_of)
     SELECT $25::UUID AS anon_20,
         $26::VARCHAR AS anon_21,
         $27::UUID AS anon_22,
@@ -104,7 +105,8 @@ event AS (
         $30::TIMESTAMP WITH TIME ZONE AS anon_25,
         $31::JSONB AS anon_26,
         $32::UUID AS anon_27,
-        $33::VARCHAR AS anon_28
+        $33::VARCHAR AS anon_28,
+        $34::UUID AS anon_29
     FROM placed
 )
 SELECT placed.id

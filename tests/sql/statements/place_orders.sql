@@ -31,13 +31,14 @@ WITH given AS (
         anon_2.event_changes AS event_changes,
         anon_2.event_user_id AS event_user_id,
         anon_2.event_status AS event_status,
+        anon_2.event_on_behalf_of AS event_on_behalf_of,
         anon_2.request_caller AS request_caller,
         anon_2.request_method AS request_method,
         anon_2.request_request_id AS request_request_id,
         decode(anon_2.request_body_digest, $3::VARCHAR) AS request_body_digest,
         decode(anon_2.request_response, $4::VARCHAR) AS request_response,
         anon_2.request_resource_id AS request_resource_id
-    FROM json_to_recordset(CAST($5::VARCHAR AS JSON)) AS anon_2(id UUID, order_number TEXT, user_id UUID, status TEXT, currency TEXT, total_amount NUMERIC(19, 4), external_ref TEXT, metadata JSONB, version BIGINT, create_time TIMESTAMP WITH TIME ZONE, update_time TIMESTAMP WITH TIME ZONE, message TEXT, event_id UUID, event_aggregate_type TEXT, event_aggregate_id UUID, event_type TEXT, event_actor TEXT, event_create_time TIMESTAMP WITH TIME ZONE, event_changes JSONB, event_user_id UUID, event_status TEXT, request_caller TEXT, request_method TEXT, request_request_id UUID, request_body_digest TEXT, request_response TEXT, request_resource_id UUID)
+    FROM json_to_recordset(CAST($5::VARCHAR AS JSON)) AS anon_2(id UUID, order_number TEXT, user_id UUID, status TEXT, currency TEXT, total_amount NUMERIC(19, 4), external_ref TEXT, metadata JSONB, version BIGINT, create_time TIMESTAMP WITH TIME ZONE, update_time TIMESTAMP WITH TIME ZONE, message TEXT, event_id UUID, event_aggregate_type TEXT, event_aggregate_id UUID, event_type TEXT, event_actor TEXT, event_create_time TIMESTAMP WITH TIME ZONE, event_changes JSONB, event_user_id UUID, event_status TEXT, event_on_behalf_of UUID, request_caller TEXT, request_method TEXT, request_request_id UUID, request_body_digest TEXT, request_response TEXT, request_resource_id UUID)
 ),
 limited AS MATERIALIZED (
     SELECT set_config($6::VARCHAR, $7::VARCHAR, true) AS "limit",
@@ -76,6 +77,7 @@ allowed AS (
         given.event_changes AS event_changes,
         given.event_user_id AS event_user_id,
         given.event_status AS event_status,
+        given.event_on_behalf_of AS event_on_behalf_of,
         given.request_caller AS request_caller,
         given.request_method AS request_method,
         given.request_request_id AS request_request_id,
@@ -152,7 +154,7 @@ items AS (
     )
 ),
 event AS (
-    INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status)
+    INSERT INTO events(id, aggregate_type, aggregate_id, type, actor, create_time, changes, user_id, status, on_behalf_of)
     SELECT allowed.event_id AS event_id,
         allowed.event_aggregate_type AS event_aggregate_type,
         allowed.event_aggregate_id AS event_aggregate_id,
@@ -161,7 +163,8 @@ event AS (
         allowed.event_create_time AS event_create_time,
         allowed.event_changes AS event_changes,
         allowed.event_user_id AS event_user_id,
-        allowed.event_status AS event_status
+        allowed.event_status AS event_status,
+        allowed.event_on_behalf_of AS event_on_behalf_of
     FROM allowed
     WHERE allowed.id IN (
         SELECT placed.id

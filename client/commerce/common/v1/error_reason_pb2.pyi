@@ -113,6 +113,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 56
     """INTERNAL: a bug in the service. The metadata `error_id` identifies the entry in the server's log."""
+    ERROR_REASON_SIGN_IN_LIMIT: _ErrorReason.ValueType  # 57
+    """RESOURCE_EXHAUSTED: too many attempts to sign in with this login were made without success. The password was not
+    checked, and the attempt does not prolong the pause. `RetryInfo` says how long the pause still takes.
+    """
     ERROR_REASON_EXPORT_STALLED: _ErrorReason.ValueType  # 59
     """ABORTED: the caller read the export too slowly, or stopped reading. To go on, start another export with
     `create_time.start_time` set to the `create_time` of the last resource received, and skip those received already.
@@ -231,6 +235,10 @@ happened. Retry with the same `request_id`.
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 56
 """INTERNAL: a bug in the service. The metadata `error_id` identifies the entry in the server's log."""
+ERROR_REASON_SIGN_IN_LIMIT: ErrorReason.ValueType  # 57
+"""RESOURCE_EXHAUSTED: too many attempts to sign in with this login were made without success. The password was not
+checked, and the attempt does not prolong the pause. `RetryInfo` says how long the pause still takes.
+"""
 ERROR_REASON_EXPORT_STALLED: ErrorReason.ValueType  # 59
 """ABORTED: the caller read the export too slowly, or stopped reading. To go on, start another export with
 `create_time.start_time` set to the `create_time` of the last resource received, and skip those received already.

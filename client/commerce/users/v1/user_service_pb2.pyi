@@ -818,6 +818,7 @@ class VerifyPasswordRequest(_message.Message):
     EMAIL_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
+    DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
     email: _builtins.str
     """The email address; case is ignored."""
     username: _builtins.str
@@ -826,16 +827,22 @@ class VerifyPasswordRequest(_message.Message):
     """The password to verify: at most 512 code points, which is enough for any password in any Unicode normalization
     form.
     """
+    device_token: _builtins.str
+    """The `device_token` that the last successful call with this login returned to the same device, for example from a
+    cookie of its browser. Attempts with a token are limited by themselves, so the pauses that others cause who guess
+    the password do not apply to them. A token that is not valid, or belongs to another login, is ignored.
+    """
     def __init__(
         self,
         *,
         email: _builtins.str = ...,
         username: _builtins.str = ...,
         password: _builtins.str = ...,
+        device_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "login", b"login", "username", b"username"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "login", b"login", "password", b"password", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_token", b"device_token", "email", b"email", "login", b"login", "password", b"password", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_login: _TypeAlias = _typing.Literal["email", "username"]  # noqa: Y015
     _WhichOneofArgType_login: _TypeAlias = _typing.Literal["login", b"login"]  # noqa: Y015
@@ -850,6 +857,11 @@ class VerifyPasswordResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
+    DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
+    device_token: _builtins.str
+    """A token for the device on which the user has signed in, to be stored there and sent with the next call for the same
+    login. It is valid for 180 days, and does not replace the password.
+    """
     @_builtins.property
     def user(self) -> _user_pb2.User:
         """The user who has this login and password."""
@@ -858,10 +870,11 @@ class VerifyPasswordResponse(_message.Message):
         self,
         *,
         user: _user_pb2.User | None = ...,
+        device_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_token", b"device_token", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -311,7 +311,13 @@ class UserServiceServicer:
         unknown user and a user that is not ACTIVE. The method takes no `request_id`, because a stored response would
         remain valid after a change of the password.
 
+        Attempts without success are limited for each login and caller: after five of them a pause follows, which begins
+        with one second and doubles with every further attempt, up to 15 minutes. An attempt during a pause is refused
+        without checking the password, and does not prolong the pause. A success forgets the attempts before it, and so do
+        some hours without one. The limit is the same whether or not the user exists.
+
         Errors: UNAUTHENTICATED (INVALID_CREDENTIALS);
+        RESOURCE_EXHAUSTED (SIGN_IN_LIMIT) during a pause; `RetryInfo` says how long it still takes;
         RESOURCE_EXHAUSTED (OVERLOADED) if the queue for verifying passwords is full.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

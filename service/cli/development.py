@@ -1,0 +1,109 @@
+"""What `commerce serve --dev` adds: how to call the service, and the end of a database that another process runs."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import click
+import structlog
+
+from service.config import DevelopmentServerSettings, ServerSettings
+from service.devtools.embedded_postgres import OtherOwner, other_owner
+from service.rpc.identity.permissions import permissions
+
+# How often a process looks whether the process that runs its database has stopped.
+_OWNER_CHECK_SECONDS = 0.1
+
+log = structlog.get_logger()
+
+_WELCOME = """
+The user and order service listens on {address} with a database in {data_dir}.
+In another terminal, with grpcurl:
+
+  grpcurl -plaintext{header} {address} list
+  grpcurl -plaintext{header} \\
+      -d '{{"user": {{"email": "bob@example.com", "username": "bob"}}, "password": "correct horse"}}' \\
+      {address} commerce.users.v1.UserService/CreateUser
+  grpcurl -plaintext{header} -d '{{"username": "bob"}}' {address} commerce.users.v1.UserService/GetUser
+
+or, for each call, with buf:
+
+  .venv/bin/buf curl --protocol grpc{header} -d '{{"username": "bob"}}' \\
+      http://{address}/commerce.users.v1.UserService/GetUser
+
+{callers}
+
+docs/tour.md continues from here. Ctrl-C stops the service; the data stays. Other programs connect to the database with
+DATABASE_URL='{database_url}'
+"""
+
+_HEADER = ' -H "x-api-key: $KEY"'
+_ANONYMOUS = """\
+Every caller is anonymous and may do everything, because only programs of this machine reach the address. To call with
+a key instead, stop the service, and run
+
+  KEY=$(.venv/bin/commerce keys create me --file {keys})
+  COMMERCE_API_KEYS_FILE={keys} make run"""
+_KNOWN = """\
+Callers need a key, which this command makes: KEY=$(.venv/bin/commerce keys create me --file {keys})"""
+# What every known caller may do in development, until the file is changed.
+_POLICY = """\
+# What the callers of `commerce serve --dev` may do (docs/security.md); read again when it changes.
+
+[roles]
+developer = {permissions}
+
+[identities]
+"*" = ["developer"]
+"""
+
+
+def with_policy(settings: DevelopmentServerSettings) -> DevelopmentServerSettings:
+    """Return the settings with a policy that allows everything, if callers are known and none is configured."""
+    if settings.policy_file or not settings.has_identities:
+        return settings
+    path = settings.data_dir / "policy.toml"
+    if not path.exists():
+        path.write_text(_POLICY.format(permissions=json.dumps([*permissions()])))
+    return settings.model_copy(update={"policy_file": path})
+
+
+def welcome(settings: ServerSettings, port: int, data_dir: Path) -> None:
+    """Print how to call the service."""
+    keys = settings.api_keys_file or data_dir / "keys.toml"
+    callers = _KNOWN if settings.api_keys_file else _ANONYMOUS
+    if settings.has_identities and not settings.api_keys_file:
+        callers = "Callers need a credential: docs/security.md."
+    text = _WELCOME.format(
+        address=f"{settings.host}:{port}",
+        data_dir=data_dir,
+        # Only SQLAlchemy accepts the name of a driver in the URL.
+        database_url=settings.database_url.get_secret_value().replace("+asyncpg", ""),
+        header=_HEADER if settings.api_keys_file else "",
+        callers=callers.format(keys=keys),
+    )
+    click.echo(text)
+
+
+@asynccontextmanager
+async def stopping_with_owner(data_dir: Path) -> AsyncIterator[None]:
+    """During the block, send this process SIGTERM when another process that runs the database stops."""
+    watching: asyncio.Task[None] | None = None
+    if owner := other_owner(data_dir):
+        log.info("using the database of another process, and stopping when it does", pid=owner.pid)
+        watching = asyncio.create_task(_stop_with(owner))
+    try:
+        yield
+    finally:
+        if watching:
+            watching.cancel()
+
+
+async def _stop_with(owner: OtherOwner) -> None:
+    while owner.is_running():  # noqa: ASYNC110 - a file lock wakes no event loop
+        await asyncio.sleep(_OWNER_CHECK_SECONDS)
+    log.warning("stopping, because the process that runs the database has stopped", pid=owner.pid)
+    signal.raise_signal(signal.SIGTERM)

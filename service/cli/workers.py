@@ -1,0 +1,76 @@
+"""The parent of several processes that serve on one port."""
+
+import asyncio
+import platform
+import sys
+from pathlib import Path
+
+import structlog
+
+from service.cli.running import run
+from service.config import ServerSettings
+from service.rpc.transport.shared_port import reserved_port
+from service.runtime.exit_deadline import drain_seconds
+from service.runtime.stop_signals import StopSignals
+from service.runtime.worker import Worker
+from service.runtime.workers import Workers, WorkersFailed
+
+# -P: without the current directory, which could have another package of this name.
+_COMMAND = (sys.executable, "-P", "-m", "service", "worker")
+
+log = structlog.get_logger()
+
+
+def serve_with_workers(settings: ServerSettings, data_dir: Path | None) -> None:
+    """Serve with workers; in development, with the database in `data_dir`, which this process runs.
+
+    Raises:
+        WorkersFailed: the address cannot be listened on, or the workers cannot be kept running.
+    """
+    if platform.system() != "Linux":
+        raise WorkersFailed("only Linux distributes connections among several workers: set COMMERCE_WORKERS to 1")
+    try:
+        with reserved_port(settings.host, settings.port, shared=settings.reuse_port) as port:
+            run(_serve(settings, port, data_dir), asyncio.new_event_loop)
+    except OSError as error:
+        raise WorkersFailed(
+            f"cannot listen on {settings.host}:{settings.port}: the port is in use, or this machine does not have the"
+            " address"
+        ) from error
+
+
+async def _serve(settings: ServerSettings, port: int, data_dir: Path | None) -> None:
+    signals = StopSignals()
+    if data_dir is None:
+        await _workers(settings, port, {}).run(lambda pids: _log_ready(settings, port, pids), signals)
+        return
+    # Only in development, because it imports the protos.
+    from service.cli.development import stopping_with_owner, welcome  # noqa: PLC0415
+
+    def on_ready(pids: list[int]) -> None:
+        _log_ready(settings, port, pids)
+        welcome(settings, port, data_dir)
+
+    task: dict[str, object] = {
+        "DATABASE_URL": settings.database_url.get_secret_value(),
+        "max_connection_age": settings.max_connection_age,
+        "shutdown_grace": settings.shutdown_grace,
+        "policy_file": settings.policy_file and str(settings.policy_file),
+    }
+    async with stopping_with_owner(data_dir):
+        await _workers(settings, port, task).run(on_ready, signals)
+
+
+def _workers(settings: ServerSettings, port: int, task: dict[str, object]) -> Workers:
+    # All other settings are read by each worker, so that one that is started later gets secrets from files anew.
+    task = {"host": settings.host, "port": port, "reuse_port": True, **task}
+
+    def start(number: int) -> Worker:
+        return Worker(number, [*_COMMAND, str(number)], task)
+
+    seconds = drain_seconds(settings.max_connection_age, settings.shutdown_grace)
+    return Workers(settings.workers, start, drain_seconds=seconds)
+
+
+def _log_ready(settings: ServerSettings, port: int, pids: list[int]) -> None:
+    log.info("serving with workers", host=settings.host, port=port, workers=pids)

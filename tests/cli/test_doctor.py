@@ -1,0 +1,233 @@
+"""`commerce doctor` against real databases, and files that are wrong."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from service.cli.file_checks import file_findings
+from service.config import ServerSettings, load
+from service.db.connections.engine import async_url
+from service.db.operations import diagnosis
+from service.db.operations.diagnosis import connections_of_server
+from service.rpc.identity.key_file import format_keys, new_key
+from tests.support.command import invoke_command
+from tests.support.databases import driver_connection, drop_database
+from tests.support.replicas import copy_of, running_replica
+
+PASSWORD = "hunter2"  # noqa: S105 - what must not be shown
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the doctor printed: by the name of each check, the grade and the words."""
+
+    status: int
+    checks: dict[str, tuple[str, str]]
+    stderr: str
+
+    @property
+    def not_ok(self) -> dict[str, str]:
+        return {name: grade for name, (grade, _) in self.checks.items() if grade != "ok"}
+
+
+async def doctor(monkeypatch: pytest.MonkeyPatch, database_url: str, **settings: object) -> Report:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, str(value))
+    finished = await invoke_command("doctor")
+    lines = [line.split(maxsplit=1) for line in finished.stdout.splitlines()]
+    checks: dict[str, tuple[str, str]] = {}
+    for grade, rest in lines:
+        # The names of some checks have two words; two spaces or more follow each.
+        name, _, words = rest.partition("  ")
+        checks[name] = (grade, words.strip())
+    return Report(finished.status, checks, finished.stderr)
+
+
+def as_role(url: str, role: str) -> str:
+    return async_url(url).set(username=role).render_as_string(hide_password=False)
+
+
+async def test_a_sound_database_passes_all_checks(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
+    report = await doctor(monkeypatch, database_url, COMMERCE_WORKERS=2)
+    assert (report.status, report.stderr) == (0, "")
+    names = "settings policy database writes encoding schema rights events durability encryption clock connections"
+    assert report.checks.keys() == {*names.split(), "time limit"}
+    assert report.not_ok == {}
+    each = connections_of_server(load(ServerSettings))
+    assert f"at most {2 * each} are needed, {each} for each process" in report.checks["connections"][1]
+
+
+async def test_an_unmigrated_database_needs_migrating(monkeypatch: pytest.MonkeyPatch, empty_database_url: str) -> None:
+    report = await doctor(monkeypatch, empty_database_url)
+    assert report.status == 1
+    assert report.not_ok == {"schema": "FAIL"}
+    assert "run `commerce migrate`" in report.checks["schema"][1]
+    assert report.stderr == "Error: 1 check failed\n"
+
+
+async def test_a_database_out_of_reach_is_one_failure_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = await doctor(monkeypatch, f"postgresql://ada:{PASSWORD}@127.0.0.1:1/shop")
+    assert report.not_ok == {"database": "FAIL"}
+    assert "127.0.0.1:1: the connection was refused" in report.checks["database"][1]
+    assert PASSWORD not in str(report)
+
+
+async def test_wrong_settings_are_named_each_in_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    report = await doctor(
+        monkeypatch, "", COMMERCE_PROT=PASSWORD, COMMERCE_PORT=PASSWORD, COMMERCE_SIGNING_KEY_FILE=tmp_path / "none"
+    )
+    assert report.status == 1
+    assert report.stderr == "Error: 3 checks failed\n"
+    assert PASSWORD not in str(report)
+
+
+@pytest.fixture
+async def guest(connection: asyncpg.Connection) -> AsyncIterator[str]:
+    """A role that may do nothing, and has few connections."""
+    role = f"guest_{uuid4().hex[:12]}"
+    await connection.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 5")
+    yield role
+    await connection.execute(f"DROP OWNED BY {role}")
+    await connection.execute(f"DROP ROLE {role}")
+
+
+async def test_missing_rights_and_connections_are_told(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, connection: asyncpg.Connection, guest: str
+) -> None:
+    await connection.execute(f"GRANT SELECT ON alembic_version, swept_events, events, signing_keys TO {guest}")
+    report = await doctor(monkeypatch, as_role(database_url, guest))
+    assert report.not_ok == {"rights": "FAIL", "connections": "warn"}
+    assert "INSERT on users" in report.checks["rights"][1]
+    assert "PostgreSQL allows 5: increase that limit" in report.checks["connections"][1]
+
+
+async def test_commits_that_can_be_lost_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, connection: asyncpg.Connection
+) -> None:
+    database = async_url(database_url).database
+    await connection.execute(f'ALTER DATABASE "{database}" SET synchronous_commit = off')
+    report = await doctor(monkeypatch, database_url)
+    assert (report.status, report.not_ok) == (0, {"durability": "warn"})
+    assert "synchronous_commit is off" in report.checks["durability"][1]
+
+
+async def test_a_read_only_database_fails(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, connection: asyncpg.Connection
+) -> None:
+    database = async_url(database_url).database
+    await connection.execute(f'ALTER DATABASE "{database}" SET default_transaction_read_only = on')
+    report = await doctor(monkeypatch, database_url)
+    assert report.not_ok == {"writes": "FAIL"}
+
+
+async def test_another_encoding_fails(monkeypatch: pytest.MonkeyPatch, postgres_url: str) -> None:
+    name = f"latin_{uuid4().hex[:12]}"
+    async with driver_connection(postgres_url) as connection:
+        options = "ENCODING LATIN1 LOCALE_PROVIDER libc LOCALE 'C'"
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 {options}")
+    url = async_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+    report = await doctor(monkeypatch, url)
+    assert report.not_ok == {"encoding": "FAIL", "schema": "FAIL"}
+    await drop_database(postgres_url, name)
+
+
+@pytest.mark.parametrize(("hours", "grade"), [(0.001, "warn"), (1, "FAIL"), (-1, "FAIL")])
+async def test_a_clock_that_differs_is_told(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, hours: float, grade: str
+) -> None:
+    class Clock:
+        @staticmethod
+        def time() -> float:
+            return real_time() + 3600 * hours
+
+    real_time = diagnosis.time.time
+    monkeypatch.setattr(diagnosis, "time", Clock)
+    report = await doctor(monkeypatch, database_url)
+    assert report.not_ok == {"clock": grade}
+    assert f"differ by {abs(3600 * hours):.1f} s" in report.checks["clock"][1]
+
+
+async def test_a_replica_is_checked(monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path) -> None:
+    report = await doctor(monkeypatch, database_url, READ_DATABASE_URL=database_url)
+    assert report.not_ok == {"replica": "warn"}
+    assert "READ_DATABASE_URL does not point to a replica" in report.checks["replica"][1]
+    report = await doctor(monkeypatch, database_url, READ_DATABASE_URL=f"postgresql://ada:{PASSWORD}@127.0.0.1:1/shop")
+    assert report.not_ok == {"replica": "warn"}
+    assert "127.0.0.1:1: the connection was refused; check READ_DATABASE_URL" in report.checks["replica"][1]
+    await copy_of(database_url, tmp_path / "replica")
+    with running_replica(tmp_path / "replica") as replica:
+        report = await doctor(monkeypatch, database_url, READ_DATABASE_URL=replica.database(database_url))
+    assert report.not_ok == {}
+    assert "lags less than 1 s" in report.checks["replica"][1]
+
+
+POLICY = """
+[roles]
+reader = ["users.read"]
+
+[identities]
+"key:billing" = ["reader"]
+"""
+ISSUER = """
+[issuers.main]
+issuer = "https://id.example.com"
+audience = "commerce"
+algorithms = ["ES256"]
+jwks = "{jwks}"
+"""
+
+
+async def test_files_of_identities_and_policy_are_checked(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
+) -> None:
+    policy, keys, issuers = (tmp_path / name for name in ("policy.toml", "keys.toml", "issuers.toml"))
+    policy.write_text(POLICY)
+    now = datetime.now(UTC)
+    _, lasting = new_key("billing", now)
+    keys.write_text(format_keys([lasting]))
+    issuers.write_text(ISSUER.format(jwks="http://127.0.0.1:1/keys"))
+    files = {"COMMERCE_API_KEYS_FILE": keys, "COMMERCE_JWT_ISSUERS_FILE": issuers}
+    report = await doctor(monkeypatch, database_url, **files)
+    assert report.not_ok == {"policy": "FAIL", "tokens": "warn"}
+    assert "set COMMERCE_POLICY_FILE" in report.checks["policy"][1]
+    assert report.checks["API keys"] == ("ok", f"{keys} has 1 valid keys")
+    report = await doctor(monkeypatch, database_url, COMMERCE_POLICY_FILE=policy)
+    assert report.checks["policy"] == ("ok", f"{policy} has 1 roles for 1 names of identities")
+    assert report.status == 0
+    # The keys of a file must be there at start.
+    issuers.write_text(ISSUER.format(jwks="none.json"))
+    policy.write_text(POLICY.replace("users.read", "users.raed"))
+    keys.write_text("[[keys]]")
+    report = await doctor(monkeypatch, database_url)
+    assert report.not_ok == {"policy": "FAIL", "tokens": "FAIL", "API keys": "FAIL"}
+    assert "users.read" in report.checks["policy"][1]
+
+
+@pytest.mark.parametrize(
+    ("days", "words"),
+    [
+        ([None], None),
+        ([100], None),
+        ([5], "the last key of billing expires soon"),
+        ([5, 100], None),
+        ([5, None], None),
+        ([5, 6], "the last key of billing expires soon"),
+        ([-1], "no valid key"),
+        ([], "no valid key"),
+    ],
+)
+async def test_keys_that_expire_are_warned_of(tmp_path: Path, days: list[int | None], words: str | None) -> None:
+    now = datetime.now(UTC)
+    stored = [new_key("billing", now, None if one is None else now + timedelta(days=one))[1] for one in days]
+    path = tmp_path / "keys.toml"
+    path.write_text(format_keys(stored))
+    settings = load(ServerSettings, DATABASE_URL="postgresql:///", api_keys_file=path)
+    warnings = [finding.words for finding in await file_findings(settings) if finding.grade == "warn"]
+    assert bool(warnings) == bool(words)
+    assert all(words and words in warning for warning in warnings)
