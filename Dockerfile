@@ -32,8 +32,8 @@ LABEL org.opencontainers.image.title="commerce" \
     org.opencontainers.image.revision="${REVISION}" \
     org.opencontainers.image.source="${SOURCE}"
 COPY --from=builder /opt/commerce /opt/commerce
-# COMMERCE_HOST: the default, loopback, cannot be reached from outside the container. The network around the container
-# must restrict who can reach it; the server logs a warning about that when it starts.
+# COMMERCE_HOST: the default, loopback, cannot be reached from outside the container. So the server needs TLS and
+# identities, or settings that say it needs none (docs/security.md); otherwise it refuses to start.
 ENV PATH=/opt/commerce/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     COMMERCE_HOST=0.0.0.0
@@ -43,7 +43,8 @@ ENV PATH=/opt/commerce/bin:$PATH \
 USER 65532:65532
 WORKDIR /
 EXPOSE 50051
-# SIGTERM drains the server. No HEALTHCHECK: orchestrators, such as Kubernetes, call grpc.health.v1.Health.
+# SIGTERM drains the server. No HEALTHCHECK: orchestrators, such as Kubernetes, call grpc.health.v1.Health, or run
+# `commerce health` where the server has TLS.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["commerce"]
 CMD ["serve"]

@@ -32,7 +32,7 @@ run: $(READY) ## Serve on 127.0.0.1:50051 with an embedded PostgreSQL (data in .
 test: lint types layers protos breaking migrations dockerfile peers tests test-plain ## Run every check and all tests, as CI does
 	@$(MAKE) --no-print-directory fuzz MINUTES=1
 	@if $(CAN_BUILD_LOAD); then $(MAKE) --no-print-directory bench-smoke ARGS=; \
-	else echo "bench-smoke is skipped: gcc or the headers of nghttp2 (libnghttp2-dev) are missing"; fi
+	else echo "bench-smoke is skipped: gcc or the headers of nghttp2 and OpenSSL (libnghttp2-dev, libssl-dev) are missing"; fi
 
 .PHONY: lint
 lint: $(READY) phrases ## Check the style of the code (ruff), spelling and words (typos, .phrases)
@@ -147,7 +147,7 @@ faults: $(READY) ## Make parts of a running system fail, and check what is promi
 	$(BIN)/python -m tests.faults.run $(E) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 # The program that makes the calls is in C.
-CAN_BUILD_LOAD = echo '\#include <nghttp2/nghttp2.h>' | gcc -E - >/dev/null 2>&1
+CAN_BUILD_LOAD = printf '\#include <%s>\n' nghttp2/nghttp2.h openssl/ssl.h | gcc -E - >/dev/null 2>&1
 
 # Where bench-smoke runs, the tests of the servers that it compares run too, and need the same packages.
 .PHONY: peers
@@ -176,6 +176,10 @@ growth: $(READY) ## Compare the cost of calls with 100 000 orders and with 5 mil
 .PHONY: workers
 workers: $(READY) ## Compare the cost of calls to one process and to two on one port
 	$(BIN)/python -m benchmarks.workers $(ARGS)
+
+.PHONY: trust
+trust: $(READY) ## Compare the cost of calls without and with TLS, tokens, a policy and admission
+	$(BIN)/python -m benchmarks.trust $(ARGS)
 
 .PHONY: bench-against
 bench-against: $(READY) ## Compare the cost of calls with an earlier commit: make bench-against BASE=main

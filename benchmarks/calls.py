@@ -45,17 +45,19 @@ def build(folder: Path) -> Path:
     """Return the load program, compiled into `folder`.
 
     Raises:
-        CannotBuildError: gcc or the nghttp2 headers are not installed.
+        CannotBuildError: gcc, or the headers of nghttp2 or OpenSSL, are not installed.
 
     """
     if shutil.which("gcc") is None:
-        raise CannotBuildError("gcc is not installed: apt-get install gcc libc6-dev libnghttp2-dev")
+        raise CannotBuildError("gcc is not installed: apt-get install gcc libc6-dev libnghttp2-dev libssl-dev")
     program = folder / "load"
     command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program)]
-    command += [*map(str, sorted(_SOURCES.glob("*.c"))), "-lnghttp2", "-lm"]
+    command += [*map(str, sorted(_SOURCES.glob("*.c"))), "-lnghttp2", "-lssl", "-lcrypto", "-lm"]
     compiled = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
-    if "nghttp2.h: No such file" in compiled.stderr:
-        raise CannotBuildError("the nghttp2 headers are not installed: apt-get install libnghttp2-dev")
+    if "nghttp2.h: No such file" in compiled.stderr or "ssl.h: No such file" in compiled.stderr:
+        raise CannotBuildError(
+            "the headers of nghttp2 or OpenSSL are not installed: apt-get install libnghttp2-dev libssl-dev"
+        )
     if compiled.returncode:
         raise click.ClickException(f"compiling the load program failed: {compiled.stderr}")
     return program
@@ -71,7 +73,30 @@ def write_calls(file: Path, calls: Iterable[Call]) -> None:
             output.write(struct.pack("<H", len(call.expect)) + call.expect)
 
 
-def make_calls(program: Path, port: int, file: Path, count: int, load: Load, *, http1: bool = False) -> Outcome:
+@dataclass(frozen=True)
+class Protocol:
+    """How the load program speaks to a server.
+
+    Attributes:
+        http1: over HTTP/1.1 instead of gRPC.
+        tls: with TLS.
+        token: the bearer token of each call.
+    """
+
+    http1: bool = False
+    tls: bool = False
+    token: str | None = None
+
+    def options(self) -> list[str]:
+        """Return the options of the load program."""
+        options = ["--authorization", f"Bearer {self.token}"] if self.token else []
+        return options + ["--http1"] * self.http1 + ["--tls"] * self.tls
+
+
+GRPC = Protocol()
+
+
+def make_calls(program: Path, port: int, file: Path, count: int, load: Load, protocol: Protocol = GRPC) -> Outcome:
     """Make `count` calls, taken from a file in its order.
 
     Raises:
@@ -81,7 +106,7 @@ def make_calls(program: Path, port: int, file: Path, count: int, load: Load, *, 
     command = [str(program), "--port", str(port), "--calls", str(count), str(file)]
     command += ["--connections", str(load.connections), "--streams", str(load.streams)]
     command += ["--rate", str(load.rate)] if load.rate else []
-    command += ["--http1"] if http1 else []
+    command += protocol.options()
     result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
     if not result.stdout:
         raise BadReplyError(result.stderr.strip())

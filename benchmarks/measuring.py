@@ -130,7 +130,7 @@ class Bench:
         server.truncate_log()
         cpu, postgres_cpu = server.cpu_seconds(), feed.database.cpu_seconds()
         try:
-            outcome = make_calls(self._program, server.port, self._file, len(calls), load, http1=server.kind.http1)
+            outcome = make_calls(self._program, server.port, self._file, len(calls), load, server.kind.protocol)
         except BadReplyError as error:
             raise BadReplyError(f"{feed.workload} on {server.kind.name}: {error.message}") from error
         postgres_cpu_after = feed.database.cpu_seconds()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks.calls import GRPC, Protocol
 from benchmarks.cpu import cpu_seconds, resident_bytes
 from benchmarks.workloads import WORKLOADS, Calls
 
@@ -33,11 +34,16 @@ class Kind:
     command: Sequence[str | Path]
     # Python packages that it needs in addition to those of the service.
     packages: Sequence[str] = ()
-    http1: bool = False
+    protocol: Protocol = GRPC
     # Workloads that it implements; empty means all workloads of its protocol.
     workloads: Sequence[str] = ()
     # Number of processes. Each gets as many connections and calls as a server with a single process.
     processes: int = 1
+
+    @property
+    def http1(self) -> bool:
+        """Whether it speaks HTTP/1.1 instead of gRPC."""
+        return self.protocol.http1
 
     def calls(self, workload: str) -> Calls | None:
         """Return the calls of a workload, or None if the server does not implement it."""
@@ -68,7 +74,7 @@ KINDS = (
         "FastAPI, uvicorn and SQLAlchemy's ORM, with JSON",
         (*_PYTHON, "benchmarks.peers.fastapi_app"),
         packages=("fastapi", "uvicorn"),
-        http1=True,
+        protocol=Protocol(http1=True),
     ),
     Kind("node", "Node.js with grpc-js and pg", ("node", NODE / "server.js")),
     Kind(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -216,9 +217,13 @@ class ExportSettings(DatabaseSettings):
 
 
 class ListenSettings(Settings):
-    """The address to listen on."""
+    """The addresses to listen on, and how connections to them are protected."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; there is no TLS yet")
+    host: str = Field(
+        "127.0.0.1",
+        description="address to listen on; beyond this machine, that needs TLS and identities "
+        "([Security](security.md)). Empty: no TCP port, only `COMMERCE_UNIX_SOCKET`",
+    )
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 selects a free one")
     reuse_port: bool = Field(
         default=False,
@@ -232,6 +237,79 @@ class ListenSettings(Settings):
         description="number of processes that serve on the port, each with its own connections to the database and "
         "its own limits; more than 1 needs Linux, and a parent process that starts them",
     )
+    unix_socket: Path | None = Field(
+        None,
+        validate_default=True,
+        description="path of a Unix socket to listen on too, without TLS, for programs of this machine",
+    )
+    unix_socket_mode: str = Field(
+        "600", description="permissions of the Unix socket, octal; programs that may write to it may connect"
+    )
+    tls_certificate_file: Path | None = Field(
+        None, description="certificate of the server with its chain, PEM; reloaded when it changes"
+    )
+    tls_key_file: Path | None = Field(
+        None,
+        validate_default=True,
+        description="private key of the certificate, PEM, not encrypted; reloaded when it changes",
+    )
+    tls_client_ca_file: Path | None = Field(
+        None,
+        description="certificates of the CAs that sign clients' certificates, PEM; each client then needs one. "
+        "Reloaded when it changes",
+    )
+    tls_port_without_client_certificates: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="second port with TLS, for clients that have a token or a key and no certificate; 0 selects a free "
+        "one",
+    )
+    tls_reload_interval: Seconds = Field(
+        5, description="seconds between two looks for changes of the TLS files", json_schema_extra=EXPERT
+    )
+    allow_plaintext: bool = Field(
+        default=False, description="serve other machines without TLS, for example behind a proxy that does it"
+    )
+    allow_anonymous: bool = Field(
+        default=False,
+        description="serve other machines without identities: any program that reaches the port may do everything",
+    )
+
+    @field_validator("unix_socket_mode")
+    @classmethod
+    def _octal(cls, mode: str) -> str:
+        if not re.fullmatch("0?[0-7]{3}", mode):
+            raise PydanticCustomError("unix_socket_mode", "use three octal digits, such as 660")
+        return mode
+
+    @field_validator("unix_socket")
+    @classmethod
+    def _somewhere_to_listen(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is None and info.data.get("host") == "":
+            raise PydanticCustomError("unix_socket", "an empty COMMERCE_HOST needs it")
+        return path
+
+    @field_validator("tls_key_file")
+    @classmethod
+    def _certificate_and_key(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        if (key is None) != (info.data.get("tls_certificate_file") is None):
+            raise PydanticCustomError("tls_key_file", "it and COMMERCE_TLS_CERTIFICATE_FILE need each other")
+        return key
+
+    @field_validator("tls_client_ca_file")
+    @classmethod
+    def _client_ca_with_certificate(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path and info.data.get("tls_certificate_file") is None:
+            raise PydanticCustomError("tls_client_ca_file", "it needs COMMERCE_TLS_CERTIFICATE_FILE")
+        return path
+
+    @field_validator("tls_port_without_client_certificates")
+    @classmethod
+    def _second_port(cls, port: int | None, info: ValidationInfo) -> int | None:
+        if port is not None and info.data.get("tls_client_ca_file") is None:
+            raise PydanticCustomError("tls_port", "only with COMMERCE_TLS_CLIENT_CA_FILE are there client certificates")
+        return port
 
 
 class IdentitySettings(Settings):
@@ -286,6 +364,41 @@ class LimitSettings(Settings):
     max_request_bytes: Count = Field(4 * 1024 * 1024, description="maximum size of a request")
     max_response_bytes: Count = Field(
         4 * 1024 * 1024, description="maximum size of a response; gRPC clients accept 4 MiB by default"
+    )
+    max_request_bytes_in_flight: Count = Field(
+        32 * 1024 * 1024,
+        description="maximum size of all requests above 4 KiB in flight together, which are stored twice; further ones "
+        "fail with RESOURCE_EXHAUSTED",
+        json_schema_extra=EXPERT,
+    )
+    max_metadata_bytes: Count = Field(
+        16 * 1024,
+        description="maximum size of the metadata of a call, each entry with 32 bytes more; gRPC refuses others with "
+        "RESOURCE_EXHAUSTED",
+        json_schema_extra=EXPERT,
+    )
+    max_connections: Count = Field(
+        4000,
+        description="maximum number of connections; further ones are closed. Each listener has an equal share of it in "
+        "accept mode `listeners`",
+    )
+    handshake_timeout: Seconds = Field(
+        10,
+        description="seconds that a new connection has until its TLS handshake and the first frame of HTTP/2 are "
+        "complete; then it is closed",
+        json_schema_extra=EXPERT,
+    )
+    transfer_timeout: Seconds = Field(
+        20,
+        description="seconds that a client has to send the request of a unary call, and to read the response; then the "
+        "call is cancelled",
+        json_schema_extra=EXPERT,
+    )
+    min_ping_interval: Seconds = Field(
+        10,
+        description="seconds between two pings of an idle connection, at least; a client that pings faster is "
+        "disconnected with ENHANCE_YOUR_CALM",
+        json_schema_extra=EXPERT,
     )
     max_concurrent_streams: Count = Field(
         1000,

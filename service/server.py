@@ -18,7 +18,6 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from ipaddress import ip_address
 
 import structlog
 import uvloop
@@ -29,7 +28,7 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from service.application.ports.unit_of_work import TimeLeft
-from service.config import LimitSettings, OptimizationSettings, ServerSettings
+from service.config import OptimizationSettings, ServerSettings
 from service.db.connections.replica import Replica
 from service.db.database import Database
 from service.db.events.feed import PollingEventFeed
@@ -67,13 +66,16 @@ from service.rpc.streams.imports import UserImports
 from service.rpc.streams.watch import Watch
 from service.rpc.transport import event_loop
 from service.rpc.transport.accepting import AcceptingServer
-from service.rpc.transport.listening import open_connections, stop_listening
+from service.rpc.transport.endpoints import CannotListen, Endpoints
+from service.rpc.transport.exposure import Exposed
+from service.rpc.transport.limits import channel_options, connections_that_fit
 from service.rpc.transport.scheduling import (
     AdaptiveScheduling,
     freeze_garbage_collector,
     lower_polling_thread_priority,
     use_batch_scheduling,
 )
+from service.rpc.transport.tls import CertificateError, ServerCertificates
 from service.runtime.deadline import Deadline, no_deadline
 from service.runtime.errors import OperatorError
 from service.runtime.exit_deadline import ExitDeadline, drain_seconds, leaving_seconds
@@ -115,13 +117,26 @@ def new_event_loop(settings: OptimizationSettings) -> asyncio.AbstractEventLoop:
 
 
 class Server:
-    """One serving process: `start`, then `wait_until_signalled`, or `stop` at any time."""
+    """One serving process: `start`, then `wait_until_signalled`, or `stop` at any time.
+
+    Attributes:
+        settings: the settings.
+    """
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
-        self.port = 0
-        self._scheduling: asyncio.Task[None] | None = None
-        self._policy_updates: asyncio.Task[None] | None = None
+        # Tasks that run until the server closes.
+        self._background: list[asyncio.Task[None]] = []
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 without one."""
+        return self._endpoints.port
+
+    @property
+    def certificates(self) -> ServerCertificates | None:
+        """The certificates of TLS, and what became of their last reload; None without TLS."""
+        return self._endpoints.certificates
 
     async def start(self) -> None:
         """Build all parts of the server and listen.
@@ -130,6 +145,7 @@ class Server:
             StartError: the policy or the database cannot be used, or the address cannot be listened on.
         """
         _require_fast_protobuf()
+        self._find_endpoints()
         self._policies = self._read_policy()
         self._schedule_threads()
         asyncio.get_running_loop().set_exception_handler(log_loop_failure)
@@ -145,13 +161,35 @@ class Server:
         self._lower_polling_thread_priority()
         await self._listen()
         self._health_updates = asyncio.create_task(self._readiness.watch())
-        self._policy_updates = asyncio.create_task(self._policies.watch()) if self._policies else None
         await self._server.start()
-        if self.settings.scheduling == "adaptive":
-            self._scheduling = asyncio.create_task(AdaptiveScheduling().run())
+        self._start_background_tasks()
         if self.settings.frozen_garbage_collector:
             freeze_garbage_collector()
-        log.info("serving", host=self.settings.host, port=self.port, accept_mode=self._server.accept_mode)
+        log.info(
+            "serving",
+            host=self.settings.host,
+            port=self.port,
+            port_without_client_certificates=self._endpoints.port_without_client_certificates or None,
+            unix_socket=self.settings.unix_socket and str(self.settings.unix_socket),
+            tls=self.certificates is not None,
+            accept_mode=self._server.accept_mode,
+        )
+
+    def _find_endpoints(self) -> None:
+        try:
+            self._endpoints = Endpoints(self.settings, has_identities=self.settings.has_identities)
+        except (Exposed, CertificateError) as error:
+            raise StartError(str(error)) from error
+
+    def _start_background_tasks(self) -> None:
+        running = [self._server.cancel_stalled_calls(self.settings.transfer_timeout, self._access_log.tasks)]
+        if self.certificates:
+            running.append(self.certificates.watch(self.settings.tls_reload_interval))
+        if self._policies:
+            running.append(self._policies.watch())
+        if self.settings.scheduling == "adaptive":
+            running.append(AdaptiveScheduling().run())
+        self._background += map(asyncio.create_task, running)
 
     async def _open_database(self) -> None:
         settings = self.settings
@@ -222,7 +260,8 @@ class Server:
                 ),
                 self._authorization,  # before anything is read; denied calls cost little
                 UnreadResponsesInterceptor(),  # knows the caller, and sees the responses of all below it
-                DeserializationInterceptor(),  # inside ErrorInterceptor, which turns its error into a status
+                # Inside ErrorInterceptor, which turns its error into a status.
+                DeserializationInterceptor(self.settings.max_request_bytes_in_flight),
                 ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
                 PrivilegedFieldsInterceptor(self._policies),  # reads fields, so after they are validated
                 self._transactions,  # runs the method, and again if that is needed
@@ -295,10 +334,11 @@ class Server:
     def _accepting_server(self, methods: InterceptedMethods) -> AcceptingServer:
         return AcceptingServer(
             methods,
-            _options(self.settings),
+            channel_options(self.settings),
             accept_mode=self.settings.accept_mode,
             pending_accepts=self.settings.pending_accepts,
             max_calls=self.settings.max_concurrent_calls,
+            max_connections=connections_that_fit(self.settings.max_connections),
             reuse_port=self.settings.reuse_port,
         )
 
@@ -313,18 +353,11 @@ class Server:
             lower_polling_thread_priority()
 
     async def _listen(self) -> None:
-        host, port = self.settings.host, self.settings.port
         try:
-            self.port = self._server.listen(host, port)
-        except OSError as error:
+            self._endpoints.listen(self._server)
+        except CannotListen as error:
             await self._close()
-            raise StartError(
-                f"cannot listen on {host}:{port}: the port is in use, or this machine does not have the address"
-            ) from error
-        if not _is_loopback(host):
-            log.warning(
-                "listening on a non-loopback address without TLS: anyone who reaches it has full access", host=host
-            )
+            raise StartError(str(error)) from error
 
     async def wait_until_signalled(self, signals: StopSignals) -> ExitDeadline:
         """Serve until the first signal, then drain; a second signal ends the process without draining.
@@ -359,10 +392,10 @@ class Server:
         the time that the log line `draining` states.
         """
         # First of all, so that none of the clients that leave comes back.
-        stop_listening(self.port)
+        self._endpoints.leave()
         log.info(
             "draining",
-            connections=open_connections(self.port),
+            connections=self._endpoints.open_connections(),
             at_most_seconds=round(self._drain_seconds(), 1),
             **({"hint": hint} if hint else {}),
         )
@@ -378,7 +411,7 @@ class Server:
         """Wait until no client is connected, or for some seconds."""
         give_up = time.monotonic() + seconds
         # No new connection can come, because the server has stopped listening.
-        while (left := give_up - time.monotonic()) > 0 and open_connections(self.port) != 0:  # noqa: ASYNC110 - gRPC reports no connection
+        while (left := give_up - time.monotonic()) > 0 and self._endpoints.open_connections() != 0:  # noqa: ASYNC110 - gRPC reports no connection
             await asyncio.sleep(min(left, _CONNECTION_CHECK_SECONDS))
 
     async def stop(self, grace: float) -> None:
@@ -413,12 +446,11 @@ class Server:
         log.error("ending the process, because it did not end in time", calls=self._access_log.running_calls())
 
     async def _close(self, work: TimeLeft = no_deadline) -> None:
-        if self._scheduling:
-            self._scheduling.cancel()
+        self._endpoints.remove_socket()
+        for task in self._background:
+            task.cancel()
         if self._identities:
             await self._identities.close()
-        if self._policy_updates:
-            self._policy_updates.cancel()
         self._passwords.close()
         await self._event_feed.close(work)
         await self._snapshots.close()
@@ -429,36 +461,6 @@ class Server:
 def _require_fast_protobuf() -> None:
     if api_implementation.Type() == "python":
         raise StartError("protobuf runs on its pure-Python backend, which is many times slower; install its wheel")
-
-
-def _options(settings: LimitSettings) -> list[tuple[str, int]]:
-    options = [
-        ("grpc.max_receive_message_length", settings.max_request_bytes),
-        ("grpc.max_send_message_length", settings.max_response_bytes),
-        # Without a limit, one connection can start more calls than fit into memory. A low limit makes a busy channel
-        # wait, and resets, without any details, calls that a client sends before it knows the limit.
-        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
-        # The server notices after about 13 s that a client has vanished, but only if both timeouts are set.
-        ("grpc.keepalive_time_ms", 10_000),
-        ("grpc.keepalive_timeout_ms", 3_000),
-        ("grpc.http2.ping_timeout_ms", 3_000),
-        # Clients may ping every 10 s, even without an active call.
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ]
-    if settings.max_connection_age:
-        # Without a grace period: a running call ends on the old connection, however long it takes.
-        options.append(("grpc.max_connection_age_ms", int(settings.max_connection_age * 1000)))
-    return options
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _now() -> datetime:

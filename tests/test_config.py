@@ -93,10 +93,26 @@ def test_a_database_is_all_that_is_needed() -> None:
         "workers": 1,
         # Two servers on one port by mistake would share it silently.
         "reuse_port": False,
+        "unix_socket": None,
+        # Of the user who runs the server.
+        "unix_socket_mode": "600",
+        "tls_certificate_file": None,
+        "tls_key_file": None,
+        "tls_client_ca_file": None,
+        "tls_port_without_client_certificates": None,
+        "tls_reload_interval": 5,
+        "allow_plaintext": False,
+        "allow_anonymous": False,
         "default_deadline": 30,
         # What gRPC takes by default on the other side.
         "max_request_bytes": 4 * 1024 * 1024,
         "max_response_bytes": 4 * 1024 * 1024,
+        "max_request_bytes_in_flight": 32 * 1024 * 1024,
+        "max_metadata_bytes": 16 * 1024,
+        "max_connections": 4000,
+        "handshake_timeout": 10,
+        "transfer_timeout": 20,
+        "min_ping_interval": 10,
         "max_concurrent_streams": 1000,
         "max_concurrent_calls": 4000,
         # Nobody is known, and the address is the loopback.
@@ -117,6 +133,34 @@ def test_a_database_is_all_that_is_needed() -> None:
         "watch_checkpoint_interval": 5,
         "watch_catch_up_connections": 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"tls_certificate_file": "a"},
+            "COMMERCE_TLS_KEY_FILE is wrong: it and COMMERCE_TLS_CERTIFICATE_FILE need each",
+        ),
+        ({"tls_key_file": "a"}, "COMMERCE_TLS_KEY_FILE is wrong: it and COMMERCE_TLS_CERTIFICATE_FILE need each other"),
+        ({"tls_client_ca_file": "a"}, "COMMERCE_TLS_CLIENT_CA_FILE is wrong: it needs COMMERCE_TLS_CERTIFICATE_FILE"),
+        (
+            {"tls_certificate_file": "a", "tls_key_file": "b", "tls_port_without_client_certificates": 1},
+            "COMMERCE_TLS_PORT_WITHOUT_CLIENT_CERTIFICATES is wrong: only with COMMERCE_TLS_CLIENT_CA_FILE are there",
+        ),
+        ({"host": ""}, "COMMERCE_UNIX_SOCKET is wrong: an empty COMMERCE_HOST needs it"),
+        ({"unix_socket_mode": "rw"}, "COMMERCE_UNIX_SOCKET_MODE is wrong: use three octal digits, such as 660"),
+        ({"unix_socket_mode": "999"}, "COMMERCE_UNIX_SOCKET_MODE is wrong"),
+        ({"max_connections": 0}, "COMMERCE_MAX_CONNECTIONS is wrong"),
+        ({"handshake_timeout": 0}, "COMMERCE_HANDSHAKE_TIMEOUT is wrong"),
+    ],
+)
+def test_settings_of_endpoints_that_do_not_fit_are_named(values: dict[str, object], message: str) -> None:
+    assert message in refused(**values)
+
+
+def test_a_server_may_listen_on_nothing_but_a_unix_socket() -> None:
+    assert load(ServerSettings, host="", unix_socket="/run/commerce.sock").unix_socket == Path("/run/commerce.sock")
 
 
 def test_the_embedded_database_needs_no_settings() -> None:
@@ -279,7 +323,6 @@ def test_settings_do_not_change() -> None:
         ("COMMERCE_PORT", "-1"),
         ("COMMERCE_PORT", "65536"),
         ("COMMERCE_PORT", SECRET),
-        ("COMMERCE_HOST", ""),
         ("COMMERCE_LOG_FORMAT", SECRET),
         ("COMMERCE_LOG_FORMAT", "JSON"),
         ("COMMERCE_LOG_LEVEL", SECRET),

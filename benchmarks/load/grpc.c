@@ -1,4 +1,4 @@
-// gRPC over HTTP/2 without TLS. A good reply has HTTP status 200, gRPC status 0 and exactly one complete message.
+// gRPC over HTTP/2. A good reply has HTTP status 200, gRPC status 0 and exactly one complete message.
 #include "load.h"
 #include <arpa/inet.h>
 #include <nghttp2/nghttp2.h>
@@ -50,7 +50,7 @@ static void begin_call(struct call *call)
     call->http_status[0] = call->grpc_status[0] = call->grpc_message[0] = 0;
     const nghttp2_nv headers[] = {
         header(":method", "POST"),
-        header(":scheme", "http"),
+        header(":scheme", call->connection->tls ? "https" : "http"),
         header(":path", call->record->path),
         header(":authority", authority),
         header("te", "trailers"),
@@ -58,9 +58,11 @@ static void begin_call(struct call *call)
         header("user-agent", "load"),
         // With a deadline, as every caller should set one.
         header("grpc-timeout", "10S"),
+        // The last one, so that it can be left out.
+        header("authorization", authorization ? authorization : ""),
     };
     nghttp2_data_provider body = {.source.ptr = call, .read_callback = read_body};
-    size_t count = sizeof headers / sizeof *headers;
+    size_t count = sizeof headers / sizeof *headers - (authorization ? 0 : 1);
     int stream = nghttp2_submit_request(call->connection->session, NULL, headers, count, &body, call);
     if (stream < 0)
         give_up("cannot start a call: %s", nghttp2_strerror(stream));

@@ -1,6 +1,9 @@
 // Calls a server on 127.0.0.1 over gRPC or HTTP/1.1, and checks every reply.
 //
-//     load --port P [--http1] --connections C --streams S --calls N [--rate R] FILE
+//     load --port P [--http1 | --tls] [--authorization V] --connections C --streams S --calls N [--rate R] FILE
+//
+// With --tls, it uses TLS and does not verify the server's certificate. With --authorization, each gRPC call has this
+// value as its metadata `authorization`.
 //
 // FILE holds little-endian records: u16 length and path, u32 length and body, u16 length and the bytes that the reply
 // must contain. The program makes N calls in the order of the file, and starts over at its end. Without --rate, S calls
@@ -18,6 +21,7 @@
 #include <math.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -39,6 +43,8 @@ static long record_count, call_count, begun, good, bad;
 static double next_due, *latencies;
 static char first_error[600];
 char authority[32];
+const char *authorization;
+static SSL_CTX *tls_context;
 
 static double now(void)
 {
@@ -123,6 +129,21 @@ static double begin_due_calls(void)
     return begun < call_count && next_due > time ? next_due : INFINITY;
 }
 
+// Returns the result of SSL_read or SSL_write as recv and send would.
+static ssize_t of_tls(struct connection *connection, int result)
+{
+    if (result > 0)
+        return result;
+    int error = SSL_get_error(connection->tls, result);
+    if (error == SSL_ERROR_ZERO_RETURN)
+        return 0;
+    if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE)
+        errno = EAGAIN;
+    else if (error != SSL_ERROR_SYSCALL)
+        errno = EPROTO;
+    return -1;
+}
+
 // Sends all pending bytes of a connection together, as gRPC's own clients do: fewer packets, fewer reads by the server.
 static void flush(struct connection *connection)
 {
@@ -131,7 +152,8 @@ static void flush(struct connection *connection)
         protocol->gather(connection);
     if (!out->length)
         return;
-    ssize_t sent = send(connection->socket, out->bytes, out->length, MSG_NOSIGNAL);
+    ssize_t sent = connection->tls ? of_tls(connection, SSL_write(connection->tls, out->bytes, (int)out->length))
+                                   : send(connection->socket, out->bytes, out->length, MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN)
         give_up("cannot send: %s", strerror(errno));
     if (sent > 0) {
@@ -143,13 +165,18 @@ static void flush(struct connection *connection)
 static void receive(struct connection *connection)
 {
     static uint8_t bytes[1 << 18];
-    ssize_t length = recv(connection->socket, bytes, sizeof bytes, 0);
-    if (length == 0)
-        give_up("the server closed a connection");
-    if (length < 0 && errno != EAGAIN)
-        give_up("cannot receive: %s", strerror(errno));
-    if (length > 0)
-        protocol->receive(connection, bytes, (size_t)length);
+    ssize_t length;
+    // What TLS has read from the socket, poll does not report again.
+    do {
+        length = connection->tls ? of_tls(connection, SSL_read(connection->tls, bytes, sizeof bytes))
+                                 : recv(connection->socket, bytes, sizeof bytes, 0);
+        if (length == 0)
+            give_up("the server closed a connection");
+        if (length < 0 && errno != EAGAIN)
+            give_up("cannot receive: %s", strerror(errno));
+        if (length > 0)
+            protocol->receive(connection, bytes, (size_t)length);
+    } while (connection->tls && length > 0);
 }
 
 static void make_all_calls(void)
@@ -179,6 +206,15 @@ static void make_all_calls(void)
     }
 }
 
+static void use_tls(void)
+{
+    static const unsigned char http2[] = {2, 'h', '2'};
+    tls_context = must(SSL_CTX_new(TLS_client_method()));
+    // What could not be sent may have moved in memory when it is tried again.
+    SSL_CTX_set_mode(tls_context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_alpn_protos(tls_context, http2, sizeof http2);
+}
+
 static void open_connection(struct connection *connection)
 {
     int yes = 1;
@@ -188,6 +224,11 @@ static void open_connection(struct connection *connection)
     if (connection->socket < 0 || connect(connection->socket, (struct sockaddr *)&address, sizeof address))
         give_up("cannot connect to port %d: %s", port, strerror(errno));
     setsockopt(connection->socket, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    if (tls_context) {
+        connection->tls = must(SSL_new(tls_context));
+        if (!SSL_set_fd(connection->tls, connection->socket) || SSL_connect(connection->tls) != 1)
+            give_up("cannot begin TLS on port %d", port);
+    }
     fcntl(connection->socket, F_SETFL, O_NONBLOCK);
     connection->calls = must(calloc((size_t)streams, sizeof *connection->calls));
     for (struct call *call = connection->calls; call < connection->calls + streams; call++) {
@@ -263,6 +304,7 @@ int main(int argc, char **argv)
         {"port", required_argument, NULL, 'p'},  {"connections", required_argument, NULL, 'c'},
         {"streams", required_argument, NULL, 's'}, {"calls", required_argument, NULL, 'n'},
         {"rate", required_argument, NULL, 'r'},  {"http1", no_argument, NULL, '1'},
+        {"tls", no_argument, NULL, 't'},         {"authorization", required_argument, NULL, 'a'},
         {NULL, 0, NULL, 0}};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;)
         switch (option) {
@@ -272,10 +314,15 @@ int main(int argc, char **argv)
         case 'n': call_count = atol(optarg); break;
         case 'r': rate = atof(optarg); break;
         case '1': protocol = &http1; break;
+        case 't': use_tls(); break;
+        case 'a': authorization = optarg; break;
         default: return 2;
         }
     if (port < 1 || connection_count < 1 || streams < 1 || call_count < 1 || rate < 0 || optind != argc - 1)
-        give_up("usage: load --port P [--http1] --connections C --streams S --calls N [--rate R] FILE");
+        give_up("usage: load --port P [--http1 | --tls] [--authorization V] --connections C --streams S --calls N "
+                "[--rate R] FILE");
+    if (protocol == &http1 && (tls_context || authorization))
+        give_up("--tls and --authorization are for gRPC only");
     if (protocol == &http1 && streams != 1)
         give_up("HTTP/1.1 has one call in flight per connection: use --streams 1");
     // By default, the kernel may wake a sleeping process 50 microseconds late, which would add to every latency.

@@ -28,6 +28,7 @@ struct call {
 
 struct connection {
     int socket;
+    struct ssl_st *tls;              // NULL without TLS
     struct nghttp2_session *session; // NULL for HTTP/1.1
     struct buffer out;               // bytes that the socket has not accepted yet
     struct call *calls, *free;
@@ -45,6 +46,8 @@ struct protocol {
 
 extern const struct protocol grpc, http1;
 extern char authority[32];
+// The value of the header `authorization` of each gRPC call, or NULL.
+extern const char *authorization;
 
 void *must(void *memory);
 void append(struct buffer *buffer, const void *bytes, size_t length);

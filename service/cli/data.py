@@ -17,6 +17,7 @@ from commerce.users.v1.user_service_pb2 import ImportUsersRequest, ImportUsersRe
 from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
 from google.protobuf.json_format import MessageToJson
 
+from service.cli.channels import TlsOptions, open_channel
 from service.cli.private_files import replacing
 from service.cli.user_files import FileError, ImportFile, Rejects, Row
 from service.config import CallerSettings, SettingsError, load
@@ -24,11 +25,18 @@ from service.config import CallerSettings, SettingsError, load
 # A response lists at most this many failed rows, so a call with no more rows than this gets every failure back.
 _ROWS_PER_CALL = 1000
 _LAST_COMMITTED_ROW = "last-committed-row"
-_KEEPALIVE = [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000)]
+_KEEPALIVE: list[tuple[str, int | str]] = [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000)]
 
 
 def import_users(
-    file: Path, *, address: str, on_conflict: str, rejects: Path | None, resume_from: int, encoding: str
+    file: Path,
+    *,
+    address: str,
+    tls: TlsOptions,
+    on_conflict: str,
+    rejects: Path | None,
+    resume_from: int,
+    encoding: str,
 ) -> None:
     """Import users from a file into the service at the address."""
     rejects = rejects or file.with_suffix(f".rejects{file.suffix}")
@@ -38,7 +46,7 @@ def import_users(
         with (
             ImportFile(file, encoding) as rows,
             Rejects(rejects, rows, append=resume_from > 1) as rejected,
-            grpc.insecure_channel(address, options=_KEEPALIVE) as channel,
+            open_channel(address, tls, _KEEPALIVE) as channel,
             click.progressbar(
                 length=file.stat().st_size, label="Importing", file=sys.stderr, hidden=not sys.stderr.isatty()
             ) as bar,
@@ -166,9 +174,9 @@ class _Importer:
         raise _ImportStopped(what)
 
 
-def export_orders(*, address: str, output: str) -> None:
+def export_orders(*, address: str, tls: TlsOptions, output: str) -> None:
     """Export all orders of the service at the address to a file."""
-    with grpc.insecure_channel(address, options=_KEEPALIVE) as channel, _output_file(output) as file:
+    with open_channel(address, tls, _KEEPALIVE) as channel, _output_file(output) as file:
         call = OrderServiceStub(channel).ExportOrders(ExportOrdersRequest(), metadata=_credentials())
         orders = (order for response in call for order in response.orders)
         hidden = not sys.stderr.isatty()

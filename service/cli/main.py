@@ -6,14 +6,38 @@ shell answer immediately. Each command imports its implementation when it runs.
 
 import codecs
 import signal
+from collections.abc import Callable
 from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
-_address = click.option(
-    "--address", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="Address of the service."
-)
+_file = click.Path(dir_okay=False, path_type=Path)
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
+
+def _tls_options(command: _Command) -> _Command:
+    """Add the options for a connection with TLS."""
+    for name, what in (
+        ("--key-file", "Private key of that certificate, PEM."),
+        ("--certificate-file", "Certificate of this command, PEM, for a service that asks for one."),
+        ("--ca-file", "Connect with TLS, and trust the CAs in this file, PEM."),
+    ):
+        command = click.option(name, type=_file, help=what)(command)
+    return command
+
+
+def _connection(command: _Command) -> _Command:
+    """Add the options for a connection to a running service."""
+    command = _tls_options(command)
+    return click.option(
+        "--address",
+        default="127.0.0.1:50051",
+        show_default=True,
+        metavar="HOST:PORT",
+        help="Address of the service; unix:PATH for a Unix socket.",
+    )(command)
 
 
 def _known_encoding(_context: click.Context, _parameter: click.Parameter, encoding: str | None) -> str:
@@ -144,7 +168,7 @@ def relay(*, nats_url: str | None, stream: str | None, name: str | None) -> None
 
 @main.command("import-users")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@_address
+@_connection
 @click.option(
     "--on-conflict",
     type=click.Choice(["skip", "update", "fail"]),
@@ -164,7 +188,14 @@ def relay(*, nats_url: str | None, stream: str | None, name: str | None) -> None
     help="Encoding of FILE, such as cp1252.  [default: UTF-8 or UTF-16, detected]",
 )
 def import_users(
-    *, file: Path, address: str, on_conflict: str, rejects: Path | None, resume_from: int, encoding: str
+    *,
+    file: Path,
+    address: str,
+    on_conflict: str,
+    rejects: Path | None,
+    resume_from: int,
+    encoding: str,
+    **files: Path | None,
 ) -> None:
     """Import users from FILE: a .csv file with a header, or a .jsonl file with one object per line.
 
@@ -177,12 +208,14 @@ def import_users(
     The command can be repeated safely: by default, it skips users that already exist. The exit status is 1 if a row was
     rejected.
     """
+    from service.cli.channels import TlsOptions
     from service.cli.data import import_users
 
     _interruptible()
     import_users(
         file,
         address=address,
+        tls=TlsOptions(**files),
         on_conflict=on_conflict,
         rejects=rejects,
         resume_from=resume_from,
@@ -191,7 +224,7 @@ def import_users(
 
 
 @main.command("export-orders")
-@_address
+@_connection
 @click.option("--output", default="-", metavar="FILE", help="File to write; - is standard output.  [default: -]")
 @click.option(
     "--format",
@@ -201,15 +234,35 @@ def import_users(
     show_default=True,
     help="Format of the file.",
 )
-def export_orders(*, address: str, output: str, file_format: str) -> None:  # noqa: ARG001 - only one format exists so far
+def export_orders(*, address: str, output: str, file_format: str, **files: Path | None) -> None:  # noqa: ARG001 - only one format exists so far
     """Export a consistent snapshot of all orders with their items as JSON Lines, in protobuf's JSON format.
 
     FILE is created only when the export is complete.
     """
+    from service.cli.channels import TlsOptions
     from service.cli.data import export_orders
 
     _interruptible()
-    export_orders(address=address, output=output)
+    export_orders(address=address, tls=TlsOptions(**files), output=output)
+
+
+@main.command()
+@click.argument("service", default="")
+@click.option("--address", metavar="HOST:PORT", help="Address of the server, instead of that in the settings.")
+@_tls_options
+@click.option("--timeout", default=5.0, show_default=True, help="Seconds to wait for the answer.")
+def health(*, service: str, address: str | None, timeout: float, **files: Path | None) -> None:
+    """Check the health of a server: exit status 0 if it is SERVING, else 1.
+
+    SERVICE is `readiness` or the full name of a service; without it, liveness is checked. By default this calls the
+    server that has the same settings, on this machine: through its Unix socket, or else through its port, with TLS if
+    the server has it.
+    """
+    from service.cli.channels import TlsOptions
+    from service.cli.health import check_health
+
+    _interruptible()
+    check_health(service, address=address, tls=TlsOptions(**files), timeout=timeout)
 
 
 @main.group()

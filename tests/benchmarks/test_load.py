@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 from commerce.users.v1.user_service_pb2 import ExportUsersRequest, GetUserRequest
 
-from benchmarks.calls import BadReplyError, CannotBuildError, Load, Outcome, build, make_calls, write_calls
+from benchmarks.calls import (
+    GRPC,
+    BadReplyError,
+    CannotBuildError,
+    Load,
+    Outcome,
+    Protocol,
+    build,
+    make_calls,
+    write_calls,
+)
 from benchmarks.workloads import Call
 from service.server import Server
 from tests.support.clients import Clients
@@ -14,6 +24,7 @@ from tests.support.servers import running_server
 
 EIGHT_IN_FLIGHT = Load(connections=2, streams=4)
 ONE_BY_ONE = Load(connections=1, streams=1)
+HTTP1 = Protocol(http1=True)
 GET_USER = "/commerce.users.v1.UserService/GetUser"
 MISSING = "0190a0b0-0000-7000-8000-000000000000"
 
@@ -82,7 +93,7 @@ async def test_good_replies_over_http1(program: Path, tmp_path: Path, reply: byt
     # The reply may be split anywhere, even within the headers.
     for cut in (1, 20, len(reply) - 3):
         async with answering([reply[:cut], reply[cut:]]) as port:
-            await made(program, port, [Call("POST /x", b"[]", b"17")], tmp_path, ONE_BY_ONE, count=3, http1=True)
+            await made(program, port, [Call("POST /x", b"[]", b"17")], tmp_path, ONE_BY_ONE, count=3, protocol=HTTP1)
 
 
 @pytest.mark.parametrize(
@@ -98,14 +109,14 @@ async def test_good_replies_over_http1(program: Path, tmp_path: Path, reply: byt
 async def test_bad_replies_over_http1(program: Path, tmp_path: Path, reply: bytes, words: str) -> None:
     async with answering([reply]) as port:
         with pytest.raises(BadReplyError, match=words):
-            await made(program, port, [Call("GET /x", b"", b"17")], tmp_path, ONE_BY_ONE, count=2, http1=True)
+            await made(program, port, [Call("GET /x", b"", b"17")], tmp_path, ONE_BY_ONE, count=2, protocol=HTTP1)
 
 
 async def test_a_stall_is_charged_to_every_call_that_was_due_meanwhile(program: Path, tmp_path: Path) -> None:
     reply, stall_seconds = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 0.5
     load = Load(connections=1, streams=1, rate=1000)
     async with answering([reply], stall_seconds=stall_seconds) as port:
-        outcome = await made(program, port, [Call("GET /x", b"", b"")], tmp_path, load, count=50, http1=True)
+        outcome = await made(program, port, [Call("GET /x", b"", b"")], tmp_path, load, count=50, protocol=HTTP1)
     # All calls were due within about a tenth of the stall. Measured from when they were sent, only the first is slow.
     assert outcome.p50_ms > stall_seconds * 1000 / 2
 
@@ -115,11 +126,11 @@ def get_user(user_id: str, *, expect: str) -> Call:
 
 
 async def made(
-    program: Path, port: int, calls: Sequence[Call], folder: Path, load: Load, *, count: int, http1: bool = False
+    program: Path, port: int, calls: Sequence[Call], folder: Path, load: Load, *, count: int, protocol: Protocol = GRPC
 ) -> Outcome:
     file = folder / "calls"
     write_calls(file, calls)
-    return await asyncio.to_thread(make_calls, program, port, file, count, load, http1=http1)
+    return await asyncio.to_thread(make_calls, program, port, file, count, load, protocol)
 
 
 @asynccontextmanager

@@ -66,7 +66,6 @@ from service.rpc.identity.refusals import LOG_PERIOD_SECONDS
 from service.rpc.identity.tokens import MAX_TOKENS
 from service.rpc.interceptors.authentication import RECHECK_SECONDS
 from service.rpc.interceptors.deserialization import _SMALL_BYTES as _COUNTED_ABOVE_BYTES
-from service.rpc.interceptors.deserialization import MAX_BYTES_IN_FLIGHT
 from service.rpc.interceptors.transaction import _GRACE_SECONDS
 from service.rpc.interceptors.unread_responses import MAX_PART, MAX_UNREAD_BYTES
 from service.rpc.interceptors.validation import MAX_STREAM_REQUEST_BYTES
@@ -245,10 +244,14 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("At most two batches of a kind run", 2, _MAX_RUNNING),
         Promise("those that have been running for 250 ms", 0.25, _STUCK_SECONDS),
         Promise("| requests of more than 4 KiB in flight", 4 * 1024, _COUNTED_ABOVE_BYTES),
-        Promise("| 32 MiB together", 32 * 1024 * 1024, MAX_BYTES_IN_FLIGHT),
-        Promise("so 32 MiB of requests", 32 * 1024 * 1024, MAX_BYTES_IN_FLIGHT),
         Promise("| 32 MiB in all", 32 * 1024 * 1024, MAX_UNREAD_BYTES),
         Promise("16 MiB of each caller", 16 * 1024 * 1024, MAX_UNREAD_BYTES * MAX_PART),
+        Promise(
+            "| 32 MiB together", 32 * 1024 * 1024, LimitSettings.model_fields["max_request_bytes_in_flight"].default
+        ),
+        Promise(
+            "so 32 MiB of requests", 32 * 1024 * 1024, LimitSettings.model_fields["max_request_bytes_in_flight"].default
+        ),
         Promise("| 64 KiB |", 64 * 1024, MAX_STREAM_REQUEST_BYTES),
         Promise("| 10,000 together", 10_000, MAX_UNDELIVERED_EVENTS),
         Promise("10,000 events are kept in all", 10_000, MAX_UNDELIVERED_EVENTS),

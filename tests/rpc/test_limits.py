@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from hyperframe.frame import SettingsFrame
 
-from service.rpc.interceptors import deserialization, unread_responses, validation
+from service.rpc.interceptors import unread_responses, validation
 from tests.support.clients import Clients, connect, item
 from tests.support.databases import observing
 from tests.support.failures import fails, settled
@@ -91,11 +91,9 @@ async def is_accepted(call: Awaitable[object]) -> bool:
     return bool(answers)
 
 
-async def test_large_requests_in_flight_are_limited_together_and_small_ones_go_on(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deserialization, "MAX_BYTES_IN_FLIGHT", 100_000)
-    async with serving_clients(database_url) as clients, observing(database_url) as observer:
+async def test_large_requests_in_flight_are_limited_together_and_small_ones_go_on(database_url: str) -> None:
+    settings = {"max_request_bytes_in_flight": 100_000}
+    async with serving_clients(database_url, **settings) as clients, observing(database_url) as observer:
         users = [await clients.create_user() for _ in range(4)]
         async with holding(database_url, "SELECT FROM users FOR UPDATE"):
             large = asyncio.ensure_future(deactivate(clients, users[0].id, 60_000))

@@ -1,7 +1,9 @@
 """Sets the call context, and logs each call in one line."""
 
+import asyncio
 import re
 import time
+from typing import Any, cast
 
 import grpc
 import structlog
@@ -26,10 +28,14 @@ class AccessLogInterceptor(Interceptor):
 
     The client chooses the id, or the server makes one where that is missing or invalid; the trailers return it. It has
     nothing to do with the `request_id` of a mutation.
+
+    Attributes:
+        tasks: the tasks in which the methods of calls run, from the request to the response.
     """
 
     def __init__(self) -> None:
         self._running: dict[str, int] = {}
+        self.tasks: set[asyncio.Task[Any]] = set()
 
     def running_calls(self) -> dict[str, int]:
         """Return the number of running calls of each method that has any, except health and reflection."""
@@ -37,7 +43,7 @@ class AccessLogInterceptor(Interceptor):
 
     def wrap(self, method: Method, call: Call) -> Call:
         """Wrap the method with access logging."""
-        path, running = method.path, self._running
+        path, running, tasks = method.path, self._running, self.tasks
         running.setdefault(path, 0)
         line = log.bind(method=path)
         write = line.debug if path.startswith(_QUIET) else line.info
@@ -49,6 +55,8 @@ class AccessLogInterceptor(Interceptor):
             context.set_trailing_metadata(((HEADER, x_request_id),))
             code = "CANCELLED"
             running[path] += 1
+            task = cast("asyncio.Task[Any]", asyncio.current_task())
+            tasks.add(task)
             call_context = CallContext(x_request_id, metadata)
             token = enter(call_context)
             try:
@@ -64,6 +72,7 @@ class AccessLogInterceptor(Interceptor):
                 return response
             finally:
                 running[path] -= 1
+                tasks.discard(task)
                 duration_ms = round((time.perf_counter() - started) * 1000, 2)
                 if (caller := call_context.caller) is ANONYMOUS:
                     write("call", code=code, duration_ms=duration_ms)

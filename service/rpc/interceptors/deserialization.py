@@ -17,9 +17,6 @@ from service.domain.errors import FieldViolation, MalformedRequest
 from service.rpc.interceptors.base import Interceptor
 from service.rpc.methods import Call, Method, Request
 
-# The maximum size of all requests in flight together. gRPC keeps the bytes of a request until its call ends, beside the
-# message, so the memory is about twice as much.
-MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024
 # Smaller requests are not counted: the limit on concurrent calls bounds their memory.
 _SMALL_BYTES = 4 * 1024
 
@@ -51,9 +48,14 @@ class DeserializationInterceptor(Interceptor):
 
     A request of a stream is not counted. ImportUsers has one at a time in memory, and what starts a stream of responses
     is small (`service.rpc.interceptors.validation`).
+
+    Args:
+        max_bytes_in_flight: the maximum size of all requests in flight together. gRPC keeps the bytes of a request
+            until its call ends, beside the message, so the memory is about twice as much.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes_in_flight: int) -> None:
+        self._max_bytes_in_flight = max_bytes_in_flight
         self._bytes_in_flight = 0
 
     def deserializer(self, method: Method, deserialize: Callable[[bytes], Request]) -> Callable[[bytes], Request]:
@@ -79,7 +81,7 @@ class DeserializationInterceptor(Interceptor):
     def _has_room_for(self, size: int) -> bool:
         """Count a request until its call has ended, unless it is too large for now."""
         # One request is always allowed, however large requests may be.
-        if self._bytes_in_flight and self._bytes_in_flight + size > MAX_BYTES_IN_FLIGHT:
+        if self._bytes_in_flight and self._bytes_in_flight + size > self._max_bytes_in_flight:
             return False
         task = asyncio.current_task()
         if task:

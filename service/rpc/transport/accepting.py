@@ -13,24 +13,33 @@ the accept modes:
   With one listener this is gRPC's own way.
 
 In both modes, the number of calls in flight is limited here, where a call can still be refused before its request is
-received. Health is exempt: an orchestrator must not restart a server because it is busy.
+received. Health is exempt: an orchestrator must not restart a server because it is busy. A call counts until its client
+has read the response, so a client that neither sends nor reads would use up the limit; `cancel_stalled_calls` ends its
+calls.
 """
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import grpc
+import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # not in the library's stubs
 
 from service.rpc.interceptors.base import InterceptedMethods
 from service.rpc.methods import Handler
+from service.rpc.transport.listening import UnixSocket
+from service.rpc.transport.tls import ServerCertificates
 
 # Releases of grpcio with which all tests have passed in the mode `calls`.
 TESTED_GRPC_VERSIONS = frozenset({"1.85.1", "1.85.3"})
 _private: Any = cygrpc
 AcceptMode = Literal["auto", "calls", "listeners"]
+# How often calls are looked at, in the time that they may take.
+_LOOKS = 4
+
+log = structlog.get_logger()
 
 
 def uses_private_interface(mode: AcceptMode) -> bool:
@@ -49,10 +58,12 @@ class _CallLimit(grpc.aio.ServerInterceptor):
 
     Attributes:
         calls: the tasks of the calls in flight.
+        unlimited_calls: the tasks of those in flight that do not count: refused calls, and those of health.
     """
 
     def __init__(self, maximum: int, refusals: Mapping[str, Handler]) -> None:
         self.calls: set[asyncio.Task[None]] = set()
+        self.unlimited_calls: set[asyncio.Task[None]] = set()
         self._maximum = maximum
         self._refusals = refusals
 
@@ -68,18 +79,16 @@ class _CallLimit(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """Return the handler of a call."""
         refusal = self._refusals.get(handler_call_details.method)
-        if refusal is None:
-            return await continuation(handler_call_details)
-        if self.reached:
-            return refusal
+        refused = refusal is not None and self.reached
+        calls = self.unlimited_calls if refusal is None or refused else self.calls
         task = cast("asyncio.Task[None]", asyncio.current_task())
-        self.calls.add(task)
-        task.add_done_callback(self.calls.discard)
-        return await continuation(handler_call_details)
+        calls.add(task)
+        task.add_done_callback(calls.discard)
+        return refusal if refused else await continuation(handler_call_details)
 
 
 class AcceptingServer:
-    """One or more gRPC servers that serve the same methods on one port.
+    """One or more gRPC servers that serve the same methods on the same ports.
 
     Args:
         methods: the methods to serve.
@@ -88,6 +97,7 @@ class AcceptingServer:
             `listeners`.
         pending_accepts: the number of calls of each method to request at the same time, or of listeners.
         max_calls: the maximum number of calls in flight, without those of health.
+        max_connections: the maximum number of connections, of which each listener has an equal share; None for any.
         reuse_port: whether other processes may listen on the port too.
 
     Attributes:
@@ -102,6 +112,7 @@ class AcceptingServer:
         accept_mode: AcceptMode,
         pending_accepts: int,
         max_calls: int,
+        max_connections: int | None = None,
         reuse_port: bool,
     ) -> None:
         private = uses_private_interface(accept_mode)
@@ -116,12 +127,12 @@ class AcceptingServer:
         # failing.
         shared = int(reuse_port or listeners > 1)
         options = [("grpc.so_reuseport", shared), *options]
+        if max_connections is not None:
+            options.append(("grpc.max_allowed_incoming_connections", -(-max_connections // listeners)))
         self._servers = [grpc.aio.server(interceptors=[self._limit], options=options) for _ in range(listeners)]
         for server in self._servers:
             self._add_methods(server)
         self._accepting: set[asyncio.Task[None]] = set()
-        # Refused calls, and those of health.
-        self._unlimited_calls: set[asyncio.Task[None]] = set()
 
     def _add_methods(self, server: grpc.aio.Server) -> None:
         for service, handlers in self._handlers.items():
@@ -131,17 +142,49 @@ class AcceptingServer:
                 # Generic handlers, because gRPC's own loop goes through all registered methods for each call.
                 server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
-    def listen(self, host: str, port: int) -> int:
-        """Listen, and return the port, which is a free one for 0; raises OSError."""
+    def listen(
+        self,
+        host: str,
+        port: int,
+        certificates: ServerCertificates | None = None,
+        *,
+        client_certificates: bool = False,
+    ) -> int:
+        """Listen on a TCP port, and return it.
+
+        Args:
+            host: the address.
+            port: the port; 0 selects a free one.
+            certificates: the certificates for TLS; None means plaintext.
+            client_certificates: whether each client must have a certificate, too.
+
+        Raises:
+            OSError: the port is in use, or the machine does not have the address.
+        """
         if len(self._servers) > 1 and not self._reuse_port:
             _require_free(host, port)
         for server in self._servers:
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             try:
-                port = server.add_insecure_port(address)
+                if certificates:
+                    credentials = certificates.credentials(client_certificates=client_certificates)
+                    port = server.add_secure_port(address, credentials)
+                else:
+                    port = server.add_insecure_port(address)
             except RuntimeError as error:
                 raise OSError(f"cannot listen on {address}") from error
         return port
+
+    def listen_on_socket(self, unix_socket: UnixSocket) -> None:
+        """Listen on a Unix socket, with one of the listeners, because they cannot share it; raises OSError."""
+
+        def bind(path: str) -> None:
+            try:
+                self._servers[0].add_insecure_port(f"unix:{path}")
+            except RuntimeError as error:
+                raise OSError("the folder does not exist, or this user may not write to it") from error
+
+        unix_socket.listen(bind, replace=self._reuse_port)
 
     async def start(self) -> None:
         """Start serving."""
@@ -156,6 +199,27 @@ class AcceptingServer:
         await asyncio.gather(*(server.stop(grace) for server in self._servers))
         # These tasks end by themselves: a stopped gRPC server fails their requests for calls.
         await asyncio.gather(*self._accepting)
+
+    async def cancel_stalled_calls(self, seconds: float, running: Collection[asyncio.Task[Any]]) -> None:
+        """Cancel calls whose clients do not send the request or do not read the response, until cancelled.
+
+        Their deadlines do not end them: a client need not set one, and the server's own begins with the request.
+
+        Args:
+            seconds: how long a call may wait for its client each time; it takes up to a quarter more.
+            running: the tasks of calls whose methods run. The methods have limits of their own, also for the streams
+                that they read or write.
+        """
+        waiting: dict[asyncio.Task[None], int] = {}
+        while True:
+            await asyncio.sleep(seconds / _LOOKS)
+            calls = (self._limit.calls | self._limit.unlimited_calls).difference(running)
+            waiting = {call: waiting.get(call, 0) + 1 for call in calls}
+            stalled = [call for call, looks in waiting.items() if looks > _LOOKS]
+            for call in stalled:
+                call.cancel()
+            if stalled:
+                log.warning("cancelled calls whose clients neither sent nor read in time", calls=len(stalled))
 
     def _request_more_calls(self, core: Any) -> None:
         """Request more calls of every unary method; gRPC's own loop goes on requesting one of each method."""
@@ -181,10 +245,10 @@ class AcceptingServer:
         loop = asyncio.get_running_loop()
         if refusal and self._limit.reached:
             handling = _private._handle_stream_unary_rpc(refusal, call, loop)
-            calls = self._unlimited_calls
+            calls = self._limit.unlimited_calls
         else:
             handling = _private._handle_unary_unary_rpc(handler, call, loop)
-            calls = self._limit.calls if refusal else self._unlimited_calls
+            calls = self._limit.calls if refusal else self._limit.unlimited_calls
         task = loop.create_task(_private._schedule_rpc_coro(handling, call, loop, path))
         # The event loop holds only weak references to tasks.
         calls.add(task)

@@ -1,30 +1,107 @@
-"""The sockets of a port: stop listening while open connections are still served, and count these."""
+"""The sockets that a server listens on: TCP ports and a Unix socket.
+
+gRPC stops listening only when it also refuses calls. Until then, clients that a draining server has moved away by
+GOAWAY would connect to it again, and get CANCELLED when it stops. So the sockets are shut down here, while connections
+that are open are still served.
+"""
 
 import os
 import socket
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+# What identifies a listening socket: its TCP port, or the path that a Unix socket was bound to.
+Place = int | str
+# Of a Unix socket's path, with the byte that ends it.
+_MAX_PATH_BYTES = 107
 
-def stop_listening(port: int) -> None:
-    """Stop listening on a port, so that clients connect to other servers; open connections stay.
 
-    gRPC stops listening only when it also refuses calls. Until then, clients that a draining server has moved away by
-    GOAWAY would connect to it again, and get CANCELLED when it stops. So this shuts down gRPC's listening sockets. gRPC
-    notices that they accept nothing more and ignores them. Only Linux allows it; on other systems this does nothing.
+class UnixSocket:
+    """A Unix socket to listen on, at a path that belongs to the server that listened on it last.
+
+    gRPC binds a socket after deleting what is at its path, and when it stops it deletes the path again, even if another
+    server listens on it by then. So it binds to a path of its own, beside the right one, and the socket is moved from
+    there: a client finds the previous server's socket or this one, and never none.
+
+    Args:
+        path: the path that clients connect to.
+        mode: the permissions of the socket; programs that may write to it may connect.
     """
-    for found in _sockets_of(port):
+
+    def __init__(self, path: Path, mode: int) -> None:
+        self.path = path
+        self._mode = mode
+        self.bound = path.with_name(f".{path.name}.{os.getpid()}.{id(self):x}")
+        self._identity: tuple[int, int] | None = None
+
+    def listen(self, bind: Callable[[str], None], *, replace: bool) -> None:
+        """Listen.
+
+        Args:
+            bind: binds a socket to a path; raises OSError.
+            replace: whether to take over from a server that listens on the path.
+
+        Raises:
+            OSError: the path is too long, something else is there, a server listens on it, or it cannot be written.
+        """
+        if len(os.fsencode(self.bound)) > _MAX_PATH_BYTES:
+            length = _MAX_PATH_BYTES - len(os.fsencode(self.bound)) + len(os.fsencode(self.path))
+            raise OSError(f"the path is longer than {length} bytes")
+        if self.path.exists() and not self.path.is_socket():
+            raise OSError("something else has this name")
+        if not replace and _answers(self.path):
+            raise OSError("another server listens on it")
+        # The mode of a new socket is what the mask leaves of 777; set afterwards, others could connect meanwhile.
+        mask = os.umask(0o777 & ~self._mode)
+        try:
+            bind(str(self.bound))
+        finally:
+            os.umask(mask)
+        self.bound.replace(self.path)
+        found = self.path.stat()
+        self._identity = found.st_dev, found.st_ino
+
+    def remove(self) -> None:
+        """Remove the path, unless another server listens on it now."""
+        with suppress(FileNotFoundError):
+            found = self.path.lstat()
+            if (found.st_dev, found.st_ino) == self._identity:
+                self.path.unlink()
+
+
+def _answers(path: Path) -> bool:
+    """Return whether a server listens on a Unix socket; a socket that a dead server left behind refuses connections."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1)
+        try:
+            client.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:
+            # It is too busy to answer, or may not be asked.
+            return True
+    return True
+
+
+def stop_listening(*places: Place) -> None:
+    """Stop listening, so that clients connect to other servers; open connections stay.
+
+    gRPC notices that its sockets accept nothing more and ignores them. Only Linux allows it; on other systems this does
+    nothing.
+    """
+    for found in _sockets_of(places):
         if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             found.shutdown(socket.SHUT_RD)
 
 
-def open_connections(port: int) -> int | None:
-    """Return how many connections to a port this process has open; None where that is unknown (not on Linux)."""
+def open_connections(*places: Place) -> int | None:
+    """Return how many connections to these places this process has open; None if that is unknown (not on Linux)."""
     if sys.platform != "linux":
         return None
-    return sum(map(_has_peer, _sockets_of(port)))
+    return sum(map(_has_peer, _sockets_of(places)))
 
 
 def _has_peer(found: socket.socket) -> bool:
@@ -36,8 +113,8 @@ def _has_peer(found: socket.socket) -> bool:
     return True
 
 
-def _sockets_of(port: int) -> Iterator[socket.socket]:
-    """Yield a duplicate of each TCP socket of this process whose local port is this one."""
+def _sockets_of(places: tuple[Place, ...]) -> Iterator[socket.socket]:
+    """Yield a duplicate of each socket of this process whose local address is one of these."""
     if sys.platform != "linux":
         return
     for entry in Path("/proc/self/fd").iterdir():
@@ -51,5 +128,17 @@ def _sockets_of(port: int) -> Iterator[socket.socket]:
             os.close(descriptor)
             continue
         with socket.socket(fileno=descriptor) as found:
-            if found.family in {socket.AF_INET, socket.AF_INET6} and found.getsockname()[1] == port:
+            if _place_of(found) in places:
                 yield found
+
+
+def _place_of(found: socket.socket) -> Place | None:
+    match found.family:
+        case socket.AF_INET | socket.AF_INET6:
+            port: int = found.getsockname()[1]
+            return port
+        case socket.AF_UNIX:
+            name: str | bytes = found.getsockname()
+            return name if isinstance(name, str) else None
+        case _:
+            return None

@@ -1,0 +1,61 @@
+"""Whom a server would let in: what a machine's network reaches needs TLS and identities, or a setting that says no."""
+
+from ipaddress import ip_address
+
+import structlog
+
+from service.config import ListenSettings
+
+log = structlog.get_logger()
+
+
+class Exposed(Exception):
+    """A server would be reached from other machines without protection. The message is one line for an operator."""
+
+
+def require_protection(settings: ListenSettings, *, has_identities: bool) -> None:
+    """Check that other machines reach the server only with TLS and identities, or that a setting allows it.
+
+    Args:
+        settings: the addresses, and what is allowed.
+        has_identities: whether callers must say who they are.
+
+    Raises:
+        Exposed: other machines would reach it without.
+    """
+    host = settings.host
+    if not host or _is_loopback(host):
+        return
+    problems = []
+    if settings.tls_certificate_file is None:
+        if settings.allow_plaintext:
+            log.warning("serving other machines without TLS: the network between can read and change calls", host=host)
+        else:
+            problems.append(
+                "without TLS: set COMMERCE_TLS_CERTIFICATE_FILE and COMMERCE_TLS_KEY_FILE, or "
+                "COMMERCE_ALLOW_PLAINTEXT=true if the network between is protected"
+            )
+    # Who has a certificate of the client CA is let in by name, even if the name is not used.
+    only_known = settings.tls_client_ca_file and settings.tls_port_without_client_certificates is None
+    if not has_identities and not only_known:
+        if settings.allow_anonymous:
+            log.warning(
+                "serving other machines without identities: any program that reaches the port may do everything",
+                host=host,
+            )
+        else:
+            problems.append(
+                "without identities: set COMMERCE_JWT_ISSUERS_FILE, COMMERCE_API_KEYS_FILE or "
+                "COMMERCE_TLS_CLIENT_CA_FILE, or COMMERCE_ALLOW_ANONYMOUS=true if only trusted programs reach the port"
+            )
+    if problems:
+        raise Exposed(f"COMMERCE_HOST={host} lets other machines in {', and '.join(problems)}")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
