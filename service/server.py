@@ -259,7 +259,8 @@ class Server:
                     self._identities, self._authorization.require_act_for_users, self._open_services()
                 ),
                 self._authorization,  # before anything is read; denied calls cost little
-                UnreadResponsesInterceptor(),  # knows the caller, and sees the responses of all below it
+                # Knows the caller, and sees the responses of all below it.
+                UnreadResponsesInterceptor(self.settings.max_unread_response_bytes),
                 # Inside ErrorInterceptor, which turns its error into a status.
                 DeserializationInterceptor(self.settings.max_request_bytes_in_flight),
                 ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
