@@ -132,7 +132,7 @@ class Attack:
 
 
 def many_streams(attack: Attack) -> None:
-    """Open 5,000 streams on one connection, although the server allows fewer; the requests of these calls never come."""
+    """Open 5,000 streams on one connection, more than the server allows; the requests of these calls never come."""
 
     def act(connection: Connection) -> None:
         for _ in range(100):
