@@ -351,7 +351,7 @@ class PolicySettings(Settings):
     reflection: Literal["auto", "on", "authenticated", "off"] = Field(
         "auto",
         description="who may use server reflection: everybody, callers with an identity, or nobody; `auto` is "
-        "`authenticated` with `COMMERCE_POLICY_FILE`, else `on`",
+        "`authenticated` if callers have identities, else `on`",
     )
 
 

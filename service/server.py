@@ -228,6 +228,11 @@ class Server:
             if self.settings.has_identities:
                 raise StartError("no policy says what the callers may do: set COMMERCE_POLICY_FILE")
             return None
+        if not self.settings.has_identities:
+            raise StartError(
+                "COMMERCE_POLICY_FILE is set, but callers have no identities: set COMMERCE_API_KEYS_FILE,"
+                " COMMERCE_JWT_ISSUERS_FILE or COMMERCE_CLIENT_CERTIFICATES"
+            )
         try:
             return PolicyFile(self.settings.policy_file)
         except PolicyError as error:
@@ -318,8 +323,12 @@ class Server:
         )
         methods.add(add_UserServiceServicer_to_server, users)
         methods.add(add_OrderServiceServicer_to_server, orders)
-        if self.settings.reflection != "off":
+        if self._serves_reflection():
             add_reflection(methods, [*SERVICES, HEALTH])
+
+    def _serves_reflection(self) -> bool:
+        reflection = self.settings.reflection
+        return reflection != "off" and (reflection != "authenticated" or self.settings.has_identities)
 
     def _sign_in_delays(self) -> Sequence[float]:
         longest = self.settings.sign_in_max_delay

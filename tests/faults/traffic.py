@@ -135,7 +135,7 @@ async def make_calls(signals: Signals, port: int, user_ids: Sequence[str], seed:
 async def cancel_calls(signals: Signals, port: int, user_ids: Sequence[str], seed: int, *, times: int) -> Counter[str]:
     """Make calls about each user and cancel each after a random time, until so many were cancelled.
 
-    Returns how many calls ended in each way, by status code.
+    Returns how many calls ended as OK, as CANCELLED, or with another code and message.
     """
     ended: Counter[str] = Counter()
     # How long calls take that are not cancelled, in seconds.
@@ -151,13 +151,14 @@ async def cancel_calls(signals: Signals, port: int, user_ids: Sequence[str], see
                 try:
                     caller.made(await running)
                 except grpc.aio.AioRpcError as error:
-                    ended[error.code().name] += 1
+                    ended[f"{error.code().name}: {error.details()}"] += 1
                 typical += _MEASURED * (time.monotonic() - start - typical)
             else:
                 # Before it was sent, while it waits in a queue, while it runs, or after it has ended.
                 await asyncio.sleep(random.uniform(0, 1.5 * typical))
                 running.cancel()
-                ended[(await running.code()).name] += 1
+                code = (await running.code()).name
+                ended[code if code in {"OK", "CANCELLED"} else f"{code}: {await running.details()}"] += 1
             signals.count()
 
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

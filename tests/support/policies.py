@@ -119,7 +119,8 @@ def write_key_file(folder: Path, keys: Sequence[StoredKey]) -> Path:
 def _adding(metadata: Sequence[tuple[str, str]]) -> list[grpc.aio.ClientInterceptor]:
     """Return client interceptors that add metadata to every call."""
 
-    async def intercept(continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
+    # The stub does not say that the details are a named tuple.
+    async def intercept(continuation: Any, details: Any, request: Any) -> Any:
         sent = grpc.aio.Metadata(*(details.metadata or ()), *metadata)
         return await continuation(details._replace(metadata=sent), request)
 

@@ -1,12 +1,12 @@
 """The policy in force, read again when its file changes."""
 
 import asyncio
-import os
 from pathlib import Path
 
 import structlog
 
 from service.rpc.identity.policy_parsing import PolicyError, read_policy, suspicions
+from service.runtime.file_version import file_version
 
 # How often the file is looked at.
 POLL_SECONDS = 1.0
@@ -30,7 +30,7 @@ class PolicyFile:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._seen = _version(file)
+        self._seen = file_version(file)
         self.current = read_policy(file)
         self.problem: str | None = None
         self._log_policy("policy in force")
@@ -44,7 +44,7 @@ class PolicyFile:
 
     def reload(self) -> None:
         """Read the file again if it has changed since it was last looked at."""
-        version = _version(self._file)
+        version = file_version(self._file)
         if version == self._seen:
             return
         # Also if it cannot be used, so that a problem is logged once.
@@ -65,12 +65,3 @@ class PolicyFile:
         log.info(event, file=str(self._file), roles=len(policy.roles), identities=len(policy.identities))
         for suspicion in suspicions(policy):
             log.warning("the policy may be wrong", file=str(self._file), key=suspicion)
-
-
-def _version(file: Path) -> tuple[int, int, int] | None:
-    """Return what differs between two versions of a file; None if there is no such file."""
-    try:
-        found = os.stat(file)  # noqa: PTH116 - `Path.stat` does the same, more slowly
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -128,9 +128,7 @@ class _Limit:
             raise self._denied(user)
 
     def _denied(self, user: UUID) -> PermissionMissing:
-        why = (
-            f"it is granted only for what belongs to user {user}, and the request is for something else or for nothing"
-        )
+        why = f"it is granted only for what belongs to user {user}, and the request names something else, or nothing"
         return denied(self._permission, current_call().caller.name, why)
 
 

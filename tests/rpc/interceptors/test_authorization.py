@@ -1,6 +1,6 @@
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,6 +13,7 @@ from commerce.users.v1.user_import_pb2 import UserImportConfig, UserImportRow
 from google.protobuf.field_mask_pb2 import FieldMask
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from service.config import ServerSettings, load
 from service.rpc.identity.permissions import (
@@ -28,12 +29,13 @@ from service.rpc.interceptors.ownership import OwnershipInterceptor
 from service.rpc.interceptors.privileged_fields import PrivilegedFieldsInterceptor
 from service.rpc.methods import Method
 from service.server import Server, StartError
-from tests.support.clients import Clients, new_user
+from tests.support.clients import Clients, connect, new_user
 from tests.support.failures import Failure, fails
 from tests.support.methods import METHODS, call
 from tests.support.passwords import PASSWORD
-from tests.support.policies import EVERYTHING, EVERYTHING_OWN, Guarded, guarded_server
+from tests.support.policies import EVERYTHING, EVERYTHING_OWN, Guarded, guarded_server, policy_of, write_key_file
 from tests.support.requests import GOOD_REQUESTS, euros
+from tests.support.servers import serving_clients
 
 NEEDED = {method.name: authorization_of(method).permission for method in methods()}
 POLICY = {
@@ -75,7 +77,7 @@ async def first_of(stream: Any) -> Any:
 
 
 # For each method that streams, what makes a call and waits for its first response.
-STREAMS = {
+STREAMS: dict[str, Callable[[Clients], Awaitable[Any]]] = {
     "ImportUsers": lambda clients: clients.users.ImportUsers(import_requests()),
     "ExportUsers": lambda clients: first_of(clients.users.ExportUsers(users_pb.ExportUsersRequest())),
     "WatchUsers": lambda clients: first_of(clients.users.WatchUsers(users_pb.WatchUsersRequest(now=True))),
@@ -92,24 +94,12 @@ async def make_call(clients: Clients, method: str, prepared_by: Clients) -> None
         await call(clients.channel, method, await good_request(prepared_by, method))
 
 
-class Denied:
-    """Requires that the block is denied for the lack of a permission of an identity."""
-
-    def __init__(self, permission: str, identity: str) -> None:
-        self._failing = fails(StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING")
-        self._expected = {"permission": permission, "identity": identity}
-
-    def __enter__(self) -> Failure:
-        self._failure = self._failing.__enter__()
-        return self._failure
-
-    def __exit__(self, *error: object) -> bool | None:
-        handled = self._failing.__exit__(*error)
-        assert self._failure.metadata == self._expected
-        return handled
-
-
-denied = Denied
+@contextmanager
+def denied(permission: str, identity: str) -> Iterator[Failure]:
+    """Require that the block is denied for the lack of a permission of an identity."""
+    with fails(StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING") as failure:
+        yield failure
+    assert failure.metadata == {"permission": permission, "identity": identity}
 
 
 @pytest.mark.parametrize("method", NEEDED)
@@ -256,21 +246,26 @@ async def test_a_stream_ends_when_its_caller_loses_the_permission(
         watches = [one.orders.WatchOrders(orders_pb.WatchOrdersRequest(now=True)) for one in (loser, keeper)]
         for watch in watches:
             await watch.read()
-        importing = (await guarded.clients_of("b")).users.ImportUsers()
-        await importing.write(users_pb.ImportUsersRequest(config=UserImportConfig()))
+        changed = asyncio.Event()
+
+        async def requests() -> AsyncIterator[users_pb.ImportUsersRequest]:
+            yield users_pb.ImportUsersRequest(config=UserImportConfig())
+            started.set()
+            await changed.wait()
+            user = new_user()
+            yield users_pb.ImportUsersRequest(row=UserImportRow(email=user.email, username=user.username))
+
+        started = asyncio.Event()
+        importing = asyncio.ensure_future((await guarded.clients_of("b")).users.ImportUsers(requests()))
+        await started.wait()
         # A stream with a limit is not what the caller asked for, so it ends too.
         guarded.change_policy({"key:a": ["orders.read:own"], "key:b": ["users.read"], "key:c": ["orders.read"]})
         with denied("orders.read", "key:a"):
             async with asyncio.timeout(20):
                 while True:
                     assert await watches[0].read() is not grpc.aio.EOF
+        changed.set()
         with denied("users.admin", "key:b"):
-            user = new_user()
-            row = UserImportRow(email=user.email, username=user.username)
-            with suppress(asyncio.InvalidStateError):
-                # The server may have ended the stream already.
-                await importing.write(users_pb.ImportUsersRequest(row=row))
-                await importing.done_writing()
             await importing
         for _ in range(3):
             assert await watches[1].read() is not grpc.aio.EOF
@@ -281,14 +276,51 @@ async def test_a_stream_ends_when_its_caller_loses_the_permission(
 
 
 async def test_a_server_with_a_wrong_policy_does_not_start(database_url: str, tmp_path: Path) -> None:
-    (tmp_path / "policy.toml").write_text("[roles]\na = []\n")
-    settings = load(ServerSettings, DATABASE_URL=database_url, port=0, policy_file=tmp_path / "policy.toml")
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[roles]\na = []\n")
+    settings = {"DATABASE_URL": database_url, "port": 0, "policy_file": policy}
     with pytest.raises(StartError, match="identities: must be a table"):
-        await Server(settings).start()
+        await Server(load(ServerSettings, **settings, api_keys_file=write_key_file(tmp_path, []))).start()
+    # Every caller would be anonymous, and denied.
+    policy.write_text(policy_of({"key:a": EVERYTHING}))
+    with pytest.raises(StartError, match="COMMERCE_POLICY_FILE is set, but callers have no identities"):
+        await Server(load(ServerSettings, **settings)).start()
+
+
+@pytest.mark.parametrize(
+    ("setting", "to_all", "to_known"),
+    [("auto", False, True), ("authenticated", False, True), ("on", True, True), ("off", False, False)],
+)
+async def test_reflection_is_for_those_whom_the_setting_names(
+    postgres_url: str, template_url: str, tmp_path: Path, *, setting: str, to_all: bool, to_known: bool
+) -> None:
+    async with guarded_server(postgres_url, template_url, tmp_path, {"key:a": []}, reflection=setting) as guarded:
+        assert await reflects((await guarded.clients_of("a")).channel) == to_known
+        async with connect(guarded.server.port) as unknown:
+            assert await reflects(unknown.channel) == to_all
+
+
+@pytest.mark.parametrize(("setting", "open_to_all"), [("auto", True), ("on", True), ("authenticated", False)])
+async def test_without_identities_reflection_is_open_unless_it_needs_one(
+    database_url: str, *, setting: str, open_to_all: bool
+) -> None:
+    async with serving_clients(database_url, reflection=setting) as clients:
+        assert await reflects(clients.channel) == open_to_all
+
+
+async def reflects(channel: grpc.aio.Channel) -> bool:
+    # A path of its own, because the client's interceptors know no streams in both directions.
+    ask: Any = channel.unary_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    try:
+        return [one async for one in ask(ServerReflectionRequest(list_services="").SerializeToString())] != []
+    except grpc.aio.AioRpcError as error:
+        outcome = error.code()
+    assert outcome in {StatusCode.UNAUTHENTICATED, StatusCode.UNIMPLEMENTED}
+    return False
 
 
 def test_without_a_policy_no_method_is_wrapped() -> None:
-    async def answer(_request: Any, _context: Any) -> None: ...
+    async def answer(request: Any, context: Any) -> None: ...
 
     for descriptor in methods():
         method = Method(path_of(descriptor), descriptor.client_streaming, descriptor.server_streaming, descriptor)
@@ -301,7 +333,7 @@ def test_without_a_policy_no_method_is_wrapped() -> None:
 
 
 def test_a_method_without_a_permission_is_not_served(guarded: Guarded) -> None:
-    async def answer(_request: Any, _context: Any) -> None: ...
+    async def answer(request: Any, context: Any) -> None: ...
 
     interceptor = AuthorizationInterceptor(guarded.server._policies)  # noqa: SLF001
     with pytest.raises(UndeclaredPermission):

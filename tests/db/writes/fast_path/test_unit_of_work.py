@@ -72,6 +72,10 @@ async def lock_user(uow: UnitOfWork) -> None:
     await uow.users.get_for_update(uuid7())
 
 
+async def begin(uow: UnitOfWork) -> None:
+    await uow.begin()
+
+
 async def record_event(uow: UnitOfWork) -> None:
     uow.record([Event("user", uuid7(), "PURGED", NOW)])
 
@@ -117,6 +121,7 @@ async def move_credit(uow: UnitOfWork) -> None:
         lock_credit,
         lock_order,
         lock_user,
+        begin,
         record_event,
         open_savepoint,
         flush,
