@@ -371,6 +371,12 @@ class LimitSettings(Settings):
         "fail with RESOURCE_EXHAUSTED",
         json_schema_extra=EXPERT,
     )
+    max_unread_response_bytes: Count = Field(
+        16 * 1024 * 1024,
+        description="maximum size of all responses above 4 KiB together that clients have not received yet, which are "
+        "stored twice; one caller may have half of it. Further reads fail with RESOURCE_EXHAUSTED",
+        json_schema_extra=EXPERT,
+    )
     max_metadata_bytes: Count = Field(
         16 * 1024,
         description="maximum size of the metadata of a call, each entry with 32 bytes more; gRPC refuses others with "

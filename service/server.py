@@ -296,7 +296,8 @@ class Server:
                 self._authorization,  # before anything is read; denied calls cost little
                 # Between what calls need for a fair turn, which is their caller, and what takes much time.
                 *admission,
-                UnreadResponsesInterceptor(),  # knows the caller, and sees the responses of all below it
+                # Knows the caller, and sees the responses of all below it.
+                UnreadResponsesInterceptor(self.settings.max_unread_response_bytes),
                 # Inside ErrorInterceptor, which turns its error into a status.
                 DeserializationInterceptor(self.settings.max_request_bytes_in_flight),
                 ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
