@@ -9,6 +9,8 @@ from service.rpc.identity.issuers import Issuer, IssuerFileError, read_issuers
 from service.rpc.identity.jwks import JwksError, KeySet
 from service.rpc.identity.key_file import KeyFileError, read_keys
 from service.rpc.identity.policy_parsing import PolicyError, read_policy, suspicions
+from service.rpc.transport.exposure import exposure
+from service.rpc.transport.tls import CertificateError, TlsFiles, expiry_of
 
 # What expires sooner than this is warned of.
 _SOON = timedelta(days=14)
@@ -17,10 +19,29 @@ _SOON = timedelta(days=14)
 async def file_findings(settings: ServerSettings) -> list[Finding]:
     """Return a finding for each file that the settings name, and for what they lack."""
     return [
+        *_tls(settings),
         *_policy(settings),
         *_api_keys(settings),
         *[finding async for finding in _issuers(settings)],
     ]
+
+
+def _tls(settings: ServerSettings) -> Iterator[Finding]:
+    if problem := exposure(settings, has_identities=settings.has_identities):
+        yield Finding(Grade.FAIL, "TLS", problem)
+    if settings.tls_certificate_file is None or settings.tls_key_file is None:
+        return
+    try:
+        expires = expiry_of(TlsFiles(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file))
+    except CertificateError as error:
+        yield Finding(Grade.FAIL, "TLS", str(error))
+        return
+    now = datetime.now(UTC)
+    words = f"the certificate in {settings.tls_certificate_file} expires on {expires:%Y-%m-%d}"
+    if expires <= now:
+        yield Finding(Grade.FAIL, "TLS", words.replace("expires", "expired"))
+    else:
+        yield Finding(Grade.WARN if expires <= now + _SOON else Grade.OK, "TLS", words)
 
 
 def _policy(settings: ServerSettings) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from service.db.connections.engine import async_url
 from service.db.operations import diagnosis
 from service.db.operations.diagnosis import connections_of_server
 from service.rpc.identity.key_file import format_keys, new_key
+from tests.support.certificates import Authority, write_certificate, write_files
 from tests.support.command import invoke_command
 from tests.support.databases import driver_connection, drop_database
 from tests.support.replicas import copy_of, running_replica
@@ -181,6 +182,31 @@ audience = "commerce"
 algorithms = ["ES256"]
 jwks = "{jwks}"
 """
+
+
+async def test_files_of_tls_and_what_other_machines_reach_are_checked(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
+) -> None:
+    authority, now = Authority(), datetime.now(UTC)
+    files = write_files(tmp_path, authority.server())
+    report = await doctor(monkeypatch, database_url, COMMERCE_HOST="192.0.2.1")
+    grade, words = report.checks["TLS"]
+    assert (grade, words.partition(" lets ")[0]) == ("FAIL", "COMMERCE_HOST=192.0.2.1")
+    settings = {"COMMERCE_TLS_CERTIFICATE_FILE": files.certificate, "COMMERCE_TLS_KEY_FILE": files.key}
+    report = await doctor(monkeypatch, database_url, COMMERCE_ALLOW_ANONYMOUS=True, **settings)
+    assert report.checks["TLS"] == ("ok", f"the certificate in {files.certificate} expires on 3000-01-01")
+    assert report.status == 0
+    for days, grade, word in ((13, "warn", "expires"), (-1, "FAIL", "expired")):
+        end = now + timedelta(days=days)
+        write_certificate(files, authority.ca.issue_cert("localhost", not_before=now - YEAR, not_after=end))
+        report = await doctor(monkeypatch, database_url)
+        assert report.checks["TLS"] == (grade, f"the certificate in {files.certificate} {word} on {end:%Y-%m-%d}")
+    files.key.unlink()
+    report = await doctor(monkeypatch, database_url)
+    assert report.checks["TLS"] == ("FAIL", f"{files.key} cannot be read: No such file or directory")
+
+
+YEAR = timedelta(days=365)
 
 
 async def test_files_of_identities_and_policy_are_checked(

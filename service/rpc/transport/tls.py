@@ -200,6 +200,11 @@ class ServerCertificates:
             log.error("the TLS certificate has expired: clients refuse it", expires=self.expires)
 
 
+def expiry_of(files: TlsFiles) -> datetime:
+    """Return when the certificate in the files expires; raises CertificateError if a server could not use them."""
+    return _check(files, _read(files)).expires
+
+
 def _read(files: TlsFiles) -> _Contents:
     return _Contents(
         certificate=_contents(files.certificate),
