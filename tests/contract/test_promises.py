@@ -247,7 +247,7 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("| 32 MiB in all", 32 * 1024 * 1024, MAX_UNREAD_BYTES),
         Promise("16 MiB of each caller", 16 * 1024 * 1024, MAX_UNREAD_BYTES * MAX_PART),
         Promise(
-            "| 32 MiB together", 32 * 1024 * 1024, LimitSettings.model_fields["max_request_bytes_in_flight"].default
+            ": 32 MiB together", 32 * 1024 * 1024, LimitSettings.model_fields["max_request_bytes_in_flight"].default
         ),
         Promise(
             "so 32 MiB of requests", 32 * 1024 * 1024, LimitSettings.model_fields["max_request_bytes_in_flight"].default
