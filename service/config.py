@@ -290,6 +290,15 @@ class ListenSettings(Settings):
             raise PydanticCustomError("unix_socket", "an empty COMMERCE_HOST needs it")
         return path
 
+    @field_validator("workers")
+    @classmethod
+    def _workers_on_a_port(cls, workers: int, info: ValidationInfo) -> int:
+        if workers > 1 and info.data.get("host") == "":
+            raise PydanticCustomError(
+                "workers", "several processes need a TCP port to share, not an empty COMMERCE_HOST"
+            )
+        return workers
+
     @field_validator("tls_key_file")
     @classmethod
     def _certificate_and_key(cls, key: Path | None, info: ValidationInfo) -> Path | None:
