@@ -1,6 +1,7 @@
 """`commerce doctor` against real databases, and files that are wrong."""
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -150,7 +151,7 @@ async def test_a_clock_that_differs_is_told(
         def time() -> float:
             return real_time() + 3600 * hours
 
-    real_time = diagnosis.time.time
+    real_time: Callable[[], float] = time.time
     monkeypatch.setattr(diagnosis, "time", Clock)
     report = await doctor(monkeypatch, database_url)
     assert report.not_ok == {"clock": grade}

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import commerce.users.v1.user_service_pb2 as users_pb
 import grpc
@@ -13,6 +14,10 @@ from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
 
 from tests.faults.apart import Signals
 from tests.support.failures import failure_of
+
+if TYPE_CHECKING:
+    # Only the stub files have this type.
+    from commerce.users.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
 # Each caller connects again after this many calls, so that new connections are made all the time.
 _CALLS_PER_CONNECTION = 20
@@ -47,12 +52,12 @@ class Credentials:
         options = [("grpc.use_local_subchannel_pool", 1)]
         return grpc.aio.secure_channel(f"localhost:{port}", tls, options)
 
-    def metadata(self) -> dict[str, list[tuple[str, str]]]:
+    def metadata(self) -> dict[str, tuple[tuple[str, str], ...]]:
         """Return the metadata of a call by the kind of identity: the client certificate alone needs none."""
         return {
-            "certificate": [],
-            "token": [("authorization", f"Bearer {self.token}")],
-            "API key": [("x-api-key", self.api_key)],
+            "certificate": (),
+            "token": (("authorization", f"Bearer {self.token}"),),
+            "API key": (("x-api-key", self.api_key),),
         }
 
 
@@ -92,7 +97,11 @@ async def call_with_rotating_credentials(signals: Signals, port: int, path: Path
 
 
 async def _answered(
-    users: UserServiceStub, request: users_pb.GetUserRequest, metadata: list[tuple[str, str]], kind: str, served: Served
+    users: "UserServiceAsyncStub",
+    request: users_pb.GetUserRequest,
+    metadata: tuple[tuple[str, str], ...],
+    kind: str,
+    served: Served,
 ) -> bool:
     """Make a call, and once more if GOAWAY raced with it; return whether it was answered."""
     for attempt in range(2):

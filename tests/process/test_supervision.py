@@ -300,7 +300,7 @@ async def test_development_with_workers_takes_its_postgresql_with_it(tmp_path: P
 async def test_workers_share_both_ports_of_tls(database_url: str, tmp_path: Path) -> None:
     authority = Authority()
     files = write_files(tmp_path, authority.server(), authority.pem)
-    settings = {
+    settings: Any = {
         "tls_certificate_file": files.certificate,
         "tls_key_file": files.key,
         "tls_client_ca_file": files.client_ca,
@@ -316,11 +316,13 @@ async def test_workers_share_both_ports_of_tls(database_url: str, tmp_path: Path
         assert {served["port_without_client_certificates"] for served in lines} == {second}
         for port, certificate in ((line["port"], authority.client()), (second, None)):
             async with tls_channel(port, authority.pem, certificate) as channel:
-                await HealthStub(channel).Check(HealthCheckRequest())
+                # The library's stub has no types.
+                health: Any = HealthStub(channel)
+                await health.Check(HealthCheckRequest())
 
 
 async def test_workers_cannot_share_a_unix_socket(database_url: str, tmp_path: Path) -> None:
-    settings = {"workers": 2, "unix_socket": tmp_path / "socket"}
+    settings: Any = {"workers": 2, "unix_socket": tmp_path / "socket"}
     async with running_command("serve", database_url=database_url, **settings) as parent:
         finished = await parent.end(PATIENCE_SECONDS)
     assert finished.status == 1
