@@ -116,6 +116,11 @@ def test_a_database_is_all_that_is_needed() -> None:
         "min_ping_interval": 10,
         "max_concurrent_streams": 1000,
         "max_concurrent_calls": 4000,
+        "admission": True,
+        "admission_min_calls": 8,
+        "admission_expensive_calls": 64,
+        "admission_queue_size": 1000,
+        "admission_queue_timeout": 1,
         # Nobody is known, and the address is the loopback.
         "client_certificates": "off",
         "jwt_issuers_file": None,
@@ -150,6 +155,10 @@ def test_a_database_is_all_that_is_needed() -> None:
             "COMMERCE_TLS_PORT_WITHOUT_CLIENT_CERTIFICATES is wrong: only with COMMERCE_TLS_CLIENT_CA_FILE are there",
         ),
         ({"host": ""}, "COMMERCE_UNIX_SOCKET is wrong: an empty COMMERCE_HOST needs it"),
+        (
+            {"host": "", "unix_socket": "s", "workers": 2},
+            "COMMERCE_WORKERS is wrong: several processes need a TCP port",
+        ),
         ({"unix_socket_mode": "rw"}, "COMMERCE_UNIX_SOCKET_MODE is wrong: use three octal digits, such as 660"),
         ({"unix_socket_mode": "999"}, "COMMERCE_UNIX_SOCKET_MODE is wrong"),
         ({"max_connections": 0}, "COMMERCE_MAX_CONNECTIONS is wrong"),
