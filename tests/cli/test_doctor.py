@@ -212,7 +212,7 @@ async def test_files_of_identities_and_policy_are_checked(
     assert report.status == 0
     # The keys of a file must be there at start.
     issuers.write_text(ISSUER.format(jwks="none.json"))
-    policy.write_text(POLICY.replace("users.read", "users.raed"))
+    policy.write_text(POLICY.replace("users.read", "users.unknown"))
     keys.write_text("[[keys]]")
     report = await doctor(monkeypatch, database_url)
     assert report.not_ok == {"policy": "FAIL", "tokens": "FAIL", "API keys": "FAIL"}

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 # Only signatures that the verifier cannot make: with a shared secret (HS256), this server could issue tokens too, and
-# so could whoever reads its files. `none` is no signature.
+# so could everybody who reads its files. `none` is no signature.
 ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"},
 )
@@ -110,7 +110,7 @@ def _location(name: str, jwks: str, folder: Path) -> str | Path:
         return jwks
     if url.scheme == "http" and url.hostname and _is_loopback(url.hostname):
         return jwks
-    # Whoever is on the way could send keys of its own.
+    # A party in between could send keys of its own.
     raise _wrong(name, "needs `jwks` with https://; http:// is only for this machine")
 
 
