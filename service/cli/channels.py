@@ -31,7 +31,9 @@ def open_channel(address: str, tls: TlsOptions, options: Sequence[tuple[str, int
         return grpc.insecure_channel(address, options=options)
     if (tls.certificate_file is None) != (tls.key_file is None):
         raise click.ClickException("--certificate-file and --key-file need each other")
-    ca, certificate, key = (path and _contents(path) for path in (tls.ca_file, tls.certificate_file, tls.key_file))
+    ca, certificate, key = (
+        _contents(path) if path else None for path in (tls.ca_file, tls.certificate_file, tls.key_file)
+    )
     return grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, certificate), options=options)
 
 

@@ -4,6 +4,7 @@ It runs every few seconds, so it imports as little as it can: not the server, no
 """
 
 from ipaddress import ip_address
+from typing import Any
 
 import click
 import grpc
@@ -25,8 +26,10 @@ def check_health(service: str, *, address: str | None, tls: TlsOptions, timeout:
             raise click.ClickException(str(error)) from error
         address, tls, options = _own_address(settings, tls)
     with open_channel(address, tls, options) as channel:
+        # The stubs do not know its methods.
+        stub: Any = HealthStub(channel)
         try:
-            response = HealthStub(channel).Check(HealthCheckRequest(service=service), timeout=timeout)
+            response = stub.Check(HealthCheckRequest(service=service), timeout=timeout)
         except grpc.RpcError as error:
             raise click.ClickException(_description(error, service, address)) from error
     status = HealthCheckResponse.ServingStatus.Name(response.status)

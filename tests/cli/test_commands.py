@@ -33,8 +33,11 @@ def assert_one_line(finished: CommandResult, words: str) -> None:
 
 def test_the_commands_are_those_that_the_documents_name() -> None:
     assert sorted(main.commands) == [
+        "config",
+        "doctor",
         "export-orders",
         "gc",
+        "health",
         "import-users",
         "keys",
         "migrate",
@@ -44,6 +47,7 @@ def test_the_commands_are_those_that_the_documents_name() -> None:
         "serve",
         "verify-ledger",
         "version",
+        "worker",
     ]
 
 

@@ -34,7 +34,7 @@ async def add_data(clients: Clients) -> Mapping[str, Message]:
     items = [item("p" * 100, 1, 1) for _ in range(500)]
     orders = [(await clients.create_order(user.id, items=items)).id for _ in range(_LARGE_ORDERS)]
     for number in range(_NOTES):
-        note = OrderNote(order_id=orders[0], author_id=user.id, body=f"{number} " + "a b " * 2_000)
+        note = OrderNote(order_id=orders[0], author_id=user.id, body=f"{number} " + "a b " * 1_900)
         written = (await clients.orders.CreateOrderNote(orders_pb.CreateOrderNoteRequest(note=note))).note
         await clients.orders.PublishOrderNote(orders_pb.PublishOrderNoteRequest(id=written.id))
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"

@@ -2,11 +2,12 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import commerce.users.v1.user_service_pb2 as users_pb
@@ -52,6 +53,13 @@ def tls(tmp_path: Path) -> Tls:
     return Tls(server, clients, write_files(tmp_path, server.server(), clients.pem))
 
 
+@pytest.fixture
+def socket_folder() -> Iterator[Path]:
+    """A folder whose path leaves room for the name of a socket, which that of `tmp_path` may not."""
+    with TemporaryDirectory() as name:
+        yield Path(name)
+
+
 @asynccontextmanager
 async def connected(target: str) -> AsyncIterator[grpc.aio.Channel]:
     async with grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -91,7 +99,7 @@ async def test_other_machines_are_not_served_without_tls_and_identities(
 
 
 async def test_what_a_setting_allows_is_warned_of(database_url: str) -> None:
-    settings = {"allow_plaintext": True, "allow_anonymous": True}
+    settings: dict[str, Any] = {"allow_plaintext": True, "allow_anonymous": True}
     async with serving(database_url, host=EVERYWHERE, **settings) as process:
         for event in (NO_TLS, NO_IDENTITIES):
             (line,) = process.logged(event)
@@ -118,7 +126,8 @@ reader = ["users.read"]
 async def test_the_certificate_of_a_client_names_the_caller(database_url: str, tls: Tls, tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     replace(policy, POLICY.encode())
-    settings = {"client_certificates": "common_name", "policy_file": policy, "tls_port_without_client_certificates": 0}
+    settings: dict[str, Any] = {"client_certificates": "common_name", "policy_file": policy}
+    settings["tls_port_without_client_certificates"] = 0
     async with serving(database_url, host=EVERYWHERE, **tls.settings, **settings) as process:
         assert '"warning"' not in process.stderr()
         for name, code in (("billing", StatusCode.OK), ("other", StatusCode.PERMISSION_DENIED)):
@@ -228,23 +237,25 @@ async def drained(process: Process, channel: grpc.aio.Channel, target: str) -> N
     assert "Traceback" not in ended.stderr
 
 
-async def test_a_server_on_a_unix_socket_drains_and_leaves_nothing_behind(database_url: str, tmp_path: Path) -> None:
-    path = tmp_path / "commerce.sock"
+async def test_a_server_on_a_unix_socket_drains_and_leaves_nothing_behind(
+    database_url: str, socket_folder: Path
+) -> None:
+    path = socket_folder / "commerce.sock"
     async with running_command("serve", "--host", "", database_url=database_url, unix_socket=path) as process:
         line = await process.until_logged("serving")
         assert (line["port"], line["unix_socket"]) == (0, str(path))
         assert '"warning"' not in process.stderr()
         async with connected(f"unix:{path}") as channel:
             await drained(process, channel, f"unix:{path}")
-    assert names_in(tmp_path) == []
+    assert names_in(socket_folder) == []
 
 
 def names_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-async def test_a_server_on_both_drains_both(database_url: str, tmp_path: Path) -> None:
-    path = tmp_path / "commerce.sock"
+async def test_a_server_on_both_drains_both(database_url: str, socket_folder: Path) -> None:
+    path = socket_folder / "commerce.sock"
     async with serving(database_url, unix_socket=path) as process:
         port = await process.port()
         async with connected(f"127.0.0.1:{port}") as beside:
@@ -270,9 +281,9 @@ async def test_a_server_with_tls_drains(database_url: str, tls: Tls) -> None:
 
 
 async def test_a_unix_socket_in_use_is_one_line_and_one_of_a_killed_server_is_not(
-    database_url: str, tmp_path: Path
+    database_url: str, socket_folder: Path
 ) -> None:
-    path = tmp_path / "commerce.sock"
+    path = socket_folder / "commerce.sock"
     async with serving(database_url, unix_socket=path) as process:
         ended = await run_command("serve", "--port", "0", database_url=database_url, unix_socket=path)
         assert ended.status == 1
@@ -287,9 +298,9 @@ async def test_a_unix_socket_in_use_is_one_line_and_one_of_a_killed_server_is_no
 # commerce health
 
 
-async def test_health_finds_the_server_of_its_settings(database_url: str, tmp_path: Path, tls: Tls) -> None:
+async def test_health_finds_the_server_of_its_settings(database_url: str, socket_folder: Path, tls: Tls) -> None:
     server_only = {name: value for name, value in tls.settings.items() if name != "tls_client_ca_file"}
-    for settings in ({}, server_only, {"unix_socket": tmp_path / "s", **tls.settings}):
+    for settings in ({}, server_only, {"unix_socket": socket_folder / "commerce.sock", **tls.settings}):
         async with serving(database_url, **settings) as process:
             probe: dict[str, Any] = {"port": await process.port(), **settings}
             for service in ("", "readiness", "commerce.users.v1.UserService"):

@@ -23,13 +23,22 @@ def require_protection(settings: ListenSettings, *, has_identities: bool) -> Non
     Raises:
         Exposed: other machines would reach it without.
     """
-    host = settings.host
-    if not host or _is_loopback(host):
-        return
-    problems = []
+    problems, allowed = exposures(settings, has_identities=has_identities)
+    for warning in allowed:
+        log.warning(warning, host=settings.host)
+    if problems:
+        raise Exposed(f"COMMERCE_HOST={settings.host} lets other machines in {', and '.join(problems)}")
+
+
+def exposures(settings: ListenSettings, *, has_identities: bool) -> tuple[list[str], list[str]]:
+    """Return without what other machines would be let in, and what a setting allows nevertheless."""
+    problems: list[str] = []
+    allowed: list[str] = []
+    if not settings.host or _is_loopback(settings.host):
+        return problems, allowed
     if settings.tls_certificate_file is None:
         if settings.allow_plaintext:
-            log.warning("serving other machines without TLS: the network between can read and change calls", host=host)
+            allowed.append("serving other machines without TLS: the network between can read and change calls")
         else:
             problems.append(
                 "without TLS: set COMMERCE_TLS_CERTIFICATE_FILE and COMMERCE_TLS_KEY_FILE, or "
@@ -39,17 +48,15 @@ def require_protection(settings: ListenSettings, *, has_identities: bool) -> Non
     only_known = settings.tls_client_ca_file and settings.tls_port_without_client_certificates is None
     if not has_identities and not only_known:
         if settings.allow_anonymous:
-            log.warning(
-                "serving other machines without identities: any program that reaches the port may do everything",
-                host=host,
+            allowed.append(
+                "serving other machines without identities: any program that reaches the port may do everything"
             )
         else:
             problems.append(
                 "without identities: set COMMERCE_JWT_ISSUERS_FILE, COMMERCE_API_KEYS_FILE or "
                 "COMMERCE_TLS_CLIENT_CA_FILE, or COMMERCE_ALLOW_ANONYMOUS=true if only trusted programs reach the port"
             )
-    if problems:
-        raise Exposed(f"COMMERCE_HOST={host} lets other machines in {', and '.join(problems)}")
+    return problems, allowed
 
 
 def _is_loopback(host: str) -> bool:

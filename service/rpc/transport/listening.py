@@ -11,12 +11,15 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 # What identifies a listening socket: its TCP port, or the path that a Unix socket was bound to.
 Place = int | str
-# Of a Unix socket's path, with the byte that ends it.
+# Of the path of a Unix socket.
 _MAX_PATH_BYTES = 107
+# What distinguishes the sockets of one process.
+_numbers = count()
 
 
 class UnixSocket:
@@ -34,7 +37,7 @@ class UnixSocket:
     def __init__(self, path: Path, mode: int) -> None:
         self.path = path
         self._mode = mode
-        self.bound = path.with_name(f".{path.name}.{os.getpid()}.{id(self):x}")
+        self.bound = path.with_name(f".{os.getpid()}.{next(_numbers)}")
         self._identity: tuple[int, int] | None = None
 
     def listen(self, bind: Callable[[str], None], *, replace: bool) -> None:
@@ -47,9 +50,8 @@ class UnixSocket:
         Raises:
             OSError: the path is too long, something else is there, a server listens on it, or it cannot be written.
         """
-        if len(os.fsencode(self.bound)) > _MAX_PATH_BYTES:
-            length = _MAX_PATH_BYTES - len(os.fsencode(self.bound)) + len(os.fsencode(self.path))
-            raise OSError(f"the path is longer than {length} bytes")
+        if any(len(os.fsencode(path)) > _MAX_PATH_BYTES for path in (self.path, self.bound)):
+            raise OSError(f"the path is too long: it may have {_MAX_PATH_BYTES} bytes")
         if self.path.exists() and not self.path.is_socket():
             raise OSError("something else has this name")
         if not replace and _answers(self.path):

@@ -200,6 +200,12 @@ class ServerCertificates:
             log.error("the TLS certificate has expired: clients refuse it", expires=self.expires)
 
 
+def validity(files: TlsFiles) -> tuple[datetime, datetime]:
+    """Return from when and until when clients accept the certificate in files; raises CertificateError."""
+    loaded = _check(files, _read(files))
+    return loaded.valid_from, loaded.expires
+
+
 def _read(files: TlsFiles) -> _Contents:
     return _Contents(
         certificate=_contents(files.certificate),

@@ -102,7 +102,7 @@ async def test_a_client_that_does_not_trust_the_server_or_speaks_plaintext_is_no
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await call(channel, "UnaryUnary", "one", seconds=IMPATIENT)
         assert raised.value.code() == StatusCode.UNAVAILABLE
-        assert served.security is None
+        assert not served.security
 
 
 @every_way
@@ -115,7 +115,7 @@ async def test_clients_need_a_certificate_of_the_client_ca(
         assert not await served.answers(authority.pem, Authority().client())
         # Nor does the CA of the server's own certificate count.
         assert not await served.answers(authority.pem, authority.client())
-        assert served.security is None
+        assert not served.security
         assert await served.answers(authority.pem, clients_authority.client("orders.example.com"))
         assert served.security["peer_dns"] == [b"orders.example.com"]
         assert served.security["x509_subject"]
