@@ -75,7 +75,7 @@ async def watch(channel: grpc.aio.Channel, _user_id: str) -> None:
 async def wait(channel: grpc.aio.Channel, user_id: str) -> None:
     """Start a call that waits for the lock on the user's row."""
     await channel.channel_ready()
-    held.append(asyncio.ensure_future(OrderServiceStub(channel).CreateOrder(new_order(user_id), timeout=30)))
+    held.append(asyncio.ensure_future(OrderServiceStub(channel).CreateOrder(new_order(user_id), timeout=600)))
 
 
 async def abandon(channel: grpc.aio.Channel, user_id: str) -> None:

@@ -25,20 +25,32 @@ class BadReplyError(click.ClickException):
 
 @dataclass(frozen=True)
 class Load:
-    """How to call: each time a reply arrives or, with a rate, at Poisson times with this many calls per second."""
+    """How to call: each time a reply arrives or, with a rate, at Poisson times with this many calls per second.
+
+    The server may refuse calls for load if `may_refuse`.
+    """
 
     connections: int
     streams: int
     rate: float | None = None
+    may_refuse: bool = False
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of the load program."""
+        arguments = ["--connections", str(self.connections), "--streams", str(self.streams)]
+        arguments += ["--rate", str(self.rate)] if self.rate else []
+        return arguments + (["--refusals"] if self.may_refuse else [])
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Duration and latencies of a run in which every reply was correct."""
+    """Duration of a run in which every reply was correct, its answers with their latencies, and its refused calls."""
 
     seconds: float
     p50_ms: float
     p99_ms: float
+    answers: int
+    refused: int
 
 
 def build(folder: Path) -> Path:
@@ -104,13 +116,21 @@ def make_calls(program: Path, port: int, file: Path, count: int, load: Load, pro
 
     """
     command = [str(program), "--port", str(port), "--calls", str(count), str(file)]
-    command += ["--connections", str(load.connections), "--streams", str(load.streams)]
-    command += ["--rate", str(load.rate)] if load.rate else []
-    command += protocol.options()
+    command += [*load.arguments(), *protocol.options()]
     result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
     if not result.stdout:
         raise BadReplyError(result.stderr.strip())
-    report = json.loads(result.stdout)
-    if report["bad"] or report["ok"] != count:
+    return outcome_of(result.stdout, count)
+
+
+def outcome_of(line: str, count: int) -> Outcome:
+    """Return what the load program has printed about this many calls.
+
+    Raises:
+        BadReplyError: a reply is missing, or lacks what its call expects.
+
+    """
+    report = json.loads(line)
+    if report["bad"] or report["ok"] + report["refused"] != count:
         raise BadReplyError(f"{report['bad']} of {count} replies are bad: {report['error']}")
-    return Outcome(report["seconds"], report["p50_ms"], report["p99_ms"])
+    return Outcome(report["seconds"], report["p50_ms"], report["p99_ms"], report["ok"], report["refused"])

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import click
 import commerce.users.v1.user_service_pb2 as pb
@@ -55,7 +56,7 @@ class Workers:
                 start_new_session=True,
             )
 
-    async def logged(self, event: str, times: int = 1) -> dict[str, int]:
+    async def logged(self, event: str, times: int = 1) -> dict[str, Any]:
         """Wait until the log has an event so many times, and return the last line."""
         give_up = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < give_up:
@@ -81,7 +82,7 @@ class Workers:
         counts = Counter(last.values())
         return sorted((counts[number + 1] for number in range(self._count)), reverse=True)
 
-    def _lines(self) -> Sequence[dict[str, int]]:
+    def _lines(self) -> Sequence[dict[str, Any]]:
         return [json.loads(line) for line in self._log.read_text().split("\n")[:-1]]
 
 

@@ -139,7 +139,7 @@ class PasswordSettings(Settings):
 
 
 class SignInSettings(Settings):
-    """How often somebody may try to sign in."""
+    """How often users may try to sign in."""
 
     sign_in_free_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         5, description="attempts to sign in with one login without success, after which the first pause begins"
@@ -380,6 +380,12 @@ class LimitSettings(Settings):
         "fail with RESOURCE_EXHAUSTED",
         json_schema_extra=EXPERT,
     )
+    max_unread_response_bytes: Count = Field(
+        16 * 1024 * 1024,
+        description="maximum size of all responses above 4 KiB together that clients have not received yet, which are "
+        "stored twice; one caller may have half of it. Further reads fail with RESOURCE_EXHAUSTED",
+        json_schema_extra=EXPERT,
+    )
     max_metadata_bytes: Count = Field(
         16 * 1024,
         description="maximum size of the metadata of a call, each entry with 32 bytes more; gRPC refuses others with "
@@ -427,6 +433,32 @@ class LimitSettings(Settings):
         "0 means never",
     )
     shutdown_grace: SecondsOrNone = Field(10, description="seconds that running calls have to finish on shutdown")
+
+
+class AdmissionSettings(Settings):
+    """Which calls run under load, which wait, and which are refused."""
+
+    admission: bool = Field(
+        default=True,
+        description="limit how many calls run by how long they take, and let callers that wait take turns; without, "
+        "only `COMMERCE_MAX_CONCURRENT_CALLS` limits them",
+    )
+    admission_min_calls: Count = Field(
+        8, description="lowest limit of running reads, and of running writes", json_schema_extra=EXPERT
+    )
+    admission_expensive_calls: Count = Field(
+        64,
+        description="maximum number of calls that search, count or hash a password, with those that wait for that",
+        json_schema_extra=EXPERT,
+    )
+    admission_queue_size: Count = Field(
+        1000,
+        description="maximum number of reads, of writes and of expensive calls that wait; half of that of one caller",
+        json_schema_extra=EXPERT,
+    )
+    admission_queue_timeout: Seconds = Field(
+        1, description="seconds that a call waits before it fails with RESOURCE_EXHAUSTED", json_schema_extra=EXPERT
+    )
 
 
 class OptimizationSettings(Settings):
@@ -497,6 +529,7 @@ class ServerSettings(
     IdentitySettings,
     PolicySettings,
     LimitSettings,
+    AdmissionSettings,
     OptimizationSettings,
     LogSettings,
 ):

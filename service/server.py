@@ -10,6 +10,8 @@ Each optimization is an addition, switched on in one place here by `Optimization
 - `Server.start`: the frozen garbage collector;
 - `new_event_loop`: the event loop.
 
+Admission is an addition too, switched on in `Server._interceptors` by `AdmissionSettings`.
+
 Only the batched log lines are switched elsewhere, where logging is configured (`service.observability.logs`).
 """
 
@@ -37,15 +39,18 @@ from service.db.writes.encoded_messages import MessageEncoders
 from service.domain.sign_in import sign_in_delays
 from service.observability.logs import log_loop_failure
 from service.passwords import Argon2Passwords
+from service.rpc.admission.admission import Admission
 from service.rpc.call_context import current_unit_of_work, prefers_replica, time_left
 from service.rpc.health import HealthServicer, Readiness
+from service.rpc.identity.caller import ANONYMOUS
 from service.rpc.identity.identities import Identities, IdentityError
 from service.rpc.identity.policy_file import PolicyFile
 from service.rpc.identity.policy_parsing import PolicyError
 from service.rpc.interceptors.access_log import AccessLogInterceptor
+from service.rpc.interceptors.admission import AdmissionInterceptor
 from service.rpc.interceptors.authentication import AuthenticationInterceptor
 from service.rpc.interceptors.authorization import AuthorizationInterceptor
-from service.rpc.interceptors.base import InterceptedMethods
+from service.rpc.interceptors.base import InterceptedMethods, Interceptor
 from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
 from service.rpc.interceptors.ownership import OwnershipInterceptor
@@ -87,6 +92,17 @@ MESSAGE_ENCODERS = MessageEncoders(order=encode_order, user=encode_user)
 FAST_PATH_METHODS = tuple(
     f"/commerce.orders.v1.OrderService/{name}"
     for name in ("CreateOrder", "ConfirmOrder", "ProcessOrder", "ShipOrder", "DeliverOrder", "CancelOrder")
+)
+# The methods that take long by nature: they search, count or hash a password.
+EXPENSIVE_METHODS = frozenset(
+    (
+        *(f"/commerce.users.v1.UserService/{name}" for name in ("CreateUser", "SetPassword", "VerifyPassword")),
+        "/commerce.users.v1.UserService/SearchUsers",
+        *(
+            f"/commerce.orders.v1.OrderService/{name}"
+            for name in ("SearchOrderNotes", "ListTags", "GetOrderStatistics")
+        ),
+    )
 )
 USER_SERVICE = "commerce.users.v1.UserService"
 ORDER_SERVICE = "commerce.orders.v1.OrderService"
@@ -217,6 +233,9 @@ class Server:
     async def _open_identities(self) -> None:
         self._identities = Identities(self.settings) if self.settings.has_identities else None
         if self._identities:
+            if self.settings.client_certificates != "off" and self.settings.tls_client_ca_file is None:
+                await self._close()
+                raise StartError("COMMERCE_CLIENT_CERTIFICATES needs COMMERCE_TLS_CLIENT_CA_FILE, which asks for them")
             try:
                 await self._identities.start()
             except IdentityError as error:
@@ -245,6 +264,16 @@ class Server:
 
     def _interceptors(self, signing_key: bytes) -> InterceptedMethods:
         """Return the interceptor chain; the first interceptor is the outermost."""
+        self.admission = (
+            Admission(
+                self.settings,
+                maximum=self.settings.max_concurrent_calls,
+                expensive=EXPENSIVE_METHODS,
+                likely_caller=self._identities.likely_name if self._identities else lambda _context: ANONYMOUS.name,
+            )
+            if self.settings.admission
+            else None
+        )
         self._transactions = TransactionInterceptor(
             self.database.unit_of_work,
             fast_path=dict.fromkeys(FAST_PATH_METHODS, self.database.fast_path) if self.settings.fast_path else {},
@@ -254,6 +283,7 @@ class Server:
             max_response_bytes=self.settings.max_response_bytes,
         )
         self._access_log = AccessLogInterceptor()
+        admission: list[Interceptor] = [AdmissionInterceptor(self.admission)] if self.admission else []
         self._authorization = AuthorizationInterceptor(self._policies)
         return InterceptedMethods(
             [
@@ -264,7 +294,10 @@ class Server:
                     self._identities, self._authorization.require_act_for_users, self._open_services()
                 ),
                 self._authorization,  # before anything is read; denied calls cost little
-                UnreadResponsesInterceptor(),  # knows the caller, and sees the responses of all below it
+                # Between what calls need for a fair turn, which is their caller, and what takes much time.
+                *admission,
+                # Knows the caller, and sees the responses of all below it.
+                UnreadResponsesInterceptor(self.settings.max_unread_response_bytes),
                 # Inside ErrorInterceptor, which turns its error into a status.
                 DeserializationInterceptor(self.settings.max_request_bytes_in_flight),
                 ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
@@ -272,7 +305,8 @@ class Server:
                 self._transactions,  # runs the method, and again if that is needed
                 # Innermost: what it refuses is rolled back, and a repeated call is answered before it.
                 OwnershipInterceptor(self.database.owner_queries if self._policies else None),
-            ]
+            ],
+            self.admission,
         )
 
     def _open_services(self) -> Sequence[str]:

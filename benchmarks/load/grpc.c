@@ -47,7 +47,7 @@ static nghttp2_nv header(const char *name, const char *value)
 
 static void begin_call(struct call *call)
 {
-    call->http_status[0] = call->grpc_status[0] = call->grpc_message[0] = 0;
+    call->http_status[0] = call->grpc_status[0] = call->grpc_message[0] = call->pushback[0] = 0;
     const nghttp2_nv headers[] = {
         header(":method", "POST"),
         header(":scheme", call->connection->tls ? "https" : "http"),
@@ -82,6 +82,8 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
         target = call->grpc_status, size = sizeof call->grpc_status;
     else if (call && !strcmp((const char *)name, "grpc-message"))
         target = call->grpc_message, size = sizeof call->grpc_message;
+    else if (call && !strcmp((const char *)name, "grpc-retry-pushback-ms"))
+        target = call->pushback, size = sizeof call->pushback;
     if (target)
         snprintf(target, size, "%.*s", (int)value_length, (const char *)value);
     return 0;
@@ -97,6 +99,12 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, cons
     return 0;
 }
 
+// Whether the server refused a call for load, and said when to retry: RESOURCE_EXHAUSTED is 8, UNAVAILABLE 14.
+static bool is_refusal(const struct call *call)
+{
+    return (!strcmp(call->grpc_status, "8") || !strcmp(call->grpc_status, "14")) && call->pushback[0];
+}
+
 static int on_close(nghttp2_session *session, int32_t stream, uint32_t error_code, void *user_data)
 {
     (void)user_data;
@@ -108,6 +116,8 @@ static int on_close(nghttp2_session *session, int32_t stream, uint32_t error_cod
         end_call(call, "%s", nghttp2_http2_strerror(error_code));
     else if (strcmp(call->http_status, "200"))
         end_call(call, "HTTP status %s", call->http_status);
+    else if (may_refuse && is_refusal(call))
+        end_refused_call(call);
     else if (strcmp(call->grpc_status, "0"))
         end_call(call, "grpc-status %s, %s", call->grpc_status, call->grpc_message);
     else if (!is_one_message(reply))

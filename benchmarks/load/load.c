@@ -1,6 +1,6 @@
 // Calls a server on 127.0.0.1 over gRPC or HTTP/1.1, and checks every reply.
 //
-//     load --port P [--http1 | --tls] [--authorization V] --connections C --streams S --calls N [--rate R] FILE
+//     load --port P [--http1 | --tls] [--authorization V] --connections C --streams S --calls N [--rate R] [--refusals] FILE
 //
 // With --tls, it uses TLS and does not verify the server's certificate. With --authorization, each gRPC call has this
 // value as its metadata `authorization`.
@@ -10,6 +10,9 @@
 // are always in flight on each connection. With --rate, calls are due at Poisson times, R per second, with at most S in
 // flight on a connection. The latency of a call is measured from the time at which it was due, so a server that stalls
 // is charged for every call that it delayed, not only for one.
+//
+// With --refusals, the server may refuse calls for load (RESOURCE_EXHAUSTED or UNAVAILABLE) if it says when to retry
+// (grpc-retry-pushback-ms). They are counted, and not retried; the latencies are those of the good replies.
 //
 // Prints one line of JSON. The exit status is 0 if every reply was good, 1 if any was bad, 2 if nothing was measured.
 #define _GNU_SOURCE
@@ -39,12 +42,13 @@ static int port, connection_count, streams;
 static double rate;
 static struct record *records;
 static struct connection *connections;
-static long record_count, call_count, begun, good, bad;
+static long record_count, call_count, begun, good, refused, bad;
 static double next_due, *latencies;
 static char first_error[600];
 char authority[32];
 const char *authorization;
 static SSL_CTX *tls_context;
+bool may_refuse;
 
 static double now(void)
 {
@@ -86,13 +90,25 @@ bool contains_expected(const struct call *call, const uint8_t *bytes, size_t len
     return memmem(bytes, length, call->record->expect, call->record->expect_length);
 }
 
+static void free_slot(struct call *call)
+{
+    call->record = NULL;
+    call->next_free = call->connection->free;
+    call->connection->free = call;
+}
+
+void end_refused_call(struct call *call)
+{
+    refused++;
+    free_slot(call);
+}
+
 void end_call(struct call *call, const char *wrong, ...)
 {
-    latencies[good + bad] = now() - call->due;
     if (wrong)
         bad++;
     else
-        good++;
+        latencies[good++] = now() - call->due;
     if (wrong && !first_error[0]) {
         va_list arguments;
         va_start(arguments, wrong);
@@ -100,9 +116,7 @@ void end_call(struct call *call, const char *wrong, ...)
         vsnprintf(first_error + length, sizeof first_error - (size_t)length, wrong, arguments);
         va_end(arguments);
     }
-    call->record = NULL;
-    call->next_free = call->connection->free;
-    call->connection->free = call;
+    free_slot(call);
 }
 
 // Starts the calls that are due. Returns the time of the next one, or INFINITY if it must wait for a reply first.
@@ -179,11 +193,16 @@ static void receive(struct connection *connection)
     } while (connection->tls && length > 0);
 }
 
+static long ended(void)
+{
+    return good + refused + bad;
+}
+
 static void make_all_calls(void)
 {
     struct pollfd *polled = must(calloc((size_t)connection_count, sizeof *polled));
     double heard = next_due = now();
-    while (good + bad < call_count) {
+    while (ended() < call_count) {
         double next = begin_due_calls();
         for (int index = 0; index < connection_count; index++) {
             struct connection *connection = &connections[index];
@@ -196,10 +215,10 @@ static void make_all_calls(void)
         int ready = ppoll(polled, (nfds_t)connection_count, &timeout, NULL);
         if (ready < 0 && errno != EINTR)
             give_up("cannot wait: %s", strerror(errno));
-        if (ready > 0 || begun == good + bad)
+        if (ready > 0 || begun == ended())
             heard = now();
         if (now() - heard > REPLY_TIMEOUT_SECONDS)
-            give_up("no reply for %d seconds, after %ld of %ld", REPLY_TIMEOUT_SECONDS, good + bad, call_count);
+            give_up("no reply for %d seconds, after %ld of %ld", REPLY_TIMEOUT_SECONDS, ended(), call_count);
         for (int index = 0; index < connection_count && ready > 0; index++)
             if (polled[index].revents & (POLLIN | POLLHUP | POLLERR))
                 receive(&connections[index]);
@@ -282,13 +301,13 @@ static int ascending(const void *first, const void *second)
 
 static double percentile_ms(double part)
 {
-    return latencies[(long)ceil(part * (double)call_count) - 1] * 1e3;
+    return good ? latencies[(long)ceil(part * (double)good) - 1] * 1e3 : 0;
 }
 
 static void report(double seconds)
 {
-    qsort(latencies, (size_t)call_count, sizeof *latencies, ascending);
-    printf("{\"ok\": %ld, \"bad\": %ld, \"seconds\": %.6f, ", good, bad, seconds);
+    qsort(latencies, (size_t)good, sizeof *latencies, ascending);
+    printf("{\"ok\": %ld, \"refused\": %ld, \"bad\": %ld, \"seconds\": %.6f, ", good, refused, bad, seconds);
     printf("\"p50_ms\": %.4f, \"p99_ms\": %.4f, \"error\": \"", percentile_ms(0.5), percentile_ms(0.99));
     for (const char *c = first_error; *c; c++) {
         if (*c == '"' || *c == '\\')
@@ -301,9 +320,10 @@ static void report(double seconds)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"port", required_argument, NULL, 'p'},  {"connections", required_argument, NULL, 'c'},
+        {"port", required_argument, NULL, 'p'},    {"connections", required_argument, NULL, 'c'},
         {"streams", required_argument, NULL, 's'}, {"calls", required_argument, NULL, 'n'},
         {"rate", required_argument, NULL, 'r'},  {"http1", no_argument, NULL, '1'},
+        {"refusals", no_argument, NULL, 'R'},
         {"tls", no_argument, NULL, 't'},         {"authorization", required_argument, NULL, 'a'},
         {NULL, 0, NULL, 0}};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;)
@@ -316,11 +336,12 @@ int main(int argc, char **argv)
         case '1': protocol = &http1; break;
         case 't': use_tls(); break;
         case 'a': authorization = optarg; break;
+        case 'R': may_refuse = true; break;
         default: return 2;
         }
     if (port < 1 || connection_count < 1 || streams < 1 || call_count < 1 || rate < 0 || optind != argc - 1)
         give_up("usage: load --port P [--http1 | --tls] [--authorization V] --connections C --streams S --calls N "
-                "[--rate R] FILE");
+                "[--rate R] [--refusals] FILE");
     if (protocol == &http1 && (tls_context || authorization))
         give_up("--tls and --authorization are for gRPC only");
     if (protocol == &http1 && streams != 1)

@@ -21,7 +21,7 @@ struct call {
     const struct record *record; // NULL while the slot is free
     double due;
     size_t sent; // bytes of the body that were sent
-    char http_status[4], grpc_status[8], grpc_message[200];
+    char http_status[4], grpc_status[8], grpc_message[200], pushback[12];
     struct buffer reply;
     struct call *next_free;
 };
@@ -48,11 +48,15 @@ extern const struct protocol grpc, http1;
 extern char authority[32];
 // The value of the header `authorization` of each gRPC call, or NULL.
 extern const char *authorization;
+// Whether calls may be refused for load.
+extern bool may_refuse;
 
 void *must(void *memory);
 void append(struct buffer *buffer, const void *bytes, size_t length);
 bool contains_expected(const struct call *call, const uint8_t *bytes, size_t length);
 // Ends a call. `wrong` is a printf format that describes what is wrong with the reply, or NULL if it is good.
 __attribute__((format(printf, 2, 3))) void end_call(struct call *call, const char *wrong, ...);
+// Ends a call that the server has refused for load.
+void end_refused_call(struct call *call);
 // Prints a message and exits with status 2, because nothing can be measured.
 __attribute__((format(printf, 1, 2), noreturn)) void give_up(const char *why, ...);

@@ -190,13 +190,13 @@ def export_orders(*, address: str, tls: TlsOptions, output: str) -> None:
             raise click.ClickException(_description(_failed_call(error), address)) from error
 
 
-def _credentials() -> list[tuple[str, str]]:
+def _credentials() -> tuple[tuple[str, str | bytes], ...]:
     """Return the metadata that says who calls; empty if no key is set."""
     try:
         key = load(CallerSettings).api_key
     except SettingsError as error:
         raise click.ClickException(str(error)) from error
-    return [("x-api-key", key.get_secret_value())] if key else []
+    return (("x-api-key", key.get_secret_value()),) if key else ()
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import click
 
 from service.cli.file_checks import file_findings
 from service.cli.running import one_line_errors, run
-from service.config import ServerSettings, SettingsError, load, unknown_variables
+from service.config import LogSettings, ServerSettings, SettingsError, load, unknown_variables
 from service.db.operations.diagnosis import Finding, Grade, diagnose
+from service.observability.logs import configure_logging
 
 _COLORS = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
 # The longest name of a check.
@@ -16,6 +17,8 @@ _NAME_WIDTH = 12
 
 def doctor() -> None:
     """Print one line for each check; fails if a check failed."""
+    # What a check logs would repeat its finding.
+    configure_logging(load(LogSettings, log_level="error", log_format="auto", batched_log_lines=False))
     with one_line_errors():
         failed = sum(map(_print, _findings()))
         if failed:

@@ -9,8 +9,8 @@ from service.rpc.identity.issuers import Issuer, IssuerFileError, read_issuers
 from service.rpc.identity.jwks import JwksError, KeySet
 from service.rpc.identity.key_file import KeyFileError, read_keys
 from service.rpc.identity.policy_parsing import PolicyError, read_policy, suspicions
-from service.rpc.transport.exposure import exposure
-from service.rpc.transport.tls import CertificateError, TlsFiles, expiry_of
+from service.rpc.transport.exposure import exposures
+from service.rpc.transport.tls import CertificateError, TlsFiles, validity
 
 # What expires sooner than this is warned of.
 _SOON = timedelta(days=14)
@@ -19,6 +19,7 @@ _SOON = timedelta(days=14)
 async def file_findings(settings: ServerSettings) -> list[Finding]:
     """Return a finding for each file that the settings name, and for what they lack."""
     return [
+        *_exposure(settings),
         *_tls(settings),
         *_policy(settings),
         *_api_keys(settings),
@@ -26,22 +27,36 @@ async def file_findings(settings: ServerSettings) -> list[Finding]:
     ]
 
 
+def _exposure(settings: ServerSettings) -> Iterator[Finding]:
+    problems, allowed = exposures(settings, has_identities=settings.has_identities)
+    for problem in problems:
+        yield Finding(Grade.FAIL, "exposure", f"COMMERCE_HOST={settings.host} lets other machines in {problem}")
+    for words in allowed:
+        yield Finding(Grade.WARN, "exposure", words)
+    if not problems and not allowed:
+        yield Finding(Grade.OK, "exposure", "no other machine is let in without TLS and an identity")
+
+
 def _tls(settings: ServerSettings) -> Iterator[Finding]:
-    if problem := exposure(settings, has_identities=settings.has_identities):
-        yield Finding(Grade.FAIL, "TLS", problem)
-    if settings.tls_certificate_file is None or settings.tls_key_file is None:
+    if not (settings.tls_certificate_file and settings.tls_key_file):
         return
+    files = TlsFiles(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file)
     try:
-        expires = expiry_of(TlsFiles(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file))
+        begins, expires = validity(files)
     except CertificateError as error:
         yield Finding(Grade.FAIL, "TLS", str(error))
         return
     now = datetime.now(UTC)
-    words = f"the certificate in {settings.tls_certificate_file} expires on {expires:%Y-%m-%d}"
-    if expires <= now:
-        yield Finding(Grade.FAIL, "TLS", words.replace("expires", "expired"))
+    if begins > now:
+        words = f"the certificate is valid from {begins:%F %R} UTC on: use another one, or correct the clock"
+        yield Finding(Grade.FAIL, "TLS", words)
+    elif expires <= now:
+        words = f"the certificate expired on {expires:%F %R} UTC, so clients refuse it: replace the files"
+        yield Finding(Grade.FAIL, "TLS", words)
+    elif expires <= now + _SOON:
+        yield Finding(Grade.WARN, "TLS", f"the certificate expires on {expires:%F %R} UTC: replace the files soon")
     else:
-        yield Finding(Grade.WARN if expires <= now + _SOON else Grade.OK, "TLS", words)
+        yield Finding(Grade.OK, "TLS", f"the certificate fits its key, and is valid until {expires:%F}")
 
 
 def _policy(settings: ServerSettings) -> Iterator[Finding]:
@@ -52,6 +67,13 @@ def _policy(settings: ServerSettings) -> Iterator[Finding]:
             yield Finding(Grade.FAIL, "policy", words)
         else:
             yield Finding(Grade.OK, "policy", "there is none: every caller is anonymous, and may do everything")
+        return
+    if not settings.has_identities:
+        words = (
+            "COMMERCE_POLICY_FILE is set, but callers have no identities: set COMMERCE_API_KEYS_FILE,"
+            " COMMERCE_JWT_ISSUERS_FILE or COMMERCE_CLIENT_CERTIFICATES"
+        )
+        yield Finding(Grade.FAIL, "policy", words)
         return
     try:
         policy = read_policy(path)

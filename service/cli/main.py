@@ -369,9 +369,9 @@ def config(*, changed: bool) -> None:
 def doctor() -> None:
     """Check whether the service can run here, and say what to do if it cannot.
 
-    Checks the settings, the files that they name, and the database: its schema, rights, encoding, clock, limits of
-    connections, durability, encryption and replica. Prints one line for each check, without secrets, and changes
-    nothing. The exit status is 1 if a check failed; warnings do not count.
+    Checks the settings, who may connect, the files of TLS, identities and policy, and the database: its schema, rights,
+    encoding, clock, limits of connections, durability, encryption and replica. Prints one line for each check, without
+    secrets, and changes nothing. The exit status is 1 if a check failed; warnings do not count.
     """
     from service.cli.doctor import doctor
 

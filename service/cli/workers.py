@@ -3,6 +3,8 @@
 import asyncio
 import platform
 import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import structlog
@@ -29,41 +31,54 @@ def serve_with_workers(settings: ServerSettings, data_dir: Path | None) -> None:
     """
     if platform.system() != "Linux":
         raise WorkersFailed("only Linux distributes connections among several workers: set COMMERCE_WORKERS to 1")
-    try:
-        with reserved_port(settings.host, settings.port, shared=settings.reuse_port) as port:
-            run(_serve(settings, port, data_dir), asyncio.new_event_loop)
-    except OSError as error:
+    if settings.unix_socket:
         raise WorkersFailed(
-            f"cannot listen on {settings.host}:{settings.port}: the port is in use, or this machine does not have the"
-            " address"
-        ) from error
+            "connections to COMMERCE_UNIX_SOCKET cannot be distributed among several workers: unset it, or set"
+            " COMMERCE_WORKERS to 1"
+        )
+    with ExitStack() as reserved:
+
+        def reserve(port: int) -> int:
+            try:
+                return reserved.enter_context(reserved_port(settings.host, port, shared=settings.reuse_port))
+            except OSError as error:
+                raise WorkersFailed(
+                    f"cannot listen on {settings.host}:{port}: the port is in use, or this machine does not have the"
+                    " address"
+                ) from error
+
+        ports = {"port": reserve(settings.port)}
+        if (second := settings.tls_port_without_client_certificates) is not None:
+            ports["tls_port_without_client_certificates"] = reserve(second)
+        run(_serve(settings, ports, data_dir), asyncio.new_event_loop)
 
 
-async def _serve(settings: ServerSettings, port: int, data_dir: Path | None) -> None:
+async def _serve(settings: ServerSettings, ports: Mapping[str, int], data_dir: Path | None) -> None:
     signals = StopSignals()
     if data_dir is None:
-        await _workers(settings, port, {}).run(lambda pids: _log_ready(settings, port, pids), signals)
+        await _workers(settings, ports).run(lambda pids: _log_ready(settings, ports, pids), signals)
         return
     # Only in development, because it imports the protos.
     from service.cli.development import stopping_with_owner, welcome  # noqa: PLC0415
 
     def on_ready(pids: list[int]) -> None:
-        _log_ready(settings, port, pids)
-        welcome(settings, port, data_dir)
+        _log_ready(settings, ports, pids)
+        welcome(settings, ports["port"], data_dir)
 
     task: dict[str, object] = {
+        **ports,
         "DATABASE_URL": settings.database_url.get_secret_value(),
         "max_connection_age": settings.max_connection_age,
         "shutdown_grace": settings.shutdown_grace,
         "policy_file": settings.policy_file and str(settings.policy_file),
     }
     async with stopping_with_owner(data_dir):
-        await _workers(settings, port, task).run(on_ready, signals)
+        await _workers(settings, task).run(on_ready, signals)
 
 
-def _workers(settings: ServerSettings, port: int, task: dict[str, object]) -> Workers:
+def _workers(settings: ServerSettings, values: Mapping[str, object]) -> Workers:
     # All other settings are read by each worker, so that one that is started later gets secrets from files anew.
-    task = {"host": settings.host, "port": port, "reuse_port": True, **task}
+    task = {"host": settings.host, "reuse_port": True, **values}
 
     def start(number: int) -> Worker:
         return Worker(number, [*_COMMAND, str(number)], task)
@@ -72,5 +87,5 @@ def _workers(settings: ServerSettings, port: int, task: dict[str, object]) -> Wo
     return Workers(settings.workers, start, drain_seconds=seconds)
 
 
-def _log_ready(settings: ServerSettings, port: int, pids: list[int]) -> None:
-    log.info("serving with workers", host=settings.host, port=port, workers=pids)
+def _log_ready(settings: ServerSettings, ports: Mapping[str, int], pids: list[int]) -> None:
+    log.info("serving with workers", host=settings.host, **ports, workers=pids)

@@ -139,9 +139,18 @@ def status_of(error: BaseException) -> Status | None:
     for kind, (code, reason, message, retry_seconds) in _OTHERS.items():
         if not isinstance(error, kind):
             continue
-        delay = Duration(nanos=int(retry_seconds % 1 * 1e9), seconds=int(retry_seconds))
-        return _status(code, message, reason, {}, *([RetryInfo(retry_delay=delay)] if retry_seconds else []))
+        return _status(code, message, reason, {}, *([_retry_info(retry_seconds)] if retry_seconds else []))
     return None
+
+
+def _retry_info(seconds: float) -> RetryInfo:
+    return RetryInfo(retry_delay=Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1000) * 1_000_000))
+
+
+def overloaded(retry_seconds: float) -> Status:
+    """Return the status of a call that is refused for load and may be repeated after some seconds."""
+    code, reason, message, _ = _OTHERS[Overloaded]
+    return _status(code, message, reason, {}, _retry_info(retry_seconds))
 
 
 def internal_error(error_id: str) -> Status:

@@ -59,7 +59,7 @@ async def hash_of(store: Database, user: User) -> str:
 def parts_for_sign_in(
     uow: UnitOfWork, store: Database, passwords: Argon2Passwords, login: str, login_kind: str = "username"
 ) -> tuple[UnitOfWork, UserQueries, Argon2Passwords, SignInAttempts, SignIn]:
-    """Return what `verify_password` needs to let somebody sign in, without a limit."""
+    """Return what `verify_password` needs to let a user sign in, without a limit."""
     attempts = store.sign_in_attempts(b"", ())
     return uow, store.user_queries, passwords, attempts, SignIn(login_kind, login, "tests")
 

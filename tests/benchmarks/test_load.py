@@ -19,8 +19,9 @@ from benchmarks.calls import (
 )
 from benchmarks.workloads import Call
 from service.server import Server
-from tests.support.clients import Clients
+from tests.support.clients import Clients, connect
 from tests.support.servers import running_server
+from tests.support.watching import watch_orders
 
 EIGHT_IN_FLIGHT = Load(connections=2, streams=4)
 ONE_BY_ONE = Load(connections=1, streams=1)
@@ -66,6 +67,21 @@ async def test_a_reply_without_the_expected_text_is_bad(
 async def test_a_status_that_is_not_ok_is_bad(program: Path, server: Server, tmp_path: Path) -> None:
     with pytest.raises(BadReplyError, match=r"10 of 10 replies are bad: .*: grpc-status 5, "):
         await made(program, server.port, [get_user(MISSING, expect="")], tmp_path, EIGHT_IN_FLIGHT, count=10)
+
+
+async def test_calls_may_be_refused_for_load(program: Path, database_url: str, tmp_path: Path) -> None:
+    may_refuse = Load(connections=2, streams=4, may_refuse=True)
+    async with (
+        running_server(database_url, max_concurrent_calls=1) as server,
+        connect(server.port) as clients,
+        watch_orders(clients, now=True) as watch,
+    ):
+        await watch.checkpoint()
+        port = server.port
+        outcome = await made(program, port, [get_user(MISSING, expect="")], tmp_path, may_refuse, count=20)
+        assert (outcome.answers, outcome.refused) == (0, 20)
+        with pytest.raises(BadReplyError, match=r"10 of 10 replies are bad: .*: grpc-status 8, server overloaded"):
+            await made(program, port, [get_user(MISSING, expect="")], tmp_path, EIGHT_IN_FLIGHT, count=10)
 
 
 async def test_a_reply_without_a_message_is_bad(program: Path, database_url: str, tmp_path: Path) -> None:

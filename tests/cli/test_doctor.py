@@ -1,6 +1,7 @@
 """`commerce doctor` against real databases, and files that are wrong."""
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,14 +9,15 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from trustme import CA
 
 from service.cli.file_checks import file_findings
 from service.config import ServerSettings, load
 from service.db.connections.engine import async_url
 from service.db.operations import diagnosis
-from service.db.operations.diagnosis import connections_of_server
+from service.db.operations.diagnosis import Finding, connections_of_server
 from service.rpc.identity.key_file import format_keys, new_key
-from tests.support.certificates import Authority, write_certificate, write_files
+from tests.support.certificates import Authority, write_files
 from tests.support.command import invoke_command
 from tests.support.databases import driver_connection, drop_database
 from tests.support.replicas import copy_of, running_replica
@@ -57,7 +59,9 @@ def as_role(url: str, role: str) -> str:
 async def test_a_sound_database_passes_all_checks(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
     report = await doctor(monkeypatch, database_url, COMMERCE_WORKERS=2)
     assert (report.status, report.stderr) == (0, "")
-    names = "settings policy database writes encoding schema rights events durability encryption clock connections"
+    names = (
+        "settings exposure policy database writes encoding schema rights events durability encryption clock connections"
+    )
     assert report.checks.keys() == {*names.split(), "time limit"}
     assert report.not_ok == {}
     each = connections_of_server(load(ServerSettings))
@@ -147,7 +151,7 @@ async def test_a_clock_that_differs_is_told(
         def time() -> float:
             return real_time() + 3600 * hours
 
-    real_time = diagnosis.time.time
+    real_time: Callable[[], float] = time.time
     monkeypatch.setattr(diagnosis, "time", Clock)
     report = await doctor(monkeypatch, database_url)
     assert report.not_ok == {"clock": grade}
@@ -184,31 +188,6 @@ jwks = "{jwks}"
 """
 
 
-async def test_files_of_tls_and_what_other_machines_reach_are_checked(
-    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
-) -> None:
-    authority, now = Authority(), datetime.now(UTC)
-    files = write_files(tmp_path, authority.server())
-    report = await doctor(monkeypatch, database_url, COMMERCE_HOST="192.0.2.1")
-    grade, words = report.checks["TLS"]
-    assert (grade, words.partition(" lets ")[0]) == ("FAIL", "COMMERCE_HOST=192.0.2.1")
-    settings = {"COMMERCE_TLS_CERTIFICATE_FILE": files.certificate, "COMMERCE_TLS_KEY_FILE": files.key}
-    report = await doctor(monkeypatch, database_url, COMMERCE_ALLOW_ANONYMOUS=True, **settings)
-    assert report.checks["TLS"] == ("ok", f"the certificate in {files.certificate} expires on 3000-01-01")
-    assert report.status == 0
-    for days, grade, word in ((13, "warn", "expires"), (-1, "FAIL", "expired")):
-        end = now + timedelta(days=days)
-        write_certificate(files, authority.ca.issue_cert("localhost", not_before=now - YEAR, not_after=end))
-        report = await doctor(monkeypatch, database_url)
-        assert report.checks["TLS"] == (grade, f"the certificate in {files.certificate} {word} on {end:%Y-%m-%d}")
-    files.key.unlink()
-    report = await doctor(monkeypatch, database_url)
-    assert report.checks["TLS"] == ("FAIL", f"{files.key} cannot be read: No such file or directory")
-
-
-YEAR = timedelta(days=365)
-
-
 async def test_files_of_identities_and_policy_are_checked(
     monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
 ) -> None:
@@ -223,7 +202,12 @@ async def test_files_of_identities_and_policy_are_checked(
     assert report.not_ok == {"policy": "FAIL", "tokens": "warn"}
     assert "set COMMERCE_POLICY_FILE" in report.checks["policy"][1]
     assert report.checks["API keys"] == ("ok", f"{keys} has 1 valid keys")
+    for name in files:
+        monkeypatch.delenv(name)
     report = await doctor(monkeypatch, database_url, COMMERCE_POLICY_FILE=policy)
+    assert report.not_ok == {"policy": "FAIL"}
+    assert "callers have no identities" in report.checks["policy"][1]
+    report = await doctor(monkeypatch, database_url, **files)
     assert report.checks["policy"] == ("ok", f"{policy} has 1 roles for 1 names of identities")
     assert report.status == 0
     # The keys of a file must be there at start.
@@ -257,3 +241,57 @@ async def test_keys_that_expire_are_warned_of(tmp_path: Path, days: list[int | N
     warnings = [finding.words for finding in await file_findings(settings) if finding.grade == "warn"]
     assert bool(warnings) == bool(words)
     assert all(words and words in warning for warning in warnings)
+
+
+DAY = timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "grade", "words"),
+    [
+        (-DAY, 100 * DAY, "ok", "is valid until"),
+        (-DAY, 5 * DAY, "warn", "replace the files soon"),
+        (-2 * DAY, -DAY, "FAIL", "clients refuse it: replace the files"),
+        (DAY, 2 * DAY, "FAIL", "correct the clock"),
+    ],
+)
+async def test_the_time_of_a_certificate_is_checked(
+    tmp_path: Path, begins: timedelta, ends: timedelta, grade: str, words: str
+) -> None:
+    now = datetime.now(UTC)
+    certificate = CA().issue_cert("127.0.0.1", not_before=now + begins, not_after=now + ends)
+    write_files(tmp_path, certificate)
+    finding = (await tls_findings(tmp_path))["TLS"]
+    assert finding.grade == grade
+    assert words in finding.words
+
+
+async def test_tls_files_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    authority = Authority()
+    files = write_files(tmp_path, authority.server())
+    files.key.write_bytes(authority.server().private_key_pem.bytes())
+    finding = (await tls_findings(tmp_path))["TLS"]
+    assert (finding.grade, finding.words) == (
+        "FAIL",
+        f"the key in {files.key} is not that of the first certificate in {files.certificate}",
+    )
+
+
+async def tls_findings(folder: Path, **settings: object) -> dict[str, Finding]:
+    files = {"tls_certificate_file": folder / "tls.crt", "tls_key_file": folder / "tls.key"}
+    loaded = load(ServerSettings, DATABASE_URL="postgresql:///", **files, **settings)
+    return {finding.name: finding for finding in await file_findings(loaded)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "grades"),
+    [
+        ({}, ["ok"]),
+        ({"host": "192.0.2.1"}, ["FAIL", "FAIL"]),
+        ({"host": "192.0.2.1", "allow_plaintext": True}, ["FAIL", "warn"]),
+        ({"host": "192.0.2.1", "allow_plaintext": True, "allow_anonymous": True}, ["warn", "warn"]),
+    ],
+)
+async def test_whom_a_server_lets_in_is_told(settings: dict[str, object], grades: list[str]) -> None:
+    loaded = load(ServerSettings, DATABASE_URL="postgresql:///", **settings)
+    assert [finding.grade for finding in await file_findings(loaded) if finding.name == "exposure"] == grades

@@ -67,7 +67,7 @@ from service.rpc.identity.tokens import MAX_TOKENS
 from service.rpc.interceptors.authentication import RECHECK_SECONDS
 from service.rpc.interceptors.deserialization import _SMALL_BYTES as _COUNTED_ABOVE_BYTES
 from service.rpc.interceptors.transaction import _GRACE_SECONDS
-from service.rpc.interceptors.unread_responses import MAX_PART, MAX_UNREAD_BYTES
+from service.rpc.interceptors.unread_responses import MAX_PART
 from service.rpc.interceptors.validation import MAX_STREAM_REQUEST_BYTES
 from service.rpc.messages.statistics import DEFAULT_TOP_USERS
 from service.rpc.messages.wire_sizes import MAX_FIELDS
@@ -244,11 +244,9 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("At most two batches of a kind run", 2, _MAX_RUNNING),
         Promise("those that have been running for 250 ms", 0.25, _STUCK_SECONDS),
         Promise("| requests of more than 4 KiB in flight", 4 * 1024, _COUNTED_ABOVE_BYTES),
-        Promise("| 32 MiB in all", 32 * 1024 * 1024, MAX_UNREAD_BYTES),
-        Promise("16 MiB of each caller", 16 * 1024 * 1024, MAX_UNREAD_BYTES * MAX_PART),
-        Promise(
-            ": 32 MiB together", 32 * 1024 * 1024, LimitSettings.model_fields["max_request_bytes_in_flight"].default
-        ),
+        Promise("32 MiB together", 32 * 1024 * 1024, LimitSettings.model_fields["max_request_bytes_in_flight"].default),
+        Promise(": 16 MiB in all", 16 * 1024 * 1024, LimitSettings.model_fields["max_unread_response_bytes"].default),
+        Promise("half of it for one caller", 0.5, MAX_PART),
         Promise(
             "so 32 MiB of requests", 32 * 1024 * 1024, LimitSettings.model_fields["max_request_bytes_in_flight"].default
         ),

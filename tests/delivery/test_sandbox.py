@@ -35,7 +35,7 @@ async def run_confined(*command: str, **environment: str) -> CommandResult:
 def capabilities(pid: int) -> set[str]:
     """Return the sets of capabilities of a process, in hexadecimal."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return {line.split()[1] for line in lines if line.startswith(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"))}
+    return {value for name, _, value in (line.partition(":\t") for line in lines) if name.startswith("Cap")}
 
 
 async def test_a_server_that_can_write_nowhere_serves_and_drains(database_url: str) -> None:
@@ -50,6 +50,16 @@ async def test_a_server_that_can_write_nowhere_serves_and_drains(database_url: s
             assert (await clients.users.VerifyPassword(request)).user == user
             [exported] = [batch async for batch in clients.users.ExportUsers(users_pb.ExportUsersRequest())]
             assert list(exported.users) == [user]
+        ended = await server.terminate()
+    assert ended.status == 0
+    assert [line for line in ended.stderr.splitlines() if '"level":"info"' not in line] == []
+
+
+async def test_workers_that_can_write_nowhere_serve_and_drain(database_url: str) -> None:
+    arguments = ("serve", "--port", "0", "--workers", "2")
+    async with confined(*COMMAND, *arguments, DATABASE_URL=database_url) as server:
+        async with connect(await server.port()) as clients:
+            await clients.create_user()
         ended = await server.terminate()
     assert ended.status == 0
     assert [line for line in ended.stderr.splitlines() if '"level":"info"' not in line] == []

@@ -17,7 +17,7 @@ LOGINS = st.builds(
 
 
 def attempts_within(seconds: float, free: int, longest: float) -> int:
-    """Return how many attempts somebody makes who never waits longer than necessary."""
+    """Return how many attempts an attacker makes who never waits longer than necessary."""
     delays, time = sign_in_delays(free, longest), 0.0
     for number in itertools.count(1):
         time += delays[min(number, len(delays)) - 1]
@@ -56,7 +56,7 @@ def test_in_the_long_run_there_is_one_attempt_in_the_longest_pause(free: int, lo
 
 
 @given(FREE, st.floats(min_value=1, max_value=86_400))
-def test_whoever_waits_until_attempts_are_forgotten_makes_no_more_of_them(free: int, longest: float) -> None:
+def test_to_wait_until_attempts_are_forgotten_is_no_way_to_make_more(free: int, longest: float) -> None:
     delays = sign_in_delays(free, longest)
     for number in range(1, 2 * len(delays)):
         pauses = sum(delays[: number - 1]) + longest * max(0, number - 1 - len(delays))

@@ -15,6 +15,7 @@ from commerce.orders.v1.order_pb2 import Order, OrderItem
 from commerce.users.v1.user_import_pb2 import UserImportConfig, UserImportRow
 from google.protobuf.message import Message
 
+from service.domain.notes import MAX_BODY_LENGTH
 from tests.faults.apart import Signals
 from tests.support.clients import Clients, connect, item
 from tests.support.failures import failure_of
@@ -34,7 +35,9 @@ async def add_data(clients: Clients) -> Mapping[str, Message]:
     items = [item("p" * 100, 1, 1) for _ in range(500)]
     orders = [(await clients.create_order(user.id, items=items)).id for _ in range(_LARGE_ORDERS)]
     for number in range(_NOTES):
-        note = OrderNote(order_id=orders[0], author_id=user.id, body=f"{number} " + "a b " * 2_000)
+        note = OrderNote(
+            order_id=orders[0], author_id=user.id, body=f"{number} {'a b ' * MAX_BODY_LENGTH}"[:MAX_BODY_LENGTH]
+        )
         written = (await clients.orders.CreateOrderNote(orders_pb.CreateOrderNoteRequest(note=note))).note
         await clients.orders.PublishOrderNote(orders_pb.PublishOrderNoteRequest(id=written.id))
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"

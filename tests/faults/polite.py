@@ -41,7 +41,7 @@ class Experience:
 
 
 async def call_politely(signals: Signals, port: int, user_id: str, username: str) -> Experience:
-    """Call until told to stop, each call when it is due, whatever became of those before; counts the answers."""
+    """Call until told to stop, each call when it is due even if those before still run; counts the answers."""
     experience = Experience()
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
     users, orders = UserServiceStub(channel), OrderServiceStub(channel)

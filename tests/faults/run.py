@@ -42,9 +42,8 @@ def main(*, names: Sequence[str], seed: int | None, smoke: bool) -> None:
         plan = Plan(url, template, Path(folder), seed, smoke)
         outcomes = [outcome for experiment in experiments if (outcome := _outcome(experiment, plan))]
     failed = [outcome for outcome in outcomes if not outcome.passed]
-    click.echo(
-        f"{len(outcomes) - len(failed)} of {len(outcomes)} passed in {time.monotonic() - start:.0f} s, SEED={seed}"
-    )
+    passed, seconds = len(outcomes) - len(failed), time.monotonic() - start
+    click.echo(f"{passed} of {len(experiments)} passed, {len(failed)} failed in {seconds:.0f} s, SEED={seed}")
     if not names and not smoke:
         write(outcomes)
         click.echo(f"wrote the table in {DOCUMENT}")

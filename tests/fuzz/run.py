@@ -71,12 +71,20 @@ class Fuzzer:
         chance: the source of everything random.
         findings: collects the outcomes.
         stream_seconds: how long to read a stream that does not end by itself.
+        rounds: how many times to make _CALLERS calls before some of the valid requests are replaced by new ones.
     """
 
     def __init__(
-        self, clients: Clients, chance: Random, findings: Findings, stream_seconds: float = _STREAM_SECONDS
+        self,
+        clients: Clients,
+        chance: Random,
+        findings: Findings,
+        *,
+        stream_seconds: float = _STREAM_SECONDS,
+        rounds: int = 10,
     ) -> None:
         self._clients = clients
+        self._rounds = rounds
         self._stream_seconds = stream_seconds
         self._chance = chance
         self._findings = findings
@@ -92,7 +100,7 @@ class Fuzzer:
                 if name not in self._valid or self._chance.random() < 0.2:
                     self._valid[name] = await build(self._clients)
                     self._remember(self._valid[name])
-            for _ in range(10):
+            for _ in range(self._rounds):
                 calls = [self._call(self._chance.choice(list(ALL_METHODS.values()))) for _ in range(_CALLERS)]
                 await asyncio.gather(*calls)
 

@@ -374,7 +374,7 @@ async def test_a_server_without_its_database_does_not_start(
 
 
 async def test_an_address_of_another_machine_is_one_line(database_url: str) -> None:
-    allowed = {"allow_plaintext": True, "allow_anonymous": True}
+    allowed: Any = {"allow_plaintext": True, "allow_anonymous": True}
     arguments = ("serve", "--host", "192.0.2.1", "--port", "0")
     async with running_command(*arguments, database_url=database_url, **allowed) as process:
         finished = await process.end()

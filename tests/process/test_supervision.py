@@ -18,7 +18,9 @@ import commerce.users.v1.user_service_pb2 as users_pb
 import grpc
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from tests.support.certificates import Authority, tls_channel, write_files
 from tests.support.clients import connect
 from tests.support.databases import Observer
 from tests.support.locks import holding
@@ -293,6 +295,38 @@ async def test_development_with_workers_takes_its_postgresql_with_it(tmp_path: P
     assert finished.status == 0, finished
     assert f"127.0.0.1:{port}" in finished.stdout
     assert not (data_dir / "pgdata" / "postmaster.pid").exists()
+
+
+async def test_workers_share_both_ports_of_tls(database_url: str, tmp_path: Path) -> None:
+    authority = Authority()
+    files = write_files(tmp_path, authority.server(), authority.pem)
+    settings: Any = {
+        "tls_certificate_file": files.certificate,
+        "tls_key_file": files.key,
+        "tls_client_ca_file": files.client_ca,
+        "tls_port_without_client_certificates": 0,
+    }
+    async with serving_workers(database_url, **settings) as parent:
+        (line,) = parent.logged("serving with workers")
+        lines = parent.logged("serving")
+        for name in ("port", "tls_port_without_client_certificates"):
+            assert line[name]
+        assert {served["port"] for served in lines} == {line["port"]}
+        second = line["tls_port_without_client_certificates"]
+        assert {served["port_without_client_certificates"] for served in lines} == {second}
+        for port, certificate in ((line["port"], authority.client()), (second, None)):
+            async with tls_channel(port, authority.pem, certificate) as channel:
+                # The library's stub has no types.
+                health: Any = HealthStub(channel)
+                await health.Check(HealthCheckRequest())
+
+
+async def test_workers_cannot_share_a_unix_socket(database_url: str, tmp_path: Path) -> None:
+    settings: Any = {"workers": 2, "unix_socket": tmp_path / "socket"}
+    async with running_command("serve", database_url=database_url, **settings) as parent:
+        finished = await parent.end(PATIENCE_SECONDS)
+    assert finished.status == 1
+    assert finished.stderr.startswith("Error: connections to COMMERCE_UNIX_SOCKET cannot be distributed")
 
 
 async def test_two_services_do_not_share_a_port_by_mistake(database_url: str) -> None:

@@ -96,7 +96,7 @@ STRINGS = [(method, *string) for method in METHODS for string in string_fields(M
 FREE_STRINGS = {
     ("CreateUser", "password"),
     ("SetPassword", "password"),
-    # One that was not issued, whatever is in it, is ignored.
+    # A text that was not issued as a token is ignored.
     ("VerifyPassword", "device_token"),
     ("CreateUser", "user.etag"),
     ("CreateOrder", "order.etag"),

@@ -1,12 +1,14 @@
 """The limits of a process that keep one caller from costing the others: calls, request bytes and watches in flight."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as users_pb
 import pytest
+from commerce.orders.v1.order_pb2 import Order
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc import StatusCode
@@ -14,12 +16,13 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from hyperframe.frame import SettingsFrame
 
-from service.rpc.interceptors import unread_responses, validation
+from service.rpc.interceptors import validation
 from tests.support.clients import Clients, connect, item
 from tests.support.databases import observing
 from tests.support.failures import fails, settled
 from tests.support.http2 import Connection, call_frames, call_headers, static_block
 from tests.support.locks import holding
+from tests.support.logs import Log
 from tests.support.methods import call_bytes, path_of
 from tests.support.servers import running_server, serving_clients
 from tests.support.waiting import eventually
@@ -139,20 +142,26 @@ class SilentReader:
         self._connection.close()
 
 
-async def test_large_responses_that_nobody_reads_are_limited_together_and_small_ones_go_on(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with running_server(database_url) as server, connect(server.port) as clients:
-        user = await clients.create_user()
-        items = [item(f"product-{number}", 1, 1) for number in range(300)]
-        large = await clients.create_order(user.id, items=items)
-        small = await clients.create_order(user.id)
-        size = len(orders_pb.GetOrderResponse(order=large).SerializeToString())
-        # Half of it is for one caller, and everybody is the same caller here.
-        monkeypatch.setattr(unread_responses, "MAX_UNREAD_BYTES", 7 * size)
+@asynccontextmanager
+async def large_order(database_url: str, **settings: object) -> AsyncIterator[tuple[int, Clients, Order]]:
+    """Run a server on which three responses with this order fit into the part of a caller, and four do not."""
+    items = [item(f"product-{number}", 1, 1) for number in range(300)]
+    async with serving_clients(database_url) as clients:
+        order = await clients.create_order((await clients.create_user()).id, items=items)
+    size = orders_pb.GetOrderResponse(order=order).ByteSize()
+    # Half of it is for one caller, and everybody is the same caller here. Tags make the order a little larger.
+    async with (
+        running_server(database_url, max_unread_response_bytes=7 * size, **settings) as server,
+        connect(server.port) as clients,
+    ):
+        yield server.port, clients, order
+
+
+async def test_large_responses_that_nobody_reads_are_limited_together_and_small_ones_go_on(database_url: str) -> None:
+    async with large_order(database_url) as (port, clients, large):
+        small = await clients.create_order(large.user_id)
         get_large, get_small = (orders_pb.GetOrderRequest(id=order.id) for order in (large, small))
-        tag_large = orders_pb.AddOrderTagsRequest(id=large.id, tags=["seen"])
-        reader = SilentReader(server.port)
+        reader = SilentReader(port)
         for _ in range(3):
             reader.call("GetOrder", get_large)
         await reader.answers(3)
@@ -163,11 +172,12 @@ async def test_large_responses_that_nobody_reads_are_limited_together_and_small_
         # Neither the refused responses nor small ones count, and a write is never refused.
         for _ in range(5):
             await clients.orders.GetOrder(get_small)
-        assert list((await clients.orders.AddOrderTags(tag_large)).order.tags) == ["seen"]
+        tagged = await clients.orders.AddOrderTags(orders_pb.AddOrderTagsRequest(id=large.id, tags=["seen"]))
+        assert list(tagged.order.tags) == ["seen"]
         reader.close()
         await eventually(lambda: is_accepted(clients.orders.GetOrder(get_large)))
         # The responses of writes count.
-        writer = SilentReader(server.port)
+        writer = SilentReader(port)
         for number in range(4):
             writer.call("AddOrderTags", orders_pb.AddOrderTagsRequest(id=large.id, tags=[f"tag-{number}"]))
         await writer.answers(4)
@@ -175,9 +185,33 @@ async def test_large_responses_that_nobody_reads_are_limited_together_and_small_
             await clients.orders.GetOrder(get_large)
         writer.close()
         await eventually(lambda: is_accepted(clients.orders.GetOrder(get_large)))
-        # One response may always be as large as responses may be.
-        monkeypatch.setattr(unread_responses, "MAX_UNREAD_BYTES", 1)
-        await eventually(lambda: is_accepted(clients.orders.GetOrder(get_large)))
+
+
+async def test_one_response_may_be_as_large_as_responses_may_be(database_url: str) -> None:
+    async with serving_clients(database_url, max_unread_response_bytes=1) as clients:
+        items = [item(f"product-{number}", 1, 1) for number in range(300)]
+        order = await clients.create_order((await clients.create_user()).id, items=items)
+        await eventually(lambda: is_accepted(clients.orders.GetOrder(orders_pb.GetOrderRequest(id=order.id))))
+
+
+# In accept mode `listeners`, the task that is cancelled is the one by which the response is counted.
+@pytest.mark.optimizations
+async def test_responses_count_as_long_as_grpc_has_them(database_url: str, log: Log) -> None:
+    async with large_order(database_url, transfer_timeout=0.4) as (port, clients, large):
+        request = orders_pb.GetOrderRequest(id=large.id)
+        reader = SilentReader(port)
+        for _ in range(3):
+            reader.call("GetOrder", request)
+        await reader.answers(3)
+        # Their calls are cancelled, but gRPC keeps the responses until the connection ends.
+        cancelled = "cancelled calls whose clients neither sent nor read in time"
+        await eventually(lambda: log.lines(event=cancelled))
+        for _ in range(10):
+            with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
+                await clients.orders.GetOrder(request)
+            await asyncio.sleep(0.1)
+        reader.close()
+        await eventually(lambda: is_accepted(clients.orders.GetOrder(request)))
 
 
 @pytest.mark.parametrize("method", ["WatchUsers", "WatchOrders", "ExportUsers", "ExportOrders"])

@@ -119,6 +119,6 @@ class Connection:
         if isinstance(frame, GoAwayFrame):
             self.goaway = frame.additional_data
         elif isinstance(frame, PingFrame) and "ACK" not in frame.flags:
-            self.send(PingFrame(opaque_data=frame.opaque_data, flags=["ACK"]).serialize())
+            self.send(PingFrame(0, frame.serialize_body(), flags=["ACK"]).serialize())
         elif isinstance(frame, SettingsFrame) and "ACK" not in frame.flags:
             self.send(SettingsFrame(flags=["ACK"]).serialize())

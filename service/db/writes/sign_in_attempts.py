@@ -94,8 +94,8 @@ UNDO = Statement(
 class CountedSignInAttempts:
     """Implements `service.application.ports.sign_in_attempts.SignInAttempts`.
 
-    The table has at most SIGN_IN_SLOTS rows, whatever logins are tried. The slot of a login is a digest with a key, so
-    nobody else can tell which logins share one; the table contains no login.
+    The table has at most SIGN_IN_SLOTS rows, however many logins are tried. The slot of a login is a digest with a key,
+    so no client can tell which logins share one; the table contains no login.
 
     Args:
         reader: runs the statements.

@@ -79,6 +79,11 @@ class ApiKeys:
             raise self._refusals.error("API key", "expired")
         return caller
 
+    def likely_name(self, sent: str | bytes) -> str | None:
+        """Return the name of the caller with the id of this key, without looking at the rest of the key."""
+        found = self._keys.get(id_of(sent)) if isinstance(sent, str) else None
+        return None if found is None else found[2].name
+
     def _use(self, keys: Sequence[StoredKey]) -> None:
         self._keys = {
             key.id: (

@@ -17,6 +17,7 @@ from service.rpc.identity.jwks import JwksError
 from service.rpc.identity.key_file import KeyFileError
 from service.rpc.identity.refusals import Refusals
 from service.rpc.identity.tokens import Tokens
+from service.rpc.methods import Context
 
 # The metadata with a token, with an API key, and with the id of the user for whom a service acts.
 TOKEN = "authorization"  # noqa: S105 - the name of metadata
@@ -98,6 +99,19 @@ class Identities:
             watching.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
 
+    def known(self, metadata: Mapping[str, str | bytes], connection: Connection) -> Caller | None:
+        """Return who makes a call if that is known without waiting; None if its token must be verified.
+
+        Raises:
+            UnauthenticatedCaller: the call has no credential, or one that is not valid.
+        """
+        of_token = None
+        if (sent := metadata.get(TOKEN)) is not None and self.tokens:
+            of_token = self.tokens.known(sent)
+            if of_token is None:
+                return None
+        return self._caller(metadata, connection, of_token)
+
     async def caller(self, metadata: Mapping[str, str | bytes], connection: Connection) -> Caller:
         """Return who makes a call.
 
@@ -105,15 +119,15 @@ class Identities:
             UnauthenticatedCaller: the call has no credential, or one that is not valid.
             IssuerUnavailable: the token cannot be verified now.
         """
-        service = user = None
-        if (sent := metadata.get(TOKEN)) is not None:
-            if self.tokens is None:
-                raise self.refusals.error("bearer token", "unknown")
-            found = self.tokens.known(sent) or await self.tokens.caller(sent)
-            if found.end_user is None:
-                service = found
-            else:
-                user = found
+        of_token = None
+        if (sent := metadata.get(TOKEN)) is not None and self.tokens:
+            of_token = self.tokens.known(sent) or await self.tokens.caller(sent)
+        return self._caller(metadata, connection, of_token)
+
+    def _caller(self, metadata: Mapping[str, str | bytes], connection: Connection, of_token: Caller | None) -> Caller:
+        if self.tokens is None and TOKEN in metadata:
+            raise self.refusals.error("bearer token", "unknown")
+        service, user = (None, of_token) if of_token and of_token.end_user else (of_token, None)
         if (sent := metadata.get(API_KEY)) is not None:
             if self.keys is None:
                 raise self.refusals.error("API key", "unknown")
@@ -126,6 +140,23 @@ class Identities:
         if service is None:
             raise self.refusals.error("none", "missing")
         return service
+
+    def likely_name(self, context: Context) -> str | None:
+        """Return the name that the credentials of a call probably give, without verifying them.
+
+        It is for calls that are refused for load: a refusal must take less work than that.
+
+        Returns:
+            None if it takes more work to know.
+        """
+        metadata = dict(context.invocation_metadata() or ())
+        if self.tokens and (sent := metadata.get(TOKEN)) is not None:
+            known = self.tokens.known(sent)
+            return None if known is None else known.name
+        if self.keys and (sent := metadata.get(API_KEY)) is not None:
+            return self.keys.likely_name(sent)
+        certificate = self._certificates.caller(context) if self._certificates else None
+        return None if certificate is None else certificate.name
 
 
 async def _every_second(check: Callable[[], Awaitable[None]]) -> None:

@@ -86,5 +86,11 @@ class AccessLogInterceptor(Interceptor):
         return log_call
 
 
+def id_trailer(context: Context) -> tuple[str, str]:
+    """Return the trailing metadata with the `x-request-id` of a call that no interceptor sees."""
+    sent = dict(context.invocation_metadata() or ()).get(HEADER)
+    return (HEADER, _valid_id(sent) or str(uuid4()))
+
+
 def _valid_id(sent: str | bytes | None) -> str | None:
     return sent if isinstance(sent, str) and _VALID_ID.fullmatch(sent) else None

@@ -57,9 +57,19 @@ class AuthenticationInterceptor(Interceptor):
                     self._require_act_for_users(path, caller)
                     current.caller = Caller(caller.name, user_id)
 
-        async def authenticate(request: Request, context: Context) -> Message | bytes | None:
+        async def identify_and_call(request: Request, context: Context) -> Message | bytes | None:
             await identify(context)
             return await call(request, context)
+
+        # Not a coroutine function: that would be one coroutine more for every call.
+        def authenticate(request: Request, context: Context) -> Coroutine[Any, Any, Message | bytes | None]:
+            current = current_call()
+            metadata = current.metadata
+            caller = None if ON_BEHALF_OF in metadata else identities.known(metadata, context)
+            if caller is None:
+                return identify_and_call(request, context)
+            current.caller = caller
+            return call(request, context)
 
         async def authenticate_repeatedly(request: Request, context: Context) -> Message | bytes | None:
             await identify(context)

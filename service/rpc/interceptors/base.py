@@ -3,14 +3,14 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
-from service.application.ports.errors import Overloaded
+from service.rpc.admission.admission import Admission
 from service.rpc.methods import Call, Context, Handler, Method, Request
 
 _HEALTH = "/grpc.health."
@@ -38,18 +38,18 @@ class InterceptedMethods:
 
     Args:
         interceptors: the first is the outermost.
+        admission: knows which calls would be refused for load, before they are read.
 
     Attributes:
         handlers: the wrapped methods, by the full name of the service and then by the name of the method.
-        refusals: by the path of each method except those of health, a handler that answers OVERLOADED. It takes a
-            stream of requests although most methods do not, because gRPC receives a single request before it calls the
-            handler.
+        limited: the paths of all methods except those of health: only their calls may be refused for load.
     """
 
-    def __init__(self, interceptors: Sequence[Interceptor]) -> None:
+    def __init__(self, interceptors: Sequence[Interceptor], admission: Admission | None = None) -> None:
+        self.admission = admission
         self._interceptors = interceptors
         self.handlers: dict[str, dict[str, Handler]] = {}
-        self.refusals: dict[str, Handler] = {}
+        self.limited: set[str] = set()
 
     def add(self, add_to_server: Callable[..., None], servicer: object) -> None:
         """Wrap the methods of a servicer; `add_to_server` is its generated function `add_…Servicer_to_server`."""
@@ -62,7 +62,7 @@ class InterceptedMethods:
             path = f"/{service}/{name}"
             self.handlers[service][name] = self._wrapped(path, handler)
             if not path.startswith(_HEALTH):
-                self.refusals[path] = self._wrapped(path, grpc.stream_unary_rpc_method_handler(_refuse))
+                self.limited.add(path)
 
     def add_generic_rpc_handlers(self, _handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Ignore the second form in which generated code adds the same methods: it is for older servers."""
@@ -78,10 +78,6 @@ class InterceptedMethods:
             request_deserializer=deserialize,
             response_serializer=_serializer(handler.response_serializer or bytes),
         )
-
-
-async def _refuse(_requests: Request, _context: Context) -> NoReturn:
-    raise Overloaded
 
 
 # By whether the client streams and whether the server does.

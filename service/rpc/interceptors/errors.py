@@ -6,10 +6,13 @@ from uuid import uuid4
 
 import structlog
 from google.protobuf.message import Message
+from grpc import StatusCode
 from grpc.aio import AbortError, InternalError
 from grpc_status import rpc_status
 
+from service.application.ports.errors import Overloaded
 from service.observability.logs import where_raised
+from service.rpc.admission.refusals import Trailers, next_refusal
 from service.rpc.interceptors.base import Interceptor
 from service.rpc.methods import Call, Context, Method, Request
 from service.rpc.status import internal_error, status_of
@@ -45,21 +48,29 @@ class ErrorInterceptor(Interceptor):
 
 
 async def _abort(method: Method, context: Context, failure: BaseException) -> NoReturn:
+    code, message, trailers = _answer(method, failure)
+    _forget_frames(failure)
+    # `abort` replaces the trailing metadata that is already set (the x-request-id) unless that is passed again.
+    already_set = context.trailing_metadata() or ()
+    try:
+        await context.abort(code, message, (*already_set, *trailers))
+    except InternalError as error:
+        # The call has ended meanwhile: its caller has left, and gRPC would log an error.
+        raise asyncio.CancelledError from error
+
+
+def _answer(method: Method, failure: BaseException) -> tuple[StatusCode, str, Trailers]:
+    """Return the code, the message and the trailing metadata for a failure."""
+    if isinstance(failure, Overloaded):
+        refusal = next_refusal()
+        return refusal.code, refusal.message, refusal.trailers
     status = status_of(failure)
     if status is None:
         error_id = str(uuid4())
         log.error("internal error", method=method.path, error_id=error_id, **where_raised(failure))
         status = internal_error(error_id)
-    _forget_frames(failure)
-    grpc_status = rpc_status.to_status(status)
-    # `abort` replaces the trailing metadata that is already set (the x-request-id) unless that is passed again.
-    already_set = context.trailing_metadata() or ()
-    trailing = (*already_set, *grpc_status.trailing_metadata)
-    try:
-        await context.abort(grpc_status.code, grpc_status.details, trailing)
-    except InternalError as error:
-        # The call has ended meanwhile: its caller has left, and gRPC would log an error.
-        raise asyncio.CancelledError from error
+    prepared = rpc_status.to_status(status)
+    return prepared.code, prepared.details, tuple(prepared.trailing_metadata)
 
 
 def _forget_frames(failure: BaseException) -> None:

@@ -8,7 +8,7 @@ method is retried (`service.rpc.retry`).
 
 A write runs in a task that the caller's cancellation does not reach (`service.runtime.shielded_tasks`), and so does
 each statement of a read. They end by themselves: PostgreSQL limits each statement of a transactional unit of work to
-the time that the call has left, and any other statement to `db_statement_timeout`.
+the time that the call has left, and the executor cancels any other statement soon after that time.
 """
 
 import asyncio

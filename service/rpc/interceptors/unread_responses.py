@@ -12,10 +12,7 @@ from service.rpc.call_context import current_call
 from service.rpc.interceptors.base import Interceptor
 from service.rpc.methods import Call, Context, Method, Request
 
-# The maximum size of all responses together that clients have not received yet. gRPC has a copy of each, so the memory
-# is about twice as much.
-MAX_UNREAD_BYTES = 32 * 1024 * 1024
-# The part of it that one caller may use, so that a caller who reads nothing does not use all.
+# The part of the limit that one caller may use, so that a caller who reads nothing does not use all.
 MAX_PART = 0.5
 # Smaller responses are not counted: the limit on concurrent calls bounds their memory.
 _SMALL_BYTES = 4 * 1024
@@ -27,9 +24,14 @@ class UnreadResponsesInterceptor(Interceptor):
     With a closed flow-control window (RFC 9113, section 5.2), a client can make any number of calls and let the server
     keep their responses for as long as the connection lasts. Only reads are refused: a write has happened by then. A
     stream of responses waits for its client by itself.
+
+    Args:
+        max_bytes: the maximum size of all responses together that clients have not received yet. gRPC has a copy of
+            each, so the memory is about twice as much.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._bytes = 0
         self._bytes_of: Counter[str] = Counter()
 
@@ -55,8 +57,8 @@ class UnreadResponsesInterceptor(Interceptor):
         caller = current_call().caller.name
         of_caller = self._bytes_of[caller]
         # One response is always allowed, however large responses may be.
-        too_many = self._bytes and self._bytes + size > MAX_UNREAD_BYTES
-        too_many_of_caller = of_caller and of_caller + size > MAX_UNREAD_BYTES * MAX_PART
+        too_many = self._bytes and self._bytes + size > self._max_bytes
+        too_many_of_caller = of_caller and of_caller + size > self._max_bytes * MAX_PART
         if refusing and (too_many or too_many_of_caller):
             raise Overloaded
         # gRPC ends the task that handles the call once the response has been sent, or the client has disconnected.

@@ -13,22 +13,25 @@ the accept modes:
   With one listener this is gRPC's own way.
 
 In both modes, the number of calls in flight is limited here, where a call can still be refused before its request is
-received. Health is exempt: an orchestrator must not restart a server because it is busy. A call counts until its client
-has read the response, so a client that neither sends nor reads would use up the limit; `cancel_stalled_calls` ends its
-calls.
+received. In the mode `calls`, so are calls that admission would refuse (`service.rpc.admission`), which costs half as
+much as in an interceptor. Health is exempt: an orchestrator must not restart a server because it is busy. A call counts
+until its client has read the response, so a client that neither sends nor reads would use up the limit;
+`cancel_stalled_calls` ends its calls.
 """
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Literal, NoReturn, cast
 
 import grpc
 import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # not in the library's stubs
 
+from service.rpc.admission.refusals import Refusals, next_refusal
+from service.rpc.interceptors.access_log import id_trailer
 from service.rpc.interceptors.base import InterceptedMethods
-from service.rpc.methods import Handler
+from service.rpc.methods import Context, Handler, Request
 from service.rpc.transport.listening import UnixSocket
 from service.rpc.transport.tls import ServerCertificates
 
@@ -54,17 +57,19 @@ class _CallLimit(grpc.aio.ServerInterceptor):
 
     Args:
         maximum: the maximum number of calls in flight.
-        refusals: the handlers that refuse calls, by the path of each method; other methods have no limit.
+        limited: the paths of the methods that have a limit.
+        refusals: counts what is refused.
 
     Attributes:
         calls: the tasks of the calls in flight.
         unlimited_calls: the tasks of those in flight that do not count: refused calls, and those of health.
     """
 
-    def __init__(self, maximum: int, refusals: Mapping[str, Handler]) -> None:
+    def __init__(self, maximum: int, limited: Collection[str], refusals: Refusals) -> None:
         self.calls: set[asyncio.Task[None]] = set()
         self.unlimited_calls: set[asyncio.Task[None]] = set()
         self._maximum = maximum
+        self._limited = limited
         self._refusals = refusals
 
     @property
@@ -78,13 +83,27 @@ class _CallLimit(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """Return the handler of a call."""
-        refusal = self._refusals.get(handler_call_details.method)
-        refused = refusal is not None and self.reached
-        calls = self.unlimited_calls if refusal is None or refused else self.calls
+        path: Any = handler_call_details.method
+        limited = path in self._limited
+        refused = limited and self.reached
+        calls = self.calls if limited and not refused else self.unlimited_calls
         task = cast("asyncio.Task[None]", asyncio.current_task())
-        calls.add(task)
-        task.add_done_callback(calls.discard)
-        return refusal if refused else await continuation(handler_call_details)
+        _keep(task, calls)
+        if refused:
+            if turn := self._refusals.turn(path, None):
+                await turn
+            return _REFUSAL
+        return await continuation(handler_call_details)
+
+
+async def _refuse(_requests: Request, context: Context) -> NoReturn:
+    refusal = next_refusal()
+    await context.abort(refusal.code, refusal.message, (id_trailer(context), *refusal.trailers))
+
+
+# It takes a stream of requests although most methods do not, because gRPC receives a single request before it calls the
+# handler.
+_REFUSAL: Handler = grpc.stream_unary_rpc_method_handler(_refuse)
 
 
 class AcceptingServer:
@@ -118,8 +137,10 @@ class AcceptingServer:
         private = uses_private_interface(accept_mode)
         self.accept_mode: AcceptMode = "calls" if private else "listeners"
         self._handlers = methods.handlers
-        self._refusals = methods.refusals
-        self._limit = _CallLimit(max_calls, methods.refusals)
+        self._limited = methods.limited
+        self._admission = methods.admission
+        self._refusals = Refusals()
+        self._limit = _CallLimit(max_calls, methods.limited, self._refusals)
         self._requested_calls = pending_accepts if private else 0
         self._reuse_port = reuse_port
         listeners = 1 if private else pending_accepts
@@ -196,6 +217,7 @@ class AcceptingServer:
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, and cancel running ones after `grace` seconds."""
+        self._refusals.close()
         await asyncio.gather(*(server.stop(grace) for server in self._servers))
         # These tasks end by themselves: a stopped gRPC server fails their requests for calls.
         await asyncio.gather(*self._accepting)
@@ -232,27 +254,57 @@ class AcceptingServer:
 
     async def _accept_calls(self, core: Any, path: str, handler: Handler) -> None:
         """Request calls of a method one after the other, and start each."""
-        name, refusal = path.encode(), self._refusals.get(path)
+        name, limited = path.encode(), path in self._limited
+        calls = self._limit.calls if limited else self._limit.unlimited_calls
         while core.is_running():
             # Not assigned to a variable, which would keep the call alive until the next one arrives.
             try:
-                self._start_call(await core._request_registered_call(name), path, handler, refusal)
+                self._start_call(await core._request_registered_call(name), path, handler, calls, limited=limited)
             except _private._RequestCallError:
                 continue
 
-    def _start_call(self, call: Any, path: str, handler: Handler, refusal: Handler | None) -> None:
-        """Start a call the way gRPC's own loop does after it has found the handler."""
+    def _start_call(
+        self, call: Any, path: str, handler: Handler, calls: set[asyncio.Task[None]], *, limited: bool
+    ) -> None:
+        """Start a call the way gRPC's own loop does after it has found the handler, unless it is refused."""
         loop = asyncio.get_running_loop()
-        if refusal and self._limit.reached:
-            handling = _private._handle_stream_unary_rpc(refusal, call, loop)
-            calls = self._limit.unlimited_calls
-        else:
-            handling = _private._handle_unary_unary_rpc(handler, call, loop)
-            calls = self._limit.calls if refusal else self._limit.unlimited_calls
-        task = loop.create_task(_private._schedule_rpc_coro(handling, call, loop, path))
-        # The event loop holds only weak references to tasks.
-        calls.add(task)
-        task.add_done_callback(calls.discard)
+        if limited:
+            if self._limit.reached:
+                self._refuse(call, path, None)
+                return
+            admission = self._admission
+            if admission and admission.may_refuse(path):
+                caller = admission.likely_caller(_private._ServicerContext(call, None, None, loop))
+                if caller is not None and admission.refuses(path, caller):
+                    self._refuse(call, path, caller)
+                    return
+        handling = _private._handle_unary_unary_rpc(handler, call, loop)
+        _keep(loop.create_task(_private._schedule_rpc_coro(handling, call, loop, path)), calls)
+
+    def _refuse(self, call: Any, path: str, caller: str | None) -> None:
+        """Answer a call that has not been read."""
+        turn = self._refusals.turn(path, caller)
+        _keep(asyncio.get_running_loop().create_task(_send_refusal(call, turn)), self._limit.unlimited_calls)
+
+
+def _keep(task: asyncio.Task[None], tasks: set[asyncio.Task[None]]) -> None:
+    """Keep a task until it ends: the event loop holds only weak references to tasks."""
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+async def _send_refusal(call: Any, turn: asyncio.Future[None] | None) -> None:
+    """Send nothing but the status, the way gRPC's own loop does for a call of a method that it does not know."""
+    if turn:
+        await turn
+    loop, refusal = asyncio.get_running_loop(), next_refusal()
+    trailers = (id_trailer(_private._ServicerContext(call, None, None, loop)), *refusal.trailers)
+    metadata = _private.SendInitialMetadataOperation((), 0)
+    try:
+        await _private._send_error_status_from_server(call, refusal.number, refusal.message, trailers, metadata, loop)
+    except grpc.aio.InternalError:
+        # Its caller has gone.
+        return
 
 
 def _is_unary(handler: Handler) -> bool:

@@ -23,42 +23,40 @@ def require_protection(settings: ListenSettings, *, has_identities: bool) -> Non
     Raises:
         Exposed: other machines would reach it without.
     """
-    if problem := exposure(settings, has_identities=has_identities):
-        raise Exposed(problem)
-    host = settings.host
-    without_tls, without_identities = _lacks(settings, has_identities=has_identities)
-    if without_tls:
-        log.warning("serving other machines without TLS: the network between can read and change calls", host=host)
-    if without_identities:
-        log.warning(
-            "serving other machines without identities: any program that reaches the port may do everything", host=host
-        )
+    problems, allowed = exposures(settings, has_identities=has_identities)
+    for warning in allowed:
+        log.warning(warning, host=settings.host)
+    if problems:
+        raise Exposed(f"COMMERCE_HOST={settings.host} lets other machines in {', and '.join(problems)}")
 
 
-def exposure(settings: ListenSettings, *, has_identities: bool) -> str | None:
-    """Return what lets other machines in without protection, in one line for an operator; None if nothing does."""
-    without_tls, without_identities = _lacks(settings, has_identities=has_identities)
-    problems = []
-    if without_tls and not settings.allow_plaintext:
-        problems.append(
-            "without TLS: set COMMERCE_TLS_CERTIFICATE_FILE and COMMERCE_TLS_KEY_FILE, or "
-            "COMMERCE_ALLOW_PLAINTEXT=true if the network between is protected"
-        )
-    if without_identities and not settings.allow_anonymous:
-        problems.append(
-            "without identities: set COMMERCE_JWT_ISSUERS_FILE, COMMERCE_API_KEYS_FILE or "
-            "COMMERCE_TLS_CLIENT_CA_FILE, or COMMERCE_ALLOW_ANONYMOUS=true if only trusted programs reach the port"
-        )
-    return f"COMMERCE_HOST={settings.host} lets other machines in {', and '.join(problems)}" if problems else None
-
-
-def _lacks(settings: ListenSettings, *, has_identities: bool) -> tuple[bool, bool]:
-    """Return whether other machines are served without TLS, and whether without identities."""
+def exposures(settings: ListenSettings, *, has_identities: bool) -> tuple[list[str], list[str]]:
+    """Return without what other machines would be let in, and what a setting allows nevertheless."""
+    problems: list[str] = []
+    allowed: list[str] = []
     if not settings.host or _is_loopback(settings.host):
-        return False, False
+        return problems, allowed
+    if settings.tls_certificate_file is None:
+        if settings.allow_plaintext:
+            allowed.append("serving other machines without TLS: the network between can read and change calls")
+        else:
+            problems.append(
+                "without TLS: set COMMERCE_TLS_CERTIFICATE_FILE and COMMERCE_TLS_KEY_FILE, or "
+                "COMMERCE_ALLOW_PLAINTEXT=true if the network between is protected"
+            )
     # Who has a certificate of the client CA is let in by name, even if the name is not used.
     only_known = settings.tls_client_ca_file and settings.tls_port_without_client_certificates is None
-    return settings.tls_certificate_file is None, not has_identities and not only_known
+    if not has_identities and not only_known:
+        if settings.allow_anonymous:
+            allowed.append(
+                "serving other machines without identities: any program that reaches the port may do everything"
+            )
+        else:
+            problems.append(
+                "without identities: set COMMERCE_JWT_ISSUERS_FILE, COMMERCE_API_KEYS_FILE or "
+                "COMMERCE_TLS_CLIENT_CA_FILE, or COMMERCE_ALLOW_ANONYMOUS=true if only trusted programs reach the port"
+            )
+    return problems, allowed
 
 
 def _is_loopback(host: str) -> bool:

@@ -200,9 +200,10 @@ class ServerCertificates:
             log.error("the TLS certificate has expired: clients refuse it", expires=self.expires)
 
 
-def expiry_of(files: TlsFiles) -> datetime:
-    """Return when the certificate in the files expires; raises CertificateError if a server could not use them."""
-    return _check(files, _read(files)).expires
+def validity(files: TlsFiles) -> tuple[datetime, datetime]:
+    """Return from when and until when clients accept the certificate in files; raises CertificateError."""
+    loaded = _check(files, _read(files))
+    return loaded.valid_from, loaded.expires
 
 
 def _read(files: TlsFiles) -> _Contents:

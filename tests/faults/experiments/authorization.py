@@ -110,13 +110,13 @@ class _Matrix:
             self.wrong.append(f"{name}: a stranger's call wrote something")
 
     async def _limit_unnamed(self, name: str, data: bytes, stranger: Metadata) -> None:
-        """Check requests that name nothing: the stranger may call them, and must see nothing of anybody else."""
+        """Check requests that name nothing: the stranger may call them, and must see nothing of others."""
         order = await self.server.clients.create_order((await self.server.clients.create_user()).id)
         outcome = await self._call("end users, others'", name, data, stranger)
         if outcome.code != StatusCode.OK:
             self._note(name, "an end user", outcome)
         if order.id.encode() in outcome.answer or order.user_id.encode() in outcome.answer:
-            self.wrong.append(f"{name}: a stranger sees an order or a user of somebody else")
+            self.wrong.append(f"{name}: a stranger sees an order or a user of another")
         owner = self.guarded.user(order.user_id)
         own = await self._call("end users, own", name, data, owner)
         if order.user_id.encode() not in own.answer:

@@ -39,7 +39,8 @@ async def _fuzz(plan: Plan, calls: int, program: Sequence[str]) -> Result:
         async with connect(await server.port()) as clients:
             chance = plan.random()
             fuzzers = [
-                Fuzzer(clients, Random(chance.getrandbits(64)), findings, _STREAM_SECONDS) for _ in range(_FUZZERS)
+                Fuzzer(clients, Random(chance.getrandbits(64)), findings, stream_seconds=_STREAM_SECONDS, rounds=50)
+                for _ in range(_FUZZERS)
             ]
 
             async def until(count: int) -> None:

@@ -1,4 +1,4 @@
-"""Somebody who measures how long a sign-in takes, to learn whether a user exists."""
+"""An attacker who measures how long sign-ins take, to learn which users exist."""
 
 import time
 from collections.abc import Sequence

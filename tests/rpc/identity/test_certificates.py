@@ -123,6 +123,16 @@ async def test_the_id_of_a_connection_is_remembered_for_a_second() -> None:
             assert server.certificates_read == 2
 
 
+async def test_the_subject_of_a_connection_is_read_in_each_call() -> None:
+    async with naming("common_name") as server:
+        chain, key = client_certificate(server.ca, dns=("shared.example.com",))
+        credentials = grpc.ssl_channel_credentials(server.ca.cert_pem.bytes(), key, chain)
+        async with grpc.aio.secure_channel(f"localhost:{server.port}", credentials) as channel:
+            named: Any = channel.unary_unary("/test.Names/Name")
+            assert [await named(b"") for _ in range(3)] == [b"CN=billing"] * 3
+            assert server.certificates_read == 3
+
+
 async def test_certificates_with_the_same_alternative_names_can_be_different_callers() -> None:
     async with naming("common_name") as server:
         assert await server.name(common_name="one", dns=("shared.example.com",)) == "CN=one"

@@ -187,6 +187,14 @@ async def test_an_algorithm_must_be_one_of_the_issuer_and_fit_its_key(tmp_path: 
         await refused(tokens, jwt.encode(issuer.claims(), key, algorithm, {"kid": "key-1"}))
 
 
+async def test_an_algorithm_of_the_issuer_must_be_that_of_the_key(tmp_path: Path) -> None:
+    issuer = TokenIssuer(algorithm="RS256")
+    issuer.add_key("key-2", "PS256")
+    tokens = await tokens_of(tmp_path, issuer)
+    key, _ = issuer.keys["key-1"]
+    await refused(tokens, jwt.encode(issuer.claims(), key, "PS256", {"kid": "key-1"}))
+
+
 async def test_a_token_without_a_key_id_is_verified_with_the_only_key(tmp_path: Path) -> None:
     issuer = TokenIssuer()
     tokens = await tokens_of(tmp_path, issuer)
@@ -343,6 +351,17 @@ async def test_unknown_keys_are_fetched_at_most_once_a_minute(tmp_path: Path) ->
         for number in range(20):
             await refused(tokens, issuer.token({"kid": f"unknown-{number}"}))
         assert server.requests == 2
+
+
+async def test_no_key_is_fetched_for_an_algorithm_that_is_not_accepted(tmp_path: Path) -> None:
+    issuer = TokenIssuer()
+    with serving_jwks(issuer.jwks()) as server:
+        tokens = tokens_from(tmp_path, issuer, server.url)
+        keys = tokens.key_sets["accounts"]
+        await keys.load()
+        keys._loaded -= 60  # noqa: SLF001 - as above
+        await refused(tokens, signed_with_the_public_key_as_a_secret(issuer))
+        assert server.requests == 1
 
 
 async def test_who_waits_for_keys_may_leave(tmp_path: Path) -> None:

@@ -402,6 +402,13 @@ async def test_a_server_that_knows_its_callers_needs_a_policy(database_url: str,
         await Server(load(ServerSettings, **settings)).start()
 
 
+async def test_certificates_name_nobody_if_no_client_is_asked_for_one(database_url: str, tmp_path: Path) -> None:
+    settings = {"DATABASE_URL": database_url, "port": 0, "policy_file": allowing_all(tmp_path)}
+    server = Server(load(ServerSettings, **settings, client_certificates="spiffe"))
+    with pytest.raises(StartError, match="COMMERCE_CLIENT_CERTIFICATES needs COMMERCE_TLS_CLIENT_CA_FILE"):
+        await server.start()
+
+
 async def test_a_server_starts_although_the_keys_of_an_issuer_cannot_be_fetched(
     postgres_url: str, template_url: str, tmp_path: Path
 ) -> None:

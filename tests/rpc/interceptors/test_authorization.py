@@ -31,11 +31,12 @@ from service.rpc.methods import Method
 from service.server import Server, StartError
 from tests.support.clients import Clients, connect, new_user
 from tests.support.failures import Failure, fails
-from tests.support.methods import METHODS, call
+from tests.support.methods import ALL_METHODS, METHODS, call
 from tests.support.passwords import PASSWORD
 from tests.support.policies import EVERYTHING, EVERYTHING_OWN, Guarded, guarded_server, policy_of, write_key_file
 from tests.support.requests import GOOD_REQUESTS, euros
 from tests.support.servers import serving_clients
+from tests.support.waiting import eventually
 
 NEEDED = {method.name: authorization_of(method).permission for method in methods()}
 POLICY = {
@@ -250,14 +251,15 @@ async def test_a_stream_ends_when_its_caller_loses_the_permission(
 
         async def requests() -> AsyncIterator[users_pb.ImportUsersRequest]:
             yield users_pb.ImportUsersRequest(config=UserImportConfig())
-            started.set()
             await changed.wait()
             user = new_user()
             yield users_pb.ImportUsersRequest(row=UserImportRow(email=user.email, username=user.username))
 
-        started = asyncio.Event()
         importing = asyncio.ensure_future((await guarded.clients_of("b")).users.ImportUsers(requests()))
-        await started.wait()
+        await eventually(lambda: path_of(ALL_METHODS["ImportUsers"]) in guarded.server._access_log.running_calls())  # noqa: SLF001 - nothing else shows that it has begun
+        for _ in range(10):
+            # The server runs on this event loop, and has authorized the call before it waits for a request.
+            await asyncio.sleep(0)
         # A stream with a limit is not what the caller asked for, so it ends too.
         guarded.change_policy({"key:a": ["orders.read:own"], "key:b": ["users.read"], "key:c": ["orders.read"]})
         with denied("orders.read", "key:a"):

@@ -5,7 +5,6 @@ import pytest
 
 from service.application.ports.errors import Overloaded
 from service.rpc.identity.caller import Caller
-from service.rpc.interceptors import unread_responses
 from service.rpc.interceptors.unread_responses import UnreadResponsesInterceptor
 from service.rpc.methods import Method
 from tests.support.callers import called_by
@@ -23,9 +22,8 @@ async def list_nothing(request: object, context: object) -> bytes:  # noqa: ARG0
     return bytes(30_000)
 
 
-async def test_a_caller_who_reads_nothing_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unread_responses, "MAX_UNREAD_BYTES", 150_000)
-    read = UnreadResponsesInterceptor().wrap(method_named("ListUsers"), list_nothing)
+async def test_a_caller_who_reads_nothing_leaves_room_for_others() -> None:
+    read = UnreadResponsesInterceptor(150_000).wrap(method_named("ListUsers"), list_nothing)
     received = asyncio.Event()
     refused: list[str] = []
 
@@ -51,9 +49,9 @@ async def test_a_caller_who_reads_nothing_leaves_room_for_others(monkeypatch: py
 
 @pytest.mark.parametrize("name", ["GetOrder", "ListOrders", "GetOrderStatistics", "CreateOrder"])
 def test_responses_that_can_be_large_are_counted(name: str) -> None:
-    assert UnreadResponsesInterceptor().wrap(method_named(name), list_nothing) is not list_nothing
+    assert UnreadResponsesInterceptor(1).wrap(method_named(name), list_nothing) is not list_nothing
 
 
 @pytest.mark.parametrize("name", ["GetUser", "CreateUser", "VerifyPassword", "ExportOrders", "ImportUsers"])
 def test_small_responses_and_streams_are_not_counted(name: str) -> None:
-    assert UnreadResponsesInterceptor().wrap(method_named(name), list_nothing) is list_nothing
+    assert UnreadResponsesInterceptor(1).wrap(method_named(name), list_nothing) is list_nothing

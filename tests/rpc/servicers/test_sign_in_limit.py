@@ -203,7 +203,7 @@ def attempts_possible_within(seconds: float) -> int:
 async def test_who_guesses_through_one_caller_does_not_delay_those_of_another(
     postgres_url: str, template_url: str, tmp_path: Path
 ) -> None:
-    may = {"key:leaked": ["users.password"], "key:shop": ["users.password", "users.write"]}
+    may = {"key:leaked": ["users.verify"], "key:shop": ["users.verify", "users.write"]}
     async with guarded_server(postgres_url, template_url, tmp_path, may) as guarded:
         leaked, shop = await guarded.clients_of("leaked"), await guarded.clients_of("shop")
         user = await shop.create_user()

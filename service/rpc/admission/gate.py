@@ -1,0 +1,238 @@
+"""A gate for one class of calls: some run, a few wait in turns of their callers, and the others are refused."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+from service.application.ports.errors import DeadlineExceeded, Overloaded
+from service.runtime.adaptive_limit import AdaptiveLimit
+
+# A call that has not ended after this many seconds waits for something, such as a lock: another may run in its place.
+_STUCK_SECONDS = 0.25
+_MOST_STUCK = 32
+# How often to look for late and stuck calls, while calls wait.
+_LOOK_SECONDS = 0.05
+# A queue is nearly full if no more than a tenth of all places, or of the longest time to wait, is left.
+_NEARLY = 0.1
+# How much the time between two starts follows each of them.
+_SMOOTHING = 0.05
+
+# What a call waits for, the time until which it waits, and what it gets then.
+_Waiting = tuple[asyncio.Future[int], float, type[Exception]]
+
+
+class Gate:
+    """Lets calls run while fewer than a limit are running.
+
+    Calls above the limit wait, in a queue for each caller, and the callers take turns. Each caller may fill half of the
+    places that the others leave free (Choudhury and Hahne, "Dynamic Queue Length Thresholds"), so a flood of one caller
+    leaves places to others. A call that would wait for too long, as quickly as calls start now, is refused when it
+    comes. A caller of which no call is running need not wait, within a reserve.
+
+    Calls that are stuck do not count, up to a number: they would keep out others that need not wait for the same lock.
+
+    Args:
+        limit: how many calls may run.
+        reserve: how many calls may run above the limit, each of a caller without another one.
+        queue_size: how many calls may wait.
+        queue_seconds: how long a call may wait.
+        clock: a monotonic clock.
+
+    Attributes:
+        limit: how many calls may run.
+        running: how many calls are running, without those that are stuck.
+        waiting: how many calls are waiting.
+    """
+
+    def __init__(
+        self,
+        limit: AdaptiveLimit,
+        *,
+        reserve: int,
+        queue_size: int,
+        queue_seconds: float,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.limit = limit
+        self.waiting = 0
+        self._reserve = reserve
+        self._queue_size = queue_size
+        self._queue_seconds = queue_seconds
+        self._clock = clock
+        self._last_ticket = 0
+        # The average time between two calls that start after they have waited, and when the last one did.
+        self._interval = 0.0
+        self._last_start = 0.0
+        # When each running call began, by its ticket, the oldest first; without those that are stuck.
+        self._began: dict[int, float] = {}
+        self._stuck: set[int] = set()
+        # The number of running calls by caller, and the queues of the callers that have one.
+        self._of_caller: dict[str, int] = {}
+        self._queues: dict[str, deque[_Waiting]] = {}
+        # The callers whose calls wait, the next one first.
+        self._turns: deque[str] = deque()
+        self._looking: asyncio.TimerHandle | None = None
+
+    @property
+    def running(self) -> int:
+        """How many calls are running, without those that are stuck."""
+        return len(self._began)
+
+    @property
+    def callers(self) -> set[str]:
+        """The callers of which calls are running or waiting."""
+        return {*self._of_caller, *self._queues, *self._turns}
+
+    def enter(self, caller: str, now: float) -> int:
+        """Let a call run if it need not wait; returns its ticket, with which it must `leave`, or 0."""
+        if self.waiting:
+            # The limit may have grown. A call that comes later does not pass those that wait.
+            self._start_waiting(now)
+        running = len(self._began)
+        if running < self.limit.value and not self.waiting:
+            return self._start(caller, now)
+        self.limit.reached = True
+        if running < self.limit.value + self._reserve and caller not in self._of_caller and caller not in self._queues:
+            return self._start(caller, now)
+        if not self.waiting and self._pass_over_stuck(now):
+            return self._start(caller, now)
+        return 0
+
+    async def wait(self, caller: str, seconds_left: float | None) -> int:
+        """Wait until a call may run, and return its ticket, with which it must `leave`.
+
+        Args:
+            caller: whose call it is.
+            seconds_left: how long the call may still take; None without a limit.
+
+        Raises:
+            Overloaded: too many calls of this caller wait, or the call has waited for too long.
+            DeadlineExceeded: the call has no time left.
+        """
+        if self._is_full(caller, 0):
+            raise Overloaded
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[int] = loop.create_future()
+        if seconds_left is None or seconds_left > self._queue_seconds:
+            waiting: _Waiting = (turn, self._clock() + self._queue_seconds, Overloaded)
+        else:
+            waiting = (turn, self._clock() + seconds_left, DeadlineExceeded)
+        queue = self._queues.get(caller)
+        if queue is None:
+            queue = self._queues[caller] = deque()
+            self._turns.append(caller)
+        queue.append(waiting)
+        if not self.waiting:
+            self._last_start = self._clock()
+        self.waiting += 1
+        if self._looking is None:
+            self._looking = loop.call_later(_LOOK_SECONDS, self._look)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._remove(caller, waiting)
+            elif turn.exception() is None:
+                # Its turn came at the same moment.
+                self.leave(caller, turn.result())
+            raise
+
+    def leave(self, caller: str, ticket: int) -> None:
+        """Let the next call run in the place of one that has ended."""
+        if self._began.pop(ticket, None) is None:
+            self._stuck.discard(ticket)
+        left = self._of_caller[caller] - 1
+        if left:
+            self._of_caller[caller] = left
+        else:
+            del self._of_caller[caller]
+        if self.waiting:
+            self._start_waiting(self._clock())
+
+    @property
+    def may_be_filling(self) -> bool:
+        """Whether the queue of some caller may be nearly full; asked before it is known who calls."""
+        waiting = self.waiting
+        return waiting * 2 >= self._queue_size * (1 - _NEARLY) or (
+            waiting * len(self._queues) * self._interval >= self._queue_seconds * (1 - _NEARLY)
+        )
+
+    def is_nearly_full(self, caller: str) -> bool:
+        """Return whether a call of this caller that arrives now will be refused, or soon those after it.
+
+        Nearly, because others that have arrived are still on their way to the queue.
+        """
+        return self._is_full(caller, _NEARLY)
+
+    def _is_full(self, caller: str, spare: float) -> bool:
+        """Return whether only a spare part of the places, or of the longest time to wait, is left for a caller."""
+        queue = self._queues.get(caller)
+        if queue is None:
+            return self.waiting >= self._queue_size * (1 - spare)
+        length = len(queue)
+        # The callers take turns.
+        seconds = length * len(self._queues) * self._interval
+        return length + self.waiting >= self._queue_size * (1 - spare) or seconds >= self._queue_seconds * (1 - spare)
+
+    def _start(self, caller: str, now: float) -> int:
+        self._last_ticket = ticket = self._last_ticket + 1
+        self._began[ticket] = now
+        self._of_caller[caller] = self._of_caller.get(caller, 0) + 1
+        return ticket
+
+    def _start_waiting(self, now: float) -> None:
+        while self._turns and len(self._began) < self.limit.value:
+            caller = self._turns.popleft()
+            queue = self._queues[caller]
+            turn, until, error = queue.popleft()
+            self.waiting -= 1
+            if queue:
+                self._turns.append(caller)
+            else:
+                del self._queues[caller]
+            if turn.done():
+                # Its caller has gone in this moment.
+                continue
+            if until <= now:
+                turn.set_exception(error())
+            else:
+                self._interval += (now - self._last_start - self._interval) * _SMOOTHING
+                self._last_start = now
+                turn.set_result(self._start(caller, now))
+
+    def _pass_over_stuck(self, now: float) -> bool:
+        """Stop counting stuck calls; returns whether another call may run."""
+        while self._began and len(self._stuck) < _MOST_STUCK:
+            ticket = next(iter(self._began))
+            if now - self._began[ticket] < _STUCK_SECONDS:
+                break
+            del self._began[ticket]
+            self._stuck.add(ticket)
+        return len(self._began) < self.limit.value
+
+    def _look(self) -> None:
+        """Refuse what has waited for too long, and start others in the place of stuck calls."""
+        self._looking = None
+        now = self._clock()
+        for caller in list(self._queues):
+            queue = self._queues[caller]
+            # In a queue, the calls with the least time left need not be the first.
+            for waiting in [waiting for waiting in queue if waiting[1] <= now and not waiting[0].done()]:
+                waiting[0].set_exception(waiting[2]())
+                self._remove(caller, waiting)
+        self._pass_over_stuck(now)
+        self._start_waiting(now)
+        if self.waiting:
+            self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+
+    def _remove(self, caller: str, waiting: _Waiting) -> None:
+        queue = self._queues.get(caller)
+        if queue is None or waiting not in queue:
+            # It has been passed over already.
+            return
+        queue.remove(waiting)
+        self.waiting -= 1
+        if not queue:
+            del self._queues[caller]
+            self._turns.remove(caller)

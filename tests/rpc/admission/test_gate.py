@@ -1,0 +1,204 @@
+import asyncio
+import time
+from collections import Counter
+
+import pytest
+
+from service.application.ports.errors import DeadlineExceeded, Overloaded
+from service.rpc.admission import gate as gates
+from service.rpc.admission.gate import Gate
+from service.runtime.adaptive_limit import AdaptiveLimit
+from tests.support.waiting import eventually
+
+# What no test waits for.
+LONG = 60.0
+
+
+def make_gate(running: int = 2, *, reserve: int = 0, queue_size: int = 20, queue_seconds: float = LONG) -> Gate:
+    limit = AdaptiveLimit(running, minimum=running, maximum=running)
+    return Gate(limit, reserve=reserve, queue_size=queue_size, queue_seconds=queue_seconds)
+
+
+class Calls:
+    """Calls through a gate, each of which runs until it is ended."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self.running: list[tuple[str, int]] = []
+        self.begun: Counter[str] = Counter()
+
+    def start(self, caller: str, seconds: float | None = None) -> asyncio.Task[None]:
+        """Start a call; its task ends as soon as it runs."""
+        return asyncio.ensure_future(self._enter(caller, seconds))
+
+    async def _enter(self, caller: str, seconds: float | None) -> None:
+        ticket = self.gate.enter(caller, time.perf_counter()) or await self.gate.wait(caller, seconds)
+        self.running.append((caller, ticket))
+        self.begun[caller] += 1
+
+    async def started(self, *callers: str) -> list[asyncio.Task[None]]:
+        """Start calls, and let them run or wait."""
+        tasks = [self.start(caller) for caller in callers]
+        await asyncio.sleep(0)
+        return tasks
+
+    async def end_one(self) -> None:
+        """End the call that has been running for the longest time, and let the next one run."""
+        self.gate.leave(*self.running.pop(0))
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+async def test_calls_above_the_limit_wait_for_their_turn() -> None:
+    calls = Calls(make_gate(2))
+    tasks = await calls.started(*["a"] * 4)
+    assert [task.done() for task in tasks] == [True, True, False, False]
+    assert (calls.gate.running, calls.gate.waiting) == (2, 2)
+    await calls.end_one()
+    assert [task.done() for task in tasks] == [True, True, True, False]
+    await calls.end_one()
+    await calls.end_one()
+    await calls.end_one()
+    assert (calls.gate.running, calls.gate.waiting) == (0, 0)
+    assert all(task.done() for task in tasks)
+
+
+async def test_a_call_does_not_pass_those_that_wait_when_the_limit_grows() -> None:
+    calls = Calls(make_gate(1))
+    _, first, second = await calls.started("a", "a", "a")
+    calls.gate.limit.value = 2
+    (later,) = await calls.started("b")
+    await asyncio.sleep(0)
+    assert [call.done() for call in (first, second, later)] == [True, False, False]
+    await calls.end_one()
+    assert second.done()
+
+
+async def test_callers_take_turns() -> None:
+    calls = Calls(make_gate(1))
+    await calls.started(*["flood"] * 9, "polite", "polite", "third")
+    for _ in range(6):
+        await calls.end_one()
+    # The first one ran before the others came.
+    assert calls.begun == {"flood": 4, "polite": 2, "third": 1}
+
+
+async def test_a_flood_leaves_places_in_the_queue_to_others() -> None:
+    calls = Calls(make_gate(1, queue_size=20))
+    floods = await calls.started(*["flood"] * 40)
+    refused = [task for task in floods if task.done() and task.exception()]
+    assert {type(task.exception()) for task in refused} == {Overloaded}
+    assert calls.gate.waiting == 10
+    others = await calls.started(*["polite"] * 5)
+    assert not any(task.done() for task in others)
+
+
+async def test_the_queues_of_many_callers_are_limited_together() -> None:
+    calls = Calls(make_gate(1, queue_size=20))
+    await calls.started("first")
+    tasks = await calls.started(*(f"caller-{number}" for number in range(50)))
+    assert calls.gate.waiting == 20
+    assert sum(1 for task in tasks if task.done() and isinstance(task.exception(), Overloaded)) == 30
+
+
+async def test_a_caller_without_a_running_call_need_not_wait_within_the_reserve() -> None:
+    calls = Calls(make_gate(2, reserve=1))
+    await calls.started(*["flood"] * 10)
+    assert calls.gate.running == 2
+    (polite,) = await calls.started("polite")
+    assert polite.done()
+    # Neither another call of it, nor one of another caller beyond the reserve.
+    others = await calls.started("polite", "third")
+    assert not any(task.done() for task in others)
+
+
+async def test_a_call_that_waits_for_too_long_is_refused() -> None:
+    calls = Calls(make_gate(1, queue_seconds=0.05))
+    _, late = await calls.started("a", "a")
+    with pytest.raises(Overloaded):
+        await late
+    assert calls.gate.waiting == 0
+
+
+async def test_a_call_whose_deadline_passes_while_it_waits_does_not_run() -> None:
+    calls = Calls(make_gate(1))
+    await calls.started("a")
+    late, patient = calls.start("a", 0.03), calls.start("a")
+    with pytest.raises(DeadlineExceeded):
+        await late
+    await calls.end_one()
+    await patient
+    assert calls.begun["a"] == 2
+
+
+async def test_a_call_whose_deadline_has_just_passed_does_not_run_when_its_turn_comes() -> None:
+    calls = Calls(make_gate(1))
+    await calls.started("a")
+    late, patient = calls.start("a", 0.0), calls.start("a")
+    await asyncio.sleep(0)
+    await calls.end_one()
+    with pytest.raises(DeadlineExceeded):
+        await late
+    await patient
+    assert calls.gate.running == 1
+
+
+async def test_a_call_whose_client_goes_while_it_waits_leaves_no_trace() -> None:
+    calls = Calls(make_gate(1))
+    tasks = await calls.started("a", "b", "b", "c")
+    for gone in (tasks[1], tasks[3]):
+        gone.cancel()
+    await asyncio.wait([tasks[1], tasks[3]])
+    assert calls.gate.waiting == 1
+    await calls.end_one()
+    assert tasks[2].done()
+    await calls.end_one()
+    assert (calls.gate.running, calls.gate.waiting) == (0, 0)
+
+
+async def test_a_call_whose_client_goes_as_its_turn_comes_leaves_its_place_to_the_next() -> None:
+    calls = Calls(make_gate(1))
+    tasks = await calls.started("a", "b", "c")
+    calls.gate.leave(*calls.running.pop(0))
+    tasks[1].cancel()
+    await asyncio.wait([tasks[1], tasks[2]])
+    assert tasks[1].cancelled()
+    assert not tasks[2].cancelled()
+    assert calls.gate.callers == {"c"}
+    assert (calls.gate.running, calls.gate.waiting) == (1, 0)
+
+
+async def test_others_run_in_the_place_of_stuck_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "_STUCK_SECONDS", 0.05)
+    monkeypatch.setattr(gates, "_MOST_STUCK", 3)
+    calls = Calls(make_gate(2))
+    tasks = await calls.started(*["a"] * 6)
+    await eventually(lambda: calls.begun["a"] == 5)
+    await asyncio.sleep(0.2)
+    assert [task.done() for task in tasks] == [True] * 5 + [False]
+    while calls.running:
+        await calls.end_one()
+    assert (calls.gate.running, calls.gate.waiting) == (0, 0)
+
+
+async def test_a_call_that_would_wait_for_too_long_is_refused_when_it_comes() -> None:
+    calls = Calls(make_gate(1, queue_size=10_000, queue_seconds=0.2))
+    await calls.started(*["flood"] * 100)
+    for _ in range(30):
+        await asyncio.sleep(0.01)
+        if calls.running:
+            await calls.end_one()
+    # About twenty calls start in 0.2 s, so most of these cannot.
+    more = await calls.started(*["flood"] * 100)
+    assert sum(1 for task in more if task.done() and isinstance(task.exception(), Overloaded)) > 50
+    assert calls.gate.may_be_filling
+    assert calls.gate.is_nearly_full("flood")
+    assert not calls.gate.is_nearly_full("polite")
+
+
+async def test_the_gate_keeps_nothing_about_callers_that_have_gone() -> None:
+    calls = Calls(make_gate(1))
+    await calls.started(*(f"caller-{number}" for number in range(10)))
+    while calls.running:
+        await calls.end_one()
+    assert not calls.gate.callers
