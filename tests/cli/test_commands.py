@@ -115,7 +115,7 @@ async def test_an_interrupt_while_modules_are_imported_ends_silently(library: st
 
 
 # A server that is starting stops as one that serves does (tests/process/test_lifecycle.py).
-@pytest.mark.parametrize("arguments", [("gc",), ("doctor",), ("migrate",)], ids=" ".join)
+@pytest.mark.parametrize("arguments", [("gc",), ("migrate",)], ids=" ".join)
 async def test_an_interrupt_of_a_command_that_waits_for_the_database_is_one_word(arguments: tuple[str, ...]) -> None:
     connected = asyncio.Event()
 
