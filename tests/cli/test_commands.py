@@ -114,7 +114,8 @@ async def test_an_interrupt_while_modules_are_imported_ends_silently(library: st
     assert (finished.status, finished.stdout, finished.stderr) == (-signal.SIGINT, "", "")
 
 
-@pytest.mark.parametrize("arguments", [("gc",), ("serve", "--port", "0"), ("migrate",)], ids=" ".join)
+# A server that is starting stops as one that serves does (tests/process/test_lifecycle.py).
+@pytest.mark.parametrize("arguments", [("gc",), ("migrate",)], ids=" ".join)
 async def test_an_interrupt_of_a_command_that_waits_for_the_database_is_one_word(arguments: tuple[str, ...]) -> None:
     connected = asyncio.Event()
 

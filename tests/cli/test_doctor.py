@@ -1,7 +1,7 @@
 """`commerce doctor` against real databases, and files that are wrong."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -149,9 +149,8 @@ async def test_a_clock_that_differs_is_told(
     class Clock:
         @staticmethod
         def time() -> float:
-            return real_time() + 3600 * hours
+            return time.time() + 3600 * hours
 
-    real_time: Callable[[], float] = time.time
     monkeypatch.setattr(diagnosis, "time", Clock)
     report = await doctor(monkeypatch, database_url)
     assert report.not_ok == {"clock": grade}
