@@ -86,7 +86,7 @@ async def is_answered(channel: grpc.aio.Channel) -> bool:
         ({"allow_plaintext": True}, {"COMMERCE_ALLOW_ANONYMOUS"}),
         ({"allow_anonymous": True}, {"COMMERCE_ALLOW_PLAINTEXT"}),
     ],
-    ids="-".join,
+    ids=["neither", "plaintext", "anonymous"],
 )
 async def test_other_machines_are_not_served_without_tls_and_identities(
     database_url: str, allowed: dict[str, Any], missing: set[str]
