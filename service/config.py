@@ -439,7 +439,7 @@ class AdmissionSettings(Settings):
     """Which calls run under load, which wait, and which are refused."""
 
     admission: bool = Field(
-        default=True,
+        default=False,
         description="limit how many calls run by how long they take, and let callers that wait take turns; without, "
         "only `COMMERCE_MAX_CONCURRENT_CALLS` limits them",
     )

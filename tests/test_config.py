@@ -116,7 +116,7 @@ def test_a_database_is_all_that_is_needed() -> None:
         "min_ping_interval": 10,
         "max_concurrent_streams": 1000,
         "max_concurrent_calls": 4000,
-        "admission": True,
+        "admission": False,
         "admission_min_calls": 8,
         "admission_expensive_calls": 64,
         "admission_queue_size": 1000,

@@ -6,11 +6,13 @@ from uuid import uuid4
 
 import commerce.users.v1.user_service_pb2 as users_pb
 import pytest
+from grpc import StatusCode
 
 from service.db.writes.encoded_messages import MESSAGE_VERSION, MESSAGE_VERSION_SETTING
 from tests.support.clients import new_user
 from tests.support.databases import driver_connection
 from tests.support.dumps import dump, restore
+from tests.support.failures import fails
 from tests.support.methods import MUTATIONS, call
 from tests.support.passwords import PASSWORD
 from tests.support.paths import ROOT
@@ -31,6 +33,8 @@ async def filled(own: OwnServer) -> OwnServer:
     request = users_pb.CreateUserRequest(user=new_user(), password=PASSWORD, request_id=str(uuid4()))
     await own.clients.users.CreateUser(request)
     await own.connection.execute("INSERT INTO relay_cursors (name, xid, position) VALUES ('default', '3', 1)")
+    with fails(StatusCode.UNAUTHENTICATED, "INVALID_CREDENTIALS"):
+        await own.clients.users.VerifyPassword(users_pb.VerifyPasswordRequest(username="nobody", password=PASSWORD))
     assert all((await own.rows()).values())
     return own
 

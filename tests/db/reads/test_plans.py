@@ -50,9 +50,11 @@ OTHER_PORTS = {
     "Snapshot",
     "Snapshots",
     "Passwords",
+    # It reads single rows by its key, which tests/db/writes/test_sign_in_attempts.py checks.
+    "SignInAttempts",
 }
-# These tables have one row per process, database or relay, and do not grow.
-SMALL_TABLES = {"signing_keys", "swept_events", "relay_cursors"}
+# These tables have one row per process, database or relay, or rows by key in a fixed number, and are read by key.
+SMALL_TABLES = {"signing_keys", "swept_events", "relay_cursors", "sign_in_attempts"}
 # After the fifth execution of a statement PostgreSQL chooses between a custom and a generic plan.
 RUNS = 7
 # The maximum number of rows that a search ranks, and drafts between them; fewer rows than most tables have.
