@@ -39,7 +39,8 @@ async def test_large_requests_in_flight_take_little_memory_and_health_is_answere
             calls = asyncio.gather(
                 *(settled(call_bytes(clients.channel, "DeactivateUser", request)) for _ in range(90))
             )
-            await observer.until_waiting(1)
+            # Soon there are several, so it could miss the moment when there is exactly one.
+            await eventually(lambda: observer.backends(waiting=True))
             await eventually(lambda: len(process.logged("call")) >= 60, 240)
             for _ in range(5):
                 assert (await others.health.Check(HealthCheckRequest())).status == HealthCheckResponse.SERVING
