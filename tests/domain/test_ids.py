@@ -78,3 +78,10 @@ def test_users_are_spread_over_all_shards() -> None:
 def test_no_more_than_the_last_bits_are_copied() -> None:
     for neighbor in (UUID(int=0), UUID(int=2**128 - 1)):
         assert {uuid7_beside(neighbor).int >> SHARD_BITS & 1 for _ in range(200)} == {0, 1}
+
+
+def test_an_id_has_all_attributes_of_one_that_the_constructor_makes() -> None:
+    made = uuid7_beside(UUID(int=0))
+    constructed = UUID(int=made.int)
+    assert made == constructed
+    assert made.is_safe is constructed.is_safe
