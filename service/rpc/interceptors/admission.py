@@ -4,8 +4,7 @@ import time
 
 from google.protobuf.message import Message
 
-from service.rpc.admission.admission import Admission, asks_for_count, counts
-from service.rpc.admission.gate import Gate
+from service.rpc.admission.admission import Admission
 from service.rpc.call_context import current_call
 from service.rpc.interceptors.base import Interceptor
 from service.rpc.methods import Call, Context, Method, Request
@@ -23,56 +22,27 @@ class AdmissionInterceptor(Interceptor):
 
     def wrap(self, method: Method, call: Call) -> Call:
         """Return the method with admission; a method without limits is returned unchanged."""
-        gate, expensive = self._admission.add(method), self._admission.expensive
+        gate = self._admission.add(method)
         if gate is None:
             return call
-        if gate is expensive:
-            return _limited(call, expensive)
-        measured = _measured(method, call, gate)
-        if not counts(method):
-            return measured
-        counting = _limited(call, expensive)
+        limit, clock = gate.limit, time.perf_counter
 
         async def admit(request: Request, context: Context) -> Message | bytes | None:
-            return await (counting if asks_for_count(request) else measured)(request, context)
+            caller = current_call().caller.name
+            began = clock()
+            ticket = gate.enter(caller, began)
+            if not ticket:
+                ticket = await gate.wait(caller, context.time_remaining())
+                began = clock()
+            running = gate.running
+            try:
+                response = await call(request, context)
+                # A call that fails says nothing about the load: many failures take no time, others just as long as the
+                # caller allows.
+                ended = clock()
+                limit.add(ended - began, running, ended)
+                return response
+            finally:
+                gate.leave(caller, ticket)
 
         return admit
-
-
-def _limited(call: Call, gate: Gate) -> Call:
-    """Return a method of which a limited number of calls run."""
-
-    async def admit(request: Request, context: Context) -> Message | bytes | None:
-        caller = current_call().caller.name
-        ticket = gate.enter(caller, time.perf_counter()) or await gate.wait(caller, context.time_remaining())
-        try:
-            return await call(request, context)
-        finally:
-            gate.leave(caller, ticket)
-
-    return admit
-
-
-def _measured(method: Method, call: Call, gate: Gate) -> Call:
-    """Return a method of which a limited number of calls run, and whose calls teach the limit."""
-    path, limit, clock = method.path, gate.limit, time.perf_counter
-
-    async def admit(request: Request, context: Context) -> Message | bytes | None:
-        caller = current_call().caller.name
-        began = clock()
-        ticket = gate.enter(caller, began)
-        if not ticket:
-            ticket = await gate.wait(caller, context.time_remaining())
-            began = clock()
-        running = gate.running
-        try:
-            response = await call(request, context)
-            # A call that fails says nothing about the load: many failures take no time, others just as long as the
-            # caller allows.
-            ended = clock()
-            limit.add(path, ended - began, running, ended)
-            return response
-        finally:
-            gate.leave(caller, ticket)
-
-    return admit
