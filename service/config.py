@@ -444,9 +444,8 @@ class AdmissionSettings(Settings):
         "without, only `COMMERCE_MAX_CONCURRENT_CALLS` limits them",
     )
     admission_min_calls: Count = Field(
-        10,
-        description="lowest limit of running calls of a method; at least as many as `COMMERCE_DB_POOL_SIZE`, so that "
-        "the limit leaves no connection idle",
+        4,
+        description="lowest limit of running calls of a method",
         json_schema_extra=EXPERT,
     )
     admission_queue_size: Count = Field(

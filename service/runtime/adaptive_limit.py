@@ -47,6 +47,11 @@ class AdaptiveLimit:
         self._samples = self._late = 0
         self._window_began = 0.0
 
+    @property
+    def usual_seconds(self) -> float:
+        """How long a call takes while the limit is kept: twice as long as on a quiet server; 0 if that is not known."""
+        return self._quiet * _LATE_FACTOR if self._quiet < math.inf else 0.0
+
     def add(self, seconds: float, running: int, now: float) -> None:
         """Take account of a call that has succeeded.
 

@@ -8,7 +8,7 @@ from service.rpc.methods import Context, Method
 from service.runtime.adaptive_limit import AdaptiveLimit
 
 # How many times the lowest limit the limit is at the start.
-_START = 2
+_START = 5
 
 
 class Admission:
@@ -56,8 +56,8 @@ class Admission:
     def may_refuse(self, path: str) -> bool:
         """Return whether calls of some callers would be refused; asked before it is known who calls."""
         gate = self.gates.get(path)
-        return gate is not None and gate.may_be_filling
+        return gate is not None and gate.waiting > 0
 
-    def refuses(self, path: str, caller: str) -> bool:
-        """Return whether a call of this caller would be refused."""
-        return self.gates[path].is_nearly_full(caller)
+    def refuses(self, path: str, caller: str, seconds_left: float | None) -> bool:
+        """Return whether a call of this caller, with so much time left, would be refused."""
+        return self.gates[path].would_refuse(caller, seconds_left)

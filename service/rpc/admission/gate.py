@@ -9,7 +9,7 @@ from service.application.ports.errors import DeadlineExceeded, Overloaded
 from service.runtime.adaptive_limit import AdaptiveLimit
 
 # A call that has not ended after this many seconds waits for something, such as a lock: another may run in its place.
-_STUCK_SECONDS = 0.25
+STUCK_SECONDS = 0.25
 _MOST_STUCK = 32
 # How often to look for late and stuck calls, while calls wait.
 _LOOK_SECONDS = 0.05
@@ -34,7 +34,8 @@ class Gate:
     Calls above the limit wait, in a queue for each caller, and the callers take turns. Each caller may fill half of the
     places that the others leave free (Choudhury and Hahne, "Dynamic Queue Length Thresholds"), so a flood of one caller
     leaves places to others. A call that would wait for a fifth of the longest time, as quickly as calls start now, is
-    refused when it comes. A caller of which no call is running need not wait, within a reserve.
+    refused when it comes, and so is one that would not end by its deadline. A caller of which no call is running need
+    not wait, within a reserve.
 
     Calls that are stuck do not count, up to a number: they would keep out others that need not wait for the same lock.
     If no call ends any more, all may run: they do not wait for this process, but for a lock or a server that does not
@@ -120,7 +121,7 @@ class Gate:
             Overloaded: too many calls of this caller wait, or the call has waited for too long.
             DeadlineExceeded: the call has no time left.
         """
-        if self._is_full(caller, 0):
+        if self._is_full(caller, 0) or (seconds_left is not None and self._is_too_late(caller, seconds_left)):
             raise Overloaded
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[int] = loop.create_future()
@@ -162,20 +163,12 @@ class Gate:
             self._looks = 0
             self._start_waiting(self._clock())
 
-    @property
-    def may_be_filling(self) -> bool:
-        """Whether the queue of some caller may be nearly full; asked before it is known who calls."""
-        waiting = self.waiting
-        return waiting * 2 >= self._queue_size * (1 - _NEARLY) or (
-            waiting * len(self._queues) * self._interval >= self._queue_seconds * _EXPECTED * (1 - _NEARLY)
-        )
-
-    def is_nearly_full(self, caller: str) -> bool:
+    def would_refuse(self, caller: str, seconds_left: float | None) -> bool:
         """Return whether a call of this caller that arrives now will be refused, or soon those after it.
 
-        Nearly, because others that have arrived are still on their way to the queue.
+        Soon, because others that have arrived are still on their way to the queue.
         """
-        return self._is_full(caller, _NEARLY)
+        return self._is_full(caller, _NEARLY) or (seconds_left is not None and self._is_too_late(caller, seconds_left))
 
     def _is_full(self, caller: str, spare: float) -> bool:
         """Return whether only a spare part of the places, or of the longest time to wait, is left for a caller."""
@@ -187,6 +180,12 @@ class Gate:
         seconds = length * len(self._queues) * self._interval
         part = 1 - spare
         return length + self.waiting >= self._queue_size * part or seconds >= self._queue_seconds * _EXPECTED * part
+
+    def _is_too_late(self, caller: str, seconds_left: float) -> bool:
+        """Return whether a call that arrives now would not end within the time that it has left."""
+        queue = self._queues.get(caller)
+        seconds = len(queue) * len(self._queues) * self._interval if queue else 0.0
+        return seconds + self.limit.usual_seconds > seconds_left
 
     def _start(self, caller: str, now: float) -> int:
         self._last_ticket = ticket = self._last_ticket + 1
@@ -209,6 +208,9 @@ class Gate:
                 continue
             if until <= now:
                 turn.set_exception(error())
+            elif error is DeadlineExceeded and until - now < self.limit.usual_seconds:
+                # It would not end in time, and those behind it would be late because of it.
+                turn.set_exception(Overloaded())
             else:
                 self._interval += (now - self._last_start - self._interval) * _SMOOTHING
                 self._last_start = now
@@ -218,7 +220,7 @@ class Gate:
         """Stop counting stuck calls; returns whether another call may run."""
         while self._began and len(self._stuck) < _MOST_STUCK:
             ticket = next(iter(self._began))
-            if now - self._began[ticket] < _STUCK_SECONDS:
+            if now - self._began[ticket] < STUCK_SECONDS:
                 break
             del self._began[ticket]
             self._stuck.add(ticket)

@@ -1,10 +1,12 @@
 """Lets calls run, wait for their turn, or refuses them, before they take a connection of the database."""
 
 import time
+from functools import partial
 
 from google.protobuf.message import Message
 
 from service.rpc.admission.admission import Admission
+from service.rpc.admission.gate import STUCK_SECONDS, Gate
 from service.rpc.call_context import current_call
 from service.rpc.interceptors.base import Interceptor
 from service.rpc.methods import Call, Context, Method, Request
@@ -28,7 +30,8 @@ class AdmissionInterceptor(Interceptor):
         limit, clock = gate.limit, time.perf_counter
 
         async def admit(request: Request, context: Context) -> Message | bytes | None:
-            caller = current_call().caller.name
+            call_context = current_call()
+            caller = call_context.caller.name
             began = clock()
             ticket = gate.enter(caller, began)
             if not ticket:
@@ -43,6 +46,18 @@ class AdmissionInterceptor(Interceptor):
                 limit.add(ended - began, running, ended)
                 return response
             finally:
-                gate.leave(caller, ticket)
+                if call_context.working:
+                    # The client has gone, often because its deadline has passed. Others must not start until the write
+                    # has ended. It took at least so long; unless it was stuck, it was slow because of the load.
+                    call_context.after_work = partial(_end_late, gate, caller, ticket, began, running)
+                else:
+                    gate.leave(caller, ticket)
 
         return admit
+
+
+def _end_late(gate: Gate, caller: str, ticket: int, began: float, running: int) -> None:
+    ended = time.perf_counter()
+    if ended - began < STUCK_SECONDS:
+        gate.limit.add(ended - began, running, ended)
+    gate.leave(caller, ticket)

@@ -33,7 +33,7 @@ async def _storm(plan: Plan, *, admission: bool) -> Result:
     async with (
         plan.database() as url,
         observing(url) as observer,
-        serving(url, admission=admission, **settings) as server,
+        serving(url, admission=admission, max_connection_age=0, **settings) as server,
     ):
         users = await create_users(url, 60)
         theirs, own = users[:40], users[40:]

@@ -26,7 +26,7 @@ async def _control(plan: Plan) -> Result:
 async def _flood(plan: Plan, *, admission: bool) -> Result:
     seconds = plan.size(full=20, smoke=2)
     tokens, settings = write_tokens(plan.folder, "flood", "polite")
-    async with plan.database() as url, serving(url, admission=admission, **settings) as server:
+    async with plan.database() as url, serving(url, admission=admission, max_connection_age=0, **settings) as server:
         users = await create_users(url, 60)
         theirs, own = users[:40], users[40:]
         port = await server.port()
