@@ -277,8 +277,9 @@ class AcceptingServer:
                 return
             admission = self._admission
             if admission and admission.may_refuse(path):
-                caller = admission.likely_caller(_private._ServicerContext(call, None, None, loop))
-                if caller is not None and admission.refuses(path, caller):
+                context = _private._ServicerContext(call, None, None, loop)
+                caller = admission.likely_caller(context)
+                if caller is not None and admission.refuses(path, caller, context.time_remaining()):
                     self._refuse(call, path, caller)
                     return
         handling = _private._handle_unary_unary_rpc(handler, call, loop)
