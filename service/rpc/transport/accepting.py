@@ -243,7 +243,7 @@ class AcceptingServer:
                 _cancel(stalled)
                 log.warning("cancelled calls whose clients neither sent nor read in time", calls=len(stalled))
                 looks = {call: times for call, times in looks.items() if times <= _LOOKS}
-            # Whatever refers to the task of a call keeps its memory.
+            # Each reference to the task of a call keeps its memory.
             del calls, stalled
 
     def _request_more_calls(self, core: Any) -> None:
