@@ -284,8 +284,9 @@ class AcceptingServer:
                     return
         handling = _private._handle_unary_unary_rpc(handler, call, loop)
         # The task in which the method runs, and not one that waits for it: `running` has it, and cancelling it ends the
-        # method.
-        task = loop.create_task(_private._handle_exceptions(call, handling, loop, path))
+        # method. gRPC gives it this name.
+        handled = _private._handle_exceptions(call, handling, loop, path)
+        task = loop.create_task(handled, name=f"HandleExceptions[{path}]")
         _keep(task, calls)
         loop.create_task(_private._handle_cancellation_from_core(task, call, loop))  # noqa: RUF006 - gRPC refers to it
 
