@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from tests.faults.abuse import MAX_RATIO, beside_a_polite_caller
 from tests.faults.experiment import Experiment, Plan, Result
 from tests.faults.http2_attacks import ATTACKS
-from tests.faults.large_rows import insert_users
 from tests.faults.without import without
+from tests.support.large_rows import insert_users
 from tests.support.processes import COMMAND, running_program, serving
 
 _MAX_MEBIBYTES = 50
@@ -27,11 +27,11 @@ async def _control(plan: Plan) -> Result:
 
 
 async def _abuse(plan: Plan, program: Sequence[str], attacks: Sequence[str]) -> Result:
-    seconds = str(plan.size(full=8, smoke=2))
+    seconds = str(plan.size(full=8, smoke=1))
     reports: dict[str, dict[str, int]] = {}
     async with plan.database() as url:
         # Of which the slow readers want to read pages.
-        await insert_users(url, 20_000)
+        await insert_users(url, plan.size(full=20_000, smoke=100))
         async with (
             serving(url, program=program, max_connection_age=0) as server,
             beside_a_polite_caller(plan, server) as abuse,
