@@ -43,8 +43,8 @@ class Gate:
     a reserve.
 
     Calls that are stuck do not count, up to a number: they would keep out others that need not wait for the same lock.
-    If no call ends any more, all may run: they do not wait for this process, but for a lock or a server that does not
-    answer, and the limits of what they wait for decide what becomes of them.
+    If no call ends any more, all may run: they wait for a lock or for a server that does not answer, not for this
+    process, and the limits of what they wait for decide what becomes of them.
 
     Args:
         limit: how many calls may run.
