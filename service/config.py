@@ -445,7 +445,8 @@ class AdmissionSettings(Settings):
     )
     admission_min_calls: Count = Field(
         4,
-        description="lowest limit of running calls of a method",
+        description="lowest limit of running calls of a method, while hardly any others run; otherwise sixteen times "
+        "as many",
         json_schema_extra=EXPERT,
     )
     admission_queue_size: Count = Field(
@@ -456,7 +457,7 @@ class AdmissionSettings(Settings):
     admission_queue_timeout: Seconds = Field(
         5,
         description="seconds that a call waits before it fails with RESOURCE_EXHAUSTED; it fails when it comes if it "
-        "would wait for a fifth of that, as quickly as calls start then",
+        "would wait for so long, as quickly as calls start then",
         json_schema_extra=EXPERT,
     )
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from service.config import AdmissionSettings
-from service.rpc.admission.gate import Gate
+from service.rpc.admission.gate import Gate, Total
 from service.rpc.methods import Context, Method
 from service.runtime.adaptive_limit import AdaptiveLimit
 
 # How many times the lowest limit the limit is at the start.
-_START = 5
+_START = 16
 
 
 class Admission:
@@ -35,6 +35,7 @@ class Admission:
     ) -> None:
         self._settings = settings
         self._maximum = max(settings.admission_min_calls, maximum)
+        self._total = Total()
         self.gates: dict[str, Gate] = {}
         self.likely_caller = likely_caller
 
@@ -50,6 +51,7 @@ class Admission:
             reserve=least,
             queue_size=settings.admission_queue_size,
             queue_seconds=settings.admission_queue_timeout,
+            total=self._total,
         )
         return gate
 

@@ -16,13 +16,18 @@ _LOOK_SECONDS = 0.05
 # If no call has ended in this many looks, all calls may run. Looks are counted, not seconds: while other work keeps the
 # event loop from looking, it also keeps calls from ending.
 _STILL_LOOKS = 5
-# Which part of the longest time to wait a call may expect to wait when it comes. It waits for longer only if calls
-# start more slowly than before.
-_EXPECTED = 0.2
 # A queue is nearly full if no more than a tenth of all places, or of the longest time to wait, is left.
 _NEARLY = 0.1
 # How much the time between two starts follows each of them.
 _SMOOTHING = 0.05
+
+
+class Total:
+    """How many calls are running behind all gates of a process, without those that are stuck."""
+
+    def __init__(self) -> None:
+        self.running = 0
+
 
 # What a call waits for, the time until which it waits, and what it gets then.
 _Waiting = tuple[asyncio.Future[int], float, type[Exception]]
@@ -33,9 +38,9 @@ class Gate:
 
     Calls above the limit wait, in a queue for each caller, and the callers take turns. Each caller may fill half of the
     places that the others leave free (Choudhury and Hahne, "Dynamic Queue Length Thresholds"), so a flood of one caller
-    leaves places to others. A call that would wait for a fifth of the longest time, as quickly as calls start now, is
-    refused when it comes, and so is one that would not end by its deadline. A caller of which no call is running need
-    not wait, within a reserve.
+    leaves places to others. A call that would wait for too long, as quickly as calls start now, is refused when it
+    comes, and so is one that would not end by its deadline. A caller of which no call is running need not wait, within
+    a reserve.
 
     Calls that are stuck do not count, up to a number: they would keep out others that need not wait for the same lock.
     If no call ends any more, all may run: they wait for a lock or for a server that does not answer, not for this
@@ -46,10 +51,12 @@ class Gate:
         reserve: how many calls may run above the limit, each of a caller without another one.
         queue_size: how many calls may wait.
         queue_seconds: how long a call may wait.
+        total: counts the calls of all gates.
         clock: a monotonic clock.
 
     Attributes:
         limit: how many calls may run.
+        total: counts the calls of all gates.
         running: how many calls are running, without those that are stuck.
         waiting: how many calls are waiting.
     """
@@ -61,6 +68,7 @@ class Gate:
         reserve: int,
         queue_size: int,
         queue_seconds: float,
+        total: Total,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.limit = limit
@@ -68,6 +76,7 @@ class Gate:
         self._reserve = reserve
         self._queue_size = queue_size
         self._queue_seconds = queue_seconds
+        self.total = total
         self._clock = clock
         self._last_ticket = 0
         # The average time between two calls that start after they have waited, and when the last one did.
@@ -154,6 +163,8 @@ class Gate:
         """Let the next call run in the place of one that has ended."""
         if self._began.pop(ticket, None) is None:
             self._stuck.discard(ticket)
+        else:
+            self.total.running -= 1
         left = self._of_caller[caller] - 1
         if left:
             self._of_caller[caller] = left
@@ -179,7 +190,7 @@ class Gate:
         # The callers take turns.
         seconds = length * len(self._queues) * self._interval
         part = 1 - spare
-        return length + self.waiting >= self._queue_size * part or seconds >= self._queue_seconds * _EXPECTED * part
+        return length + self.waiting >= self._queue_size * part or seconds >= self._queue_seconds * part
 
     def _is_too_late(self, caller: str, seconds_left: float) -> bool:
         """Return whether a call that arrives now would not end within the time that it has left."""
@@ -190,6 +201,7 @@ class Gate:
     def _start(self, caller: str, now: float) -> int:
         self._last_ticket = ticket = self._last_ticket + 1
         self._began[ticket] = now
+        self.total.running += 1
         self._of_caller[caller] = self._of_caller.get(caller, 0) + 1
         return ticket
 
@@ -223,6 +235,7 @@ class Gate:
             if now - self._began[ticket] < STUCK_SECONDS:
                 break
             del self._began[ticket]
+            self.total.running -= 1
             self._stuck.add(ticket)
         return len(self._began) < self.limit.value
 
@@ -241,6 +254,7 @@ class Gate:
             self._pass_over_stuck(now)
         else:
             self._stuck.update(self._began)
+            self.total.running -= len(self._began)
             self._began.clear()
         self._start_waiting(now)
         if self.waiting:

@@ -39,12 +39,13 @@ async def _flood(plan: Plan, *, admission: bool) -> Result:
                 await asyncio.sleep(1)
                 polite = await politely(port, tokens["polite"], own, plan.seed + 1, rate=_POLITE_RATE, seconds=seconds)
             health = await checks.result()
-    goodput, slower = flood.answered / highest, polite.percentile_ms(99) / quiet.percentile_ms(99)
+    goodput = (flood.answered + len(polite.times) / seconds) / highest
+    slower = polite.percentile_ms(99) / quiet.percentile_ms(99)
     result = Result(
         {
             "peak, calls/s": highest,
             "offered, of peak": flood.offered / highest,
-            "goodput of the flood, of peak": goodput,
+            "goodput of both, of peak": goodput,
             "refused": flood.refused,
             "refused without push-back": polite.without_pushback,
             "p99 of the polite caller, ms": polite.percentile_ms(99),

@@ -10,7 +10,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from service.rpc.admission import gate
+from service.rpc.admission import admission, gate
 from tests.support.clients import Clients, connect
 from tests.support.databases import observing
 from tests.support.failures import fails, settled
@@ -29,11 +29,12 @@ SMALL: dict[str, Any] = {
     "admission_queue_timeout": 30,
 }
 # The limit at the start.
-START = 5
+START = 2
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+def _little_runs_and_nothing_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "_START", START)
     monkeypatch.setattr(gate, "STUCK_SECONDS", 60)
     monkeypatch.setattr(gate, "_STILL_LOOKS", 10_000)
 
