@@ -19,6 +19,8 @@ import service  # noqa: F401 - sets the environment variables that gRPC reads wh
 
 if TYPE_CHECKING:
     import asyncpg
+    from xdist.remote import Producer
+    from xdist.scheduler import Scheduling
 
     from service.server import Server
     from tests.support.clients import Clients
@@ -34,6 +36,20 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Scheduling | None":
+    """Let the workers share the experiments of tests/faults; together they would keep one worker busy for minutes."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class FilesAndExperiments(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if nodeid.startswith("tests/faults/test_smoke.py") else super()._split_scope(nodeid)
+
+    return FilesAndExperiments(config, log)
 
 
 @pytest.fixture(scope="session")

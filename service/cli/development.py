@@ -31,7 +31,7 @@ In another terminal, with grpcurl:
 
 or, for each call, with buf:
 
-  .venv/bin/buf curl --protocol grpc{header} -d '{{"username": "bob"}}' \\
+  .venv/bin/buf curl --protocol grpc{header}{reflection_header} -d '{{"username": "bob"}}' \\
       http://{address}/commerce.users.v1.UserService/GetUser
 
 {callers}
@@ -41,6 +41,8 @@ DATABASE_URL='{database_url}'
 """
 
 _HEADER = ' -H "x-api-key: $KEY"'
+# buf asks for the schema first, in a call of its own.
+_REFLECTION_HEADER = " --reflect-header '*'"
 _ANONYMOUS = """\
 Every caller is anonymous and may do everything, because only programs of this machine reach the address. To call with
 a key instead, stop the service, and run
@@ -83,6 +85,7 @@ def welcome(settings: ServerSettings, port: int, data_dir: Path) -> None:
         # Only SQLAlchemy accepts the name of a driver in the URL.
         database_url=settings.database_url.get_secret_value().replace("+asyncpg", ""),
         header=_HEADER if settings.api_keys_file else "",
+        reflection_header=_REFLECTION_HEADER if settings.api_keys_file else "",
         callers=callers.format(keys=keys),
     )
     click.echo(text)

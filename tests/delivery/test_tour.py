@@ -19,14 +19,21 @@ BUF, GRPCURL = "buf", "grpcurl"
 needs_grpcurl = pytest.mark.skipif(
     not (BIN / "grpcurl").exists(), reason="grpcurl is installed on Linux on x86_64 only"
 )
-# How grpcurl shows the error of the tour: with its details decoded.
-GRPCURL_ERROR = """ERROR:
+# How grpcurl shows the errors of the tour: with their details decoded.
+ILLEGAL_TRANSITION = """ERROR:
   Code: FailedPrecondition
   Message: cannot ship an order in state PENDING; allowed next states: CONFIRMED, CANCELLED
   Details:
   1)\t{…"reason":"ILLEGAL_TRANSITION"}
   2)\t{…"violations":[{"type":"ILLEGAL_TRANSITION","subject":"orders/…}]}
 """
+PERMISSION_MISSING = """ERROR:
+  Code: PermissionDenied
+  Message: the permission orders.write is missing for key:warehouse
+  Details:
+  1)\t{…"reason":"PERMISSION_MISSING"}
+"""
+GRPCURL_ERRORS = {"failed_precondition": ILLEGAL_TRANSITION, "permission_denied": PERMISSION_MISSING}
 END_OF_STEP = "end of step, status"
 TOUR_SECONDS = 120
 
@@ -73,9 +80,14 @@ def tool(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def address(tool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def environment(tool: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment of the server and of the shell, with a folder for the data that is empty."""
+    return {**os.environ, "COMMERCE_DATA_DIR": str(tmp_path_factory.mktemp(f"data-{tool}"))}
+
+
+@pytest.fixture(scope="module")
+def address(environment: dict[str, str]) -> Iterator[str]:
     """Address of a server that is started as `make run` starts it, on a free port and without data."""
-    environment = {**os.environ, "COMMERCE_DATA_DIR": str(tmp_path_factory.mktemp(f"data-{tool}"))}
     command = [str(BIN / "commerce"), "serve", "--dev", "--port", "0"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
@@ -87,26 +99,28 @@ def address(tool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 
 
 @pytest.fixture(scope="module")
-def outcomes(tool: str, address: str) -> list[tuple[str, int]]:
+def outcomes(tool: str, address: str, environment: dict[str, str]) -> list[tuple[str, int]]:
     """The output and the last exit status of each step, all typed into one shell."""
     script = "".join(f"{step.commands}echo {END_OF_STEP} $?\n" for step in steps(tool))
     script = script.replace(ADDRESS, address).replace(".venv/bin", str(BIN))
     script = script.replace("grpcurl -plaintext", f"{BIN}/grpcurl -plaintext")
     shell = ["bash", "-u", "-c", f"exec 2>&1\n{script}"]
     # The tour waits for what it watches: it must fail, not wait forever.
-    typed = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=True, timeout=TOUR_SECONDS)
+    typed = subprocess.run(
+        shell, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=TOUR_SECONDS
+    )
     pieces = re.split(rf"{END_OF_STEP} (\d+)\n", typed.stdout)
     return [(output, int(status)) for output, status in zip(pieces[:-1:2], pieces[1::2], strict=True)]
 
 
 def test_the_commands_of_the_tour_print_what_it_shows(tool: str, outcomes: list[tuple[str, int]]) -> None:
     for step, (output, status) in zip(steps(tool), outcomes, strict=True):
-        is_error = '"code"' in step.answer
-        assert (status != 0) == is_error or step.is_for(BUF), step.commands
+        error = re.search(r'"code": "(\w+)"', step.answer)
+        assert (status != 0) == bool(error) or step.is_for(BUF), step.commands
         if tool == BUF:
             assert is_shown(step.answer, output), f"{step.commands}\n{output}"
-        elif is_error:
-            assert is_shown(GRPCURL_ERROR, output), f"{step.commands}\n{output}"
+        elif error:
+            assert is_shown(GRPCURL_ERRORS[error[1]], output), f"{step.commands}\n{output}"
         elif not step.is_for(BUF):
             # It writes an empty message on several lines.
             assert is_shown(step.answer, re.sub(r"\{\s*\}", "{}", output)), f"{step.commands}\n{output}"

@@ -30,6 +30,7 @@ class Abuse:
 
     def __init__(self, plan: Plan, server: Process, caller: Apart[Experience]) -> None:
         self._quiet_seconds = plan.size(full=5, smoke=1)
+        self._warm_calls = plan.size(full=500, smoke=100)
         self._server = server
         self._caller = caller
         self._before = 0.0
@@ -39,7 +40,7 @@ class Abuse:
 
     async def settle(self) -> None:
         """Let the server warm up under the polite caller, and measure its memory."""
-        await self._caller.until_counted(500)
+        await self._caller.until_counted(self._warm_calls)
         self._before = peak_mebibytes(self._server.pid)
 
     @asynccontextmanager

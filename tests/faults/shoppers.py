@@ -16,8 +16,8 @@ from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
 from google.type.money_pb2 import Money
 
 from tests.faults.apart import Signals
-from tests.faults.callers import IMPATIENT
 from tests.faults.history import CHANGES, READ, History, Operation
+from tests.faults.placing_orders import IMPATIENT
 from tests.support.clients import item, new_order
 from tests.support.failures import Failure, failure_of
 from tests.support.requests import transition_request

@@ -16,7 +16,7 @@ from commerce.orders.v1.order_service_pb2_grpc import OrderServiceStub
 from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
 
 from tests.faults.apart import Signals
-from tests.faults.callers import IMPATIENT
+from tests.faults.placing_orders import IMPATIENT
 from tests.support.clients import item, new_order
 from tests.support.failures import failure_of
 

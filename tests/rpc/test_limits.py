@@ -221,7 +221,9 @@ async def test_large_pages_are_read_two_at_a_time_and_small_ones_go_on(
         holding(database_url, "LOCK TABLE users"),
     ):
         large = users_pb.ListUsersRequest(page_size=200)
-        waiting = [asyncio.ensure_future(clients.users.ListUsers(large)) for _ in range(2)]
+        waiting: list[asyncio.Future[Message]] = [
+            asyncio.ensure_future(clients.users.ListUsers(large)) for _ in range(2)
+        ]
         await observer.until_waiting(2)
         batch = users_pb.BatchGetUsersRequest(ids=[str(uuid4())] * 200)
         waiting.append(asyncio.ensure_future(clients.users.BatchGetUsers(batch)))

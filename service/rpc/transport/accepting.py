@@ -243,7 +243,7 @@ class AcceptingServer:
                 _cancel(stalled)
                 log.warning("cancelled calls whose clients neither sent nor read in time", calls=len(stalled))
                 looks = {call: times for call, times in looks.items() if times <= _LOOKS}
-            # Whatever refers to the task of a call keeps its memory.
+            # Each reference to the task of a call keeps its memory.
             del calls, stalled
 
     def _request_more_calls(self, core: Any) -> None:
@@ -277,14 +277,16 @@ class AcceptingServer:
                 return
             admission = self._admission
             if admission and admission.may_refuse(path):
-                caller = admission.likely_caller(_private._ServicerContext(call, None, None, loop))
-                if caller is not None and admission.refuses(path, caller):
+                context = _private._ServicerContext(call, None, None, loop)
+                caller = admission.likely_caller(context)
+                if caller is not None and admission.refuses(path, caller, context.time_remaining()):
                     self._refuse(call, path, caller)
                     return
         handling = _private._handle_unary_unary_rpc(handler, call, loop)
         # The task in which the method runs, and not one that waits for it: `running` has it, and cancelling it ends the
-        # method.
-        task = loop.create_task(_private._handle_exceptions(call, handling, loop, path))
+        # method. gRPC gives it this name.
+        handled = _private._handle_exceptions(call, handling, loop, path)
+        task = loop.create_task(handled, name=f"HandleExceptions[{path}]")
         _keep(task, calls)
         loop.create_task(_private._handle_cancellation_from_core(task, call, loop))  # noqa: RUF006 - gRPC refers to it
 

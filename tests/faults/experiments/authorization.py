@@ -190,7 +190,8 @@ async def _try_all(plan: Plan, program: Sequence[str]) -> Result:
     async with (
         plan.database() as url,
         driver_connection(url) as connection,
-        serving(url, program=program, **guarded.settings) as process,
+        # Watches are read until a checkpoint, which comes after the last event.
+        serving(url, program=program, watch_checkpoint_interval=0.2, **guarded.settings) as process,
         clients_as(await process.port(), guarded.admin) as clients,
         grpc.aio.insecure_channel(f"127.0.0.1:{await process.port()}") as channel,
     ):

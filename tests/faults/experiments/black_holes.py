@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from tests.faults.apart import apart
-from tests.faults.callers import create_users, place_orders, stored
+from tests.faults.callers import create_users, stored
 from tests.faults.experiment import Experiment, Plan, Result
 from tests.faults.health import check_health
+from tests.faults.placing_orders import place_orders
 from tests.faults.without import without
 from tests.support.processes import COMMAND, Process, serving
 from tests.support.proxies import Proxy, proxy_to
@@ -39,8 +40,9 @@ def _forget_open(proxy: Proxy) -> None:
 
 
 async def _run(plan: Plan) -> Result:
-    seconds = plan.size(full=30, smoke=1)
-    outages = [(_drop_all, seconds), (_answer_nothing, seconds), (_drop_open, 0), (_forget_open, 0)]
+    outages = [(_drop_all, 30), (_answer_nothing, 30), (_drop_open, 0), (_forget_open, 0)]
+    if plan.smoke:
+        outages = [(_drop_all, 1), (_forget_open, 0)]
     return await _black_holes(plan, outages, COMMAND)
 
 

@@ -29,10 +29,10 @@ async def _control(plan: Plan) -> Result:
 
 
 async def _call(plan: Plan, program: Sequence[str], only: Collection[str] = ()) -> Result:
-    seconds = plan.size(full=8, smoke=2)
+    seconds = plan.size(full=8, smoke=1)
     outcomes: Counter[str] = Counter()
     async with plan.database() as url:
-        await insert_users(url, 20_000)
+        await insert_users(url, plan.size(full=20_000, smoke=100))
         async with serving(url, program=program, max_connection_age=0) as server:
             port = await server.port()
             async with connect(port) as clients:

@@ -8,8 +8,9 @@ import asyncpg
 
 from service.db.tables import metadata
 from tests.faults.apart import apart
-from tests.faults.callers import create_users, place_orders, stored
+from tests.faults.callers import create_users, stored
 from tests.faults.experiment import Experiment, NotPossible, Plan, Result
+from tests.faults.placing_orders import place_orders
 from tests.support.databases import driver_connection
 from tests.support.own_postgres import OwnPostgres, own_postgres
 from tests.support.processes import serving

@@ -27,11 +27,11 @@ async def _control(plan: Plan) -> Result:
 
 
 async def _abuse(plan: Plan, program: Sequence[str], attacks: Sequence[str]) -> Result:
-    seconds = str(plan.size(full=5, smoke=2))
+    seconds = str(plan.size(full=5, smoke=1))
     reports: list[tuple[str, dict[str, int]]] = []
     async with plan.database() as url:
         # Of which the slow readers want to read pages.
-        await insert_users(url, 20_000)
+        await insert_users(url, plan.size(full=20_000, smoke=100))
         async with (
             serving(url, program=program, max_connection_age=0) as server,
             beside_a_polite_caller(plan, server) as abuse,

@@ -59,7 +59,7 @@ async def _control(plan: Plan) -> Result:
 def _tree(folder: Path) -> Path:
     """Copy the service, so that migrations can be added to the copy: a build that is newer than the one that serves."""
     for name in ("service", "migrations"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name)
     (folder / "client").symlink_to(ROOT / "client")
     return folder
 

@@ -3,8 +3,9 @@
 import asyncio
 
 from tests.faults.apart import apart
-from tests.faults.callers import create_users, place_orders, stored
+from tests.faults.callers import create_users, stored
 from tests.faults.experiment import Experiment, Plan, Result
+from tests.faults.placing_orders import place_orders
 from tests.support.processes import free_port, serving
 
 _CALLERS = 8

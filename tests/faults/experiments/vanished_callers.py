@@ -78,7 +78,7 @@ async def _control(plan: Plan) -> Result:
 
 
 async def _vanish(plan: Plan, program: Sequence[str]) -> Result:
-    random = plan.random()
+    random, longest_stay = plan.random(), plan.size(full=4, smoke=2)
     # Nothing but the loss of the connection may end the handlers.
     settings: dict[str, Any] = {"default_deadline": 600, "export_stall_timeout": 600, "max_connection_age": 0}
     async with plan.database() as url, observing(url) as observer:
@@ -98,7 +98,7 @@ async def _vanish(plan: Plan, program: Sequence[str]) -> Result:
                 _Caller(port, "ImportUsers", _IMPORT, ends=False),
             ]
             await observer.until_waiting(1)
-            await asyncio.gather(*(caller.vanish_after(random.uniform(1, 4)) for caller in callers))
+            await asyncio.gather(*(caller.vanish_after(random.uniform(1, longest_stay)) for caller in callers))
             gone = await asyncio.gather(*(caller.seconds_until_gone(server) for caller in callers))
             for caller in callers:
                 caller.close()
