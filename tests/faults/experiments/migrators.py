@@ -17,6 +17,8 @@ from tests.support.paths import ROOT
 from tests.support.processes import COMMAND, CommandResult, run_command, serving
 
 _CALLERS = 4
+# Between the calls of a caller, so that the processors have time for the migrators.
+_PAUSE_SECONDS = 0.01
 _MIGRATORS = 4
 _STALL_SECONDS = 0.3
 # Migrators run elsewhere, where they are not given the processors that the server needs: what is measured are locks.
@@ -57,7 +59,7 @@ async def _control(plan: Plan) -> Result:
     changed = text.replace("SET lock_timeout = '100ms'", "SET lock_timeout = 0")
     assert changed != text
     environment.write_text(changed)
-    return await _migrate(plan, 5, tree)
+    return await _migrate(plan, 3, tree)
 
 
 def _tree(folder: Path) -> Path:
@@ -75,7 +77,7 @@ async def _migrate(plan: Plan, times: int, tree: Path) -> Result:
         users = await create_users(url, _CALLERS)
         async with (
             serving(url) as server,
-            apart(make_calls, await server.port(), users, plan.seed) as callers,
+            apart(make_calls, await server.port(), users, plan.seed, pause=_PAUSE_SECONDS) as callers,
             apart(longest_delay) as machine,
             _reading(url),
         ):
@@ -110,7 +112,7 @@ async def _migrate(plan: Plan, times: int, tree: Path) -> Result:
     result.require(reached == previous, f"the schema is at {reached}")
     result.require(invalid == 0, f"{invalid} indexes are invalid")
     result.require(not seen.failures, f"calls failed: {dict(seen.failures)}")
-    result.require_in_time(seen.longest <= _STALL_SECONDS, "a call took more than 300 ms")
+    result.require_in_time(seen.longest - delay <= _STALL_SECONDS, "a call took more than 300 ms")
     return result
 
 
@@ -137,7 +139,8 @@ async def _reading(url: str) -> AsyncIterator[None]:
 EXPERIMENT = Experiment(
     name="migrators",
     fault="4 processes run the same migration at the same time, 20 times, beside callers and long readers",
-    passes="every migrator succeeds; no call fails or takes more than 300 ms",
+    passes="every migrator succeeds; no call fails or takes more than 300 ms, apart from the longest time for which "
+    "the machine itself keeps a process waiting that wants to run",
     run=_run,
     control=_control,
     defence="`lock_timeout`",
