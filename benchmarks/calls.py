@@ -27,30 +27,33 @@ class BadReplyError(click.ClickException):
 class Load:
     """How to call: each time a reply arrives or, with a rate, at Poisson times with this many calls per second.
 
-    The server may refuse calls for load if `may_refuse`.
+    The server may refuse calls for load if `may_refuse`. With a deadline, in seconds, calls may expire.
     """
 
     connections: int
     streams: int
     rate: float | None = None
     may_refuse: bool = False
+    deadline: float | None = None
 
     def arguments(self) -> list[str]:
         """Return the arguments of the load program."""
         arguments = ["--connections", str(self.connections), "--streams", str(self.streams)]
         arguments += ["--rate", str(self.rate)] if self.rate else []
+        arguments += ["--timeout", str(self.deadline)] if self.deadline else []
         return arguments + (["--refusals"] if self.may_refuse else [])
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Duration of a run in which every reply was correct, its answers with their latencies, and its refused calls."""
+    """Duration of a run without bad replies, its answers with their latencies, and what was refused or has expired."""
 
     seconds: float
     p50_ms: float
     p99_ms: float
     answers: int
     refused: int
+    expired: int
 
 
 def build(folder: Path) -> Path:
@@ -131,6 +134,7 @@ def outcome_of(line: str, count: int) -> Outcome:
 
     """
     report = json.loads(line)
-    if report["bad"] or report["ok"] + report["refused"] != count:
+    if report["bad"] or report["ok"] + report["refused"] + report["expired"] != count:
         raise BadReplyError(f"{report['bad']} of {count} replies are bad: {report['error']}")
-    return Outcome(report["seconds"], report["p50_ms"], report["p99_ms"], report["ok"], report["refused"])
+    numbers = (report["ok"], report["refused"], report["expired"])
+    return Outcome(report["seconds"], report["p50_ms"], report["p99_ms"], *numbers)

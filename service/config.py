@@ -439,25 +439,26 @@ class AdmissionSettings(Settings):
     """Which calls run under load, which wait, and which are refused."""
 
     admission: bool = Field(
-        default=False,
-        description="limit how many calls run by how long they take, and let callers that wait take turns; without, "
-        "only `COMMERCE_MAX_CONCURRENT_CALLS` limits them",
+        default=True,
+        description="limit how many calls of a method run by how long they take, and let callers that wait take turns; "
+        "without, only `COMMERCE_MAX_CONCURRENT_CALLS` limits them",
     )
     admission_min_calls: Count = Field(
-        8, description="lowest limit of running reads, and of running writes", json_schema_extra=EXPERT
-    )
-    admission_expensive_calls: Count = Field(
-        64,
-        description="maximum number of calls that search, count or hash a password, with those that wait for that",
+        4,
+        description="lowest limit of running calls of a method, while hardly any others run; otherwise sixteen times "
+        "as many",
         json_schema_extra=EXPERT,
     )
     admission_queue_size: Count = Field(
         1000,
-        description="maximum number of reads, of writes and of expensive calls that wait; half of that of one caller",
+        description="maximum number of calls of a method that wait; half of that of one caller",
         json_schema_extra=EXPERT,
     )
     admission_queue_timeout: Seconds = Field(
-        1, description="seconds that a call waits before it fails with RESOURCE_EXHAUSTED", json_schema_extra=EXPERT
+        5,
+        description="seconds that a call waits before it fails with RESOURCE_EXHAUSTED; it fails when it comes if it "
+        "would wait for so long, as quickly as calls start then",
+        json_schema_extra=EXPERT,
     )
 
 

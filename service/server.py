@@ -93,17 +93,6 @@ FAST_PATH_METHODS = tuple(
     f"/commerce.orders.v1.OrderService/{name}"
     for name in ("CreateOrder", "ConfirmOrder", "ProcessOrder", "ShipOrder", "DeliverOrder", "CancelOrder")
 )
-# The methods that take long by nature: they search, count or hash a password.
-EXPENSIVE_METHODS = frozenset(
-    (
-        *(f"/commerce.users.v1.UserService/{name}" for name in ("CreateUser", "SetPassword", "VerifyPassword")),
-        "/commerce.users.v1.UserService/SearchUsers",
-        *(
-            f"/commerce.orders.v1.OrderService/{name}"
-            for name in ("SearchOrderNotes", "ListTags", "GetOrderStatistics")
-        ),
-    )
-)
 USER_SERVICE = "commerce.users.v1.UserService"
 ORDER_SERVICE = "commerce.orders.v1.OrderService"
 SERVICES = (USER_SERVICE, ORDER_SERVICE)
@@ -268,7 +257,6 @@ class Server:
             Admission(
                 self.settings,
                 maximum=self.settings.max_concurrent_calls,
-                expensive=EXPENSIVE_METHODS,
                 likely_caller=self._identities.likely_name if self._identities else lambda _context: ANONYMOUS.name,
             )
             if self.settings.admission

@@ -57,15 +57,15 @@ static void begin_call(struct call *call)
         header("content-type", "application/grpc"),
         header("user-agent", "load"),
         // With a deadline, as every caller should set one.
-        header("grpc-timeout", "10S"),
+        header("grpc-timeout", grpc_timeout),
         // The last one, so that it can be left out.
         header("authorization", authorization ? authorization : ""),
     };
     nghttp2_data_provider body = {.source.ptr = call, .read_callback = read_body};
     size_t count = sizeof headers / sizeof *headers - (authorization ? 0 : 1);
-    int stream = nghttp2_submit_request(call->connection->session, NULL, headers, count, &body, call);
-    if (stream < 0)
-        give_up("cannot start a call: %s", nghttp2_strerror(stream));
+    call->stream = nghttp2_submit_request(call->connection->session, NULL, headers, count, &body, call);
+    if (call->stream < 0)
+        give_up("cannot start a call: %s", nghttp2_strerror(call->stream));
 }
 
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_length,
@@ -112,7 +112,10 @@ static int on_close(nghttp2_session *session, int32_t stream, uint32_t error_cod
     if (!call)
         return 0;
     const struct buffer *reply = &call->reply;
-    if (error_code)
+    // DEADLINE_EXCEEDED is 4. Also where the server noticed it first.
+    if (call->cancelled || (expires && !strcmp(call->grpc_status, "4")))
+        end_expired_call(call);
+    else if (error_code)
         end_call(call, "%s", nghttp2_http2_strerror(error_code));
     else if (strcmp(call->http_status, "200"))
         end_call(call, "HTTP status %s", call->http_status);
@@ -163,4 +166,10 @@ static void receive(struct connection *connection, const uint8_t *bytes, size_t 
         give_up("the server violated HTTP/2: %s", nghttp2_strerror((int)taken));
 }
 
-const struct protocol grpc = {PREFIX_LENGTH, write_prefix, open_session, begin_call, gather, receive};
+static void cancel(struct call *call)
+{
+    if (nghttp2_submit_rst_stream(call->connection->session, NGHTTP2_FLAG_NONE, call->stream, NGHTTP2_CANCEL))
+        give_up("cannot cancel a call");
+}
+
+const struct protocol grpc = {PREFIX_LENGTH, write_prefix, open_session, begin_call, gather, receive, cancel};

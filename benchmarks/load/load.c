@@ -1,6 +1,7 @@
 // Calls a server on 127.0.0.1 over gRPC or HTTP/1.1, and checks every reply.
 //
-//     load --port P [--http1 | --tls] [--authorization V] --connections C --streams S --calls N [--rate R] [--refusals] FILE
+//     load --port P [--http1 | --tls] [--authorization V] --connections C --streams S --calls N [--rate R] [--refusals]
+//          [--timeout T] FILE
 //
 // With --tls, it uses TLS and does not verify the server's certificate. With --authorization, each gRPC call has this
 // value as its metadata `authorization`.
@@ -13,6 +14,9 @@
 //
 // With --refusals, the server may refuse calls for load (RESOURCE_EXHAUSTED or UNAVAILABLE) if it says when to retry
 // (grpc-retry-pushback-ms). They are counted, and not retried; the latencies are those of the good replies.
+//
+// With --timeout, each gRPC call has T seconds from the time at which it was due. Then it is cancelled, as gRPC's clients
+// do, and counted as expired.
 //
 // Prints one line of JSON. The exit status is 0 if every reply was good, 1 if any was bad, 2 if nothing was measured.
 #define _GNU_SOURCE
@@ -42,13 +46,14 @@ static int port, connection_count, streams;
 static double rate;
 static struct record *records;
 static struct connection *connections;
-static long record_count, call_count, begun, good, refused, bad;
-static double next_due, *latencies;
+static long record_count, call_count, begun, good, refused, expired, bad;
+static double timeout, next_due, *latencies;
 static char first_error[600];
 char authority[32];
 const char *authorization;
 static SSL_CTX *tls_context;
-bool may_refuse;
+bool may_refuse, expires;
+char grpc_timeout[20] = "10S";
 
 static double now(void)
 {
@@ -103,6 +108,12 @@ void end_refused_call(struct call *call)
     free_slot(call);
 }
 
+void end_expired_call(struct call *call)
+{
+    expired++;
+    free_slot(call);
+}
+
 void end_call(struct call *call, const char *wrong, ...)
 {
     if (wrong)
@@ -136,6 +147,7 @@ static double begin_due_calls(void)
         call->record = &records[begun++ % record_count];
         call->due = rate ? next_due : time;
         call->sent = call->reply.length = 0;
+        call->cancelled = false;
         protocol->begin(call);
         if (rate)
             next_due -= log(1 - drand48()) / rate;
@@ -195,7 +207,18 @@ static void receive(struct connection *connection)
 
 static long ended(void)
 {
-    return good + refused + bad;
+    return good + refused + expired + bad;
+}
+
+static void cancel_late_calls(void)
+{
+    double late = now() - timeout;
+    for (struct connection *connection = connections; connection < connections + connection_count; connection++)
+        for (struct call *call = connection->calls; call < connection->calls + streams; call++)
+            if (call->record && !call->cancelled && call->due < late) {
+                call->cancelled = true;
+                protocol->cancel(call);
+            }
 }
 
 static void make_all_calls(void)
@@ -204,13 +227,16 @@ static void make_all_calls(void)
     double heard = next_due = now();
     while (ended() < call_count) {
         double next = begin_due_calls();
+        if (expires)
+            cancel_late_calls();
         for (int index = 0; index < connection_count; index++) {
             struct connection *connection = &connections[index];
             flush(connection);
             polled[index].fd = connection->socket;
             polled[index].events = connection->out.length ? POLLIN | POLLOUT : POLLIN;
         }
-        double wait = fmin(1, fmax(0, next - now()));
+        // With deadlines, it looks every millisecond whether one has passed.
+        double wait = fmin(expires ? 0.001 : 1, fmax(0, next - now()));
         struct timespec timeout = {(time_t)wait, (long)(fmod(wait, 1) * 1e9)};
         int ready = ppoll(polled, (nfds_t)connection_count, &timeout, NULL);
         if (ready < 0 && errno != EINTR)
@@ -307,7 +333,8 @@ static double percentile_ms(double part)
 static void report(double seconds)
 {
     qsort(latencies, (size_t)good, sizeof *latencies, ascending);
-    printf("{\"ok\": %ld, \"refused\": %ld, \"bad\": %ld, \"seconds\": %.6f, ", good, refused, bad, seconds);
+    printf("{\"ok\": %ld, \"refused\": %ld, \"expired\": %ld, \"bad\": %ld, ", good, refused, expired, bad);
+    printf("\"seconds\": %.6f, ", seconds);
     printf("\"p50_ms\": %.4f, \"p99_ms\": %.4f, \"error\": \"", percentile_ms(0.5), percentile_ms(0.99));
     for (const char *c = first_error; *c; c++) {
         if (*c == '"' || *c == '\\')
@@ -323,7 +350,7 @@ int main(int argc, char **argv)
         {"port", required_argument, NULL, 'p'},    {"connections", required_argument, NULL, 'c'},
         {"streams", required_argument, NULL, 's'}, {"calls", required_argument, NULL, 'n'},
         {"rate", required_argument, NULL, 'r'},  {"http1", no_argument, NULL, '1'},
-        {"refusals", no_argument, NULL, 'R'},
+        {"refusals", no_argument, NULL, 'R'},      {"timeout", required_argument, NULL, 'T'},
         {"tls", no_argument, NULL, 't'},         {"authorization", required_argument, NULL, 'a'},
         {NULL, 0, NULL, 0}};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;)
@@ -337,13 +364,16 @@ int main(int argc, char **argv)
         case 't': use_tls(); break;
         case 'a': authorization = optarg; break;
         case 'R': may_refuse = true; break;
+        case 'T': timeout = atof(optarg), expires = true; break;
         default: return 2;
         }
     if (port < 1 || connection_count < 1 || streams < 1 || call_count < 1 || rate < 0 || optind != argc - 1)
         give_up("usage: load --port P [--http1 | --tls] [--authorization V] --connections C --streams S --calls N "
-                "[--rate R] [--refusals] FILE");
-    if (protocol == &http1 && (tls_context || authorization))
-        give_up("--tls and --authorization are for gRPC only");
+                "[--rate R] [--refusals] [--timeout T] FILE");
+    if (protocol == &http1 && (tls_context || authorization || expires))
+        give_up("--tls, --authorization and --timeout are for gRPC only");
+    if (expires)
+        snprintf(grpc_timeout, sizeof grpc_timeout, "%ldu", (long)(timeout * 1e6));
     if (protocol == &http1 && streams != 1)
         give_up("HTTP/1.1 has one call in flight per connection: use --streams 1");
     // By default, the kernel may wake a sleeping process 50 microseconds late, which would add to every latency.

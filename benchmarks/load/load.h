@@ -21,6 +21,8 @@ struct call {
     const struct record *record; // NULL while the slot is free
     double due;
     size_t sent; // bytes of the body that were sent
+    int stream;  // of HTTP/2
+    bool cancelled; // because its time was over
     char http_status[4], grpc_status[8], grpc_message[200], pushback[12];
     struct buffer reply;
     struct call *next_free;
@@ -42,6 +44,7 @@ struct protocol {
     // Appends pending bytes to `out`; NULL if the protocol writes to `out` directly.
     void (*gather)(struct connection *);
     void (*receive)(struct connection *, const uint8_t *bytes, size_t length);
+    void (*cancel)(struct call *); // NULL if calls have no deadline
 };
 
 extern const struct protocol grpc, http1;
@@ -50,6 +53,10 @@ extern char authority[32];
 extern const char *authorization;
 // Whether calls may be refused for load.
 extern bool may_refuse;
+// Whether calls have a deadline that may pass.
+extern bool expires;
+// The value of the header `grpc-timeout`.
+extern char grpc_timeout[20];
 
 void *must(void *memory);
 void append(struct buffer *buffer, const void *bytes, size_t length);
@@ -58,5 +65,7 @@ bool contains_expected(const struct call *call, const uint8_t *bytes, size_t len
 __attribute__((format(printf, 2, 3))) void end_call(struct call *call, const char *wrong, ...);
 // Ends a call that the server has refused for load.
 void end_refused_call(struct call *call);
+// Ends a call whose deadline has passed.
+void end_expired_call(struct call *call);
 // Prints a message and exits with status 2, because nothing can be measured.
 __attribute__((format(printf, 1, 2), noreturn)) void give_up(const char *why, ...);

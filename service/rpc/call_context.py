@@ -5,7 +5,7 @@ end. Code inside the call sets the attributes of the context. A task that a call
 that continues after its client has disconnected still has its context.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -29,9 +29,21 @@ class CallContext:
         prefers_replica: whether the replica may answer reads. It stays False for writes and streams.
         time_left: how long the call may still take; nothing once its client has gone. Unlimited for streams.
         unit_of_work: the unit of work of a method with side effects, while the method runs.
+        working: whether a write goes on in its task, also after its client has gone.
+        after_work: called when that ends.
     """
 
-    __slots__ = ("caller", "limited_to", "metadata", "prefers_replica", "time_left", "unit_of_work", "x_request_id")
+    __slots__ = (
+        "after_work",
+        "caller",
+        "limited_to",
+        "metadata",
+        "prefers_replica",
+        "time_left",
+        "unit_of_work",
+        "working",
+        "x_request_id",
+    )
 
     def __init__(self, x_request_id: str, metadata: Mapping[str, str | bytes]) -> None:
         self.x_request_id = x_request_id
@@ -41,6 +53,8 @@ class CallContext:
         self.prefers_replica = False
         self.time_left: TimeLeft = no_deadline
         self.unit_of_work: UnitOfWork | None = None
+        self.working = False
+        self.after_work: Callable[[], None] | None = None
 
 
 _current: ContextVar[CallContext | None] = ContextVar("call_context", default=None)

@@ -5,34 +5,15 @@ import math
 # The limit is adjusted when a window has this many samples and has lasted for this many seconds.
 _WINDOW_SAMPLES = 50
 _WINDOW_SECONDS = 0.1
-# A call is late if it takes longer than this many times what calls of its kind take on a quiet server, and this many
-# seconds more. Calls that are quick on a quiet server may take relatively longer: batches make them cheaper.
+# A call is late if it takes longer than this many times what calls take on a quiet server, and this many seconds more.
+# Calls that are quick on a quiet server may take relatively longer: batches make them cheaper.
 _LATE_FACTOR = 2.0
-_LATE_SECONDS = 0.002
+_LATE_SECONDS = 0.005
 _BACK_OFF = 0.9
-# By how much of the difference the time of a kind on a quiet server grows with a window at the minimum.
+# Calls are alone if they are this part of all that run.
+_ALONE = 0.8
+# By how much of the difference the time of a quiet server grows with a window at the minimum.
 _GROWTH = 0.03
-
-
-class _Times:
-    """How long the calls of one kind take on a quiet server."""
-
-    __slots__ = ("late", "quiet", "shortest")
-
-    def __init__(self) -> None:
-        self.quiet = math.inf
-        self.late = math.inf
-        # In this window.
-        self.shortest = math.inf
-
-    def learn(self) -> None:
-        """Adapt to the shortest time of a window."""
-        if self.shortest < self.quiet:
-            self.quiet = self.shortest
-        elif self.shortest < math.inf:
-            self.quiet += (self.shortest - self.quiet) * _GROWTH
-        self.late = self.quiet * _LATE_FACTOR + _LATE_SECONDS
-        self.shortest = math.inf
 
 
 class AdaptiveLimit:
@@ -41,15 +22,16 @@ class AdaptiveLimit:
     Additive increase, multiplicative decrease, as in TCP (RFC 5681) and Netflix's concurrency-limits. It differs from
     the latter where that is known to go wrong:
 
-    - Each kind of call is compared with its own kind, so a change of the mixture is not mistaken for overload.
     - The time of a quiet server becomes longer only while no more than `minimum` calls run. Otherwise a long overload
       would pass for the normal state, and the limit would grow.
     - More than half of the calls must be late, so single slow ones, such as those that wait for a lock, do not matter.
     - The limit neither grows nor shrinks while few calls run.
+    - Below `start`, it shrinks only while hardly any other calls run in the process. If others do, they may be what
+      makes these late, and to hold these back would help nobody.
 
     Args:
         start: the limit at the start.
-        minimum: the lowest limit.
+        minimum: the lowest limit while hardly any other calls run.
         maximum: the highest limit.
 
     Attributes:
@@ -60,38 +42,51 @@ class AdaptiveLimit:
     def __init__(self, start: int, *, minimum: int, maximum: int) -> None:
         self.value = start
         self.reached = False
+        self._start = start
         self._minimum = minimum
         self._maximum = maximum
-        self._times: dict[str, _Times] = {}
-        self._samples = self._late = 0
+        # How long calls take on a quiet server, and from when on they are late.
+        self._quiet = self._late_from = math.inf
+        # In this window: the shortest time, how many calls have ended, how many of them were late, and how many began
+        # while hardly any others ran.
+        self._shortest = math.inf
+        self._samples = self._late = self._alone = 0
         self._window_began = 0.0
 
-    def add(self, kind: str, seconds: float, running: int, now: float) -> None:
+    @property
+    def usual_seconds(self) -> float:
+        """How long a call takes while the limit is kept: twice as long as on a quiet server; 0 if that is not known."""
+        return self._quiet * _LATE_FACTOR if self._quiet < math.inf else 0.0
+
+    def add(self, seconds: float, running: int, of_all: int, now: float) -> None:
         """Take account of a call that has succeeded.
 
         Args:
-            kind: with which calls to compare it; of these there must be few.
             seconds: how long it took.
-            running: how many calls ran when it began, with itself.
+            running: how many calls ran within this limit when it began, with itself.
+            of_all: how many ran in the process.
             now: the seconds of a monotonic clock.
         """
-        times = self._times.get(kind)
-        if times is None:
-            times = self._times[kind] = _Times()
-        if seconds < times.shortest and (running <= self._minimum or seconds < times.quiet):
-            times.shortest = seconds
-        self._late += seconds > times.late
+        if seconds < self._shortest and (running <= self._minimum or seconds < self._quiet):
+            self._shortest = seconds
+        self._late += seconds > self._late_from
+        self._alone += running >= of_all * _ALONE
         self._samples += 1
         if self._samples >= _WINDOW_SAMPLES and now - self._window_began >= _WINDOW_SECONDS:
             self._adjust(now)
 
     def _adjust(self, now: float) -> None:
+        lowest = self._minimum if self._alone * 2 > self._samples else self._start
         if self._late * 2 > self._samples:
-            self.value = max(self._minimum, int(self.value * _BACK_OFF))
+            self.value = max(lowest, int(self.value * _BACK_OFF))
         elif self.reached:
-            self.value = min(self._maximum, self.value + math.ceil(math.sqrt(self.value) / 2))
-        for times in self._times.values():
-            times.learn()
+            self.value = min(self._maximum, max(lowest, self.value + math.ceil(math.sqrt(self.value) / 2)))
+        if self._shortest < self._quiet:
+            self._quiet = self._shortest
+        elif self._shortest < math.inf:
+            self._quiet += (self._shortest - self._quiet) * _GROWTH
+        self._late_from = self._quiet * _LATE_FACTOR + _LATE_SECONDS
+        self._shortest = math.inf
         self.reached = False
-        self._samples = self._late = 0
+        self._samples = self._late = self._alone = 0
         self._window_began = now

@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from benchmarks.calls import (
 from benchmarks.workloads import Call
 from service.server import Server
 from tests.support.clients import Clients, connect
+from tests.support.locks import holding
 from tests.support.servers import running_server
 from tests.support.watching import watch_orders
 
@@ -82,6 +84,19 @@ async def test_calls_may_be_refused_for_load(program: Path, database_url: str, t
         assert (outcome.answers, outcome.refused) == (0, 20)
         with pytest.raises(BadReplyError, match=r"10 of 10 replies are bad: .*: grpc-status 8, server overloaded"):
             await made(program, port, [get_user(MISSING, expect="")], tmp_path, EIGHT_IN_FLIGHT, count=10)
+
+
+async def test_calls_expire_at_their_deadlines(program: Path, database_url: str, tmp_path: Path) -> None:
+    load = Load(connections=2, streams=4, deadline=0.3)
+    async with running_server(database_url) as server, connect(server.port) as clients:
+        user = await clients.create_user()
+        call = get_user(user.id, expect=user.id)
+        async with holding(database_url, "LOCK TABLE users"):
+            expired = await made(program, server.port, [call], tmp_path, load, count=20)
+        answered = await made(program, server.port, [call], tmp_path, replace(load, deadline=30), count=20)
+    assert (expired.answers, expired.expired) == (0, 20)
+    assert 0.9 <= expired.seconds < 9
+    assert (answered.answers, answered.expired) == (20, 0)
 
 
 async def test_a_reply_without_a_message_is_bad(program: Path, database_url: str, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import cached_property
 
 import click
 import commerce.users.v1.user_service_pb2 as users_pb
@@ -42,7 +43,8 @@ _CONNECTIONS_PER_SECOND = 20
 _FRAMES_PER_SECOND = 20_000
 # The largest frame that a server must accept, without its header (RFC 9113, section 4.2).
 _FRAME_BYTES = 16_384
-_BOMB_BYTES = 256 * 1024 * 1024
+# Compressed, it fits into the window of a stream, so that a server can decompress all of it.
+_BOMB_BYTES = 48 * 1024 * 1024
 _CANCEL = 8
 
 
@@ -51,16 +53,20 @@ class Attack:
 
     Args:
         port: where the server listens.
-        until: when to end, by the monotonic clock.
+        seconds: how long it goes on, from its first act; before that, an attack makes what it sends.
 
     Attributes:
         done: how often each thing was done, and happened.
     """
 
-    def __init__(self, port: int, until: float) -> None:
+    def __init__(self, port: int, seconds: float) -> None:
         self.port = port
         self.done: Counter[str] = Counter()
-        self._until = until
+        self._seconds = seconds
+
+    @cached_property
+    def _until(self) -> float:
+        return time.monotonic() + self._seconds
 
     @property
     def goes_on(self) -> bool:
@@ -75,10 +81,10 @@ class Attack:
                     act(connection)
                 finally:
                     self.done.update(
-                        {f"{kind} received": connection.received[kind] for kind in ("GoAway", "RstStream")}
+                        {f"{kind} received": connection.received[kind] for kind in ("Headers", "GoAway", "RstStream")}
                     )
                     if connection.goaway:
-                        self.done[connection.goaway.decode(errors="replace")] += 1
+                        self.done[connection.goaway.additional_data.decode(errors="replace")] += 1
 
     def connect(self, settings: dict[int, int] | None = None) -> Connection:
         """Connect to the server; raises OSError."""
@@ -242,7 +248,7 @@ def empty_frames(attack: Attack) -> None:
 
 
 def gzip_bombs(attack: Attack) -> None:
-    """Make calls whose requests are 256 MiB of zeros, compressed to 256 KiB."""
+    """Make calls whose requests are 48 MiB of zeros, compressed to 48 KiB."""
     compressor = zlib.compressobj(level=9, wbits=31)
     zeros = bytes(1024 * 1024)
     bomb = b"".join(compressor.compress(zeros) for _ in range(_BOMB_BYTES // len(zeros))) + compressor.flush()
@@ -259,7 +265,6 @@ def gzip_bombs(attack: Attack) -> None:
             attack.done["bombs"] += 1
             connection.read()
 
-    # A server accepts no more than its window, so it answers with WINDOW_UPDATE before it has the message.
     attack.on_connections(act)
 
 
@@ -302,7 +307,7 @@ ATTACKS: dict[str, Callable[[Attack], None]] = {
 def main(name: str, port: int, seconds: float) -> None:
     """Attack a server on this machine."""
     os.nice(19)
-    attack = Attack(port, time.monotonic() + seconds)
+    attack = Attack(port, seconds)
     ATTACKS[name](attack)
     click.echo(json.dumps({what: number for what, number in attack.done.items() if number}))
 

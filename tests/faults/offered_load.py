@@ -1,12 +1,11 @@
-"""Callers that make calls at a rate, whether they are answered or not, and what became of the calls."""
+"""Calls that are made at a rate, whether they are answered or not, and what became of them."""
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from statistics import quantiles
@@ -17,54 +16,45 @@ import grpc
 from commerce.users.v1.user_pb2 import User
 from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
 
-from service.rpc.identity.key_file import new_key
+from benchmarks.calls import BadReplyError, CannotBuildError, Load, Outcome, Protocol, build, make_calls, write_calls
+from benchmarks.workloads import Call
 from tests.faults.apart import Signals, apart
-from tests.support.policies import EVERYTHING, policy_of, write_key_file
+from tests.faults.experiment import NotPossible
+from tests.support.identities import TokenIssuer
+from tests.support.policies import EVERYTHING, policy_of
 
+_UPDATE_USER = "/commerce.users.v1.UserService/UpdateUser"
 PUSHBACK = "grpc-retry-pushback-ms"
 _FOR_LOAD = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
-# By default, all channels of a process share one connection.
-_OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
-_CONNECTIONS = 4
-# Calls that a process has in flight at most; further ones fail without being made. Only a server that answers nothing
-# lets a process reach this.
-_MOST_IN_FLIGHT = 3000
+# How the program calls to find the peak.
+_PEAK = Load(connections=4, streams=4)
+# A flood has enough calls in flight that it is not slowed by the time that refusals wait.
+_FLOOD = Load(connections=8, streams=400, may_refuse=True)
 
 
 @dataclass
-class Answered:
-    """What became of calls.
+class Polite:
+    """What became of the calls of a caller that makes few.
 
     Attributes:
-        seconds: for how long calls were made.
         times: the seconds that each successful call took, from the moment at which it was due.
         refused: how many calls were refused for load.
         without_pushback: how many of these did not say when to retry.
         failures: the number of other failures by code.
     """
 
-    seconds: float = 0
     times: list[float] = field(default_factory=list)
     refused: int = 0
     without_pushback: int = 0
     failures: Counter[str] = field(default_factory=Counter)
 
     @property
-    def per_second(self) -> float:
-        """The number of successful calls in a second."""
-        return len(self.times) / self.seconds
+    def failed(self) -> int:
+        """How many calls failed."""
+        return self.refused + self.failures.total()
 
-    @property
-    def p50_ms(self) -> float:
-        """The median of the times."""
-        return self._percentile(50)
-
-    @property
-    def p99_ms(self) -> float:
-        """The time within which 99 of 100 successful calls were answered."""
-        return self._percentile(99)
-
-    def _percentile(self, number: int) -> float:
+    def percentile_ms(self, number: int) -> float:
+        """Return the milliseconds within which this many of a hundred successful calls were answered."""
         if len(self.times) < 2:
             return float("inf")
         return quantiles(self.times, n=100, method="inclusive")[number - 1] * 1000
@@ -80,115 +70,127 @@ class Answered:
             self.failures[error.code().name] += 1
 
 
-class _Caller:
-    """Changes users, each call another one."""
+@dataclass
+class Flood:
+    """What became of the calls of a flood.
 
-    def __init__(self, port: int, key: str, user_ids: Sequence[str], deadline: float) -> None:
-        target = f"127.0.0.1:{port}"
-        self.channels = [grpc.aio.insecure_channel(target, options=_OWN_CONNECTION) for _ in range(_CONNECTIONS)]
-        self._stubs = [UserServiceStub(channel) for channel in self.channels]
-        self._metadata = (("x-api-key", key),)
-        self._user_ids = user_ids
-        self._deadline = deadline
-        self._made = 0
-        self.answered = Answered()
+    Attributes:
+        offered: how many calls were made per second.
+        answered: how many of them were answered per second.
+        refused: how many calls were refused for load, and told when to retry.
+        expired: how many calls were not answered by their deadline.
+        problem: how other calls ended; empty if there were none.
+    """
 
-    async def call(self, due: float) -> None:
-        """Make a call and count it."""
-        self._made += 1
-        stub = self._stubs[self._made % _CONNECTIONS]
-        user = User(id=self._user_ids[self._made % len(self._user_ids)], full_name=f"Name {self._made}")
+    offered: float = 0
+    answered: float = 0
+    refused: int = 0
+    expired: int = 0
+    problem: str = ""
+
+
+async def call_politely(
+    signals: Signals, port: int, token: str, user_ids: Sequence[str], seed: int, rate: float
+) -> Polite:
+    """Change users at Poisson times until told to stop, without retries; counts the calls that have ended."""
+    polite, random = Polite(), Random(seed)
+    running: set[asyncio.Task[None]] = set()
+
+    async def call(due: float, number: int) -> None:
+        request = pb.UpdateUserRequest(user=User(id=user_ids[number % len(user_ids)], full_name=f"Name {number}"))
         try:
-            await stub.UpdateUser(pb.UpdateUserRequest(user=user), timeout=self._deadline, metadata=self._metadata)
+            await stub.UpdateUser(request, timeout=10, metadata=(("authorization", f"Bearer {token}"),))
         except grpc.aio.AioRpcError as error:
-            self.answered.note(due, error)
+            polite.note(due, error)
         else:
-            self.answered.note(due, None)
+            polite.note(due, None)
+        signals.count()
 
-    async def close(self) -> None:
-        for channel in self.channels:
-            await channel.close()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = UserServiceStub(channel)
+        due = time.monotonic()
+        number = 0
+        while not signals.stop.is_set():
+            due += random.expovariate(rate)
+            # Even if it is late: so many calls at a time are not due that it could not stop.
+            await asyncio.sleep(due - time.monotonic())
+            task = asyncio.create_task(call(due, number))
+            running.add(task)
+            task.add_done_callback(running.discard)
+            number += 1
+        if running:
+            await asyncio.wait(running)
+    return polite
 
 
-async def offer(
-    signals: Signals, port: int, key: str, user_ids: Sequence[str], seed: int, *, rate: float, deadline: float = 10
-) -> Answered:
-    """Make calls at Poisson times until told to stop, without retries; counts the calls that have ended.
+async def politely(port: int, token: str, user_ids: Sequence[str], seed: int, *, rate: float, seconds: float) -> Polite:
+    """Let a process call politely for some seconds."""
+    async with apart(call_politely, port, token, user_ids, seed, rate) as calling:
+        await calling.until_counted(1)
+        await asyncio.sleep(seconds)
+        return await calling.result()
+
+
+class LoadProgram:
+    """The load program of the benchmarks, as the caller that makes too many calls.
+
+    A caller in Python takes more of a processor for its calls than a server takes to refuse them. On a small machine,
+    that would take from the server what it is measured by.
 
     Args:
-        signals: from `apart`.
+        folder: where to build it.
         port: of the server.
-        key: the API key of the caller.
+        token: of the caller.
         user_ids: the users to change.
-        seed: of what is random.
-        rate: calls per second.
-        deadline: of each call, in seconds.
+
+    Raises:
+        NotPossible: it cannot be built.
     """
-    caller, random = _Caller(port, key, user_ids, deadline), Random(seed)
-    running: set[asyncio.Task[None]] = set()
-    begin = due = time.monotonic()
-    while not signals.stop.is_set():
-        due += random.expovariate(rate)
-        if (wait := due - time.monotonic()) > 0:
-            await asyncio.sleep(wait)
-        if len(running) >= _MOST_IN_FLIGHT:
-            caller.answered.failures["NOT_MADE"] += 1
-            # So that the stop is seen.
-            await asyncio.sleep(0)
-            continue
-        task = asyncio.create_task(caller.call(due))
-        running.add(task)
-        task.add_done_callback(running.discard)
-        task.add_done_callback(lambda _task: signals.count())
-    caller.answered.seconds = time.monotonic() - begin
-    if running:
-        await asyncio.wait(running)
-    await caller.close()
-    return caller.answered
+
+    def __init__(self, folder: Path, port: int, token: str, user_ids: Sequence[str]) -> None:
+        try:
+            self._program = build(folder)
+        except CannotBuildError as error:
+            raise NotPossible(error.message) from error
+        users = [User(id=user_ids[number % len(user_ids)], full_name=f"Name {number}") for number in range(1000)]
+        bodies = [pb.UpdateUserRequest(user=user).SerializeToString() for user in users]
+        self._file = folder / "calls"
+        write_calls(self._file, [Call(_UPDATE_USER, body, b"") for body in bodies])
+        self._port = port
+        self._protocol = Protocol(token=token)
+
+    async def peak(self, seconds: float) -> float:
+        """Return how many calls per second are answered if sixteen are always in flight."""
+        # The first ones only warm up, and show how many to make.
+        rate = 300 / (await self._made(300, _PEAK)).seconds
+        outcome = await self._made(max(50, int(rate * seconds)), _PEAK)
+        return outcome.answers / outcome.seconds
+
+    @asynccontextmanager
+    async def flooding(self, rate: float, seconds: float, *, deadline: float | None = None) -> AsyncIterator[Flood]:
+        """Make calls at a rate for some seconds, which begin with the block; the result is complete after the block."""
+        load, count, flood = replace(_FLOOD, rate=rate, deadline=deadline), int(rate * seconds), Flood()
+        making = asyncio.create_task(self._made(count, load))
+        yield flood
+        try:
+            outcome = await making
+        except BadReplyError as error:
+            flood.problem = error.message
+            return
+        flood.offered, flood.answered = count / outcome.seconds, outcome.answers / outcome.seconds
+        flood.refused, flood.expired = outcome.refused, outcome.expired
+
+    async def _made(self, count: int, load: Load) -> Outcome:
+        return await asyncio.to_thread(make_calls, self._program, self._port, self._file, count, load, self._protocol)
 
 
-async def saturate(
-    signals: Signals, port: int, key: str, user_ids: Sequence[str], *, callers: int, deadline: float = 10
-) -> Answered:
-    """Let some callers make one call after the other until told to stop; counts the calls that have ended."""
-    caller = _Caller(port, key, user_ids, deadline)
-    begin = time.monotonic()
-
-    async def call_repeatedly() -> None:
-        while not signals.stop.is_set():
-            await caller.call(time.monotonic())
-            signals.count()
-
-    await asyncio.gather(*(call_repeatedly() for _ in range(callers)))
-    caller.answered.seconds = time.monotonic() - begin
-    await caller.close()
-    return caller.answered
-
-
-@asynccontextmanager
-async def offering(
-    port: int, key: str, user_ids: Sequence[str], seed: int, *, rate: float, deadline: float = 10
-) -> AsyncIterator[Answered]:
-    """Make calls at a rate in a process of its own while the block runs; the result is complete after it."""
-    answered = Answered()
-    async with apart(offer, port, key, user_ids, seed, rate=rate, deadline=deadline) as offered:
-        await offered.until_counted(1)
-        yield answered
-        vars(answered).update(vars(await offered.result()))
-
-
-async def peak(port: int, key: str, user_ids: Sequence[str], seconds: float) -> float:
-    """Return how many calls per second are answered if sixteen callers never pause."""
-    async with apart(saturate, port, key, user_ids, callers=16) as callers:
-        await callers.until_counted(50)
-        await asyncio.sleep(seconds)
-        return (await callers.result()).per_second
-
-
-def write_keys(folder: Path, *names: str) -> tuple[dict[str, str], dict[str, Any]]:
-    """Write API keys and a policy that allows everything; returns the keys by name, and the settings."""
-    made = {name: new_key(name, datetime.now(UTC)) for name in names}
-    file = write_key_file(folder, [stored for _, stored in made.values()])
-    policy = folder / "policy.toml"
-    policy.write_text(policy_of({f"key:{name}": EVERYTHING for name in names}))
-    return {name: key for name, (key, _) in made.items()}, {"api_keys_file": file, "policy_file": policy}
+def write_tokens(folder: Path, *names: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Write a policy that allows these callers everything; returns their tokens by name, and the settings."""
+    issuer = TokenIssuer("load")
+    (folder / "load.json").write_text(issuer.jwks())
+    (folder / "issuers.toml").write_text(issuer.table("load.json"))
+    (folder / "policy.toml").write_text(policy_of({f"jwt:load:{name}": EVERYTHING for name in names}))
+    settings = {"jwt_issuers_file": folder / "issuers.toml", "policy_file": folder / "policy.toml"}
+    # For longer than any run.
+    until = int(time.time()) + 3600
+    return {name: issuer.token(sub=name, exp=until) for name in names}, settings

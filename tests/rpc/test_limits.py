@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import uuid4
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as users_pb
@@ -16,14 +17,16 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from hyperframe.frame import SettingsFrame
 
-from service.rpc.interceptors import validation
+from service.rpc.interceptors import unread_responses, validation
 from tests.support.clients import Clients, connect, item
-from tests.support.databases import observing
+from tests.support.databases import cloned, observing
 from tests.support.failures import fails, settled
 from tests.support.http2 import Connection, call_frames, call_headers, static_block
+from tests.support.large_rows import insert_users
 from tests.support.locks import holding
 from tests.support.logs import Log
 from tests.support.methods import call_bytes, path_of
+from tests.support.sent_statements import sent_statements
 from tests.support.servers import running_server, serving_clients
 from tests.support.waiting import eventually
 from tests.support.watching import watch_orders, watch_users
@@ -128,15 +131,15 @@ class SilentReader:
         stream, headers = self._connection.take_stream(), static_block(call_headers(path_of(method)))
         self._connection.send(call_frames(stream, headers, request.SerializeToString()))
 
+    def read(self, frame: str) -> int:
+        """Return how many frames of a type have been received; raises OSError if the server has disconnected."""
+        self._connection.read()
+        return self._connection.received[frame]
+
     async def answers(self, count: int) -> None:
         """Wait until this many calls have been answered, and none refused: that would be a call without a message."""
-
-        def answered() -> bool:
-            self._connection.read()
-            return self._connection.received["Headers"] >= count
-
-        await eventually(answered)
-        assert self._connection.received["Headers"] == count
+        await eventually(lambda: self.read("Headers") >= count)
+        assert self.read("Headers") == count
 
     def close(self) -> None:
         self._connection.close()
@@ -187,6 +190,53 @@ async def test_large_responses_that_nobody_reads_are_limited_together_and_small_
         await eventually(lambda: is_accepted(clients.orders.GetOrder(get_large)))
 
 
+async def test_no_large_page_is_read_for_a_caller_who_does_not_read(postgres_url: str, template_url: str) -> None:
+    async with cloned(postgres_url, template_url) as url:
+        await insert_users(url, 200)
+        # Two such pages of about 220 kB fit into the part of a caller.
+        settings = {"max_unread_response_bytes": 1_000_000, "max_connection_age": 0}
+        async with running_server(url, **settings) as server, connect(server.port) as clients:
+            page = users_pb.ListUsersRequest(page_size=200)
+            reader = SilentReader(server.port)
+            for _ in range(2):
+                reader.call("ListUsers", page)
+            await reader.answers(2)
+            with sent_statements() as sent:
+                for _ in range(3):
+                    with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
+                        await clients.users.ListUsers(page)
+                # The first, of which the server did not know how large it is.
+                assert len(sent) == 1
+                await clients.users.ListUsers(users_pb.ListUsersRequest(page_size=10))
+            reader.close()
+            await eventually(lambda: is_accepted(clients.users.ListUsers(page)))
+
+
+async def test_large_pages_are_read_two_at_a_time_and_small_ones_go_on(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        serving_clients(database_url, max_connection_age=0) as clients,
+        observing(database_url) as observer,
+        holding(database_url, "LOCK TABLE users"),
+    ):
+        large = users_pb.ListUsersRequest(page_size=200)
+        waiting: list[asyncio.Future[Message]] = [
+            asyncio.ensure_future(clients.users.ListUsers(large)) for _ in range(2)
+        ]
+        await observer.until_waiting(2)
+        batch = users_pb.BatchGetUsersRequest(ids=[str(uuid4())] * 200)
+        waiting.append(asyncio.ensure_future(clients.users.BatchGetUsers(batch)))
+        waiting.append(asyncio.ensure_future(clients.users.ListUsers(users_pb.ListUsersRequest(page_size=10))))
+        await observer.until_waiting(3)
+        monkeypatch.setattr(unread_responses, "_MAX_WAIT_SECONDS", 0.2)
+        with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
+            await clients.users.ListUsers(large)
+        assert len(await observer.backends(waiting=True)) == 3
+        for call in waiting:
+            call.cancel()
+
+
 async def test_one_response_may_be_as_large_as_responses_may_be(database_url: str) -> None:
     async with serving_clients(database_url, max_unread_response_bytes=1) as clients:
         items = [item(f"product-{number}", 1, 1) for number in range(300)]
@@ -194,24 +244,19 @@ async def test_one_response_may_be_as_large_as_responses_may_be(database_url: st
         await eventually(lambda: is_accepted(clients.orders.GetOrder(orders_pb.GetOrderRequest(id=order.id))))
 
 
-# In accept mode `listeners`, the task that is cancelled is the one by which the response is counted.
-@pytest.mark.optimizations
-async def test_responses_count_as_long_as_grpc_has_them(database_url: str, log: Log) -> None:
-    async with large_order(database_url, transfer_timeout=0.4) as (port, clients, large):
+async def test_responses_count_until_their_calls_are_cancelled(database_url: str, log: Log) -> None:
+    async with large_order(database_url, transfer_timeout=1, max_connection_age=0) as (port, clients, large):
         request = orders_pb.GetOrderRequest(id=large.id)
         reader = SilentReader(port)
         for _ in range(3):
             reader.call("GetOrder", request)
-        await reader.answers(3)
-        # Their calls are cancelled, but gRPC keeps the responses until the connection ends.
         cancelled = "cancelled calls whose clients neither sent nor read in time"
-        await eventually(lambda: log.lines(event=cancelled))
-        for _ in range(10):
-            with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
-                await clients.orders.GetOrder(request)
-            await asyncio.sleep(0.1)
-        reader.close()
+        # Reading, because gRPC closes the connection of a client that does not answer its pings.
+        await eventually(lambda: reader.read("Headers") and log.lines(event=cancelled))
         await eventually(lambda: is_accepted(clients.orders.GetOrder(request)))
+        # It was not the end of their connection that ended them: gRPC has reset them, and freed their memory.
+        await eventually(lambda: reader.read("RstStream") >= 2)
+        reader.close()
 
 
 @pytest.mark.parametrize("method", ["WatchUsers", "WatchOrders", "ExportUsers", "ExportOrders"])

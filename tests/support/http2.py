@@ -1,11 +1,11 @@
-"""HTTP/2 connections made of single frames, so that a test can send what no client would."""
+"""HTTP/2 connections made of single frames, so that a test can send what no client would (RFC 9113, RFC 7541)."""
 
 import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 from hpack import Encoder, NeverIndexedHeaderTuple
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, SettingsFrame
@@ -32,10 +32,15 @@ def call_headers(path: str, authority: str = "localhost", **more: str) -> list[t
     ]
 
 
+def headers_frame(stream: int, header_block: bytes) -> bytes:
+    """Return the frame that begins a call, with a header block that refers to no dynamic table."""
+    return HeadersFrame(stream, header_block, flags=["END_HEADERS"]).serialize()
+
+
 def call_frames(stream: int, header_block: bytes, message: bytes) -> bytes:
     """Return the frames of a unary call, with a header block that refers to no dynamic table."""
-    headers = HeadersFrame(stream, header_block, flags=["END_HEADERS"])
-    return headers.serialize() + DataFrame(stream, grpc_message(message), flags=["END_STREAM"]).serialize()
+    data = DataFrame(stream, grpc_message(message), flags=["END_STREAM"])
+    return headers_frame(stream, header_block) + data.serialize()
 
 
 def static_block(headers: list[tuple[str, str]]) -> bytes:
@@ -49,21 +54,29 @@ class Connection:
     Args:
         port: where the server listens.
         settings: the client's SETTINGS, by their identifiers.
+        begins: whether to send them; otherwise nothing is sent before `begin`.
 
     Attributes:
         socket: the connection.
         received: how many frames of each type have been read.
-        goaway: the debug data of the last GOAWAY that has been read.
+        goaway: the last GOAWAY that has been read.
         next_stream: the id of the next stream of the client.
     """
 
-    def __init__(self, port: int, settings: Mapping[int, int] | None = None) -> None:
+    def __init__(self, port: int, settings: Mapping[int, int] | None = None, *, begins: bool = True) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=5)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.received: Counter[str] = Counter()
-        self.goaway = b""
+        self.goaway: GoAwayFrame | None = None
         self.next_stream = 1
         self._unread = b""
+        self._begun = False
+        if begins:
+            self.begin(settings)
+
+    def begin(self, settings: Mapping[int, int] | None = None) -> None:
+        """Begin HTTP/2; raises OSError if the server has closed the connection."""
+        self._begun = True
         self.send(PREFACE + SettingsFrame(settings=dict(settings or {})).serialize())
 
     def send(self, data: bytes) -> None:
@@ -94,9 +107,19 @@ class Connection:
             frames = self._frames()
             if time.monotonic() >= until:
                 break
-        for frame in frames:
-            self._answer(frame)
+        if self._begun:
+            for frame in frames:
+                self._answer(frame)
         return frames
+
+    def is_closed(self) -> bool:
+        """Read what has arrived, and return whether the server has closed the connection."""
+        try:
+            while self.read():
+                pass
+        except OSError:
+            return True
+        return False
 
     def close(self) -> None:
         """Close the connection."""
@@ -117,8 +140,20 @@ class Connection:
 
     def _answer(self, frame: Frame) -> None:
         if isinstance(frame, GoAwayFrame):
-            self.goaway = frame.additional_data
+            self.goaway = frame
         elif isinstance(frame, PingFrame) and "ACK" not in frame.flags:
             self.send(PingFrame(0, frame.serialize_body(), flags=["ACK"]).serialize())
         elif isinstance(frame, SettingsFrame) and "ACK" not in frame.flags:
             self.send(SettingsFrame(flags=["ACK"]).serialize())
+
+
+@contextmanager
+def connections(port: int, count: int, *, begins: bool = True) -> Iterator[list[Connection]]:
+    """Open connections, and close them after the block."""
+    opened: list[Connection] = []
+    try:
+        opened.extend(Connection(port, begins=begins) for _ in range(count))
+        yield opened
+    finally:
+        for connection in opened:
+            connection.close()

@@ -9,14 +9,25 @@ from service.application.ports.errors import DeadlineExceeded, Overloaded
 from service.runtime.adaptive_limit import AdaptiveLimit
 
 # A call that has not ended after this many seconds waits for something, such as a lock: another may run in its place.
-_STUCK_SECONDS = 0.25
+STUCK_SECONDS = 0.25
 _MOST_STUCK = 32
 # How often to look for late and stuck calls, while calls wait.
 _LOOK_SECONDS = 0.05
+# If no call has ended in this many looks, all calls may run. Looks are counted, not seconds: while other work keeps the
+# event loop from looking, it also keeps calls from ending.
+_STILL_LOOKS = 5
 # A queue is nearly full if no more than a tenth of all places, or of the longest time to wait, is left.
 _NEARLY = 0.1
 # How much the time between two starts follows each of them.
 _SMOOTHING = 0.05
+
+
+class Total:
+    """How many calls are running behind all gates of a process, without those that are stuck."""
+
+    def __init__(self) -> None:
+        self.running = 0
+
 
 # What a call waits for, the time until which it waits, and what it gets then.
 _Waiting = tuple[asyncio.Future[int], float, type[Exception]]
@@ -28,19 +39,24 @@ class Gate:
     Calls above the limit wait, in a queue for each caller, and the callers take turns. Each caller may fill half of the
     places that the others leave free (Choudhury and Hahne, "Dynamic Queue Length Thresholds"), so a flood of one caller
     leaves places to others. A call that would wait for too long, as quickly as calls start now, is refused when it
-    comes. A caller of which no call is running need not wait, within a reserve.
+    comes, and so is one that would not end by its deadline. A caller of which no call is running need not wait, within
+    a reserve.
 
     Calls that are stuck do not count, up to a number: they would keep out others that need not wait for the same lock.
+    If no call ends any more, all may run: they wait for a lock or for a server that does not answer, not for this
+    process, and the limits of what they wait for decide what becomes of them.
 
     Args:
         limit: how many calls may run.
         reserve: how many calls may run above the limit, each of a caller without another one.
         queue_size: how many calls may wait.
         queue_seconds: how long a call may wait.
+        total: counts the calls of all gates.
         clock: a monotonic clock.
 
     Attributes:
         limit: how many calls may run.
+        total: counts the calls of all gates.
         running: how many calls are running, without those that are stuck.
         waiting: how many calls are waiting.
     """
@@ -52,6 +68,7 @@ class Gate:
         reserve: int,
         queue_size: int,
         queue_seconds: float,
+        total: Total,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.limit = limit
@@ -59,11 +76,14 @@ class Gate:
         self._reserve = reserve
         self._queue_size = queue_size
         self._queue_seconds = queue_seconds
+        self.total = total
         self._clock = clock
         self._last_ticket = 0
         # The average time between two calls that start after they have waited, and when the last one did.
         self._interval = 0.0
         self._last_start = 0.0
+        # How often it has been looked since a call ended, or since calls wait.
+        self._looks = 0
         # When each running call began, by its ticket, the oldest first; without those that are stuck.
         self._began: dict[int, float] = {}
         self._stuck: set[int] = set()
@@ -110,7 +130,7 @@ class Gate:
             Overloaded: too many calls of this caller wait, or the call has waited for too long.
             DeadlineExceeded: the call has no time left.
         """
-        if self._is_full(caller, 0):
+        if self._is_full(caller, 0) or (seconds_left is not None and self._is_too_late(caller, seconds_left)):
             raise Overloaded
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[int] = loop.create_future()
@@ -125,6 +145,7 @@ class Gate:
         queue.append(waiting)
         if not self.waiting:
             self._last_start = self._clock()
+            self._looks = 0
         self.waiting += 1
         if self._looking is None:
             self._looking = loop.call_later(_LOOK_SECONDS, self._look)
@@ -142,28 +163,23 @@ class Gate:
         """Let the next call run in the place of one that has ended."""
         if self._began.pop(ticket, None) is None:
             self._stuck.discard(ticket)
+        else:
+            self.total.running -= 1
         left = self._of_caller[caller] - 1
         if left:
             self._of_caller[caller] = left
         else:
             del self._of_caller[caller]
         if self.waiting:
+            self._looks = 0
             self._start_waiting(self._clock())
 
-    @property
-    def may_be_filling(self) -> bool:
-        """Whether the queue of some caller may be nearly full; asked before it is known who calls."""
-        waiting = self.waiting
-        return waiting * 2 >= self._queue_size * (1 - _NEARLY) or (
-            waiting * len(self._queues) * self._interval >= self._queue_seconds * (1 - _NEARLY)
-        )
-
-    def is_nearly_full(self, caller: str) -> bool:
+    def would_refuse(self, caller: str, seconds_left: float | None) -> bool:
         """Return whether a call of this caller that arrives now will be refused, or soon those after it.
 
-        Nearly, because others that have arrived are still on their way to the queue.
+        Soon, because others that have arrived are still on their way to the queue.
         """
-        return self._is_full(caller, _NEARLY)
+        return self._is_full(caller, _NEARLY) or (seconds_left is not None and self._is_too_late(caller, seconds_left))
 
     def _is_full(self, caller: str, spare: float) -> bool:
         """Return whether only a spare part of the places, or of the longest time to wait, is left for a caller."""
@@ -173,11 +189,19 @@ class Gate:
         length = len(queue)
         # The callers take turns.
         seconds = length * len(self._queues) * self._interval
-        return length + self.waiting >= self._queue_size * (1 - spare) or seconds >= self._queue_seconds * (1 - spare)
+        part = 1 - spare
+        return length + self.waiting >= self._queue_size * part or seconds >= self._queue_seconds * part
+
+    def _is_too_late(self, caller: str, seconds_left: float) -> bool:
+        """Return whether a call that arrives now would not end within the time that it has left."""
+        queue = self._queues.get(caller)
+        seconds = len(queue) * len(self._queues) * self._interval if queue else 0.0
+        return seconds + self.limit.usual_seconds > seconds_left
 
     def _start(self, caller: str, now: float) -> int:
         self._last_ticket = ticket = self._last_ticket + 1
         self._began[ticket] = now
+        self.total.running += 1
         self._of_caller[caller] = self._of_caller.get(caller, 0) + 1
         return ticket
 
@@ -196,6 +220,9 @@ class Gate:
                 continue
             if until <= now:
                 turn.set_exception(error())
+            elif error is DeadlineExceeded and until - now < self.limit.usual_seconds:
+                # It would not end in time, and those behind it would be late because of it.
+                turn.set_exception(Overloaded())
             else:
                 self._interval += (now - self._last_start - self._interval) * _SMOOTHING
                 self._last_start = now
@@ -205,23 +232,30 @@ class Gate:
         """Stop counting stuck calls; returns whether another call may run."""
         while self._began and len(self._stuck) < _MOST_STUCK:
             ticket = next(iter(self._began))
-            if now - self._began[ticket] < _STUCK_SECONDS:
+            if now - self._began[ticket] < STUCK_SECONDS:
                 break
             del self._began[ticket]
+            self.total.running -= 1
             self._stuck.add(ticket)
         return len(self._began) < self.limit.value
 
     def _look(self) -> None:
         """Refuse what has waited for too long, and start others in the place of stuck calls."""
         self._looking = None
+        self._looks += 1
         now = self._clock()
         for caller in list(self._queues):
-            queue = self._queues[caller]
             # In a queue, the calls with the least time left need not be the first.
-            for waiting in [waiting for waiting in queue if waiting[1] <= now and not waiting[0].done()]:
+            late = [waiting for waiting in self._queues[caller] if waiting[1] <= now and not waiting[0].done()]
+            for waiting in late:
                 waiting[0].set_exception(waiting[2]())
                 self._remove(caller, waiting)
-        self._pass_over_stuck(now)
+        if self._looks < _STILL_LOOKS:
+            self._pass_over_stuck(now)
+        else:
+            self._stuck.update(self._began)
+            self.total.running -= len(self._began)
+            self._began.clear()
         self._start_waiting(now)
         if self.waiting:
             self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)

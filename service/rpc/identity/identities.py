@@ -108,8 +108,11 @@ class Identities:
         of_token = None
         if (sent := metadata.get(TOKEN)) is not None and self.tokens:
             of_token = self.tokens.known(sent)
-            if of_token is None:
-                return None
+            # As `_caller` decides it: no other credential is read, or there is none. Most calls end here.
+            if of_token is None or (
+                API_KEY not in metadata and (of_token.end_user is None or self._certificates is None)
+            ):
+                return of_token
         return self._caller(metadata, connection, of_token)
 
     async def caller(self, metadata: Mapping[str, str | bytes], connection: Connection) -> Caller:

@@ -50,7 +50,7 @@ class AccessLogInterceptor(Interceptor):
 
         async def log_call(request: Request, context: Context) -> Message | bytes | None:
             started = time.perf_counter()
-            metadata = dict(context.invocation_metadata() or ())
+            metadata = _metadata_of(context)
             x_request_id = _valid_id(metadata.get(HEADER)) or str(uuid4())
             context.set_trailing_metadata(((HEADER, x_request_id),))
             code = "CANCELLED"
@@ -88,8 +88,11 @@ class AccessLogInterceptor(Interceptor):
 
 def id_trailer(context: Context) -> tuple[str, str]:
     """Return the trailing metadata with the `x-request-id` of a call that no interceptor sees."""
-    sent = dict(context.invocation_metadata() or ()).get(HEADER)
-    return (HEADER, _valid_id(sent) or str(uuid4()))
+    return (HEADER, _valid_id(_metadata_of(context).get(HEADER)) or str(uuid4()))
+
+
+def _metadata_of(context: Context) -> dict[str, str | bytes]:
+    return {key: value for key, value in context.invocation_metadata() or ()}  # noqa: C416 - `dict()` takes twice as long with named tuples
 
 
 def _valid_id(sent: str | bytes | None) -> str | None:

@@ -1,11 +1,12 @@
 """Lets calls run, wait for their turn, or refuses them, before they take a connection of the database."""
 
 import time
+from functools import partial
 
 from google.protobuf.message import Message
 
-from service.rpc.admission.admission import Admission, asks_for_count, counts
-from service.rpc.admission.gate import Gate
+from service.rpc.admission.admission import Admission
+from service.rpc.admission.gate import STUCK_SECONDS, Gate
 from service.rpc.call_context import current_call
 from service.rpc.interceptors.base import Interceptor
 from service.rpc.methods import Call, Context, Method, Request
@@ -23,56 +24,40 @@ class AdmissionInterceptor(Interceptor):
 
     def wrap(self, method: Method, call: Call) -> Call:
         """Return the method with admission; a method without limits is returned unchanged."""
-        gate, expensive = self._admission.add(method), self._admission.expensive
+        gate = self._admission.add(method)
         if gate is None:
             return call
-        if gate is expensive:
-            return _limited(call, expensive)
-        measured = _measured(method, call, gate)
-        if not counts(method):
-            return measured
-        counting = _limited(call, expensive)
+        limit, clock = gate.limit, time.perf_counter
 
         async def admit(request: Request, context: Context) -> Message | bytes | None:
-            return await (counting if asks_for_count(request) else measured)(request, context)
+            call_context = current_call()
+            caller = call_context.caller.name
+            began = clock()
+            ticket = gate.enter(caller, began)
+            if not ticket:
+                ticket = await gate.wait(caller, context.time_remaining())
+                began = clock()
+            running, of_all = gate.running, gate.total.running
+            try:
+                response = await call(request, context)
+                # A call that fails says nothing about the load: many failures take no time, others just as long as the
+                # caller allows.
+                ended = clock()
+                limit.add(ended - began, running, of_all, ended)
+                return response
+            finally:
+                if call_context.working:
+                    # The client has gone, often because its deadline has passed. Others must not start until the write
+                    # has ended. It took at least so long; unless it was stuck, it was slow because of the load.
+                    call_context.after_work = partial(_end_late, gate, caller, ticket, began, running, of_all)
+                else:
+                    gate.leave(caller, ticket)
 
         return admit
 
 
-def _limited(call: Call, gate: Gate) -> Call:
-    """Return a method of which a limited number of calls run."""
-
-    async def admit(request: Request, context: Context) -> Message | bytes | None:
-        caller = current_call().caller.name
-        ticket = gate.enter(caller, time.perf_counter()) or await gate.wait(caller, context.time_remaining())
-        try:
-            return await call(request, context)
-        finally:
-            gate.leave(caller, ticket)
-
-    return admit
-
-
-def _measured(method: Method, call: Call, gate: Gate) -> Call:
-    """Return a method of which a limited number of calls run, and whose calls teach the limit."""
-    path, limit, clock = method.path, gate.limit, time.perf_counter
-
-    async def admit(request: Request, context: Context) -> Message | bytes | None:
-        caller = current_call().caller.name
-        began = clock()
-        ticket = gate.enter(caller, began)
-        if not ticket:
-            ticket = await gate.wait(caller, context.time_remaining())
-            began = clock()
-        running = gate.running
-        try:
-            response = await call(request, context)
-            # A call that fails says nothing about the load: many failures take no time, others just as long as the
-            # caller allows.
-            ended = clock()
-            limit.add(path, ended - began, running, ended)
-            return response
-        finally:
-            gate.leave(caller, ticket)
-
-    return admit
+def _end_late(gate: Gate, caller: str, ticket: int, began: float, running: int, of_all: int) -> None:
+    ended = time.perf_counter()
+    if ended - began < STUCK_SECONDS:
+        gate.limit.add(ended - began, running, of_all, ended)
+    gate.leave(caller, ticket)

@@ -171,10 +171,15 @@ class TransactionInterceptor(Interceptor):
                     fast_path = None
             return await run(self._unit_of_work)
 
+        call_context.working = True
         try:
             return await retried(attempt, deadline, outcome_known_by_repeating=key is not None)
         except AlreadyAnswered as answer:
             return answer.response
+        finally:
+            call_context.working = False
+            if call_context.after_work:
+                call_context.after_work()
 
     def _serialized(self, response: Message | bytes | None) -> bytes:
         # Before the commit, so that a call whose response is too large to send writes nothing.

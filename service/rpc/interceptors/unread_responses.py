@@ -1,7 +1,9 @@
-"""Refuses large answers to callers who do not read those that they have."""
+"""Builds few large responses at the same time, and none for callers who do not read those that they have."""
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 
 from google.protobuf.descriptor import Descriptor
@@ -16,14 +18,22 @@ from service.rpc.methods import Call, Context, Method, Request
 MAX_PART = 0.5
 # Smaller responses are not counted: the limit on concurrent calls bounds their memory.
 _SMALL_BYTES = 4 * 1024
+# Requests for more items than this take turns. A response with a thousand takes the event loop 5 to 10 ms, and while
+# many are built, every other call waits for all of them several times.
+_MANY_ITEMS = 100
+_TURNS = 2
+_MAX_WAIT_SECONDS = 5.0
 
 
 class UnreadResponsesInterceptor(Interceptor):
     """Refuses large responses while those that clients have not received are too large together.
 
     With a closed flow-control window (RFC 9113, section 5.2), a client can make any number of calls and let the server
-    keep their responses for as long as the connection lasts. Only reads are refused: a write has happened by then. A
-    stream of responses waits for its client by itself.
+    keep their responses until it cancels the calls. Only reads are refused: a write has happened by then. A stream of
+    responses waits for its client by itself.
+
+    Reads that ask for many items are done a few at a time. When it is the turn of one whose caller has just been
+    refused a response, and has received none since, it is refused before its response is built.
 
     Args:
         max_bytes: the maximum size of all responses together that clients have not received yet. gRPC has a copy of
@@ -34,6 +44,9 @@ class UnreadResponsesInterceptor(Interceptor):
         self._max_bytes = max_bytes
         self._bytes = 0
         self._bytes_of: Counter[str] = Counter()
+        self._turns = asyncio.Semaphore(_TURNS)
+        # Who has been refused a response, until they have received one.
+        self._refused: set[str] = set()
 
     def wrap(self, method: Method, call: Call) -> Call:
         """Return the method with its large responses counted; itself if no response of it can be large."""
@@ -42,6 +55,7 @@ class UnreadResponsesInterceptor(Interceptor):
         if not _repeats(method.descriptor.output_type):
             return call
         reads = method.reads
+        count_items = _item_counter(method.descriptor.input_type) if reads else None
 
         async def count_response(request: Request, context: Context) -> Message | bytes | None:
             response = await call(request, context)
@@ -50,7 +64,31 @@ class UnreadResponsesInterceptor(Interceptor):
                 self._count(size, refusing=reads)
             return response
 
-        return count_response
+        if count_items is None:
+            return count_response
+
+        async def take_turns(request: Request, context: Context) -> Message | bytes | None:
+            if count_items(request) <= _MANY_ITEMS:
+                return await count_response(request, context)
+            async with self._turn():
+                return await count_response(request, context)
+
+        return take_turns
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for a turn to build a large response; raises Overloaded if there is none, or no use in it."""
+        try:
+            async with asyncio.timeout(_MAX_WAIT_SECONDS):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise Overloaded from None
+        try:
+            if current_call().caller.name in self._refused:
+                raise Overloaded
+            yield
+        finally:
+            self._turns.release()
 
     def _count(self, size: int, *, refusing: bool) -> None:
         """Count a response until its client has received it; raises Overloaded if it is too large for now."""
@@ -60,8 +98,11 @@ class UnreadResponsesInterceptor(Interceptor):
         too_many = self._bytes and self._bytes + size > self._max_bytes
         too_many_of_caller = of_caller and of_caller + size > self._max_bytes * MAX_PART
         if refusing and (too_many or too_many_of_caller):
+            if too_many_of_caller:
+                self._refused.add(caller)
             raise Overloaded
-        # gRPC ends the task that handles the call once the response has been sent, or the client has disconnected.
+        # gRPC ends the task that handles the call once the response has been sent, or the client has disconnected. So
+        # does the server when the client does not read it in time.
         task = asyncio.current_task()
         if task:
             self._bytes += size
@@ -71,6 +112,7 @@ class UnreadResponsesInterceptor(Interceptor):
     def _free(self, caller: str, size: int, _task: object) -> None:
         self._bytes -= size
         self._bytes_of[caller] -= size
+        self._refused.discard(caller)
         if not self._bytes_of[caller]:
             # So that there is no entry for each caller that ever called.
             del self._bytes_of[caller]
@@ -79,3 +121,15 @@ class UnreadResponsesInterceptor(Interceptor):
 def _repeats(message: Descriptor) -> bool:
     """Return whether a message has repeated fields, directly or in its messages, so that it can be large."""
     return any(field.is_repeated or (field.message_type and _repeats(field.message_type)) for field in message.fields)
+
+
+def _item_counter(message: Descriptor) -> Callable[[Request], int] | None:
+    """Return a function that returns for how many items a request asks; None if such requests ask for none.
+
+    The request may be a mark that stands for one (`service.rpc.interceptors.deserialization`).
+    """
+    if "page_size" in message.fields_by_name:
+        return lambda request: getattr(request, "page_size", 0)
+    if "ids" in message.fields_by_name:
+        return lambda request: len(getattr(request, "ids", ()))
+    return None

@@ -20,8 +20,10 @@ until its client has read the response, so a client that neither sends nor reads
 """
 
 import asyncio
+import gc
 import socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from inspect import iscoroutine
 from typing import Any, Literal, NoReturn, cast
 
 import grpc
@@ -232,16 +234,17 @@ class AcceptingServer:
             running: the tasks of calls whose methods run. The methods have limits of their own, also for the streams
                 that they read or write.
         """
-        waiting: dict[asyncio.Task[None], int] = {}
+        looks: dict[asyncio.Task[None], int] = {}
         while True:
             await asyncio.sleep(seconds / _LOOKS)
             calls = (self._limit.calls | self._limit.unlimited_calls).difference(running)
-            waiting = {call: waiting.get(call, 0) + 1 for call in calls}
-            stalled = [call for call, looks in waiting.items() if looks > _LOOKS]
-            for call in stalled:
-                call.cancel()
-            if stalled:
+            looks = {call: looks.get(call, 0) + 1 for call in calls}
+            if stalled := [call for call in calls if looks[call] > _LOOKS]:
+                _cancel(stalled)
                 log.warning("cancelled calls whose clients neither sent nor read in time", calls=len(stalled))
+                looks = {call: times for call, times in looks.items() if times <= _LOOKS}
+            # Each reference to the task of a call keeps its memory.
+            del calls, stalled
 
     def _request_more_calls(self, core: Any) -> None:
         """Request more calls of every unary method; gRPC's own loop goes on requesting one of each method."""
@@ -274,12 +277,18 @@ class AcceptingServer:
                 return
             admission = self._admission
             if admission and admission.may_refuse(path):
-                caller = admission.likely_caller(_private._ServicerContext(call, None, None, loop))
-                if caller is not None and admission.refuses(path, caller):
+                context = _private._ServicerContext(call, None, None, loop)
+                caller = admission.likely_caller(context)
+                if caller is not None and admission.refuses(path, caller, context.time_remaining()):
                     self._refuse(call, path, caller)
                     return
         handling = _private._handle_unary_unary_rpc(handler, call, loop)
-        _keep(loop.create_task(_private._schedule_rpc_coro(handling, call, loop, path)), calls)
+        # The task in which the method runs, and not one that waits for it: `running` has it, and cancelling it ends the
+        # method. gRPC gives it this name.
+        handled = _private._handle_exceptions(call, handling, loop, path)
+        task = loop.create_task(handled, name=f"HandleExceptions[{path}]")
+        _keep(task, calls)
+        loop.create_task(_private._handle_cancellation_from_core(task, call, loop))  # noqa: RUF006 - gRPC refers to it
 
     def _refuse(self, call: Any, path: str, caller: str | None) -> None:
         """Answer a call that has not been read."""
@@ -291,6 +300,22 @@ def _keep(task: asyncio.Task[None], tasks: set[asyncio.Task[None]]) -> None:
     """Keep a task until it ends: the event loop holds only weak references to tasks."""
     tasks.add(task)
     task.add_done_callback(tasks.discard)
+
+
+def _cancel(calls: Collection[asyncio.Task[None]]) -> None:
+    """Cancel calls, so that gRPC resets them and frees their memory.
+
+    It does when no task has the call any more. Each call has two: the one that handles it, and one that waits for its
+    client to cancel it. gRPC does not say which that is, but it refers to the other.
+    """
+    ids = set(map(id, calls))
+    for task in asyncio.all_tasks():
+        # gRPC's coroutines are not Python's, which are not looked into: those that keep calls refer to them, too.
+        coroutine: Any = task.get_coro()
+        if not iscoroutine(coroutine) and not ids.isdisjoint(map(id, gc.get_referents(*gc.get_referents(coroutine)))):
+            task.cancel()
+    for call in calls:
+        call.cancel()
 
 
 async def _send_refusal(call: Any, turn: asyncio.Future[None] | None) -> None:

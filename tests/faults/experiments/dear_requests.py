@@ -7,9 +7,9 @@ from tests.faults.abuse import MAX_RATIO, beside_a_polite_caller
 from tests.faults.apart import apart
 from tests.faults.dear_calls import add_data, make_dear_calls
 from tests.faults.experiment import Experiment, Plan, Result
-from tests.faults.large_rows import insert_users
 from tests.faults.without import without
 from tests.support.clients import connect
+from tests.support.large_rows import insert_users
 from tests.support.processes import COMMAND, serving
 
 _MAX_MEBIBYTES = 100

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from tests.faults.abuse import MAX_RATIO, beside_a_polite_caller
 from tests.faults.experiment import Experiment, Plan, Result
 from tests.faults.http2_attacks import ATTACKS
-from tests.faults.large_rows import insert_users
 from tests.faults.without import without
+from tests.support.large_rows import insert_users
 from tests.support.processes import COMMAND, running_program, serving
 
 _MAX_MEBIBYTES = 50

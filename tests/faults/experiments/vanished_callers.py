@@ -13,10 +13,10 @@ from hyperframe.frame import DataFrame, HeadersFrame
 
 from tests.faults.callers import create_users
 from tests.faults.experiment import Experiment, Plan, Result
-from tests.faults.large_rows import insert_users
 from tests.faults.without import without
 from tests.support.databases import observing
 from tests.support.http2 import Connection, call_headers, grpc_message, static_block
+from tests.support.large_rows import insert_users
 from tests.support.locks import holding
 from tests.support.lost_packets import drop_packets
 from tests.support.methods import path_of

@@ -6,7 +6,7 @@ import pytest
 
 from service.application.ports.errors import DeadlineExceeded, Overloaded
 from service.rpc.admission import gate as gates
-from service.rpc.admission.gate import Gate
+from service.rpc.admission.gate import Gate, Total
 from service.runtime.adaptive_limit import AdaptiveLimit
 from tests.support.waiting import eventually
 
@@ -16,7 +16,7 @@ LONG = 60.0
 
 def make_gate(running: int = 2, *, reserve: int = 0, queue_size: int = 20, queue_seconds: float = LONG) -> Gate:
     limit = AdaptiveLimit(running, minimum=running, maximum=running)
-    return Gate(limit, reserve=reserve, queue_size=queue_size, queue_seconds=queue_seconds)
+    return Gate(limit, reserve=reserve, queue_size=queue_size, queue_seconds=queue_seconds, total=Total())
 
 
 class Calls:
@@ -143,6 +143,38 @@ async def test_a_call_whose_deadline_has_just_passed_does_not_run_when_its_turn_
     assert calls.gate.running == 1
 
 
+def learn(gate: Gate, seconds: float) -> None:
+    """Let a gate see how long calls take on a quiet server."""
+    for number in range(50):
+        gate.limit.add(seconds, 1, 1, 1 + number)
+
+
+async def test_a_call_that_would_not_end_by_its_deadline_is_refused_when_it_comes() -> None:
+    calls = Calls(make_gate(1))
+    learn(calls.gate, 0.2)
+    await calls.started("a")
+    assert calls.gate.would_refuse("a", 0.1)
+    with pytest.raises(Overloaded):
+        await calls.start("a", 0.1)
+    assert not calls.gate.would_refuse("a", 1)
+    patient = calls.start("a", LONG)
+    await calls.end_one()
+    await patient
+
+
+async def test_a_call_that_would_not_end_by_its_deadline_any_more_is_refused_when_its_turn_comes() -> None:
+    calls = Calls(make_gate(1))
+    learn(calls.gate, 0.2)
+    await calls.started("a")
+    late, patient = calls.start("a", 0.45), calls.start("a", LONG)
+    await asyncio.sleep(0.1)
+    await calls.end_one()
+    with pytest.raises(Overloaded):
+        await late
+    await patient
+    assert calls.begun["a"] == 2
+
+
 async def test_a_call_whose_client_goes_while_it_waits_leaves_no_trace() -> None:
     calls = Calls(make_gate(1))
     tasks = await calls.started("a", "b", "b", "c")
@@ -169,8 +201,9 @@ async def test_a_call_whose_client_goes_as_its_turn_comes_leaves_its_place_to_th
 
 
 async def test_others_run_in_the_place_of_stuck_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "_STUCK_SECONDS", 0.05)
+    monkeypatch.setattr(gates, "STUCK_SECONDS", 0.05)
     monkeypatch.setattr(gates, "_MOST_STUCK", 3)
+    monkeypatch.setattr(gates, "_STILL_LOOKS", 1000)
     calls = Calls(make_gate(2))
     tasks = await calls.started(*["a"] * 6)
     await eventually(lambda: calls.begun["a"] == 5)
@@ -181,19 +214,42 @@ async def test_others_run_in_the_place_of_stuck_calls(monkeypatch: pytest.Monkey
     assert (calls.gate.running, calls.gate.waiting) == (0, 0)
 
 
+async def test_all_calls_run_while_none_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "_MOST_STUCK", 0)
+    calls = Calls(make_gate(2))
+    tasks = await calls.started(*["a"] * 9)
+    await asyncio.sleep(0.1)
+    assert calls.begun["a"] == 2
+    await eventually(lambda: calls.begun["a"] == 9)
+    assert all(task.done() for task in tasks)
+    while calls.running:
+        await calls.end_one()
+    assert (calls.gate.running, calls.gate.waiting, calls.gate.callers) == (0, 0, set())
+
+
+async def test_no_call_runs_above_the_limit_while_others_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "_MOST_STUCK", 0)
+    calls = Calls(make_gate(2))
+    await calls.started(*["a"] * 9)
+    for ended in range(1, 6):
+        await asyncio.sleep(0.1)
+        assert calls.begun["a"] == 1 + ended
+        await calls.end_one()
+
+
 async def test_a_call_that_would_wait_for_too_long_is_refused_when_it_comes() -> None:
     calls = Calls(make_gate(1, queue_size=10_000, queue_seconds=0.2))
-    await calls.started(*["flood"] * 100)
+    first = await calls.started(*["flood"] * 100)
     for _ in range(30):
         await asyncio.sleep(0.01)
         if calls.running:
             await calls.end_one()
-    # About twenty calls start in 0.2 s, so most of these cannot.
+    # About twenty calls start in a fifth of a second, so most of these cannot.
     more = await calls.started(*["flood"] * 100)
     assert sum(1 for task in more if task.done() and isinstance(task.exception(), Overloaded)) > 50
-    assert calls.gate.may_be_filling
-    assert calls.gate.is_nearly_full("flood")
-    assert not calls.gate.is_nearly_full("polite")
+    assert calls.gate.would_refuse("flood", None)
+    assert not calls.gate.would_refuse("polite", None)
+    assert {type(task.exception()) for task in first if task.done()} <= {type(None), Overloaded}
 
 
 async def test_the_gate_keeps_nothing_about_callers_that_have_gone() -> None:

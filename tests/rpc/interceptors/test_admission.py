@@ -4,26 +4,24 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as users_pb
 import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from service.rpc.admission import gate
-from service.server import EXPENSIVE_METHODS
+from service.rpc.admission import admission, gate
 from tests.support.clients import Clients, connect
 from tests.support.databases import observing
 from tests.support.failures import fails, settled
 from tests.support.locks import holding
-from tests.support.methods import ALL_METHODS, path_of
+from tests.support.methods import path_of
 from tests.support.policies import EVERYTHING, guarded_server
 from tests.support.servers import running_server, serving_clients
 from tests.support.waiting import eventually
 from tests.support.watching import watch_orders
 
-# One call of a class runs, apart from the reserve, and four wait: half of the places are for one caller.
+# One call of a method runs at least, apart from the reserve, and four wait: half of the places are for one caller.
 SMALL: dict[str, Any] = {
     "admission": True,
     "admission_min_calls": 1,
@@ -35,8 +33,10 @@ START = 2
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "_STUCK_SECONDS", 60)
+def _little_runs_and_nothing_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "_START", START)
+    monkeypatch.setattr(gate, "STUCK_SECONDS", 60)
+    monkeypatch.setattr(gate, "_STILL_LOOKS", 10_000)
 
 
 def deactivate(clients: Clients, user_id: str, seconds: float | None = None) -> "asyncio.Future[Any]":
@@ -44,11 +44,9 @@ def deactivate(clients: Clients, user_id: str, seconds: float | None = None) -> 
     return asyncio.ensure_future(clients.users.DeactivateUser(request, timeout=seconds))
 
 
-def test_the_expensive_methods_exist() -> None:
-    assert not EXPENSIVE_METHODS - {path_of(name) for name in ALL_METHODS}
-
-
-async def test_writes_that_fill_the_queue_are_refused_and_reads_health_and_watches_go_on(database_url: str) -> None:
+async def test_calls_that_fill_a_queue_are_refused_and_other_methods_health_and_watches_go_on(
+    database_url: str,
+) -> None:
     async with serving_clients(database_url, **SMALL) as clients, observing(database_url) as observer:
         users = [await clients.create_user() for _ in range(START + 4)]
         async with holding(database_url, "SELECT FROM users FOR UPDATE"):
@@ -63,7 +61,7 @@ async def test_writes_that_fill_the_queue_are_refused_and_reads_health_and_watch
                 milliseconds = int(str(failure.trailers["grpc-retry-pushback-ms"]))
                 assert 500 <= milliseconds <= 1500
                 assert milliseconds == round(retry.retry_delay.ToTimedelta().total_seconds() * 1000)
-                # Those of other classes do not wait for these.
+                # Those of other methods do not wait for these.
                 await clients.users.GetUser(users_pb.GetUserRequest(id=users[0].id))
                 answer = await clients.health.Check(HealthCheckRequest())
                 assert answer.status == HealthCheckResponse.SERVING
@@ -103,6 +101,25 @@ async def test_a_call_that_waits_until_its_deadline_is_never_started(database_ur
         assert (await clients.users.GetUser(users_pb.GetUserRequest(id=late.id))).user.etag == late.etag
 
 
+async def test_a_write_whose_client_has_gone_runs_until_it_has_ended(database_url: str) -> None:
+    async with running_server(database_url, **SMALL) as server, connect(server.port) as clients:
+        assert server.admission
+        writes = server.admission.gates[path_of("DeactivateUser")]
+        users = [await clients.create_user() for _ in range(START)]
+        async with holding(database_url, "SELECT FROM users FOR UPDATE"), observing(database_url) as observer:
+            running = [deactivate(clients, user.id) for user in users]
+            await observer.until_waiting(START)
+            for call in running:
+                call.cancel()
+            # A call that comes later would run if there were a place.
+            waiting = deactivate(clients, users[0].id)
+            await eventually(lambda: writes.waiting == 1)
+            await asyncio.sleep(0.3)
+            assert (writes.running, writes.waiting) == (START, 1)
+        await asyncio.wait([waiting])
+        await eventually(lambda: (writes.running, writes.waiting) == (0, 0))
+
+
 async def test_a_call_waits_no_longer_than_the_setting(database_url: str) -> None:
     settings = {**SMALL, "admission_queue_timeout": 0.1}
     async with serving_clients(database_url, **settings) as clients, observing(database_url) as observer:
@@ -116,20 +133,20 @@ async def test_a_call_waits_no_longer_than_the_setting(database_url: str) -> Non
         await asyncio.wait(running)
 
 
-async def test_lists_that_count_are_limited_with_the_expensive_calls(database_url: str) -> None:
-    async with running_server(database_url, **SMALL, admission_expensive_calls=1) as server:
-        admission = server.admission
-        assert admission
-        async with connect(server.port) as clients, observing(database_url) as observer:
-            async with holding(database_url, "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"):
-                counting = asyncio.ensure_future(
-                    clients.orders.ListOrders(orders_pb.ListOrdersRequest(include_total_size=True))
-                )
-                plain = asyncio.ensure_future(clients.orders.ListOrders(orders_pb.ListOrdersRequest()))
-                await observer.until_waiting(2)
-                assert (admission.expensive.running, admission.reads.running) == (1, 1)
-            await asyncio.gather(counting, plain)
-            assert (admission.expensive.running, admission.reads.running) == (0, 0)
+async def test_no_call_is_refused_while_none_ends(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
+    monkeypatch.setattr(gate, "_STILL_LOOKS", 5)
+    settings = {"admission": True, "admission_min_calls": 1, "admission_queue_timeout": 2}
+    async with running_server(database_url, **settings) as server, connect(server.port) as clients:
+        users = [await clients.create_user() for _ in range(30)]
+        async with holding(database_url, "SELECT FROM users FOR UPDATE"):
+            running = [deactivate(clients, user.id) for user in users]
+            assert server.admission
+            writes = server.admission.gates[path_of("DeactivateUser")]
+            await eventually(lambda: len(writes.callers) == 1 and writes.waiting > 0)
+            await eventually(lambda: writes.waiting == 0)
+            assert not any(call.done() for call in running)
+        answers, failures = await settled(*running)
+        assert (len(answers), failures) == (30, [])
 
 
 async def test_a_flood_of_one_caller_does_not_keep_out_another(
