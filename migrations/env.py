@@ -5,8 +5,9 @@ from typing import Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event
 from sqlalchemy.dialects.postgresql.base import ischema_names
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError
 
 from service.config import DatabaseSettings, load
@@ -19,10 +20,13 @@ from service.db.types import EnumText, Xid8
 ischema_names["xid8"] = Xid8
 
 # While a migration waits for a lock, every later query of the table waits behind it. So give up soon, and try again.
-LOCK_TIMEOUT = "SET lock_timeout = '200ms'"
-LOCK_ATTEMPTS = 100
+LOCK_TIMEOUT = "SET lock_timeout = '100ms'"
+LOCK_ATTEMPTS = 150
 LOCK_PAUSE_SECONDS = 0.3
 LOCK_NOT_AVAILABLE = "55P03"
+# What is done CONCURRENTLY waits until all older transactions have ended, and nothing waits behind it. Beside long ones
+# it would never succeed if it gave up, and each time it would leave an invalid index.
+NO_LOCK_TIMEOUT = "SET lock_timeout = 0"
 
 
 def render_item(kind: str, item: object, _context: AutogenContext) -> str | Literal[False]:
@@ -40,10 +44,17 @@ def run_offline() -> None:
         context.run_migrations()
 
 
+def set_lock_timeout(connection: Connection, cursor: DBAPICursor, statement: str, *_: object) -> None:
+    """Set how long a statement, which is to be executed next, may wait for a lock."""
+    wanted = NO_LOCK_TIMEOUT if " CONCURRENTLY " in statement else LOCK_TIMEOUT
+    if connection.info.get("lock_timeout") != wanted:
+        cursor.execute(wanted)
+        connection.info["lock_timeout"] = wanted
+
+
 def migrate(connection: Connection) -> None:
     """Run the migrations, each in a transaction of its own, so that a retry continues where it stopped."""
-    connection.execute(text(LOCK_TIMEOUT))
-    connection.commit()
+    event.listen(connection, "before_cursor_execute", set_lock_timeout)
     context.configure(
         connection=connection, target_metadata=metadata, transaction_per_migration=True, render_item=render_item
     )

@@ -205,7 +205,7 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("A deleted user stays for 30 days", 30 * DAYS, PURGE_AFTER),
     ],
     "docs/migrations.md": [
-        Promise("`lock_timeout` is 200 ms", "SET lock_timeout = '200ms'", _of_migrations("LOCK_TIMEOUT"))
+        Promise("`lock_timeout` is 100 ms", "SET lock_timeout = '100ms'", _of_migrations("LOCK_TIMEOUT"))
     ],
     ARCHITECTURE: [
         Promise("80 ms, then 320 ms, jitter | 3 attempts", (Backoff(0.08, 4, jitter=0.5), 3), (BACKOFF, MAX_ATTEMPTS)),
@@ -219,8 +219,8 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("did not acknowledge within 5 s", 5, TIMEOUT_SECONDS),
         Promise("another relay of this name is active | 1 s", 1, STANDBY_SECONDS),
         Promise("600 s, then an error", 600, (upgrade.__kwdefaults__ or {})["patience"]),
-        Promise("within `lock_timeout`, 200 ms | 0.3 s", 0.3, _of_migrations("LOCK_PAUSE_SECONDS")),
-        Promise("100 attempts, then an error", 100, _of_migrations("LOCK_ATTEMPTS")),
+        Promise("within `lock_timeout`, 100 ms | 0.3 s", 0.3, _of_migrations("LOCK_PAUSE_SECONDS")),
+        Promise("150 attempts, then an error", 150, _of_migrations("LOCK_ATTEMPTS")),
         Promise("| verified tokens | 10,000", 10_000, MAX_TOKENS),
         Promise("files of identities have changed | a kind of identity is configured | 1 s", 1, FILES_POLL_SECONDS),
         Promise(

@@ -103,7 +103,9 @@ class Caller:
         return self._users.GrantCredit(request, timeout=self._deadline)
 
 
-async def make_calls(signals: Signals, port: int, user_ids: Sequence[str], seed: int, *, deadline: float = 10) -> Seen:
+async def make_calls(
+    signals: Signals, port: int, user_ids: Sequence[str], seed: int, *, deadline: float = 10, pause: float = 0
+) -> Seen:
     """Make calls about each user, one after the other, until told to stop, without retries; counts the calls.
 
     Args:
@@ -112,6 +114,7 @@ async def make_calls(signals: Signals, port: int, user_ids: Sequence[str], seed:
         user_ids: one for each caller.
         seed: of what is random.
         deadline: of each call, in seconds.
+        pause: seconds between two calls of a caller.
     """
     seen = Seen()
 
@@ -126,6 +129,8 @@ async def make_calls(signals: Signals, port: int, user_ids: Sequence[str], seed:
                 failure = found.reason or found.code.name
             seen.note(start, failure)
             signals.count()
+            if pause:
+                await asyncio.sleep(pause)
 
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         await asyncio.gather(*(call(channel, number) for number in range(len(user_ids))))

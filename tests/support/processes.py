@@ -199,11 +199,12 @@ async def run_command(
     *arguments: str,
     database_url: str | None = None,
     tree: Path = ROOT,
+    program: Sequence[str] = COMMAND,
     variables: Mapping[str, str] = MappingProxyType({}),
     **settings: Any,
 ) -> CommandResult:
-    """Run the `commerce` command to its end."""
+    """Run the `commerce` command, or another `program` like it, to its end."""
     async with running_command(
-        *arguments, database_url=database_url, tree=tree, variables=variables, **settings
+        *arguments, database_url=database_url, tree=tree, program=program, variables=variables, **settings
     ) as process:
         return await process.end()

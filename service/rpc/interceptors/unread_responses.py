@@ -67,13 +67,14 @@ class UnreadResponsesInterceptor(Interceptor):
         if count_items is None:
             return count_response
 
-        async def take_turns(request: Request, context: Context) -> Message | bytes | None:
-            if count_items(request) <= _MANY_ITEMS:
-                return await count_response(request, context)
+        async def take_turn(request: Request, context: Context) -> Message | bytes | None:
             async with self._turn():
                 return await count_response(request, context)
 
-        return take_turns
+        # Not a coroutine function: that would be one coroutine more for every call.
+        return lambda request, context: (take_turn if count_items(request) > _MANY_ITEMS else count_response)(
+            request, context
+        )
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

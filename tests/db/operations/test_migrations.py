@@ -189,3 +189,19 @@ async def test_a_migration_that_a_reader_blocks_gives_way_and_tries_again(databa
             assert not migrating.done()
         await migrating
         assert await observer.connection.fetchval("SELECT to_regclass('users')") is None
+
+
+async def test_an_index_is_built_concurrently_however_long_older_transactions_take(database_url: str) -> None:
+    await alembic(database_url, command.downgrade, "0006")
+    async with observing(database_url) as observer, observing(database_url) as older:
+        waiting = (
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            " AND query LIKE 'CREATE INDEX CONCURRENTLY%' AND clock_timestamp() - query_start > interval '1 s'"
+        )
+        async with older.connection.transaction():
+            # As one that has written.
+            await older.connection.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
+            migrating = asyncio.create_task(alembic(database_url, command.upgrade, "0007"))
+            await eventually(lambda: observer.connection.fetchval(waiting))
+        await migrating
+        assert await observer.count("pg_index", "NOT indisvalid") == 0

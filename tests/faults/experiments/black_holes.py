@@ -19,6 +19,8 @@ _DEADLINE_SECONDS = 2.0
 _MARGIN_SECONDS = 3.0
 _BACK_SECONDS = 3.0
 _HEALTH_SECONDS = 0.1
+# Without the defence, callers may never be served again.
+_PATIENCE_SECONDS = 40.0
 
 Fault = Callable[[Proxy], None]
 
@@ -76,7 +78,10 @@ async def _black_holes(plan: Plan, outages: Sequence[tuple[Fault, int]], program
                 await asyncio.sleep(seconds)
                 proxy.serve_new()
                 moments.append(time.monotonic())
-                await callers.until_counted(2 * _CALLERS)
+                try:
+                    await callers.until_counted(2 * _CALLERS, _PATIENCE_SECONDS)
+                except AssertionError:
+                    return Result({"outages": len(moments)}, broken=["callers were not served again"])
             # Until all of them are served again, also where the last outage has just ended.
             await callers.until_counted(20 * _CALLERS)
             told = await callers.result()

@@ -6,7 +6,7 @@ from tests.faults.apart import apart
 from tests.faults.callers import create_users
 from tests.faults.experiment import Experiment, Plan, Result
 from tests.faults.health import check_health
-from tests.faults.offered_load import LoadProgram, politely, write_tokens
+from tests.faults.offered_load import LoadProgram, Polite, politely, write_tokens
 from tests.support.processes import serving
 
 _OVERLOAD = 3
@@ -31,15 +31,22 @@ async def _flood(plan: Plan, *, admission: bool) -> Result:
         theirs, own = users[:40], users[40:]
         port = await server.port()
         program = LoadProgram(plan.folder, port, tokens["flood"], theirs)
-        highest = await program.peak(seconds / 2)
-        quiet = await politely(port, tokens["polite"], own, plan.seed, rate=_POLITE_RATE, seconds=seconds)
+
+        async def measured(number: int) -> Polite:
+            return await politely(port, tokens["polite"], own, plan.seed + number, rate=_POLITE_RATE, seconds=seconds)
+
         async with apart(check_health, port) as checks:
+            quiet = await measured(0)
+            # Beside the same others as the flood.
+            peaking = asyncio.create_task(program.peak(seconds))
+            await measured(1)
+            highest = await peaking + _POLITE_RATE
             async with program.flooding(_OVERLOAD * highest, seconds + 2) as flood:
                 # Until the queue is full.
                 await asyncio.sleep(1)
-                polite = await politely(port, tokens["polite"], own, plan.seed + 1, rate=_POLITE_RATE, seconds=seconds)
+                polite = await measured(2)
             health = await checks.result()
-    goodput = (flood.answered + len(polite.times) / seconds) / highest
+    goodput = (flood.answered + _POLITE_RATE) / highest
     slower = polite.percentile_ms(99) / quiet.percentile_ms(99)
     result = Result(
         {
