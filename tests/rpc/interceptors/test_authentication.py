@@ -177,6 +177,8 @@ async def test_a_wrong_credential_is_refused_even_beside_a_right_one(known: Know
         ((*known.billing, ("authorization", "Bearer x")), "bearer token", "unknown"),
         ((*known.billing, ("authorization", "Basic YTpi")), "bearer token", "unknown"),
         ((token, ("x-api-key", "x")), "API key", "unknown"),
+        # Also when the token is known from the call before.
+        ((token, ("x-api-key", "x")), "API key", "unknown"),
         ((*known.billing, known.services.bearer(exp=1)), "bearer token", "expired"),
         ((*known.billing, known.services.bearer(aud="other")), "bearer token", "unknown"),
     ):
