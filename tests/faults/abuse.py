@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tests.faults.apart import Apart, apart
+from tests.faults.as_caller import Metadata, clients_as
 from tests.faults.experiment import Plan, Result
 from tests.faults.polite import Experience, call_politely
-from tests.support.clients import connect
 from tests.support.memory import forget_peak, peak_mebibytes
 from tests.support.processes import Process
 
@@ -89,12 +89,12 @@ class Abuse:
 
 
 @asynccontextmanager
-async def beside_a_polite_caller(plan: Plan, server: Process) -> AsyncIterator[Abuse]:
-    """Call the server politely until the block ends."""
+async def beside_a_polite_caller(plan: Plan, server: Process, metadata: Metadata = ()) -> AsyncIterator[Abuse]:
+    """Call the server politely, with this credential, until the block ends."""
     port = await server.port()
-    async with connect(port, own_connection=True) as clients:
+    async with clients_as(port, metadata) as clients:
         user = await clients.create_user()
-    async with apart(call_politely, port, user.id, user.username) as caller:
+    async with apart(call_politely, port, user.id, user.username, metadata) as caller:
         abuse = Abuse(plan, server, caller)
         await abuse.settle()
         yield abuse

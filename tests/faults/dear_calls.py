@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 
 from service.domain.notes import MAX_BODY_LENGTH
 from tests.faults.apart import Signals
+from tests.faults.as_caller import Metadata
 from tests.support.clients import Clients, connect, item
 from tests.support.failures import failure_of
 from tests.support.methods import ALL_METHODS, path_of
@@ -57,7 +58,9 @@ async def add_data(clients: Clients) -> Mapping[str, Message]:
     }
 
 
-async def make_dear_calls(signals: Signals, port: int, kind: str, request: bytes, seconds: float) -> Counter[str]:
+async def make_dear_calls(
+    signals: Signals, port: int, kind: str, request: bytes, seconds: float, metadata: Metadata
+) -> Counter[str]:
     """Make calls of one kind from 50 callers for some seconds, and return their outcomes; counts the calls."""
     os.nice(19)
     outcomes: Counter[str] = Counter()
@@ -68,7 +71,7 @@ async def make_dear_calls(signals: Signals, port: int, kind: str, request: bytes
         async with connect(port, own_connection=number % 5 == 0) as clients:
             while time.monotonic() < until and not signals.stop.is_set():
                 try:
-                    await _call(clients.channel, method, request, until)
+                    await _call(clients.channel, method, request, metadata, until)
                 except grpc.aio.AioRpcError as error:
                     failure = failure_of(error)
                     outcomes[failure.reason or failure.code.name] += 1
@@ -81,19 +84,19 @@ async def make_dear_calls(signals: Signals, port: int, kind: str, request: bytes
     return outcomes
 
 
-async def _call(channel: grpc.aio.Channel, method: str, request: bytes, until: float) -> None:
+async def _call(channel: grpc.aio.Channel, method: str, request: bytes, metadata: Metadata, until: float) -> None:
     descriptor = ALL_METHODS[method]
     deadline = max(min(_DEADLINE_SECONDS, until - time.monotonic()), 0.1)
     if descriptor.client_streaming:
         upload: Any = channel.stream_unary(path_of(method))
-        await upload(_rows(request), timeout=deadline)
+        await upload(_rows(request), metadata=metadata, timeout=deadline)
     elif descriptor.server_streaming:
         export: Any = channel.unary_stream(path_of(method))
-        async for _ in export(request, timeout=deadline):
+        async for _ in export(request, metadata=metadata, timeout=deadline):
             await asyncio.sleep(0.5)
     else:
         unary: Any = channel.unary_unary(path_of(method))
-        await unary(request, timeout=deadline)
+        await unary(request, metadata=metadata, timeout=deadline)
 
 
 async def _rows(config: bytes) -> AsyncIterator[bytes]:

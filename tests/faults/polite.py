@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as users_pb
@@ -13,6 +14,7 @@ from commerce.orders.v1.order_service_pb2_grpc import OrderServiceStub
 from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
 
 from tests.faults.apart import Signals
+from tests.faults.as_caller import Metadata
 from tests.support.clients import item, new_order
 from tests.support.failures import failure_of
 
@@ -40,8 +42,11 @@ class Experience:
         return taken[int(len(taken) * 0.99)] * 1000
 
 
-async def call_politely(signals: Signals, port: int, user_id: str, username: str) -> Experience:
+async def call_politely(
+    signals: Signals, port: int, user_id: str, username: str, metadata: Metadata = ()
+) -> Experience:
     """Call until told to stop, each call when it is due even if those before still run; counts the answers."""
+    options: dict[str, Any] = {"timeout": _DEADLINE_SECONDS, "metadata": metadata}
     experience = Experience()
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
     users, orders = UserServiceStub(channel), OrderServiceStub(channel)
@@ -50,11 +55,11 @@ async def call_politely(signals: Signals, port: int, user_id: str, username: str
     async def call(number: int, due: float) -> None:
         try:
             if number % _KINDS == 0:
-                await orders.CreateOrder(orders_pb.CreateOrderRequest(order=order), timeout=_DEADLINE_SECONDS)
+                await orders.CreateOrder(orders_pb.CreateOrderRequest(order=order), **options)
             elif number % 2:
-                await users.GetUser(users_pb.GetUserRequest(id=user_id), timeout=_DEADLINE_SECONDS)
+                await users.GetUser(users_pb.GetUserRequest(id=user_id), **options)
             else:
-                await users.GetUser(users_pb.GetUserRequest(username=username), timeout=_DEADLINE_SECONDS)
+                await users.GetUser(users_pb.GetUserRequest(username=username), **options)
             signals.count()
         except grpc.aio.AioRpcError as error:
             failure = failure_of(error)

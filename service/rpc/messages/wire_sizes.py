@@ -1,8 +1,8 @@
 """Checks of the sizes in a serialized message against the `buf.validate` rules of its proto, before it is parsed.
 
 Parsing and validating take time and memory for each element, also for those above a limit. So sizes are read from the
-bytes first, and the reading ends after `MAX_FIELDS` fields: what a request costs until it is refused does not depend on
-its size.
+bytes first, and the reading ends with the first field that has too many elements, and after `MAX_FIELDS` fields: what a
+request costs until it is refused does not depend on its size.
 """
 
 from collections import Counter
@@ -196,6 +196,8 @@ class _Reading:
         counts[number] = before + elements
         if field.count and before <= field.count.maximum < before + elements:
             self._refuse(f"{path}{field.name}", field.count)
+            # A message with too many elements is seldom made by a mistake that other violations would explain.
+            raise _EnoughRead
 
     def _packed(self, element_bytes: int, position: int, size: int) -> int:
         if element_bytes:

@@ -1,14 +1,15 @@
-"""Callers whose requests are dear: for the event loop, memory, PostgreSQL, or the threads that hash passwords."""
+"""A caller makes 50 requests at a time that are dear: for the event loop, memory, PostgreSQL, or password threads."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
 
 from tests.faults.abuse import MAX_RATIO, beside_a_polite_caller
 from tests.faults.apart import apart
+from tests.faults.as_caller import clients_as
 from tests.faults.dear_calls import add_data, make_dear_calls
 from tests.faults.experiment import Experiment, Plan, Result
+from tests.faults.offered_load import write_tokens
 from tests.faults.without import without
-from tests.support.clients import connect
 from tests.support.large_rows import insert_users
 from tests.support.processes import COMMAND, serving
 
@@ -33,16 +34,21 @@ async def _call(plan: Plan, program: Sequence[str], only: Collection[str] = ()) 
     outcomes: Counter[str] = Counter()
     async with plan.database() as url:
         await insert_users(url, plan.size(full=20_000, smoke=100))
-        async with serving(url, program=program, max_connection_age=0) as server:
+        tokens, settings = write_tokens(plan.folder, "dear", "polite")
+        dear, polite = ([("authorization", f"Bearer {tokens[name]}")] for name in ("dear", "polite"))
+        async with serving(url, program=program, max_connection_age=0, **settings) as server:
             port = await server.port()
-            async with connect(port) as clients:
+            async with clients_as(port, dear) as clients:
                 requests = await add_data(clients)
-            async with beside_a_polite_caller(plan, server) as abuse:
+            async with beside_a_polite_caller(plan, server, polite) as abuse:
                 for kind, request in requests.items():
                     if only and kind not in only:
                         continue
                     data = request.SerializeToString()
-                    async with abuse.measuring(kind), apart(make_dear_calls, port, kind, data, seconds) as callers:
+                    async with (
+                        abuse.measuring(kind),
+                        apart(make_dear_calls, port, kind, data, seconds, dear) as callers,
+                    ):
                         outcomes += await callers.ended()
                 result = await abuse.result(_MAX_MEBIBYTES)
     result.figures["dear calls"] = outcomes.total()
@@ -53,7 +59,7 @@ async def _call(plan: Plan, program: Sequence[str], only: Collection[str] = ()) 
 
 EXPERIMENT = Experiment(
     name="dear-requests",
-    fault="50 callers make dear calls, one kind after the other",
+    fault="one caller makes 50 dear calls at a time, one kind after the other, beside another caller",
     passes=f"the p99 of others stays below {MAX_RATIO} times that in quiet, and the server takes less than "
     f"{_MAX_MEBIBYTES} MiB more",
     run=_run,
