@@ -112,7 +112,7 @@ async def _migrate(plan: Plan, times: int, tree: Path) -> Result:
     result.require(reached == previous, f"the schema is at {reached}")
     result.require(invalid == 0, f"{invalid} indexes are invalid")
     result.require(not seen.failures, f"calls failed: {dict(seen.failures)}")
-    result.require_in_time(seen.longest - delay <= _STALL_SECONDS, "a call took more than 300 ms")
+    result.require_in_time(seen.longest <= _STALL_SECONDS, "a call took more than 300 ms")
     return result
 
 
@@ -139,8 +139,7 @@ async def _reading(url: str) -> AsyncIterator[None]:
 EXPERIMENT = Experiment(
     name="migrators",
     fault="4 processes run the same migration at the same time, 20 times, beside callers and long readers",
-    passes="every migrator succeeds; no call fails or takes more than 300 ms, apart from the longest time for which "
-    "the machine itself keeps a process waiting that wants to run",
+    passes="every migrator succeeds; no call fails or takes more than 300 ms",
     run=_run,
     control=_control,
     defence="`lock_timeout`",
