@@ -444,9 +444,9 @@ class AdmissionSettings(Settings):
         "without, only `COMMERCE_MAX_CONCURRENT_CALLS` limits them",
     )
     admission_min_calls: Count = Field(
-        4,
-        description="lowest limit of running calls of a method, while hardly any others run; otherwise sixteen times "
-        "as many",
+        64,
+        description="lowest limit of running calls of a method whose calls share statements; calls of another method "
+        "hold six in ten connections at most",
         json_schema_extra=EXPERT,
     )
     admission_queue_size: Count = Field(

@@ -93,6 +93,15 @@ FAST_PATH_METHODS = tuple(
     f"/commerce.orders.v1.OrderService/{name}"
     for name in ("CreateOrder", "ConfirmOrder", "ProcessOrder", "ShipOrder", "DeliverOrder", "CancelOrder")
 )
+# The reads by id whose calls share statements.
+BATCHED_METHODS = (
+    *(f"/commerce.users.v1.UserService/{name}" for name in ("GetUser", "BatchGetUsers")),
+    *(f"/commerce.orders.v1.OrderService/{name}" for name in ("GetOrder", "BatchGetOrders")),
+)
+# The methods that mostly wait for a thread that hashes passwords.
+PASSWORD_METHODS = tuple(
+    f"/commerce.users.v1.UserService/{name}" for name in ("CreateUser", "SetPassword", "VerifyPassword")
+)
 USER_SERVICE = "commerce.users.v1.UserService"
 ORDER_SERVICE = "commerce.orders.v1.OrderService"
 SERVICES = (USER_SERVICE, ORDER_SERVICE)
@@ -257,6 +266,8 @@ class Server:
             Admission(
                 self.settings,
                 maximum=self.settings.max_concurrent_calls,
+                connections=self.settings.db_pool_size,
+                without_connection=self._methods_without_connection(),
                 likely_caller=self._identities.likely_name if self._identities else lambda _context: ANONYMOUS.name,
             )
             if self.settings.admission
@@ -295,6 +306,13 @@ class Server:
                 OwnershipInterceptor(self.database.owner_queries if self._policies else None),
             ],
             self.admission,
+        )
+
+    def _methods_without_connection(self) -> Sequence[str]:
+        return (
+            *PASSWORD_METHODS,
+            *(BATCHED_METHODS if self.settings.batched_reads else ()),
+            *(FAST_PATH_METHODS if self.settings.fast_path else ()),
         )
 
     def _open_services(self) -> Sequence[str]:

@@ -117,7 +117,7 @@ def test_a_database_is_all_that_is_needed() -> None:
         "max_concurrent_streams": 1000,
         "max_concurrent_calls": 4000,
         "admission": True,
-        "admission_min_calls": 4,
+        "admission_min_calls": 64,
         "admission_queue_size": 1000,
         "admission_queue_timeout": 5,
         # Nobody is known, and the address is the loopback.

@@ -10,8 +10,6 @@ _WINDOW_SECONDS = 0.1
 _LATE_FACTOR = 2.0
 _LATE_SECONDS = 0.005
 _BACK_OFF = 0.9
-# Calls are alone if they are this part of all that run.
-_ALONE = 0.8
 # By how much of the difference the time of a quiet server grows with a window at the minimum.
 _GROWTH = 0.03
 
@@ -26,12 +24,10 @@ class AdaptiveLimit:
       would pass for the normal state, and the limit would grow.
     - More than half of the calls must be late, so single slow ones, such as those that wait for a lock, do not matter.
     - The limit neither grows nor shrinks while few calls run.
-    - Below `start`, it shrinks only while hardly any other calls run in the process. If others do, they may be what
-      makes these late, and to hold these back would help nobody.
 
     Args:
         start: the limit at the start.
-        minimum: the lowest limit while hardly any other calls run.
+        minimum: the lowest limit.
         maximum: the highest limit.
 
     Attributes:
@@ -42,15 +38,13 @@ class AdaptiveLimit:
     def __init__(self, start: int, *, minimum: int, maximum: int) -> None:
         self.value = start
         self.reached = False
-        self._start = start
         self._minimum = minimum
         self._maximum = maximum
         # How long calls take on a quiet server, and from when on they are late.
         self._quiet = self._late_from = math.inf
-        # In this window: the shortest time, how many calls have ended, how many of them were late, and how many began
-        # while hardly any others ran.
+        # In this window: the shortest time, how many calls have ended, and how many of them were late.
         self._shortest = math.inf
-        self._samples = self._late = self._alone = 0
+        self._samples = self._late = 0
         self._window_began = 0.0
 
     @property
@@ -58,29 +52,26 @@ class AdaptiveLimit:
         """How long a call takes while the limit is kept: twice as long as on a quiet server; 0 if that is not known."""
         return self._quiet * _LATE_FACTOR if self._quiet < math.inf else 0.0
 
-    def add(self, seconds: float, running: int, of_all: int, now: float) -> None:
+    def add(self, seconds: float, running: int, now: float) -> None:
         """Take account of a call that has succeeded.
 
         Args:
             seconds: how long it took.
             running: how many calls ran within this limit when it began, with itself.
-            of_all: how many ran in the process.
             now: the seconds of a monotonic clock.
         """
         if seconds < self._shortest and (running <= self._minimum or seconds < self._quiet):
             self._shortest = seconds
         self._late += seconds > self._late_from
-        self._alone += running >= of_all * _ALONE
         self._samples += 1
         if self._samples >= _WINDOW_SAMPLES and now - self._window_began >= _WINDOW_SECONDS:
             self._adjust(now)
 
     def _adjust(self, now: float) -> None:
-        lowest = self._minimum if self._alone * 2 > self._samples else self._start
         if self._late * 2 > self._samples:
-            self.value = max(lowest, int(self.value * _BACK_OFF))
+            self.value = max(self._minimum, int(self.value * _BACK_OFF))
         elif self.reached:
-            self.value = min(self._maximum, max(lowest, self.value + math.ceil(math.sqrt(self.value) / 2)))
+            self.value = min(self._maximum, self.value + math.ceil(math.sqrt(self.value) / 2))
         if self._shortest < self._quiet:
             self._quiet = self._shortest
         elif self._shortest < math.inf:
@@ -88,5 +79,5 @@ class AdaptiveLimit:
         self._late_from = self._quiet * _LATE_FACTOR + _LATE_SECONDS
         self._shortest = math.inf
         self.reached = False
-        self._samples = self._late = self._alone = 0
+        self._samples = self._late = 0
         self._window_began = now

@@ -14,14 +14,14 @@ class Simulated:
         self.quiet = QUIET
         self.now = 0.0
 
-    def run(self, windows: int, demand: int, others: int = 0) -> None:
-        """Run as many calls as are wanted, and as the limit allows, beside others."""
+    def run(self, windows: int, demand: int) -> None:
+        """Run as many calls as are wanted, and as the limit allows."""
         for _ in range(windows):
             running = min(demand, self.limit.value)
             self.limit.reached |= demand > running
             for _ in range(SAMPLES):
                 self.now += 0.01
-                self.limit.add(self.quiet * max(1, running / self.capacity), running, running + others, self.now)
+                self.limit.add(self.quiet * max(1, running / self.capacity), running, self.now)
 
 
 def limit(start: int = 8, minimum: int = 4, maximum: int = 1000) -> AdaptiveLimit:
@@ -44,17 +44,6 @@ def test_it_shrinks_by_a_tenth_while_calls_are_late() -> None:
     server.run(100, demand=10_000)
     # Calls are late from 7 ms on, so from 14 running calls on.
     assert 12 <= server.limit.value <= 15
-
-
-def test_below_its_start_it_shrinks_only_while_hardly_any_others_run() -> None:
-    server = Simulated(limit(start=50), capacity=2)
-    server.run(1, demand=2)
-    server.run(100, demand=10_000, others=30)
-    assert server.limit.value == 50
-    server.run(100, demand=10_000, others=3)
-    assert server.limit.value < 20
-    server.run(2, demand=10_000, others=30)
-    assert server.limit.value == 50
 
 
 def test_it_does_not_change_while_few_calls_run() -> None:
@@ -93,12 +82,12 @@ def test_single_slow_calls_do_not_matter() -> None:
     for number in range(2000):
         now += 0.01
         found.reached = True
-        found.add(5.0 if number % 3 == 0 else 0.001, 2, 2, now)
+        found.add(5.0 if number % 3 == 0 else 0.001, 2, now)
     assert found.value > 20
 
 
 def test_calls_are_not_late_before_any_was_seen_on_a_quiet_server() -> None:
     found = limit(start=100)
     for number in range(SAMPLES):
-        found.add(1.0, 100, 100, number * 0.01)
+        found.add(1.0, 100, number * 0.01)
     assert found.value == 100

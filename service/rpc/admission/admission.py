@@ -1,14 +1,20 @@
 """Admission: decides for each call whether it runs, waits or is refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from service.config import AdmissionSettings
-from service.rpc.admission.gate import Gate, Total
+from service.rpc.admission.gate import Gate
 from service.rpc.methods import Context, Method
 from service.runtime.adaptive_limit import AdaptiveLimit
 
-# How many times the lowest limit the limit is at the start.
-_START = 16
+# The part of the connections that calls of one method may hold, and the part that some may hold above that, each of a
+# caller without another one. Together they are what transactions may hold (`service.db.writes.transaction`).
+_PART = 0.6
+_RESERVED_PART = 0.2
+# The lowest limit of such calls.
+_FEWEST = 4
+# How many calls that hold no connection may run above their limit.
+_RESERVE = 4
 
 
 class Admission:
@@ -17,11 +23,18 @@ class Admission:
     Methods differ in what they take and what they wait for: a read by id takes a millisecond, a list of large orders
     hundreds, and a write may wait for a lock. So how long the calls of one method take says nothing about another one.
 
+    - Most calls hold a connection of the database while they run. Those of one method may hold most of the pool and
+      not all, so that calls of other methods find a connection, however many come.
+    - Calls that share statements become cheaper with more of them, so at least `admission_min_calls` of them run.
+
     Streams, health and reflection have no gate; streams are limited by their own bounds.
 
     Args:
         settings: the limits.
-        maximum: the highest limit of a method.
+        maximum: the highest limit of a method whose calls hold no connection.
+        connections: the number of connections that calls can hold.
+        without_connection: the paths of the methods whose calls hold none of their own: they share statements, or
+            mostly wait for something else, which has limits of its own.
         likely_caller: returns the name that the credentials of a call probably give, without verifying them; None if
             that would take work. Only a refusal may depend on it.
 
@@ -31,11 +44,18 @@ class Admission:
     """
 
     def __init__(
-        self, settings: AdmissionSettings, *, maximum: int, likely_caller: Callable[[Context], str | None]
+        self,
+        settings: AdmissionSettings,
+        *,
+        maximum: int,
+        connections: int,
+        without_connection: Collection[str],
+        likely_caller: Callable[[Context], str | None],
     ) -> None:
         self._settings = settings
         self._maximum = max(settings.admission_min_calls, maximum)
-        self._total = Total()
+        self._connections = connections
+        self._without_connection = without_connection
         self.gates: dict[str, Gate] = {}
         self.likely_caller = likely_caller
 
@@ -44,14 +64,17 @@ class Admission:
         if not method.is_ours or method.request_streaming or method.response_streaming:
             return None
         settings = self._settings
-        least = settings.admission_min_calls
-        limit = AdaptiveLimit(min(_START * least, self._maximum), minimum=least, maximum=self._maximum)
+        if method.path in self._without_connection:
+            least, most = settings.admission_min_calls, self._maximum
+            start, reserve = least, _RESERVE
+        else:
+            start = most = max(1, int(self._connections * _PART))
+            least, reserve = min(_FEWEST, most), max(1, int(self._connections * _RESERVED_PART))
         gate = self.gates[method.path] = Gate(
-            limit,
-            reserve=least,
+            AdaptiveLimit(start, minimum=least, maximum=most),
+            reserve=reserve,
             queue_size=settings.admission_queue_size,
             queue_seconds=settings.admission_queue_timeout,
-            total=self._total,
         )
         return gate
 

@@ -22,13 +22,6 @@ _NEARLY = 0.1
 _SMOOTHING = 0.05
 
 
-class Total:
-    """How many calls are running behind all gates of a process, without those that are stuck."""
-
-    def __init__(self) -> None:
-        self.running = 0
-
-
 # What a call waits for, the time until which it waits, and what it gets then.
 _Waiting = tuple[asyncio.Future[int], float, type[Exception]]
 
@@ -51,12 +44,10 @@ class Gate:
         reserve: how many calls may run above the limit, each of a caller without another one.
         queue_size: how many calls may wait.
         queue_seconds: how long a call may wait.
-        total: counts the calls of all gates.
         clock: a monotonic clock.
 
     Attributes:
         limit: how many calls may run.
-        total: counts the calls of all gates.
         running: how many calls are running, without those that are stuck.
         waiting: how many calls are waiting.
     """
@@ -68,7 +59,6 @@ class Gate:
         reserve: int,
         queue_size: int,
         queue_seconds: float,
-        total: Total,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.limit = limit
@@ -76,7 +66,6 @@ class Gate:
         self._reserve = reserve
         self._queue_size = queue_size
         self._queue_seconds = queue_seconds
-        self.total = total
         self._clock = clock
         self._last_ticket = 0
         # The average time between two calls that start after they have waited, and when the last one did.
@@ -163,8 +152,6 @@ class Gate:
         """Let the next call run in the place of one that has ended."""
         if self._began.pop(ticket, None) is None:
             self._stuck.discard(ticket)
-        else:
-            self.total.running -= 1
         left = self._of_caller[caller] - 1
         if left:
             self._of_caller[caller] = left
@@ -201,7 +188,6 @@ class Gate:
     def _start(self, caller: str, now: float) -> int:
         self._last_ticket = ticket = self._last_ticket + 1
         self._began[ticket] = now
-        self.total.running += 1
         self._of_caller[caller] = self._of_caller.get(caller, 0) + 1
         return ticket
 
@@ -235,7 +221,6 @@ class Gate:
             if now - self._began[ticket] < STUCK_SECONDS:
                 break
             del self._began[ticket]
-            self.total.running -= 1
             self._stuck.add(ticket)
         return len(self._began) < self.limit.value
 
@@ -254,7 +239,6 @@ class Gate:
             self._pass_over_stuck(now)
         else:
             self._stuck.update(self._began)
-            self.total.running -= len(self._began)
             self._began.clear()
         self._start_waiting(now)
         if self.waiting:

@@ -37,27 +37,27 @@ class AdmissionInterceptor(Interceptor):
             if not ticket:
                 ticket = await gate.wait(caller, context.time_remaining())
                 began = clock()
-            running, of_all = gate.running, gate.total.running
+            running = gate.running
             try:
                 response = await call(request, context)
                 # A call that fails says nothing about the load: many failures take no time, others just as long as the
                 # caller allows.
                 ended = clock()
-                limit.add(ended - began, running, of_all, ended)
+                limit.add(ended - began, running, ended)
                 return response
             finally:
                 if call_context.working:
                     # The client has gone, often because its deadline has passed. Others must not start until the write
                     # has ended. It took at least so long; unless it was stuck, it was slow because of the load.
-                    call_context.after_work = partial(_end_late, gate, caller, ticket, began, running, of_all)
+                    call_context.after_work = partial(_end_late, gate, caller, ticket, began, running)
                 else:
                     gate.leave(caller, ticket)
 
         return admit
 
 
-def _end_late(gate: Gate, caller: str, ticket: int, began: float, running: int, of_all: int) -> None:
+def _end_late(gate: Gate, caller: str, ticket: int, began: float, running: int) -> None:
     ended = time.perf_counter()
     if ended - began < STUCK_SECONDS:
-        gate.limit.add(ended - began, running, of_all, ended)
+        gate.limit.add(ended - began, running, ended)
     gate.leave(caller, ticket)

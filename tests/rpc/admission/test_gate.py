@@ -6,7 +6,7 @@ import pytest
 
 from service.application.ports.errors import DeadlineExceeded, Overloaded
 from service.rpc.admission import gate as gates
-from service.rpc.admission.gate import Gate, Total
+from service.rpc.admission.gate import Gate
 from service.runtime.adaptive_limit import AdaptiveLimit
 from tests.support.waiting import eventually
 
@@ -16,7 +16,7 @@ LONG = 60.0
 
 def make_gate(running: int = 2, *, reserve: int = 0, queue_size: int = 20, queue_seconds: float = LONG) -> Gate:
     limit = AdaptiveLimit(running, minimum=running, maximum=running)
-    return Gate(limit, reserve=reserve, queue_size=queue_size, queue_seconds=queue_seconds, total=Total())
+    return Gate(limit, reserve=reserve, queue_size=queue_size, queue_seconds=queue_seconds)
 
 
 class Calls:
@@ -146,7 +146,7 @@ async def test_a_call_whose_deadline_has_just_passed_does_not_run_when_its_turn_
 def learn(gate: Gate, seconds: float) -> None:
     """Let a gate see how long calls take on a quiet server."""
     for number in range(50):
-        gate.limit.add(seconds, 1, 1, 1 + number)
+        gate.limit.add(seconds, 1, 1 + number)
 
 
 async def test_a_call_that_would_not_end_by_its_deadline_is_refused_when_it_comes() -> None:

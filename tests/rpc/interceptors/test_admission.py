@@ -10,7 +10,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from service.rpc.admission import admission, gate
+from service.rpc.admission import gate
 from tests.support.clients import Clients, connect
 from tests.support.databases import observing
 from tests.support.failures import fails, settled
@@ -21,20 +21,18 @@ from tests.support.servers import running_server, serving_clients
 from tests.support.waiting import eventually
 from tests.support.watching import watch_orders
 
-# One call of a method runs at least, apart from the reserve, and four wait: half of the places are for one caller.
+# Two calls of a method hold a connection, and four wait: half of the places are for one caller.
 SMALL: dict[str, Any] = {
     "admission": True,
-    "admission_min_calls": 1,
+    "db_pool_size": 4,
     "admission_queue_size": 8,
     "admission_queue_timeout": 30,
 }
-# The limit at the start.
 START = 2
 
 
 @pytest.fixture(autouse=True)
-def _little_runs_and_nothing_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "_START", START)
+def _nothing_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "STUCK_SECONDS", 60)
     monkeypatch.setattr(gate, "_STILL_LOOKS", 10_000)
 
@@ -135,7 +133,7 @@ async def test_a_call_waits_no_longer_than_the_setting(database_url: str) -> Non
 
 async def test_no_call_is_refused_while_none_ends(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
     monkeypatch.setattr(gate, "_STILL_LOOKS", 5)
-    settings = {"admission": True, "admission_min_calls": 1, "admission_queue_timeout": 2}
+    settings = {"admission": True, "admission_queue_timeout": 2}
     async with running_server(database_url, **settings) as server, connect(server.port) as clients:
         users = [await clients.create_user() for _ in range(30)]
         async with holding(database_url, "SELECT FROM users FOR UPDATE"):
@@ -173,8 +171,7 @@ async def test_a_flood_of_one_caller_does_not_keep_out_another(
 
 
 async def test_without_admission_nothing_waits_for_its_turn(database_url: str) -> None:
-    settings = {**SMALL, "admission": False}
-    async with serving_clients(database_url, **settings) as clients, observing(database_url) as observer:
+    async with serving_clients(database_url, admission=False) as clients, observing(database_url) as observer:
         users = [await clients.create_user() for _ in range(20)]
         async with holding(database_url, "SELECT FROM users FOR UPDATE"):
             running = [deactivate(clients, user.id) for user in users]
