@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
-from uuid import uuid4
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as users_pb
@@ -17,7 +16,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from hyperframe.frame import SettingsFrame
 
-from service.rpc.interceptors import unread_responses, validation
+from service.rpc.interceptors import validation
 from tests.support.clients import Clients, connect, item
 from tests.support.databases import cloned, observing
 from tests.support.failures import fails, settled
@@ -210,31 +209,6 @@ async def test_no_large_page_is_read_for_a_caller_who_does_not_read(postgres_url
                 await clients.users.ListUsers(users_pb.ListUsersRequest(page_size=10))
             reader.close()
             await eventually(lambda: is_accepted(clients.users.ListUsers(page)))
-
-
-async def test_large_pages_are_read_two_at_a_time_and_small_ones_go_on(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with (
-        serving_clients(database_url, max_connection_age=0) as clients,
-        observing(database_url) as observer,
-        holding(database_url, "LOCK TABLE users"),
-    ):
-        large = users_pb.ListUsersRequest(page_size=200)
-        waiting: list[asyncio.Future[Message]] = [
-            asyncio.ensure_future(clients.users.ListUsers(large)) for _ in range(2)
-        ]
-        await observer.until_waiting(2)
-        batch = users_pb.BatchGetUsersRequest(ids=[str(uuid4())] * 200)
-        waiting.append(asyncio.ensure_future(clients.users.BatchGetUsers(batch)))
-        waiting.append(asyncio.ensure_future(clients.users.ListUsers(users_pb.ListUsersRequest(page_size=10))))
-        await observer.until_waiting(3)
-        monkeypatch.setattr(unread_responses, "_MAX_WAIT_SECONDS", 0.2)
-        with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
-            await clients.users.ListUsers(large)
-        assert len(await observer.backends(waiting=True)) == 3
-        for call in waiting:
-            call.cancel()
 
 
 async def test_one_response_may_be_as_large_as_responses_may_be(database_url: str) -> None:

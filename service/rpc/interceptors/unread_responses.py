@@ -1,10 +1,10 @@
-"""Builds few large responses at the same time, and none for callers who do not read those that they have."""
+"""Refuses large responses to callers who do not read those that they have."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
@@ -18,11 +18,8 @@ from service.rpc.methods import Call, Context, Method, Request
 MAX_PART = 0.5
 # Smaller responses are not counted: the limit on concurrent calls bounds their memory.
 _SMALL_BYTES = 4 * 1024
-# Requests for more items than this take turns. A response with a thousand takes the event loop 5 to 10 ms, and while
-# many are built, every other call waits for all of them several times.
+# A response to a request for more items than this is not even built for callers who read nothing.
 _MANY_ITEMS = 100
-_TURNS = 2
-_MAX_WAIT_SECONDS = 5.0
 
 
 class UnreadResponsesInterceptor(Interceptor):
@@ -32,8 +29,8 @@ class UnreadResponsesInterceptor(Interceptor):
     keep their responses until it cancels the calls. Only reads are refused: a write has happened by then. A stream of
     responses waits for its client by itself.
 
-    Reads that ask for many items are done a few at a time. When it is the turn of one whose caller has just been
-    refused a response, and has received none since, it is refused before its response is built.
+    A read that asks for many items is refused before it is done if its caller has just been refused a response, and has
+    received none since.
 
     Args:
         max_bytes: the maximum size of all responses together that clients have not received yet. gRPC has a copy of
@@ -44,7 +41,6 @@ class UnreadResponsesInterceptor(Interceptor):
         self._max_bytes = max_bytes
         self._bytes = 0
         self._bytes_of: Counter[str] = Counter()
-        self._turns = asyncio.Semaphore(_TURNS)
         # Who has been refused a response, until they have received one.
         self._refused: set[str] = set()
 
@@ -67,29 +63,13 @@ class UnreadResponsesInterceptor(Interceptor):
         if count_items is None:
             return count_response
 
-        async def take_turn(request: Request, context: Context) -> Message | bytes | None:
-            async with self._turn():
-                return await count_response(request, context)
-
         # Not a coroutine function: that would be one coroutine more for every call.
-        return lambda request, context: (take_turn if count_items(request) > _MANY_ITEMS else count_response)(
-            request, context
-        )
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """Wait for a turn to build a large response; raises Overloaded if there is none, or no use in it."""
-        try:
-            async with asyncio.timeout(_MAX_WAIT_SECONDS):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise Overloaded from None
-        try:
-            if current_call().caller.name in self._refused:
+        def refuse_or_count(request: Request, context: Context) -> Coroutine[Any, Any, Message | bytes | None]:
+            if self._refused and count_items(request) > _MANY_ITEMS and current_call().caller.name in self._refused:
                 raise Overloaded
-            yield
-        finally:
-            self._turns.release()
+            return count_response(request, context)
+
+        return refuse_or_count
 
     def _count(self, size: int, *, refusing: bool) -> None:
         """Count a response until its client has received it; raises Overloaded if it is too large for now."""
