@@ -16,6 +16,7 @@ from service.db.connections.expensive_reads import Expensive, ExpensiveReads
 from service.db.connections.replica import Replica
 from service.db.connections.statement import Statement
 from service.runtime.deadline import no_deadline
+from service.runtime.loop_turns import LoopTurns
 from service.runtime.shielded_tasks import ShieldedTasks
 
 
@@ -52,7 +53,7 @@ class StatementReader:
         self._prefers_replica = prefers_replica
         self.time_left = time_left
         self._batched_reads = batched_reads
-        self._building = asyncio.Lock()
+        self._page_turns = LoopTurns()
         self.shielded_tasks = ShieldedTasks(lambda error: isinstance(error, StoreError | Overloaded))
 
     async def all(

@@ -1,6 +1,5 @@
 """Read pages of lists with keyset pagination."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
@@ -51,10 +50,8 @@ class Reader(StatementReader):
         parameters = {**(values or {}), "row_limit": page.size + 1, "max_bytes": page.max_bytes}
         parameters.update({f"after_{index}": value for index, value in enumerate(page.after or ())})
         found = await self.all(statement, parameters, expensive=expensive)
-        # In one turn of the event loop, only one call begins to build its page, and other work runs between the turns.
-        # Otherwise other calls would wait for all pages together, and several times.
-        await self._building.acquire()
-        asyncio.get_running_loop().call_soon(self._building.release)
+        # What follows, until the page has been sent, takes milliseconds if it is large.
+        await self._page_turns.take()
         if not page.include_total_size:
             return fitting_page(found, page, 0)
         total_size = found[0].total_size

@@ -11,13 +11,13 @@ from service.application.ports.errors import ExportStalled
 from service.application.ports.queries import Page, PageOfRows, Row, Snapshot, Snapshots
 from service.rpc.methods import Context
 from service.rpc.signing.page_tokens import position
+from service.runtime.loop_turns import LoopTurns
 
 # Large enough that the overhead per message does not matter, and far below the 4 MiB that clients accept.
 MAX_BATCH_BYTES = 1 << 20
 # The rate at which a client must read in the long run. Slower clients would keep the exports of others waiting.
 MIN_BYTES_PER_SECOND = 256 * 1024
-# How many messages are built in one turn of the event loop, for all exports together: they would take other calls the
-# time of many, above all when several exports begin.
+# How many messages are built in one turn of the event loop, for all exports together.
 _BUILT_TOGETHER = 50
 # The size of the tag and the length of a message in a response, for messages of less than 2 MB.
 _FIELD_BYTES = 4
@@ -39,7 +39,7 @@ class Exports:
         self._snapshots = snapshots
         self._max_batch_bytes = min(MAX_BATCH_BYTES, max_response_bytes)
         self._stall_seconds = stall_seconds
-        self._building = asyncio.Lock()
+        self._turns = LoopTurns()
 
     async def run(
         self,
@@ -73,8 +73,8 @@ class Exports:
                 found = await read(snapshot, Page(page_rows, after, include_total_size=False))
                 messages: list[MessageT] = []
                 for first in range(0, len(found.rows), _BUILT_TOGETHER):
-                    async with self._building:
-                        messages += map(message, found.rows[first : first + _BUILT_TOGETHER])
+                    await self._turns.take()
+                    messages += map(message, found.rows[first : first + _BUILT_TOGETHER])
                 for batch in _batches(messages, self._max_batch_bytes):
                     await patience.write(context, response(batch))
                 if not found.has_more:

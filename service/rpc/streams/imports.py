@@ -19,6 +19,7 @@ from service.rpc.messages.validation import violations_of
 from service.rpc.methods import Context
 from service.rpc.retry import retried, shielded_tasks
 from service.runtime.deadline import Deadline, no_deadline
+from service.runtime.loop_turns import LoopTurns
 
 # The maximum number of rows that one transaction writes.
 CHUNK_ROWS = 1000
@@ -61,6 +62,7 @@ class UserImports:
         self._chunk_seconds = chunk_seconds
         self._shielded_tasks = shielded_tasks()
         self._may_write = asyncio.Semaphore(_MAX_WRITING)
+        self._turns = LoopTurns()
 
     async def run(self, requests: AsyncIterator[pb.ImportUsersRequest], context: Context) -> pb.ImportUsersResponse:
         """Import the rows of a stream."""
@@ -79,7 +81,7 @@ class UserImports:
 
         try:
             # Reads at most one chunk ahead, so that gRPC's flow control slows the client down to the database's speed.
-            async for chunk in _chunks(requests):
+            async for chunk in self._chunks(requests):
                 await finish_chunk()
                 writing = self._shielded_tasks.start(self._write(chunk, on_conflict))
             await finish_chunk()
@@ -99,6 +101,20 @@ class UserImports:
         Cancels those that are left when no time is left, which rolls them back, and returns their number.
         """
         return await self._shielded_tasks.drain(time_left)
+
+    async def _chunks(self, requests: AsyncIterator[pb.ImportUsersRequest]) -> AsyncIterator[list[_Row]]:
+        chunk: list[_Row] = []
+        async for request in requests:
+            if not request.HasField("row"):
+                raise InvalidField.at("config", "must be set in the first message only")
+            # One row of all imports in a turn of the event loop.
+            await self._turns.take()
+            chunk.append(_row(request.row))
+            if len(chunk) == CHUNK_ROWS:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
 
     async def _write(self, chunk: Sequence[_Row], on_conflict: OnConflict) -> list[RowOutcome]:
         rows = [row for row in chunk if isinstance(row, ImportRow)]
@@ -205,16 +221,3 @@ def _row(message: UserImportRow) -> _Row:
         return parse_import_row(message)
     except InvalidField as error:
         return error
-
-
-async def _chunks(requests: AsyncIterator[pb.ImportUsersRequest]) -> AsyncIterator[list[_Row]]:
-    chunk: list[_Row] = []
-    async for request in requests:
-        if not request.HasField("row"):
-            raise InvalidField.at("config", "must be set in the first message only")
-        chunk.append(_row(request.row))
-        if len(chunk) == CHUNK_ROWS:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
