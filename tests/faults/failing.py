@@ -61,6 +61,9 @@ def _name(kind: type[BaseException]) -> str:
 def _is_raisable(kind: type[BaseException], name: str) -> bool:
     if kind.__module__.split(".")[0] not in _PACKAGES or name in _NO_FAILURES:
         return False
+    # Calls of gRPC's other clients are errors, too. One that was never made cannot be deleted.
+    if hasattr(kind, "__del__"):
+        return False
     # A base of domain errors, which is never raised itself.
     if kind.__module__ == "service.domain.errors" and not hasattr(kind, "reason"):
         return False
