@@ -53,7 +53,7 @@ class StatementReader:
         self._prefers_replica = prefers_replica
         self.time_left = time_left
         self._batched_reads = batched_reads
-        self._page_turns = LoopTurns()
+        self._large_page_turns = LoopTurns()
         self.shielded_tasks = ShieldedTasks(lambda error: isinstance(error, StoreError | Overloaded))
 
     async def all(

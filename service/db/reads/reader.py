@@ -16,6 +16,8 @@ from service.db.connections.statement import Statement
 Size = Callable[[FromClause], ColumnElement[int]]
 
 _row_bytes = attrgetter("row_bytes")
+# Pages of more bytes take turns. For smaller ones it would take more time than it saves.
+LARGE_BYTES = 64 * 1024
 
 
 class Reader(StatementReader):
@@ -50,12 +52,14 @@ class Reader(StatementReader):
         parameters = {**(values or {}), "row_limit": page.size + 1, "max_bytes": page.max_bytes}
         parameters.update({f"after_{index}": value for index, value in enumerate(page.after or ())})
         found = await self.all(statement, parameters, expensive=expensive)
-        # What follows, until the page has been sent, takes milliseconds if it is large.
-        await self._page_turns.take()
-        if not page.include_total_size:
-            return fitting_page(found, page, 0)
-        total_size = found[0].total_size
-        return fitting_page([row for row in found if row.is_row], page, total_size)
+        total_size = 0
+        if page.include_total_size:
+            total_size = found[0].total_size
+            found = [row for row in found if row.is_row]
+        if sum(map(_row_bytes, found)) > LARGE_BYTES:
+            # What follows until the page has been sent takes milliseconds.
+            await self._large_page_turns.take()
+        return fitting_page(found, page, total_size)
 
     async def page_of(
         self,

@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from service.application.ports.queries import Page, UserFilter, UserOrder
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
+from service.db.reads import reader as readers
 from service.db.reads.reader import Reader
 from service.db.reads.users import UserQueries
 
@@ -25,7 +28,11 @@ class MeetingReader(Reader):
         return rows
 
 
-async def test_no_two_pages_are_built_in_one_turn_of_the_event_loop(database_url: str) -> None:
+async def test_no_two_large_pages_are_built_in_one_turn_of_the_event_loop(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that a page without rows is large.
+    monkeypatch.setattr(readers, "LARGE_BYTES", -1)
     engine = create_engine(load(DatabaseSettings, DATABASE_URL=database_url), pool_size=PAGES)
     reader = MeetingReader(engine)
     reader.barrier = asyncio.Barrier(PAGES)

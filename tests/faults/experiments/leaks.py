@@ -76,7 +76,9 @@ async def _scan(plan: Plan, names: Sequence[str], program: Sequence[str]) -> Res
                     codes[failure.code.name] += 1
                     hits.update(_found(_text_of(error), call.name))
                     if f"ERROR_REASON_{failure.reason}" not in _REASONS:
-                        wrong.append(f"{call.method} {call.name}: {failure.code.name} {failure.reason} {failure.message}")
+                        wrong.append(
+                            f"{call.method} {call.name}: {failure.code.name} {failure.reason} {failure.message}"
+                        )
 
             await asyncio.gather(*(caller() for _ in range(_CALLERS)))
             # It still serves.
