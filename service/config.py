@@ -445,8 +445,8 @@ class AdmissionSettings(Settings):
     )
     admission_min_calls: Count = Field(
         64,
-        description="lowest limit of running calls of a method whose calls share statements; calls of another method "
-        "hold six in ten connections at most",
+        description="lowest limit of running calls of a method whose calls share statements; of other methods, six "
+        "writes or twelve reads run for ten connections",
         json_schema_extra=EXPERT,
     )
     admission_queue_size: Count = Field(
