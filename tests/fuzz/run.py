@@ -28,7 +28,7 @@ from service.devtools.embedded_postgres import embedded_postgres
 from tests.fuzz.inputs import Inputs
 from tests.support.clients import Clients, connect
 from tests.support.databases import cloned, migrated_template
-from tests.support.failures import failure_of
+from tests.support.failures import ENDED_WHILE_SENDING, failure_of
 from tests.support.methods import ALL_METHODS, path_of
 from tests.support.processes import Process, serving
 from tests.support.protos import documented_errors
@@ -46,8 +46,6 @@ _SECONDS = 20.0
 _STREAM_SECONDS = 0.3
 _STREAM_MESSAGES = 20
 _CLIENT_CODES = {grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
-# The text of gRPC's client, not of the server, for a stream that the server has ended while the client was sending.
-_ENDED_WHILE_SENDING = "Internal error from Core"
 
 
 @dataclass
@@ -154,7 +152,7 @@ class Fuzzer:
     ) -> None:
         failure = failure_of(error)
         self._findings.outcomes[method.name, failure.reason or failure.code.name] += 1
-        if method.client_streaming and error.details() == _ENDED_WHILE_SENDING:
+        if method.client_streaming and error.details() == ENDED_WHILE_SENDING:
             return
         if not failure.reason:
             # The caller's own deadline.

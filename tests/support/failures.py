@@ -12,6 +12,9 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, ResourceInfo, RetryInfo
 from grpc_status import rpc_status
 
+# The text of gRPC's client, not of the server, for a stream that the server has ended while the client was sending.
+ENDED_WHILE_SENDING = "Internal error from Core"
+
 
 @dataclass
 class Failure:

@@ -14,7 +14,7 @@ from tests.faults.scheduling import longest_delay
 from tests.faults.traffic import make_calls
 from tests.support.databases import driver_connection
 from tests.support.paths import ROOT
-from tests.support.processes import COMMAND, CommandResult, run_command, serving
+from tests.support.processes import COMMAND, CommandResult, running_command, serving
 
 _CALLERS = 4
 # Between the calls of a caller, so that the processors have time for the migrators.
@@ -23,6 +23,8 @@ _MIGRATORS = 4
 _STALL_SECONDS = 0.3
 # Migrators run elsewhere, where they are not given the processors that the server needs: what is measured are locks.
 _ELSEWHERE = ("nice", "-n", "19", *COMMAND)
+# They take long where the server leaves them little time.
+_PATIENCE_SECONDS = 120
 # Others always read, in a transaction of this length, what the migrations change.
 _READ_SECONDS = 0.7
 _MIGRATION = '''"""A migration of an experiment."""
@@ -88,10 +90,7 @@ async def _migrate(plan: Plan, times: int, tree: Path) -> Result:
                 text = _MIGRATION.format(revision=revision, previous=previous, table=table)
                 (tree / "migrations" / "versions" / f"{revision}.py").write_text(text)
                 previous = revision
-                migrators = [
-                    run_command("migrate", database_url=url, tree=tree, program=_ELSEWHERE) for _ in range(_MIGRATORS)
-                ]
-                results += await asyncio.gather(*migrators)
+                results += await asyncio.gather(*(_migrate_once(url, tree) for _ in range(_MIGRATORS)))
             seen = await callers.result()
             delay = await machine.result()
         async with driver_connection(url) as connection:
@@ -114,6 +113,11 @@ async def _migrate(plan: Plan, times: int, tree: Path) -> Result:
     result.require(not seen.failures, f"calls failed: {dict(seen.failures)}")
     result.require_in_time(seen.longest <= _STALL_SECONDS, "a call took more than 300 ms")
     return result
+
+
+async def _migrate_once(url: str, tree: Path) -> CommandResult:
+    async with running_command("migrate", database_url=url, tree=tree, program=_ELSEWHERE) as migrator:
+        return await migrator.end(_PATIENCE_SECONDS)
 
 
 @asynccontextmanager
