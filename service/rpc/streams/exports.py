@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -71,15 +71,29 @@ class Exports:
         async with self._snapshots() as snapshot:
             while True:
                 found = await read(snapshot, Page(page_rows, after, include_total_size=False))
-                messages: list[MessageT] = []
-                for first in range(0, len(found.rows), _BUILT_TOGETHER):
-                    await self._turns.take()
-                    messages += map(message, found.rows[first : first + _BUILT_TOGETHER])
-                for batch in _batches(messages, self._max_batch_bytes):
+                async for batch in self._batches(found.rows, message):
                     await patience.write(context, response(batch))
                 if not found.has_more:
                     return
                 after = position(found.rows[-1], keys)
+
+    async def _batches(
+        self, rows: Sequence[Row], message: Callable[[Row], MessageT]
+    ) -> AsyncIterator[Sequence[MessageT]]:
+        """Build the messages of a page, as many at a time as fit into a response."""
+        batch: list[MessageT] = []
+        size = 0
+        for first in range(0, len(rows), _BUILT_TOGETHER):
+            await self._turns.take()
+            for built in [message(row) for row in rows[first : first + _BUILT_TOGETHER]]:
+                length = built.ByteSize() + _FIELD_BYTES
+                if batch and size + length > self._max_batch_bytes:
+                    yield batch
+                    batch, size = [], 0
+                batch.append(built)
+                size += length
+        if batch:
+            yield batch
 
 
 class _Patience:
@@ -101,17 +115,3 @@ class _Patience:
             raise ExportStalled from error
         left = self._left - (time.monotonic() - started) + message.ByteSize() / MIN_BYTES_PER_SECOND
         self._left = min(left, self._most)
-
-
-def _batches(messages: Iterable[MessageT], max_bytes: int) -> Iterator[list[MessageT]]:
-    batch: list[MessageT] = []
-    size = 0
-    for message in messages:
-        length = message.ByteSize() + _FIELD_BYTES
-        if batch and size + length > max_bytes:
-            yield batch
-            batch, size = [], 0
-        batch.append(message)
-        size += length
-    if batch:
-        yield batch
