@@ -1,7 +1,7 @@
 """The protos as descriptors, with their comments and with the options that they set."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -75,30 +75,32 @@ def _comments_of(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
 
 def _names(file: FileDescriptorProto) -> Iterator[tuple[tuple[int, ...], str]]:
     """Yield the path of each declaration of a file, and its full name."""
-
-    def enum(path: tuple[int, ...], scope: str, declared: Any) -> Iterator[tuple[tuple[int, ...], str]]:  # noqa: ANN401
-        yield path, f"{scope}.{declared.name}"
-        for index, value in enumerate(declared.value):
-            yield (*path, _VALUES, index), f"{scope}.{declared.name}.{value.name}"
-
-    def message(path: tuple[int, ...], scope: str, declared: Any) -> Iterator[tuple[tuple[int, ...], str]]:  # noqa: ANN401
-        name = f"{scope}.{declared.name}"
-        yield path, name
-        for index, field in enumerate(declared.field):
-            yield (*path, _FIELDS, index), f"{name}.{field.name}"
-        for index, inner in enumerate(declared.nested_type):
-            yield from message((*path, _NESTED, index), name, inner)
-        for index, inner in enumerate(declared.enum_type):
-            yield from enum((*path, _NESTED_ENUMS, index), name, inner)
-
-    for index, declared in enumerate(file.message_type):
-        yield from message((_MESSAGES, index), file.package, declared)
-    for index, declared_enum in enumerate(file.enum_type):
-        yield from enum((_ENUMS, index), file.package, declared_enum)
+    for index, message in enumerate(file.message_type):
+        yield from _names_of_message((_MESSAGES, index), file.package, message)
+    for index, enum in enumerate(file.enum_type):
+        yield from _names_of((_ENUMS, index), file.package, enum, {_VALUES: enum.value})
     for index, service in enumerate(file.service):
-        yield (_SERVICES, index), f"{file.package}.{service.name}"
-        for number, method in enumerate(service.method):
-            yield (_SERVICES, index, _METHODS, number), f"{file.package}.{service.name}.{method.name}"
+        yield from _names_of((_SERVICES, index), file.package, service, {_METHODS: service.method})
+
+
+def _names_of_message(path: tuple[int, ...], scope: str, message: Any) -> Iterator[tuple[tuple[int, ...], str]]:  # noqa: ANN401 - see `_names_of`
+    yield from _names_of(path, scope, message, {_FIELDS: message.field})
+    for index, inner in enumerate(message.nested_type):
+        yield from _names_of_message((*path, _NESTED, index), f"{scope}.{message.name}", inner)
+    for index, enum in enumerate(message.enum_type):
+        yield from _names_of((*path, _NESTED_ENUMS, index), f"{scope}.{message.name}", enum, {_VALUES: enum.value})
+
+
+def _names_of(
+    path: tuple[int, ...],
+    scope: str,
+    declared: Any,  # noqa: ANN401 - a message, an enum or a service
+    parts: dict[int, Sequence[Any]],
+) -> Iterator[tuple[tuple[int, ...], str]]:
+    name = f"{scope}.{declared.name}"
+    yield path, name
+    for number, elements in parts.items():
+        yield from (((*path, number, index), f"{name}.{element.name}") for index, element in enumerate(elements))
 
 
 def _paragraphs(comment: str) -> str:

@@ -131,15 +131,19 @@ class Schemas:
             return self.add_enum(field.enum_type)
         if field.type == FieldDescriptor.TYPE_BYTES:
             return {"type": "string", "contentEncoding": "base64"}
-        match field.cpp_type:
-            case FieldDescriptor.CPPTYPE_STRING:
-                return _of_string(rules.get("string", {}))
-            case FieldDescriptor.CPPTYPE_BOOL:
-                return {"type": "boolean", **rules.get("bool", {})}
-            case FieldDescriptor.CPPTYPE_DOUBLE | FieldDescriptor.CPPTYPE_FLOAT:
-                return {"type": "number"}
-            case kind:
-                return _of_integer(kind, rules)
+        return _of_scalar(field.cpp_type, rules)
+
+
+def _of_scalar(kind: int, rules: dict[str, Any]) -> Schema:
+    match kind:
+        case FieldDescriptor.CPPTYPE_STRING:
+            return _of_string(rules.get("string", {}))
+        case FieldDescriptor.CPPTYPE_BOOL:
+            return {"type": "boolean", **rules.get("bool", {})}
+        case FieldDescriptor.CPPTYPE_DOUBLE | FieldDescriptor.CPPTYPE_FLOAT:
+            return {"type": "number"}
+        case _:
+            return _of_integer(kind, rules)
 
 
 def _of_integer(kind: int, rules: dict[str, Any]) -> Schema:

@@ -9,10 +9,9 @@ import structlog
 
 from service.http.connect import Connect
 from service.http.cors import Cors
-from service.http.exchange import ClientGone, Exchange, Receive, Send
+from service.http.exchange import ClientGone, Exchange, Limits, Receive, Send
 from service.http.failures import CallFailed, malformed
 from service.http.internal import internal_failure
-from service.http.memory import Memory
 from service.http.methods import HttpMethod
 from service.http.pages import Page
 from service.http.plain import PlainJson
@@ -35,9 +34,7 @@ class Application:
         connect: serves Connect and gRPC-Web.
         cors: which web pages may call.
         pages: documents, by their paths.
-        requests: counts the bodies of requests in memory.
-        max_request_bytes: the maximum size of a body.
-        transfer_timeout: the seconds that a client has to read a response, or a message of a stream.
+        limits: the limits of requests and responses.
         only_local_hosts: whether to refuse requests that name another host than this machine. Without identities,
             only that keeps a web page from calling: with a name that it lets point to this machine (DNS rebinding),
             the page and this port have one origin.
@@ -50,10 +47,8 @@ class Application:
         connect: Connect,
         cors: Cors,
         pages: Mapping[str, Page],
+        limits: Limits,
         *,
-        requests: Memory,
-        max_request_bytes: int,
-        transfer_timeout: float,
         only_local_hosts: bool,
     ) -> None:
         self._methods = methods
@@ -61,21 +56,12 @@ class Application:
         self._connect = connect
         self._cors = cors
         self._pages = pages
-        self._requests = requests
-        self._max_request_bytes = max_request_bytes
-        self._transfer_timeout = transfer_timeout
+        self._limits = limits
         self._only_local_hosts = only_local_hosts
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401 - as ASGI passes it
         """Answer a request."""
-        exchange = Exchange(
-            scope,
-            receive,
-            send,
-            requests=self._requests,
-            max_request_bytes=self._max_request_bytes,
-            transfer_timeout=self._transfer_timeout,
-        )
+        exchange = Exchange(scope, receive, send, self._limits)
         try:
             await self._answer(exchange)
         except ClientGone:

@@ -71,9 +71,9 @@ class Bridge:
         kind: Any = self._channel.unary_stream if method.streams else self._channel.unary_unary
         self._calls[method.path] = kind(method.path)
 
-    async def call(self, method: HttpMethod, request: bytes, metadata: Metadata, timeout: float | None) -> Reply:
+    async def call(self, method: HttpMethod, request: bytes, metadata: Metadata, seconds: float | None) -> Reply:
         """Call a method with one response; raises CallFailed. Cancelling the task cancels the call."""
-        call = self._calls[method.path](request, metadata=metadata, timeout=timeout)
+        call = self._calls[method.path](request, metadata=metadata, timeout=seconds)
         try:
             response = await call
             trailers = await call.trailing_metadata()
@@ -82,10 +82,10 @@ class Bridge:
         return Reply(response, _text_of(trailers))
 
     async def stream(
-        self, method: HttpMethod, request: bytes, metadata: Metadata, timeout: float | None
+        self, method: HttpMethod, request: bytes, metadata: Metadata, seconds: float | None
     ) -> AsyncGenerator[bytes, None]:
         """Call a method with a stream of responses; raises CallFailed. Closing the iterator cancels the call."""
-        call = self._calls[method.path](request, metadata=metadata, timeout=timeout)
+        call = self._calls[method.path](request, metadata=metadata, timeout=seconds)
         try:
             async for response in call:
                 yield response

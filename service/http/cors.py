@@ -3,31 +3,13 @@
 from collections.abc import Collection
 
 # What the clients of the protocols send and read (https://connectrpc.com/docs/cors).
-_REQUEST_HEADERS = ", ".join(
-    (
-        "content-type",
-        "connect-protocol-version",
-        "connect-timeout-ms",
-        "grpc-timeout",
-        "x-grpc-web",
-        "x-user-agent",
-        "authorization",
-        "x-api-key",
-        "x-on-behalf-of",
-        "x-read-preference",
-        "x-request-id",
-    )
+_REQUEST_HEADERS = (
+    "content-type, connect-protocol-version, connect-timeout-ms, grpc-timeout, x-grpc-web, x-user-agent, "
+    "authorization, x-api-key, x-on-behalf-of, x-read-preference, x-request-id"
 )
-_RESPONSE_HEADERS = ", ".join(
-    (
-        "grpc-status",
-        "grpc-message",
-        "grpc-status-details-bin",
-        "retry-after",
-        "trailer-grpc-retry-pushback-ms",
-        "trailer-x-request-id",
-        "x-request-id",
-    )
+_RESPONSE_HEADERS = (
+    "grpc-status, grpc-message, grpc-status-details-bin, retry-after, trailer-grpc-retry-pushback-ms, "
+    "trailer-x-request-id, x-request-id"
 )
 # Browsers ask again after two hours at the latest.
 _SECONDS = "7200"

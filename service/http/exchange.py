@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
@@ -26,6 +27,21 @@ _ID = "x-request-id"
 _VALID_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of all exchanges.
+
+    Attributes:
+        requests: counts the bodies of requests in memory.
+        max_request_bytes: the maximum size of a body.
+        transfer_timeout: the seconds that a client has to read a response, or a message of a stream.
+    """
+
+    requests: Memory
+    max_request_bytes: int
+    transfer_timeout: float
+
+
 class ClientGone(Exception):
     """The client has closed the connection."""
 
@@ -37,9 +53,7 @@ class Exchange:
         scope: what ASGI says of the request.
         receive: receives the body.
         send: sends the response.
-        requests: counts the bodies of requests in memory.
-        max_request_bytes: the maximum size of the body.
-        transfer_timeout: the seconds that the client has to read a response, or a message of a stream.
+        limits: the limits.
 
     Attributes:
         scope: what ASGI says of the request, with the `x-request-id` among its headers.
@@ -55,10 +69,7 @@ class Exchange:
         scope: Any,  # noqa: ANN401 - a dictionary of ASGI
         receive: Receive,
         send: Send,
-        *,
-        requests: Memory,
-        max_request_bytes: int,
-        transfer_timeout: float,
+        limits: Limits,
     ) -> None:
         self.scope = scope
         self.method: str = scope["method"]
@@ -71,10 +82,9 @@ class Exchange:
         self.added_headers = [(_ID, self.x_request_id), ("x-content-type-options", "nosniff")]
         self._receive = receive
         self._send = send
-        self._share = requests.share()
+        self._limits = limits
+        self._share = limits.requests.share()
         self._received = 0
-        self._max_request_bytes = max_request_bytes
-        self._transfer_timeout = transfer_timeout
 
     def header(self, name: str) -> str:
         """Return the value of a header, given its name in lower case; empty without one, the first of several."""
@@ -97,15 +107,15 @@ class Exchange:
     async def body(self) -> bytes:
         """Return the body; raises CallFailed if it is too large, before it is read, and ClientGone."""
         announced = self.header("content-length")
-        if announced.isdigit() and int(announced) > self._max_request_bytes:
-            raise too_large(self._max_request_bytes)
+        if announced.isdigit() and int(announced) > self._limits.max_request_bytes:
+            raise too_large(self._limits.max_request_bytes)
         parts: list[bytes] = []
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
-            if self._received > self._max_request_bytes:
-                raise too_large(self._max_request_bytes)
+            if self._received > self._limits.max_request_bytes:
+                raise too_large(self._limits.max_request_bytes)
             parts.append(message.get("body", b""))
             if not message.get("more_body", False):
                 return b"".join(parts)
@@ -134,7 +144,7 @@ class Exchange:
             added = [("date", formatdate(time.time(), usegmt=True)), *self.added_headers]
             message = {**message, "headers": [*message["headers"], *_encoded(added)]}
         try:
-            async with asyncio.timeout(self._transfer_timeout):
+            async with asyncio.timeout(self._limits.transfer_timeout):
                 for part in _parts(message):
                     await self._send(part)
         except TimeoutError:

@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
-from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from service.http.failures import invalid_field, malformed
@@ -58,13 +57,14 @@ def parse_request(method: HttpMethod, body: bytes) -> bytes:
     for number, _ in enumerate(_checked(method.request.DESCRIPTOR, value, ""), 2):
         if number > MAX_VALUES:
             raise malformed(f"the request has more than {MAX_VALUES} values")
-    message: Message = method.request()
+    message = method.request()
     try:
         ParseDict(value, message)
     except (ParseError, ValueError, TypeError) as error:
         path, problem = _wrong_field(method.request.DESCRIPTOR, value, "") or ("", "is not the method's request")
         raise (invalid_field(path, problem) if path else malformed(f"the request {problem}")) from error
-    return message.SerializeToString()
+    serialized: bytes = message.SerializeToString()
+    return serialized
 
 
 def response_json(method: HttpMethod, response: bytes) -> bytes:

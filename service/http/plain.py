@@ -37,20 +37,20 @@ class PlainJson:
 
     async def serve(self, exchange: Exchange, method: HttpMethod) -> None:
         """Serve a request of a method; raises CallFailed before the response has begun, and ClientGone."""
-        metadata, timeout = metadata_of(exchange.scope["headers"]), seconds_of(exchange)
+        metadata, seconds = metadata_of(exchange.scope["headers"]), seconds_of(exchange)
         request = await self._conversion.request(method, await _body(exchange))
         if method.streams:
-            await exchange.while_connected(self._stream(exchange, method, request, metadata, timeout))
+            await exchange.while_connected(self._stream(exchange, method, request, metadata, seconds))
             return
-        reply = await exchange.while_connected(self._bridge.call(method, request, metadata, timeout))
+        reply = await exchange.while_connected(self._bridge.call(method, request, metadata, seconds))
         self._responses.share().hold(len(reply.response))
         await exchange.respond(200, await self._conversion.response(method, reply.response))
 
     async def _stream(
-        self, exchange: Exchange, method: HttpMethod, request: bytes, metadata: Metadata, timeout: float | None
+        self, exchange: Exchange, method: HttpMethod, request: bytes, metadata: Metadata, seconds: float | None
     ) -> None:
         share = self._responses.share()
-        async with aclosing(self._bridge.stream(method, request, metadata, timeout)) as responses:
+        async with aclosing(self._bridge.stream(method, request, metadata, seconds)) as responses:
             first = await anext(responses, None)
             await exchange.start(200, _LINES)
             try:

@@ -17,6 +17,7 @@ from service.http.bridge import Bridge
 from service.http.connect import Connect
 from service.http.conversion import Conversion
 from service.http.cors import Cors
+from service.http.exchange import Limits
 from service.http.memory import Memory
 from service.http.methods import methods_of
 from service.http.pages import pages
@@ -94,9 +95,9 @@ class HttpPort:
             Connect(methods, self._bridge, self._conversion, responses, settings.http_max_request_bytes),
             Cors(settings.cors_origins),
             pages() if open_pages else {},
-            requests=Memory(settings.max_request_bytes_in_flight),
-            max_request_bytes=settings.http_max_request_bytes,
-            transfer_timeout=settings.transfer_timeout,
+            Limits(
+                Memory(settings.max_request_bytes_in_flight), settings.http_max_request_bytes, settings.transfer_timeout
+            ),
             only_local_hosts=not (settings.has_identities or settings.allow_anonymous),
         )
 
