@@ -141,13 +141,14 @@ class Server:
 
     Attributes:
         settings: the settings.
+        http: the HTTP port; None without one.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         # Tasks that run until the server closes.
         self._background: list[asyncio.Task[None]] = []
-        self._http: HttpPort | None = None
+        self.http: HttpPort | None = None
 
     @property
     def port(self) -> int:
@@ -157,7 +158,7 @@ class Server:
     @property
     def http_port(self) -> int:
         """The TCP port for HTTP; 0 without one."""
-        return self._http.port if self._http else 0
+        return self.http.port if self.http else 0
 
     @property
     def certificates(self) -> ServerCertificates | None:
@@ -419,12 +420,12 @@ class Server:
     async def _listen(self) -> None:
         try:
             self._endpoints.listen(self._server)
-            self._http = http_port(
+            self.http = http_port(
                 self.settings, (*SERVICES, HEALTH), self.certificates, open_pages=len(self._open_services()) > 1
             )
-            if self._http:
+            if self.http:
                 # Not an endpoint: the connection of the HTTP port must not look like that of a client that stays.
-                self._server.listen_on_socket(UnixSocket(self._http.socket, 0o600))
+                self._server.listen_on_socket(UnixSocket(self.http.socket, 0o600))
         except (CannotListen, HttpUnavailable, OSError) as error:
             await self._close()
             raise StartError(str(error)) from error
@@ -432,8 +433,8 @@ class Server:
     async def _listen_for_http(self) -> None:
         # The last of all, because its calls go through the gRPC server.
         try:
-            if self._http:
-                await self._http.listen()
+            if self.http:
+                await self.http.listen()
         except OSError as error:
             await self.stop(grace=0)
             address = f"{self.settings.http_host}:{self.settings.http_port}"
@@ -475,8 +476,8 @@ class Server:
         """
         # First of all, so that none of the clients that leave comes back.
         self._endpoints.leave()
-        if self._http:
-            self._http.leave()
+        if self.http:
+            self.http.leave()
         log.info(
             "draining",
             connections=self._open_connections(),
@@ -489,7 +490,7 @@ class Server:
         await self.stop(grace=self.settings.shutdown_grace)
 
     def _open_connections(self) -> int | None:
-        of_grpc, of_http = self._endpoints.open_connections(), self._http.open_connections() if self._http else 0
+        of_grpc, of_http = self._endpoints.open_connections(), self.http.open_connections() if self.http else 0
         return None if of_grpc is None else of_grpc + of_http
 
     def _drain_seconds(self) -> float:
@@ -510,8 +511,8 @@ class Server:
         another second is left as it is.
         """
         self._health_updates.cancel()
-        if self._http:
-            self._http.finish()
+        if self.http:
+            self.http.finish()
         self._event_feed.drain()
         work = Deadline(grace + _WORK_SECONDS)
         # Before gRPC, which cancels them after the same time.
@@ -520,8 +521,8 @@ class Server:
             async with asyncio.timeout(grace + _CLOSE_SECONDS):
                 await self._server.stop(grace)
                 logging_cut.cancel()
-                if self._http:
-                    await self._http.until_finished()
+                if self.http:
+                    await self.http.until_finished()
                 rolled_back = await self._transactions.drain(work) + await self._imports.drain(work)
                 if rolled_back:
                     log.warning("rolled back work that did not end in time", units_of_work=rolled_back)
@@ -539,8 +540,8 @@ class Server:
 
     async def _close(self, work: TimeLeft = no_deadline) -> None:
         self._endpoints.remove_socket()
-        if self._http:
-            await self._http.close()
+        if self.http:
+            await self.http.close()
         for task in self._background:
             task.cancel()
         if self._identities:

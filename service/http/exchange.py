@@ -142,6 +142,9 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.started = True
             added = [("date", formatdate(time.time(), usegmt=True)), *self.added_headers]
+            if self.scope["state"]["is_leaving"]():
+                # Then it is the last response of its connection.
+                added.append(("connection", "close"))
             message = {**message, "headers": [*message["headers"], *_encoded(added)]}
         try:
             async with asyncio.timeout(self._limits.transfer_timeout):

@@ -31,8 +31,9 @@ def http_port(
     try:
         from service.http.port import HttpPort
     except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
         raise HttpUnavailable(
-            f"COMMERCE_HTTP_PORT needs the package {error.name}: install commerce-service[http]"
+            f"COMMERCE_HTTP_PORT needs the package {package}: install commerce-service[http]"
         ) from error
     try:
         return HttpPort(settings, services, certificates, open_pages=open_pages)

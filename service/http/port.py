@@ -42,6 +42,8 @@ class HttpPort:
         socket: the Unix socket on which the gRPC server must listen for this port, in a folder that only this user
             can enter.
         port: the TCP port, once it listens.
+        requests: the bodies of requests in memory.
+        responses: the responses in memory that clients have not read.
 
     Raises:
         OSError: there is no folder for the socket.
@@ -63,6 +65,8 @@ class HttpPort:
         self._tls = None
         if certificates and settings.tls_certificate_file and settings.tls_key_file:
             self._tls = server_context(settings.tls_certificate_file, settings.tls_key_file, certificates)
+        self.requests = Memory(settings.max_request_bytes_in_flight)
+        self.responses = Memory(settings.max_unread_response_bytes)
         self._conversion = Conversion()
         self._bridge = Bridge(self.socket, settings.max_response_bytes)
         self._config = Config(
@@ -88,16 +92,13 @@ class HttpPort:
         methods = methods_of(services)
         for method in methods.values():
             self._bridge.add(method)
-        responses = Memory(settings.max_unread_response_bytes)
         return Application(
             methods,
-            PlainJson(self._bridge, self._conversion, responses),
-            Connect(methods, self._bridge, self._conversion, responses, settings.http_max_request_bytes),
+            PlainJson(self._bridge, self._conversion, self.responses),
+            Connect(methods, self._bridge, self._conversion, self.responses, settings.http_max_request_bytes),
             Cors(settings.cors_origins),
             pages() if open_pages else {},
-            Limits(
-                Memory(settings.max_request_bytes_in_flight), settings.http_max_request_bytes, settings.transfer_timeout
-            ),
+            Limits(self.requests, settings.http_max_request_bytes, settings.transfer_timeout),
             only_local_hosts=not (settings.has_identities or settings.allow_anonymous),
         )
 

@@ -44,10 +44,11 @@ class BoundedProtocol(H11Protocol):
         transfer_timeout: float,
         is_leaving: Callable[[], bool],
     ) -> None:
-        super().__init__(config, state, {"abort": self.abort, "close": self.close_after_response})
+        # What the application may ask of the connection, in the scope of each request.
+        asked = {"abort": self.abort, "close": self.close_after_response, "is_leaving": is_leaving}
+        super().__init__(config, state, asked)
         self._max_connections = max_connections
         self._transfer_timeout = transfer_timeout
-        self._is_leaving = is_leaving
         self._receiving: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
 
@@ -73,11 +74,9 @@ class BoundedProtocol(H11Protocol):
         self._wait_for_request()
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the next request, or close the connection."""
+        """Begin to wait for the next request."""
         super().on_response_complete()
         self._wait_for_request(idle=True)
-        if self._is_leaving():
-            self.shutdown_if_idle()
 
     def _wait_for_request(self, *, idle: bool = False) -> None:
         """Run the timer while a request is incomplete; before the first byte of the next one, uvicorn's runs."""

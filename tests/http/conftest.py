@@ -1,11 +1,13 @@
 """A server with an HTTP port, and clients of it."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
 import pytest
 
+from service.http.port import HttpPort
 from service.server import Server
 from tests.support.clients import Clients, connect
 from tests.support.servers import running_server
@@ -20,16 +22,24 @@ class Site:
     grpc: Clients
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.http_port}"
+    def port(self) -> HttpPort:
+        assert self.server.http is not None
+        return self.server.http
+
+
+@asynccontextmanager
+async def running_site(database_url: str, **settings: object) -> AsyncIterator[Site]:
+    """Run a server with an HTTP port until the block ends."""
+    async with (
+        running_server(database_url, **{"http_port": 0, **settings}) as server,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.http_port}", timeout=20) as http,
+        connect(server.port) as grpc,
+    ):
+        yield Site(server, http, grpc)
 
 
 @pytest.fixture(scope="session")
 async def site(shared_database_url: str) -> AsyncIterator[Site]:
     """A server that the tests of HTTP share: each test creates its own users and orders."""
-    async with (
-        running_server(shared_database_url, http_port=0, http_cors_origins="https://shop.example.com") as server,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.http_port}", timeout=20) as http,
-        connect(server.port) as grpc,
-    ):
-        yield Site(server, http, grpc)
+    async with running_site(shared_database_url) as site:
+        yield site
