@@ -113,6 +113,8 @@ ORDER_SERVICE = "commerce.orders.v1.OrderService"
 SERVICES = (USER_SERVICE, ORDER_SERVICE)
 # How often a draining server looks whether clients are still connected.
 _CONNECTION_CHECK_SECONDS = 0.1
+# How long HTTP clients have to read their responses after all calls have ended.
+_RESPONSE_SECONDS = 0.5
 # These seconds after the grace period of running calls, units of work that still run are rolled back,
 _WORK_SECONDS = 1.0
 # the server stops waiting for what has not ended, and the process is ended by force (`service.runtime.exit_deadline`).
@@ -522,7 +524,7 @@ class Server:
                 await self._server.stop(grace)
                 logging_cut.cancel()
                 if self.http:
-                    await self.http.until_finished()
+                    await self.http.until_finished(_RESPONSE_SECONDS)
                 rolled_back = await self._transactions.drain(work) + await self._imports.drain(work)
                 if rolled_back:
                     log.warning("rolled back work that did not end in time", units_of_work=rolled_back)

@@ -72,9 +72,8 @@ class Application:
                 log.info("request refused", path=path, status=failed.http_status, x_request_id=x_request_id)
             await exchange.fail(failed)
         except asyncio.CancelledError:
-            # The port is closed, or the client has gone while the library was reading.
-            if not exchange.started:
-                scope["state"]["abort"]()
+            # The port is closed. Not raised again, because uvicorn, which started this task, would log it as an error.
+            scope["state"]["abort"]()
         except Exception as error:  # noqa: BLE001 - this is where all failures end
             await exchange.fail(internal_failure(error, self._known_path(exchange)))
             # A response that has begun cannot end in order.

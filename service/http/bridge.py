@@ -1,9 +1,7 @@
 """Calls of the service's own gRPC server, with the headers of an HTTP request as metadata."""
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -96,8 +94,7 @@ class Bridge:
 
     async def close(self) -> None:
         """Close the channel, and cancel the calls that still run."""
-        with suppress(asyncio.CancelledError):
-            await self._channel.close()
+        await self._channel.close()
 
 
 def metadata_of(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
+import time
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
@@ -141,9 +142,11 @@ class HttpPort:
             assert isinstance(connection, BoundedProtocol)  # noqa: S101 - for the type checker
             connection.shutdown_if_idle()
 
-    async def until_finished(self) -> None:
-        """Wait until all requests have been answered."""
-        while self._state.connections or self._state.tasks:  # noqa: ASYNC110 - uvicorn reports no end of a connection
+    async def until_finished(self, seconds: float) -> None:
+        """Wait until all requests have been answered, or for some seconds."""
+        give_up = time.monotonic() + seconds
+        # uvicorn reports no end of a connection.
+        while (self._state.connections or self._state.tasks) and time.monotonic() < give_up:  # noqa: ASYNC110
             await asyncio.sleep(_CHECK_SECONDS)
 
     async def close(self) -> None:
