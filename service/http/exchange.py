@@ -61,7 +61,7 @@ class Exchange:
         path: the path of the URL.
         started: whether the response has begun.
         x_request_id: ties the log lines of the call together: that of the client, or a new one.
-        added_headers: headers that the response has in addition, whoever sends it.
+        added_headers: headers that the response has in addition, also if the library sends it.
     """
 
     def __init__(

@@ -82,11 +82,11 @@ def _method(path: str, operations: dict[str, Any]) -> str:
         f"<tr><th scope='row'>{status}</th><td>{_text(response['description'])}</td><td>{_content(response)}</td></tr>"
         for status, response in post["responses"].items()
     )
-    verbs = "GET, POST" if "get" in operations else "POST"
+    allowed = "GET, POST" if "get" in operations else "POST"
     return (
         f'<details id="{_anchor(path)}"><summary><h3>{escape(path.rpartition("/")[2])}</h3> '
         f'<span class="quiet">{_inline(post["summary"])}</span></summary>'
-        f"<p>{verbs} <code>{escape(path)}</code></p>{_text(post['description'])}"
+        f"<p>{allowed} <code>{escape(path)}</code></p>{_text(post['description'])}"
         f"<p>Request: {_type(body['schema'])}. Example:</p><pre>{example}</pre>"
         "<table><thead><tr><th scope='col'>Status</th><th scope='col'>Meaning</th><th scope='col'>Body</th></tr>"
         "</thead>"
