@@ -19,9 +19,12 @@ details { border: 1px solid var(--line); border-radius: 0.4rem; margin: 0.5rem 0
 summary { cursor: pointer; }
 summary h3 { display: inline; font-size: 1rem; }
 table { border-collapse: collapse; width: 100%; }
+th { white-space: nowrap; }
 th, td { border-top: 1px solid var(--line); padding: 0.3rem 0.5rem 0.3rem 0; text-align: left; vertical-align: top; }
 td p, td ul { margin: 0 0 0.3rem; }
 .quiet { color: var(--quiet); }
+/* A link to what is inside an element that is closed opens it. */
+details > div { scroll-margin-top: 4rem; }
 :target { outline: 2px solid var(--link); outline-offset: 2px; }
 """
 _REFERENCE = "#/components/schemas/"
@@ -84,13 +87,14 @@ def _method(path: str, operations: dict[str, Any]) -> str:
     )
     allowed = "GET, POST" if "get" in operations else "POST"
     return (
-        f'<details id="{_anchor(path)}"><summary><h3>{escape(path.rpartition("/")[2])}</h3> '
+        f"<details><summary><h3>{escape(path.rpartition('/')[2])}</h3> "
         f'<span class="quiet">{_inline(post["summary"])}</span></summary>'
+        f'<div id="{_anchor(path)}">'
         f"<p>{allowed} <code>{escape(path)}</code></p>{_text(post['description'])}"
         f"<p>Request: {_type(body['schema'])}. Example:</p><pre>{example}</pre>"
         "<table><thead><tr><th scope='col'>Status</th><th scope='col'>Meaning</th><th scope='col'>Body</th></tr>"
         "</thead>"
-        f"<tbody>{responses}</tbody></table></details>"
+        f"<tbody>{responses}</tbody></table></div></details>"
     )
 
 
@@ -111,8 +115,8 @@ def _schema(name: str, schema: dict[str, Any]) -> str:
         f"<tbody>{rows}</tbody></table>"
     )
     return (
-        f'<details id="{_anchor(name)}"><summary><h3>{escape(name)}</h3></summary>'
-        f"{_text(schema.get('description', ''))}{table if rows else ''}</details>"
+        f'<details><summary><h3>{escape(name)}</h3></summary><div id="{_anchor(name)}">'
+        f"{_text(schema.get('description', ''))}{table if rows else ''}</div></details>"
     )
 
 
