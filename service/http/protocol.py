@@ -24,8 +24,9 @@ def silence_library() -> None:
 class BoundedProtocol(H11Protocol):
     """One connection.
 
-    uvicorn waits forever for the rest of a request, and for a client that does not read. Here, each may take
-    `transfer_timeout` seconds; then the connection is aborted.
+    uvicorn waits forever for the rest of a request, and for a client that does not read the rest of a response. Here,
+    each may take `transfer_timeout` seconds; then the connection is aborted. (Before its last part, the application
+    waits for the client.)
 
     Args:
         config: the configuration of uvicorn.
@@ -63,7 +64,8 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all timers."""
         self._stop_receiving()
-        self._stop_writing()
+        if self._writing:
+            self._writing.cancel()
         super().connection_lost(exc)
         # uvicorn keeps its timer if the connection broke.
         self._unset_keepalive_if_required()
@@ -74,9 +76,12 @@ class BoundedProtocol(H11Protocol):
         self._wait_for_request()
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the next request."""
+        """Begin to wait for the next request, and for the client to read the rest of the response."""
         super().on_response_complete()
         self._wait_for_request(idle=True)
+        if self.transport.get_write_buffer_size() and self._writing is None:
+            # Otherwise, a connection that is closed stays until the rest has been read.
+            self._writing = self.loop.call_later(self._transfer_timeout, self._abort_unless_read)
 
     def _wait_for_request(self, *, idle: bool = False) -> None:
         """Run the timer while a request is incomplete; before the first byte of the next one, uvicorn's runs."""
@@ -87,16 +92,10 @@ class BoundedProtocol(H11Protocol):
         elif self._receiving is None:
             self._receiving = self.loop.call_later(self._transfer_timeout, self.abort)
 
-    def pause_writing(self) -> None:
-        """Begin to wait for the client to read."""
-        super().pause_writing()
-        if self._writing is None:
-            self._writing = self.loop.call_later(self._transfer_timeout, self.abort)
-
-    def resume_writing(self) -> None:
-        """Go on writing."""
-        self._stop_writing()
-        super().resume_writing()
+    def _abort_unless_read(self) -> None:
+        self._writing = None
+        if self.transport.get_write_buffer_size():
+            self.abort()
 
     def shutdown_if_idle(self) -> None:
         """Close the connection if no request is running on it; else after its response."""
@@ -116,8 +115,3 @@ class BoundedProtocol(H11Protocol):
         if self._receiving:
             self._receiving.cancel()
             self._receiving = None
-
-    def _stop_writing(self) -> None:
-        if self._writing:
-            self._writing.cancel()
-            self._writing = None

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from service.http import json_messages
+from service.http import exchange, json_messages
 from tests.http.conftest import Site, running_site
 from tests.support.databases import driver_connection
 from tests.support.http_calls import CONNECT, JSON, ORDERS, USERS, error_info
@@ -95,8 +95,10 @@ async def test_headers_have_a_maximum_size(site: Site) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, CONNECT], ids=["json", "connect"])
-async def test_bodies_of_all_requests_have_a_maximum_size_together(database_url: str, headers: dict[str, str]) -> None:
-    async with running_site(database_url, max_request_bytes_in_flight=600_000) as site:
+async def test_bodies_of_all_requests_have_a_maximum_size_together(
+    shared_database_url: str, headers: dict[str, str]
+) -> None:
+    async with running_site(shared_database_url, max_request_bytes_in_flight=600_000) as site:
         async with raw_connection(site) as (_, writer):
             writer.write(head(GET_USER, 500_001) + b" " * 500_000)
             await eventually(lambda: site.port.requests.used >= 500_000)
@@ -117,16 +119,21 @@ async def insert_large_page(database_url: str) -> None:
         await connection.execute("UPDATE user_profiles SET bio = repeat('😀', 1000), avatar_url = repeat('x', 2000)")
 
 
-async def test_a_client_that_does_not_read_is_disconnected(database_url: str) -> None:
+@pytest.mark.parametrize("part_bytes", [64 * 1024, 100_000_000], ids=["in_parts", "as_a_whole"])
+async def test_a_client_that_does_not_read_is_disconnected(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, part_bytes: int
+) -> None:
+    """The end of a response is not waited for by the application, but by the connection."""
+    monkeypatch.setattr(exchange, "_PART_BYTES", part_bytes)
     await insert_large_page(database_url)
     async with (
         running_site(database_url, max_response_bytes=8_000_000, transfer_timeout=0.5) as site,
         raw_connection(site) as (_, writer),
     ):
         writer.write(head(f"{USERS}/ListUsers", len(LARGE_PAGE)) + LARGE_PAGE)
-        await eventually(lambda: site.port.responses.used > 6_000_000)
-        await eventually(lambda: site.port.responses.used == 0)
+        await eventually(lambda: site.port.open_connections() == 1)
         await eventually(lambda: site.port.open_connections() == 0)
+        assert site.port.responses.used == 0
 
 
 async def test_responses_that_clients_do_not_read_have_a_maximum_size_together(database_url: str) -> None:
@@ -159,15 +166,21 @@ async def test_other_calls_are_answered_while_a_large_response_is_made(database_
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST / HTTP/1.1\r\nhost:", head(GET_USER, 10) + b"{"])
-async def test_a_client_that_does_not_send_its_request_is_disconnected(database_url: str, sent: bytes) -> None:
-    async with running_site(database_url, transfer_timeout=0.3) as site, raw_connection(site) as (reader, writer):
+async def test_a_client_that_does_not_send_its_request_is_disconnected(shared_database_url: str, sent: bytes) -> None:
+    async with (
+        running_site(shared_database_url, transfer_timeout=0.3) as site,
+        raw_connection(site) as (reader, writer),
+    ):
         writer.write(sent)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await asyncio.wait_for(reader.readexactly(1), 20)
 
 
-async def test_a_client_that_sends_on_and_on_is_disconnected(database_url: str) -> None:
-    async with running_site(database_url, transfer_timeout=0.5) as site, raw_connection(site) as (reader, writer):
+async def test_a_client_that_sends_on_and_on_is_disconnected(shared_database_url: str) -> None:
+    async with (
+        running_site(shared_database_url, transfer_timeout=0.5) as site,
+        raw_connection(site) as (reader, writer),
+    ):
 
         async def send() -> None:
             writer.write(b"POST / HTTP/1.1\r\n")
@@ -181,8 +194,11 @@ async def test_a_client_that_sends_on_and_on_is_disconnected(database_url: str) 
         assert reader.at_eof() or reader.exception()
 
 
-async def test_an_idle_connection_is_closed(database_url: str) -> None:
-    async with running_site(database_url, http_keep_alive_timeout=1) as site, raw_connection(site) as (reader, writer):
+async def test_an_idle_connection_is_closed(shared_database_url: str) -> None:
+    async with (
+        running_site(shared_database_url, http_keep_alive_timeout=1) as site,
+        raw_connection(site) as (reader, writer),
+    ):
         body = b'{"username": "nobody"}'
         writer.write(head(GET_USER, len(body)) + body)
         assert (await reader.readline()).split()[1] == b"404"
@@ -191,8 +207,8 @@ async def test_an_idle_connection_is_closed(database_url: str) -> None:
         await eventually(lambda: site.port.open_connections() == 0)
 
 
-async def test_connections_have_a_maximum_number(database_url: str) -> None:
-    async with running_site(database_url, http_max_connections=2) as site:
+async def test_connections_have_a_maximum_number(shared_database_url: str) -> None:
+    async with running_site(shared_database_url, http_max_connections=2) as site:
         async with raw_connection(site), raw_connection(site):
             await eventually(lambda: site.port.open_connections() == 2)
             with pytest.raises(httpx.TransportError):

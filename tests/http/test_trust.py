@@ -88,11 +88,13 @@ async def test_a_caller_can_act_for_a_user(postgres_url: str, template_url: str,
         assert (line["caller"], line["on_behalf_of"]) == ("key:desk", user.id)
 
 
-async def test_a_token_makes_a_caller_known(database_url: str, tmp_path: Path) -> None:
+async def test_a_token_makes_a_caller_known(shared_database_url: str, tmp_path: Path) -> None:
     issuer = TokenIssuer()
     policy = tmp_path / "policy.toml"
     policy.write_text('[roles]\nreader = ["users.read"]\n[identities]\n"jwt:accounts:billing" = ["reader"]\n')
-    async with running_site(database_url, jwt_issuers_file=write_issuers(tmp_path, issuer), policy_file=policy) as site:
+    async with running_site(
+        shared_database_url, jwt_issuers_file=write_issuers(tmp_path, issuer), policy_file=policy
+    ) as site:
         name, token = issuer.bearer()
         response = await site.http.post(GET_USER, json={"username": "nobody"}, headers={name: token})
         assert response.status_code == 404, response.text
@@ -150,24 +152,26 @@ async def test_with_identities_the_description_is_not_for_everybody(
     ],
 )
 async def test_a_port_without_protection_is_not_opened(
-    database_url: str, settings: dict[str, Any], problem: str
+    shared_database_url: str, settings: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(StartError, match=problem):
-        async with running_site(database_url, **settings):
+        async with running_site(shared_database_url, **settings):
             pass
 
 
-async def test_other_machines_are_let_in_if_settings_say_so(database_url: str) -> None:
-    async with running_site(database_url, http_host=EVERYWHERE, allow_plaintext=True, allow_anonymous=True) as site:
+async def test_other_machines_are_let_in_if_settings_say_so(shared_database_url: str) -> None:
+    async with running_site(
+        shared_database_url, http_host=EVERYWHERE, allow_plaintext=True, allow_anonymous=True
+    ) as site:
         response = await site.http.post(GET_USER, json={"username": "nobody"}, headers={"host": "shop.example.com"})
         assert response.status_code == 404
 
 
-async def test_client_certificates_alone_make_nobody_known_over_http(database_url: str, tmp_path: Path) -> None:
+async def test_client_certificates_alone_make_nobody_known_over_http(shared_database_url: str, tmp_path: Path) -> None:
     files = write_files(tmp_path, Authority().server(), Authority().pem)
     tls = {"tls_certificate_file": files.certificate, "tls_key_file": files.key, "tls_client_ca_file": files.client_ca}
     with pytest.raises(StartError, match="COMMERCE_HTTP_PORT takes no client certificates"):
-        async with running_site(database_url, **tls):
+        async with running_site(shared_database_url, **tls):
             pass
 
 
@@ -205,11 +209,11 @@ async def test_the_port_has_the_tls_of_grpc_and_reloads_it(
 
 
 async def test_a_client_that_does_not_finish_its_tls_handshake_is_disconnected(
-    database_url: str, tmp_path: Path
+    shared_database_url: str, tmp_path: Path
 ) -> None:
     files = write_files(tmp_path, Authority().server())
     async with running_site(
-        database_url, tls_certificate_file=files.certificate, tls_key_file=files.key, handshake_timeout=0.3
+        shared_database_url, tls_certificate_file=files.certificate, tls_key_file=files.key, handshake_timeout=0.3
     ) as site:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.server.http_port)
         assert await asyncio.wait_for(reader.read(), 20) == b""
