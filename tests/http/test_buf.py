@@ -16,7 +16,7 @@ BUF = Path(sys.executable).with_name("buf")
 
 async def buf_curl(site: Site, protocol: str, path: str, request: object, *options: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
-        *(BUF, "curl", "--protocol", protocol, "--schema", ".", "--data", json.dumps(request), *options),
+        *(str(BUF), "curl", "--protocol", protocol, "--schema", ".", "--data", json.dumps(request), *options),
         str(site.http.base_url.join(path)),
         cwd=ROOT,
         stdin=asyncio.subprocess.DEVNULL,

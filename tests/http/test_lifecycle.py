@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from service.server import StartError
-from tests.http.conftest import Site, running_site
+from tests.http.conftest import NO_TLS, Site, running_site
 from tests.support.databases import Observer
 from tests.support.http_calls import USERS
 from tests.support.locks import holding
@@ -71,8 +71,8 @@ async def test_sigterm_lets_running_calls_finish_and_leaves_nothing_behind(
 ) -> None:
     async with (
         serving(database_url, http_port=0, max_connection_age=0) as process,
-        httpx.AsyncClient(timeout=30) as http,
-        httpx.AsyncClient(timeout=30) as idle,
+        httpx.AsyncClient(timeout=30, verify=NO_TLS) as http,
+        httpx.AsyncClient(timeout=30, verify=NO_TLS) as idle,
     ):
         url = f"http://127.0.0.1:{(await process.until_logged('serving'))['http_port']}"
         assert (await idle.post(url + GET_USER, json={"username": "nobody"})).status_code == 404
@@ -100,7 +100,7 @@ async def test_a_draining_server_answers_what_comes_on_open_connections(database
     """As for gRPC's clients: until they have left, no request is refused."""
     async with (
         serving(database_url, http_port=0, max_connection_age=20) as process,
-        httpx.AsyncClient(timeout=30) as http,
+        httpx.AsyncClient(timeout=30, verify=NO_TLS) as http,
     ):
         url = f"http://127.0.0.1:{(await process.until_logged('serving'))['http_port']}{GET_USER}"
         assert "connection" not in (await http.post(url, json={"username": "nobody"})).headers
@@ -119,7 +119,7 @@ async def test_every_worker_serves_http_on_one_port(database_url: str) -> None:
         port = (await process.until_logged("serving with workers"))["http_port"]
 
         async def answered_by() -> Counter[int]:
-            async with httpx.AsyncClient() as http:
+            async with httpx.AsyncClient(verify=NO_TLS) as http:
                 response = await http.post(f"http://127.0.0.1:{port}{GET_USER}", json={"username": "nobody"})
                 assert response.status_code == 404
             return Counter(line["worker"] for line in process.logged("call"))

@@ -14,7 +14,7 @@ import pytest
 from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
 
 from service.server import Server, StartError
-from tests.http.conftest import Site, running_site
+from tests.http.conftest import NO_TLS, Site, running_site
 from tests.support.certificates import Authority, write_certificate, write_files
 from tests.support.http_calls import CONNECT, ORDERS, UNARY, USERS, error_info, grpc_web_trailers
 from tests.support.identities import TokenIssuer, write_issuers
@@ -33,7 +33,7 @@ async def guarded_site(
 ) -> AsyncIterator[tuple[Guarded, httpx.AsyncClient]]:
     async with (
         guarded_server(postgres_url, template_url, folder, READER, http_port=0, **settings) as guarded,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{guarded.server.http_port}", timeout=20) as http,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{guarded.server.http_port}", timeout=20, verify=NO_TLS) as http,
     ):
         yield guarded, http
 
