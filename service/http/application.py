@@ -100,6 +100,8 @@ class Application:
         await self._call(exchange, method)
 
     async def _call(self, exchange: Exchange, method: HttpMethod) -> None:
+        # Not even a GET: a cache would not know that a response depends on `x-api-key`.
+        exchange.added_headers.append(("cache-control", "no-store"))
         content_type = exchange.header("content-type").partition(";")[0].strip().lower()
         if exchange.method == "GET" and method.reads:
             parameters = exchange.query()

@@ -98,15 +98,22 @@ class Bridge:
 
 
 def metadata_of(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
-    """Return the metadata of a call, given the headers of its request; raises CallFailed if gRPC does not allow it."""
-    metadata = []
+    """Return the metadata of a call, given the headers of its request.
+
+    Raises:
+        CallFailed: a header has characters that gRPC does not allow, or is sent twice: a proxy could have checked one
+            of them, and the service would read the other.
+    """
+    metadata: dict[str, str] = {}
     for name, value in headers:
         key = name.decode("latin-1")
         if key in FORWARDED:
             if not _ALLOWED.fullmatch(value):
                 raise malformed(f"the header {key} has other characters than printable ASCII")
-            metadata.append((key, value.decode("ascii")))
-    return metadata
+            if key in metadata:
+                raise malformed(f"the header {key} is sent twice")
+            metadata[key] = value.decode("ascii")
+    return [*metadata.items()]
 
 
 def _failure(method: HttpMethod, error: grpc.aio.AioRpcError) -> CallFailed:
@@ -121,11 +128,12 @@ def _failure(method: HttpMethod, error: grpc.aio.AioRpcError) -> CallFailed:
         return CallFailed(Status(code=code, message=error.details() or ""), is_logged=True)
     if code in {Code.CANCELLED, Code.UNAVAILABLE}:
         # This side has not cancelled it, or nobody would wait for it: a server that stops has.
-        return _own_failure(method, Code.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE)
-    return _own_failure(method, code)
+        return own_failure(method, Code.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE)
+    return own_failure(method, code)
 
 
-def _own_failure(method: HttpMethod, code: int, http_status: int | None = None) -> CallFailed:
+def own_failure(method: HttpMethod, code: int, http_status: int | None = None) -> CallFailed:
+    """Return the failure of a call that has no answer of the service; the message says if its outcome is unknown."""
     message = _OWN_MESSAGES.get(code, "gRPC could not complete the call")
     unknown = "" if method.reads or code == Code.RESOURCE_EXHAUSTED else _UNKNOWN_OUTCOME
     return CallFailed(Status(code=code, message=message + unknown), http_status)

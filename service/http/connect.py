@@ -19,7 +19,7 @@ from protobuf import message_from_json_value
 from protobuf.wkt import Any as PackedMessage
 from protobuf.wkt import Struct
 
-from service.http.bridge import Bridge, Metadata, metadata_of
+from service.http.bridge import Bridge, Metadata, metadata_of, own_failure
 from service.http.conversion import Conversion
 from service.http.exchange import Exchange
 from service.http.failures import CallFailed, decoded, malformed, too_large
@@ -57,7 +57,8 @@ class _Application(ConnectASGIApplication[None]):
 class _Errors:
     """Gives errors details, also those of the library; none is passed on as it was raised."""
 
-    def __init__(self, max_request_bytes: int) -> None:
+    def __init__(self, methods: Mapping[str, HttpMethod], max_request_bytes: int) -> None:
+        self._methods = methods
         self._max_request_bytes = max_request_bytes
 
     async def on_start(self, ctx: RequestContext[Any, Any]) -> None:
@@ -75,13 +76,16 @@ class _Errors:
     def _failure(self, ctx: RequestContext[Any, Any], error: Exception) -> CallFailed | None:
         if isinstance(error, CallFailed):
             return error
+        path = f"/{ctx.method.service_name}/{ctx.method.name}"
         if not isinstance(error, ConnectError):
-            return internal_failure(error, f"/{ctx.method.service_name}/{ctx.method.name}")
+            return internal_failure(error, path)
         match error.code:
             case Code.INVALID_ARGUMENT | Code.UNIMPLEMENTED:
                 return malformed(f"the request is not one of its protocol: {error.message}")
             case Code.RESOURCE_EXHAUSTED:
                 return too_large(self._max_request_bytes)
+            case Code.DEADLINE_EXCEEDED:
+                return own_failure(self._methods[path], code_pb2.DEADLINE_EXCEEDED)
             case _:
                 return None
 
@@ -131,7 +135,7 @@ class Connect:
             return _Application(
                 service=None,
                 endpoints=lambda _: endpoints,
-                interceptors=[_Errors(max_request_bytes)],
+                interceptors=[_Errors(methods, max_request_bytes)],
                 read_max_bytes=max_request_bytes,
                 # None: to compress a large response would block the event loop.
                 compressions=(),

@@ -50,13 +50,16 @@ async def test_a_deadline_that_passes_here_says_that_a_change_may_have_happened(
     async with holding(database_url, EVERYTHING_LOCKED):
         timeout = {"connect-timeout-ms": "100"}
         read = await own_site.http.post(GET_USER, json={"id": user.id}, headers=timeout)
-        write = await own_site.http.post(UPDATE_USER, json={"user": {"id": user.id, "fullName": "A"}}, headers=timeout)
+        change = {"user": {"id": user.id, "fullName": "A"}}
+        write = await own_site.http.post(UPDATE_USER, json=change, headers=timeout)
+        connect = await own_site.http.post(UPDATE_USER, json=change, headers={**timeout, **CONNECT})
     assert read.json() == {
         "code": 4,
         "message": "the deadline of the call passed before the service answered",
         "details": [],
     }
     assert "if the method changes something, that may have happened" in write.json()["message"]
+    assert connect.json() == {"code": "deadline_exceeded", "message": write.json()["message"]}
 
 
 async def test_grpc_web_has_deadlines_too(own_site: Site, database_url: str) -> None:

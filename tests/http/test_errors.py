@@ -194,6 +194,22 @@ async def test_a_wrong_frame_or_header_has_an_error_info_too(
     assert error_info(error)["reason"] == "MALFORMED_REQUEST"
 
 
+@pytest.mark.parametrize("headers", [{}, CONNECT], ids=["json", "connect"])
+@pytest.mark.parametrize("name", ["authorization", "x-api-key", "x-on-behalf-of"])
+async def test_a_header_that_is_sent_twice_is_refused(site: Site, name: str, headers: dict[str, str]) -> None:
+    """A proxy could have checked one of them, and the service would read the other."""
+    twice = [*JSON.items(), *headers.items(), (name, "first"), (name, "second")]
+    response = await site.http.post(GET_USER, content=b"{}", headers=twice)
+    assert (response.status_code, response.json()["message"]) == (400, f"the header {name} is sent twice")
+
+
+async def test_no_response_may_be_stored(site: Site) -> None:
+    for body in (b'{"username": "nobody"}', b"{"):
+        assert (await post(site, GET_USER, body)).headers["cache-control"] == "no-store"
+        assert (await post(site, GET_USER, body, **CONNECT)).headers["cache-control"] == "no-store"
+    assert (await site.http.get(f"{USERS}/ListUsers")).headers["cache-control"] == "no-store"
+
+
 async def test_an_unknown_parameter_of_a_get_is_refused(site: Site) -> None:
     response = await site.http.get(GET_USER, params={"username": "ada"})
     assert response.status_code == 400
