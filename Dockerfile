@@ -13,6 +13,7 @@ RUN pip install --require-hashes -r requirements/build.txt \
 # Copied after the locks, because these files change more often and would invalidate the layers above.
 COPY pyproject.toml README.md LICENSE ./
 COPY client client
+COPY clients/openapi/openapi.json clients/openapi/openapi.json
 COPY migrations migrations
 COPY service service
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /opt/wheels . ./client \
@@ -42,7 +43,8 @@ ENV PATH=/opt/commerce/bin:$PATH \
 # dropped (docs/operations.md).
 USER 65532:65532
 WORKDIR /
-EXPOSE 50051
+# gRPC, and HTTP with COMMERCE_HTTP_PORT=50080 and COMMERCE_HTTP_HOST=0.0.0.0.
+EXPOSE 50051 50080
 # SIGTERM drains the server. No HEALTHCHECK: orchestrators, such as Kubernetes, call grpc.health.v1.Health, or run
 # `commerce health` where the server has TLS.
 STOPSIGNAL SIGTERM

@@ -41,7 +41,7 @@ lint: $(READY) phrases ## Check the style of the code (ruff), spelling and words
 	$(BIN)/typos
 
 # The files that are checked for phrases: all files written by hand, except those that may name the phrases.
-PROSE = . ':!client/commerce' ':!protos/third_party' ':!requirements' ':!*.lock' ':!*-lock.json' \
+PROSE = . ':!client/commerce' ':!clients/openapi/openapi.json' ':!protos/third_party' ':!requirements' ':!*.lock' ':!*-lock.json' \
 	':!LICENSE' ':!CHANGELOG.md' ':!docs/glossary.md' ':!.phrases' ':!.typos.toml'
 
 .PHONY: phrases
@@ -214,15 +214,16 @@ format: $(READY) ## Format code and protos, and apply the linters' corrections
 	$(BIN)/buf format --path protos/commerce --write
 
 .PHONY: generate
-generate: $(READY) ## Generate the client's stubs from the protos
+generate: $(READY) ## Generate the client's stubs and the OpenAPI description from the protos
 	$(BIN)/python client/generate.py
+	$(BIN)/python -m clients.openapi.generate
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
 	--no-emit-package commerce-client --python-version 3.11 $(LOCK_FLAGS)
 
 .PHONY: lock
 lock: $(READY) ## Lock the dependencies in pyproject.toml; LOCK_FLAGS=--upgrade moves to newer versions
-	$(COMPILE) pyproject.toml -o requirements/run.txt
+	$(COMPILE) pyproject.toml --extra http -o requirements/run.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra dev --extra bench -c requirements/dev.txt -o requirements/bench.txt
 	echo hatchling | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/build.txt

@@ -339,7 +339,12 @@ class IdentitySettings(Settings):
     @property
     def has_identities(self) -> bool:
         """Whether callers must say who they are."""
-        return self.client_certificates != "off" or bool(self.jwt_issuers_file or self.api_keys_file)
+        return self.client_certificates != "off" or self.has_identities_in_metadata
+
+    @property
+    def has_identities_in_metadata(self) -> bool:
+        """Whether callers can say who they are with each call, and not only by the certificate of a connection."""
+        return bool(self.jwt_issuers_file or self.api_keys_file)
 
 
 class CallerSettings(Settings):
@@ -462,6 +467,66 @@ class AdmissionSettings(Settings):
     )
 
 
+class HttpSettings(Settings):
+    """Where HTTP is served, and to whom."""
+
+    http_host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="address to serve HTTP on; beyond this machine, that needs TLS and identities "
+        "([HTTP](http.md#security))",
+    )
+    http_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="port for Connect, gRPC-Web and JSON ([HTTP](http.md)), with the extra `http`; 0 selects a free "
+        "one. `commerce serve --dev` uses 50080",
+    )
+    http_cors_origins: str | None = Field(
+        None,
+        description="origins of the web pages that may call the HTTP port, such as `https://shop.example.com`, "
+        "separated by commas; `*` is all, and needs identities",
+    )
+    http_max_request_bytes: Count = Field(
+        1024 * 1024, description="maximum size of the body of an HTTP request", json_schema_extra=EXPERT
+    )
+    http_max_connections: Count = Field(
+        1000,
+        description="maximum number of HTTP connections, each with one call at a time; further ones are closed. Of "
+        "their calls, at most `COMMERCE_MAX_CONCURRENT_STREAMS` run",
+    )
+    http_keep_alive_timeout: Seconds = Field(
+        75,
+        description="seconds that an HTTP connection may be without a request; a proxy before the service should "
+        "close its own sooner",
+        json_schema_extra=EXPERT,
+    )
+
+    @field_validator("http_cors_origins")
+    @classmethod
+    def _origins(cls, origins: str | None) -> str | None:
+        for origin in _listed(origins):
+            if not re.fullmatch(r"\*|https?://[^/\s,]+", origin):
+                raise PydanticCustomError(
+                    "origins", "each must be a scheme and a host, such as https://shop.example.com, without a path"
+                )
+        return origins
+
+    @property
+    def cors_origins(self) -> list[str]:
+        """The origins one by one."""
+        return _listed(self.http_cors_origins)
+
+
+def _listed(text: str | None) -> list[str]:
+    return [element.strip() for element in (text or "").split(",") if element.strip()]
+
+
+class HttpServerSettings(HttpSettings, ListenSettings, IdentitySettings, LimitSettings):
+    """What the HTTP port needs to know."""
+
+
 class OptimizationSettings(Settings):
     """Switches for optimizations. With all of them off, the server gives the same answers more slowly."""
 
@@ -526,10 +591,8 @@ class ServerSettings(
     WatchSettings,
     PasswordSettings,
     SignInSettings,
-    ListenSettings,
-    IdentitySettings,
+    HttpServerSettings,
     PolicySettings,
-    LimitSettings,
     AdmissionSettings,
     OptimizationSettings,
     LogSettings,

@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
@@ -37,6 +38,7 @@ from service.db.events.feed import PollingEventFeed
 from service.db.reads.snapshots import Snapshots
 from service.db.writes.encoded_messages import MessageEncoders
 from service.domain.sign_in import sign_in_delays
+from service.http.loading import HttpUnavailable, http_port
 from service.observability.logs import log_loop_failure
 from service.passwords import Argon2Passwords
 from service.rpc.admission.admission import Admission
@@ -72,8 +74,9 @@ from service.rpc.streams.watch import Watch
 from service.rpc.transport import event_loop
 from service.rpc.transport.accepting import AcceptingServer
 from service.rpc.transport.endpoints import CannotListen, Endpoints
-from service.rpc.transport.exposure import Exposed
+from service.rpc.transport.exposure import Exposed, require_http_protection
 from service.rpc.transport.limits import channel_options, connections_that_fit
+from service.rpc.transport.listening import UnixSocket
 from service.rpc.transport.scheduling import (
     AdaptiveScheduling,
     freeze_garbage_collector,
@@ -85,6 +88,9 @@ from service.runtime.deadline import Deadline, no_deadline
 from service.runtime.errors import OperatorError
 from service.runtime.exit_deadline import ExitDeadline, drain_seconds, leaving_seconds
 from service.runtime.stop_signals import StopSignals
+
+if TYPE_CHECKING:
+    from service.http.port import HttpPort
 
 # For commands that write to the database. The server has encoders of its own, which build each order message once.
 MESSAGE_ENCODERS = MessageEncoders(order=encode_order, user=encode_user)
@@ -107,6 +113,8 @@ ORDER_SERVICE = "commerce.orders.v1.OrderService"
 SERVICES = (USER_SERVICE, ORDER_SERVICE)
 # How often a draining server looks whether clients are still connected.
 _CONNECTION_CHECK_SECONDS = 0.1
+# How long HTTP clients have to read their responses after all calls have ended.
+_RESPONSE_SECONDS = 0.5
 # These seconds after the grace period of running calls, units of work that still run are rolled back,
 _WORK_SECONDS = 1.0
 # the server stops waiting for what has not ended, and the process is ended by force (`service.runtime.exit_deadline`).
@@ -135,17 +143,24 @@ class Server:
 
     Attributes:
         settings: the settings.
+        http: the HTTP port; None without one.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         # Tasks that run until the server closes.
         self._background: list[asyncio.Task[None]] = []
+        self.http: HttpPort | None = None
 
     @property
     def port(self) -> int:
         """The TCP port; 0 without one."""
         return self._endpoints.port
+
+    @property
+    def http_port(self) -> int:
+        """The TCP port for HTTP; 0 without one."""
+        return self.http.port if self.http else 0
 
     @property
     def certificates(self) -> ServerCertificates | None:
@@ -176,6 +191,7 @@ class Server:
         await self._listen()
         self._health_updates = asyncio.create_task(self._readiness.watch())
         await self._server.start()
+        await self._listen_for_http()
         self._start_background_tasks()
         if self.settings.frozen_garbage_collector:
             freeze_garbage_collector()
@@ -184,6 +200,7 @@ class Server:
             host=self.settings.host,
             port=self.port,
             port_without_client_certificates=self._endpoints.port_without_client_certificates or None,
+            http_port=self.http_port or None,
             unix_socket=self.settings.unix_socket and str(self.settings.unix_socket),
             tls=self.certificates is not None,
             accept_mode=self._server.accept_mode,
@@ -191,6 +208,7 @@ class Server:
 
     def _find_endpoints(self) -> None:
         try:
+            require_http_protection(self.settings)
             self._endpoints = Endpoints(self.settings, has_identities=self.settings.has_identities)
         except (Exposed, CertificateError) as error:
             raise StartError(str(error)) from error
@@ -404,9 +422,27 @@ class Server:
     async def _listen(self) -> None:
         try:
             self._endpoints.listen(self._server)
-        except CannotListen as error:
+            self.http = http_port(
+                self.settings, (*SERVICES, HEALTH), self.certificates, open_pages=len(self._open_services()) > 1
+            )
+            if self.http:
+                # Not an endpoint: the connection of the HTTP port must not look like that of a client that stays.
+                self._server.listen_on_socket(UnixSocket(self.http.socket, 0o600))
+        except (CannotListen, HttpUnavailable, OSError) as error:
             await self._close()
             raise StartError(str(error)) from error
+
+    async def _listen_for_http(self) -> None:
+        # The last of all, because its calls go through the gRPC server.
+        try:
+            if self.http:
+                await self.http.listen()
+        except OSError as error:
+            await self.stop(grace=0)
+            address = f"{self.settings.http_host}:{self.settings.http_port}"
+            raise StartError(
+                f"cannot listen on {address} for HTTP: the port is in use, or this machine does not have the address"
+            ) from error
 
     async def wait_until_signalled(self, signals: StopSignals) -> ExitDeadline:
         """Serve until the first signal, then drain; a second signal ends the process without draining.
@@ -442,9 +478,11 @@ class Server:
         """
         # First of all, so that none of the clients that leave comes back.
         self._endpoints.leave()
+        if self.http:
+            self.http.leave()
         log.info(
             "draining",
-            connections=self._endpoints.open_connections(),
+            connections=self._open_connections(),
             at_most_seconds=round(self._drain_seconds(), 1),
             **({"hint": hint} if hint else {}),
         )
@@ -453,6 +491,10 @@ class Server:
         await self._until_disconnected(leaving_seconds(self.settings.max_connection_age))
         await self.stop(grace=self.settings.shutdown_grace)
 
+    def _open_connections(self) -> int | None:
+        of_grpc, of_http = self._endpoints.open_connections(), self.http.open_connections() if self.http else 0
+        return None if of_grpc is None else of_grpc + of_http
+
     def _drain_seconds(self) -> float:
         return drain_seconds(self.settings.max_connection_age, self.settings.shutdown_grace)
 
@@ -460,7 +502,7 @@ class Server:
         """Wait until no client is connected, or for some seconds."""
         give_up = time.monotonic() + seconds
         # No new connection can come, because the server has stopped listening.
-        while (left := give_up - time.monotonic()) > 0 and self._endpoints.open_connections() != 0:  # noqa: ASYNC110 - gRPC reports no connection
+        while (left := give_up - time.monotonic()) > 0 and self._open_connections() != 0:  # noqa: ASYNC110 - gRPC reports no connection
             await asyncio.sleep(min(left, _CONNECTION_CHECK_SECONDS))
 
     async def stop(self, grace: float) -> None:
@@ -471,6 +513,8 @@ class Server:
         another second is left as it is.
         """
         self._health_updates.cancel()
+        if self.http:
+            self.http.finish()
         self._event_feed.drain()
         work = Deadline(grace + _WORK_SECONDS)
         # Before gRPC, which cancels them after the same time.
@@ -479,6 +523,8 @@ class Server:
             async with asyncio.timeout(grace + _CLOSE_SECONDS):
                 await self._server.stop(grace)
                 logging_cut.cancel()
+                if self.http:
+                    await self.http.until_finished(_RESPONSE_SECONDS)
                 rolled_back = await self._transactions.drain(work) + await self._imports.drain(work)
                 if rolled_back:
                     log.warning("rolled back work that did not end in time", units_of_work=rolled_back)
@@ -496,6 +542,8 @@ class Server:
 
     async def _close(self, work: TimeLeft = no_deadline) -> None:
         self._endpoints.remove_socket()
+        if self.http:
+            await self.http.close()
         for task in self._background:
             task.cancel()
         if self._identities:

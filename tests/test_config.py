@@ -103,6 +103,13 @@ def test_a_database_is_all_that_is_needed() -> None:
         "tls_reload_interval": 5,
         "allow_plaintext": False,
         "allow_anonymous": False,
+        # Not served.
+        "http_port": None,
+        "http_host": "127.0.0.1",
+        "http_cors_origins": None,
+        "http_max_request_bytes": 1024 * 1024,
+        "http_max_connections": 1000,
+        "http_keep_alive_timeout": 75,
         "default_deadline": 30,
         # What gRPC takes by default on the other side.
         "max_request_bytes": 4 * 1024 * 1024,

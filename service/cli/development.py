@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -16,6 +17,8 @@ from service.rpc.identity.permissions import permissions
 
 # How often a process looks whether the process that runs its database has stopped.
 _OWNER_CHECK_SECONDS = 0.1
+# For HTTP, if none is configured.
+_HTTP_PORT = 50080
 
 log = structlog.get_logger()
 
@@ -33,13 +36,19 @@ or, for each call, with buf:
 
   .venv/bin/buf curl --protocol grpc{header}{reflection_header} -d '{{"username": "bob"}}' \\
       http://{address}/commerce.users.v1.UserService/GetUser
-
+{over_http}
 {callers}
 
 docs/tour.md continues from here. Ctrl-C stops the service; the data stays. Other programs connect to the database with
 DATABASE_URL='{database_url}'
 """
 
+_OVER_HTTP = """
+or over HTTP, with curl (docs/http.md; {url}/docs describes all methods in a browser):
+
+  curl {url}/commerce.users.v1.UserService/GetUser \\
+      -H 'content-type: application/json'{header} -d '{{"username": "bob"}}'
+"""
 _HEADER = ' -H "x-api-key: $KEY"'
 # buf asks for the schema first, in a call of its own.
 _REFLECTION_HEADER = " --reflect-header '*'"
@@ -73,22 +82,37 @@ def with_policy(settings: DevelopmentServerSettings) -> DevelopmentServerSetting
     return settings.model_copy(update={"policy_file": path})
 
 
-def welcome(settings: ServerSettings, port: int, data_dir: Path) -> None:
+def with_http(settings: DevelopmentServerSettings) -> DevelopmentServerSettings:
+    """Return the settings with a port for HTTP, unless one is configured or its libraries are not installed."""
+    if settings.http_port is not None or find_spec("connectrpc") is None or find_spec("uvicorn") is None:
+        return settings
+    # A free one beside a free one for gRPC, so that several servers can run.
+    return settings.model_copy(update={"http_port": _HTTP_PORT if settings.port else 0})
+
+
+def welcome(settings: ServerSettings, port: int, http_port: int, data_dir: Path) -> None:
     """Print how to call the service."""
     keys = settings.api_keys_file or data_dir / "keys.toml"
     callers = _KNOWN if settings.api_keys_file else _ANONYMOUS
     if settings.has_identities and not settings.api_keys_file:
         callers = "Callers need a credential: docs/security.md."
+    header = _HEADER if settings.api_keys_file else ""
     text = _WELCOME.format(
         address=f"{settings.host}:{port}",
         data_dir=data_dir,
         # Only SQLAlchemy accepts the name of a driver in the URL.
         database_url=settings.database_url.get_secret_value().replace("+asyncpg", ""),
-        header=_HEADER if settings.api_keys_file else "",
+        header=header,
+        over_http=_OVER_HTTP.format(url=_url(settings, http_port), header=header) if http_port else "",
         reflection_header=_REFLECTION_HEADER if settings.api_keys_file else "",
         callers=callers.format(keys=keys),
     )
     click.echo(text)
+
+
+def _url(settings: ServerSettings, http_port: int) -> str:
+    host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
+    return f"{'https' if settings.tls_certificate_file else 'http'}://{host}:{http_port}"
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from service.rpc.identity.issuers import Issuer, IssuerFileError, read_issuers
 from service.rpc.identity.jwks import JwksError, KeySet
 from service.rpc.identity.key_file import KeyFileError, read_keys
 from service.rpc.identity.policy_parsing import PolicyError, read_policy, suspicions
-from service.rpc.transport.exposure import exposures
+from service.rpc.transport.exposure import exposures, http_exposures
 from service.rpc.transport.tls import CertificateError, TlsFiles, validity
 
 # What expires sooner than this is warned of.
@@ -31,6 +31,11 @@ def _exposure(settings: ServerSettings) -> Iterator[Finding]:
     problems, allowed = exposures(settings, has_identities=settings.has_identities)
     for problem in problems:
         yield Finding(Grade.FAIL, "exposure", f"COMMERCE_HOST={settings.host} lets other machines in {problem}")
+    http_problems, http_allowed = http_exposures(settings)
+    for problem in http_problems:
+        yield Finding(Grade.FAIL, "exposure", problem)
+    problems += http_problems
+    allowed += [f"HTTP: {words}" for words in http_allowed]
     for words in allowed:
         yield Finding(Grade.WARN, "exposure", words)
     if not problems and not allowed:

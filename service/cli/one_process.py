@@ -33,7 +33,7 @@ async def _serve(settings: ServerSettings, data_dir: Path | None) -> None:
     elif data_dir is None:
         await server.wait_until_signalled(signals)
     else:
-        welcome(settings, server.port, data_dir)
+        welcome(settings, server.port, server.http_port, data_dir)
         async with stopping_with_owner(data_dir):
             exit_deadline = await server.wait_until_signalled(signals)
         # PostgreSQL stops after the server, and has a time limit of its own.

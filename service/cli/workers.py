@@ -38,18 +38,19 @@ def serve_with_workers(settings: ServerSettings, data_dir: Path | None) -> None:
         )
     with ExitStack() as reserved:
 
-        def reserve(port: int) -> int:
+        def reserve(host: str, port: int) -> int:
             try:
-                return reserved.enter_context(reserved_port(settings.host, port, shared=settings.reuse_port))
+                return reserved.enter_context(reserved_port(host, port, shared=settings.reuse_port))
             except OSError as error:
                 raise WorkersFailed(
-                    f"cannot listen on {settings.host}:{port}: the port is in use, or this machine does not have the"
-                    " address"
+                    f"cannot listen on {host}:{port}: the port is in use, or this machine does not have the address"
                 ) from error
 
-        ports = {"port": reserve(settings.port)}
+        ports = {"port": reserve(settings.host, settings.port)}
         if (second := settings.tls_port_without_client_certificates) is not None:
-            ports["tls_port_without_client_certificates"] = reserve(second)
+            ports["tls_port_without_client_certificates"] = reserve(settings.host, second)
+        if settings.http_port is not None:
+            ports["http_port"] = reserve(settings.http_host, settings.http_port)
         run(_serve(settings, ports, data_dir), asyncio.new_event_loop)
 
 
@@ -63,7 +64,7 @@ async def _serve(settings: ServerSettings, ports: Mapping[str, int], data_dir: P
 
     def on_ready(pids: list[int]) -> None:
         _log_ready(settings, ports, pids)
-        welcome(settings, ports["port"], data_dir)
+        welcome(settings, ports["port"], ports.get("http_port", 0), data_dir)
 
     task: dict[str, object] = {
         **ports,

@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import structlog
 
-from service.config import ListenSettings
+from service.config import HttpServerSettings, ListenSettings
 
 log = structlog.get_logger()
 
@@ -32,9 +32,50 @@ def require_protection(settings: ListenSettings, *, has_identities: bool) -> Non
 
 def exposures(settings: ListenSettings, *, has_identities: bool) -> tuple[list[str], list[str]]:
     """Return without what other machines would be let in, and what a setting allows nevertheless."""
+    # Who has a certificate of the client CA is let in by name, even if the name is not used.
+    only_known = settings.tls_client_ca_file and settings.tls_port_without_client_certificates is None
+    return _exposures(settings, settings.host, only_known=has_identities or bool(only_known))
+
+
+def require_http_protection(settings: HttpServerSettings) -> None:
+    """Check the same of the HTTP port, for which client certificates mean nothing.
+
+    Raises:
+        Exposed: other machines would reach it without TLS or identities, or callers without what the settings want.
+    """
+    problems, allowed = http_exposures(settings)
+    for warning in allowed:
+        log.warning(warning, http_host=settings.http_host)
+    if problems:
+        raise Exposed(problems[0])
+
+
+def http_exposures(settings: HttpServerSettings) -> tuple[list[str], list[str]]:
+    """Return what is wrong with the HTTP port, in sentences, and what a setting allows nevertheless."""
+    if settings.http_port is None:
+        return [], []
+    known = settings.has_identities_in_metadata
+    found, allowed = _exposures(settings, settings.http_host, only_known=known)
+    problems = (
+        [f"COMMERCE_HTTP_HOST={settings.http_host} lets other machines in {', and '.join(found)}"] if found else []
+    )
+    if settings.tls_client_ca_file and not known:
+        problems.append(
+            "COMMERCE_HTTP_PORT takes no client certificates, which COMMERCE_TLS_CLIENT_CA_FILE wants of callers: set"
+            " COMMERCE_JWT_ISSUERS_FILE or COMMERCE_API_KEYS_FILE, or unset it"
+        )
+    if "*" in settings.cors_origins and not known:
+        problems.append(
+            "COMMERCE_HTTP_CORS_ORIGINS=* lets every web page call without an identity: name the origins, or set"
+            " COMMERCE_JWT_ISSUERS_FILE or COMMERCE_API_KEYS_FILE"
+        )
+    return problems, allowed
+
+
+def _exposures(settings: ListenSettings, host: str, *, only_known: bool) -> tuple[list[str], list[str]]:
     problems: list[str] = []
     allowed: list[str] = []
-    if not settings.host or _is_loopback(settings.host):
+    if not host or _is_loopback(host):
         return problems, allowed
     if settings.tls_certificate_file is None:
         if settings.allow_plaintext:
@@ -44,9 +85,7 @@ def exposures(settings: ListenSettings, *, has_identities: bool) -> tuple[list[s
                 "without TLS: set COMMERCE_TLS_CERTIFICATE_FILE and COMMERCE_TLS_KEY_FILE, or "
                 "COMMERCE_ALLOW_PLAINTEXT=true if the network between is protected"
             )
-    # Who has a certificate of the client CA is let in by name, even if the name is not used.
-    only_known = settings.tls_client_ca_file and settings.tls_port_without_client_certificates is None
-    if not has_identities and not only_known:
+    if not only_known:
         if settings.allow_anonymous:
             allowed.append(
                 "serving other machines without identities: any program that reaches the port may do everything"

@@ -1,0 +1,43 @@
+"""Loads the HTTP port only if it is wanted, because its libraries are an extra and take memory."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from service.config import HttpServerSettings
+from service.http.tls import Certificates
+
+if TYPE_CHECKING:
+    from service.http.port import HttpPort
+
+
+class HttpUnavailable(Exception):
+    """The HTTP port cannot be opened. The message is one line for an operator."""
+
+
+def http_port(
+    settings: HttpServerSettings,
+    services: Collection[str],
+    certificates: Certificates | None,
+    *,
+    open_pages: bool,
+) -> "HttpPort | None":
+    """Return the HTTP port that the settings name, which does not listen yet; None if they name none.
+
+    Raises:
+        HttpUnavailable: a library is missing, or no folder can be written.
+    """
+    if settings.http_port is None:
+        return None
+    try:
+        from service.http.port import HttpPort
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        raise HttpUnavailable(
+            f"COMMERCE_HTTP_PORT needs the package {package}: install commerce-service[http]"
+        ) from error
+    try:
+        return HttpPort(settings, services, certificates, open_pages=open_pages)
+    except OSError as error:
+        raise HttpUnavailable(
+            f"COMMERCE_HTTP_PORT needs a folder for a Unix socket: {error}; mount one at /tmp, or set TMPDIR"
+        ) from error
