@@ -41,7 +41,7 @@ lint: $(READY) phrases ## Check the style of the code (ruff), spelling and words
 	$(BIN)/typos
 
 # The files that are checked for phrases: all files written by hand, except those that may name the phrases.
-PROSE = . ':!client/commerce' ':!protos/third_party' ':!requirements' ':!*.lock' ':!*-lock.json' \
+PROSE = . ':!client/commerce/*_pb2*' ':!client/commerce/client/generated' ':!protos/third_party' ':!requirements' ':!*.lock' ':!*-lock.json' \
 	':!LICENSE' ':!CHANGELOG.md' ':!docs/glossary.md' ':!.phrases' ':!.typos.toml'
 
 .PHONY: phrases

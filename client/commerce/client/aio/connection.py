@@ -1,0 +1,192 @@
+"""The channels of an `AsyncClient`: opened by the first call, one for each event loop and process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from inspect import isawaitable
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet
+
+import grpc.aio
+
+from commerce.client.closing import ClientClosed
+from commerce.client.credentials import RENEW_AGAIN_SECONDS, AsyncTokenSource, HeldToken, no_token
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from commerce.client.channel import ChannelConfig
+    from commerce.client.methods import Method, Request, Response
+    from commerce.client.options import Metadata
+
+_log = logging.getLogger("commerce.client")
+
+
+class RunningCalls:
+    """Counts the calls that run on one event loop, so that a channel is closed after them."""
+
+    def __init__(self) -> None:
+        self._none = asyncio.Event()
+        self._none.set()
+        self._count = 0
+        self._closed = False
+
+    def __enter__(self) -> None:
+        if self._closed:
+            raise ClientClosed
+        self._count += 1
+        if self._count == 1:
+            self._none.clear()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._count -= 1
+        if not self._count:
+            self._none.set()
+
+    async def close(self, grace: float | None) -> None:
+        """Let no further call begin, and wait until none runs, or `grace` seconds."""
+        self._closed = True
+        try:
+            await asyncio.wait_for(self._none.wait(), grace)
+        except TimeoutError:
+            return
+
+
+class LoopConnection:
+    """A channel that belongs to one event loop, and the client's token there.
+
+    Attributes:
+        running: the calls that run: `with connection.running: …`.
+        channel: the channel.
+    """
+
+    def __init__(self, config: ChannelConfig, token_source: AsyncTokenSource | None) -> None:
+        credentials, options = config.credentials(), config.options
+        if credentials is None:
+            self.channel = grpc.aio.insecure_channel(config.target, options)
+        else:
+            self.channel = grpc.aio.secure_channel(config.target, credentials, options)
+        self.running = RunningCalls()
+        self._token_source = token_source
+        self._token = HeldToken()
+        self._renewing: asyncio.Task[None] | None = None
+        self._stubs: dict[str, Any] = {}
+
+    def unary(self, method: Method[Request, Response]) -> grpc.aio.UnaryUnaryMultiCallable[Request, Response]:
+        """Return what sends a unary call."""
+        stub = self._stubs.get(method.path)
+        if stub is None:
+            stub = self._stubs[method.path] = self.channel.unary_unary(
+                method.path,
+                request_serializer=method.request.SerializeToString,
+                response_deserializer=method.response.FromString,
+            )
+        return stub
+
+    async def authorization(self) -> tuple[str, str] | None:
+        """Return the metadata with the token; None without tokens.
+
+        Raises:
+            CredentialsError: no token could be had.
+        """
+        if self._token_source is None or self._token.fresh():
+            return self._token.header
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.create_task(self._renew(self._token_source))
+        # While a token that is still valid is renewed, calls go on with it.
+        if not self._token.usable():
+            # The task serves other calls too, so the cancellation of this one does not end it.
+            await asyncio.shield(self._renewing)
+        return self._token.header
+
+    async def _renew(self, source: AsyncTokenSource) -> None:
+        try:
+            token = source()
+            self._token.set(await token if isawaitable(token) else token)
+        except Exception as error:
+            if not self._token.usable():
+                raise no_token() from error
+            _log.warning("the token could not be renewed; the old one is used while it is valid", exc_info=True)
+            self._token.postpone(RENEW_AGAIN_SECONDS)
+
+    def refuse_token(self, header: tuple[str, str] | None) -> bool:
+        """Forget a token that the server refused; returns whether there may be another one."""
+        return self._token.refuse(header)
+
+    async def close(self, grace: float | None) -> None:
+        """Let no further call begin, wait for those that run, at most `grace` seconds, and close the channel."""
+        await self.running.close(grace)
+        if self._renewing is not None:
+            self._renewing.cancel()
+        await self.channel.close()
+
+
+class Connection:
+    """A channel for each event loop, and the client's credentials.
+
+    Args:
+        config: what the channels are made of.
+        api_key: of the client, if it has one.
+        token_source: returns new tokens, if the client has tokens.
+    """
+
+    def __init__(self, config: ChannelConfig, api_key: str | None, token_source: AsyncTokenSource | None) -> None:
+        self._config = config
+        self._token_source = token_source
+        self.static_metadata: Metadata = (("x-api-key", api_key),) if api_key else ()
+        self._closed = False
+        self._begin()
+        _connections.add(self)
+
+    def _begin(self) -> None:
+        self._lock = Lock()
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopConnection] = WeakKeyDictionary()
+
+    def here(self) -> LoopConnection:
+        """Return the channel of the running event loop, which is opened now if it is not open.
+
+        Raises:
+            ClientClosed: the client is closed.
+        """
+        loop = asyncio.get_running_loop()
+        connection = self._by_loop.get(loop)
+        if connection is None:
+            if self._closed:
+                raise ClientClosed
+            connection = LoopConnection(self._config, self._token_source)
+            # Event loops of several threads can be here.
+            with self._lock:
+                self._by_loop[loop] = connection
+        return connection
+
+    async def close(self, grace: float | None) -> None:
+        """Let no further call begin, and close the channel of the running event loop after its calls."""
+        self._closed = True
+        with self._lock:
+            connection = self._by_loop.get(asyncio.get_running_loop())
+        if connection is not None:
+            await connection.close(grace)
+
+    def forget_after_fork(self) -> None:
+        """Begin again in a child process, which has neither the parent's threads nor its sockets."""
+        _of_parents.extend(self._by_loop.values())
+        self._begin()
+
+
+_connections: WeakSet[Connection] = WeakSet()
+# Channels of the parent process. If they were destroyed in a child, gRPC would wait for threads that are not there.
+_of_parents: list[LoopConnection] = []
+
+
+def _forget_after_fork() -> None:
+    for connection in list(_connections):
+        connection.forget_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,160 @@
+"""The channel of a `Client`: opened by the first call, one for each process, closed when no call runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from threading import Condition, Lock
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+import grpc
+
+from commerce.client.closing import ClientClosed
+from commerce.client.credentials import RENEW_AGAIN_SECONDS, HeldToken, TokenSource, no_token
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from commerce.client.channel import ChannelConfig
+    from commerce.client.methods import Method, Request, Response
+    from commerce.client.options import Metadata
+
+_log = logging.getLogger("commerce.client")
+
+
+class RunningCalls:
+    """Counts the calls that run, so that a channel is closed after them. Safe for use by several threads."""
+
+    def __init__(self) -> None:
+        self._changed = Condition(Lock())
+        self._count = 0
+        self._closed = False
+
+    def __enter__(self) -> None:
+        with self._changed:
+            if self._closed:
+                raise ClientClosed
+            self._count += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._count -= 1
+            if self._closed:
+                self._changed.notify_all()
+
+    def close(self, grace: float | None) -> None:
+        """Let no further call begin, and wait until none runs, or `grace` seconds."""
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._count, grace)
+
+
+class Connection:
+    """A channel to the servers, and the client's credentials.
+
+    Args:
+        config: what the channel is made of.
+        api_key: of the client, if it has one.
+        token_source: returns new tokens, if the client has tokens.
+
+    Attributes:
+        running: the calls that run: `with connection.running: …`.
+    """
+
+    def __init__(self, config: ChannelConfig, api_key: str | None, token_source: TokenSource | None) -> None:
+        self._config = config
+        self._token_source = token_source
+        self.static_metadata: Metadata = (("x-api-key", api_key),) if api_key else ()
+        self._begin()
+        _connections.add(self)
+
+    def _begin(self) -> None:
+        self._lock = Lock()
+        self._token_lock = Lock()
+        self._token = HeldToken()
+        self._channel: grpc.Channel | None = None
+        self._stubs: dict[str, Any] = {}
+        self.running = RunningCalls()
+
+    def unary(self, method: Method[Request, Response]) -> grpc.UnaryUnaryMultiCallable[Request, Response]:
+        """Return what sends a unary call."""
+        stub = self._stubs.get(method.path)
+        if stub is None:
+            stub = self._stubs[method.path] = self.channel().unary_unary(
+                method.path,
+                request_serializer=method.request.SerializeToString,
+                response_deserializer=method.response.FromString,
+            )
+        return stub
+
+    def channel(self) -> grpc.Channel:
+        """Return the channel, which is opened now if it is not open."""
+        with self._lock:
+            if self._channel is None:
+                credentials, options = self._config.credentials(), self._config.options
+                if credentials is None:
+                    self._channel = grpc.insecure_channel(self._config.target, options)
+                else:
+                    self._channel = grpc.secure_channel(self._config.target, credentials, options)
+            return self._channel
+
+    def authorization(self) -> tuple[str, str] | None:
+        """Return the metadata with the token; None without tokens.
+
+        Raises:
+            CredentialsError: no token could be had.
+        """
+        if self._token_source is None or self._token.fresh():
+            return self._token.header
+        # While one thread renews a token that is still valid, the others go on with it.
+        if not self._token_lock.acquire(blocking=not self._token.usable()):
+            return self._token.header
+        try:
+            if not self._token.fresh():
+                self._renew(self._token_source)
+        finally:
+            self._token_lock.release()
+        return self._token.header
+
+    def _renew(self, source: TokenSource) -> None:
+        try:
+            self._token.set(source())
+        except Exception as error:
+            if not self._token.usable():
+                raise no_token() from error
+            _log.warning("the token could not be renewed; the old one is used while it is valid", exc_info=True)
+            self._token.postpone(RENEW_AGAIN_SECONDS)
+
+    def refuse_token(self, header: tuple[str, str] | None) -> bool:
+        """Forget a token that the server refused; returns whether there may be another one."""
+        return self._token.refuse(header)
+
+    def close(self, grace: float | None) -> None:
+        """Let no further call begin, wait for those that run, at most `grace` seconds, and close the channel."""
+        self.running.close(grace)
+        with self._lock:
+            if self._channel is not None:
+                self._channel.close()
+
+    def forget_after_fork(self) -> None:
+        """Begin again in a child process, which has neither the parent's threads nor its sockets."""
+        if self._channel is not None:
+            _of_parents.append(self._channel)
+        self._begin()
+
+
+_connections: WeakSet[Connection] = WeakSet()
+# Channels of the parent process. If they were destroyed in a child, gRPC would wait for threads that are not there.
+_of_parents: list[grpc.Channel] = []
+
+
+def _forget_after_fork() -> None:
+    for connection in list(_connections):
+        connection.forget_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
