@@ -57,7 +57,7 @@ class Services:
         self._lock = Lock()
         self._answers = b""
         self._is_ready = False
-        self._process = subprocess.Popen(
+        self._process = process = subprocess.Popen(
             # -P: a folder named like the package of the service, in the current directory, is not imported.
             [sys.executable, "-P", "-m", "service", "serve-tests"],
             stdin=subprocess.PIPE,
@@ -67,6 +67,14 @@ class Services:
             # Ctrl-C reaches only the tests, which then close this.
             start_new_session=True,
         )
+        if process.stdin is None or process.stdout is None:  # pragma: no cover - for the type checker
+            raise AssertionError
+        self._stdin, self._stdout = process.stdin, process.stdout
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
 
     def open(self) -> Service:
         """Run a server with an empty database.
@@ -80,6 +88,8 @@ class Services:
     def ask(self, **request: object) -> dict[str, Any]:
         """Send a request to the process, and return its answer; raises ServiceError."""
         with self._lock:
+            if self._log.closed:
+                raise ServiceError("the services are closed")
             if not self._is_ready:
                 self._answer()
                 self._is_ready = True
@@ -90,21 +100,19 @@ class Services:
         return answer
 
     def _send(self, request: object) -> None:
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-        except (BrokenPipeError, ValueError) as error:
+            self._stdin.write(json.dumps(request).encode() + b"\n")
+            self._stdin.flush()
+        except BrokenPipeError as error:
             raise self._ended() from error
 
     def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while b"\n" not in self._answers:
-            ready, _, _ = select.select([self._process.stdout], [], [], max(deadline - time.monotonic(), 0))
+            ready, _, _ = select.select([self._stdout], [], [], max(deadline - time.monotonic(), 0))
             if not ready:
                 raise ServiceError(f"the service has not answered in {_PATIENCE_SECONDS:.0f} s:\n{self.log()}")
-            if not (received := os.read(self._process.stdout.fileno(), 65536)):
+            if not (received := os.read(self._stdout.fileno(), 65536)):
                 raise self._ended()
             self._answers += received
         line, _, self._answers = self._answers.partition(b"\n")
@@ -112,18 +120,18 @@ class Services:
         return answer
 
     def _ended(self) -> ServiceError:
-        if self._log.closed:
-            return ServiceError("the services are closed")
         status = self._process.wait()
         return ServiceError(f"the service ended with status {status}:\n{self.log()}")
 
     def log_size(self) -> int:
         """Return how much the servers have logged so far, in bytes."""
-        return os.fstat(self._log.fileno()).st_size
+        return 0 if self._log.closed else os.fstat(self._log.fileno()).st_size
 
     def log(self, start: int = 0) -> str:
-        """Return what the servers have logged since it had `start` bytes, at most the last 100 kB."""
+        """Return what the servers have logged since it had `start` bytes, at most the last 100 kB; nothing if closed."""
         end = self.log_size()
+        if end <= start:
+            return ""
         start = max(start, end - _MAX_LOG_BYTES)
         return os.pread(self._log.fileno(), end - start, start).decode(errors="replace")
 
@@ -135,16 +143,14 @@ class Services:
         """
         if self._log.closed:
             return
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         try:
-            self._process.stdin.close()
+            self._stdin.close()
             try:
                 status = self._process.wait(_PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 status = self._process.wait()
-            self._process.stdout.close()
+            self._stdout.close()
             if status != 0:
                 raise self._ended()
         finally:
