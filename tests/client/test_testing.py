@@ -106,7 +106,7 @@ class Project:
 
 @pytest.fixture
 def project() -> Iterator[Project]:
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="c") as folder:  # noqa: S108 - its name is new
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="c") as folder:
         yield Project(Path(folder))
 
 

@@ -13,6 +13,14 @@
 from commerce.client.aio.client import AsyncClient
 from commerce.client.closing import ClientClosed
 from commerce.client.credentials import Tls, Token
+from commerce.client.cursors import (
+    AsyncCallableCursorStore,
+    AsyncCursorStore,
+    CallableCursorStore,
+    CursorStore,
+    FileCursorStore,
+    MemoryCursorStore,
+)
 from commerce.client.failures import CommerceError, Outcome
 from commerce.client.options import CallOptions, ReadOptions
 from commerce.client.pages import Page
@@ -22,12 +30,18 @@ from commerce.client.values import Id, Money, derive_request_id, to_datetime
 
 __all__ = [
     "NO_RETRIES",
+    "AsyncCallableCursorStore",
     "AsyncClient",
+    "AsyncCursorStore",
     "CallOptions",
+    "CallableCursorStore",
     "Client",
     "ClientClosed",
     "CommerceError",
+    "CursorStore",
+    "FileCursorStore",
     "Id",
+    "MemoryCursorStore",
     "Money",
     "Outcome",
     "Page",

@@ -130,6 +130,12 @@ class CommerceError(Exception):
         return self.failure.x_request_id
 
     @property
+    def last_committed_row(self) -> int | None:
+        """Of an import: the number of the last row that is known to be processed; None for other calls."""
+        row = self.metadata.get("last_committed_row")
+        return None if row is None else int(row)
+
+    @property
     def retry_after(self) -> float | None:
         """Seconds after which the server asks to repeat the call; None if it says nothing."""
         return self.failure.retry_after

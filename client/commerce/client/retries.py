@@ -18,11 +18,11 @@ from commerce.client.errors import AlreadyExists, ClientTimeout, EtagMismatch, F
 from commerce.client.failures import CommerceError, Outcome
 
 # Reasons with which a repeated call may succeed without any change to it.
-_TRANSIENT_REASONS = frozenset(
+TRANSIENT_REASONS = frozenset(
     {"CONTENTION", "DATABASE_UNAVAILABLE", "ISSUER_UNAVAILABLE", "OUTCOME_UNKNOWN", "OVERLOADED", "SERVER_DRAINING"}
 )
 # The same without a reason: from gRPC, a proxy or the network. A server that stops answers CANCELLED.
-_TRANSIENT_CODES = frozenset({StatusCode.UNAVAILABLE, StatusCode.UNKNOWN, StatusCode.CANCELLED})
+TRANSIENT_CODES = frozenset({StatusCode.UNAVAILABLE, StatusCode.UNKNOWN, StatusCode.CANCELLED})
 # Errors that a mutation returns only after it has looked for the response of an earlier attempt: that attempt wrote
 # nothing then.
 _CONCLUSIVE = (NotFound, AlreadyExists, FailedPrecondition, EtagMismatch)
@@ -212,7 +212,7 @@ class Attempts:
         if error.code is StatusCode.DEADLINE_EXCEEDED:
             # Only the limit of this attempt can have passed, as long as there is time left.
             return self._each is not None and self.time_left() > 0
-        return error.failure.reason in _TRANSIENT_REASONS if error.failure.reason else error.code in _TRANSIENT_CODES
+        return error.failure.reason in TRANSIENT_REASONS if error.failure.reason else error.code in TRANSIENT_CODES
 
     def _seconds(self, error: CommerceError) -> float:
         asked = error.failure.retry_after

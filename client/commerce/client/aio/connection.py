@@ -88,6 +88,22 @@ class LoopConnection:
             )
         return stub
 
+    def server_stream(self, method: Method[Request, Response]) -> grpc.aio.UnaryStreamMultiCallable[Request, Response]:
+        """Return what sends a call with many responses."""
+        return self.channel.unary_stream(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+
+    def client_stream(self, method: Method[Request, Response]) -> grpc.aio.StreamUnaryMultiCallable[Request, Response]:
+        """Return what sends a call with many requests."""
+        return self.channel.stream_unary(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+
     async def authorization(self) -> tuple[str, str] | None:
         """Return the metadata with the token; None without tokens.
 

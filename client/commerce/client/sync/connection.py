@@ -90,6 +90,22 @@ class Connection:
             )
         return stub
 
+    def server_stream(self, method: Method[Request, Response]) -> grpc.UnaryStreamMultiCallable[Request, Response]:
+        """Return what sends a call with many responses."""
+        return self.channel().unary_stream(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+
+    def client_stream(self, method: Method[Request, Response]) -> grpc.StreamUnaryMultiCallable[Request, Response]:
+        """Return what sends a call with many requests."""
+        return self.channel().stream_unary(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+
     def channel(self) -> grpc.Channel:
         """Return the channel, which is opened now if it is not open."""
         with self._lock:

@@ -14,12 +14,12 @@ Fixtures:
 
 If a test fails, its report contains what the service has logged.
 
-Each test has a server and a database of its own, because that is isolation that needs no care: unfinished calls, watches,
-request ids, limits and caches of one test cannot reach another, and tests may run in any order. It is also fast enough:
-the database is a clone in memory (8 ms), the server starts in a process that has loaded it before (40 ms), and the next
-one is prepared while a test runs, so a test waits for its data for a few milliseconds, most of which take the deletion
-of the old. A server process for each test would take 1.2 s. Deleting all rows between tests would take about as long as
-a clone, and leave what the server remembers.
+Each test has a server and a database of its own, because that is isolation that needs no care: unfinished calls,
+watches, request ids, limits and caches of one test cannot reach another, and tests may run in any order. It is also
+fast enough: the database is a clone in memory (8 ms), the server starts in a process that has loaded it before (40 ms),
+and the next one is prepared while a test runs. A test waits about 10 ms for it, and for the deletion of the one before.
+A server process for each test would take more than a second. Deleting all rows between tests would take as long as a
+clone, and would leave what the server remembers.
 
 The PostgreSQL and all servers of a test run are one process with its children. With pytest-xdist, each worker has such
 a process. It ends with pytest, also if that is killed.
@@ -27,7 +27,6 @@ a process. It ends with pytest, also if that is killed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,6 +34,8 @@ import pytest
 from commerce.client.testing.services import Service, ServiceError, Services
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+
     from commerce.client import AsyncClient, Client
 
 __all__ = ["Service", "ServiceError", "Services"]
@@ -99,9 +100,9 @@ commerce_async_client = _async_fixture()(name="commerce_async_client")(_commerce
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add what the service has logged to the report of a test that failed."""
-    report: pytest.TestReport = yield
+    report = yield
     if report.failed and (service := item.stash.get(_service, None)) and (log := service.log()):
         report.sections.append(("Captured commerce service log", log))
     return report

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from threading import Lock
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # A server starts in less than a tenth of a second, and the first one with PostgreSQL in less than two seconds.
 _PATIENCE_SECONDS = 60.0
@@ -53,7 +55,7 @@ class Services:
         environment = {
             name: value for name, value in os.environ.items() if name != _DATABASE and not name.startswith(_PREFIX)
         }
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         self._lock = Lock()
         self._answers = b""
         self._is_ready = False
@@ -128,7 +130,7 @@ class Services:
         return 0 if self._log.closed else os.fstat(self._log.fileno()).st_size
 
     def log(self, start: int = 0) -> str:
-        """Return what the servers have logged since it had `start` bytes, at most the last 100 kB; nothing if closed."""
+        """Return what the servers have logged since it had `start` bytes: at most the last 100 kB; none when closed."""
         end = self.log_size()
         if end <= start:
             return ""
