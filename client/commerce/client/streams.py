@@ -114,11 +114,21 @@ class Reconnects:
         self._limit, self._later = first, later
         self._clock, self._jitter = clock, jitter
         self._since = clock()
+        # The last error of this outage that was not a time-out of this client.
+        self._last: CommerceError | None = None
+        self._is_waiting = True
         self.attempts = 0
 
     def succeeded(self) -> None:
         """Say that something has arrived."""
         self.attempts, self._limit = 0, self._later
+        self._last, self._is_waiting = None, False
+
+    def time_left(self) -> float:
+        """Return how many seconds the current attempt may take until something arrives."""
+        if not self._is_waiting or self._limit is None:
+            return float("inf")
+        return max(0.0, self._since + self._limit - self._clock())
 
     def pause(self, error: CommerceError) -> float:
         """Return how many seconds to wait before the next attempt.
@@ -126,14 +136,16 @@ class Reconnects:
         Raises:
             CommerceError: the error, because another attempt would not help, or has taken too long.
         """
-        if self.attempts == 0 and self._limit is self._later:
-            self._since = self._clock()
+        if not self._is_waiting:
+            self._since, self._is_waiting = self._clock(), True
         self.attempts += 1
+        if not isinstance(error, ClientTimeout):
+            self._last = error
         if not is_lost(error) or self.attempts == self._policy.max_attempts:
             raise self._final(error)
         backoff = self._jitter() * self._policy.backoff(self.attempts)
         seconds = max(backoff + (error.retry_after or 0.0), self._budget.take())
-        if self._limit is not None and self._clock() - self._since + seconds >= self._limit:
+        if seconds >= self.time_left():
             self._budget.give_back()
             raise self._final(error)
         level = logging.WARNING if self.attempts == 1 else logging.INFO
@@ -141,4 +153,9 @@ class Reconnects:
         return seconds
 
     def _final(self, error: CommerceError) -> CommerceError:
-        return error.with_failure(attempts=self.attempts)
+        # A time-out of this client says less than what happened before it.
+        final = self._last if isinstance(error, ClientTimeout) and self._last is not None else error
+        final = final.with_failure(attempts=self.attempts)
+        # The caller may begin again.
+        self.attempts, self._last, self._is_waiting = 0, None, False
+        return final

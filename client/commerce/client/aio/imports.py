@@ -60,7 +60,7 @@ async def _send(calls: Calls, state: UserImport, options: AnyOptions, reconnects
         header = await connection.authorization()
         try:
             with connection.running:
-                response = await _call(calls, state, options, header, wait_for_ready=reconnects.attempts > 0)
+                response = await _call(calls, state, options, header)
         except CommerceError as failed:
             error = state.failed(failed)
             if isinstance(error, UnauthenticatedCaller) and not token_refused and connection.refuse_token(header):
@@ -75,15 +75,13 @@ async def _send(calls: Calls, state: UserImport, options: AnyOptions, reconnects
 
 
 async def _call(
-    calls: Calls, state: UserImport, options: AnyOptions, header: tuple[str, str] | None, *, wait_for_ready: bool
+    calls: Calls, state: UserImport, options: AnyOptions, header: tuple[str, str] | None
 ) -> ImportUsersResponse:
     metadata, x_request_id = metadata_of(options, reads=False)
     send = calls.connection.here().client_stream(IMPORT_USERS)
     call = send(
         state.requests(),
         metadata=(*metadata, *calls.connection.static_metadata, *((header,) if header else ())),
-        # A retry waits for a connection, rather than fail and come back while there is none.
-        wait_for_ready=wait_for_ready,
     )
     try:
         return await call

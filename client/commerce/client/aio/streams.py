@@ -109,7 +109,7 @@ class ResponseStream(Generic[Response]):
                 if self._stream is None:
                     self._stream = await self._open()
                     continue  # or closed meanwhile
-                response = await self._stream.read(self._stall_seconds)
+                response = await self._stream.read(min(self._stall_seconds, self._reconnects.time_left()))
                 if response is None and self._endless:
                     raise ended_early(self._method.path)
             except _Cancelled:

@@ -52,7 +52,7 @@ def _send(calls: Calls, state: UserImport, options: AnyOptions, reconnects: Reco
         header = connection.authorization()
         try:
             with connection.running:
-                response = _call(calls, state, options, header, wait_for_ready=reconnects.attempts > 0)
+                response = _call(calls, state, options, header)
         except CommerceError as failed:
             error = state.failed(failed)
             if isinstance(error, UnauthenticatedCaller) and not token_refused and connection.refuse_token(header):
@@ -66,17 +66,13 @@ def _send(calls: Calls, state: UserImport, options: AnyOptions, reconnects: Reco
             return
 
 
-def _call(
-    calls: Calls, state: UserImport, options: AnyOptions, header: tuple[str, str] | None, *, wait_for_ready: bool
-) -> ImportUsersResponse:
+def _call(calls: Calls, state: UserImport, options: AnyOptions, header: tuple[str, str] | None) -> ImportUsersResponse:
     metadata, x_request_id = metadata_of(options, reads=False)
     send = calls.connection.client_stream(IMPORT_USERS)
     try:
         return send(
             state.requests(),
             metadata=(*metadata, *calls.connection.static_metadata, *((header,) if header else ())),
-            # A retry waits for a connection, rather than fail and come back while there is none.
-            wait_for_ready=wait_for_ready,
         )
     except grpc.RpcError as failed:
         raise error_from(failed, path=IMPORT_USERS.path, x_request_id=x_request_id, reads=False) from failed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from threading import Event, Thread
+from threading import Condition, Event, Thread
 from typing import TYPE_CHECKING, Any, Generic
 
 import grpc
@@ -23,67 +23,84 @@ if TYPE_CHECKING:
     from commerce.client.streams import Reconnects
     from commerce.client.sync.calls import Calls
 
-_NEVER = float("inf")
-
 
 class _Watchdog(Thread):
     """Cancels a call on which nothing arrives: gRPC's blocking reads have no time-out.
 
     Attributes:
-        deadline: on the monotonic clock.
-        has_cancelled: whether the deadline has passed.
-        ended: set when the call has ended.
+        has_cancelled: whether the time has passed.
     """
 
-    def __init__(self, call: Any, seconds: float) -> None:
+    def __init__(self, call: Any) -> None:
         super().__init__(name="commerce-client-watchdog", daemon=True)
-        self._call, self._seconds = call, seconds
-        self.deadline = _NEVER
+        self._call = call
+        self._changed = Condition()
+        self._deadline: float | None = None
+        self._wakes_at = float("inf")
+        self._has_ended = False
         self.has_cancelled = False
-        self.ended = Event()
+
+    def expect(self, seconds: float | None) -> None:
+        """Cancel the call in so many seconds, unless this is called again before; None waits without a limit."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        with self._changed:
+            self._deadline = deadline
+            # Later, the thread looks again by itself.
+            if deadline is not None and deadline < self._wakes_at:
+                self._changed.notify()
+
+    def end(self) -> None:
+        """End the thread."""
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify()
 
     def run(self) -> None:
-        """Look at the deadline several times before it can pass."""
-        while not self.ended.wait(min(self._seconds / 4, 1.0)):
-            if time.monotonic() > self.deadline:
-                self.has_cancelled = True
-                self._call.cancel()
-                return
+        """Wait for the deadline, or the end of the call."""
+        with self._changed:
+            while not self._has_ended:
+                left = None if self._deadline is None else self._deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    self.has_cancelled = True
+                    break
+                self._wakes_at = float("inf") if self._deadline is None else self._deadline
+                self._changed.wait(left)
+        if self.has_cancelled:
+            self._call.cancel()
 
 
 class _Stream(Generic[Response]):
     """One call with many responses."""
 
-    def __init__(self, call: Any, path: str, x_request_id: str, stall_seconds: float) -> None:
+    def __init__(self, call: Any, path: str, x_request_id: str) -> None:
         self._call, self._path, self._x_request_id = call, path, x_request_id
-        self._stall_seconds = stall_seconds
-        self._watchdog = _Watchdog(call, stall_seconds)
+        self._watchdog = _Watchdog(call)
         self._watchdog.start()
 
-    def read(self) -> Response | None:
+    def read(self, seconds: float) -> Response | None:
         """Return the next response; None after the last.
 
         Raises:
             CommerceError: the call failed, or nothing arrived for some seconds.
         """
-        self._watchdog.deadline = time.monotonic() + self._stall_seconds
+        self._watchdog.expect(seconds)
         try:
             response: Response = next(self._call)
         except StopIteration:
             return None
         except grpc.RpcError as failed:
             if self._watchdog.has_cancelled:
-                raise stalled(self._path, self._stall_seconds, self._x_request_id) from None
+                raise stalled(self._path, seconds, self._x_request_id) from None
             error = error_from(failed, path=self._path, x_request_id=self._x_request_id, reads=True)
             raise error from failed
         finally:
             # While its caller handles a response, a stream does not stall.
-            self._watchdog.deadline = _NEVER
+            self._watchdog.expect(None)
         return response
 
     def cancel(self) -> None:
         """End the call."""
-        self._watchdog.ended.set()
+        self._watchdog.end()
         self._call.cancel()
 
 
@@ -133,7 +150,7 @@ class ResponseStream(Generic[Response]):
                 if self._stream is None:
                     self._stream = self._open()
                     continue  # or closed meanwhile
-                response = self._stream.read()
+                response = self._stream.read(min(self._stall_seconds, self._reconnects.time_left()))
                 if response is None and self._endless:
                     raise ended_early(self._method.path)
             except CommerceError as error:
@@ -166,7 +183,7 @@ class ResponseStream(Generic[Response]):
                 # A retry waits for a connection, rather than fail and come back while there is none.
                 wait_for_ready=self._reconnects.attempts > 0,
             )
-        return _Stream(call, self._method.path, x_request_id, self._stall_seconds)
+        return _Stream(call, self._method.path, x_request_id)
 
     def _pause(self, error: CommerceError) -> None:
         if self._wants_new_token(error):
