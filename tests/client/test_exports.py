@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ITEM = {"product_id": "r7", "name": "Rocket", "quantity": 1, "unit_price": ("9.90", "EUR")}
 # So large that the connection holds only a part of the export.
 METADATA = {f"key{number}": "x" * 500 for number in range(60)}
-ORDERS = 150
+ORDERS = 300
 
 
 async def create_orders(client: AsyncClient) -> list[str]:
@@ -43,10 +43,10 @@ async def test_an_export_goes_on_when_the_server_is_killed(database_url: str) ->
         async with serving(database_url, port, **settings) as server:
             created = await create_orders(client)
             export = client.orders.export(progress=reports.append)
-            orders = [await anext(export)]
             with Client(f"127.0.0.1:{port}") as blocking:
                 blocking_export = blocking.orders.export()
                 blocking_orders = [await asyncio.to_thread(next, blocking_export)]
+                orders = [await anext(export)]
                 server.kill()
                 async with serving(database_url, port, **settings):
                     orders += [order async for order in export]
