@@ -110,8 +110,8 @@ def test_attributes_say_what_the_details_say() -> None:
     both = of(OrderAlreadyExists.of_both_users(["a", "b"], 2))
     assert (both.external_refs, both.field) == (("a", "b"), "external_ref")
     assert of(CursorExpired("gone", {"earliest_cursor": "c1"})).earliest == "c1"
-    caller = of(UnauthenticatedCaller("who?", {"credential": "token", "problem": "expired"}))
-    assert (caller.credential, caller.problem) == ("token", "expired")
+    caller = of(UnauthenticatedCaller("who?", {"credential": "bearer token", "problem": "expired"}))
+    assert (caller.credential, caller.problem) == ("bearer token", "expired")
     assert of(SignInLimited(60)).retry_after == 60
     assert error_for(internal_error("e-1")).error_id == "e-1"
 
@@ -123,7 +123,7 @@ def test_the_push_back_counts_more_than_the_details() -> None:
         assert not error_for(overloaded(0.5), grpc_retry_pushback_ms=forbidding).failure.may_retry
 
 
-@pytest.mark.parametrize("kind", sorted(ERRORS_BY_REASON.values(), key=lambda kind: kind.reason or ""))
+@pytest.mark.parametrize("kind", [ERRORS_BY_REASON[reason] for reason in sorted(ERRORS_BY_REASON)])
 def test_whether_the_write_happened_follows_from_the_reason(kind: type[CommerceError]) -> None:
     status = Status(code=kind.default_code.value[0], message="what is wrong")
     status.details.add().Pack(ErrorInfo(reason=kind.reason, domain="commerce"))

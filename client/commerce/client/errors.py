@@ -243,7 +243,7 @@ class UnauthenticatedCaller(Unauthenticated):
 
     @property
     def credential(self) -> str:
-        """The kind of credential, such as `token`."""
+        """The kind of credential, such as `bearer token`."""
         return self.metadata.get("credential", "")
 
     @property

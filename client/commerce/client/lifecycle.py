@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import MutableSet
 
 _FORK_SUPPORT = "GRPC_ENABLE_FORK_SUPPORT"
-# gRPC reads it when it is first imported, which this package does after this module.
+# gRPC reads them when it is first imported, which this package does after this module.
 if "grpc" not in sys.modules:
     os.environ.setdefault(_FORK_SUPPORT, "1")
+    # Otherwise its C core writes lines of its own to standard error, for example when a server stops.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 _supported = os.environ.get(_FORK_SUPPORT, "0").lower() in {"1", "true", "yes", "t", "y"}
 
 

@@ -83,7 +83,7 @@ class PreparedCall:
 
     def wants_new_token(self, error: CommerceError) -> bool:
         """Return whether the attempt failed because of its token, which happens once in a call at most."""
-        if self._token_refused or not (isinstance(error, UnauthenticatedCaller) and error.credential == "token"):
+        if self._token_refused or not (isinstance(error, UnauthenticatedCaller) and error.credential == "bearer token"):
             return False
         self._token_refused = True
         return True
