@@ -10,8 +10,9 @@
 `commerce.client.enums`.
 """
 
+# First, because gRPC reads a variable that it sets.
+from commerce.client.lifecycle import ClientClosed, ForkUnsupported  # isort: skip
 from commerce.client.aio.client import AsyncClient
-from commerce.client.closing import ClientClosed
 from commerce.client.credentials import Tls, Token
 from commerce.client.cursors import (
     AsyncCallableCursorStore,
@@ -40,6 +41,7 @@ __all__ = [
     "CommerceError",
     "CursorStore",
     "FileCursorStore",
+    "ForkUnsupported",
     "Id",
     "MemoryCursorStore",
     "Money",

@@ -1,7 +1,7 @@
 """The base class of the enums in messages."""
 
 from enum import IntEnum
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 
 class Enum(IntEnum):
@@ -10,6 +10,11 @@ class Enum(IntEnum):
     `OrderStatus(order.status).name` is the name. A number that this version of the client does not know, because the
     server is newer, becomes a member too, named `UNKNOWN_` and the number.
     """
+
+    if TYPE_CHECKING:
+        # Otherwise mypy refuses to compare a member with a number in a message, which is of another type.
+        def __eq__(self, other: object, /) -> bool: ...
+        def __hash__(self) -> int: ...
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:

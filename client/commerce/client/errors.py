@@ -28,7 +28,10 @@ from collections.abc import Mapping
 
 from grpc import StatusCode
 
-from commerce.client.failures import CommerceError, Failure, FieldViolation
+from commerce.client.failures import CommerceError as CommerceError
+from commerce.client.failures import Failure as Failure
+from commerce.client.failures import FieldViolation as FieldViolation
+from commerce.client.failures import Outcome as Outcome
 
 
 class InvalidArgument(CommerceError):
@@ -240,7 +243,7 @@ class UnauthenticatedCaller(Unauthenticated):
 
     @property
     def credential(self) -> str:
-        """The kind of credential, such as `token`."""
+        """The kind of credential, such as `bearer token`."""
         return self.metadata.get("credential", "")
 
     @property

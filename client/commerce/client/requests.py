@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from commerce.client.errors import UnauthenticatedCaller
+from grpc import StatusCode
+
+from commerce.client.errors import UnauthenticatedCaller, error_of
+from commerce.client.failures import Failure, Outcome
 from commerce.client.options import AnyOptions, Metadata, metadata_of
 from commerce.client.retries import Attempts, RetryBudget, RetryPolicy
 from commerce.client.statuses import FailedCall, error_from
@@ -66,9 +69,21 @@ class PreparedCall:
         error.__cause__ = failed if isinstance(failed, BaseException) else None
         return error
 
+    def closed_error(self) -> CommerceError:
+        """Return the error of an attempt that ended because the client was closed."""
+        failure = Failure(
+            message="the client was closed while the call ran",
+            code=StatusCode.CANCELLED,
+            outcome=Outcome.NOT_WRITTEN if self._method.reads else Outcome.UNKNOWN,
+            method=self._method.path,
+            x_request_id=self._x_request_id,
+            attempts=self.attempts.number,
+        )
+        return error_of(failure)
+
     def wants_new_token(self, error: CommerceError) -> bool:
         """Return whether the attempt failed because of its token, which happens once in a call at most."""
-        if self._token_refused or not (isinstance(error, UnauthenticatedCaller) and error.credential == "token"):
+        if self._token_refused or not (isinstance(error, UnauthenticatedCaller) and error.credential == "bearer token"):
             return False
         self._token_refused = True
         return True

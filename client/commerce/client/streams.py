@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from grpc import StatusCode
 
-from commerce.client.errors import ClientTimeout, Unavailable
+from commerce.client.errors import ClientTimeout, Unavailable, UnauthenticatedCaller
 from commerce.client.failures import Failure, Outcome
 from commerce.client.retries import TRANSIENT_CODES, TRANSIENT_REASONS, RetryBudget, RetryPolicy
 
@@ -32,12 +32,12 @@ class StreamOptions(TypedDict, total=False):
 
     Attributes:
         on_behalf_of: the id of the user for whom the caller acts; needs a permission.
-        metadata: further metadata.
+        grpc_metadata: further metadata.
         retry: the pauses before a stream that broke is opened again, and how often that is tried in a row.
     """
 
     on_behalf_of: Id | None
-    metadata: Mapping[str, str | bytes]
+    grpc_metadata: Mapping[str, str | bytes]
     retry: RetryPolicy
 
 
@@ -83,6 +83,11 @@ def is_lost(error: CommerceError) -> bool:
     if isinstance(error, ClientTimeout):
         return True
     return error.reason in _REASONS if error.reason else error.code in _CODES
+
+
+def refuses_token(error: CommerceError) -> bool:
+    """Return whether the server refused the token of a call."""
+    return isinstance(error, UnauthenticatedCaller) and error.credential == "bearer token"
 
 
 class Reconnects:

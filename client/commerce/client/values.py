@@ -57,7 +57,7 @@ class Money:
     @classmethod
     def from_message(cls, message: MoneyMessage) -> Money:
         """Return the money of a `google.type.Money`, without rounding."""
-        exact = _EXACT.add(Decimal(message.units), Decimal(message.nanos).scaleb(-9))
+        exact = _EXACT.add(Decimal(message.units), _EXACT.scaleb(Decimal(message.nanos), -9))
         # Without the zeros at the end, but 100 stays 100, and not 1E+2.
         amount = exact.normalize(_EXACT) if message.nanos else Decimal(message.units)
         return cls(amount, message.currency_code)

@@ -54,8 +54,21 @@ class Calls:
                     )
                 except grpc.aio.AioRpcError as failed:
                     error = prepared.error(failed)
+                except asyncio.CancelledError:
+                    # gRPC also raises it in the calls of a channel that is closed.
+                    if connection.closed and not _is_cancelled():
+                        raise prepared.closed_error() from None
+                    raise
                 else:
                     attempts.succeeded()
                     return response
                 if not (prepared.wants_new_token(error) and connection.refuse_token(header)):
                     await asyncio.sleep(attempts.pause(error))
+                if connection.closed:
+                    raise prepared.closed_error() from error
+
+
+def _is_cancelled() -> bool:
+    """Return whether the running task itself is asked to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

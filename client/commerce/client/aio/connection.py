@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from inspect import isawaitable
 from threading import Lock
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
 
 import grpc.aio
 
-from commerce.client.closing import ClientClosed
 from commerce.client.credentials import RENEW_AGAIN_SECONDS, AsyncTokenSource, HeldToken, no_token
+from commerce.client.lifecycle import ClientClosed, begin_again_after_fork, channel_opens
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -63,15 +61,18 @@ class LoopConnection:
     Attributes:
         running: the calls that run: `with connection.running: …`.
         channel: the channel.
+        closed: whether the channel is closed, which ends the calls that still run.
     """
 
     def __init__(self, config: ChannelConfig, token_source: AsyncTokenSource | None) -> None:
+        channel_opens(asyncio=True)
         credentials, options = config.credentials(), config.options
         if credentials is None:
             self.channel = grpc.aio.insecure_channel(config.target, options)
         else:
             self.channel = grpc.aio.secure_channel(config.target, credentials, options)
         self.running = RunningCalls()
+        self.closed = False
         self._token_source = token_source
         self._token = HeldToken()
         self._renewing: asyncio.Task[None] | None = None
@@ -114,6 +115,8 @@ class LoopConnection:
             return self._token.header
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renew(self._token_source))
+            # Whether or not a call waits for it.
+            self._renewing.add_done_callback(lambda task: task.cancelled() or task.exception())
         # While a token that is still valid is renewed, calls go on with it.
         if not self._token.usable():
             # The task serves other calls too, so the cancellation of this one does not end it.
@@ -139,6 +142,8 @@ class LoopConnection:
         await self.running.close(grace)
         if self._renewing is not None:
             self._renewing.cancel()
+        # First, so that the calls that this ends know why.
+        self.closed = True
         await self.channel.close()
 
 
@@ -157,11 +162,11 @@ class Connection:
         self.static_metadata: Metadata = (("x-api-key", api_key),) if api_key else ()
         self._closed = False
         self._begin()
-        _connections.add(self)
+        begin_again_after_fork(self)
 
     def _begin(self) -> None:
         self._lock = Lock()
-        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopConnection] = WeakKeyDictionary()
+        self._by_loop: dict[asyncio.AbstractEventLoop, LoopConnection] = {}
 
     def here(self) -> LoopConnection:
         """Return the channel of the running event loop, which is opened now if it is not open.
@@ -177,6 +182,8 @@ class Connection:
             connection = LoopConnection(self._config, self._token_source)
             # Event loops of several threads can be here.
             with self._lock:
+                for ended in [other for other in self._by_loop if other.is_closed()]:
+                    del self._by_loop[ended]
                 self._by_loop[loop] = connection
         return connection
 
@@ -190,19 +197,9 @@ class Connection:
 
     def forget_after_fork(self) -> None:
         """Begin again in a child process, which has neither the parent's threads nor its sockets."""
-        _of_parents.extend(self._by_loop.values())
+        _of_parents.extend(connection.channel for connection in self._by_loop.values())
         self._begin()
 
 
-_connections: WeakSet[Connection] = WeakSet()
 # Channels of the parent process. If they were destroyed in a child, gRPC would wait for threads that are not there.
-_of_parents: list[LoopConnection] = []
-
-
-def _forget_after_fork() -> None:
-    for connection in list(_connections):
-        connection.forget_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
+_of_parents: list[grpc.aio.Channel] = []

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
-from commerce.client.errors import UnauthenticatedCaller
 from commerce.client.failures import CommerceError
 from commerce.client.generated.methods import IMPORT_USERS
 from commerce.client.options import merged, metadata_of
 from commerce.client.statuses import error_from
-from commerce.client.streams import Reconnects, checked
+from commerce.client.streams import Reconnects, checked, refuses_token
 
 if TYPE_CHECKING:
     from commerce.client.aio.calls import Calls
@@ -57,13 +56,14 @@ async def _send(calls: Calls, state: UserImport, options: AnyOptions, reconnects
     connection = calls.connection.here()
     token_refused = False
     while True:
-        header = await connection.authorization()
+        header = None
         try:
             with connection.running:
+                header = await connection.authorization()
                 response = await _call(calls, state, options, header)
         except CommerceError as failed:
             error = state.failed(failed)
-            if isinstance(error, UnauthenticatedCaller) and not token_refused and connection.refuse_token(header):
+            if refuses_token(error) and not token_refused and connection.refuse_token(header):
                 token_refused = True
                 continue
             if not state.may_repeat(error):

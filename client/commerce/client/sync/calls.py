@@ -101,5 +101,7 @@ class Calls:
                     attempts.succeeded()
                     return response
                 first = None
-                if not (prepared.wants_new_token(error) and connection.refuse_token(header)):
+                if not connection.closed and not (prepared.wants_new_token(error) and connection.refuse_token(header)):
                     time.sleep(attempts.pause(error))
+                if connection.closed:
+                    raise prepared.closed_error() from error

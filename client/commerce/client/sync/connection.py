@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from threading import Condition, Lock
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import grpc
 
-from commerce.client.closing import ClientClosed
 from commerce.client.credentials import RENEW_AGAIN_SECONDS, HeldToken, TokenSource, no_token
+from commerce.client.lifecycle import ClientClosed, begin_again_after_fork, channel_opens
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -62,6 +60,7 @@ class Connection:
 
     Attributes:
         running: the calls that run: `with connection.running: …`.
+        closed: whether the channel is closed, which ends the calls that still run.
     """
 
     def __init__(self, config: ChannelConfig, api_key: str | None, token_source: TokenSource | None) -> None:
@@ -69,7 +68,7 @@ class Connection:
         self._token_source = token_source
         self.static_metadata: Metadata = (("x-api-key", api_key),) if api_key else ()
         self._begin()
-        _connections.add(self)
+        begin_again_after_fork(self)
 
     def _begin(self) -> None:
         self._lock = Lock()
@@ -78,6 +77,7 @@ class Connection:
         self._channel: grpc.Channel | None = None
         self._stubs: dict[str, Any] = {}
         self.running = RunningCalls()
+        self.closed = False
 
     def unary(self, method: Method[Request, Response]) -> grpc.UnaryUnaryMultiCallable[Request, Response]:
         """Return what sends a unary call."""
@@ -110,6 +110,7 @@ class Connection:
         """Return the channel, which is opened now if it is not open."""
         with self._lock:
             if self._channel is None:
+                channel_opens(asyncio=False)
                 credentials, options = self._config.credentials(), self._config.options
                 if credentials is None:
                     self._channel = grpc.insecure_channel(self._config.target, options)
@@ -152,6 +153,8 @@ class Connection:
         """Let no further call begin, wait for those that run, at most `grace` seconds, and close the channel."""
         self.running.close(grace)
         with self._lock:
+            # First, so that the calls that this ends know why.
+            self.closed = True
             if self._channel is not None:
                 self._channel.close()
 
@@ -162,15 +165,5 @@ class Connection:
         self._begin()
 
 
-_connections: WeakSet[Connection] = WeakSet()
 # Channels of the parent process. If they were destroyed in a child, gRPC would wait for threads that are not there.
 _of_parents: list[grpc.Channel] = []
-
-
-def _forget_after_fork() -> None:
-    for connection in list(_connections):
-        connection.forget_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from commerce.client.errors import UnauthenticatedCaller
 from commerce.client.failures import CommerceError
 from commerce.client.generated.methods import IMPORT_USERS
 from commerce.client.options import merged, metadata_of
 from commerce.client.statuses import error_from
-from commerce.client.streams import Reconnects, checked
+from commerce.client.streams import Reconnects, checked, refuses_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,13 +48,14 @@ def _send(calls: Calls, state: UserImport, options: AnyOptions, reconnects: Reco
     connection = calls.connection
     token_refused = False
     while True:
-        header = connection.authorization()
+        header = None
         try:
             with connection.running:
+                header = connection.authorization()
                 response = _call(calls, state, options, header)
         except CommerceError as failed:
             error = state.failed(failed)
-            if isinstance(error, UnauthenticatedCaller) and not token_refused and connection.refuse_token(header):
+            if refuses_token(error) and not token_refused and connection.refuse_token(header):
                 token_refused = True
                 continue
             if not state.may_repeat(error):

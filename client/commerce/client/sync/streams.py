@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import grpc
 
-from commerce.client.closing import ClientClosed
-from commerce.client.errors import UnauthenticatedCaller
+from commerce.client.lifecycle import ClientClosed
 from commerce.client.failures import CommerceError
 from commerce.client.methods import Method, Request, Response
 from commerce.client.options import merged, metadata_of
 from commerce.client.statuses import error_from
-from commerce.client.streams import ended_early, stalled
+from commerce.client.streams import ended_early, refuses_token, stalled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,7 +190,7 @@ class ResponseStream(Generic[Response]):
         self._closing.wait(self._reconnects.pause(error))
 
     def _wants_new_token(self, error: CommerceError) -> bool:
-        if self._token_refused or not (isinstance(error, UnauthenticatedCaller) and error.credential == "token"):
+        if self._token_refused or not refuses_token(error):
             return False
         self._token_refused = True
         return self._calls.connection.refuse_token(self._header)

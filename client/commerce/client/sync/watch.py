@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, Self
 
-from commerce.client.closing import ClientClosed
+from commerce.client.lifecycle import ClientClosed
 from commerce.client.cursors import CursorStore, MemoryCursorStore
 from commerce.client.streams import Reconnects, checked
 from commerce.client.sync.streams import ResponseStream
