@@ -4,13 +4,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from commerce.client import AsyncClient
+from commerce.client.testing import Service, Services
 
 from tests.support.both_clients import KINDS, BothClients, Kind, both_clients
 
 if TYPE_CHECKING:
-    from commerce.client import AsyncClient
-    from commerce.client.testing import Service, Services
-
     from service.server import Server
 
 
@@ -29,26 +28,22 @@ async def both(kind: Kind, server: "Server") -> AsyncIterator[BothClients]:
 
 
 @pytest.fixture(scope="session")
-def services() -> Iterator["Services"]:
+def services() -> Iterator[Services]:
     """Starts services in a process of their own."""
-    from commerce.client.testing import Services
-
     # Small batches, so that an export has many.
     with Services({"COMMERCE_MAX_RESPONSE_BYTES": "65536"}) as services:
         yield services
 
 
 @pytest.fixture
-def service(services: "Services") -> Iterator["Service"]:
+def service(services: Services) -> Iterator[Service]:
     """A service without data, which a test can stop and start."""
     with services.open() as service:
         yield service
 
 
 @pytest.fixture
-async def client(service: "Service") -> AsyncIterator["AsyncClient"]:
+async def client(service: Service) -> AsyncIterator[AsyncClient]:
     """A client of that service."""
-    from commerce.client import AsyncClient
-
     async with AsyncClient(service.address) as client:
         yield client

@@ -8,13 +8,13 @@ from commerce.client import AsyncClient, Client, ClientClosed, CommerceError, to
 from commerce.client.testing import Service
 from commerce.orders.v1.order_pb2 import Order
 
+from tests.support.both_clients import ITEM
 from tests.support.passwords import PASSWORD
 from tests.support.processes import free_port, serving
 
 if TYPE_CHECKING:
     from commerce.client.exports import ExportProgress
 
-ITEM = {"product_id": "r7", "name": "Rocket", "quantity": 1, "unit_price": ("9.90", "EUR")}
 # So large that the connection holds only a part of the export.
 METADATA = {f"key{number}": "x" * 500 for number in range(60)}
 ORDERS = 300
@@ -38,19 +38,20 @@ def ids(orders: Iterable[Order]) -> list[str]:
 async def test_an_export_goes_on_when_the_server_is_killed(database_url: str) -> None:
     port = free_port()
     reports: list[ExportProgress] = []
-    async with AsyncClient(f"127.0.0.1:{port}") as client:
-        settings = {"max_response_bytes": 65536}
-        async with serving(database_url, port, **settings) as server:
-            created = await create_orders(client)
-            export = client.orders.export(progress=reports.append)
-            with Client(f"127.0.0.1:{port}") as blocking:
-                blocking_export = blocking.orders.export()
-                blocking_orders = [await asyncio.to_thread(next, blocking_export)]
-                orders = [await anext(export)]
-                server.kill()
-                async with serving(database_url, port, **settings):
-                    orders += [order async for order in export]
-                    blocking_orders += await asyncio.to_thread(list, blocking_export)
+    async with (
+        AsyncClient(f"127.0.0.1:{port}") as client,
+        serving(database_url, port, max_response_bytes=65536) as server,
+    ):
+        created = await create_orders(client)
+        export = client.orders.export(progress=reports.append)
+        with Client(f"127.0.0.1:{port}") as blocking:
+            blocking_export = blocking.orders.export()
+            blocking_orders = [await asyncio.to_thread(next, blocking_export)]
+            orders = [await anext(export)]
+            server.kill()
+            async with serving(database_url, port, max_response_bytes=65536):
+                orders += [order async for order in export]
+                blocking_orders += await asyncio.to_thread(list, blocking_export)
     for found in (orders, blocking_orders):
         assert len(found) == ORDERS
         assert {*ids(found)} == {*created}

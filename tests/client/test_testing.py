@@ -111,16 +111,11 @@ def project() -> Iterator[Project]:
 
 
 def test_each_test_has_a_service_with_new_data_and_its_log(project: Project) -> None:
-    output = project.start(PROJECT).communicate()[0]
+    """Also in two workers of pytest-xdist."""
+    output = project.start(PROJECT, "-n", "2").communicate()[0]
     assert re.search(r"= 1 failed, 6 passed in", output), output
     assert "- Captured commerce service log -" in output
     assert "/commerce.users.v1.UserService/CreateUser" in output
-    assert not project.left()
-
-
-def test_the_workers_of_xdist_have_services_of_their_own(project: Project) -> None:
-    output = project.start(PROJECT, "-n", "2", "-k", "alone").communicate()[0]
-    assert re.search(r"= 3 passed in", output), output
     assert not project.left()
 
 

@@ -3,7 +3,7 @@ import gc
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,12 @@ from commerce.orders.v1.order_pb2 import OrderEvent
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations.retention import delete_expired_events
+from tests.support.both_clients import ITEM
 from tests.support.databases import driver_connection
 from tests.support.passwords import PASSWORD
 from tests.support.processes import free_port, serving
 from tests.support.servers import running_server
 from tests.support.watching import insert_events
-
-ITEM = {"product_id": "r7", "name": "Rocket", "quantity": 1, "unit_price": ("9.90", "EUR")}
 
 
 async def create_user(client: AsyncClient, name: str = "ada") -> str:
@@ -221,8 +220,17 @@ async def test_after_a_gap_a_watch_goes_on_from_the_earliest_event(database_url:
     await engine.dispose()
 
 
-async def test_a_connection_without_checkpoints_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
-    with Services({"COMMERCE_WATCH_CHECKPOINT_INTERVAL": "1000"}) as services, services.open() as service:
+@pytest.fixture(scope="module")
+def limited() -> Iterator[Services]:
+    """Services that accept one watch at a time, and send a checkpoint only when a watch begins."""
+    with Services({"COMMERCE_MAX_WATCHES": "1", "COMMERCE_WATCH_CHECKPOINT_INTERVAL": "1000"}) as services:
+        yield services
+
+
+async def test_a_connection_without_checkpoints_is_given_up(
+    limited: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    with limited.open() as service:
         async with AsyncClient(service.address) as client:
             user_id = await create_user(client)
             with caplog.at_level(logging.WARNING, "commerce.client"):
@@ -233,7 +241,7 @@ async def test_a_connection_without_checkpoints_is_given_up(caplog: pytest.LogCa
                     assert (await waiting).order_id == order_id
 
         def in_thread() -> None:
-            with Client(service.address) as client, client.orders.watch(stall_timeout=0.2) as watch:
+            with Client(service.address) as blocking, blocking.orders.watch(stall_timeout=0.2) as watch:
                 assert next(watch).order_id != order_id
 
         async with AsyncClient(service.address) as client:
@@ -257,7 +265,7 @@ async def test_a_cancelled_wait_loses_no_event(client: AsyncClient) -> None:
 async def test_a_watch_that_is_closed_ends(service: Service) -> None:
     async with AsyncClient(service.address) as client:
         by_itself, by_client = client.orders.watch(), client.orders.watch()
-        waiting = [asyncio.create_task(anext(watch, None)) for watch in (by_itself, by_client)]  # type: ignore[arg-type] # `anext` makes a coroutine of it
+        waiting = [asyncio.create_task(anext(watch, None)) for watch in (by_itself, by_client)]
         await asyncio.sleep(0.1)
         await by_itself.aclose()
         assert await waiting[0] is None
@@ -279,8 +287,8 @@ async def test_a_watch_in_a_thread_that_is_closed_ends(service: Service) -> None
         assert await waiting is None
 
 
-async def test_a_watch_that_is_left_gives_its_place_back() -> None:
-    with Services({"COMMERCE_MAX_WATCHES": "1"}) as services, services.open() as service:
+async def test_a_watch_that_is_left_gives_its_place_back(limited: Services) -> None:
+    with limited.open() as service:
         async with AsyncClient(service.address) as client:
             user_id = await create_user(client)
             await create_orders(client, user_id, 2)

@@ -127,8 +127,13 @@ def test_the_commands_of_the_tour_print_what_it_shows(tool: str, outcomes: list[
 
 
 @pytest.mark.usefixtures("outcomes")
-@pytest.mark.parametrize("document", ["docs/calling.md", "docs/python-client.md"])
-def test_the_python_examples_print_what_their_page_shows(document: str, address: str) -> None:
+@pytest.mark.parametrize(
+    "document", ["docs/calling.md", "docs/python-client.md", "docs/events.md", "docs/import-export.md"]
+)
+def test_the_python_examples_print_what_their_page_shows(
+    document: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     found = blocks(document)
     assert [language for language, _ in found] == ["python", "text"] * (len(found) // 2)
     for (_, example), (_, shown) in zip(found[::2], found[1::2], strict=True):

@@ -12,7 +12,7 @@ from tests.support.passwords import PASSWORD
 
 Kind = Literal["sync", "asyncio"]
 KINDS: tuple[Kind, ...] = ("sync", "asyncio")
-ITEM = {"product_id": "r7", "name": "Rocket", "quantity": 2, "unit_price": Money("5.25", "EUR")}
+ITEM: Any = {"product_id": "r7", "name": "Rocket", "quantity": 2, "unit_price": Money("5.25", "EUR")}
 
 
 class BothClients:

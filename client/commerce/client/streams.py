@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from grpc import StatusCode
 
-from commerce.client.errors import ClientTimeout, Unavailable, UnauthenticatedCaller
+from commerce.client.errors import ClientTimeout, UnauthenticatedCaller, Unavailable
 from commerce.client.failures import Failure, Outcome
 from commerce.client.retries import TRANSIENT_CODES, TRANSIENT_REASONS, RetryBudget, RetryPolicy
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import grpc.aio
 
-from commerce.client.lifecycle import ClientClosed
 from commerce.client.failures import CommerceError
+from commerce.client.lifecycle import ClientClosed
 from commerce.client.methods import Method, Request, Response
 from commerce.client.options import merged, metadata_of
 from commerce.client.statuses import error_from

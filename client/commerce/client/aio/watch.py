@@ -8,8 +8,8 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 from commerce.client.aio.streams import ResponseStream
-from commerce.client.lifecycle import ClientClosed
 from commerce.client.cursors import AsyncCursorStore, CursorStore, FileCursorStore, MemoryCursorStore
+from commerce.client.lifecycle import ClientClosed
 from commerce.client.streams import Reconnects, checked
 from commerce.client.watches import Event, WatchPosition, WatchSettings
 

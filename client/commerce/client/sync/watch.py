@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, Self
 
-from commerce.client.lifecycle import ClientClosed
 from commerce.client.cursors import CursorStore, MemoryCursorStore
+from commerce.client.lifecycle import ClientClosed
 from commerce.client.streams import Reconnects, checked
 from commerce.client.sync.streams import ResponseStream
 from commerce.client.watches import Event, WatchPosition, WatchSettings
