@@ -51,7 +51,7 @@ class AsyncOrders(AsyncOrderMethods):
         Args:
             start: where the watch starts if there is no cursor: with the events that are committed from now on, or with
                 the earliest that is stored.
-            cursor: start after the response that had this cursor, whatever is stored.
+            cursor: start after the response that had this cursor, instead of the stored one.
             cursor_store: where the cursor is stored when an event has been handled, and found when the program runs
                 again. None stores it nowhere.
             user_ids: only events of orders that belong to one of these users, at most 100.

@@ -94,7 +94,7 @@ class AsyncWatch(Generic[Event]):
             raise StopAsyncIteration from None
 
     async def commit(self) -> None:
-        """Store the cursor of the last event now, as handled, whatever `save_interval` is."""
+        """Store the cursor of the last event now, as handled, and do not wait for `save_interval`."""
         self._position.handled()
         await self._save(closing=True)
 

@@ -92,7 +92,7 @@ class Watch(Generic[Event]):
             raise StopIteration from None
 
     def commit(self) -> None:
-        """Store the cursor of the last event now, as handled, whatever `save_interval` is."""
+        """Store the cursor of the last event now, as handled, and do not wait for `save_interval`."""
         self._position.handled()
         self._save(closing=True)
 
