@@ -72,7 +72,7 @@ async def test_a_client_goes_on_in_a_forked_process(server: "Server") -> None:
     assert await run(script, server.port) == ["answered", "child answered", "child answered", "answered"]
 
 
-async def test_clients_that_have_not_called_can_be_forked_whatever_they_are(server: "Server") -> None:
+async def test_clients_of_both_kinds_that_have_not_called_can_be_forked(server: "Server") -> None:
     script = """
     client, async_client = Client(address), AsyncClient(address)
     in_a_child(lambda: get(client))

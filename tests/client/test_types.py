@@ -86,7 +86,7 @@ def wrong(client: Client) -> None:
     client.orders.get("1", tmeout=3)
     client.orders.confirm("1", read_preference="replica")
     client.users.grant_credit(user_id="1", amount=Money(1.5, "EUR"))
-    client.users.get("1").emial
+    client.users.get("1").mail
     client.orders.create(user_id="1", items=[{"product_id": "a"}])
 
 
