@@ -157,6 +157,16 @@ async def test_a_source_that_fails_is_an_error_unless_the_old_token_is_still_val
         assert "the old one is used" in caplog.text
 
 
+async def test_a_source_that_takes_too_long_takes_no_more_than_the_time_of_a_call(database_url: str) -> None:
+    async def never() -> str:
+        await asyncio.sleep(60)
+        return ""
+
+    async with running_server(database_url) as server, both_clients("asyncio", server.port, token=never) as both:
+        with pytest.raises(CredentialsError, match="took longer than the call has"):
+            await both.call(lambda client: client.users.get(username="ada", timeout=0.3))
+
+
 async def test_tls_and_the_certificate_of_the_client(
     kind: Kind, database_url: str, tmp_path: Path, policy: Path
 ) -> None:

@@ -126,7 +126,7 @@ def pyright(folder: Path, name: str) -> list[tuple[int, str]]:
     """Return the same of pyright, as strict as it can be about what the package declares."""
     settings = {"typeCheckingMode": "strict", "reportMissingModuleSource": "none"}
     (folder / "pyrightconfig.json").write_text(json.dumps(settings))
-    program = Path(sys.executable).parent / "basedpyright"
+    program = str(Path(sys.executable).parent / "basedpyright")
     command = [program, "--outputjson", "--pythonpath", sys.executable, name]
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert ran.returncode in {0, 1}, ran.stderr
