@@ -51,7 +51,9 @@ async def run(script: str, port: int, **variables: str) -> list[str]:
     """Run a script beside the server of this process; returns the lines that it printed."""
     # The service's own setting for gRPC, which the tests inherit.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
-    command = [sys.executable, "-W", "error", "-c", PRELUDE + textwrap.dedent(script), f"127.0.0.1:{port}"]
+    # Since 3.12, Python warns of any fork of a process with threads, which gRPC has.
+    warnings = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
+    command = [sys.executable, *warnings, "-c", PRELUDE + textwrap.dedent(script), f"127.0.0.1:{port}"]
     process = await asyncio.create_subprocess_exec(
         *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**environment, **variables}
     )
