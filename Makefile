@@ -169,6 +169,10 @@ benchmarks: $(READY) ## Measure the latency of watches; given DATABASE_URL (migr
 bench: $(BENCH_READY) node ## Compare the service with other servers (docs/performance.md); some: make bench ARGS="--workload GetUser"
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
+.PHONY: client-overhead
+client-overhead: $(READY) ## Measure what the Python clients add to a call over raw stubs
+	$(BIN)/python -m benchmarks.client $(ARGS)
+
 .PHONY: growth
 growth: $(READY) ## Compare the cost of calls with 100 000 orders and with 5 million (10 GB in .bench)
 	$(BIN)/python -m benchmarks.growth $(ARGS)

@@ -4,7 +4,7 @@ import json
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,8 +111,19 @@ class Protocol:
 GRPC = Protocol()
 
 
-def make_calls(program: Path, port: int, file: Path, count: int, load: Load, protocol: Protocol = GRPC) -> Outcome:
+def make_calls(
+    program: Path,
+    port: int,
+    file: Path,
+    count: int,
+    load: Load,
+    protocol: Protocol = GRPC,
+    *,
+    started: Callable[[int], None] | None = None,
+) -> Outcome:
     """Make `count` calls, taken from a file in its order.
+
+    `started` gets the number of the process that makes them, which then leads a session.
 
     Raises:
         BadReplyError: a reply is missing, or lacks what its call expects.
@@ -120,10 +131,15 @@ def make_calls(program: Path, port: int, file: Path, count: int, load: Load, pro
     """
     command = [str(program), "--port", str(port), "--calls", str(count), str(file)]
     command += [*load.arguments(), *protocol.options()]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
-    if not result.stdout:
-        raise BadReplyError(result.stderr.strip())
-    return outcome_of(result.stdout, count)
+    with subprocess.Popen(  # noqa: S603 - our own program
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=started is not None
+    ) as process:
+        if started:
+            started(process.pid)
+        output, errors = process.communicate()
+    if not output:
+        raise BadReplyError(errors.strip())
+    return outcome_of(output, count)
 
 
 def outcome_of(line: str, count: int) -> Outcome:

@@ -295,10 +295,10 @@ class Server:
                 self._authorization,  # before anything is read; denied calls cost little
                 # Between what calls need for a fair turn, which is their caller, and what takes much time.
                 *admission,
-                # Knows the caller, and sees the responses of all below it.
-                UnreadResponsesInterceptor(self.settings.max_unread_response_bytes),
-                # Inside ErrorInterceptor, which turns its error into a status.
+                # Inside ErrorInterceptor, which turns its error into a status; after admission, because large requests take time.
                 DeserializationInterceptor(self.settings.max_request_bytes_in_flight),
+                # Knows the caller and the request, and sees the responses of all below it.
+                UnreadResponsesInterceptor(self.settings.max_unread_response_bytes),
                 ValidationInterceptor(),  # above the unit of work, so an invalid request takes no connection
                 PrivilegedFieldsInterceptor(self._policies),  # reads fields, so after they are validated
                 self._transactions,  # runs the method, and again if that is needed

@@ -170,9 +170,9 @@ def _resource_method(api: Api, rpc: MethodDescriptor, kind: Kind, resource: str)
         ]
     changes = "{" + ", ".join(f'"{argument.name}": {argument.name}' for argument in parts) + "}"
     fields = "{" + ", ".join(f'"{argument.name}": {argument.name}' for argument in others) + "}"
-    verb = "_update" if updates else "_create"
+    function = "_update" if updates else "_create"
     call = [
-        f"{kind.wait}self.{verb}(",
+        f"{kind.wait}self.{function}(",
         f"            methods.{constant_name(rpc)},",
         f'            "{resource}",',
         f"            {resource},",

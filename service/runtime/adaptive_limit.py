@@ -2,13 +2,14 @@
 
 import math
 
-# The limit is adjusted when a window has this many samples and has lasted for this many seconds.
-_WINDOW_SAMPLES = 50
-_WINDOW_SECONDS = 0.1
+# The limit is adjusted when a window has this many samples and has lasted for this many seconds, or for calls that take
+# long, with fewer samples in a longer window.
+_WINDOW_SAMPLES, _WINDOW_SECONDS = 50, 0.1
+_FEW_SAMPLES, _LONG_WINDOW_SECONDS = 10, 0.5
 # A call is late if it takes longer than this many times what calls take on a quiet server, and this many seconds more.
 # Calls that are quick on a quiet server may take relatively longer: batches make them cheaper.
-_LATE_FACTOR = 2.0
-_LATE_SECONDS = 0.005
+_LATE_FACTOR = 1.5
+_LATE_SECONDS = 0.002
 _BACK_OFF = 0.9
 # By how much of the difference the time of a quiet server grows with a window at the minimum.
 _GROWTH = 0.03
@@ -64,8 +65,10 @@ class AdaptiveLimit:
             self._shortest = seconds
         self._late += seconds > self._late_from
         self._samples += 1
-        if self._samples >= _WINDOW_SAMPLES and now - self._window_began >= _WINDOW_SECONDS:
-            self._adjust(now)
+        if self._samples >= _FEW_SAMPLES:
+            lasted = now - self._window_began
+            if lasted >= (_WINDOW_SECONDS if self._samples >= _WINDOW_SAMPLES else _LONG_WINDOW_SECONDS):
+                self._adjust(now)
 
     def _adjust(self, now: float) -> None:
         if self._late * 2 > self._samples:

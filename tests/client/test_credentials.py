@@ -8,7 +8,6 @@ from uuid import UUID
 
 import pytest
 from commerce.client import NO_RETRIES, Outcome, Tls, Token
-from commerce.client.channel import channel_config
 from commerce.client.errors import ClientTimeout, CredentialsError, UnauthenticatedCaller, Unavailable
 
 from tests.support.both_clients import BothClients, Kind, both_clients
@@ -146,15 +145,25 @@ async def test_a_source_that_fails_is_an_error_unless_the_old_token_is_still_val
             assert failed.value.outcome is Outcome.NOT_WRITTEN
             await both.create_user()
         # Half of its time is over, and a new one is asked for.
-        aging = Source(Token(issuer.token(), in_seconds(4)), OSError("no route"))
+        aging = Source(Token(issuer.token(), in_seconds(3)), OSError("no route"))
         async with both_clients(kind, server.port, token=aging.of(kind)) as both:
             await both.create_user()
-            await asyncio.sleep(2.1)
+            await asyncio.sleep(1.6)
             await both.create_user()
             await asyncio.sleep(0.1)
             await both.create_user()
         assert aging.count == 2
         assert "the old one is used" in caplog.text
+
+
+async def test_a_source_that_takes_too_long_takes_no_more_than_the_time_of_a_call(database_url: str) -> None:
+    async def never() -> str:
+        await asyncio.sleep(60)
+        return ""
+
+    async with running_server(database_url) as server, both_clients("asyncio", server.port, token=never) as both:
+        with pytest.raises(CredentialsError, match="took longer than the call has"):
+            await both.call(lambda client: client.users.get(username="ada", timeout=0.3))
 
 
 async def test_tls_and_the_certificate_of_the_client(
@@ -184,26 +193,6 @@ async def test_tls_and_the_certificate_of_the_client(
                     await both.create_user()
 
 
-@pytest.mark.parametrize(
-    ("address", "target", "encrypted"),
-    [
-        ("localhost:50051", "dns:///localhost:50051", False),
-        ("127.0.0.1:50051", "dns:///127.0.0.1:50051", False),
-        ("[::1]:50051", "dns:///[::1]:50051", False),
-        ("unix:/run/commerce.sock", "unix:/run/commerce.sock", False),
-        ("ipv4:127.0.0.1:1,127.0.0.2:2", "ipv4:127.0.0.1:1,127.0.0.2:2", False),
-        ("commerce.example.com:443", "dns:///commerce.example.com:443", True),
-        ("dns:///commerce.example.com:443", "dns:///commerce.example.com:443", True),
-        ("ipv4:127.0.0.1:1,10.0.0.2:2", "ipv4:127.0.0.1:1,10.0.0.2:2", True),
-    ],
-)
-def test_plaintext_is_for_this_machine(address: str, target: str, *, encrypted: bool) -> None:
-    config = channel_config(address, None, health_check=True)
-    assert (config.target, config.tls is not None) == (target, encrypted)
-    assert channel_config(address, False, health_check=True).tls is None  # noqa: FBT003 - as callers write it
-    assert channel_config(address, True, health_check=True).tls is not None  # noqa: FBT003
-
-
 def test_secrets_are_not_part_of_any_text() -> None:
     assert "secret" not in repr(Token("secret"))
     assert "secret" not in repr(Tls(certificate=b"c", key=b"secret"))
@@ -211,5 +200,3 @@ def test_secrets_are_not_part_of_any_text() -> None:
         Tls(certificate=b"c")
     with pytest.raises(ValueError, match="needs a time zone"):
         Token("secret", datetime(2026, 1, 1))  # noqa: DTZ001 - what is tested
-    with pytest.raises(ValueError, match="is empty"):
-        channel_config("", None, health_check=True)

@@ -62,13 +62,13 @@ def behaviors(field: FieldDescriptor) -> set[int]:
 def arguments_of(rpc: MethodDescriptor) -> set[str]:
     """Return the names of the arguments that the method for an RPC must have: of all that callers can set."""
     changes = {"Create": {OUTPUT_ONLY, IDENTIFIER}, "Update": {OUTPUT_ONLY, IDENTIFIER, IMMUTABLE}}
-    verb = rpc.name[:6]
+    kind = rpc.name[:6]
     names = {field.name for field in rpc.input_type.fields}
-    if verb in changes:
+    if kind in changes:
         resource = rpc.input_type.fields[0].message_type
         assert resource is not None
-        settable = {field.name for field in resource.fields if not behaviors(field) & changes[verb]}
-        names |= settable - ({"etag"} if verb == "Create" else set())
+        settable = {field.name for field in resource.fields if not behaviors(field) & changes[kind]}
+        names |= settable - ({"etag"} if kind == "Create" else set())
     return names
 
 

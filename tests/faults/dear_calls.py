@@ -1,7 +1,6 @@
 """Callers whose requests cost a server far more than they cost their callers."""
 
 import asyncio
-import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -18,6 +17,7 @@ from google.protobuf.message import Message
 from service.domain.notes import MAX_BODY_LENGTH
 from tests.faults.apart import Signals
 from tests.faults.as_caller import Metadata
+from tests.faults.scheduling import leave_processor_to_others
 from tests.support.clients import Clients, connect, item
 from tests.support.failures import failure_of
 from tests.support.methods import ALL_METHODS, path_of
@@ -61,8 +61,13 @@ async def add_data(clients: Clients) -> Mapping[str, Message]:
 async def make_dear_calls(
     signals: Signals, port: int, kind: str, request: bytes, seconds: float, metadata: Metadata
 ) -> Counter[str]:
-    """Make calls of one kind from 50 callers for some seconds, and return their outcomes; counts the calls."""
-    os.nice(19)
+    """Make calls of one kind from 50 callers for some seconds, and return their outcomes; counts itself and the calls.
+
+    It begins when it is told to, so that the time that it takes to start is not measured.
+    """
+    leave_processor_to_others()
+    signals.count()
+    await signals.begin.wait()
     outcomes: Counter[str] = Counter()
     until = time.monotonic() + seconds
     method = kind.split(maxsplit=1)[0].rstrip(",")

@@ -8,7 +8,6 @@ processor to the server, as an attacker on another machine does.
 """
 
 import json
-import os
 import select
 import time
 import zlib
@@ -31,6 +30,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from tests.faults.scheduling import leave_processor_to_others
 from tests.support.http2 import Connection, call_frames, call_headers, grpc_message, static_block
 
 USER_SERVICE = "/commerce.users.v1.UserService"
@@ -306,7 +306,7 @@ ATTACKS: dict[str, Callable[[Attack], None]] = {
 @click.option("--seconds", default=8.0, show_default=True)
 def main(name: str, port: int, seconds: float) -> None:
     """Attack a server on this machine."""
-    os.nice(19)
+    leave_processor_to_others()
     attack = Attack(port, seconds)
     ATTACKS[name](attack)
     click.echo(json.dumps({what: number for what, number in attack.done.items() if number}))

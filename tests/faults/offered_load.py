@@ -20,6 +20,7 @@ from benchmarks.calls import BadReplyError, CannotBuildError, Load, Outcome, Pro
 from benchmarks.workloads import Call
 from tests.faults.apart import Signals, apart
 from tests.faults.experiment import NotPossible
+from tests.faults.scheduling import lower_priority_of_session
 from tests.support.identities import TokenIssuer
 from tests.support.policies import EVERYTHING, policy_of
 
@@ -181,7 +182,16 @@ class LoadProgram:
         flood.refused, flood.expired = outcome.refused, outcome.expired
 
     async def _made(self, count: int, load: Load) -> Outcome:
-        return await asyncio.to_thread(make_calls, self._program, self._port, self._file, count, load, self._protocol)
+        return await asyncio.to_thread(
+            make_calls,
+            self._program,
+            self._port,
+            self._file,
+            count,
+            load,
+            self._protocol,
+            started=lower_priority_of_session,
+        )
 
 
 def write_tokens(folder: Path, *names: str) -> tuple[dict[str, str], dict[str, Any]]:

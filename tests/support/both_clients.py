@@ -49,9 +49,9 @@ class BothClients:
 
 
 @asynccontextmanager
-async def both_clients(kind: Kind, port: int, **arguments: Any) -> AsyncIterator[BothClients]:
-    """Open a client of a server on this machine until the block ends."""
-    address = f"127.0.0.1:{port}"
+async def both_clients(kind: Kind, *ports: int, **arguments: Any) -> AsyncIterator[BothClients]:
+    """Open a client of one or several servers on this machine until the block ends."""
+    address = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
     if kind == "sync":
         client = Client(address, **arguments)
         try:

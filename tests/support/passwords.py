@@ -5,3 +5,5 @@ PASSWORD = "correct horse battery"  # noqa: S105 - of users that live as long as
 
 # The minimum of argon2, so that tests do not spend their time on hashing.
 FAST_PASSWORDS = {"argon2_time_cost": 1, "argon2_memory_kib": 8}
+# Those of the service, for tests of how long hashing takes.
+SLOW_PASSWORDS = {"argon2_time_cost": 2, "argon2_memory_kib": 19456}

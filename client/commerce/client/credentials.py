@@ -44,12 +44,13 @@ RENEW_SECONDS = 60.0
 """How long before a token expires a new one is asked for."""
 RENEW_AGAIN_SECONDS = 5.0
 """How long a token that could not be renewed is used before the next try."""
+TOO_SLOW = "took longer than the call has"
 
 
-def no_token() -> CredentialsError:
-    """Return the error of a call for which there is no token."""
+def no_token(problem: str = "failed") -> CredentialsError:
+    """Return the error of a call for which there is no token; `problem` is what the function did."""
     failure = Failure(
-        message="the function that returns the token failed",
+        message=f"the function that returns the token {problem}",
         code=CredentialsError.default_code,
         outcome=Outcome.NOT_WRITTEN,
         attempts=0,

@@ -14,8 +14,8 @@ from service.runtime.adaptive_limit import AdaptiveLimit
 _WRITES = 0.6
 _READS = 1.2
 _RESERVED = 0.2
-# The lowest limit of such calls.
-_FEWEST = 4
+# The lowest limit of such calls. One of them can keep the event loop or PostgreSQL busy.
+_FEWEST = 1
 # How many calls that hold no connection may run above their limit.
 _RESERVE = 4
 
@@ -71,8 +71,10 @@ class Admission:
             least, most = settings.admission_min_calls, self._maximum
             start, reserve = least, _RESERVE
         else:
-            start = most = max(1, int(self._connections * (_READS if method.reads else _WRITES)))
-            least, reserve = min(_FEWEST, most), max(1, int(self._connections * _RESERVED))
+            most = max(1, int(self._connections * (_READS if method.reads else _WRITES)))
+            # So that the first calls of an expensive method do not all run together.
+            start = least = min(_FEWEST, most)
+            reserve = max(1, int(self._connections * _RESERVED))
         gate = self.gates[method.path] = Gate(
             AdaptiveLimit(start, minimum=least, maximum=most),
             reserve=reserve,

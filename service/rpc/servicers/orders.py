@@ -45,7 +45,10 @@ from service.rpc.servicers.order_notes import OrderNoteMethods
 from service.rpc.signing.page_tokens import PageTokens
 from service.rpc.streams.exports import Exports
 from service.rpc.streams.watch import Watch
+from service.runtime.loop_turns import in_turns
 
+# How many orders of a page are built in one turn of the event loop: each can have 500 items.
+_BUILT_TOGETHER = 20
 # Requests of transitions that change only the status; all have an id and an etag.
 _TransitionRequest = pb.ProcessOrderRequest | pb.ShipOrderRequest | pb.DeliverOrderRequest
 
@@ -109,7 +112,8 @@ class OrderServicer(OrderNoteMethods):
         limit = self._max_response_bytes
         found = await self._queries.by_ids(list(dict.fromkeys(ids)), MAX_ESTIMATE * limit)
         response = pb.BatchGetOrdersResponse()
-        add_orders(response.orders, batch_in_order(ids, found, OrderNotFound, limit))
+        async for rows in in_turns(batch_in_order(ids, found, OrderNotFound, limit), _BUILT_TOGETHER):
+            add_orders(response.orders, rows)
         return response
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
@@ -118,7 +122,8 @@ class OrderServicer(OrderNoteMethods):
         response = pb.ListOrdersResponse(
             next_page_token=self._page_tokens.next(request, found, POSITION), total_size=found.total_size
         )
-        add_orders(response.orders, found.rows)
+        async for rows in in_turns(found.rows, _BUILT_TOGETHER):
+            add_orders(response.orders, rows)
         return response
 
     async def UpdateOrder(self, request: pb.UpdateOrderRequest, context: Context) -> pb.UpdateOrderResponse:

@@ -43,7 +43,10 @@ from service.rpc.signing.page_tokens import PageTokens
 from service.rpc.streams.exports import Exports
 from service.rpc.streams.imports import UserImports
 from service.rpc.streams.watch import Watch
+from service.runtime.loop_turns import in_turns
 
+# How many users of a page are built in one turn of the event loop.
+_BUILT_TOGETHER = 100
 # Requests of transitions; all have an id and an etag.
 _TransitionRequest = pb.DeactivateUserRequest | pb.ReactivateUserRequest | pb.DeleteUserRequest | pb.UndeleteUserRequest
 
@@ -129,7 +132,8 @@ class UserServicer(UserServiceServicer):
         limit = None if len(ids) * MAX_USER_BYTES <= self._max_response_bytes else self._max_response_bytes
         found = await self._queries.by_ids(list(dict.fromkeys(ids)), limit and MAX_ESTIMATE * limit)
         response = pb.BatchGetUsersResponse()
-        add_users(response.users, batch_in_order(ids, found, UserNotFound, limit))
+        async for rows in in_turns(batch_in_order(ids, found, UserNotFound, limit), _BUILT_TOGETHER):
+            add_users(response.users, rows)
         return response
 
     async def ListUsers(self, request: pb.ListUsersRequest, context: Context) -> pb.ListUsersResponse:
@@ -138,7 +142,8 @@ class UserServicer(UserServiceServicer):
         response = pb.ListUsersResponse(
             next_page_token=self._page_tokens.next(request, found, POSITION[order_by]), total_size=found.total_size
         )
-        add_users(response.users, found.rows)
+        async for rows in in_turns(found.rows, _BUILT_TOGETHER):
+            add_users(response.users, rows)
         return response
 
     async def SearchUsers(self, request: pb.SearchUsersRequest, context: Context) -> pb.SearchUsersResponse:

@@ -26,8 +26,11 @@ CHUNK_ROWS = 1000
 # The maximum number of failed rows that a response lists, so that it stays far below the size limit of a message.
 MAX_FAILURES = 1000
 LAST_COMMITTED_ROW = "last-committed-row"
-# How many chunks of all imports are written at the same time. Others wait, so that imports leave connections to calls.
+# How many chunks of all imports are looked up, and how many are written, at the same time. Others wait, so that imports leave connections to calls.
 _MAX_WRITING = 2
+
+# The part of the time in which rows are read while several imports run. Otherwise, reading rows would keep the event loop busy all the time.
+_SHARE = 0.35
 
 # A valid row, or the error of an invalid row.
 _Row = ImportRow | InvalidField
@@ -61,8 +64,8 @@ class UserImports:
         self._now = clock
         self._chunk_seconds = chunk_seconds
         self._shielded_tasks = shielded_tasks()
-        self._may_write = asyncio.Semaphore(_MAX_WRITING)
-        self._turns = LoopTurns()
+        self._may_look_up, self._may_write = asyncio.Semaphore(_MAX_WRITING), asyncio.Semaphore(_MAX_WRITING)
+        self._turns = LoopTurns(_SHARE)
 
     async def run(self, requests: AsyncIterator[pb.ImportUsersRequest], context: Context) -> pb.ImportUsersResponse:
         """Import the rows of a stream."""
@@ -148,7 +151,10 @@ class UserImports:
     async def _hash_passwords(self, rows: Sequence[ImportRow], hashes: dict[UUID, str]) -> None:
         """Hash the passwords of new users, one at a time and after those of sign-ins."""
         unhashed = [row for row in rows if row.password and row.id not in hashes]
-        known = await self._queries.known_emails([row.email for row in unhashed]) if unhashed else ()
+        if not unhashed:
+            return
+        async with self._may_look_up:
+            known = await self._queries.known_emails([row.email for row in unhashed])
         for row in unhashed:
             if row.email not in known:
                 hashes[row.id] = await self._passwords.hash(row.password, background=True)

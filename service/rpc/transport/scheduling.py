@@ -14,7 +14,7 @@ from contextlib import suppress
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 # How often the CPU use is looked at, and which share of one processor is much.
 _LOOK_SECONDS = 0.25
-_BUSY_SHARE = 0.6
+_BUSY_SHARE = 0.75
 # After so many looks without much use, load is over. With one, pauses in a load that comes in bursts would end it.
 _QUIET_LOOKS = 8
 # A nice value that is 10 higher gives a thread about a tenth of the CPU share, when both want to run.
@@ -32,7 +32,7 @@ def use_batch_scheduling() -> None:
 
 
 class AdaptiveScheduling:
-    """Sets SCHED_BATCH only while this process uses most of a processor, and otherwise the default policy.
+    """Sets SCHED_BATCH only while the event loop uses much of a processor, and otherwise the default policy.
 
     A thread with SCHED_BATCH waits until other threads that want the processor have used up their time slices. That
     saves CPU while they are threads of this process, and costs latency while they are threads of other processes. (At
@@ -45,12 +45,13 @@ class AdaptiveScheduling:
     A process that was started with another policy keeps it.
 
     Args:
-        cpu_time: returns the seconds of CPU time that this process has used.
+        cpu_time: returns the seconds of CPU time that the event loop's thread has used. Not those of the process:
+            threads that hash passwords would count, too, and then compete with gRPC's polling thread.
         clock: returns the time in seconds.
     """
 
     def __init__(
-        self, cpu_time: Callable[[], float] = time.process_time, clock: Callable[[], float] = time.monotonic
+        self, cpu_time: Callable[[], float] = time.thread_time, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._cpu_time, self._clock = cpu_time, clock
         self._used, self._looked = cpu_time(), clock()

@@ -11,6 +11,7 @@ from tests.faults.experiment import Experiment, Plan, Result
 from tests.faults.offered_load import write_tokens
 from tests.faults.without import without
 from tests.support.large_rows import insert_users
+from tests.support.passwords import SLOW_PASSWORDS
 from tests.support.processes import COMMAND, serving
 
 _MAX_MEBIBYTES = 100
@@ -36,7 +37,7 @@ async def _call(plan: Plan, program: Sequence[str], only: Collection[str] = ()) 
         await insert_users(url, plan.size(full=20_000, smoke=100))
         tokens, settings = write_tokens(plan.folder, "dear", "polite")
         dear, polite = ([("authorization", f"Bearer {tokens[name]}")] for name in ("dear", "polite"))
-        async with serving(url, program=program, max_connection_age=0, **settings) as server:
+        async with serving(url, program=program, max_connection_age=0, **SLOW_PASSWORDS, **settings) as server:
             port = await server.port()
             async with clients_as(port, dear) as clients:
                 requests = await add_data(clients)
@@ -45,11 +46,11 @@ async def _call(plan: Plan, program: Sequence[str], only: Collection[str] = ()) 
                     if only and kind not in only:
                         continue
                     data = request.SerializeToString()
-                    async with (
-                        abuse.measuring(kind),
-                        apart(make_dear_calls, port, kind, data, seconds, dear) as callers,
-                    ):
-                        outcomes += await callers.ended()
+                    async with apart(make_dear_calls, port, kind, data, seconds, dear) as callers:
+                        await callers.until_counted(1)
+                        async with abuse.measuring(kind):
+                            callers.begin()
+                            outcomes += await callers.ended()
                 result = await abuse.result(_MAX_MEBIBYTES)
     result.figures["dear calls"] = outcomes.total()
     unexpected = {reason: number for reason, number in outcomes.items() if reason not in _ALLOWED}

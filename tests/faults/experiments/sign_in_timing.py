@@ -14,10 +14,9 @@ from tests.faults.without import without
 from tests.support.clients import Clients, connect
 from tests.support.databases import driver_connection
 from tests.support.failures import failure_of
+from tests.support.passwords import SLOW_PASSWORDS
 from tests.support.processes import COMMAND, serving
 
-# Those of the service, instead of the faster ones of other tests.
-_PASSWORDS: dict[str, Any] = {"argon2_time_cost": 2, "argon2_memory_kib": 19456}
 _WRONG = "wrong horse battery"
 _MAX_DIFFERENCE_PERCENT = 5.0
 _ROUNDS = 5
@@ -36,7 +35,7 @@ async def _control(plan: Plan) -> Result:
 
 async def _measure(plan: Plan, count: int, program: Sequence[str]) -> Result:
     chance = plan.random()
-    async with plan.database() as url, serving(url, program=program, **_PASSWORDS, **_LIMIT) as server:
+    async with plan.database() as url, serving(url, program=program, **SLOW_PASSWORDS, **_LIMIT) as server:
         await create_users(url, count)
         async with driver_connection(url) as connection, connect(await server.port()) as clients:
             user = await clients.create_user()

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
+from commerce.client.errors import CredentialsError
 from commerce.client.options import merged
 from commerce.client.requests import PreparedCall, with_request_id
 
 if TYPE_CHECKING:
     from commerce.client.aio.connection import Connection
+    from commerce.client.failures import CommerceError
     from commerce.client.methods import Method, Request, Response
     from commerce.client.options import AnyOptions, Options
     from commerce.client.retries import RetryBudget
@@ -43,8 +45,10 @@ class Calls:
         with connection.running:
             send = connection.unary(method)
             while True:
-                header = await connection.authorization()
+                error: CommerceError
+                header = None
                 try:
+                    header = await connection.authorization(attempts.time_left())
                     response = await send(
                         request,
                         timeout=attempts.timeout(),
@@ -54,6 +58,8 @@ class Calls:
                     )
                 except grpc.aio.AioRpcError as failed:
                     error = prepared.error(failed)
+                except CredentialsError as failed_token:
+                    error = failed_token
                 except asyncio.CancelledError:
                     # gRPC also raises it in the calls of a channel that is closed.
                     if connection.closed and not _is_cancelled():
@@ -64,8 +70,8 @@ class Calls:
                     return response
                 if not (prepared.wants_new_token(error) and connection.refuse_token(header)):
                     await asyncio.sleep(attempts.pause(error))
-                if connection.closed:
-                    raise prepared.closed_error() from error
+                    if connection.closed:
+                        raise prepared.closed_error() from error
 
 
 def _is_cancelled() -> bool:

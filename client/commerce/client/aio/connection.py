@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
-from commerce.client.credentials import RENEW_AGAIN_SECONDS, AsyncTokenSource, HeldToken, no_token
+from commerce.client.credentials import RENEW_AGAIN_SECONDS, TOO_SLOW, AsyncTokenSource, HeldToken, no_token
 from commerce.client.lifecycle import ClientClosed, begin_again_after_fork, channel_opens
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ class LoopConnection:
             response_deserializer=method.response.FromString,
         )
 
-    async def authorization(self) -> tuple[str, str] | None:
-        """Return the metadata with the token; None without tokens.
+    async def authorization(self, seconds: float) -> tuple[str, str] | None:
+        """Return the metadata with the token; None without tokens. A new one is waited for at most `seconds`.
 
         Raises:
             CredentialsError: no token could be had.
@@ -120,7 +120,10 @@ class LoopConnection:
         # While a token that is still valid is renewed, calls go on with it.
         if not self._token.usable():
             # The task serves other calls too, so the cancellation of this one does not end it.
-            await asyncio.shield(self._renewing)
+            try:
+                await asyncio.wait_for(asyncio.shield(self._renewing), seconds)
+            except TimeoutError:
+                raise no_token(TOO_SLOW) from None
         return self._token.header
 
     async def _renew(self, source: AsyncTokenSource) -> None:

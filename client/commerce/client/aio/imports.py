@@ -12,7 +12,7 @@ from commerce.client.failures import CommerceError
 from commerce.client.generated.methods import IMPORT_USERS
 from commerce.client.options import merged, metadata_of
 from commerce.client.statuses import error_from
-from commerce.client.streams import Reconnects, checked, refuses_token
+from commerce.client.streams import TOKEN_SECONDS, Reconnects, checked, refuses_token
 
 if TYPE_CHECKING:
     from commerce.client.aio.calls import Calls
@@ -62,7 +62,7 @@ async def _send(calls: Calls, state: UserImport, options: AnyOptions, reconnects
         header = None
         try:
             with connection.running:
-                header = await connection.authorization()
+                header = await connection.authorization(TOKEN_SECONDS)
                 response = await _call(calls, state, options, header)
         except CommerceError as failed:
             error = state.failed(failed)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic
 
 from commerce.client.pages import Item, Page, following, page_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from google.protobuf.message import Message
 
@@ -28,11 +29,13 @@ class AsyncPages(Generic[Item]):
         self._calls, self._method, self._request, self._field, self._options = calls, method, request, field, options
 
     async def __aiter__(self) -> AsyncIterator[Item]:
-        async for page in self.pages():
-            for item in page.items:
-                yield item
+        # Closed with this iteration, if the caller leaves it early.
+        async with aclosing(self.pages()) as pages:
+            async for page in pages:
+                for item in page.items:
+                    yield item
 
-    async def pages(self) -> AsyncIterator[Page[Item]]:
+    async def pages(self) -> AsyncGenerator[Page[Item], None]:
         """Return the pages, one after the other.
 
         Raises:
@@ -45,6 +48,8 @@ class AsyncPages(Generic[Item]):
                 yield page
                 return
             upcoming = asyncio.create_task(self._calls.call(self._method, request, self._options))
+            # Whether or not the caller comes to it.
+            upcoming.add_done_callback(lambda task: task.cancelled() or task.exception())
             try:
                 yield page
                 response = await upcoming

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import grpc
 
+from commerce.client.errors import CommerceError, CredentialsError
 from commerce.client.methods import Method, Request, Response
 from commerce.client.options import merged
 from commerce.client.requests import PreparedCall, with_request_id
@@ -22,10 +23,11 @@ class StartedCall(Generic[Response]):
 
     def __init__(self, calls: Calls, prepared: PreparedCall, method: Method[Any, Response], request: Any) -> None:
         self._calls, self._prepared, self._method, self._request = calls, prepared, method, request
-        self._header = calls.connection.authorization()
-        self._first = calls.connection.unary(method).future(
-            request, timeout=prepared.attempts.timeout(), metadata=prepared.with_token(self._header)
-        )
+        with calls.connection.running:
+            self._header = calls.connection.authorization(prepared.attempts.time_left())
+            self._first = calls.connection.unary(method).future(
+                request, timeout=prepared.attempts.timeout(), metadata=prepared.with_token(self._header)
+            )
 
     def result(self) -> Response:
         """Wait for the response.
@@ -83,11 +85,12 @@ class Calls:
         with connection.running:
             send = connection.unary(method)
             while True:
+                error: CommerceError
                 try:
                     if first is not None:
                         response = first.result()
                     else:
-                        header = connection.authorization()
+                        header = connection.authorization(attempts.time_left())
                         response = send(
                             request,
                             timeout=attempts.timeout(),
@@ -97,11 +100,14 @@ class Calls:
                         )
                 except grpc.RpcError as failed:
                     error = prepared.error(failed)
+                except CredentialsError as failed:
+                    error = failed
                 else:
                     attempts.succeeded()
                     return response
                 first = None
-                if not connection.closed and not (prepared.wants_new_token(error) and connection.refuse_token(header)):
-                    time.sleep(attempts.pause(error))
-                if connection.closed:
-                    raise prepared.closed_error() from error
+                if not (prepared.wants_new_token(error) and connection.refuse_token(header)):
+                    if not (connection.closed and error.code is grpc.StatusCode.CANCELLED):
+                        time.sleep(attempts.pause(error))
+                    if connection.closed:
+                        raise prepared.closed_error() from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from commerce.client.credentials import RENEW_AGAIN_SECONDS, HeldToken, TokenSource, no_token
+from commerce.client.credentials import RENEW_AGAIN_SECONDS, TOO_SLOW, HeldToken, TokenSource, no_token
 from commerce.client.lifecycle import ClientClosed, begin_again_after_fork, channel_opens
 
 if TYPE_CHECKING:
@@ -118,8 +118,10 @@ class Connection:
                     self._channel = grpc.secure_channel(self._config.target, credentials, options)
             return self._channel
 
-    def authorization(self) -> tuple[str, str] | None:
+    def authorization(self, seconds: float) -> tuple[str, str] | None:
         """Return the metadata with the token; None without tokens.
+
+        If another thread asks for a new token, it is waited for at most `seconds`.
 
         Raises:
             CredentialsError: no token could be had.
@@ -127,8 +129,11 @@ class Connection:
         if self._token_source is None or self._token.fresh():
             return self._token.header
         # While one thread renews a token that is still valid, the others go on with it.
-        if not self._token_lock.acquire(blocking=not self._token.usable()):
-            return self._token.header
+        usable = self._token.usable()
+        if not self._token_lock.acquire(timeout=0 if usable else seconds):
+            if usable:
+                return self._token.header
+            raise no_token(TOO_SLOW)
         try:
             if not self._token.fresh():
                 self._renew(self._token_source)

@@ -11,7 +11,7 @@ from commerce.client.failures import CommerceError
 from commerce.client.generated.methods import IMPORT_USERS
 from commerce.client.options import merged, metadata_of
 from commerce.client.statuses import error_from
-from commerce.client.streams import Reconnects, checked, refuses_token
+from commerce.client.streams import TOKEN_SECONDS, Reconnects, checked, refuses_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,7 +54,7 @@ def _send(calls: Calls, state: UserImport, options: AnyOptions, reconnects: Reco
         header = None
         try:
             with connection.running:
-                header = connection.authorization()
+                header = connection.authorization(TOKEN_SECONDS)
                 response = _call(calls, state, options, header)
         except CommerceError as failed:
             error = state.failed(failed)

@@ -170,7 +170,7 @@ class ResponseStream(Generic[Response]):
         connection = self._calls.connection
         # Raises ClientClosed. The stream is not one of the running calls: they end by themselves, and it may not.
         with connection.running:
-            self._header = connection.authorization()
+            self._header = connection.authorization(min(self._stall_seconds, self._reconnects.time_left()))
             metadata, x_request_id = metadata_of(self._options, reads=self._method.reads)
             call = connection.server_stream(self._method)(
                 self._request(),
