@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from grpc import StatusCode
 
-from commerce.client.errors import ClientTimeout, UnauthenticatedCaller, Unavailable
+from commerce.client.errors import ClientTimeout, CredentialsError, UnauthenticatedCaller, Unavailable
 from commerce.client.failures import Failure, Outcome
 from commerce.client.retries import TRANSIENT_CODES, TRANSIENT_REASONS, RetryBudget, RetryPolicy
 
@@ -25,6 +25,8 @@ _REASONS = TRANSIENT_REASONS | {"SLOW_CONSUMER", "EXPORT_STALLED"}
 # Proxies and HTTP/2 itself end a long stream with INTERNAL, too.
 _CODES = TRANSIENT_CODES | {StatusCode.INTERNAL}
 _DEFAULT_POLICY = RetryPolicy()
+# How long a call of an import waits for a token.
+TOKEN_SECONDS = 30.0
 
 
 class StreamOptions(TypedDict, total=False):
@@ -122,12 +124,13 @@ class Reconnects:
         # The last error of this outage that was not a time-out of this client.
         self._last: CommerceError | None = None
         self._is_waiting = True
+        self._has_worked = False
         self.attempts = 0
 
     def succeeded(self) -> None:
         """Say that something has arrived."""
         self.attempts, self._limit = 0, self._later
-        self._last, self._is_waiting = None, False
+        self._last, self._is_waiting, self._has_worked = None, False, True
 
     def time_left(self) -> float:
         """Return how many seconds the current attempt may take until something arrives."""
@@ -146,7 +149,9 @@ class Reconnects:
         self.attempts += 1
         if not isinstance(error, ClientTimeout):
             self._last = error
-        if not is_lost(error) or self.attempts == self._policy.max_attempts:
+        # The source of the tokens may fail for a while, too.
+        may_pass = is_lost(error) or (self._has_worked and isinstance(error, CredentialsError))
+        if not may_pass or self.attempts == self._policy.max_attempts:
             raise self._final(error)
         backoff = self._jitter() * self._policy.backoff(self.attempts)
         seconds = max(backoff + (error.retry_after or 0.0), self._budget.take())
