@@ -10,7 +10,6 @@ from commerce.orders.v1.order_pb2 import Order
 
 from tests.support.both_clients import ITEM
 from tests.support.passwords import PASSWORD
-from tests.support.processes import free_port, serving
 
 if TYPE_CHECKING:
     from commerce.client.exports import ExportProgress
@@ -35,23 +34,18 @@ def ids(orders: Iterable[Order]) -> list[str]:
     return [order.id for order in orders]
 
 
-async def test_an_export_goes_on_when_the_server_is_killed(database_url: str) -> None:
-    port = free_port()
+async def test_an_export_goes_on_when_the_server_stops(client: AsyncClient, service: Service) -> None:
+    created = await create_orders(client)
     reports: list[ExportProgress] = []
-    async with (
-        AsyncClient(f"127.0.0.1:{port}") as client,
-        serving(database_url, port, max_response_bytes=65536) as server,
-    ):
-        created = await create_orders(client)
-        export = client.orders.export(progress=reports.append)
-        with Client(f"127.0.0.1:{port}") as blocking:
-            blocking_export = blocking.orders.export()
-            blocking_orders = [await asyncio.to_thread(next, blocking_export)]
-            orders = [await anext(export)]
-            server.kill()
-            async with serving(database_url, port, max_response_bytes=65536):
-                orders += [order async for order in export]
-                blocking_orders += await asyncio.to_thread(list, blocking_export)
+    export = client.orders.export(progress=reports.append)
+    with Client(service.address) as blocking:
+        blocking_export = blocking.orders.export()
+        blocking_orders = [await asyncio.to_thread(next, blocking_export)]
+        orders = [await anext(export)]
+        service.stop()
+        service.start()
+        orders += [order async for order in export]
+        blocking_orders += await asyncio.to_thread(list, blocking_export)
     for found in (orders, blocking_orders):
         assert len(found) == ORDERS
         assert {*ids(found)} == {*created}

@@ -80,7 +80,7 @@ async def timelines(client: AsyncClient) -> dict[str, list[str]]:
     return {order.id: [event.id async for event in client.orders.list_events(order_id=order.id)] for order in orders}
 
 
-async def test_a_watch_survives_killed_servers_without_gaps_and_repeats(database_url: str) -> None:
+async def test_a_watch_survives_a_killed_server_without_gaps_and_repeats(database_url: str) -> None:
     """Of both clients: one on the event loop, the other in a thread."""
     port = free_port()
     address = f"127.0.0.1:{port}"
@@ -92,10 +92,7 @@ async def test_a_watch_survives_killed_servers_without_gaps_and_repeats(database
             in_thread = asyncio.create_task(asyncio.to_thread(watch_in_thread, address, seen_in_thread, 240))
             user_id = await create_user(client)
             writing = asyncio.gather(*(write_orders(client, user_id, 20) for _ in range(4)))
-            await until(lambda: len(seen) > 40)
-            server.kill()
-        async with serving(database_url, port) as server:
-            await until(lambda: len(seen) > 120)
+            await until(lambda: len(seen) > 100)
             server.kill()
         async with serving(database_url, port):
             await writing
