@@ -62,12 +62,12 @@ class HeldToken:
     """The current token of a client, and whether it is time for another: what both clients share."""
 
     def __init__(self) -> None:
-        self.header: tuple[str, str] | None = None
+        self._header: tuple[str, str] | None = None
         self._renew_at = 0.0
         self._expires_at = 0.0
 
-    def set(self, token: Token | str) -> None:
-        """Use this token from now on."""
+    def set(self, token: Token | str) -> tuple[str, str]:
+        """Use this token from now on; returns the metadata with it."""
         if isinstance(token, str):
             token = Token(token)
         seconds = float("inf")
@@ -77,15 +77,16 @@ class HeldToken:
         # Of a token that is valid for less than two minutes, the second half.
         self._renew_at = now + max(seconds - RENEW_SECONDS, seconds / 2)
         self._expires_at = now + seconds
-        self.header = ("authorization", f"Bearer {token.value}")
+        self._header = header = ("authorization", f"Bearer {token.value}")
+        return header
 
-    def fresh(self) -> bool:
-        """Return whether the token can be used for some time."""
-        return self.header is not None and time.monotonic() < self._renew_at
+    def fresh(self) -> tuple[str, str] | None:
+        """Return the metadata with the token, if it need not be renewed yet."""
+        return self._header if time.monotonic() < self._renew_at else None
 
-    def usable(self) -> bool:
-        """Return whether the token has not expired."""
-        return self.header is not None and time.monotonic() < self._expires_at
+    def usable(self) -> tuple[str, str] | None:
+        """Return the metadata with the token, if it has not expired."""
+        return self._header if time.monotonic() < self._expires_at else None
 
     def postpone(self, seconds: float) -> None:
         """Try to renew the token again only after some seconds: renewing it has failed."""
@@ -95,8 +96,8 @@ class HeldToken:
         """Forget the token, because the server refused it; returns whether there may be another one."""
         if header is None:
             return False
-        if header == self.header:
-            self.header = None
+        if header == self._header:
+            self._header = None
         return True
 
 

@@ -31,7 +31,7 @@ async def _control(plan: Plan) -> Result:
 
 
 async def _call(plan: Plan, program: Sequence[str], only: Collection[str] = ()) -> Result:
-    seconds = plan.size(full=8, smoke=1)
+    seconds = plan.size(full=6, smoke=1)
     outcomes: Counter[str] = Counter()
     async with plan.database() as url:
         await insert_users(url, plan.size(full=20_000, smoke=100))

@@ -75,7 +75,7 @@ class LoopConnection:
         self.closed = False
         self._token_source = token_source
         self._token = HeldToken()
-        self._renewing: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[tuple[str, str]] | None = None
         self._stubs: dict[str, Any] = {}
 
     def unary(self, method: Method[Request, Response]) -> grpc.aio.UnaryUnaryMultiCallable[Request, Response]:
@@ -111,30 +111,34 @@ class LoopConnection:
         Raises:
             CredentialsError: no token could be had.
         """
-        if self._token_source is None or self._token.fresh():
-            return self._token.header
+        if self._token_source is None:
+            return None
+        if fresh := self._token.fresh():
+            return fresh
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renew(self._token_source))
             # Whether or not a call waits for it.
             self._renewing.add_done_callback(lambda task: task.cancelled() or task.exception())
         # While a token that is still valid is renewed, calls go on with it.
-        if not self._token.usable():
+        if usable := self._token.usable():
+            return usable
+        try:
             # The task serves other calls too, so the cancellation of this one does not end it.
-            try:
-                await asyncio.wait_for(asyncio.shield(self._renewing), seconds)
-            except TimeoutError:
-                raise no_token(TOO_SLOW) from None
-        return self._token.header
+            return await asyncio.wait_for(asyncio.shield(self._renewing), seconds)
+        except TimeoutError:
+            raise no_token(TOO_SLOW) from None
 
-    async def _renew(self, source: AsyncTokenSource) -> None:
+    async def _renew(self, source: AsyncTokenSource) -> tuple[str, str]:
         try:
             token = source()
-            self._token.set(await token if isawaitable(token) else token)
+            return self._token.set(await token if isawaitable(token) else token)
         except Exception as error:
-            if not self._token.usable():
+            usable = self._token.usable()
+            if usable is None:
                 raise no_token() from error
             _log.warning("the token could not be renewed; the old one is used while it is valid", exc_info=True)
             self._token.postpone(RENEW_AGAIN_SECONDS)
+            return usable
 
     def refuse_token(self, header: tuple[str, str] | None) -> bool:
         """Forget a token that the server refused; returns whether there may be another one."""

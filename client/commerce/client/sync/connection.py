@@ -126,29 +126,31 @@ class Connection:
         Raises:
             CredentialsError: no token could be had.
         """
-        if self._token_source is None or self._token.fresh():
-            return self._token.header
+        if self._token_source is None:
+            return None
+        if fresh := self._token.fresh():
+            return fresh
         # While one thread renews a token that is still valid, the others go on with it.
         usable = self._token.usable()
         if not self._token_lock.acquire(timeout=0 if usable else seconds):
             if usable:
-                return self._token.header
+                return usable
             raise no_token(TOO_SLOW)
         try:
-            if not self._token.fresh():
-                self._renew(self._token_source)
+            return self._token.fresh() or self._renew(self._token_source)
         finally:
             self._token_lock.release()
-        return self._token.header
 
-    def _renew(self, source: TokenSource) -> None:
+    def _renew(self, source: TokenSource) -> tuple[str, str]:
         try:
-            self._token.set(source())
+            return self._token.set(source())
         except Exception as error:
-            if not self._token.usable():
+            usable = self._token.usable()
+            if usable is None:
                 raise no_token() from error
             _log.warning("the token could not be renewed; the old one is used while it is valid", exc_info=True)
             self._token.postpone(RENEW_AGAIN_SECONDS)
+            return usable
 
     def refuse_token(self, header: tuple[str, str] | None) -> bool:
         """Forget a token that the server refused; returns whether there may be another one."""
