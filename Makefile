@@ -41,7 +41,8 @@ lint: $(READY) phrases ## Check the style of the code (ruff), spelling and words
 	$(BIN)/typos
 
 # The files that are checked for phrases: all files written by hand, except those that may name the phrases.
-PROSE = . ':!client/commerce' ':!clients/openapi/openapi.json' ':!protos/third_party' ':!requirements' ':!*.lock' ':!*-lock.json' \
+PROSE = . ':!client/commerce/*_pb2*' ':!client/commerce/client/generated' ':!clients/openapi/openapi.json' \
+	':!protos/third_party' ':!requirements' ':!*.lock' ':!*-lock.json' \
 	':!LICENSE' ':!CHANGELOG.md' ':!docs/glossary.md' ':!.phrases' ':!.typos.toml'
 
 .PHONY: phrases
@@ -168,6 +169,10 @@ benchmarks: $(READY) ## Measure the latency of watches; given DATABASE_URL (migr
 .PHONY: bench
 bench: $(BENCH_READY) node ## Compare the service with other servers (docs/performance.md); some: make bench ARGS="--workload GetUser"
 	$(BIN)/python -m benchmarks.bench $(ARGS)
+
+.PHONY: client-overhead
+client-overhead: $(READY) ## Measure what the Python clients add to a call over raw stubs
+	$(BIN)/python -m benchmarks.client $(ARGS)
 
 .PHONY: growth
 growth: $(READY) ## Compare the cost of calls with 100 000 orders and with 5 million (10 GB in .bench)

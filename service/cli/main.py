@@ -95,6 +95,14 @@ def worker(*, number: int, descriptor: int) -> None:
     work(number, descriptor)
 
 
+@main.command("serve-tests", hidden=True)
+def serve_tests() -> None:
+    """Serve the tests of callers, each on a database of its own; their pytest plugin runs this."""
+    from service.cli.serve_tests import serve_tests
+
+    serve_tests()
+
+
 @main.command()
 @click.argument("revision", default="head")
 @click.option("--check", is_flag=True, help="Change nothing; fail if this build cannot serve the current schema.")

@@ -1,4 +1,4 @@
-"""Type the commands of docs/tour.md, and run the example of docs/calling.md, against a real server."""
+"""Type the commands of docs/tour.md, and run the examples in Python of other pages, against a real server."""
 
 import os
 import re
@@ -40,7 +40,7 @@ TOUR_SECONDS = 120
 
 def blocks(document: str) -> list[tuple[str, str]]:
     """Return the language and the text of every fenced block of a document."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "docs" / document).read_text(), re.DOTALL | re.MULTILINE)
+    return re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / document).read_text(), re.DOTALL | re.MULTILINE)
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Step:
 def steps(tool: str) -> list[Step]:
     """Return the blocks of commands for a tool, each with the block of output that follows it."""
     found: list[Step] = []
-    for language, text in blocks("tour.md"):
+    for language, text in blocks("docs/tour.md"):
         if language == "sh":
             found.append(Step(text))
         else:
@@ -127,9 +127,35 @@ def test_the_commands_of_the_tour_print_what_it_shows(tool: str, outcomes: list[
 
 
 @pytest.mark.usefixtures("outcomes")
-def test_the_python_example_prints_what_its_page_shows(address: str) -> None:
-    (language, example), (_, shown) = blocks("calling.md")
-    assert language == "python"
+@pytest.mark.parametrize(
+    "document", ["docs/calling.md", "docs/python-client.md", "docs/events.md", "docs/import-export.md"]
+)
+def test_the_python_examples_print_what_their_page_shows(
+    document: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = blocks(document)
+    assert [language for language, _ in found] == ["python", "text"] * (len(found) // 2)
+    for (_, example), (_, shown) in zip(found[::2], found[1::2], strict=True):
+        printed = run_python(example, address)
+        assert is_shown(shown, printed), f"{example}\n{printed}"
+
+
+def run_python(example: str, address: str) -> str:
+    """Run an example, and return what it prints."""
+    # As a caller runs it: without the service's settings for gRPC.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
     command = [sys.executable, "-c", example.replace(ADDRESS, address)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert is_shown(shown, printed.stdout), printed.stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+
+@pytest.mark.usefixtures("outcomes")
+def test_the_example_on_the_front_page_of_the_client_runs(address: str) -> None:
+    ((language, example),) = blocks("client/README.md")
+    assert language == "python"
+    assert "ORD-" in run_python(example, address)
+
+
+def test_the_whole_program_of_a_caller_is_short() -> None:
+    (_, example), *_ = blocks("docs/calling.md")
+    assert sum(bool(line.strip()) for line in example.splitlines()) <= 25

@@ -1,0 +1,1 @@
+"""`AsyncClient`: for programs with an event loop."""

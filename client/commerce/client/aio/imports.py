@@ -1,0 +1,92 @@
+"""Imports of an `AsyncClient`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import TYPE_CHECKING
+
+import grpc.aio
+
+from commerce.client.failures import CommerceError
+from commerce.client.generated.methods import IMPORT_USERS
+from commerce.client.options import merged, metadata_of
+from commerce.client.statuses import error_from
+from commerce.client.streams import TOKEN_SECONDS, Reconnects, checked, refuses_token
+
+if TYPE_CHECKING:
+    from commerce.client.aio.calls import Calls
+    from commerce.client.imports import ImportProgress, Row, UserImport
+    from commerce.client.options import AnyOptions, Options
+    from commerce.users.v1.user_service_pb2 import ImportUsersResponse
+
+
+async def import_users(
+    calls: Calls,
+    rows: Iterable[Row] | AsyncIterable[Row],
+    state: UserImport,
+    options: Options,
+    reconnect_timeout: float | None,
+) -> ImportProgress:
+    """Import rows in calls of a thousand, each of which is sent again if it breaks; raises CommerceError."""
+    policy = checked(options).get("retry")
+    together = merged(calls.defaults, options)
+    async for row in _each(rows):
+        if state.add(row):
+            await _send(calls, state, together, _reconnects(calls, policy, reconnect_timeout))
+    if state.has_rows:
+        await _send(calls, state, together, _reconnects(calls, policy, reconnect_timeout))
+    return state.progress
+
+
+def _reconnects(calls: Calls, policy: object, seconds: float | None) -> Reconnects:
+    reconnects = Reconnects(policy, calls.budget, first=seconds, later=seconds)  # type: ignore[arg-type] # a policy
+    # The time counts from the first failure: before, a call may take as long as passwords are hashed.
+    reconnects.succeeded()
+    return reconnects
+
+
+async def _each(rows: Iterable[Row] | AsyncIterable[Row]) -> AsyncIterator[Row]:
+    if isinstance(rows, AsyncIterable):
+        async for row in rows:
+            yield row
+    else:
+        for row in rows:
+            yield row
+
+
+async def _send(calls: Calls, state: UserImport, options: AnyOptions, reconnects: Reconnects) -> None:
+    connection = calls.connection.here()
+    token_refused = False
+    while True:
+        header = None
+        try:
+            with connection.running:
+                header = await connection.authorization(TOKEN_SECONDS)
+                response = await _call(calls, state, options, header)
+        except CommerceError as failed:
+            error = state.failed(failed)
+            if refuses_token(error) and not token_refused and connection.refuse_token(header):
+                token_refused = True
+                continue
+            if not state.may_repeat(error):
+                raise error from failed.__cause__
+            await asyncio.sleep(reconnects.pause(error))
+        else:
+            state.imported(response)
+            return
+
+
+async def _call(
+    calls: Calls, state: UserImport, options: AnyOptions, header: tuple[str, str] | None
+) -> ImportUsersResponse:
+    metadata, x_request_id = metadata_of(options, reads=False)
+    send = calls.connection.here().client_stream(IMPORT_USERS)
+    call = send(
+        state.requests(),
+        metadata=(*metadata, *calls.connection.static_metadata, *((header,) if header else ())),
+    )
+    try:
+        return await call
+    except grpc.RpcError as failed:
+        raise error_from(failed, path=IMPORT_USERS.path, x_request_id=x_request_id, reads=False) from failed

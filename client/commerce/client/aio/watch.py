@@ -1,0 +1,155 @@
+"""Watches of an `AsyncClient`."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Generic, Self
+
+from commerce.client.aio.streams import ResponseStream
+from commerce.client.cursors import AsyncCursorStore, CursorStore, FileCursorStore, MemoryCursorStore
+from commerce.client.lifecycle import ClientClosed
+from commerce.client.streams import Reconnects, checked
+from commerce.client.watches import Event, WatchPosition, WatchSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from commerce.client.aio.calls import Calls
+    from commerce.client.methods import Method
+    from commerce.client.options import Options
+
+
+class AsyncWatch(Generic[Event]):
+    """A watch: iterate over it with `async for` for its events.
+
+    It goes on after lost connections and restarted servers, without gaps and without repeating an event. The cursor of
+    an event is stored when the next one is asked for, which says that the event has been handled: a program that fails
+    in between receives it again when it runs the next time (at least once).
+
+    The iteration ends when the watch or the client is closed. It can be cancelled at any time, and goes on after that.
+    `async with` closes it reliably; without, it is closed when nothing refers to it any longer.
+
+    Raises:
+        CursorExpired: events after the cursor have been deleted, so that there is a gap. Read the resources themselves,
+            call `continue_from(error.earliest)`, and iterate again: events that were delivered before are left out.
+        CommerceError: the watch is refused, or could not be continued in time.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        method: Method[Any, Any],
+        filters: Mapping[str, Any],
+        settings: WatchSettings,
+        store: CursorStore | AsyncCursorStore | None,
+        options: Options,
+    ) -> None:
+        self._store = store or MemoryCursorStore()
+        self._position: WatchPosition[Event] = WatchPosition(method, filters, settings)
+        reconnects = Reconnects(
+            checked(options).get("retry"),  # type: ignore[arg-type] # a policy
+            calls.budget,
+            first=settings.connect_timeout,
+            later=settings.reconnect_timeout,
+        )
+        self._stream: ResponseStream[Any] = ResponseStream(
+            calls,
+            method,
+            self._position.request,
+            options,
+            reconnects,
+            stall_seconds=settings.stall_timeout,
+            endless=True,
+        )
+        self._is_loaded = settings.cursor is not None
+        self._first: Any = None
+
+    @property
+    def cursor(self) -> str | None:
+        """The cursor of the last event, for programs that store it with their own data; None before the first."""
+        return self._position.cursor
+
+    def continue_from(self, cursor: str) -> None:
+        """Go on after this cursor, for example `CursorExpired.earliest`. Call it while nothing waits for an event."""
+        self._stream.restart()
+        self._position.continue_from(cursor)
+        self._is_loaded, self._first = True, None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        try:
+            while True:
+                # The caller, which asks for the next event, has handled all before.
+                self._position.handled()
+                await self._save()
+                if (event := self._position.arrived(await self._response())) is not None:
+                    return event
+        except ClientClosed:
+            await self._save(closing=True)
+            raise StopAsyncIteration from None
+
+    async def commit(self) -> None:
+        """Store the cursor of the last event now, as handled, and do not wait for `save_interval`."""
+        self._position.handled()
+        await self._save(closing=True)
+
+    async def aclose(self) -> None:
+        """End the watch, and store the cursor of the last event that is known to be handled."""
+        self._stream.close()
+        await self._save(closing=True)
+
+    async def __aenter__(self) -> Self:
+        """Wait for the first response: no event that is committed from now on is missed."""
+        with suppress(ClientClosed):  # then there is nothing to iterate over
+            self._first = await self._response()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        # Of a constructor that failed, there may be no stream.
+        if stream := getattr(self, "_stream", None):
+            stream.close()
+
+    async def _response(self) -> Any:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        if not self._is_loaded:
+            if (cursor := await self._load()) is not None:
+                self._position.continue_from(cursor)
+                self._position.saved(cursor)
+            self._is_loaded = True
+        return await self._stream.read()
+
+    async def _load(self) -> str | None:
+        loaded = self._store.load()
+        return await loaded if isawaitable(loaded) else loaded
+
+    async def _save(self, *, closing: bool = False) -> None:
+        cursor = self._position.to_save(closing=closing)
+        if cursor is None:
+            return
+        if isinstance(self._store, FileCursorStore):
+            await _in_thread(self._store.save, cursor)
+        elif isawaitable(saving := self._store.save(cursor)):
+            await saving
+        self._position.saved(cursor)
+
+
+async def _in_thread(function: Any, *arguments: Any) -> None:
+    """Run a blocking function to its end, also if this is cancelled: two cursors must not be written at a time."""
+    running = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise

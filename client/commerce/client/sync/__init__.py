@@ -1,0 +1,1 @@
+"""`Client`: for programs without an event loop."""

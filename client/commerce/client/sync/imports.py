@@ -1,0 +1,81 @@
+"""Imports of a `Client`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import grpc
+
+from commerce.client.failures import CommerceError
+from commerce.client.generated.methods import IMPORT_USERS
+from commerce.client.options import merged, metadata_of
+from commerce.client.statuses import error_from
+from commerce.client.streams import TOKEN_SECONDS, Reconnects, checked, refuses_token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from commerce.client.imports import ImportProgress, Row, UserImport
+    from commerce.client.options import AnyOptions, Options
+    from commerce.client.sync.calls import Calls
+    from commerce.users.v1.user_service_pb2 import ImportUsersResponse
+
+
+def import_users(
+    calls: Calls,
+    rows: Iterable[Row],
+    state: UserImport,
+    options: Options,
+    reconnect_timeout: float | None,
+) -> ImportProgress:
+    """Import rows in calls of a thousand, each of which is sent again if it breaks; raises CommerceError."""
+    policy = checked(options).get("retry")
+    together = merged(calls.defaults, options)
+    for row in rows:
+        if state.add(row):
+            _send(calls, state, together, _reconnects(calls, policy, reconnect_timeout))
+    if state.has_rows:
+        _send(calls, state, together, _reconnects(calls, policy, reconnect_timeout))
+    return state.progress
+
+
+def _reconnects(calls: Calls, policy: object, seconds: float | None) -> Reconnects:
+    reconnects = Reconnects(policy, calls.budget, first=seconds, later=seconds)  # type: ignore[arg-type] # a policy
+    # The time counts from the first failure: before, a call may take as long as passwords are hashed.
+    reconnects.succeeded()
+    return reconnects
+
+
+def _send(calls: Calls, state: UserImport, options: AnyOptions, reconnects: Reconnects) -> None:
+    connection = calls.connection
+    token_refused = False
+    while True:
+        header = None
+        try:
+            with connection.running:
+                header = connection.authorization(TOKEN_SECONDS)
+                response = _call(calls, state, options, header)
+        except CommerceError as failed:
+            error = state.failed(failed)
+            if refuses_token(error) and not token_refused and connection.refuse_token(header):
+                token_refused = True
+                continue
+            if not state.may_repeat(error):
+                raise error from failed.__cause__
+            time.sleep(reconnects.pause(error))
+        else:
+            state.imported(response)
+            return
+
+
+def _call(calls: Calls, state: UserImport, options: AnyOptions, header: tuple[str, str] | None) -> ImportUsersResponse:
+    metadata, x_request_id = metadata_of(options, reads=False)
+    send = calls.connection.client_stream(IMPORT_USERS)
+    try:
+        return send(
+            state.requests(),
+            metadata=(*metadata, *calls.connection.static_metadata, *((header,) if header else ())),
+        )
+    except grpc.RpcError as failed:
+        raise error_from(failed, path=IMPORT_USERS.path, x_request_id=x_request_id, reads=False) from failed

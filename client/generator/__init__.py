@@ -1,0 +1,1 @@
+"""Generate the mechanical part of `commerce.client`."""
