@@ -1,10 +1,80 @@
-"""The TypeScript client keeps its promises, against real servers."""
+"""The TypeScript client keeps its promises against real servers, and its package works in a project of its own."""
 
+import filecmp
+import json
 import os
+import re
+import sys
+import tarfile
 from pathlib import Path
 
+import commerce.users.v1.user_service_pb2 as users_pb
+
 from tests.clients.conftest import run
+from tests.support.clients import connect, new_user
+from tests.support.passwords import PASSWORD
+from tests.support.processes import serving
+
+GENERATED = Path("src", "gen")
+PACKED = ("LICENSE", "README.md", "package.json", "dist/")
 
 
-def test_it_passes_its_own_tests(typescript: Path, environment: dict[str, str]) -> None:
-    print(run("npm", "test", folder=typescript, environment=environment))
+async def test_it_passes_its_own_tests(typescript: Path, environment: dict[str, str], database_url: str) -> None:
+    async with serving(database_url, watch_checkpoint_interval=0.1) as server:
+        variables = {**environment, "TEST_ADDRESS": f"127.0.0.1:{await server.port()}"}
+        print(run("npm", "test", folder=typescript, environment=variables))
+
+
+def test_only_the_module_for_node_needs_node(typescript: Path) -> None:
+    """All other modules compile without the types of Node.js, which would be missing in a browser."""
+    run("npx", "tsc", "-p", "tsconfig.browser.json", folder=typescript)
+
+
+def test_generating_again_changes_nothing(typescript: Path, tmp_path: Path) -> None:
+    run(sys.executable, typescript / "generate.py", tmp_path / "gen", folder=typescript)
+    again, committed = files_in(tmp_path / "gen"), files_in(typescript / GENERATED)
+    assert again == committed
+    assert len(again) > 10
+    _, different, unreadable = filecmp.cmpfiles(tmp_path / "gen", typescript / GENERATED, sorted(again), shallow=False)
+    assert (different, unreadable) == ([], [])
+    assert [name for name in again if "@generated" not in (typescript / GENERATED / name).read_text()] == []
+
+
+def files_in(folder: Path) -> set[str]:
+    """Return the paths of all files in a folder, relative to it."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+async def test_the_example_runs_in_a_new_project(typescript: Path, tmp_path: Path, database_url: str) -> None:
+    """The package alone, as `npm pack` writes it, is enough for what the README shows, under `tsc --strict`."""
+    run("npm", "pack", "--silent", "--pack-destination", tmp_path, folder=typescript)
+    (package,) = tmp_path.glob("*.tgz")
+    names = [name.removeprefix("package/") for name in tarfile.open(package).getnames()]
+    assert [name for name in names if not name.startswith(PACKED)] == []
+    assert {"LICENSE", "README.md", "dist/index.js", "dist/index.d.ts", "dist/node.js", "dist/web.js"} <= set(names)
+
+    needed = json.loads((typescript / "package.json").read_text())["devDependencies"]
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "package.json").write_text('{"type": "module", "private": true}')
+    tools = [f"{name}@{needed[name]}" for name in ("typescript", "@types/node")]
+    run("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefer-offline", package, *tools, folder=project)
+    example, browser, shown = blocks(typescript / "README.md")
+    (project / "example.ts").write_text(example)
+    (project / "browser.ts").write_text(f"declare const session: {{ token(): Promise<string> }};\n{browser}")
+    compiler = ["npx", "tsc", "--strict", "--target", "es2022", "--module", "nodenext", "--types", "node"]
+    run(*compiler, "example.ts", "browser.ts", folder=project)
+
+    async with serving(database_url) as server, connect(await server.port()) as clients:
+        user = new_user(email="ada@example.com", username="ada")
+        await clients.users.CreateUser(users_pb.CreateUserRequest(user=user, password=PASSWORD))
+        environment = {**os.environ, "COMMERCE_ADDRESS": f"127.0.0.1:{await server.port()}"}
+        assert run("node", "example.js", folder=project, environment=environment) == shown
+
+
+def blocks(readme: Path) -> tuple[str, str, str]:
+    """Return the example, the one for browsers, and what the first prints."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", readme.read_text(), re.DOTALL | re.MULTILINE)
+    example, browser = (text for language, text in found if language == "ts")
+    (shown,) = (text for language, text in found if language == "text")
+    return example, browser, shown

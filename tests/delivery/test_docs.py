@@ -16,7 +16,8 @@ def test_the_page_about_errors_names_only_reasons_that_exist() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "client" / "README.md"):
+    readmes = (ROOT / "client" / "README.md", ROOT / "clients" / "typescript" / "README.md")
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *readmes):
         for target, heading in re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", document.read_text()):
             path = document.parent / target if target else document
             assert path.exists(), f"{document.name}: {target}"

@@ -4,6 +4,7 @@ import type { CommerceError } from "./errors.js";
 import { type CallOptions, type ClientOptions, DEFAULT_ATTEMPT_TIMEOUT_MS, DEFAULT_TIMEOUT_MS } from "./options.js";
 import { randomUuid } from "./request_ids.js";
 import { DEFAULT_RETRY_POLICY, RetryBudget, type RetryPolicy } from "./retry_policy.js";
+import { LinkedSignal } from "./waiting.js";
 
 export const X_REQUEST_ID = "x-request-id";
 
@@ -13,8 +14,10 @@ export class Channel {
   readonly credentials: CredentialHeaders;
   readonly retry: RetryPolicy;
   readonly budget: RetryBudget;
-  readonly closing = new AbortController();
   readonly #options: ClientOptions;
+  // A set instead of a signal of the client: a signal warns of more than ten listeners, and there is one for each call.
+  readonly #running = new Set<LinkedSignal>();
+  #closed = false;
 
   constructor(transport: Transport, options: ClientOptions) {
     const { budget, ...policy } = options.retry ?? {};
@@ -51,7 +54,31 @@ export class Channel {
     return headers;
   }
 
+  /** Return the signal of a call, which aborts with those of its caller, and when the client is closed. */
+  begin(...signals: readonly (AbortSignal | undefined)[]): LinkedSignal {
+    const linked = new LinkedSignal(...signals);
+    this.#running.add(linked);
+    if (this.#closed) linked.abort(closed());
+    return linked;
+  }
+
+  /** Say that the call with this signal has ended. */
+  end(linked: LinkedSignal): void {
+    this.#running.delete(linked);
+    linked.unlink();
+  }
+
+  /** End all calls. */
+  close(): void {
+    this.#closed = true;
+    for (const linked of this.#running) linked.abort(closed());
+  }
+
   retrying(error: CommerceError, delayMs: number): void {
     this.#options.onRetry?.(error, delayMs);
   }
+}
+
+function closed(): Error {
+  return new Error("the client was closed");
 }

@@ -59,7 +59,7 @@ export function createClient(transport: Transport, options: ClientOptions = {}):
     users: serviceClient(channel, UserService),
     orders: serviceClient(channel, OrderService),
     close: () => {
-      channel.closing.abort(new Error("the client was closed"));
+      channel.close();
     },
   };
 }

@@ -8,7 +8,7 @@ import type { CallOptions } from "./options.js";
 import { itemsField } from "./pages.js";
 import { ResponseStream } from "./response_stream.js";
 import { fullJitter } from "./retry_policy.js";
-import { LinkedSignal, sleep } from "./waiting.js";
+import { sleep } from "./waiting.js";
 
 /** Options of an export. */
 export interface ExportOptions extends Pick<CallOptions, "headers" | "onBehalfOf" | "signal"> {
@@ -33,13 +33,13 @@ export async function* exportAll<I extends DescMessage, O extends DescMessage, I
   init: MessageInitShape<I>,
   options: ExportOptions = {},
 ): AsyncGenerator<Item, void, undefined> {
-  const linked = new LinkedSignal(options.signal, channel.closing.signal);
+  const linked = channel.begin(options.signal);
   const streams = new ExportStreams<I, O, Item>(channel, method, create(method.input, init), options, linked.signal);
   try {
     for (let items = await streams.next(); items !== undefined; items = await streams.next()) yield* items;
   } finally {
     streams.close();
-    linked.unlink();
+    channel.end(linked);
   }
 }
 

@@ -7,7 +7,6 @@ import type { UserImportOnConflict, UserImportRowSchema } from "./gen/commerce/u
 import type { ImportUsersRequestSchema, ImportUsersResponse, ImportUsersResponseSchema } from "./gen/commerce/users/v1/user_service_pb.js";
 import type { CallOptions } from "./options.js";
 import { responsesOf } from "./response_stream.js";
-import { LinkedSignal } from "./waiting.js";
 
 /** Options of ImportUsers. */
 export interface ImportOptions extends Pick<CallOptions, "headers" | "onBehalfOf" | "signal"> {
@@ -38,7 +37,7 @@ export async function importUsers(
   const headers = channel.headers(options, false);
   const call = { method: method.name, xRequestId: headers.get(X_REQUEST_ID) ?? "", attempts: 1 };
   await channel.credentials.addTo(headers, () => ({ outcome: "not_written", ...call }));
-  const linked = new LinkedSignal(options.signal, channel.closing.signal);
+  const linked = channel.begin(options.signal);
   try {
     for await (const response of responsesOf(channel, method, requests(rows, options), headers, linked.signal)) {
       return response;
@@ -48,7 +47,7 @@ export async function importUsers(
     if (linked.signal.aborted) throw cancelled(linked.signal.reason, { outcome: "unknown", ...call });
     throw importError(thrown, options.firstRowNumber ?? 1n, call);
   } finally {
-    linked.unlink();
+    channel.end(linked);
   }
 }
 

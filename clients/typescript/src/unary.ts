@@ -7,7 +7,7 @@ import { type CallSummary, cancelled, errorOf, type Failure, failureOf, isConclu
 import type { CallOptions } from "./options.js";
 import { randomUuid } from "./request_ids.js";
 import { fullJitter } from "./retry_policy.js";
-import { LinkedSignal, sleep } from "./waiting.js";
+import { type LinkedSignal, sleep } from "./waiting.js";
 
 /**
  * Make a call, and repeat it where that is safe: reads; mutations with a `requestId`, which is made here if the request
@@ -76,11 +76,11 @@ class UnaryCall<I extends DescMessage, O extends DescMessage> {
     this.#totalMs = totalMs;
     this.#attemptMs = attemptMs;
     this.#deadline = performance.now() + totalMs;
-    this.#linked = new LinkedSignal(options.signal, channel.closing.signal);
+    this.#linked = channel.begin(options.signal);
   }
 
   end(): void {
-    this.#linked.unlink();
+    this.#channel.end(this.#linked);
   }
 
   async run(): Promise<MessageShape<O>> {

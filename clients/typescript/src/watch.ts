@@ -8,7 +8,7 @@ import type { CallOptions } from "./options.js";
 import { CursorExpired } from "./reasons.js";
 import { ResponseStream } from "./response_stream.js";
 import { fullJitter } from "./retry_policy.js";
-import { LinkedSignal, sleep } from "./waiting.js";
+import { sleep } from "./waiting.js";
 
 /** Options of a watch. */
 export interface WatchOptions extends Pick<CallOptions, "headers" | "onBehalfOf"> {
@@ -66,7 +66,7 @@ export async function* watch<I extends DescMessage, O extends DescMessage, Event
   options: WatchOptions = {},
 ): AsyncGenerator<Watched<Event>, void, undefined> {
   const stored = await options.cursorStore?.load();
-  const linked = new LinkedSignal(options.signal, channel.closing.signal);
+  const linked = channel.begin(options.signal);
   const streams = new Streams<I, O, Event>(channel, method, create(method.input, init), options, linked.signal);
   if (stored !== undefined && stored !== "") streams.cursor = stored;
   const handled = new RecentIds(REMEMBERED_EVENTS);
@@ -81,7 +81,7 @@ export async function* watch<I extends DescMessage, O extends DescMessage, Event
     }
   } finally {
     streams.close();
-    linked.unlink();
+    channel.end(linked);
   }
 }
 

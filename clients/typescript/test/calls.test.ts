@@ -22,20 +22,17 @@ import {
 import { createClient } from "../src/node.js";
 import { CreateOrderRequestSchema, OrderStatus } from "../src/orders.js";
 import { UserImportOnConflict } from "../src/users.js";
-import { Server } from "./support/server.js";
+import { sharedAddress } from "./support/server.js";
 import { createOrder, createUser, newOrder, rejection } from "./support/shop.js";
 
-let server: Server;
 let client: Client;
 
-before(async () => {
-  server = await Server.start();
-  client = createClient({ address: server.address, tls: false });
+before(() => {
+  client = createClient({ address: sharedAddress(), tls: false });
 });
 
-after(async () => {
+after(() => {
   client.close();
-  await server.kill();
 });
 
 test("a call takes and returns plain values", async () => {

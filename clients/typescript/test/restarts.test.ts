@@ -1,46 +1,56 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createClient } from "../src/node.js";
-import { freePort, Server } from "./support/server.js";
+import { freePort, Server, STOPS_SOON } from "./support/server.js";
 import { createUser, newOrder } from "./support/shop.js";
 
 const ORDERS = 1_000;
 const CONCURRENT = 16;
 
-test("a server that crashes and stops amid a thousand orders loses none and doubles none", async () => {
+test("of a thousand orders, a crash and a stop of the server lose none and double none, nor do they for a watch", async (t) => {
   const port = await freePort();
-  let server = await Server.start({}, port);
+  let server = await Server.start(STOPS_SOON, port);
   let repeated = 0;
   const client = createClient({ address: server.address, tls: false, onRetry: () => (repeated += 1) });
+  t.after(async () => {
+    client.close();
+    await server.kill();
+  });
   const user = await createUser(client);
-  const placed = new Map<number, string>();
+
+  const watched: string[] = [];
+  let breaks = 0;
+  const watching = (async () => {
+    const request = { start: { case: "earliest", value: true } as const, userIds: [user.id] };
+    const events = client.orders.watchOrders(request, { onReconnect: () => (breaks += 1) });
+    for await (const { event } of events) if (watched.push(event.orderId) === ORDERS) return;
+  })();
+
+  const placed = new Map<string, string>();
   let next = 0;
   const place = async (): Promise<void> => {
     for (let number = next++; number < ORDERS; number = next++) {
       const order = { ...newOrder(user.id), metadata: { number: String(number) } };
       const response = await client.orders.createOrder({ order });
-      placed.set(number, response.order?.id ?? "");
+      placed.set(String(number), response.order?.id ?? "");
     }
   };
-  const restart = async (share: number, end: () => Promise<void>): Promise<void> => {
-    while (placed.size < ORDERS * share) await new Promise((resolve) => setTimeout(resolve, 5));
+  const restartAt = async (count: number, end: () => Promise<void>): Promise<void> => {
+    while (placed.size < count) await new Promise((resolve) => setTimeout(resolve, 5));
     await end();
-    server = await Server.start({}, port);
+    server = await Server.start(STOPS_SOON, port);
   };
   const restarting = (async () => {
-    await restart(0.25, () => server.kill());
-    await restart(0.5, () => server.stop());
-    await restart(0.75, () => server.kill());
+    await restartAt(ORDERS / 3, () => server.kill());
+    await restartAt((ORDERS * 2) / 3, () => server.stop());
   })();
-  await Promise.all([restarting, ...Array.from({ length: CONCURRENT }, place)]);
-  const stored = await client.orders.listOrders({ userId: user.id, pageSize: 1_000 }).all();
-  const found = stored.map((order) => [Number(order.metadata["number"]), order.id] as const);
-  assert.deepEqual(
-    found.sort(([first], [second]) => first - second),
-    [...placed].sort(([first], [second]) => first - second),
-  );
+  await Promise.all([restarting, watching, ...Array.from({ length: CONCURRENT }, place)]);
+
   assert.equal(placed.size, ORDERS);
+  const stored = await client.orders.listOrders({ userId: user.id, pageSize: 1_000 }).all();
+  const numbered = stored.map((order) => [order.metadata["number"], order.id]);
+  assert.deepEqual(numbered.sort(), [...placed].sort());
+  assert.deepEqual([...watched].sort(), stored.map(({ id }) => id).sort());
   assert(repeated > 0);
-  client.close();
-  await server.kill();
+  assert(breaks > 0);
 });

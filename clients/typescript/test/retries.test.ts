@@ -12,10 +12,9 @@ import {
 } from "../src/index.js";
 import { createClient, type NodeClientOptions } from "../src/node.js";
 import { Proxy } from "./support/proxy.js";
-import { freePort, Server } from "./support/server.js";
+import { freePort, Server, sharedAddress } from "./support/server.js";
 import { createUser, eventually, newOrder, rejection } from "./support/shop.js";
 
-let server: Server;
 let proxy: Proxy;
 const clients: Client[] = [];
 
@@ -26,8 +25,7 @@ function connect(options: Partial<NodeClientOptions> = {}): Client {
 }
 
 before(async () => {
-  server = await Server.start({ MAX_WATCHES: 1 });
-  proxy = await Proxy.start(server.port);
+  proxy = await Proxy.start(sharedAddress());
 });
 
 afterEach(() => {
@@ -36,9 +34,8 @@ afterEach(() => {
   proxy.lostAnswers = 0;
 });
 
-after(async () => {
+after(() => {
   proxy.close();
-  await server.kill();
 });
 
 test("a write whose answer is lost is repeated with its requestId, and written once", async () => {
@@ -131,6 +128,17 @@ test("a call can be cancelled while it waits to be repeated", async () => {
   assert.deepEqual([(error.cause as Error).message, error.attempts], ["enough", 1]);
 });
 
+test("many calls can run at the same time", async () => {
+  const client = connect();
+  const user = await createUser(client);
+  const warnings: Error[] = [];
+  process.on("warning", (warning) => warnings.push(warning));
+  const calls = Array.from({ length: 50 }, () => client.users.getUser({ key: { case: "id", value: user.id } }));
+  await Promise.all(calls);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(warnings, []);
+});
+
 test("a closed client ends its calls", async () => {
   const client = connect();
   const user = await createUser(client);
@@ -144,11 +152,12 @@ test("a closed client ends its calls", async () => {
   assert((await rejection(client.users.listUsers({}).page())) instanceof Cancelled);
 });
 
-test("a refused call waits as long as the server asks for", async () => {
+test("a refused call waits as long as the server asks for", async (t) => {
   const waits: { asked: number | undefined; delay: number }[] = [];
   const busy = connect();
   const user = await createUser(busy);
   const holder = await Server.start({ MAX_CONCURRENT_CALLS: 1 });
+  t.after(() => holder.kill());
   const client = connect({
     address: holder.address,
     onRetry: (error, delay) => {
@@ -172,5 +181,4 @@ test("a refused call waits as long as the server asks for", async () => {
   await watching;
   assert(waits.length >= 1);
   for (const { asked, delay } of waits) assert(asked !== undefined && asked >= 500 && delay >= asked);
-  await holder.kill();
 });

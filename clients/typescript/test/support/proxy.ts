@@ -15,8 +15,8 @@ export class Proxy {
     this.#listener = listener;
   }
 
-  /** Listen on a free port, for connections to another port of this machine. */
-  static async start(target: number): Promise<Proxy> {
+  /** Listen on a free port, for connections to an address of this machine. */
+  static async start(target: string): Promise<Proxy> {
     const listener = createServer();
     const proxy = new Proxy(listener);
     listener.on("connection", (client) => {
@@ -43,9 +43,9 @@ export class Proxy {
     this.#listener.close();
   }
 
-  #forward(client: Socket, target: number): void {
+  #forward(client: Socket, target: string): void {
     this.connections += 1;
-    const server = connect(target, "127.0.0.1");
+    const server = connect(Number(target.split(":")[1]), "127.0.0.1");
     const end = (): void => {
       client.destroy();
       server.destroy();

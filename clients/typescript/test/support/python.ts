@@ -1,10 +1,11 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
+import { NEEDS_SERVICE } from "./server.js";
 
 /** Run Python with the packages of the service, and return what it prints. */
 export async function python(...args: string[]): Promise<string> {
   const program = process.env["TEST_PYTHON"];
-  if (program === undefined) throw new Error("these tests need a database: run `make tests T=tests/clients`");
+  if (program === undefined) throw new Error(NEEDS_SERVICE);
   const { stdout } = await promisify(execFile)(program, args);
   return stdout;
 }

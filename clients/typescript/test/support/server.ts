@@ -3,11 +3,16 @@ import { once } from "node:events";
 import { createServer } from "node:net";
 import { createInterface } from "node:readline";
 
+export const NEEDS_SERVICE = "these tests need the service: run `make tests T=tests/clients`";
+
 /** Servers that still run; they end with this process. */
 const running = new Set<ChildProcess>();
 process.on("exit", () => {
   for (const child of running) child.kill("SIGKILL");
 });
+
+/** Settings of a server that stops soon, and asks its clients every second to connect again. */
+export const STOPS_SOON = { MAX_CONNECTION_AGE: 1, SHUTDOWN_GRACE: 1 };
 
 /** The service as a process of its own, on the database in `DATABASE_URL`. */
 export class Server {
@@ -30,7 +35,7 @@ export class Server {
    */
   static async start(settings: Record<string, string | number> = {}, port = 0): Promise<Server> {
     const python = process.env["TEST_PYTHON"];
-    if (python === undefined) throw new Error("these tests need a database: run `make tests T=tests/clients`");
+    if (python === undefined) throw new Error(NEEDS_SERVICE);
     const variables = Object.entries(settings).map(([name, value]) => [`COMMERCE_${name}`, String(value)]);
     const child = spawn(python, ["-m", "service", "serve", "--port", String(port)], {
       env: { ...process.env, ...Object.fromEntries(variables) },
@@ -66,6 +71,13 @@ export class Server {
     this.#process.kill(signal);
     await ended;
   }
+}
+
+/** Return the address of the server that all tests share, with a checkpoint of watches every 0.1 seconds. */
+export function sharedAddress(): string {
+  const address = process.env["TEST_ADDRESS"];
+  if (address === undefined) throw new Error(NEEDS_SERVICE);
+  return address;
 }
 
 /** Return a port on which nothing listens. */
