@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 
 import commerce.users.v1.user_service_pb2 as users_pb
+import pytest
 
 from tests.clients.conftest import run
 from tests.support.clients import connect, new_user
@@ -22,7 +23,7 @@ PACKED = ("LICENSE", "README.md", "package.json", "dist/")
 async def test_it_passes_its_own_tests(typescript: Path, environment: dict[str, str], database_url: str) -> None:
     async with serving(database_url, watch_checkpoint_interval=0.1) as server:
         variables = {**environment, "TEST_ADDRESS": f"127.0.0.1:{await server.port()}"}
-        print(run("npm", "test", folder=typescript, environment=variables))
+        run("npm", "test", folder=typescript, environment=variables)
 
 
 def test_only_the_module_for_node_needs_node(typescript: Path) -> None:
@@ -45,31 +46,46 @@ def files_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-async def test_the_example_runs_in_a_new_project(typescript: Path, tmp_path: Path, database_url: str) -> None:
-    """The package alone, as `npm pack` writes it, is enough for what the README shows, under `tsc --strict`."""
-    run("npm", "pack", "--silent", "--pack-destination", tmp_path, folder=typescript)
-    (package,) = tmp_path.glob("*.tgz")
-    names = [name.removeprefix("package/") for name in tarfile.open(package).getnames()]
-    assert [name for name in names if not name.startswith(PACKED)] == []
-    assert {"LICENSE", "README.md", "dist/index.js", "dist/index.d.ts", "dist/node.js", "dist/web.js"} <= set(names)
+@pytest.fixture(scope="module")
+def package(typescript: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as `npm pack` writes it."""
+    folder = tmp_path_factory.mktemp("package")
+    run("npm", "pack", "--silent", "--pack-destination", folder, folder=typescript)
+    (package,) = folder.glob("*.tgz")
+    return package
 
-    needed = json.loads((typescript / "package.json").read_text())["devDependencies"]
-    project = tmp_path / "project"
-    project.mkdir()
-    (project / "package.json").write_text('{"type": "module", "private": true}')
-    tools = [f"{name}@{needed[name]}" for name in ("typescript", "@types/node")]
-    run("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefer-offline", package, *tools, folder=project)
-    example, browser, shown = blocks(typescript / "README.md")
-    (project / "example.ts").write_text(example)
-    (project / "browser.ts").write_text(f"declare const session: {{ token(): Promise<string> }};\n{browser}")
-    compiler = ["npx", "tsc", "--strict", "--target", "es2022", "--module", "nodenext", "--types", "node"]
-    run(*compiler, "example.ts", "browser.ts", folder=project)
 
+def test_the_package_has_what_runs_and_nothing_else(package: Path) -> None:
+    with tarfile.open(package) as archive:
+        names = {name.removeprefix("package/") for name in archive.getnames()}
+    assert {name for name in names if not name.startswith(PACKED)} == set()
+    assert {"LICENSE", "README.md", "dist/index.js", "dist/index.d.ts", "dist/node.js", "dist/web.js"} <= names
+
+
+@pytest.fixture(scope="module")
+def project(typescript: Path, package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new project in which the package is installed, with the examples of the README, compiled."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "package.json").write_text('{"type": "module", "private": true}')
+    versions = json.loads((typescript / "package.json").read_text())["devDependencies"]
+    tools = [f"{name}@{versions[name]}" for name in ("typescript", "@types/node")]
+    run("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefer-offline", package, *tools, folder=folder)
+    example, browser, _ = blocks(typescript / "README.md")
+    (folder / "example.ts").write_text(example)
+    (folder / "browser.ts").write_text(f"declare const session: {{ token(): Promise<string> }};\n{browser}")
+    compiler = ("npx", "tsc", "--strict", "--target", "es2022", "--module", "nodenext", "--types", "node")
+    run(*compiler, "example.ts", "browser.ts", folder=folder)
+    return folder
+
+
+async def test_the_example_prints_what_the_readme_shows(typescript: Path, project: Path, database_url: str) -> None:
     async with serving(database_url) as server, connect(await server.port()) as clients:
         user = new_user(email="ada@example.com", username="ada")
         await clients.users.CreateUser(users_pb.CreateUserRequest(user=user, password=PASSWORD))
         environment = {**os.environ, "COMMERCE_ADDRESS": f"127.0.0.1:{await server.port()}"}
-        assert run("node", "example.js", folder=project, environment=environment) == shown
+        printed = run("node", "example.js", folder=project, environment=environment)
+    _, _, shown = blocks(typescript / "README.md")
+    assert printed == shown
 
 
 def blocks(readme: Path) -> tuple[str, str, str]:
