@@ -212,6 +212,7 @@ format: $(READY) ## Format code and protos, and apply the linters' corrections
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
 	$(BIN)/buf format --path protos/commerce --write
+	cd clients/typescript; [ ! -d node_modules ] || npx biome check --write
 
 .PHONY: generate
 generate: $(READY) typescript ## Generate the clients' messages and stubs from the protos; for TypeScript only with Node.js

@@ -4,10 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import Authority, chain, replace, write_files
+from tests.support.identities import TokenIssuer, write_issuers, write_keys
 from tests.support.passwords import FAST_PASSWORDS
 from tests.support.paths import ROOT
 
@@ -53,3 +56,20 @@ def environment(database_url: str) -> dict[str, str]:
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'client'}",
         "TEST_PYTHON": sys.executable,
     }
+
+
+@pytest.fixture
+def identities(tmp_path: Path) -> Path:
+    """A folder with the files of a server that knows its callers, and with credentials of such callers."""
+    authority = Authority()
+    write_files(tmp_path, authority.server(), authority.pem)
+    certificate = authority.ca.issue_cert("billing.example.com", common_name="billing")
+    replace(tmp_path / "client.crt", chain(certificate))
+    replace(tmp_path / "client.key", certificate.private_key_pem.bytes())
+    (key,) = write_keys(tmp_path / "keys", "warehouse")
+    (tmp_path / "api-key").write_text(key)
+    issuer = TokenIssuer()
+    write_issuers(tmp_path, issuer)
+    (tmp_path / "valid.jwt").write_text(issuer.token())
+    (tmp_path / "expired.jwt").write_text(issuer.token(exp=int(time.time()) - 3600))
+    return tmp_path

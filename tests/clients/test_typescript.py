@@ -20,10 +20,17 @@ GENERATED = Path("src", "gen")
 PACKED = ("LICENSE", "README.md", "package.json", "dist/")
 
 
-async def test_it_passes_its_own_tests(typescript: Path, environment: dict[str, str], database_url: str) -> None:
+async def test_it_passes_its_own_tests(
+    typescript: Path, environment: dict[str, str], identities: Path, database_url: str
+) -> None:
     async with serving(database_url, watch_checkpoint_interval=0.1) as server:
-        variables = {**environment, "TEST_ADDRESS": f"127.0.0.1:{await server.port()}"}
+        address = f"127.0.0.1:{await server.port()}"
+        variables = {**environment, "TEST_ADDRESS": address, "TEST_IDENTITIES": str(identities)}
         run("npm", "test", folder=typescript, environment=variables)
+
+
+def test_its_style_is_that_of_the_linter(typescript: Path) -> None:
+    run("npm", "run", "lint", folder=typescript)
 
 
 def test_only_the_module_for_node_needs_node(typescript: Path) -> None:

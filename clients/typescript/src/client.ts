@@ -11,14 +11,14 @@ import type {
 import type { Transport } from "@connectrpc/connect";
 import { batchGet } from "./batches.js";
 import { Channel } from "./channel.js";
-import { exportAll, type ExportOptions } from "./exports.js";
+import { type ExportOptions, exportAll } from "./exports.js";
 import { OrderService } from "./gen/commerce/orders/v1/order_service_pb.js";
 import { UserService } from "./gen/commerce/users/v1/user_service_pb.js";
 import { type ImportOptions, type ImportRow, importUsers } from "./imports.js";
 import type { CallOptions, ClientOptions } from "./options.js";
-import { type ItemOf, listPages, Pages } from "./pages.js";
+import { type ItemOf, listPages, type Pages } from "./pages.js";
 import { callUnary } from "./unary.js";
-import { watch, type Watched, type WatchOptions } from "./watch.js";
+import { type Watched, type WatchOptions, watch } from "./watch.js";
 
 /** The method of a client for a method of a service. */
 type ClientMethod<M extends DescMethod> =
@@ -28,8 +28,14 @@ type ClientMethod<M extends DescMethod> =
       : (request: MessageInitShape<I>, options?: CallOptions) => Promise<MessageShape<O>>
     : M extends DescMethodServerStreaming<infer I, infer O>
       ? MessageShape<O> extends { content: infer Content }
-        ? (request: MessageInitShape<I>, options?: WatchOptions) => AsyncGenerator<Watched<EventOf<Content>>, void, undefined>
-        : (request: MessageInitShape<I>, options?: ExportOptions) => AsyncGenerator<ItemOf<MessageShape<O>>, void, undefined>
+        ? (
+            request: MessageInitShape<I>,
+            options?: WatchOptions,
+          ) => AsyncGenerator<Watched<EventOf<Content>>, void, undefined>
+        : (
+            request: MessageInitShape<I>,
+            options?: ExportOptions,
+          ) => AsyncGenerator<ItemOf<MessageShape<O>>, void, undefined>
       : M extends DescMethodClientStreaming<infer _I, infer O>
         ? (rows: Iterable<ImportRow> | AsyncIterable<ImportRow>, options?: ImportOptions) => Promise<MessageShape<O>>
         : never;
@@ -72,7 +78,11 @@ function serviceClient<S extends DescService>(channel: Channel, service: S): Ser
 /** Choose by the descriptor how to call a method, as `ClientMethod` does for its type. */
 function clientMethod(channel: Channel, method: DescMethod): unknown {
   if (method.methodKind === "unary") {
-    const call = hasField(method.input, "page_token") ? listPages : method.name.startsWith("BatchGet") ? batchGet : callUnary;
+    const call = hasField(method.input, "page_token")
+      ? listPages
+      : method.name.startsWith("BatchGet")
+        ? batchGet
+        : callUnary;
     return (request: MessageInitShape<DescMessage>, options?: CallOptions) =>
       call(channel, method as DescMethodUnary, request, options);
   }

@@ -7,9 +7,7 @@ export type Token = string | { readonly token: string; readonly expiresAt: Date 
  * What says who makes the calls: an API key, or a token. A function that returns tokens is called again before the last
  * one expires, and when the service refuses it.
  */
-export type Credentials =
-  | { readonly apiKey: string }
-  | { readonly token: string | (() => Token | Promise<Token>) };
+export type Credentials = { readonly apiKey: string } | { readonly token: string | (() => Token | Promise<Token>) };
 
 /** How long before a token expires another one is asked for: a call takes time, and clocks differ. */
 const REFRESH_BEFORE_MS = 60_000;

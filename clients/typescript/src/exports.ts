@@ -1,4 +1,10 @@
-import { create, type DescMessage, type DescMethodServerStreaming, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
+import {
+  create,
+  type DescMessage,
+  type DescMethodServerStreaming,
+  type MessageInitShape,
+  type MessageShape,
+} from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { type Channel, X_REQUEST_ID } from "./channel.js";
 import type { Cancelled } from "./errors.js";
@@ -81,7 +87,8 @@ class ExportStreams<I extends DescMessage, O extends DescMessage, Item extends E
     if (this.#failures === 0) this.#giveUpAt = performance.now() + this.#timeoutMs;
     for (;;) {
       if (this.#signal.aborted) throw this.#cancelled();
-      const stream = (this.#stream ??= await this.#open());
+      this.#stream ??= await this.#open();
+      const stream = this.#stream;
       try {
         const response = await stream.next(Math.max(1, this.#giveUpAt - performance.now()));
         this.#failures = 0;
@@ -103,7 +110,9 @@ class ExportStreams<I extends DescMessage, O extends DescMessage, Item extends E
     const headers = this.#channel.headers(this.#options, false);
     await this.#channel.credentials.addTo(headers, () => this.#summary(headers));
     const createTime =
-      this.#lastTime === undefined ? this.#request.createTime : { ...this.#request.createTime, startTime: this.#lastTime };
+      this.#lastTime === undefined
+        ? this.#request.createTime
+        : { ...this.#request.createTime, startTime: this.#lastTime };
     const request = { ...this.#request, createTime } as MessageInitShape<I>;
     return new ResponseStream(this.#channel, this.#method, request, headers);
   }

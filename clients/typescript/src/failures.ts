@@ -113,9 +113,11 @@ export function failureOf(thrown: unknown): Failure {
     retryable: isRetryable(error, info?.reason, retryAfterMs),
     retryAfterMs: retryAfterMs !== undefined && retryAfterMs >= 0 ? retryAfterMs : undefined,
     metadata: { ...info?.metadata },
-    violations: error.findDetails(BadRequestSchema).flatMap((found) =>
-      found.fieldViolations.map(({ field, description, reason }) => ({ field, description, reason })),
-    ),
+    violations: error
+      .findDetails(BadRequestSchema)
+      .flatMap((found) =>
+        found.fieldViolations.map(({ field, description, reason }) => ({ field, description, reason })),
+      ),
     details: {
       resource: error
         .findDetails(ResourceInfoSchema)

@@ -4,7 +4,11 @@ import { type Channel, X_REQUEST_ID } from "./channel.js";
 import type { CommerceError } from "./errors.js";
 import { type CallSummary, cancelled, errorOf, failureOf } from "./failures.js";
 import type { UserImportOnConflict, UserImportRowSchema } from "./gen/commerce/users/v1/user_import_pb.js";
-import type { ImportUsersRequestSchema, ImportUsersResponse, ImportUsersResponseSchema } from "./gen/commerce/users/v1/user_service_pb.js";
+import type {
+  ImportUsersRequestSchema,
+  ImportUsersResponse,
+  ImportUsersResponseSchema,
+} from "./gen/commerce/users/v1/user_service_pb.js";
 import type { CallOptions } from "./options.js";
 import { responsesOf } from "./response_stream.js";
 

@@ -8,12 +8,12 @@ export type { ImportOptions, ImportRow } from "./imports.js";
 export {
   addMoney,
   compareMoney,
-  money,
   type Money,
-  moneyAmount,
   type MoneyLike,
-  moneyNanos,
   MoneySchema,
+  money,
+  moneyAmount,
+  moneyNanos,
   multiplyMoney,
   subtractMoney,
 } from "./money.js";

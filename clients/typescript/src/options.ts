@@ -1,5 +1,5 @@
-import type { CommerceError } from "./errors.js";
 import type { Credentials } from "./credentials.js";
+import type { CommerceError } from "./errors.js";
 import type { RetryBudgetOptions, RetryPolicy } from "./retry_policy.js";
 
 /** Options of one call; those of the client are the defaults. */
@@ -21,13 +21,13 @@ export interface CallOptions {
 }
 
 /** Options of a client. */
-export interface ClientOptions extends Pick<
-  CallOptions,
-  "timeoutMs" | "attemptTimeoutMs" | "headers" | "onBehalfOf" | "readPreference"
-> {
+export interface ClientOptions
+  extends Pick<CallOptions, "timeoutMs" | "attemptTimeoutMs" | "headers" | "onBehalfOf" | "readPreference"> {
   readonly credentials?: Credentials | undefined;
   /** How calls are repeated: `{ maxAttempts: 1 }` never repeats them. */
-  readonly retry?: (Partial<Omit<RetryPolicy, "budget">> & { readonly budget?: Partial<RetryBudgetOptions> }) | undefined;
+  readonly retry?:
+    | (Partial<Omit<RetryPolicy, "budget">> & { readonly budget?: Partial<RetryBudgetOptions> })
+    | undefined;
   /** Is told of each failed attempt that will be repeated, for example to log it. */
   readonly onRetry?: ((error: CommerceError, delayMs: number) => void) | undefined;
 }

@@ -1,4 +1,11 @@
-import { create, type DescField, type DescMessage, type DescMethodUnary, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
+import {
+  create,
+  type DescField,
+  type DescMessage,
+  type DescMethodUnary,
+  type MessageInitShape,
+  type MessageShape,
+} from "@bufbuild/protobuf";
 import type { Channel } from "./channel.js";
 import type { CallOptions } from "./options.js";
 import { callUnary } from "./unary.js";
@@ -6,7 +13,11 @@ import { LinkedSignal } from "./waiting.js";
 
 /** The type of the elements of the only list in a message. */
 export type ItemOf<Message> = {
-  [Name in keyof Message]-?: Name extends `$${string}` ? never : Message[Name] extends readonly (infer Item)[] ? Item : never;
+  [Name in keyof Message]-?: Name extends `$${string}`
+    ? never
+    : Message[Name] extends readonly (infer Item)[]
+      ? Item
+      : never;
 }[keyof Message];
 
 /** Return the only list in a message. */

@@ -1,9 +1,25 @@
-import { clone, create, type DescMessage, type DescMethodUnary, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
+import {
+  clone,
+  create,
+  type DescMessage,
+  type DescMethodUnary,
+  type MessageInitShape,
+  type MessageShape,
+} from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { type Channel, X_REQUEST_ID } from "./channel.js";
 import type { CommerceError } from "./errors.js";
-import { type CallSummary, cancelled, errorOf, type Failure, failureOf, isConclusive, pauseAfter, timedOut } from "./failures.js";
+import {
+  type CallSummary,
+  cancelled,
+  errorOf,
+  type Failure,
+  failureOf,
+  isConclusive,
+  pauseAfter,
+  timedOut,
+} from "./failures.js";
 import type { CallOptions } from "./options.js";
 import { randomUuid } from "./request_ids.js";
 import { fullJitter } from "./retry_policy.js";
@@ -104,7 +120,13 @@ class UnaryCall<I extends DescMessage, O extends DescMessage> {
     // In whole milliseconds, and not 0, which would mean no limit.
     const timeoutMs = Math.max(1, Math.round(limitMs));
     const { transport, budget } = this.#channel;
-    const response = await transport.unary(this.#method, this.#linked.signal, timeoutMs, headers, this.#request.message);
+    const response = await transport.unary(
+      this.#method,
+      this.#linked.signal,
+      timeoutMs,
+      headers,
+      this.#request.message,
+    );
     budget.succeeded();
     if (this.#options.onMetadata !== undefined) {
       const metadata = new Headers(response.header);

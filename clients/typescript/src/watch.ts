@@ -1,4 +1,10 @@
-import { create, type DescMessage, type DescMethodServerStreaming, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
+import {
+  create,
+  type DescMessage,
+  type DescMethodServerStreaming,
+  type MessageInitShape,
+  type MessageShape,
+} from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { type Channel, X_REQUEST_ID } from "./channel.js";
 import type { CursorStore } from "./cursor_stores.js";
@@ -122,7 +128,8 @@ class Streams<I extends DescMessage, O extends DescMessage, Event> {
   /** Return the next response, or undefined after the signal. */
   async next(): Promise<WatchResponse<Event> | undefined> {
     while (!this.#signal.aborted) {
-      const stream = (this.#stream ??= await this.#open());
+      this.#stream ??= await this.#open();
+      const stream = this.#stream;
       try {
         const response = (await stream.next(this.#patience())) as WatchResponse<Event> | undefined;
         if (response === undefined) throw new ConnectError("the stream has ended", Code.Unavailable);

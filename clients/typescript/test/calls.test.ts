@@ -6,6 +6,7 @@ import {
   Cancelled,
   type Client,
   CommerceError,
+  deriveRequestId,
   EtagMismatch,
   FailedPrecondition,
   IllegalTransition,
@@ -16,7 +17,6 @@ import {
   moneyAmount,
   NotFound,
   OrderNotFound,
-  deriveRequestId,
   UserAlreadyExists,
 } from "../src/index.js";
 import { createClient } from "../src/node.js";
@@ -63,7 +63,10 @@ test("a derived requestId repeats the first answer", async () => {
   const requestId = await deriveRequestId("cart", user.id);
   assert.match(requestId, /^[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
   const first = await client.orders.createOrder({ order: newOrder(user.id), requestId });
-  const again = await client.orders.createOrder({ order: newOrder(user.id), requestId: await deriveRequestId("cart", user.id) });
+  const again = await client.orders.createOrder({
+    order: newOrder(user.id),
+    requestId: await deriveRequestId("cart", user.id),
+  });
   assert.deepEqual(again, first);
   assert.equal((await client.orders.listOrders({ userId: user.id }).all()).length, 1);
 });
@@ -84,8 +87,14 @@ test("an error says what is wrong with which field, and that nothing was written
     error.violations.map(({ field, reason }) => ({ field, reason })),
     [{ field: "order.items[0].quantity", reason: "INT32_GTE_LTE" }],
   );
-  assert.deepEqual([error.name, error.reason, error.outcome, error.attempts], ["InvalidField", "INVALID_FIELD", "not_written", 1]);
-  assert.match(error.message, /^INVALID_FIELD: order\.items\[0\]\.quantity: .* \[CreateOrder; nothing was written; x-request-id [0-9a-f-]{36}\]$/);
+  assert.deepEqual(
+    [error.name, error.reason, error.outcome, error.attempts],
+    ["InvalidField", "INVALID_FIELD", "not_written", 1],
+  );
+  assert.match(
+    error.message,
+    /^INVALID_FIELD: order\.items\[0\]\.quantity: .* \[CreateOrder; nothing was written; x-request-id [0-9a-f-]{36}\]$/,
+  );
 });
 
 test("errors have classes with what is special about them", async () => {
@@ -114,7 +123,10 @@ test("metadata goes both ways", async () => {
   let metadata = new Headers();
   const headers = { "x-request-id": "made-by-the-caller" };
   const key = { case: "id", value: user.id } as const;
-  await client.users.getUser({ key }, { headers, readPreference: "primary", onMetadata: (received) => (metadata = received) });
+  await client.users.getUser(
+    { key },
+    { headers, readPreference: "primary", onMetadata: (received) => (metadata = received) },
+  );
   assert.equal(metadata.get("x-request-id"), "made-by-the-caller");
   const refused = await rejection(client.users.getUser({ key }, { headers: { "x-read-preference": "nearest" } }));
   assert(refused instanceof InvalidField);
@@ -132,8 +144,13 @@ test("pages come by item, by page and one by one", async () => {
   for await (const page of pages.byPage()) sizes.push(page.orders.length);
   assert.deepEqual(sizes, [3, 3, 1]);
   const first = await pages.page();
-  const second = await client.orders.listOrders({ userId: user.id, pageSize: 3, pageToken: first.nextPageToken }).page();
-  assert.deepEqual([...first.orders, ...second.orders].map((order) => order.id), ids.slice(0, 6));
+  const second = await client.orders
+    .listOrders({ userId: user.id, pageSize: 3, pageToken: first.nextPageToken })
+    .page();
+  assert.deepEqual(
+    [...first.orders, ...second.orders].map((order) => order.id),
+    ids.slice(0, 6),
+  );
   for await (const order of pages) {
     assert.equal(order.id, ids[0]);
     break;
@@ -147,7 +164,10 @@ test("a batch of more ids than one call may have keeps their order", async () =>
   const orders = [await createOrder(client, user.id), await createOrder(client, user.id)];
   const ids = Array.from({ length: 2_001 }, (_, index) => orders[index % 2]?.id ?? "");
   const found = await client.orders.batchGetOrders({ ids });
-  assert.deepEqual(found.orders.map((order) => order.id), ids);
+  assert.deepEqual(
+    found.orders.map((order) => order.id),
+    ids,
+  );
   const refused = await rejection(client.orders.batchGetOrders({ ids: [] }));
   assert(refused instanceof InvalidField);
 });
@@ -159,12 +179,18 @@ test("a batch that is too large for one response is divided", async () => {
   const { order } = await client.orders.createOrder({ order: { ...newOrder(user.id), metadata } });
   const ids = Array.from({ length: 200 }, () => order?.id ?? "");
   const found = await client.orders.batchGetOrders({ ids });
-  assert.deepEqual(found.orders.map((each) => each.id), ids);
+  assert.deepEqual(
+    found.orders.map((each) => each.id),
+    ids,
+  );
 });
 
 test("users are imported and exported", async () => {
   const prefix = `i${process.pid}.${Date.now()}`;
-  const rows = ["a", "b", "a"].map((name) => ({ email: `${prefix}.${name}@example.com`, username: `${prefix}.${name}` }));
+  const rows = ["a", "b", "a"].map((name) => ({
+    email: `${prefix}.${name}@example.com`,
+    username: `${prefix}.${name}`,
+  }));
   const result = await client.users.importUsers(rows);
   assert.deepEqual([result.createdCount, result.skippedCount, result.lastCommittedRow], [2n, 1n, 3n]);
   const failed = await rejection(
@@ -173,7 +199,8 @@ test("users are imported and exported", async () => {
   assert(failed instanceof UserAlreadyExists);
   assert.deepEqual([failed.outcome, failed.metadata["last_committed_row"]], ["not_written", "10"]);
   const exported = [];
-  for await (const user of client.users.exportUsers({})) if (user.username.startsWith(prefix)) exported.push(user.username);
+  for await (const user of client.users.exportUsers({}))
+    if (user.username.startsWith(prefix)) exported.push(user.username);
   assert.deepEqual(exported.sort(), [`${prefix}.a`, `${prefix}.b`]);
 });
 

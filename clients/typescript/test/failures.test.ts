@@ -4,7 +4,14 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { ErrorReasonSchema } from "../src/common.js";
 import { errorOf, failureOf } from "../src/failures.js";
 import { ErrorInfoSchema, RetryInfoSchema } from "../src/gen/google/rpc/error_details_pb.js";
-import { ClientTimeout, CommerceError, Overloaded, ResourceExhausted, Unavailable, Unimplemented } from "../src/index.js";
+import {
+  ClientTimeout,
+  CommerceError,
+  Overloaded,
+  ResourceExhausted,
+  Unavailable,
+  Unimplemented,
+} from "../src/index.js";
 import { CLASS_OF_REASON } from "../src/reasons.js";
 
 const PREFIX = "ERROR_REASON_";
@@ -26,7 +33,9 @@ function failureOfReceived(sent: ConnectError): ConnectError {
 }
 
 test("each reason of the protos has a class that is named after it", () => {
-  const reasons = ErrorReasonSchema.values.map(({ name }) => name.slice(PREFIX.length)).filter((name) => name !== "UNSPECIFIED");
+  const reasons = ErrorReasonSchema.values
+    .map(({ name }) => name.slice(PREFIX.length))
+    .filter((name) => name !== "UNSPECIFIED");
   assert.deepEqual(Object.keys(CLASS_OF_REASON).sort(), reasons.sort());
   for (const [reason, kind] of Object.entries(CLASS_OF_REASON)) {
     const words = reason.toLowerCase().split("_");
@@ -41,7 +50,10 @@ test("an unknown reason has the class of its code", () => {
 });
 
 test("errors name the entry in the log of the service", () => {
-  const error = errorOf(failureOf(served(Code.Internal, "INTERNAL", { error_id: "e42" })), { ...CALL, xRequestId: "r1" });
+  const error = errorOf(failureOf(served(Code.Internal, "INTERNAL", { error_id: "e42" })), {
+    ...CALL,
+    xRequestId: "r1",
+  });
   assert.equal(error.errorId, "e42");
   assert.equal(error.message, "INTERNAL: sorry [GetUser; nothing was written; error_id e42; x-request-id r1]");
 });

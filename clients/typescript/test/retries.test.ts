@@ -11,11 +11,11 @@ import {
   Unavailable,
 } from "../src/index.js";
 import { createClient, type NodeClientOptions } from "../src/node.js";
-import { Proxy } from "./support/proxy.js";
+import { TcpProxy } from "./support/proxy.js";
 import { freePort, Server, sharedAddress } from "./support/server.js";
 import { createUser, eventually, newOrder, rejection } from "./support/shop.js";
 
-let proxy: Proxy;
+let proxy: TcpProxy;
 /** A server that takes one call at a time; it starts while the other tests run. */
 let busy: Promise<Server>;
 const clients: Client[] = [];
@@ -28,7 +28,7 @@ function connect(options: Partial<NodeClientOptions> = {}): Client {
 
 before(async () => {
   busy = Server.start({ MAX_CONCURRENT_CALLS: 1 });
-  proxy = await Proxy.start(sharedAddress());
+  proxy = await TcpProxy.start(sharedAddress());
 });
 
 afterEach(() => {
@@ -48,9 +48,18 @@ test("a write whose answer is lost is repeated with its requestId, and written o
   const user = await createUser(client);
   proxy.lostAnswers = 2;
   const { order } = await client.orders.createOrder({ order: newOrder(user.id) });
-  assert.deepEqual(retried.map((error) => [error.outcome, error.attempts]), [["unknown", 1], ["unknown", 2]]);
+  assert.deepEqual(
+    retried.map((error) => [error.outcome, error.attempts]),
+    [
+      ["unknown", 1],
+      ["unknown", 2],
+    ],
+  );
   const stored = await client.orders.listOrders({ userId: user.id }).all();
-  assert.deepEqual(stored.map(({ id }) => id), [order?.id]);
+  assert.deepEqual(
+    stored.map(({ id }) => id),
+    [order?.id],
+  );
 });
 
 test("without repetitions, its outcome is unknown", async () => {

@@ -30,11 +30,10 @@ test("negative amounts have both parts negative", () => {
 });
 
 test("amounts are written with at least as many places as asked for", () => {
-  assert.deepEqual([moneyAmount(money(5n, "EUR")), moneyAmount(money("5", "JPY"), 0), moneyAmount(money("1.234", "TND"), 3)], [
-    "5.00",
-    "5",
-    "1.234",
-  ]);
+  assert.deepEqual(
+    [moneyAmount(money(5n, "EUR")), moneyAmount(money("5", "JPY"), 0), moneyAmount(money("1.234", "TND"), 3)],
+    ["5.00", "5", "1.234"],
+  );
 });
 
 test("amounts are compared and added only in one currency", () => {

@@ -7,7 +7,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import {
   type Client,
   ClientTimeout,
-  CommerceError,
+  type CommerceError,
   CursorExpired,
   InvalidCursor,
   MemoryCursorStore,
@@ -16,20 +16,20 @@ import {
 } from "../src/index.js";
 import { createClient, FileCursorStore } from "../src/node.js";
 import type { WatchOrdersRequestSchema } from "../src/orders.js";
-import { Proxy } from "./support/proxy.js";
+import { TcpProxy } from "./support/proxy.js";
 import { deleteEvents } from "./support/python.js";
 import { freePort, sharedAddress } from "./support/server.js";
 import { createOrder, createUser, eventually, rejection } from "./support/shop.js";
 
 let client: Client;
-let proxy: Proxy;
+let proxy: TcpProxy;
 let proxied: Client;
 let folder: string;
 
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), "watches-"));
   client = createClient({ address: sharedAddress(), tls: false });
-  proxy = await Proxy.start(sharedAddress());
+  proxy = await TcpProxy.start(sharedAddress());
   proxied = createClient({ address: proxy.address, tls: false });
 });
 
@@ -72,7 +72,10 @@ test("events come in order, until the loop ends", async () => {
   const first = await createOrder(client, user.id);
   const later = next(client, user.id, 3);
   const others = [await createOrder(client, user.id), await createOrder(client, user.id)];
-  assert.deepEqual(await later, [first, ...others].map(({ id }) => id));
+  assert.deepEqual(
+    await later,
+    [first, ...others].map(({ id }) => id),
+  );
 });
 
 test("a signal ends a watch that waits, without an error", async () => {
@@ -123,7 +126,10 @@ test("the cursor beside an event continues after it", async () => {
     cursor = watched.cursor;
     break;
   }
-  for await (const { event } of client.orders.watchOrders({ userIds: [user.id], start: { case: "cursor", value: cursor } })) {
+  for await (const { event } of client.orders.watchOrders({
+    userIds: [user.id],
+    start: { case: "cursor", value: cursor },
+  })) {
     assert.equal(event.orderId, orders[1]?.id);
     break;
   }

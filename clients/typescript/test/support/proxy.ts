@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
 
 /** A TCP proxy in front of a server, which can lose what the server answers. */
-export class Proxy {
+export class TcpProxy {
   readonly #listener: Server;
   readonly #sockets = new Set<Socket>();
   /** How many of the next connections break as soon as the server has answered `loseAfterBytes`. */
@@ -16,9 +16,9 @@ export class Proxy {
   }
 
   /** Listen on a free port, for connections to an address of this machine. */
-  static async start(target: string): Promise<Proxy> {
+  static async start(target: string): Promise<TcpProxy> {
     const listener = createServer();
-    const proxy = new Proxy(listener);
+    const proxy = new TcpProxy(listener);
     listener.on("connection", (client) => {
       proxy.#forward(client, target);
     });
