@@ -42,7 +42,7 @@ const THIS_MACHINE = new Set(["localhost", "127.0.0.1", "[::1]"]);
 /**
  * Make a client that calls the service with gRPC.
  *
- * It has one HTTP/2 connection, which opens with the first call, and again whenever the server or the network has closed
+ * It has one HTTP/2 connection, which opens with the first call, and again after the server or the network has closed
  * it. An idle client does not keep the process running.
  *
  * @throws TypeError: the address is no host and port, or credentials would be sent to another machine in plaintext.

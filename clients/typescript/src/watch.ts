@@ -8,8 +8,8 @@ import {
 import { Code, ConnectError } from "@connectrpc/connect";
 import { type Channel, X_REQUEST_ID } from "./channel.js";
 import type { CursorStore } from "./cursor_stores.js";
-import type { CommerceError } from "./errors.js";
-import { type CallSummary, errorOf, type Failure, failureOf, pauseAfter } from "./failures.js";
+import { type CommerceError, CredentialsError } from "./errors.js";
+import { type CallSummary, errorOf, failureOf, pauseAfter } from "./failures.js";
 import type { CallOptions } from "./options.js";
 import { CursorExpired } from "./reasons.js";
 import { ResponseStream } from "./response_stream.js";
@@ -20,7 +20,7 @@ import { sleep } from "./waiting.js";
 export interface WatchOptions extends Pick<CallOptions, "headers" | "onBehalfOf"> {
   /** Ends the watch, and its loop, without an error. */
   readonly signal?: AbortSignal | undefined;
-  /** Where the cursor is stored. If it has one, the watch starts there, whatever the request says. */
+  /** Where the cursor is stored. If it has one, the watch starts there, and not where the request says. */
   readonly cursorStore?: CursorStore | undefined;
   /**
    * How long the watch waits for the next response before it connects again, in milliseconds. Default: 30 000. The
@@ -97,7 +97,8 @@ class Streams<I extends DescMessage, O extends DescMessage, Event> {
   cursor: string | undefined;
   readonly #channel: Channel;
   readonly #method: DescMethodServerStreaming<I, O>;
-  readonly #request: MessageShape<I> & { start: Start };
+  readonly #request: MessageShape<I>;
+  readonly #start: Start;
   readonly #options: WatchOptions;
   readonly #signal: AbortSignal;
   readonly #stallMs: number;
@@ -116,8 +117,9 @@ class Streams<I extends DescMessage, O extends DescMessage, Event> {
   ) {
     this.#channel = channel;
     this.#method = method;
-    this.#request = request as MessageShape<I> & { start: Start };
-    if (this.#request.start.case === undefined) this.#request.start = { case: "now", value: true };
+    this.#request = request;
+    const { start } = request as unknown as { readonly start: Start };
+    this.#start = start.case === undefined ? { case: "now", value: true } : start;
     this.#options = options;
     this.#signal = signal;
     this.#stallMs = options.stallTimeoutMs ?? DEFAULT_STALL_TIMEOUT_MS;
@@ -128,10 +130,10 @@ class Streams<I extends DescMessage, O extends DescMessage, Event> {
   /** Return the next response, or undefined after the signal. */
   async next(): Promise<WatchResponse<Event> | undefined> {
     while (!this.#signal.aborted) {
-      this.#stream ??= await this.#open();
-      const stream = this.#stream;
+      const headers = this.#stream?.headers ?? this.#channel.headers(this.#options, false);
       try {
-        const response = (await stream.next(this.#patience())) as WatchResponse<Event> | undefined;
+        this.#stream ??= await this.#open(headers);
+        const response = (await this.#stream.next(this.#patience())) as WatchResponse<Event> | undefined;
         if (response === undefined) throw new ConnectError("the stream has ended", Code.Unavailable);
         this.#giveUpAt = undefined;
         this.#failures = 0;
@@ -140,7 +142,7 @@ class Streams<I extends DescMessage, O extends DescMessage, Event> {
         return response;
       } catch (thrown) {
         this.close();
-        if (!this.#signal.aborted) await this.#prepareStream(failureOf(thrown), stream.headers);
+        if (!this.#signal.aborted) await this.#prepareStream(thrown, headers);
       }
     }
     return undefined;
@@ -151,10 +153,9 @@ class Streams<I extends DescMessage, O extends DescMessage, Event> {
     this.#stream = undefined;
   };
 
-  async #open(): Promise<ResponseStream<O>> {
-    const headers = this.#channel.headers(this.#options, false);
+  async #open(headers: Headers): Promise<ResponseStream<O>> {
     await this.#channel.credentials.addTo(headers, () => this.#summary(headers));
-    const start: Start = this.cursor === undefined ? this.#request.start : { case: "cursor", value: this.cursor };
+    const start: Start = this.cursor === undefined ? this.#start : { case: "cursor", value: this.cursor };
     const request = { ...this.#request, start } as MessageInitShape<I>;
     return new ResponseStream(this.#channel, this.#method, request, headers);
   }
@@ -171,9 +172,10 @@ class Streams<I extends DescMessage, O extends DescMessage, Event> {
   }
 
   /** Wait until another stream may be opened; throws the error if that would not help. */
-  async #prepareStream(failure: Failure, headers: Headers): Promise<void> {
+  async #prepareStream(thrown: unknown, headers: Headers): Promise<void> {
     this.#failures += 1;
-    const error = errorOf(failure, this.#summary(headers));
+    const failure = failureOf(thrown);
+    const error = thrown instanceof CredentialsError ? thrown : errorOf(failure, this.#summary(headers));
     if (error instanceof CursorExpired && this.#options.onGap !== undefined && error.earliestCursor !== "") {
       await this.#options.onGap(error);
       this.cursor = error.earliestCursor;
@@ -183,7 +185,9 @@ class Streams<I extends DescMessage, O extends DescMessage, Event> {
       this.#credentialsRefused = true;
       if (this.#channel.credentials.refused(headers)) return;
     }
-    if (!failure.retryable && !CONTINUED.has(failure.reason)) throw error;
+    // Where the token comes from may be out of order for a while. At the start, the caller should know.
+    const mended = failure.retryable || CONTINUED.has(failure.reason);
+    if (thrown instanceof CredentialsError ? this.#giveUpAt !== undefined : !mended) throw error;
     const delay = pauseAfter(failure, fullJitter(this.#failures, this.#channel.retry));
     if (this.#giveUpAt !== undefined && performance.now() + delay >= this.#giveUpAt) throw error;
     this.#options.onReconnect?.(error, delay);

@@ -150,6 +150,28 @@ test("a watch continues with a new token", async () => {
   assert.equal(asked, 2);
 });
 
+test("a watch outlives an outage of what returns its tokens", async () => {
+  let asked = 0;
+  const token = (): { token: string; expiresAt: Date } => {
+    asked += 1;
+    if (asked === 2) throw new RangeError("the vault is closed");
+    return { token: read("valid.jwt"), expiresAt: new Date() };
+  };
+  const controller = new AbortController();
+  const errors: CommerceError[] = [];
+  const onReconnect = (error: CommerceError): void => {
+    errors.push(error);
+    if (asked > 2) controller.abort();
+  };
+  // Less than the time between two checkpoints, so that it connects again and again.
+  const options = { signal: controller.signal, stallTimeoutMs: 100, onReconnect };
+  for await (const _ of connect({ credentials: { token } }).users.watchUsers({}, options)) assert.fail();
+  assert.deepEqual(
+    errors.slice(0, 2).map(({ name }) => name),
+    ["ClientTimeout", "CredentialsError"],
+  );
+});
+
 test("credentials are not sent to another machine in plaintext", () => {
   const credentials = { apiKey: "k" };
   assert.throws(() => createClient({ address: "commerce.internal:50051", tls: false, credentials }), /plaintext/);

@@ -92,7 +92,7 @@ test("push-back is obeyed, also if it forbids to repeat a call", () => {
   }
 });
 
-test("whatever is thrown becomes an error of this client", () => {
+test("anything that is thrown becomes an error of this client", () => {
   const error = errorOf(failureOf(new RangeError("too long")), CALL);
   assert(error instanceof CommerceError);
   assert.equal((error.cause as ConnectError).cause instanceof RangeError, true);

@@ -7,7 +7,7 @@ import { createUser, newOrder } from "./support/shop.js";
 const ORDERS = 1_000;
 const CONCURRENT = 16;
 
-test("of a thousand orders, a crash and a stop of the server lose none and double none, nor do they for a watch", async (t) => {
+test("a crash and a stop of the server lose and double none of a thousand orders, also not for a watch", async (t) => {
   const port = await freePort();
   let server = await Server.start(STOPS_SOON, port);
   let repeated = 0;
