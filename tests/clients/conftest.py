@@ -13,6 +13,7 @@ from tests.support.certificates import Authority, chain, replace, write_files
 from tests.support.identities import TokenIssuer, write_issuers, write_keys
 from tests.support.passwords import FAST_PASSWORDS
 from tests.support.paths import ROOT
+from tests.support.policies import EVERYTHING, policy_of
 
 TYPESCRIPT = ROOT / "clients" / "typescript"
 MINIMUM_NODE = 20
@@ -66,8 +67,10 @@ def identities(tmp_path: Path) -> Path:
     certificate = authority.ca.issue_cert("billing.example.com", common_name="billing")
     replace(tmp_path / "client.crt", chain(certificate))
     replace(tmp_path / "client.key", certificate.private_key_pem.bytes())
-    (key,) = write_keys(tmp_path / "keys", "warehouse")
-    (tmp_path / "api-key").write_text(key)
+    for name, key in zip(("api-key", "reader-key"), write_keys(tmp_path / "keys", "warehouse", "reader"), strict=True):
+        (tmp_path / name).write_text(key)
+    may_do_everything = dict.fromkeys(("key:warehouse", "CN=billing", "jwt:accounts:billing"), EVERYTHING)
+    (tmp_path / "policy.toml").write_text(policy_of({**may_do_everything, "key:reader": ["users.read"]}))
     issuer = TokenIssuer()
     write_issuers(tmp_path, issuer)
     (tmp_path / "valid.jwt").write_text(issuer.token())

@@ -7,6 +7,7 @@ import {
   CommerceError,
   CredentialsError,
   MemoryCursorStore,
+  PermissionMissing,
   UnauthenticatedCaller,
 } from "../src/index.js";
 import { createClient, type NodeClientOptions } from "../src/node.js";
@@ -50,6 +51,7 @@ before(async () => {
     CLIENT_CERTIFICATES: "common_name",
     API_KEYS_FILE: path("keys"),
     JWT_ISSUERS_FILE: path("issuers.toml"),
+    POLICY_FILE: path("policy.toml"),
   });
   address = `127.0.0.1:${port}`;
 });
@@ -80,6 +82,14 @@ test("a caller without a credential, or with a wrong one, is told so", async () 
   );
   assert(unknown instanceof UnauthenticatedCaller);
   assert(!unknown.message.includes("wrong"));
+});
+
+test("a caller is told which permission it lacks", async () => {
+  const client = connect({ credentials: { apiKey: read("reader-key") } });
+  await client.users.listUsers({}).page();
+  const denied = await rejection(client.orders.listOrders({}).page());
+  assert(denied instanceof PermissionMissing);
+  assert.equal(denied.permission, "orders.read");
 });
 
 test("a server whose certificate is not trusted gets no call", async () => {
