@@ -9,7 +9,7 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { type Channel, X_REQUEST_ID } from "./channel.js";
 import type { Cancelled } from "./errors.js";
 import { type CallSummary, cancelled, errorOf, type Failure, failureOf, pauseAfter } from "./failures.js";
-import type { Interval } from "./gen/google/type/interval_pb.js";
+import { type Interval, IntervalSchema } from "./gen/google/type/interval_pb.js";
 import type { CallOptions } from "./options.js";
 import { itemsField } from "./pages.js";
 import { ResponseStream } from "./response_stream.js";
@@ -109,12 +109,12 @@ class ExportStreams<I extends DescMessage, O extends DescMessage, Item extends E
   async #open(): Promise<ResponseStream<O>> {
     const headers = this.#channel.headers(this.#options, false);
     await this.#channel.credentials.addTo(headers, () => this.#summary(headers));
-    const createTime =
-      this.#lastTime === undefined
-        ? this.#request.createTime
-        : { ...this.#request.createTime, startTime: this.#lastTime };
-    const request = { ...this.#request, createTime } as MessageInitShape<I>;
-    return new ResponseStream(this.#channel, this.#method, request, headers);
+    const request = { ...this.#request };
+    if (this.#lastTime !== undefined) {
+      const endTime = request.createTime?.endTime;
+      request.createTime = create(IntervalSchema, { startTime: this.#lastTime, ...(endTime && { endTime }) });
+    }
+    return new ResponseStream(this.#channel, this.#method, request as MessageInitShape<I>, headers);
   }
 
   #newItems(response: MessageShape<O>): readonly Item[] {

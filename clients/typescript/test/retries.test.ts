@@ -140,6 +140,26 @@ test("a call can be cancelled while it waits to be repeated", async () => {
   assert.deepEqual([(error.cause as Error).message, error.attempts], ["enough", 1]);
 });
 
+test("an export whose connection breaks continues without a gap and without repetitions", async () => {
+  const retried: CommerceError[] = [];
+  const client = connect({ onRetry: (error) => retried.push(error) });
+  const user = await createUser(client);
+  const text = "x".repeat(500);
+  const metadata = Object.fromEntries(Array.from({ length: 64 }, (_, index) => [`key ${index}`, text]));
+  const created = [];
+  // Two megabytes, of which most are still with the server when the first order has arrived.
+  for (let index = 0; index < 60; index += 1) {
+    const { order } = await client.orders.createOrder({ order: { ...newOrder(user.id), metadata } });
+    created.push(order?.id);
+  }
+  const exported = [];
+  for await (const { id } of client.orders.exportOrders({ userId: user.id })) {
+    if (exported.push(id) === 1) proxy.cut();
+  }
+  assert.deepEqual(exported, created);
+  assert(retried.length > 0);
+});
+
 test("many calls can run at the same time", async () => {
   const client = connect();
   const user = await createUser(client);
