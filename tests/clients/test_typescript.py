@@ -11,10 +11,11 @@ from pathlib import Path
 import commerce.users.v1.user_service_pb2 as users_pb
 import pytest
 
+from service.config import ServerSettings
 from tests.clients.conftest import run
 from tests.support.clients import connect, new_user
 from tests.support.passwords import PASSWORD
-from tests.support.processes import serving
+from tests.support.processes import free_port, serving
 
 GENERATED = Path("src", "gen")
 PACKED = ("LICENSE", "README.md", "package.json", "dist/")
@@ -23,9 +24,12 @@ PACKED = ("LICENSE", "README.md", "package.json", "dist/")
 async def test_it_passes_its_own_tests(
     typescript: Path, environment: dict[str, str], identities: Path, database_url: str
 ) -> None:
-    async with serving(database_url, watch_checkpoint_interval=0.1) as server:
-        address = f"127.0.0.1:{await server.port()}"
-        variables = {**environment, "TEST_ADDRESS": address, "TEST_IDENTITIES": str(identities)}
+    # The transport of browsers is tested as soon as the server has an HTTP port.
+    http = {"http_port": free_port()} if "http_port" in ServerSettings.model_fields else {}
+    variables = {**environment, "TEST_IDENTITIES": str(identities)}
+    variables |= {"TEST_HTTP_URL": f"http://127.0.0.1:{port}" for port in http.values()}
+    async with serving(database_url, watch_checkpoint_interval=0.1, **http) as server:
+        variables["TEST_ADDRESS"] = f"127.0.0.1:{await server.port()}"
         run("npm", "test", folder=typescript, environment=variables)
 
 

@@ -130,8 +130,9 @@ class UnaryCall<I extends DescMessage, O extends DescMessage> {
     budget.succeeded();
     if (this.#options.onMetadata !== undefined) {
       const metadata = new Headers(response.header);
+      // Over HTTP, x-request-id is in both.
       response.trailer.forEach((value, name) => {
-        metadata.append(name, value);
+        metadata.set(name, value);
       });
       this.#options.onMetadata(metadata);
     }
