@@ -5,11 +5,13 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.certificates import Authority, chain, replace, write_files
+from tests.support.databases import cloned
 from tests.support.identities import TokenIssuer, write_issuers, write_keys
 from tests.support.passwords import FAST_PASSWORDS
 from tests.support.paths import ROOT
@@ -57,6 +59,13 @@ def environment(database_url: str) -> dict[str, str]:
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'client'}",
         "TEST_PYTHON": sys.executable,
     }
+
+
+@pytest.fixture
+async def another_database_url(postgres_url: str, template_url: str) -> AsyncIterator[str]:
+    """URL of a second database that only this test uses."""
+    async with cloned(postgres_url, template_url) as url:
+        yield url
 
 
 @pytest.fixture

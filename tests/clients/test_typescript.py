@@ -22,12 +22,13 @@ PACKED = ("LICENSE", "README.md", "package.json", "dist/")
 
 
 async def test_it_passes_its_own_tests(
-    typescript: Path, environment: dict[str, str], identities: Path, database_url: str
+    typescript: Path, environment: dict[str, str], identities: Path, database_url: str, another_database_url: str
 ) -> None:
     # The transport of browsers is tested as soon as the server has an HTTP port.
+    variables = {**environment, "TEST_IDENTITIES": str(identities), "TEST_ANOTHER_DATABASE": another_database_url}
     http = {"http_port": free_port()} if "http_port" in ServerSettings.model_fields else {}
-    variables = {**environment, "TEST_IDENTITIES": str(identities)}
-    variables |= {"TEST_HTTP_URL": f"http://127.0.0.1:{port}" for port in http.values()}
+    if http:
+        variables["TEST_HTTP_URL"] = f"http://127.0.0.1:{http['http_port']}"
     async with serving(database_url, watch_checkpoint_interval=0.1, **http) as server:
         variables["TEST_ADDRESS"] = f"127.0.0.1:{await server.port()}"
         run("npm", "test", folder=typescript, environment=variables)

@@ -32,13 +32,18 @@ export class Server {
    * Start a server, and wait until it serves.
    *
    * @param settings - Settings in capitals, without `COMMERCE_`.
+   * @param databaseUrl - Its database, if it is not that of the other servers.
    */
-  static async start(settings: Record<string, string | number> = {}, port = 0): Promise<Server> {
+  static async start(
+    settings: Record<string, string | number> = {},
+    port = 0,
+    databaseUrl = process.env["DATABASE_URL"],
+  ): Promise<Server> {
     const python = process.env["TEST_PYTHON"];
     if (python === undefined) throw new Error(NEEDS_SERVICE);
     const variables = Object.entries(settings).map(([name, value]) => [`COMMERCE_${name}`, String(value)]);
     const child = spawn(python, ["-m", "service", "serve", "--port", String(port)], {
-      env: { ...process.env, ...Object.fromEntries(variables) },
+      env: { ...process.env, DATABASE_URL: databaseUrl, ...Object.fromEntries(variables) },
       stdio: ["ignore", "ignore", "pipe"],
     });
     running.add(child);
