@@ -295,7 +295,7 @@ class Server:
                 self._authorization,  # before anything is read; denied calls cost little
                 # Between what calls need for a fair turn, which is their caller, and what takes much time.
                 *admission,
-                # Inside ErrorInterceptor, which turns its error into a status; after admission, because large requests take time.
+                # Inside ErrorInterceptor, which turns its error into a status; after admission, because it takes time.
                 DeserializationInterceptor(self.settings.max_request_bytes_in_flight),
                 # Knows the caller and the request, and sees the responses of all below it.
                 UnreadResponsesInterceptor(self.settings.max_unread_response_bytes),

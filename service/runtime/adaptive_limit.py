@@ -6,10 +6,6 @@ import math
 # long, with fewer samples in a longer window.
 _WINDOW_SAMPLES, _WINDOW_SECONDS = 50, 0.1
 _FEW_SAMPLES, _LONG_WINDOW_SECONDS = 10, 0.5
-# A call is late if it takes longer than this many times what calls take on a quiet server, and this many seconds more.
-# Calls that are quick on a quiet server may take relatively longer: batches make them cheaper.
-_LATE_FACTOR = 1.5
-_LATE_SECONDS = 0.002
 _BACK_OFF = 0.9
 # By how much of the difference the time of a quiet server grows with a window at the minimum.
 _GROWTH = 0.03
@@ -30,17 +26,22 @@ class AdaptiveLimit:
         start: the limit at the start.
         minimum: the lowest limit.
         maximum: the highest limit.
+        late_factor: a call is late if it takes longer than so many times what calls take on a quiet server,
+        late_seconds: and so many seconds more. Calls that are quick on a quiet server may take relatively longer.
 
     Attributes:
         value: how many calls may run.
         reached: set by the user when a call had to wait; only then does the limit grow.
     """
 
-    def __init__(self, start: int, *, minimum: int, maximum: int) -> None:
+    def __init__(
+        self, start: int, *, minimum: int, maximum: int, late_factor: float = 2.0, late_seconds: float = 0.005
+    ) -> None:
         self.value = start
         self.reached = False
         self._minimum = minimum
         self._maximum = maximum
+        self._late_factor, self._late_seconds = late_factor, late_seconds
         # How long calls take on a quiet server, and from when on they are late.
         self._quiet = self._late_from = math.inf
         # In this window: the shortest time, how many calls have ended, and how many of them were late.
@@ -50,8 +51,8 @@ class AdaptiveLimit:
 
     @property
     def usual_seconds(self) -> float:
-        """How long a call takes while the limit is kept: twice as long as on a quiet server; 0 if that is not known."""
-        return self._quiet * _LATE_FACTOR if self._quiet < math.inf else 0.0
+        """How long a call takes while the limit is kept; 0 if it is not known how long it takes on a quiet server."""
+        return self._quiet * self._late_factor if self._quiet < math.inf else 0.0
 
     def add(self, seconds: float, running: int, now: float) -> None:
         """Take account of a call that has succeeded.
@@ -79,7 +80,7 @@ class AdaptiveLimit:
             self._quiet = self._shortest
         elif self._shortest < math.inf:
             self._quiet += (self._shortest - self._quiet) * _GROWTH
-        self._late_from = self._quiet * _LATE_FACTOR + _LATE_SECONDS
+        self._late_from = self._quiet * self._late_factor + self._late_seconds
         self._shortest = math.inf
         self.reached = False
         self._samples = self._late = 0

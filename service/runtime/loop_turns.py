@@ -28,18 +28,23 @@ class LoopTurns:
         self._rest_for_work = 1 / share - 1
         self._rest = 0.0
 
-    async def take(self) -> None:
-        """Wait for a turn, in the order of arrival; the work begins without waiting for anything else."""
+    async def take(self, rest: float = 0.0) -> None:
+        """Wait for a turn, in the order of arrival; the work begins without waiting for anything else.
+
+        Args:
+            rest: how many seconds no other piece begins, for work that goes on after this turn.
+        """
         self._waiting += 1
         try:
             await self._taken.acquire()
         finally:
             self._waiting -= 1
         loop = asyncio.get_running_loop()
-        loop.call_soon(self._release, loop.time())
+        loop.call_soon(self._release, loop.time(), rest)
 
-    def _release(self, began: float) -> None:
+    def _release(self, began: float, rest: float) -> None:
         loop = asyncio.get_running_loop()
+        self._rest += rest
         if self._waiting and self._rest_for_work:
             self._rest += (loop.time() - began) * self._rest_for_work
         if self._rest < _SHORTEST_REST:

@@ -21,10 +21,12 @@ class Signals:
     """What a coroutine in a process of its own exchanges with the experiment.
 
     Attributes:
+        begin: set when it shall begin, if the experiment says so.
         stop: set when it shall return its result.
     """
 
     def __init__(self, counter: Any) -> None:
+        self.begin = asyncio.Event()
         self.stop = asyncio.Event()
         self._counter = counter
 
@@ -52,6 +54,10 @@ class Apart(Generic[T]):
         await eventually(lambda: self.counted >= goal or not self._process.is_alive(), seconds)
         if not self._process.is_alive():
             raise RuntimeError(f"the process ended with status {self._process.exitcode}; standard error has the cause")
+
+    def begin(self) -> None:
+        """Let it begin, if it waits for that."""
+        self._connection.send("begin")
 
     async def result(self) -> T:
         """Let it stop, and return its result."""
@@ -103,11 +109,18 @@ async def _run(
     signals = Signals(counter)
     loop = asyncio.get_running_loop()
 
-    def stop() -> None:
-        # It is readable too if the experiment was killed.
-        loop.remove_reader(connection.fileno())
-        signals.stop.set()
+    def receive() -> None:
+        try:
+            begins = connection.recv() == "begin"
+        except EOFError:
+            # The experiment was killed.
+            begins = False
+        if begins:
+            signals.begin.set()
+        else:
+            loop.remove_reader(connection.fileno())
+            signals.stop.set()
 
-    loop.add_reader(connection.fileno(), stop)
+    loop.add_reader(connection.fileno(), receive)
     result = await work(signals, *args, **kwargs)
     connection.send(result)

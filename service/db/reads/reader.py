@@ -18,6 +18,8 @@ Size = Callable[[FromClause], ColumnElement[int]]
 _row_bytes = attrgetter("row_bytes")
 # Pages of more bytes take turns. For smaller ones it would take more time than it saves.
 LARGE_BYTES = 64 * 1024
+# How long no other large page begins, for each byte of one: about twice as long as the event loop works for it.
+_SECONDS_PER_BYTE = 1.5e-8
 
 
 class Reader(StatementReader):
@@ -56,9 +58,10 @@ class Reader(StatementReader):
         if page.include_total_size:
             total_size = found[0].total_size
             found = [row for row in found if row.is_row]
-        if sum(map(_row_bytes, found)) > LARGE_BYTES:
+        size = sum(map(_row_bytes, found))
+        if size > LARGE_BYTES:
             # What follows until the page has been sent takes milliseconds.
-            await self._large_page_turns.take()
+            await self._large_page_turns.take(rest=size * _SECONDS_PER_BYTE)
         return fitting_page(found, page, total_size)
 
     async def page_of(

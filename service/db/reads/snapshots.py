@@ -1,5 +1,6 @@
 """Snapshots: all reads of an export see the data as of one moment."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from service.db.reads.users import UserQueries
 
 # PostgreSQL ends the transaction of a stalled export this many seconds after the time limit of the server itself.
 _MARGIN_SECONDS = 15
+# How long an export waits for another one to end, and how many may wait.
+_WAIT_SECONDS = 1.0
+_MOST_WAITING = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +47,13 @@ class Snapshots:
 
     def __init__(self, settings: ExportSettings) -> None:
         self._engine = create_export_engine(settings, idle_seconds=settings.export_stall_timeout + _MARGIN_SECONDS)
-        self._limit = settings.max_exports
-        self._open = 0
+        self._free = asyncio.Semaphore(settings.max_exports)
+        self._waiting = 0
 
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[Snapshot]:
-        """Open a snapshot; raises Overloaded if too many are open, and StoreError."""
-        if self._open >= self._limit:
-            raise Overloaded
-        self._open += 1
+        """Open a snapshot; raises Overloaded if too many are open for too long, and StoreError."""
+        await self._wait()
         try:
             async with AsyncExitStack() as stack:
                 with translated_errors():
@@ -60,7 +62,20 @@ class Snapshots:
                 reader = _OneConnection(connection)
                 yield Snapshot(UserQueries(reader), OrderQueries(reader))
         finally:
-            self._open -= 1
+            self._free.release()
+
+    async def _wait(self) -> None:
+        """Wait until a snapshot may be opened, for a short time, so that callers who are refused cannot call often."""
+        if self._waiting >= _MOST_WAITING:
+            raise Overloaded
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise Overloaded from error
+        finally:
+            self._waiting -= 1
 
     async def close(self) -> None:
         """Close all connections."""

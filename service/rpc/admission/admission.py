@@ -14,8 +14,11 @@ from service.runtime.adaptive_limit import AdaptiveLimit
 _WRITES = 0.6
 _READS = 1.2
 _RESERVED = 0.2
-# The lowest limit of such calls. One of them can keep the event loop or PostgreSQL busy.
-_FEWEST = 1
+# The lowest limit of such calls. One read can keep the event loop or PostgreSQL busy, so reads begin with it; but a write
+# that waits for a lock must not hold up all others of its method.
+_FEWEST_READS, _FEWEST_WRITES = 1, 4
+# When reads are late: sooner than by default, because they take the more time of the others, the longer they take.
+_LATE_READS = {"late_factor": 1.5, "late_seconds": 0.002}
 # How many calls that hold no connection may run above their limit.
 _RESERVE = 4
 
@@ -68,15 +71,19 @@ class Admission:
             return None
         settings = self._settings
         if method.path in self._without_connection:
-            least, most = settings.admission_min_calls, self._maximum
-            start, reserve = least, _RESERVE
+            reserve = _RESERVE
+            limit = AdaptiveLimit(
+                settings.admission_min_calls, minimum=settings.admission_min_calls, maximum=self._maximum
+            )
         else:
-            most = max(1, int(self._connections * (_READS if method.reads else _WRITES)))
-            # So that the first calls of an expensive method do not all run together.
-            start = least = min(_FEWEST, most)
             reserve = max(1, int(self._connections * _RESERVED))
+            most = max(1, int(self._connections * (_READS if method.reads else _WRITES)))
+            if method.reads:
+                limit = AdaptiveLimit(_FEWEST_READS, minimum=_FEWEST_READS, maximum=most, **_LATE_READS)
+            else:
+                limit = AdaptiveLimit(most, minimum=min(_FEWEST_WRITES, most), maximum=most)
         gate = self.gates[method.path] = Gate(
-            AdaptiveLimit(start, minimum=least, maximum=most),
+            limit,
             reserve=reserve,
             queue_size=settings.admission_queue_size,
             queue_seconds=settings.admission_queue_timeout,

@@ -48,7 +48,7 @@ from service.rpc.streams.watch import Watch
 from service.runtime.loop_turns import in_turns
 
 # How many orders of a page are built in one turn of the event loop: each can have 500 items.
-_BUILT_TOGETHER = 20
+_BUILT_TOGETHER = 10
 # Requests of transitions that change only the status; all have an id and an etag.
 _TransitionRequest = pb.ProcessOrderRequest | pb.ShipOrderRequest | pb.DeliverOrderRequest
 

@@ -46,7 +46,7 @@ from service.rpc.streams.watch import Watch
 from service.runtime.loop_turns import in_turns
 
 # How many users of a page are built in one turn of the event loop.
-_BUILT_TOGETHER = 100
+_BUILT_TOGETHER = 50
 # Requests of transitions; all have an id and an etag.
 _TransitionRequest = pb.DeactivateUserRequest | pb.ReactivateUserRequest | pb.DeleteUserRequest | pb.UndeleteUserRequest
 

@@ -18,7 +18,9 @@ MAX_BATCH_BYTES = 1 << 20
 # The rate at which a client must read in the long run. Slower clients would keep the exports of others waiting.
 MIN_BYTES_PER_SECOND = 256 * 1024
 # How many messages are built in one turn of the event loop, for all exports together.
-_BUILT_TOGETHER = 50
+_BUILT_TOGETHER = 25
+# The part of the time in which messages are built while several exports do.
+_SHARE = 0.5
 # The size of the tag and the length of a message in a response, for messages of less than 2 MB.
 _FIELD_BYTES = 4
 
@@ -39,7 +41,7 @@ class Exports:
         self._snapshots = snapshots
         self._max_batch_bytes = min(MAX_BATCH_BYTES, max_response_bytes)
         self._stall_seconds = stall_seconds
-        self._turns = LoopTurns()
+        self._turns = LoopTurns(_SHARE)
 
     async def run(
         self,

@@ -26,10 +26,10 @@ CHUNK_ROWS = 1000
 # The maximum number of failed rows that a response lists, so that it stays far below the size limit of a message.
 MAX_FAILURES = 1000
 LAST_COMMITTED_ROW = "last-committed-row"
-# How many chunks of all imports are looked up, and how many are written, at the same time. Others wait, so that imports leave connections to calls.
+# How many chunks of all imports are looked up, and how many are written, at the same time. Others wait, so that imports
+# leave connections to calls.
 _MAX_WRITING = 2
-
-# The part of the time in which rows are read while several imports run. Otherwise, reading rows would keep the event loop busy all the time.
+# The part of the time in which rows are read while several imports run. Otherwise, that would keep the event loop busy.
 _SHARE = 0.35
 
 # A valid row, or the error of an invalid row.

@@ -14,7 +14,7 @@ from contextlib import suppress
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 # How often the CPU use is looked at, and which share of one processor is much.
 _LOOK_SECONDS = 0.25
-_BUSY_SHARE = 0.5
+_BUSY_SHARE = 0.75
 # After so many looks without much use, load is over. With one, pauses in a load that comes in bursts would end it.
 _QUIET_LOOKS = 8
 # A nice value that is 10 higher gives a thread about a tenth of the CPU share, when both want to run.

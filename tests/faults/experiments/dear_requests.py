@@ -31,7 +31,7 @@ async def _control(plan: Plan) -> Result:
 
 
 async def _call(plan: Plan, program: Sequence[str], only: Collection[str] = ()) -> Result:
-    seconds = plan.size(full=8, smoke=1)
+    seconds = plan.size(full=6, smoke=1)
     outcomes: Counter[str] = Counter()
     async with plan.database() as url:
         await insert_users(url, plan.size(full=20_000, smoke=100))
@@ -46,11 +46,11 @@ async def _call(plan: Plan, program: Sequence[str], only: Collection[str] = ()) 
                     if only and kind not in only:
                         continue
                     data = request.SerializeToString()
-                    async with (
-                        abuse.measuring(kind),
-                        apart(make_dear_calls, port, kind, data, seconds, dear) as callers,
-                    ):
-                        outcomes += await callers.ended()
+                    async with apart(make_dear_calls, port, kind, data, seconds, dear) as callers:
+                        await callers.until_counted(1)
+                        async with abuse.measuring(kind):
+                            callers.begin()
+                            outcomes += await callers.ended()
                 result = await abuse.result(_MAX_MEBIBYTES)
     result.figures["dear calls"] = outcomes.total()
     unexpected = {reason: number for reason, number in outcomes.items() if reason not in _ALLOWED}

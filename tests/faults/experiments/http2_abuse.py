@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tests.faults.abuse import MAX_RATIO, beside_a_polite_caller
 from tests.faults.experiment import Experiment, Plan, Result
 from tests.faults.http2_attacks import ATTACKS
+from tests.faults.scheduling import lower_priority_of_session
 from tests.faults.without import without
 from tests.support.large_rows import insert_users
 from tests.support.processes import COMMAND, running_program, serving
@@ -42,6 +43,8 @@ async def _abuse(plan: Plan, program: Sequence[str], attacks: Sequence[str]) -> 
                     abuse.measuring(attack),
                     running_program(*command, attack, str(await server.port()), "--seconds", seconds) as attacker,
                 ):
+                    # From its start on, so that the time that it takes to start does not count.
+                    lower_priority_of_session(attacker.pid)
                     ended = await attacker.end()
                 reports.append((attack, json.loads(ended.stdout)))
             result = await abuse.result(_MAX_MEBIBYTES)

@@ -22,7 +22,7 @@ polling.start()
 used = now = 0.0
 scheduling = AdaptiveScheduling(lambda: used, lambda: now)
 nice = os.getpriority(os.PRIO_PROCESS, 0)
-for share in (0.1, 0.9, 1.5, *8 * (0.5,), 0.7):
+for share in (0.1, 0.9, 1.0, *8 * (0.5,), 0.8):
     used, now = used + share * 0.25, now + 0.25
     scheduling.look()
     print(*policies(), os.getpriority(os.PRIO_PROCESS, polling.native_id) - nice)
@@ -38,7 +38,7 @@ def may_raise_priority() -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these policies")
-def test_all_threads_are_batch_threads_until_the_process_has_used_little_for_two_seconds() -> None:
+def test_all_threads_are_batch_threads_until_the_event_loop_has_used_little_for_two_seconds() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         cwd=ROOT,
