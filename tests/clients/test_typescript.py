@@ -15,6 +15,7 @@ from service.config import ServerSettings
 from tests.clients.conftest import run
 from tests.support.clients import connect, new_user
 from tests.support.passwords import PASSWORD
+from tests.support.paths import ROOT
 from tests.support.processes import free_port, serving
 
 GENERATED = Path("src", "gen")
@@ -76,17 +77,19 @@ def test_the_package_has_what_runs_and_nothing_else(package: Path) -> None:
 
 @pytest.fixture(scope="module")
 def project(typescript: Path, package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new project in which the package is installed, with the examples of the README, compiled."""
+    """A new project in which the package is installed, with the documented examples, compiled."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "package.json").write_text('{"type": "module", "private": true}')
     versions = json.loads((typescript / "package.json").read_text())["devDependencies"]
     tools = [f"{name}@{versions[name]}" for name in ("typescript", "@types/node")]
     run("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefer-offline", package, *tools, folder=folder)
-    example, browser, _ = blocks(typescript / "README.md")
+    example, browser = blocks(typescript / "README.md", "ts")
     (folder / "example.ts").write_text(example)
     (folder / "browser.ts").write_text(f"declare const session: {{ token(): Promise<string> }};\n{browser}")
+    (calling,) = blocks(ROOT / "docs" / "calling.md", "ts")
+    (folder / "calling.ts").write_text(calling)
     compiler = ("npx", "tsc", "--strict", "--target", "es2022", "--module", "nodenext", "--types", "node")
-    run(*compiler, "example.ts", "browser.ts", folder=folder)
+    run(*compiler, "example.ts", "browser.ts", "calling.ts", folder=folder)
     return folder
 
 
@@ -96,13 +99,9 @@ async def test_the_example_prints_what_the_readme_shows(typescript: Path, projec
         await clients.users.CreateUser(users_pb.CreateUserRequest(user=user, password=PASSWORD))
         environment = {**os.environ, "COMMERCE_ADDRESS": f"127.0.0.1:{await server.port()}"}
         printed = run("node", "example.js", folder=project, environment=environment)
-    _, _, shown = blocks(typescript / "README.md")
-    assert printed == shown
+    assert [printed] == blocks(typescript / "README.md", "text")
 
 
-def blocks(readme: Path) -> tuple[str, str, str]:
-    """Return the example, the one for browsers, and what the first prints."""
-    found = re.findall(r"^```(\w+)\n(.*?)^```$", readme.read_text(), re.DOTALL | re.MULTILINE)
-    example, browser = (text for language, text in found if language == "ts")
-    (shown,) = (text for language, text in found if language == "text")
-    return example, browser, shown
+def blocks(document: Path, language: str) -> list[str]:
+    """Return the fenced blocks of a document that are in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
