@@ -7,6 +7,7 @@ import re
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import commerce.users.v1.user_service_pb2 as users_pb
 import pytest
@@ -27,7 +28,7 @@ async def test_it_passes_its_own_tests(
 ) -> None:
     # The transport of browsers is tested as soon as the server has an HTTP port.
     variables = {**environment, "TEST_IDENTITIES": str(identities), "TEST_ANOTHER_DATABASE": another_database_url}
-    http = {"http_port": free_port()} if "http_port" in ServerSettings.model_fields else {}
+    http: dict[str, Any] = {"http_port": free_port()} if "http_port" in ServerSettings.model_fields else {}
     if http:
         variables["TEST_HTTP_URL"] = f"http://127.0.0.1:{http['http_port']}"
     async with serving(database_url, watch_checkpoint_interval=0.1, **http) as server:
