@@ -217,7 +217,7 @@ format: $(READY) ## Format code and protos, and apply the linters' corrections
 .PHONY: generate
 generate: $(READY) typescript ## Generate the clients' messages and stubs from the protos; for TypeScript only with Node.js
 	$(BIN)/python client/generate.py
-	$(HAS_NODE) || exit 0; $(BIN)/python clients/typescript/generate.py
+	$(HAS_NODE) || exit 0; $(BIN)/python -m clients.typescript.generate
 
 HAS_NODE = command -v node >/dev/null && command -v npm >/dev/null
 
@@ -230,7 +230,7 @@ typescript:
 .PHONY: descriptors
 descriptors: $(READY) ## Write the descriptors of the API, with comments, to DESCRIPTORS=dist/commerce.binpb
 	@mkdir -p $(dir $(DESCRIPTORS))
-	$(BIN)/python clients/descriptors.py $(DESCRIPTORS)
+	$(BIN)/python -m clients.descriptors $(DESCRIPTORS)
 
 DESCRIPTORS ?= dist/commerce.binpb
 

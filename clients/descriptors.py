@@ -1,4 +1,4 @@
-"""Write the descriptors of the API to a file: `python clients/descriptors.py FILE`.
+"""Write the descriptors of the API to a file: `python -m clients.descriptors FILE`.
 
 The file is a `google.protobuf.FileDescriptorSet` with the comments of the protos and with all that they import.
 Gateways, API explorers and generators read it instead of the protos. It also has `google/rpc/error_details.proto`,

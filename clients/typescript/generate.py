@@ -1,4 +1,4 @@
-"""Generate the messages in `src/gen` from `protos/`: `python clients/typescript/generate.py [OUTPUT_FOLDER]`.
+"""Generate the messages in `src/gen` from `protos/`: `python -m clients.typescript.generate [FOLDER]`.
 
 The generator is the npm package `@bufbuild/protoc-gen-es`: run `npm ci` in this folder first. The output is committed,
 so that building the package needs no protoc.
@@ -14,11 +14,9 @@ from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from clients.descriptors import compile_protos, run_protoc
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
-from descriptors import compile_protos, run_protoc  # noqa: E402 - found by the line above
-
 PLUGIN = HERE / "node_modules" / ".bin" / "protoc-gen-es"
 RULES = "buf/validate/validate.proto"
 OPTIONS = "target=ts,import_extension=js"

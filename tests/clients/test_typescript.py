@@ -46,7 +46,7 @@ def test_only_the_module_for_node_needs_node(typescript: Path) -> None:
 
 
 def test_generating_again_changes_nothing(typescript: Path, tmp_path: Path) -> None:
-    run(sys.executable, typescript / "generate.py", tmp_path / "gen", folder=typescript)
+    run(sys.executable, "-m", "clients.typescript.generate", tmp_path / "gen", folder=ROOT)
     again, committed = files_in(tmp_path / "gen"), files_in(typescript / GENERATED)
     assert again == committed
     assert len(again) > 10

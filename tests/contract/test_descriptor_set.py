@@ -16,7 +16,7 @@ SERVICES = {"commerce.users.v1.UserService", "commerce.orders.v1.OrderService"}
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[FileDescriptorProto]:
     """What the file contains."""
     output = tmp_path_factory.mktemp("descriptors") / "commerce.binpb"
-    subprocess.run([sys.executable, ROOT / "clients" / "descriptors.py", output], check=True)
+    subprocess.run([sys.executable, "-m", "clients.descriptors", output], check=True, cwd=ROOT)
     return list(FileDescriptorSet.FromString(output.read_bytes()).file)
 
 
