@@ -42,8 +42,9 @@ lint: $(READY) phrases ## Check the style of the code (ruff), spelling and words
 
 # The files that are checked for phrases: all files written by hand, except those that may name the phrases.
 PROSE = . ':!client/commerce/*_pb2*' ':!client/commerce/client/generated' ':!clients/openapi/openapi.json' \
-	':!protos/third_party' ':!requirements' ':!*.lock' ':!*-lock.json' \
-	':!LICENSE' ':!CHANGELOG.md' ':!docs/glossary.md' ':!.phrases' ':!.typos.toml'
+	':!clients/typescript/src/gen' ':!protos/third_party' ':!requirements' ':!*.lock' ':!*-lock.json' \
+	':!LICENSE' ':!client/LICENSE' ':!clients/typescript/LICENSE' ':!CHANGELOG.md' ':!docs/glossary.md' ':!.phrases' \
+	':!.typos.toml'
 
 .PHONY: phrases
 phrases:
@@ -217,11 +218,28 @@ format: $(READY) ## Format code and protos, and apply the linters' corrections
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
 	$(BIN)/buf format --path protos/commerce --write
+	cd clients/typescript; [ ! -d node_modules ] || npx biome check --write
 
 .PHONY: generate
-generate: $(READY) ## Generate the client's stubs and the OpenAPI description from the protos
+generate: $(READY) typescript ## Generate the clients and the OpenAPI description from the protos; TypeScript only with Node.js
 	$(BIN)/python client/generate.py
 	$(BIN)/python -m clients.openapi.generate
+	$(HAS_NODE) || exit 0; $(BIN)/python -m clients.typescript.generate
+
+HAS_NODE = command -v node >/dev/null && command -v npm >/dev/null
+
+# The packages that the TypeScript client is built, tested and generated with.
+.PHONY: typescript
+typescript:
+	@$(HAS_NODE) || exit 0; cd clients/typescript; \
+	[ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent --no-fund --no-audit
+
+.PHONY: descriptors
+descriptors: $(READY) ## Write the descriptors of the API, with comments, to DESCRIPTORS=dist/commerce.binpb
+	@mkdir -p $(dir $(DESCRIPTORS))
+	$(BIN)/python -m clients.descriptors $(DESCRIPTORS)
+
+DESCRIPTORS ?= dist/commerce.binpb
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
 	--no-emit-package commerce-client --python-version 3.11 $(LOCK_FLAGS)
@@ -238,6 +256,7 @@ lock: $(READY) ## Lock the dependencies in pyproject.toml; LOCK_FLAGS=--upgrade 
 .PHONY: clean
 clean: ## Remove what make created, except .data (stop the test cluster first)
 	rm -rf $(VENV) .bench .mutants .test-cluster benchmarks/peers/node/node_modules
+	rm -rf clients/typescript/node_modules clients/typescript/build clients/typescript/dist
 	rm -rf dist htmlcov .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&commerce/common/v1/authorization.proto\x12\x12\x63ommerce.common.v1\x1a google/protobuf/descriptor.proto\"a\n\rAuthorization\x12\x1e\n\npermission\x18\x01 \x01(\tR\npermission\x12\x30\n\x03own\x18\x02 \x01(\x0b\x32\x1e.commerce.common.v1.OwnRequestR\x03own\"\xcf\x01\n\nOwnRequest\x12\x17\n\x07user_id\x18\x01 \x03(\tR\x06userId\x12\x1f\n\x0buser_filter\x18\x02 \x01(\tR\nuserFilter\x12\x14\n\x05\x65mail\x18\x03 \x01(\tR\x05\x65mail\x12\x1a\n\x08username\x18\x04 \x01(\tR\x08username\x12\x19\n\x08order_id\x18\x05 \x03(\tR\x07orderId\x12!\n\x0corder_number\x18\x06 \x01(\tR\x0borderNumber\x12\x17\n\x07note_id\x18\x07 \x03(\tR\x06noteId\";\n\x05Owner\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x19\n\x08order_id\x18\x02 \x01(\tR\x07orderId:i\n\rauthorization\x12\x1e.google.protobuf.MethodOptions\x18\xeb\x89\x03 \x01(\x0b\x32!.commerce.common.v1.AuthorizationR\rauthorization:R\n\x05owner\x12\x1f.google.protobuf.MessageOptions\x18\xeb\x89\x03 \x01(\x0b\x32\x19.commerce.common.v1.OwnerR\x05owner:K\n\x11permission_to_set\x12\x1d.google.protobuf.FieldOptions\x18\xeb\x89\x03 \x01(\tR\x0fpermissionToSetb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&commerce/common/v1/authorization.proto\x12\x12\x63ommerce.common.v1\x1a google/protobuf/descriptor.proto\"a\n\rAuthorization\x12\x1e\n\npermission\x18\x01 \x01(\tR\npermission\x12\x30\n\x03own\x18\x02 \x01(\x0b\x32\x1e.commerce.common.v1.OwnRequestR\x03own\"\xcf\x01\n\nOwnRequest\x12\x17\n\x07user_id\x18\x01 \x03(\tR\x06userId\x12\x1f\n\x0buser_filter\x18\x02 \x01(\tR\nuserFilter\x12\x14\n\x05\x65mail\x18\x03 \x01(\tR\x05\x65mail\x12\x1a\n\x08username\x18\x04 \x01(\tR\x08username\x12\x19\n\x08order_id\x18\x05 \x03(\tR\x07orderId\x12!\n\x0corder_number\x18\x06 \x01(\tR\x0borderNumber\x12\x17\n\x07note_id\x18\x07 \x03(\tR\x06noteId\";\n\x05Owner\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x19\n\x08order_id\x18\x02 \x01(\tR\x07orderId:i\n\rauthorization\x12\x1e.google.protobuf.MethodOptions\x18\xeb\x89\x03 \x01(\x0b\x32!.commerce.common.v1.AuthorizationR\rauthorization:R\n\x05owner\x12\x1f.google.protobuf.MessageOptions\x18\xeb\x89\x03 \x01(\x0b\x32\x19.commerce.common.v1.OwnerR\x05owner:K\n\x11permission_to_set\x12\x1d.google.protobuf.FieldOptions\x18\xeb\x89\x03 \x01(\tR\x0fpermissionToSetB?\n\x12\x63ommerce.common.v1P\x01Z\'example.com/commerce/common/v1;commonv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'commerce.common.v1.authorization_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\022commerce.common.v1P\001Z\'example.com/commerce/common/v1;commonv1'
   _globals['_AUTHORIZATION']._serialized_start=96
   _globals['_AUTHORIZATION']._serialized_end=193
   _globals['_OWNREQUEST']._serialized_start=196

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#commerce/common/v1/checkpoint.proto\x12\x12\x63ommerce.common.v1\"\x0c\n\nCheckpointb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#commerce/common/v1/checkpoint.proto\x12\x12\x63ommerce.common.v1\"\x0c\n\nCheckpointB?\n\x12\x63ommerce.common.v1P\x01Z\'example.com/commerce/common/v1;commonv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'commerce.common.v1.checkpoint_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\022commerce.common.v1P\001Z\'example.com/commerce/common/v1;commonv1'
   _globals['_CHECKPOINT']._serialized_start=59
   _globals['_CHECKPOINT']._serialized_end=71
 # @@protoc_insertion_point(module_scope)

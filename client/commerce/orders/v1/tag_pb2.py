@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ommerce/orders/v1/tag.proto\x12\x12\x63ommerce.orders.v1\":\n\x03Tag\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n\x0border_count\x18\x02 \x01(\x03R\norderCountb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ommerce/orders/v1/tag.proto\x12\x12\x63ommerce.orders.v1\":\n\x03Tag\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n\x0border_count\x18\x02 \x01(\x03R\norderCountB?\n\x12\x63ommerce.orders.v1P\x01Z\'example.com/commerce/orders/v1;ordersv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'commerce.orders.v1.tag_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\022commerce.orders.v1P\001Z\'example.com/commerce/orders/v1;ordersv1'
   _globals['_TAG']._serialized_start=52
   _globals['_TAG']._serialized_end=110
 # @@protoc_insertion_point(module_scope)
