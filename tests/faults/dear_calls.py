@@ -19,7 +19,7 @@ from tests.faults.apart import Signals
 from tests.faults.as_caller import Metadata
 from tests.faults.scheduling import leave_processor_to_others
 from tests.support.clients import Clients, connect, item
-from tests.support.failures import failure_of
+from tests.support.failures import ENDED_WHILE_SENDING, failure_of
 from tests.support.methods import ALL_METHODS, path_of
 from tests.support.passwords import PASSWORD
 
@@ -79,7 +79,8 @@ async def make_dear_calls(
                     await _call(clients.channel, method, request, metadata, until)
                 except grpc.aio.AioRpcError as error:
                     failure = failure_of(error)
-                    outcomes[failure.reason or failure.code.name] += 1
+                    ended = failure.message == ENDED_WHILE_SENDING
+                    outcomes[failure.reason or (failure.message if ended else failure.code.name)] += 1
                     await asyncio.sleep(0.05)
                 else:
                     outcomes["OK"] += 1
@@ -110,6 +111,10 @@ async def _rows(config: bytes) -> AsyncIterator[bytes]:
         name = f"i{time.monotonic_ns()}{number}"[:40]
         row = UserImportRow(email=f"{name}@example.com", username=name, password=PASSWORD)
         yield users_pb.ImportUsersRequest(row=row).SerializeToString()
+
+
+async def no_turn(_turns: object, rest: float = 0.0) -> None:
+    """Take no turn of the event loop, for the control."""
 
 
 def no_violations(_descriptor: object, _data: bytes) -> list[object]:

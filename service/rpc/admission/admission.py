@@ -14,11 +14,11 @@ from service.runtime.adaptive_limit import AdaptiveLimit
 _WRITES = 0.6
 _READS = 1.2
 _RESERVED = 0.2
-# The lowest limit of such calls. One read can keep the event loop or PostgreSQL busy, so reads begin with it; but a write
-# that waits for a lock must not hold up all others of its method.
-_FEWEST_READS, _FEWEST_WRITES = 1, 4
-# When reads are late: sooner than by default, because they take the more time of the others, the longer they take.
-_LATE_READS = {"late_factor": 1.5, "late_seconds": 0.002}
+# The lowest limit of such calls. One read can keep the event loop or PostgreSQL busy, so reads begin with it. A write
+# that waits for a lock must not hold up all others of its method, so writes begin with the highest limit.
+_FEWEST_READS, _FEWEST_WRITES = 1, 2
+# When such calls are late: sooner than by default, because only those that share statements become cheaper together.
+_LATE = {"late_factor": 1.5, "late_seconds": 0.002}
 # How many calls that hold no connection may run above their limit.
 _RESERVE = 4
 
@@ -78,10 +78,8 @@ class Admission:
         else:
             reserve = max(1, int(self._connections * _RESERVED))
             most = max(1, int(self._connections * (_READS if method.reads else _WRITES)))
-            if method.reads:
-                limit = AdaptiveLimit(_FEWEST_READS, minimum=_FEWEST_READS, maximum=most, **_LATE_READS)
-            else:
-                limit = AdaptiveLimit(most, minimum=min(_FEWEST_WRITES, most), maximum=most)
+            fewest = min(_FEWEST_READS if method.reads else _FEWEST_WRITES, most)
+            limit = AdaptiveLimit(fewest if method.reads else most, minimum=fewest, maximum=most, **_LATE)
         gate = self.gates[method.path] = Gate(
             limit,
             reserve=reserve,
