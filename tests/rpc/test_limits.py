@@ -17,6 +17,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from hyperframe.frame import SettingsFrame
 
 from service.rpc.interceptors import validation
+from service.rpc.messages import wire_sizes
 from tests.support.clients import Clients, connect, item
 from tests.support.databases import cloned, observing
 from tests.support.failures import fails, settled
@@ -118,6 +119,33 @@ async def test_large_requests_in_flight_are_limited_together_and_small_ones_go_o
                 other.cancel()
         # One request may always be as large as requests may be.
         await eventually(lambda: is_accepted(get(clients, users[1].id, 2_000_000)))
+
+
+async def test_large_requests_that_arrive_together_are_read_one_in_a_turn_of_the_event_loop(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn, began = 0, list[int]()
+    violations = wire_sizes.size_violations
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def read(*args: Any) -> Any:
+        began.append(turn)
+        return violations(*args)
+
+    monkeypatch.setattr(validation, "size_violations", read)
+    async with serving_clients(database_url) as clients:
+        user = await clients.create_user()
+        request = users_pb.BatchGetUsersRequest(ids=[user.id] * 200)
+        counting = asyncio.ensure_future(count_turns())
+        answers = await asyncio.gather(*(clients.users.BatchGetUsers(request) for _ in range(20)))
+        counting.cancel()
+    assert {len(answer.users) for answer in answers} == {200}
+    assert len(set(began)) == len(began) == 20
 
 
 class SilentReader:

@@ -91,3 +91,15 @@ def test_calls_are_not_late_before_any_was_seen_on_a_quiet_server() -> None:
     for number in range(SAMPLES):
         found.add(1.0, 100, number * 0.01)
     assert found.value == 100
+
+
+def test_for_calls_that_take_long_a_few_in_half_a_second_are_enough() -> None:
+    slow = limit(start=20)
+    now = 0.0
+    for _ in range(20):
+        now += 0.06
+        slow.add(0.06, 1, now)
+    for _ in range(10):
+        now += 0.06
+        slow.add(1.0, 20, now)
+    assert slow.value == 18

@@ -172,6 +172,17 @@ async def test_concurrent_exports_are_limited_and_a_cancelled_one_frees_its_slot
                     break
 
 
+async def test_an_export_waits_for_another_one_that_ends_soon(database_url: str) -> None:
+    async with many_users(database_url, max_exports=1) as clients:
+        unread = clients.users.ExportUsers(pb.ExportUsersRequest())
+        assert (await anext(aiter(unread))).users
+        waiting = asyncio.ensure_future(exported_orders(clients))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        unread.cancel()
+        await waiting
+
+
 async def test_a_caller_that_leaves_ends_the_statement_of_its_export(database_url: str) -> None:
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with (
