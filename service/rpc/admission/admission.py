@@ -17,8 +17,8 @@ _RESERVED = 0.2
 # The lowest limit of such calls. One read can keep the event loop or PostgreSQL busy, so reads begin with it. A write
 # that waits for a lock must not hold up all others of its method, so writes begin with the highest limit.
 _FEWEST_READS, _FEWEST_WRITES = 1, 2
-# When such calls are late: sooner than by default, because only those that share statements become cheaper together.
-_LATE = {"late_factor": 1.5, "late_seconds": 0.002}
+# Writes are late sooner than other calls: they do not become cheaper with more of them.
+_LATE_WRITES = {"late_factor": 1.5, "late_seconds": 0.002}
 # How many calls that hold no connection may run above their limit.
 _RESERVE = 4
 
@@ -78,8 +78,10 @@ class Admission:
         else:
             reserve = max(1, int(self._connections * _RESERVED))
             most = max(1, int(self._connections * (_READS if method.reads else _WRITES)))
-            fewest = min(_FEWEST_READS if method.reads else _FEWEST_WRITES, most)
-            limit = AdaptiveLimit(fewest if method.reads else most, minimum=fewest, maximum=most, **_LATE)
+            if method.reads:
+                limit = AdaptiveLimit(_FEWEST_READS, minimum=_FEWEST_READS, maximum=most)
+            else:
+                limit = AdaptiveLimit(most, minimum=min(_FEWEST_WRITES, most), maximum=most, **_LATE_WRITES)
         gate = self.gates[method.path] = Gate(
             limit,
             reserve=reserve,

@@ -29,6 +29,8 @@ _MAX_UNITS = 2**63 - 1
 _MAX_MONEY = _MAX_UNITS + _MAX_NANOS * _NANO
 # The maximum number of missing ids that a status lists in full.
 _MAX_MISSING_IDS = 10
+# How many bytes of a page are built in one turn of the event loop.
+_BUILT_TOGETHER = 64 * 1024
 # How many times its size the `row_bytes` of a row without an encoded message can be.
 MAX_ESTIMATE = 4
 
@@ -161,3 +163,9 @@ def _ranges(numbers: Sequence[int]) -> str:
         else:
             ranges.append([number])
     return ",".join("-".join(map(str, ends)) for ends in ranges)
+
+
+def rows_in_a_turn(rows: Sequence[Row]) -> int:
+    """Return the messages of how many rows of a page may be built in one turn of the event loop."""
+    size = sum(row.row_bytes for row in rows)
+    return len(rows) if size <= _BUILT_TOGETHER else max(1, len(rows) * _BUILT_TOGETHER // size)

@@ -39,7 +39,7 @@ from service.rpc.messages.orders import (
 )
 from service.rpc.messages.statistics import parse_statistics_filter, statistics_message
 from service.rpc.messages.update_masks import fields_to_update, settable_fields
-from service.rpc.messages.values import MAX_ESTIMATE, batch_in_order, require_id
+from service.rpc.messages.values import MAX_ESTIMATE, batch_in_order, require_id, rows_in_a_turn
 from service.rpc.methods import Context
 from service.rpc.servicers.order_notes import OrderNoteMethods
 from service.rpc.signing.page_tokens import PageTokens
@@ -47,8 +47,8 @@ from service.rpc.streams.exports import Exports
 from service.rpc.streams.watch import Watch
 from service.runtime.loop_turns import in_turns
 
-# How many orders of a page are built in one turn of the event loop: each can have 500 items.
-_BUILT_TOGETHER = 10
+# How many orders of a batch are built in one turn of the event loop.
+_BUILT_TOGETHER = 50
 # Requests of transitions that change only the status; all have an id and an etag.
 _TransitionRequest = pb.ProcessOrderRequest | pb.ShipOrderRequest | pb.DeliverOrderRequest
 
@@ -122,7 +122,7 @@ class OrderServicer(OrderNoteMethods):
         response = pb.ListOrdersResponse(
             next_page_token=self._page_tokens.next(request, found, POSITION), total_size=found.total_size
         )
-        async for rows in in_turns(found.rows, _BUILT_TOGETHER):
+        async for rows in in_turns(found.rows, rows_in_a_turn(found.rows)):
             add_orders(response.orders, rows)
         return response
 

@@ -36,7 +36,7 @@ from service.rpc.messages.users import (
     user_message,
     user_search_result,
 )
-from service.rpc.messages.values import MAX_ESTIMATE, batch_in_order, parse_positive_money, require_id
+from service.rpc.messages.values import MAX_ESTIMATE, batch_in_order, parse_positive_money, require_id, rows_in_a_turn
 from service.rpc.methods import Context
 from service.rpc.signing.device_tokens import DeviceTokens
 from service.rpc.signing.page_tokens import PageTokens
@@ -45,8 +45,8 @@ from service.rpc.streams.imports import UserImports
 from service.rpc.streams.watch import Watch
 from service.runtime.loop_turns import in_turns
 
-# How many users of a page are built in one turn of the event loop.
-_BUILT_TOGETHER = 50
+# How many users of a batch are built in one turn of the event loop.
+_BUILT_TOGETHER = 100
 # Requests of transitions; all have an id and an etag.
 _TransitionRequest = pb.DeactivateUserRequest | pb.ReactivateUserRequest | pb.DeleteUserRequest | pb.UndeleteUserRequest
 
@@ -142,7 +142,7 @@ class UserServicer(UserServiceServicer):
         response = pb.ListUsersResponse(
             next_page_token=self._page_tokens.next(request, found, POSITION[order_by]), total_size=found.total_size
         )
-        async for rows in in_turns(found.rows, _BUILT_TOGETHER):
+        async for rows in in_turns(found.rows, rows_in_a_turn(found.rows)):
             add_users(response.users, rows)
         return response
 
