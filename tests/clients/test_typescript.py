@@ -7,12 +7,10 @@ import re
 import sys
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import commerce.users.v1.user_service_pb2 as users_pb
 import pytest
 
-from service.config import ServerSettings
 from tests.clients.conftest import run
 from tests.support.clients import connect, new_user
 from tests.support.passwords import PASSWORD
@@ -26,12 +24,10 @@ PACKED = ("LICENSE", "README.md", "package.json", "dist/")
 async def test_it_passes_its_own_tests(
     typescript: Path, environment: dict[str, str], identities: Path, database_url: str, another_database_url: str
 ) -> None:
-    # The transport of browsers is tested as soon as the server has an HTTP port.
     variables = {**environment, "TEST_IDENTITIES": str(identities), "TEST_ANOTHER_DATABASE": another_database_url}
-    http: dict[str, Any] = {"http_port": free_port()} if "http_port" in ServerSettings.model_fields else {}
-    if http:
-        variables["TEST_HTTP_URL"] = f"http://127.0.0.1:{http['http_port']}"
-    async with serving(database_url, watch_checkpoint_interval=0.1, **http) as server:
+    http_port = free_port()
+    variables["TEST_HTTP_URL"] = f"http://127.0.0.1:{http_port}"
+    async with serving(database_url, watch_checkpoint_interval=0.1, http_port=http_port) as server:
         variables["TEST_ADDRESS"] = f"127.0.0.1:{await server.port()}"
         run("npm", "test", folder=typescript, environment=variables)
 
