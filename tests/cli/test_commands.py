@@ -45,6 +45,7 @@ def test_the_commands_are_those_that_the_documents_name() -> None:
         "relay",
         "restore-events",
         "serve",
+        "serve-tests",
         "verify-ledger",
         "version",
         "worker",

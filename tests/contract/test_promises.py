@@ -5,8 +5,9 @@ words, as callers read it, and as the value that the code must have.
 """
 
 import ast
+import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -14,6 +15,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from commerce.client.retries import RetryPolicy
+from commerce.client.sync.orders import Orders
+from commerce.client.sync.users import Users
 from google.protobuf import text_format
 from google.protobuf.descriptor_pool import Default
 
@@ -106,6 +110,12 @@ PROTOS = "protos"
 ARCHITECTURE = "docs/architecture.md"
 DAYS, HOURS = timedelta(days=1), timedelta(hours=1)
 
+
+def _default(method: Callable[..., object], argument: str) -> object:
+    """Return the default of an argument of the Python client."""
+    return inspect.signature(method).parameters[argument].default
+
+
 _DRAIN_SECONDS = (
     EXIT_SECONDS,
     1.1 * LimitSettings.model_fields["max_connection_age"].default
@@ -195,7 +205,13 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("A name can have two valid keys", 2, MAX_VALID_KEYS),
         Promise("a key has 256 random bits", 256, 8 * _SECRET_BYTES),
     ],
+    "docs/events.md": [
+        Promise("pauses that grow to two seconds", 2.0, RetryPolicy().max_backoff),
+        Promise("`stall_timeout` (30 s), although", 30.0, _default(Orders.watch, "stall_timeout")),
+        Promise("`connect_timeout` (30 s), and if", 30.0, _default(Orders.watch, "connect_timeout")),
+    ],
     "docs/import-export.md": [
+        Promise("within `reconnect_timeout` (60 s)", 60.0, _default(Users.import_, "reconnect_timeout")),
         Promise("write two chunks of 1000 rows at a time", (2, 1000), (_MAX_WRITING, CHUNK_ROWS)),
         Promise("less than 256 KiB a second", 256 * 1024, MIN_BYTES_PER_SECOND),
     ],

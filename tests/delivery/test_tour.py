@@ -134,8 +134,10 @@ def test_the_python_examples_print_what_their_page_shows(
     document: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = blocks(document)
+    # Those in other languages have tests of their own, or need tools that this project does not.
+    found = [block for block in blocks(document) if block[0] in {"python", "text"}]
     assert [language for language, _ in found] == ["python", "text"] * (len(found) // 2)
+    assert found
     for (_, example), (_, shown) in zip(found[::2], found[1::2], strict=True):
         printed = run_python(example, address)
         assert is_shown(shown, printed), f"{example}\n{printed}"
