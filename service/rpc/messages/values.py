@@ -168,4 +168,4 @@ def _ranges(numbers: Sequence[int]) -> str:
 def rows_in_a_turn(rows: Sequence[Row]) -> int:
     """Return the messages of how many rows of a page may be built in one turn of the event loop."""
     size = sum(row.row_bytes for row in rows)
-    return len(rows) if size <= _BUILT_TOGETHER else max(1, len(rows) * _BUILT_TOGETHER // size)
+    return max(1, len(rows) if size <= _BUILT_TOGETHER else len(rows) * _BUILT_TOGETHER // size)
