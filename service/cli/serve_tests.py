@@ -22,7 +22,7 @@ from importlib import import_module
 
 import click
 
-from service.cli.running import one_line_errors, run
+from service.cli.running import one_line_errors
 from service.config import LogSettings, SettingsError, load, unknown_variables
 from service.devtools.embedded_postgres import embedded_postgres
 from service.devtools.temporary_data import temporary_data_dir
@@ -52,10 +52,7 @@ def serve_tests() -> None:
         configure_logging(load(LogSettings))
         if unknown := "; ".join(unknown_variables()):
             raise SettingsError(unknown)
-        # A server takes as long to import as PostgreSQL takes to create the database.
+        # A server takes as long to import as PostgreSQL takes to create its files.
         servers = importing.submit(import_module, "service.cli.servers_for_tests")
         with embedded_postgres(data_dir, settings=_POSTGRES_SETTINGS) as postgres_url:
-            from service.cli.databases_for_tests import migrate_template  # noqa: PLC0415 - takes some time, too
-
-            run(migrate_template(postgres_url))
             servers.result().serve_requests(postgres_url)

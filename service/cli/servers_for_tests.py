@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from service.cli.databases_for_tests import DatabasesForTests
+from service.cli.databases_for_tests import DatabasesForTests, migrate_template
 from service.cli.running import run
 from service.config import LogSettings, ServerSettings, SettingsError, load
 from service.observability.logs import configure_logging
@@ -34,6 +34,7 @@ def serve_requests(postgres_url: str) -> None:
     """Run servers as requests on standard input ask for, until it ends."""
     configure_logging(load(LogSettings), call_id=x_request_id)
     settings = _settings(postgres_url)
+    run(migrate_template(postgres_url))
     run(_serve(postgres_url, settings), lambda: new_event_loop(settings))
 
 
