@@ -17,7 +17,8 @@ _RESERVED = 0.2
 # The lowest limit of such calls. One read can keep the event loop or PostgreSQL busy, so reads begin with it. A write
 # that waits for a lock must not hold up all others of its method, so writes begin with the highest limit.
 _FEWEST_READS, _FEWEST_WRITES = 1, 2
-# Writes are late sooner than other calls: they do not become cheaper with more of them.
+# When such calls are late: sooner than those that share statements, which become cheaper with more of them.
+_LATE_READS = {"late_factor": 1.5, "late_seconds": 0.005}
 _LATE_WRITES = {"late_factor": 1.5, "late_seconds": 0.002}
 # How many calls that hold no connection may run above their limit.
 _RESERVE = 4
@@ -79,7 +80,7 @@ class Admission:
             reserve = max(1, int(self._connections * _RESERVED))
             most = max(1, int(self._connections * (_READS if method.reads else _WRITES)))
             if method.reads:
-                limit = AdaptiveLimit(_FEWEST_READS, minimum=_FEWEST_READS, maximum=most)
+                limit = AdaptiveLimit(_FEWEST_READS, minimum=_FEWEST_READS, maximum=most, **_LATE_READS)
             else:
                 limit = AdaptiveLimit(most, minimum=min(_FEWEST_WRITES, most), maximum=most, **_LATE_WRITES)
         gate = self.gates[method.path] = Gate(
