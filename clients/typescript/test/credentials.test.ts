@@ -43,7 +43,7 @@ async function callerOf(client: Client): Promise<string | undefined> {
 
 before(async () => {
   const port = await freePort();
-  server = await Server.start({
+  const settings = {
     TLS_CERTIFICATE_FILE: path("tls.crt"),
     TLS_KEY_FILE: path("tls.key"),
     TLS_CLIENT_CA_FILE: path("client-ca.crt"),
@@ -52,7 +52,9 @@ before(async () => {
     API_KEYS_FILE: path("keys"),
     JWT_ISSUERS_FILE: path("issuers.toml"),
     POLICY_FILE: path("policy.toml"),
-  });
+  };
+  // Other tests make all cursors of theirs invalid.
+  server = await Server.start(settings, 0, process.env["TEST_ANOTHER_DATABASE"]);
   address = `127.0.0.1:${port}`;
 });
 

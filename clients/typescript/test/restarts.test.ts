@@ -9,7 +9,7 @@ const CONCURRENT = 16;
 
 test("a crash and a stop of the server lose and double none of a thousand orders, also not for a watch", async (t) => {
   const port = await freePort();
-  // Other tests delete all events of theirs.
+  // Other tests make all cursors of theirs invalid.
   const start = (): Promise<Server> => Server.start(STOPS_SOON, port, process.env["TEST_ANOTHER_DATABASE"]);
   let server = await start();
   let repeated = 0;

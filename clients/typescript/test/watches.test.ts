@@ -17,7 +17,7 @@ import {
 import { createClient, FileCursorStore } from "../src/node.js";
 import type { WatchOrdersRequestSchema } from "../src/orders.js";
 import { TcpProxy } from "./support/proxy.js";
-import { deleteEvents } from "./support/python.js";
+import { deleteEvents, restoreEvents } from "./support/python.js";
 import { freePort, sharedAddress } from "./support/server.js";
 import { createOrder, createUser, eventually, rejection } from "./support/shop.js";
 
@@ -147,6 +147,46 @@ test("a watch whose connection breaks continues without a gap and without repeti
   created.push(...(await createOrders(user.id, 3)));
   assert.deepEqual(await seen, created);
   assert(broken.length > 0);
+});
+
+test("a watch from now on continues after its last event when its connection breaks", async () => {
+  const user = await createUser(client);
+  const store = new MemoryCursorStore();
+  const seen: string[] = [];
+  const watching = (async () => {
+    for await (const { event } of proxied.orders.watchOrders({ userIds: [user.id] }, { cursorStore: store })) {
+      if (seen.push(event.orderId) === 4) return;
+    }
+  })();
+  await eventually(() => store.cursor !== undefined);
+  const created = await createOrders(user.id, 2);
+  await eventually(() => seen.length === 2);
+  proxy.cut();
+  created.push(...(await createOrders(user.id, 2)));
+  await watching;
+  assert.deepEqual(seen, created);
+});
+
+test("events that come again after a gap are dropped", async () => {
+  const user = await createUser(client);
+  const gaps: CursorExpired[] = [];
+  const onGap = (gap: CursorExpired): void => {
+    gaps.push(gap);
+  };
+  const seen: string[] = [];
+  const watching = (async () => {
+    for await (const { event } of proxied.orders.watchOrders(fromEarliest(user.id), { onGap })) {
+      if (seen.push(event.orderId) === 3) return;
+    }
+  })();
+  const created = await createOrders(user.id, 2);
+  await eventually(() => seen.length === 2);
+  await restoreEvents();
+  proxy.cut();
+  created.push(...(await createOrders(user.id, 1)));
+  await watching;
+  assert.deepEqual(seen, created);
+  assert(gaps.length > 0);
 });
 
 test("a watch that gets no more checkpoints connects again", async () => {

@@ -2,30 +2,35 @@ import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { NEEDS_SERVICE } from "./server.js";
 
-/** Run Python with the packages of the service, and return what it prints. */
-export async function python(...args: string[]): Promise<string> {
-  const program = process.env["TEST_PYTHON"];
-  if (program === undefined) throw new Error(NEEDS_SERVICE);
-  const { stdout } = await promisify(execFile)(program, args);
-  return stdout;
+/** Delete all events, as the service does with old ones; returns their number. */
+export async function deleteEvents(): Promise<number> {
+  const call = "await delete_expired_events(engine, timedelta(0))";
+  return Number(await onDatabase("from service.db.operations.retention import delete_expired_events", call));
 }
 
-const DELETE_EVENTS = `
+/** Make the cursors of all watches invalid, as after a restore of the database from a backup. */
+export async function restoreEvents(): Promise<void> {
+  await onDatabase("from service.db.operations.restored_events import restore_events", "await restore_events(engine)");
+}
+
+/** Run an operation of the service on the database in `DATABASE_URL`, and return its result as text. */
+async function onDatabase(imported: string, call: string): Promise<string> {
+  const program = process.env["TEST_PYTHON"];
+  if (program === undefined) throw new Error(NEEDS_SERVICE);
+  const script = `
 import asyncio
 from datetime import timedelta
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
-from service.db.operations.retention import delete_expired_events
+${imported}
 
 async def main():
     engine = create_engine(load(DatabaseSettings), pool_size=1)
-    print(await delete_expired_events(engine, timedelta(0)))
+    print(${call})
     await engine.dispose()
 
 asyncio.run(main())
 `;
-
-/** Delete all events, as the service does with old ones; returns their number. */
-export async function deleteEvents(): Promise<number> {
-  return Number(await python("-c", DELETE_EVENTS));
+  const { stdout } = await promisify(execFile)(program, ["-c", script]);
+  return stdout;
 }
