@@ -15,7 +15,7 @@ from grpc_tools import protoc
 ROOT = Path(__file__).resolve().parents[2]
 PROTOS = ROOT / "protos"
 PACKAGE = "commerce"
-# Numbers of fields in google/protobuf/descriptor.proto, of which the paths to comments consist.
+# The paths to comments are lists of these field numbers of google/protobuf/descriptor.proto.
 _MESSAGES, _ENUMS, _SERVICES = 4, 5, 6
 _FIELDS, _NESTED, _NESTED_ENUMS = 2, 3, 4
 _METHODS, _VALUES = 2, 2

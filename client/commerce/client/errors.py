@@ -35,7 +35,7 @@ from commerce.client.failures import Outcome as Outcome
 
 
 class InvalidArgument(CommerceError):
-    """The request is wrong, whatever the state of the service."""
+    """The request is wrong in any state of the service."""
 
     default_code = StatusCode.INVALID_ARGUMENT
 
@@ -225,7 +225,7 @@ class UserInUse(FailedPrecondition):
 
 
 class Unauthenticated(CommerceError):
-    """Nobody is known to make the call, or to sign in."""
+    """The service does not know the caller, or the password is wrong."""
 
     default_code = StatusCode.UNAUTHENTICATED
 

@@ -1,4 +1,4 @@
-"""An import in calls of a thousand rows, each of which can be sent again. Both clients share it."""
+"""An import in calls of a thousand rows, which the client can repeat. Both clients share it."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Id: TypeAlias = UUID | str
 _NANOS = Decimal(10) ** 9
 _MAX_UNITS = 2**63 - 1
 _MAX_DIGITS = 18
-# Enough digits for any google.type.Money, whatever the decimal context of the caller.
+# Enough digits for any google.type.Money, with any decimal context of the caller.
 _EXACT = Context(prec=40)
 _REQUEST_IDS = UUID("6f0a1d0c-58f5-4f5e-9d5f-0a4f1f4c7a31")
 

@@ -29,7 +29,7 @@ def import_users(
     options: Options,
     reconnect_timeout: float | None,
 ) -> ImportProgress:
-    """Import rows in calls of a thousand, each of which is sent again if it breaks; raises CommerceError."""
+    """Import rows in calls of a thousand rows; the client repeats a call that breaks. Raises CommerceError."""
     policy = checked(options).get("retry")
     together = merged(calls.defaults, options)
     for row in rows:
