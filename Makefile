@@ -42,6 +42,7 @@ lint: $(READY) phrases ## Check the style of the code (ruff), spelling and words
 
 # The files that are checked for phrases: all files written by hand, except those that may name the phrases.
 PROSE = . ':!client/commerce/*_pb2*' ':!client/commerce/client/generated' ':!clients/openapi/openapi.json' \
+	':!clients/console/schema.json' \
 	':!clients/typescript/src/gen' ':!protos/third_party' ':!requirements' ':!*.lock' ':!*-lock.json' \
 	':!LICENSE' ':!client/LICENSE' ':!clients/typescript/LICENSE' ':!CHANGELOG.md' ':!docs/glossary.md' ':!.phrases' \
 	':!.typos.toml'
@@ -224,6 +225,7 @@ format: $(READY) ## Format code and protos, and apply the linters' corrections
 generate: $(READY) typescript ## Generate the clients and the OpenAPI description from the protos; TypeScript only with Node.js
 	$(BIN)/python client/generate.py
 	$(BIN)/python -m clients.openapi.generate
+	$(BIN)/python -m clients.console.generate
 	$(HAS_NODE) || exit 0; $(BIN)/python -m clients.typescript.generate
 
 HAS_NODE = command -v node >/dev/null && command -v npm >/dev/null

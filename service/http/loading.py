@@ -24,9 +24,11 @@ def http_port(
     """Return the HTTP port that the settings name, which does not listen yet; None if they name none.
 
     Raises:
-        HttpUnavailable: a library is missing, or no folder can be written.
+        HttpUnavailable: a library is missing, no folder can be written, or the console is wanted without the port.
     """
     if settings.http_port is None:
+        if settings.console:
+            raise HttpUnavailable("COMMERCE_CONSOLE is served by the HTTP port: set COMMERCE_HTTP_PORT")
         return None
     try:
         from service.http.port import HttpPort

@@ -16,6 +16,7 @@ from service.config import HttpServerSettings
 from service.http.application import Application
 from service.http.bridge import Bridge
 from service.http.connect import Connect
+from service.http.console import console_pages
 from service.http.conversion import Conversion
 from service.http.cors import Cors
 from service.http.exchange import Limits
@@ -98,7 +99,7 @@ class HttpPort:
             PlainJson(self._bridge, self._conversion, self.responses),
             Connect(methods, self._bridge, self._conversion, self.responses, settings.http_max_request_bytes),
             Cors(settings.cors_origins),
-            pages() if open_pages else {},
+            {**(pages() if open_pages else {}), **(console_pages() if settings.console else {})},
             Limits(self.requests, settings.http_max_request_bytes, settings.transfer_timeout),
             only_local_hosts=not (settings.has_identities or settings.allow_anonymous),
         )
