@@ -9,5 +9,6 @@ export const SECTIONS = [
 /** @type {import("./lib/router.js").Route[]} */
 export const ROUTES = [
   { path: "/explore", title: "Explore", section: "explore", load: () => import("./explore/index.js") },
+  { path: "/explore/history", title: "History", section: "explore", load: () => import("./explore/history.js") },
   { path: "/explore/:service/:method", title: "Explore", section: "explore", load: () => import("./explore/method.js") },
 ];
