@@ -2,13 +2,16 @@
 
 export const HOME = "/explore";
 
-export const SECTIONS = [
-  { id: "explore", label: "Explore", path: "/explore", icon: "explore" },
-];
+export const SECTIONS = [{ id: "explore", label: "Explore", path: "/explore", icon: "explore" }];
 
 /** @type {import("./lib/router.js").Route[]} */
 export const ROUTES = [
   { path: "/explore", title: "Explore", section: "explore", load: () => import("./explore/index.js") },
   { path: "/explore/history", title: "History", section: "explore", load: () => import("./explore/history.js") },
-  { path: "/explore/:service/:method", title: "Explore", section: "explore", load: () => import("./explore/method.js") },
+  {
+    path: "/explore/:service/:method",
+    title: "Explore",
+    section: "explore",
+    load: () => import("./explore/method.js"),
+  },
 ];
