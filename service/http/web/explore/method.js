@@ -233,7 +233,7 @@ function workbench(schema, method, { server, given, signal }) {
       ),
     ),
     h(
-      "div.results",
+      "div.call-results",
       null,
       card({ title: "Response", class: "response-card" }, result),
       card({ title: "The same call elsewhere", class: "snippet-card" }, commands),
