@@ -219,7 +219,6 @@ async def test_no_barriers(console: Console) -> None:
         f"/explore/{ORDERS}/CreateOrder",
         f"/explore/{USERS}/UpdateUser",
         "/explore/history",
-        "/none",
     ):
         await console.open(view)
         if view.endswith("CreateOrder"):
