@@ -1,0 +1,59 @@
+"""The block of text that says why a command failed, and what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from commerce.client.cli.advice import advice_for
+from commerce.client.cli.output import visible
+from commerce.client.failures import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from commerce.client import CommerceError
+    from commerce.client.cli.session import Session
+
+_OUTCOMES = {
+    Outcome.NOT_WRITTEN: "nothing was written",
+    Outcome.UNKNOWN: "the write may have happened",
+    Outcome.WRITTEN: "a part was written",
+}
+
+
+def print_error(session: Session, error: CommerceError) -> None:
+    """Print an error on standard error: its reason, what is wrong, its fields, the outcome, and what to do."""
+    code = error.code.name
+    title = f"Error: {error.reason or code}" + (f" ({code})" if error.reason and error.reason != code else "")
+    session.err.print(Text(title, style="bold red"))
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(width=2)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in _lines(session, error):
+        table.add_row("", Text(name), Text(visible(text, lines=True)))
+    session.err.print(table)
+
+
+def _lines(session: Session, error: CommerceError) -> Iterator[tuple[str, str]]:
+    yield "what", error.message
+    violations = error.failure.violations
+    for violation in violations:
+        yield "field", f"{violation.field}: {violation.description}"
+    if error.failure.resource_name:
+        yield "resource", error.failure.resource_name
+    yield from error.metadata.items()
+    yield "outcome", _OUTCOMES[error.outcome]
+    if error.outcome == Outcome.UNKNOWN and session.request_id:
+        yield "repeat with", f"--request-id {session.request_id}"
+    if advice := advice_for(error):
+        yield "what to do", advice
+    if error.retry_after is not None:
+        yield "repeat after", f"{error.retry_after:.1f} s"
+    if error.reason:
+        yield "more", f"commercectl explain {error.reason}"
+    if error.x_request_id:
+        yield "in the log", f"x-request-id {error.x_request_id}"
