@@ -49,7 +49,7 @@ class Command:
         method: its RPC.
         about: what `id`, or the key of a Get, names: `USER`, `ORDER` or `NOTE`.
         arguments: fields that are given by position, in this order.
-        columns: of the table, if it prints several; the only field of that of a response that is repeated.
+        columns: of the table, if it prints several messages.
         question: asked before it is done, if it cannot be undone.
     """
 
@@ -194,20 +194,22 @@ class Command:
         return value_of(session, field, given)
 
     def _print(self, session: Session, result: Any, given: dict[str, Any]) -> None:
-        if result is None or (not hasattr(result, "DESCRIPTOR") and "limit" not in given):
-            return
         if "limit" in given:
             self._print_pages(session, result, given["limit"])
         elif self.columns:
-            field = next(field for field in result.DESCRIPTOR.fields if field.is_repeated)
-            print_list(session, field.message_type, getattr(result, field.name), self.columns)
-        elif result.DESCRIPTOR.fields:
+            print_list(session, self._items(), result, self.columns)
+        elif result is not None and result.DESCRIPTOR.fields:
             print_one(session, result)
 
+    def _items(self) -> Descriptor:
+        """Return the message of which a response has several."""
+        field = next(field for field in self.method.response.DESCRIPTOR.fields if field.is_repeated)
+        descriptor: Descriptor = field.message_type
+        return descriptor
+
     def _print_pages(self, session: Session, pages: Pages[Any], limit: int) -> None:
-        items = next(field for field in self.method.response.DESCRIPTOR.fields if field.is_repeated)
         found = iter(pages)
-        print_list(session, items.message_type, islice(found, limit) if limit else found, self.columns)
+        print_list(session, self._items(), islice(found, limit) if limit else found, self.columns)
         if limit and next(found, None) is not None:
             session.note(f"only the first {limit}: pass --limit 0 for all")
 

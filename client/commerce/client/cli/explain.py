@@ -14,7 +14,11 @@ from commerce.client.errors import ERRORS_BY_REASON
 from commerce.client.generated.descriptions import DESCRIPTIONS
 
 _PREFIX = "commerce.common.v1.ErrorReason.ERROR_REASON_"
-REASONS = tuple(name.removeprefix(_PREFIX) for name in DESCRIPTIONS if name.startswith(_PREFIX))
+REASONS = tuple(
+    name.removeprefix(_PREFIX)
+    for name in DESCRIPTIONS
+    if name.startswith(_PREFIX) and not name.endswith("_UNSPECIFIED")
+)
 
 
 class _ReasonType(click.ParamType[str]):
@@ -47,7 +51,7 @@ class _ReasonType(click.ParamType[str]):
 def EXPLAIN(session: Session, *, reason: str | None) -> None:  # noqa: N802 - a constant, made by click
     """Explain the REASON of an error: what it means, which methods give it, and what to do."""
     if reason is None:
-        rows = [{"reason": name, "code": explanation["code"]} for name in REASONS if (explanation := explained(name))]
+        rows = [{"reason": name, "code": explained(name)["code"]} for name in REASONS]
         print_values(session, rows, ("reason", "code"))
         return
     facts = explained(reason)

@@ -9,12 +9,11 @@ from rich.text import Text
 
 from commerce.client.cli.advice import advice_for
 from commerce.client.cli.output import visible
-from commerce.client.failures import Outcome
+from commerce.client.failures import CommerceError, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from commerce.client import CommerceError
     from commerce.client.cli.session import Session
 
 _OUTCOMES = {
@@ -42,10 +41,15 @@ def _lines(session: Session, error: CommerceError) -> Iterator[tuple[str, str]]:
     yield "what", error.message
     violations = error.failure.violations
     for violation in violations:
-        yield "field", f"{violation.field}: {violation.description}"
+        text = f"{violation.field}: {violation.description}"
+        # The message is that of the first field.
+        if text != error.message:
+            yield "field", text
     if error.failure.resource_name:
         yield "resource", error.failure.resource_name
     yield from error.metadata.items()
+    if isinstance(error.__cause__, CommerceError):
+        yield "after", str(error.__cause__.message)
     yield "outcome", _OUTCOMES[error.outcome]
     if error.outcome == Outcome.UNKNOWN and session.request_id:
         yield "repeat with", f"--request-id {session.request_id}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -48,7 +49,11 @@ class _Rows:
             yield line
 
     def _csv(self) -> Iterator[dict[str, Any]]:
-        reader = csv.DictReader(self._lines(), strict=True)
+        lines = self._lines()
+        header = next(lines, "")
+        # Spreadsheets separate columns as the language of their user does.
+        delimiter = max(",;\t", key=header.count)
+        reader = csv.DictReader(chain([header], lines), delimiter=delimiter, strict=True)
         names = [name.strip().lower() for name in reader.fieldnames or ()]
         if unknown := [name for name in names if name not in COLUMNS]:
             raise click.UsageError(

@@ -42,7 +42,7 @@ def print_one(session: Session, message: Message) -> None:
     elif session.format == "csv":
         write_csv(sys.stdout, message.DESCRIPTOR, [message])
     else:
-        session.out.print(details(message))
+        session.show(details(message))
 
 
 def print_list(session: Session, descriptor: Any, messages: Iterable[Message], columns: Sequence[str]) -> None:
@@ -63,7 +63,7 @@ def print_list(session: Session, descriptor: Any, messages: Iterable[Message], c
     elif session.format == "csv":
         write_csv(sys.stdout, descriptor, messages)
     else:
-        session.out.print(table_of(columns, messages))
+        session.show(table_of(columns, messages))
 
 
 def print_values(session: Session, values: Sequence[Mapping[str, str]], columns: Sequence[str]) -> None:
@@ -83,7 +83,7 @@ def print_values(session: Session, values: Sequence[Mapping[str, str]], columns:
         table = _table(columns)
         for row in values:
             table.add_row(*(Text(visible(row[column])) for column in columns))
-        session.out.print(table)
+        session.show(table)
 
 
 def print_yaml(value: Any) -> None:

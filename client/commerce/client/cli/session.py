@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from rich.table import Table
+
     from commerce.client import Client
 
 Decorated = TypeVar("Decorated", bound="Callable[..., Any] | click.Command")
@@ -84,6 +86,17 @@ class Session:
     def shows_progress(self) -> bool:
         """Whether progress is shown: only to people."""
         return sys.stderr.isatty() and not self.quiet
+
+    def show(self, table: Table) -> None:
+        """Print a table."""
+        if self.out.is_terminal:
+            self.out.print(table)
+            return
+        with self.out.capture() as captured:
+            self.out.print(table)
+        for line in captured.get().splitlines():
+            # Without the spaces that fill the last column.
+            click.echo(line.rstrip())
 
     def note(self, text: str) -> None:
         """Print a note for people, apart from the result."""

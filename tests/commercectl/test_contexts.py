@@ -1,0 +1,70 @@
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.commercectl.conftest import Shell
+
+
+@pytest.fixture
+def own(shell: Shell) -> Shell:
+    """A shell whose address comes from its contexts."""
+    return Shell("", shell.config)
+
+
+def test_the_current_context_is_used_and_its_secret_is_kept(shell: Shell, own: Shell) -> None:
+    own.run("context", "add", "other", "127.0.0.1:1")
+    own.run("context", "add", "real", shell.address, "--api-key-file", "-", typed="secret-key\n")
+    own.run("users", "list")
+    listed = own.run("context", "list")
+    assert "API key" in listed.stdout
+    assert "secret-key" not in listed.output
+    assert json.loads(shell.config.read_text())["contexts"]["real"]["api_key"] == "secret-key"
+    assert stat.S_IMODE(shell.config.stat().st_mode) == 0o600
+    own.run("context", "use", "other")
+    assert [row["current"] for row in own.json("context", "list")] == ["*", ""]
+    own.run("--timeout", "0.5", "users", "list", code=7)
+    own.run("--context", "real", "users", "list")
+    own.run("context", "remove", "other")
+    assert [row["name"] for row in own.json("context", "list")] == ["real"]
+
+
+def test_a_context_that_does_not_exist_is_refused_with_those_that_do(own: Shell) -> None:
+    own.run("context", "add", "mine", "127.0.0.1:1")
+    for command in (("context", "use", "yours"), ("context", "remove", "yours"), ("--context", "yours", "health")):
+        assert "mine" in own.run(*command, code=2).stderr
+
+
+def test_credentials_that_others_can_read_are_refused(own: Shell) -> None:
+    own.run("context", "add", "mine", "127.0.0.1:1")
+    own.config.chmod(0o644)
+    assert "chmod 600" in own.run("users", "list", code=2).stderr
+
+
+def test_a_damaged_file_is_refused(own: Shell) -> None:
+    own.config.write_text("{")
+    own.config.chmod(0o600)
+    assert "is damaged" in own.run("users", "list", code=2).stderr
+    assert own.run("explain", "internal").stdout
+
+
+def test_a_token_is_read_again_by_each_command(shell: Shell, own: Shell, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("one")
+    own.run("context", "add", "real", shell.address, "--token-file", str(token))
+    own.run("users", "list")
+    token.unlink()
+    assert str(token) in own.run("users", "list", code=2).stderr
+
+
+def test_a_certificate_needs_its_key(own: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "client.pem"
+    file.write_text("")
+    wrong = own.run("context", "add", "mine", "shop.example.com:443", "--certificate", str(file), code=2)
+    assert "needs both certificate and key" in wrong.stderr
+    assert not own.config.exists()
+
+
+def test_health_shows_each_check(shell: Shell) -> None:
+    assert {row["status"] for row in shell.json("health")} == {"SERVING"}
