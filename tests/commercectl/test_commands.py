@@ -1,7 +1,5 @@
 import csv
 import io
-from collections.abc import Callable
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,10 +12,9 @@ from commerce.client.cli.main import cli
 from commerce.client.cli.output import visible
 from commerce.client.generated.methods import ALL
 
-from tests.commercectl.conftest import Shell
 from tests.support.both_clients import ITEM
+from tests.support.commercectl_shell import NewUser, Shell
 
-NewUser = Callable[[str], Any]
 ROCKET = "product_id=r7,name=Rocket,quantity=2,unit_price=9.99 EUR"
 # They have a command of another kind, or only `call`.
 WITHOUT_COMMAND = {

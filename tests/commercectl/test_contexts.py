@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commercectl.conftest import Shell
+from tests.support.commercectl_shell import Shell
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from commerce.client.cli.advice import ADVICE, EXIT_CODES
 from commerce.client.cli.explain import REASONS
 from commerce.client.errors import ERRORS_BY_REASON
 
-from tests.commercectl.conftest import Shell
+from tests.support.commercectl_shell import NewUser, Shell
 from tests.support.processes import free_port
 
 USER_ID = "01981d2c-58f5-7f5e-9d5f-0a4f1f4c7a31"
@@ -52,8 +52,7 @@ def test_the_exit_code_follows_from_the_reason(
     assert reason in shell.run(*arguments, code=code).stderr
 
 
-def test_a_state_that_does_not_allow_it_names_those_that_follow(shell: Shell, new_user: object) -> None:
-    assert callable(new_user)
+def test_a_state_that_does_not_allow_it_names_those_that_follow(shell: Shell, new_user: NewUser) -> None:
     new_user("stateful")
     result = shell.run("users", "reactivate", "stateful", code=5)
     assert "ILLEGAL_TRANSITION" in result.stderr

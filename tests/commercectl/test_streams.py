@@ -1,16 +1,12 @@
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from commerce.client import Client
 
-from tests.commercectl.conftest import Shell
 from tests.support.both_clients import ITEM
-
-NewUser = Callable[[str], Any]
+from tests.support.commercectl_shell import NewUser, Shell
 
 
 def written(path: Path, text: str) -> str:

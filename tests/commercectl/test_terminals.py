@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from commerce.client import Client
 from commerce.client.cli.main import cli
 
-from tests.commercectl.conftest import Shell
+from tests.support.commercectl_shell import NewUser, Shell
 
 COMMAND = Path(sys.executable).parent / "commercectl"
 
@@ -65,8 +65,7 @@ def on_terminal(shell: Shell, *arguments: str) -> Iterator[Terminal]:
         os.close(ours)
 
 
-def test_on_a_terminal_it_asks_before_what_cannot_be_undone(shell: Shell, client: Client, new_user: object) -> None:
-    assert callable(new_user)
+def test_on_a_terminal_it_asks_before_what_cannot_be_undone(shell: Shell, client: Client, new_user: NewUser) -> None:
     user = new_user("asked")
     with on_terminal(shell, "credit", "grant", "asked", "5 EUR") as terminal:
         terminal.wait_for("Continue? [y/N]")
@@ -80,8 +79,7 @@ def test_on_a_terminal_it_asks_before_what_cannot_be_undone(shell: Shell, client
     assert client.users.get_credit_balance(user.id)
 
 
-def test_a_watch_on_a_terminal_is_a_table_that_ends_with_ctrl_c(shell: Shell, new_user: object) -> None:
-    assert callable(new_user)
+def test_a_watch_on_a_terminal_is_a_table_that_ends_with_ctrl_c(shell: Shell, new_user: NewUser) -> None:
     new_user("live")
     with on_terminal(shell, "users", "watch", "--from", "earliest", "--user", "live") as terminal:
         terminal.wait_for("CREATE TIME")

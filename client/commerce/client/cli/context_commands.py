@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from commerce.client.cli.contexts import Context, ContextFile
+from commerce.client.cli.contexts import Context, ContextFile, default_path
 from commerce.client.cli.output import print_values
 from commerce.client.cli.session import Session, output_options, pass_session
 
@@ -22,7 +22,8 @@ class _NameType(click.ParamType[str]):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[click.shell_completion.CompletionItem]:
         """Return the names that a text can become."""
-        contexts = ContextFile(ctx.ensure_object(Session).config).contexts
+        # When a shell asks, the options of the root are parsed, but it does not run.
+        contexts = ContextFile(ctx.find_root().params.get("config") or default_path()).contexts
         return [click.shell_completion.CompletionItem(name) for name in contexts if name.startswith(incomplete)]
 
 

@@ -34,7 +34,7 @@ def print_error(session: Session, error: CommerceError) -> None:
     table.add_column(overflow="fold")
     for name, text in _lines(session, error):
         table.add_row("", Text(name), Text(visible(text, lines=True)))
-    session.err.print(table)
+    session.show(table, err=True)
 
 
 def _lines(session: Session, error: CommerceError) -> Iterator[tuple[str, str]]:

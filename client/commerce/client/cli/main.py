@@ -37,7 +37,9 @@ class _Root(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         session = ctx.ensure_object(Session)
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            # Here, where a reader that is gone is no error.
+            sys.stdout.flush()
         except CommerceError as error:
             print_error(session, error)
             ctx.exit(exit_code(error))
@@ -51,8 +53,9 @@ class _Root(click.Group):
             named = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{named}{error.strerror or error}") from error
         except (KeyboardInterrupt, click.Abort):
-            session.note("interrupted")
+            session.note("stopped")
             ctx.exit(_INTERRUPTED)
+        return result
 
 
 @click.group(

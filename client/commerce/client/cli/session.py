@@ -87,16 +87,17 @@ class Session:
         """Whether progress is shown: only to people."""
         return sys.stderr.isatty() and not self.quiet
 
-    def show(self, table: Table) -> None:
-        """Print a table."""
-        if self.out.is_terminal:
-            self.out.print(table)
+    def show(self, table: Table, *, err: bool = False) -> None:
+        """Print a table, on standard output or standard error."""
+        console = self.err if err else self.out
+        if console.is_terminal:
+            console.print(table)
             return
-        with self.out.capture() as captured:
-            self.out.print(table)
+        with console.capture() as captured:
+            console.print(table)
         for line in captured.get().splitlines():
             # Without the spaces that fill the last column.
-            click.echo(line.rstrip())
+            click.echo(line.rstrip(), err=err)
 
     def note(self, text: str) -> None:
         """Print a note for people, apart from the result."""

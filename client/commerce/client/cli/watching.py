@@ -71,10 +71,12 @@ def watch_command(service: str, method: Method[Any, Any], columns: Sequence[str]
     return output_options(command)
 
 
-def _first(events: Iterator[Any], limit: int) -> Iterator[Any]:
-    for number, event in enumerate(events, 1):
+def _first(watch: Any, limit: int) -> Iterator[Any]:
+    for number, event in enumerate(watch, 1):
         yield event
         if number == limit:
+            # It is printed, so the next run begins after it.
+            watch.commit()
             return
 
 
