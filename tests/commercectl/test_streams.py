@@ -15,7 +15,9 @@ def written(path: Path, text: str) -> str:
 
 
 def test_users_are_imported_from_csv_and_exported(shell: Shell, tmp_path: Path) -> None:
-    text = "Email,Username,full_name,superuser,bio\nf1@example.com,f1,Ada,yes,First\nf2@example.com,f2,,,\n"
+    text = (
+        "Email,Username,full_name,superuser,bio\nf1@example.com,first.one,Ada,yes,First\nf2@example.com,second.one,,,\n"
+    )
     file = written(tmp_path / "users.csv", text)
     assert shell.run("import-users", file).stdout == "2 created, 0 updated, 0 skipped\n"
     assert shell.run("import-users", file, "--on-conflict", "update").stdout == "0 created, 0 updated, 2 skipped\n"
@@ -23,8 +25,8 @@ def test_users_are_imported_from_csv_and_exported(shell: Shell, tmp_path: Path) 
     shell.run("export-users", "-o", "csv", "--file", str(target))
     with target.open(newline="") as lines:
         found = {row["username"]: row for row in csv.DictReader(lines)}
-    assert found["f1"]["profile.bio"] == "First"
-    assert found["f1"]["superuser"] == "true"
+    assert found["first.one"]["profile.bio"] == "First"
+    assert found["first.one"]["superuser"] == "true"
     assert target.stat().st_mode & 0o077 == 0
     assert [path.name for path in tmp_path.glob("*.part")] == []
 
@@ -37,7 +39,7 @@ def test_columns_can_be_separated_as_spreadsheets_do(delimiter: str, shell: Shel
 
 
 def test_rejected_rows_are_written_with_their_reasons(shell: Shell, tmp_path: Path) -> None:
-    rows = [{"email": "r1@example.com", "username": "r1"}, {"email": "no", "username": "r2"}]
+    rows = [{"email": "r1@example.com", "username": "right"}, {"email": "no", "username": "wrong"}]
     file = written(tmp_path / "users.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     result = shell.run("import-users", file, code=9)
     assert result.stdout == "1 created, 0 updated, 0 skipped\n"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from commerce.client import Client
 from commerce.client.cli.main import cli
@@ -71,12 +72,12 @@ def test_on_a_terminal_it_asks_before_what_cannot_be_undone(shell: Shell, client
         terminal.wait_for("Continue? [y/N]")
         terminal.type("n\n")
         assert terminal.process.wait(30) == 130
-    assert not client.users.get_credit_balance(user.id)
+    assert not client.users.get_credit_balance(user_id=user.id)
     with on_terminal(shell, "credit", "grant", "asked", "5 EUR") as terminal:
         terminal.wait_for("Continue? [y/N]")
         terminal.type("y\n")
         terminal.wait_for("transaction_id")
-    assert client.users.get_credit_balance(user.id)
+    assert client.users.get_credit_balance(user_id=user.id)
 
 
 def test_a_watch_on_a_terminal_is_a_table_that_ends_with_ctrl_c(shell: Shell, new_user: NewUser) -> None:
@@ -108,23 +109,30 @@ def test_completion_is_installed(name: str, tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("commercectl ord", "orders"),
-        ("commercectl orders conf", "confirm"),
-        ("commercectl explain ETAG", "ETAG_MISMATCH"),
-        ("commercectl call getord", "GetOrder"),
-        ("commercectl orders list --status pend", "pending"),
-        ("commercectl context use mi", "mine"),
+        ("ord", "orders"),
+        ("orders conf", "confirm"),
+        ("explain ETAG", "ETAG_MISMATCH"),
+        ("call getord", "GetOrder"),
+        ("orders list --status pend", "pending"),
+        ("context use mi", "mine"),
     ],
 )
-def test_bash_completes(line: str, expected: str, shell: Shell) -> None:
+def test_commands_and_values_are_completed(
+    line: str, expected: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shell.run("context", "add", "mine", "127.0.0.1:1")
-    words = line.split()
+    monkeypatch.setenv("COMMERCECTL_CONFIG", str(shell.config))
+    *words, begun = line.split()
+    found = ShellComplete(cli, {}, "commercectl", "_COMMERCECTL_COMPLETE").get_completions(words, begun)
+    assert expected in [item.value for item in found]
+
+
+def test_bash_completes() -> None:
     script = f"""
         source <('{COMMAND}' completion bash)
-        COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}
+        COMP_WORDS=(commercectl orders conf); COMP_CWORD=2
         _commercectl_completion '{COMMAND}'
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
-    environment = {**os.environ, "COMMERCECTL_CONFIG": str(shell.config)}
-    result = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert expected in result.stdout.splitlines()
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout == "confirm\n"
