@@ -214,7 +214,7 @@ def import_users(
 
     Rejected rows are written, each with the reason, to a file of the same format, which can be corrected and imported.
     The command can be repeated safely: by default, it skips users that already exist. The exit status is 1 if a row was
-    rejected. `commercectl import-users` imports with the contexts of commercectl.
+    rejected. `commercectl import-users` does the same, and will replace this command.
     """
     from service.cli.channels import TlsOptions
     from service.cli.data import import_users

@@ -9,7 +9,7 @@ from click import Group
 from commerce.client import Client, Money
 from commerce.client.cli import credit, notes, orders, users
 from commerce.client.cli.main import cli
-from commerce.client.cli.output import visible
+from commerce.client.cli.texts import visible
 from commerce.client.generated.methods import ALL
 
 from tests.support.both_clients import ITEM
@@ -57,11 +57,33 @@ def test_a_user_is_found_by_any_of_its_names(key: str, shell: Shell, new_user: N
     assert shell.json("users", "get", getattr(user, key))["id"] == user.id
 
 
+def test_a_read_finds_a_user_by_a_part_of_the_address_that_nobody_else_has(shell: Shell, new_user: NewUser) -> None:
+    user = new_user("part.of.address")
+    found = shell.run("users", "get", "part.of.address@exam", "--quiet")
+    assert found.stdout == f"{user.id}\n"
+    assert shell.run("orders", "list", "--user", "part.of.ADDRESS@").stdout.startswith("ORDER NUMBER")
+    taken = shell.run("credit", "balance", "part.of.address@").stderr
+    assert taken == "part.of.address@ is taken for part.of.address (part.of.address@example.com)\n"
+    new_user("part.of.address.2")
+    assert shell.run("users", "get", "part.of.address@exam", "--quiet").stdout == f"{user.id}\n"
+    several = shell.run("users", "get", "part.of@", code=3).stderr
+    assert "INVALID_FIELD" in several
+    assert "is it" not in several
+
+
+def test_a_change_needs_the_whole_address_and_names_who_may_be_meant(shell: Shell, new_user: NewUser) -> None:
+    new_user("not.changed")
+    for part in ("not.changed@exam", "not.chang"):
+        refused = shell.run("users", "deactivate", part, code=4).stderr
+        assert "is it       not.changed (not.changed@example.com)" in refused
+    assert shell.json("users", "get", "not.changed")["state"] == "USER_STATE_ACTIVE"
+
+
 def test_an_order_is_found_by_its_number_in_any_spelling(shell: Shell, new_user: NewUser, client: Client) -> None:
     order = client.orders.create(user_id=new_user("numbers").id, items=[ITEM])
     number = order.order_number
     digits = str(int(number.removeprefix("ORD-")))
-    for spelling in (number, number.lower(), digits, f"ord-{digits}", f"ORD{digits}", order.id):
+    for spelling in (number, number.lower(), digits, f"ord-{digits}", f"ORD {digits}", f" #{digits}", order.id):
         assert shell.run("orders", "get", spelling, "--quiet").stdout == f"{order.id}\n"
 
 

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import stat
 from pathlib import Path
@@ -5,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.commercectl_shell import Shell
+from tests.support.identities import TokenIssuer, write_issuers
+from tests.support.policies import EVERYTHING, policy_of
+from tests.support.servers import running_server
 
 
 @pytest.fixture
@@ -56,6 +60,55 @@ def test_a_token_is_read_again_by_each_command(shell: Shell, own: Shell, tmp_pat
     own.run("users", "list")
     token.unlink()
     assert str(token) in own.run("users", "list", code=2).stderr
+
+
+async def test_an_expired_token_is_named_and_a_renewed_one_is_used(
+    database_url: str, own: Shell, tmp_path: Path
+) -> None:
+    issuer = TokenIssuer()
+    token = tmp_path / "token"
+    token.write_text(issuer.token(exp=1))
+    policy = tmp_path / "policy.toml"
+    policy.write_text(policy_of({"jwt:*": EVERYTHING}))
+    async with running_server(
+        database_url, jwt_issuers_file=write_issuers(tmp_path, issuer), policy_file=policy
+    ) as server:
+
+        def in_thread() -> None:
+            own.run("context", "add", "real", f"127.0.0.1:{server.port}", "--token-file", str(token))
+            refused = own.run("users", "list", code=6).stderr
+            for part in ("UNAUTHENTICATED_CALLER (UNAUTHENTICATED)", "bearer token", "expired", "context add"):
+                assert part in refused
+            assert token.read_text() not in refused
+            token.write_text(issuer.token())
+            own.run("users", "list")
+
+        await asyncio.to_thread(in_thread)
+
+
+@pytest.mark.parametrize("content", ["", "two words", "ü", "a" * 20_000])
+def test_a_file_that_has_no_key_is_refused(content: str, own: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text(content)
+    for option in ("--api-key-file", "--token-file"):
+        assert (
+            "must contain one key" in own.run("context", "add", "mine", "127.0.0.1:1", option, str(file), code=2).stderr
+        )
+    assert "must contain one key" in own.run("--api-key-file", str(file), "users", "list", code=2).stderr
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:65536", "127.0.0.1:0", "two words:1", "tab\t:1"])
+def test_an_address_that_cannot_be_one_is_refused(address: str, own: Shell) -> None:
+    assert "is not HOST:PORT" in own.run("context", "add", "mine", address, code=2).stderr
+    assert "is not HOST:PORT" in own.run("--address", address, "health", code=2).stderr
+
+
+def test_a_file_that_is_no_certificate_is_refused(own: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("no certificate")
+    wrong = own.run("context", "add", "mine", "shop.example.com:443", "--ca", str(file), code=2)
+    assert "certificates cannot be used" in wrong.stderr
+    assert not own.config.exists()
 
 
 def test_a_certificate_needs_its_key(own: Shell, tmp_path: Path) -> None:

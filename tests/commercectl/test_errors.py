@@ -64,6 +64,8 @@ def test_without_a_server_a_read_was_not_written(shell: Shell) -> None:
     result = shell.run("--timeout", "0.5", "users", "list", code=7)
     assert "nothing was written" in result.stderr
     assert "commercectl health" in result.stderr
+    assert f"no answer from {shell.address} within 0.5 s" in result.stderr
+    assert "Connection refused" in result.stderr
     assert "DEADLINE_EXCEEDED" in shell.run("--timeout", "0.5", "health", code=7).stderr
 
 
@@ -76,3 +78,18 @@ def test_without_a_server_a_change_may_be_repeated_with_its_request_id(shell: Sh
 
 def test_a_file_that_cannot_be_written_is_named(shell: Shell) -> None:
     assert "/nowhere" in shell.run("export-users", "--file", "/nowhere/users.jsonl", code=1).stderr
+
+
+def test_an_argument_that_is_no_text_is_refused(shell: Shell) -> None:
+    assert "not text in UTF-8" in shell.run("users", "get", "\udcff", code=2).stderr
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"username": 1}', '{"name": ""}', '{"id":' * 100_000, "\0"])
+def test_json_that_is_no_request_is_refused(text: str, shell: Shell) -> None:
+    assert "this is not a GetUserRequest" in shell.run("call", "GetUser", "-", typed=text, code=2).stderr
+
+
+def test_a_call_that_fails_says_with_which_request_id_to_repeat_it(shell: Shell) -> None:
+    shell.address = f"127.0.0.1:{free_port()}"
+    result = shell.run("--timeout", "0.5", "call", "DeactivateUser", f'{{"id": "{USER_ID}"}}', code=8)
+    assert "--request-id " in result.stderr

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -38,14 +39,18 @@ def test_columns_can_be_separated_as_spreadsheets_do(delimiter: str, shell: Shel
     assert shell.run("import-users", written(tmp_path / "u.csv", text)).stdout.startswith("1 created")
 
 
-def test_rejected_rows_are_written_with_their_reasons(shell: Shell, tmp_path: Path) -> None:
+def test_rejected_rows_can_be_corrected_and_imported(shell: Shell, tmp_path: Path) -> None:
     rows = [{"email": "r1@example.com", "username": "right"}, {"email": "no", "username": "wrong"}]
     file = written(tmp_path / "users.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     result = shell.run("import-users", file, code=9)
     assert result.stdout == "1 created, 0 updated, 0 skipped\n"
-    with (tmp_path / "users.rejects.csv").open(newline="") as lines:
-        (row,) = csv.DictReader(lines)
-    assert (row["row"], row["reason"], row["field"]) == ("2", "INVALID_FIELD", "email")
+    rejects = tmp_path / "users.rejects.jsonl"
+    assert f"rejected rows: 1, see {rejects}" in result.stderr
+    (row,) = map(json.loads, rejects.read_text().splitlines())
+    assert (row["_row"], row["_reason"], row["_field"], row["email"]) == (2, "INVALID_FIELD", "email", "no")
+    row["email"] = "no@example.com"
+    rejects.write_text(json.dumps(row))
+    assert shell.run("import-users", str(rejects)).stdout == "1 created, 0 updated, 0 skipped\n"
 
 
 @pytest.mark.parametrize(
@@ -53,24 +58,75 @@ def test_rejected_rows_are_written_with_their_reasons(shell: Shell, tmp_path: Pa
     [
         ("u.csv", "email,name\n", "unknown column 'name'", 2),
         ("u.csv", "email\n", "column 'username' is missing", 2),
-        ("u.csv", "email,username\na@example.com\n", "line 2", 9),
-        ("u.csv", "email,username,superuser\na@example.com,aa,maybe\n", "true or false", 9),
-        ("u.jsonl", "[]\n", "line 1: the line is not a JSON object", 9),
-        ("u.jsonl", '{"mail": 1}\n', "go on with --resume-from 1", 9),
+        ("u.csv", "", "is missing", 2),
+        ("u.csv", "\N{ZERO WIDTH NO-BREAK SPACE}\0\n", "unknown column", 2),
+        ("u.txt", "email,username\n", "must end in .csv or .jsonl", 2),
     ],
 )
-def test_a_file_that_cannot_be_read_says_where(
+def test_a_file_of_another_kind_is_refused(
     name: str, text: str, problem: str, code: int, shell: Shell, tmp_path: Path
 ) -> None:
     assert problem in shell.run("import-users", written(tmp_path / name, text), code=code).stderr
 
 
-def test_an_import_that_stops_says_where_to_go_on(shell: Shell, new_user: NewUser, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "line", "problem"),
+    [
+        ("u.csv", "a@example.com", "1 columns, but the header has 3"),
+        ("u.csv", "a@example.com,aa,maybe", "superuser must be true or false"),
+        ("u.csv", '"a@example.com,aa,', "quote"),
+        ("u.csv", "a" * 200_000 + ",aa,", "bytes"),
+        ("u.jsonl", "[]", "the line is not a JSON object"),
+        ("u.jsonl", '{"mail": 1}', "mail"),
+        ("u.jsonl", '{"email":' * 100_000, "too many nested"),
+        ("u.jsonl", '{"email": "\\ud800"}', "surrogate"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_written_with_its_line_and_costs_no_other(
+    name: str, line: str, problem: str, shell: Shell, tmp_path: Path
+) -> None:
+    header = "email,username,superuser\n" if name == "u.csv" else ""
+    before, after = (
+        f"{user}@example.com,{user},\n" if header else f'{{"email": "{user}@example.com", "username": "{user}"}}\n'
+        for user in ("before.it", "after.it")
+    )
+    text = f"{header}{before}{line}\n{after}"
+    result = shell.run("import-users", written(tmp_path / name, text), "--on-conflict", "update", code=9)
+    assert sum(map(int, re.findall(r"\d+", result.stdout))) == 2
+    rejected = (tmp_path / name).with_suffix(f".rejects{(tmp_path / name).suffix}").read_text()
+    assert "UNREADABLE" in rejected
+    assert f"line {3 if header else 2}: " in rejected
+    assert problem in rejected
+    assert "before.it" not in rejected
+
+
+@pytest.mark.parametrize(("encoding", "options"), [("utf-16", ()), ("cp1252", ("--encoding", "cp1252"))])
+def test_files_of_spreadsheets_are_read(encoding: str, options: tuple[str, ...], shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "users.csv"
+    file.write_text(f"Email;Username;full_name\n{encoding}@example.com;{encoding};Zoë\n;;\n", encoding=encoding)
+    assert shell.run("import-users", str(file), *options).stdout == "1 created, 0 updated, 0 skipped\n"
+    assert shell.json("users", "get", encoding)["full_name"] == "Zoë"
+    assert "no encoding 'no'" in shell.run("import-users", str(file), "--encoding", "no", code=2).stderr
+
+
+def test_an_import_that_stops_says_where_to_go_on_and_what_was_rejected_before(
+    shell: Shell, new_user: NewUser, tmp_path: Path
+) -> None:
     new_user("taken")
-    text = "email,username\nfirst@example.com,first\ntaken@example.com,taken\n"
-    result = shell.run("import-users", written(tmp_path / "u.csv", text), "--on-conflict", "fail", code=9)
-    assert "go on with --resume-from 2" in result.stderr
+    file = written(
+        tmp_path / "u.csv",
+        "email,username\nnone\nfirst@example.com,first\nwrong,wrong\ntaken@example.com,taken\nlast@example.com,last\n",
+    )
+    result = shell.run("import-users", file, "--on-conflict", "fail", code=9)
     assert "USER_ALREADY_EXISTS" in result.stderr
+    assert "go on with --resume-from 4" in result.stderr
+    assert "not in these numbers: 1" in result.stderr
+    with (tmp_path / "u.rejects.csv").open(newline="") as lines:
+        assert [(row["_row"], row["_reason"]) for row in csv.DictReader(lines)] == [
+            ("1", "UNREADABLE"),
+            ("3", "INVALID_FIELD"),
+        ]
+    assert shell.run("import-users", file, "--resume-from", "4").stdout == "1 created, 0 updated, 1 skipped\n"
 
 
 def test_orders_are_exported_with_the_filters_of_the_rpc(shell: Shell, new_user: NewUser, client: Client) -> None:

@@ -75,6 +75,7 @@ EXIT_CODES: Mapping[int, str] = {
     OUTCOME_UNKNOWN: "it is not known whether something was written",
     INCOMPLETE: "an import stopped early or has rejected rows; the others are imported",
     130: "interrupted, or a question was answered with no",
+    143: "ended by SIGTERM",
 }
 """What each exit code means."""
 
@@ -97,6 +98,8 @@ def advice_for(error: CommerceError) -> str:
     """Return what to do about an error; empty if there is nothing to say."""
     if error.reason in ADVICE:
         return ADVICE[error.reason]
+    if error.outcome == Outcome.UNKNOWN and error.last_committed_row is not None:
+        return "Repeat the import: rows that it has imported are not imported twice, except with --on-conflict fail."
     if error.outcome == Outcome.UNKNOWN and error.code not in _BY_CODE:
         return ADVICE["OUTCOME_UNKNOWN"]
     return _BY_CODE.get(error.code, "")

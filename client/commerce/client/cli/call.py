@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from typing import Any
+from uuid import uuid4
 
 import click
-from google.protobuf.json_format import Parse, ParseError
 
 from commerce.client.cli.output import print_one
 from commerce.client.cli.session import Session, output_options, pass_session
@@ -74,13 +74,22 @@ def CALL(session: Session, *, method: Method[Any, Any], request: str) -> None:  
 
     METHOD is its name, such as GetUser, with or without its service. JSON - is read from standard input.
     """
+    from google.protobuf.json_format import Parse, ParseError
+
     own = method.path.rpartition("/")[2]
     if own in _STREAMS:
         raise click.UsageError(f"{own} is a stream: use commercectl {_STREAMS[own]}")
-    text = sys.stdin.read() if request == "-" else request
     message = method.request()
     try:
+        text = sys.stdin.read() if request == "-" else request
+        if not text.lstrip().startswith("{"):
+            # Protobuf takes an empty list for an empty message.
+            raise ParseError("it must be a JSON object")
         Parse(text, message)
-    except ParseError as error:
+    except (ParseError, UnicodeDecodeError, RecursionError) as error:
         raise click.UsageError(f"this is not a {method.request.DESCRIPTOR.name}: {error}") from error
-    print_one(session, session.client.call(method, message))
+    if method.takes_request_id and not message.validate_only:
+        # Known here, so that an error can say with which id to repeat the command.
+        message.request_id = session.request_id = message.request_id or str(uuid4())
+    with session.waiting():
+        print_one(session, session.client.call(method, message))

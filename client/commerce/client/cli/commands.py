@@ -21,7 +21,7 @@ from commerce.client.cli.parameters import (
     summary,
     type_of,
 )
-from commerce.client.cli.references import IDS, KEYS
+from commerce.client.cli.references import IDS, KEYS, NO_SUCH_USER, likely_user_id
 from commerce.client.cli.session import Session, output_options, yes_option
 from commerce.client.generated.descriptions import DESCRIPTIONS
 
@@ -153,33 +153,42 @@ class Command:
 
     def _run(self, **given: Any) -> None:
         session = click.get_current_context().ensure_object(Session)
-        arguments = self._arguments(session, given)
-        service, _, name = self.call.partition(".")
-        call: Callable[..., Any] = getattr(getattr(session.client, service), name)
-        if self._updates:
-            resource = arguments.pop("id")
-            if not arguments.keys() - {"request_id", "validate_only", "etag"}:
-                raise click.UsageError("nothing to change: name a field, as listed by --help")
-            result = call(resource, **arguments)
-        else:
-            result = call(**arguments)
-        self._print(session, result, given)
-        if given.get("dry_run"):
-            session.note("dry run: nothing was written")
-
-    def _arguments(self, session: Session, given: dict[str, Any]) -> dict[str, Any]:
-        """Return the arguments of the method, after what must be asked has been answered."""
+        session.changes = not self.method.reads
         if self.question and not given.get("dry_run"):
             facts = {name: ", ".join(value) if isinstance(value, tuple) else value for name, value in given.items()}
             session.confirm(self.question.format_map(facts))
+        password = password_of(given["password_file"]) if "password_file" in given else None
+        with session.waiting():
+            arguments = self._arguments(session, given)
+            if password is not None:
+                arguments["password"] = password
+            result = self._call(session, arguments, given)
+            self._print(session, result, given)
+        if given.get("dry_run"):
+            session.note("dry run: nothing was written")
+
+    def _call(self, session: Session, arguments: dict[str, Any], given: dict[str, Any]) -> Any:
+        service, _, name = self.call.partition(".")
+        call: Callable[..., Any] = getattr(getattr(session.client, service), name)
+        if self._updates:
+            if not arguments.keys() - {"id", "request_id", "validate_only", "etag"}:
+                raise click.UsageError("nothing to change: name a field, as listed by --help")
+            return call(arguments.pop("id"), **arguments)
+        try:
+            return call(**arguments)
+        except NO_SUCH_USER as error:
+            if not (self.about == "USER" and self._key()):
+                raise
+            return call(id=likely_user_id(session, given["resource"], error))
+
+    def _arguments(self, session: Session, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of the method."""
         arguments = {
-            field.name: value for field in self._fields() if (value := self._value(session, field, given)) is not None
+            field.name: value for field in self._fields() if (value := value_of(session, field, given)) is not None
         }
-        if "password" in self._request.fields_by_name:
-            arguments["password"] = password_of(given["password_file"])
         if self.about:
             text = given["resource"]
-            arguments |= KEYS[self.about](text) if self._key() else {"id": IDS[self.about](session.client, text)}
+            arguments |= KEYS[self.about](text) if self._key() else {"id": IDS[self.about](session, text)}
         if given.get("dry_run"):
             arguments["validate_only"] = True
         elif "request_id" in given:
@@ -188,10 +197,6 @@ class Command:
         if "limit" in given:
             arguments["page_size"] = min(given["limit"] or _MAX_PAGE, _MAX_PAGE)
         return arguments
-
-    def _value(self, session: Session, field: FieldDescriptor, given: dict[str, Any]) -> Any:
-        """Return the value of a field; None if it was not given."""
-        return value_of(session, field, given)
 
     def _print(self, session: Session, result: Any, given: dict[str, Any]) -> None:
         if "limit" in given:
@@ -211,7 +216,7 @@ class Command:
         found = iter(pages)
         print_list(session, self._items(), islice(found, limit) if limit else found, self.columns)
         if limit and next(found, None) is not None:
-            session.note(f"only the first {limit}: pass --limit 0 for all")
+            session.note(f"there are more than {limit}: pass --limit 0 for all")
 
 
 def value_of(session: Session, field: FieldDescriptor, given: dict[str, Any]) -> Any:
@@ -236,7 +241,7 @@ def _one(session: Session, field: FieldDescriptor, value: Any) -> Any:
     if field.enum_type is not None:
         return value.upper()
     kind = REFERENCES.get(field.name)
-    return IDS[kind](session.client, value) if kind else value
+    return IDS[kind](session, value) if kind else value
 
 
 def group(name: str, help_text: str, commands: Iterable[Command], *others: click.Command) -> click.Group:

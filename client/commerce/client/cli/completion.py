@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -10,11 +11,12 @@ from click.shell_completion import get_completion_class
 from commerce.client.cli.session import Session, pass_session
 
 _NAME = "commercectl"
-# Where each shell looks by itself; zsh looks only where `fpath` says.
+# Where each shell looks by itself: the variable that names a folder, the folder without it, and the file in it.
+# zsh looks only where `fpath` says.
 _PLACES = {
-    "bash": Path(".local/share/bash-completion/completions") / _NAME,
-    "zsh": Path(".zfunc") / f"_{_NAME}",
-    "fish": Path(".config/fish/completions") / f"{_NAME}.fish",
+    "bash": ("XDG_DATA_HOME", ".local/share", f"bash-completion/completions/{_NAME}"),
+    "zsh": ("ZDOTDIR", "", f".zfunc/_{_NAME}"),
+    "fish": ("XDG_CONFIG_HOME", ".config", f"fish/completions/{_NAME}.fish"),
 }
 
 
@@ -32,9 +34,10 @@ def COMPLETION(session: Session, *, shell: str, install: bool) -> None:  # noqa:
     if not install:
         click.echo(script)
         return
-    path = Path.home() / _PLACES[shell]
+    base, default, rest = _PLACES[shell]
+    path = Path(os.environ.get(base) or Path.home() / default) / rest
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(script, encoding="utf-8")
     session.note(f"written to {path}; open a new shell to use it")
     if shell == "zsh":
-        session.note("in ~/.zshrc, before compinit: fpath+=~/.zfunc")
+        session.note(f"in .zshrc, before compinit: fpath+=({path.parent})")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from commerce.client.cli.contexts import Context, ContextFile, default_path
+from commerce.client.cli.contexts import AddressType, Context, ContextFile, default_path, read_secret
 from commerce.client.cli.output import print_values
 from commerce.client.cli.session import Session, output_options, pass_session
 
@@ -34,7 +34,7 @@ def CONTEXT() -> None:  # noqa: N802 - a constant, made by click
 
 @CONTEXT.command("add")
 @click.argument("name")
-@click.argument("address", metavar="HOST:PORT")
+@click.argument("address", metavar="HOST:PORT", type=AddressType())
 @click.option(
     "--api-key-file",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True),
@@ -50,15 +50,8 @@ def CONTEXT() -> None:  # noqa: N802 - a constant, made by click
 @pass_session
 def _add(session: Session, /, *, name: str, address: str, api_key_file: str | None, **fields: Any) -> None:
     """Add the context NAME, or replace it, and use it from now on."""
-    key = None
-    if api_key_file is not None:
-        with click.open_file(api_key_file, encoding="ascii") as file:
-            key = file.read().strip() or None
-        if key is None:
-            raise click.UsageError(f"{api_key_file} is empty")
-    context = Context(address, api_key=key, **fields)
-    # An error now is better than one with the first call.
-    context.client().close(grace=0)
+    context = Context(address, api_key=read_secret(api_key_file) if api_key_file else None, **fields)
+    context.check()
     contexts = ContextFile(session.config)
     contexts.contexts[name] = context
     contexts.current = name

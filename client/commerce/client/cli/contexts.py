@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import click
 from commerce.client import Client, Tls
 
 _OWNER_ONLY = 0o077
+_LONGEST_SECRET = 16_384
+_LAST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +60,58 @@ class Context:
                 tls = Tls(_path(self.ca), _path(self.certificate), _path(self.key), self.server_name)
                 # Read here, where an error can say what is wrong with which file.
                 tls.channel_credentials()
-            token = Path(self.token_file).read_text(encoding="ascii").strip() if self.token_file else None
+            token = None
+            if self.token_file:
+                # Read here for the same reason; and again when the server refuses it, because it may be renewed.
+                read_secret(self.token_file)
+                token = partial(read_secret, self.token_file)
             return Client(
                 self.address, tls=tls, api_key=self.api_key, token=token, health_check=health_check, **options
             )
         except (OSError, ValueError) as error:
             raise click.UsageError(f"cannot connect to {self.address}: {error}") from error
 
+    def check(self) -> None:
+        """Find mistakes before the first call: with an address, or with files that are no certificates.
+
+        Raises:
+            click.UsageError: there is one.
+        """
+        import ssl
+
+        self.client().close(grace=0)
+        context = ssl.create_default_context()
+        try:
+            if self.ca:
+                context.load_verify_locations(_path(self.ca))
+            if self.certificate and self.key:
+                context.load_cert_chain(self.certificate, self.key)
+        except OSError as error:
+            raise click.UsageError(f"the certificates cannot be used: {error.strerror or error}") from error
+
     def credential(self) -> str:
         """Return what the caller shows, without the secret."""
         kinds = {"API key": self.api_key, "token file": self.token_file, "certificate": self.certificate}
         return ", ".join(kind for kind, given in kinds.items() if given) or "none"
+
+
+def read_secret(name: str | Path) -> str:
+    """Return the API key or the token in a file; `-` is standard input.
+
+    Raises:
+        click.UsageError: the file cannot be read, or has no such text.
+    """
+    try:
+        with click.open_file(str(name), encoding="ascii") as file:
+            # More is no secret, but another file.
+            secret = str(file.read(_LONGEST_SECRET + 1)).strip()
+    except OSError as error:
+        raise click.UsageError(f"cannot read {name}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        secret = ""
+    if not secret or len(secret) > _LONGEST_SECRET or len(secret.split()) > 1:
+        raise click.UsageError(f"{name} must contain one key or token in ASCII, and nothing else")
+    return secret
 
 
 def _path(name: str | None) -> Path | None:
@@ -138,6 +183,22 @@ class ContextFile:
         except KeyError:
             known = ", ".join(sorted(self.contexts)) or "none"
             raise click.UsageError(f"there is no context {name!r}; those that exist: {known}") from None
+
+
+class AddressType(click.ParamType[str]):
+    """An address of servers: `HOST:PORT`, or with a scheme of gRPC."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the address."""
+        text = str(value).strip()
+        port = re.search(r":(\d+)$", text)
+        # gRPC calculates modulo 65536.
+        wrong_port = port and not 0 < int(port[1]) <= _LAST_PORT
+        if wrong_port or any(char.isspace() or not char.isprintable() for char in text):
+            self.fail(f"{value!r} is not HOST:PORT", param, ctx)
+        return text
 
 
 def default_path() -> Path:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
-import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -17,6 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from commerce.client.cli.commands import value_of
 from commerce.client.cli.output import csv_columns, csv_row, to_dict
 from commerce.client.cli.parameters import option_of
+from commerce.client.cli.private_files import replacing
 from commerce.client.cli.session import Session, quiet_option
 from commerce.client.generated import methods
 
@@ -98,16 +97,8 @@ def _output_file(name: str) -> Iterator[TextIO]:
         with path.open("w", encoding="utf-8") as file:
             yield file
         return
-    # Readable only by its owner, with a name that nobody can know before.
-    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".part")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            yield file
-        Path(part).replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            Path(part).unlink()
-        raise
+    with replacing(path) as file:
+        yield file
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from commerce.client.cli.advice import advice_for
-from commerce.client.cli.output import visible
+from commerce.client.cli.texts import plain, visible
+from commerce.client.errors import ClientTimeout
 from commerce.client.failures import CommerceError, Outcome
 
 if TYPE_CHECKING:
@@ -37,19 +38,25 @@ def print_error(session: Session, error: CommerceError) -> None:
     session.show(table, err=True)
 
 
+def _what(session: Session, error: CommerceError) -> str:
+    if isinstance(error, ClientTimeout) and error.message == "Deadline Exceeded":
+        return f"no answer from {session.target().address} within {session.options['timeout']:g} s"
+    return plain(error.message)
+
+
 def _lines(session: Session, error: CommerceError) -> Iterator[tuple[str, str]]:
-    yield "what", error.message
     violations = error.failure.violations
-    for violation in violations:
-        text = f"{violation.field}: {violation.description}"
-        # The message is that of the first field.
-        if text != error.message:
-            yield "field", text
+    # The message is a list of them.
+    yield "what", f"{len(violations)} fields are wrong" if len(violations) > 1 else _what(session, error)
+    if len(violations) > 1:
+        yield from (("field", f"{violation.field}: {violation.description}") for violation in violations)
     if error.failure.resource_name:
         yield "resource", error.failure.resource_name
     yield from error.metadata.items()
     if isinstance(error.__cause__, CommerceError):
-        yield "after", str(error.__cause__.message)
+        yield "because", plain(error.__cause__.message)
+    for note in getattr(error, "__notes__", ()):
+        yield "is it", note
     yield "outcome", _OUTCOMES[error.outcome]
     if error.outcome == Outcome.UNKNOWN and session.request_id:
         yield "repeat with", f"--request-id {session.request_id}"

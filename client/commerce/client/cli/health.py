@@ -35,7 +35,7 @@ _CHECKS = {
 def HEALTH(session: Session) -> None:  # noqa: N802 - a constant, made by click
     """Show whether the service is alive and ready. The exit code is 7 if it is not."""
     # Otherwise a client does not use a server that is not ready, and so could not ask it.
-    with session.target().client(health_check=False, **session.options) as client:
+    with session.waiting(), session.target().client(health_check=False, **session.options) as client:
         rows = [
             {"check": name or "liveness", "status": _status(client, name), "means": meaning}
             for name, meaning in _CHECKS.items()

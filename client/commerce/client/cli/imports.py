@@ -2,133 +2,151 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
-from itertools import chain
+from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from commerce.client.cli.advice import INCOMPLETE
 from commerce.client.cli.session import Session, pass_session, quiet_option
+from commerce.client.cli.user_files import FileError, ImportFile, Rejects
 from commerce.client.failures import CommerceError
-from commerce.client.imports import RowError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from commerce.client.cli.user_files import Row
     from commerce.client.imports import ImportProgress
+    from commerce.users.v1.user_import_pb2 import UserImportFailure, UserImportRow
 
-COLUMNS = ("email", "username", "full_name", "superuser", "bio", "avatar_url", "password")
-_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_REJECTED = ("row", "reason", "field", "message")
+_UNREADABLE = "UNREADABLE"
 
 
-class _Rows:
-    """The rows of a file, as an import takes them.
+class _Importer:
+    """Sends the rows of a file, writes those that are rejected, and knows where to go on.
+
+    Args:
+        session: of this run.
+        file: has the rows, which have numbers; those before `resume_from` are left out.
+        rejects: takes the rejected ones.
 
     Attributes:
-        size: of the file in bytes.
-        position: how much of it has been read.
+        created: number of users, as are `updated` and `skipped`.
+        uncounted: how many rows are processed, and not in those numbers.
+        has_rows: whether the file has a row that can be found.
+        next_row: number of the first row that is perhaps not processed.
+        task: shows how far it is.
     """
 
-    def __init__(self, file: TextIO, path: Path) -> None:
-        self._file, self._path = file, path
-        self.size = path.stat().st_size
-        self.position = 0
+    def __init__(self, session: Session, file: ImportFile, rejects: Rejects, bar: Progress, resume_from: int) -> None:
+        self._session, self._file, self._rejects, self._bar = session, file, rejects, bar
+        self.next_row = resume_from
+        self.created = self.updated = self.skipped = self.uncounted = 0
+        # Rows that are read, and not known to be processed.
+        self._waiting: deque[Row] = deque()
+        self._sent = 0
+        self._problem: FileError | None = None
+        self.has_rows = False
+        size = file.path.stat().st_size
+        # A pipe has no size.
+        self._task = bar.add_task("Importing", total=size or None)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self._json_lines() if self._path.suffix == ".jsonl" else self._csv()
+    def run(self, on_conflict: str) -> None:
+        """Import the rows.
 
-    def _lines(self) -> Iterator[str]:
-        for line in self._file:
-            self.position += len(line.encode())
-            yield line
-
-    def _csv(self) -> Iterator[dict[str, Any]]:
-        lines = self._lines()
-        header = next(lines, "")
-        # Spreadsheets separate columns as the language of their user does.
-        delimiter = max(",;\t", key=header.count)
-        reader = csv.DictReader(chain([header], lines), delimiter=delimiter, strict=True)
-        names = [name.strip().lower() for name in reader.fieldnames or ()]
-        if unknown := [name for name in names if name not in COLUMNS]:
-            raise click.UsageError(
-                f"{self._path}: unknown column {unknown[0][:50]!r}; columns are {', '.join(COLUMNS)}"
-            )
-        if missing := {"email", "username"} - set(names):
-            raise click.UsageError(f"{self._path}: column {min(missing)!r} is missing")
-        reader.fieldnames = names
+        Raises:
+            FileError: the file cannot be read, or that of the rejected rows not written.
+            CommerceError: the import failed.
+        """
         try:
-            yield from (self._row(cells, reader.line_num) for cells in reader)
-        except csv.Error as error:
-            raise RowProblem(f"{self._path}, line {reader.line_num}: {error}") from error
+            self._send(self._messages(self.next_row), on_conflict, self._processed)
+        except CommerceError as error:
+            self._failed(error)
+            raise
+        self._take(len(self._waiting), {})
+        if self._problem is not None:
+            raise self._problem
 
-    def _row(self, cells: dict[Any, Any], line: int) -> dict[str, Any]:
-        if None in cells or None in cells.values():
-            raise RowProblem(f"{self._path}, line {line}: the row has not as many cells as the header")
-        row: dict[str, Any] = {
-            # A space can be part of a password.
-            name: cell if name == "password" else cell.strip()
-            for name, cell in cells.items()
-            if cell.strip()
-        }
-        row["profile"] = {name: row.pop(name) for name in ("bio", "avatar_url") if name in row}
-        if "superuser" in row:
-            try:
-                row["superuser"] = _BOOLEANS[row["superuser"].lower()]
-            except KeyError:
-                raise RowProblem(f"{self._path}, line {line}: superuser must be true or false") from None
-        return row
+    def _messages(self, first: int) -> Iterator[UserImportRow]:
+        try:
+            for row in self._file:
+                self.has_rows = True
+                if row.number >= first:
+                    self._waiting.append(row)
+                    if row.message is not None:
+                        yield row.message
+        except FileError as error:
+            # The rows before it are sent first.
+            self._problem = error
 
-    def _json_lines(self) -> Iterator[dict[str, Any]]:
-        for number, line in enumerate(self._lines(), 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise RowProblem(f"{self._path}, line {number}: {error}") from error
-            if not isinstance(row, dict):
-                raise RowProblem(f"{self._path}, line {number}: the line is not a JSON object")
-            yield row
+    def _send(self, rows: Iterator[UserImportRow], on_conflict: str, progress: Any) -> None:
+        options = {key: value for key, value in self._session.options.items() if key != "timeout"}
+        self._session.client.users.import_(
+            rows,
+            on_conflict=on_conflict.upper(),  # type: ignore[arg-type] # one of the choices
+            progress=progress,
+            **options,
+        )
 
+    def _processed(self, state: ImportProgress) -> None:
+        """Write the rows that a call has rejected."""
+        self.created, self.updated, self.skipped = state.created, state.updated, state.skipped
+        self._take_sent(state.last_row, state.failures)
+        self._bar.update(self._task, completed=self._file.position())
 
-class RowProblem(Exception):
-    """A line of the file cannot be read. The message says which, and why."""
+    def _take_sent(self, last: int, failures: Sequence[UserImportFailure]) -> None:
+        """Take the rows up to one of those that were sent, counted from the first one."""
+        by_row = {failure.row_number: failure for failure in failures}
+        while self._sent < last:
+            is_sent = self._waiting[0].message is not None
+            self._sent += is_sent
+            self._take(1, {self._waiting[0].number: by_row[self._sent]} if is_sent and self._sent in by_row else {})
+        self._rejects.flush()
 
-
-class _Report:
-    """Shows how far an import is, and writes the rejected rows."""
-
-    def __init__(self, rows: _Rows, rejects: Path, progress: Progress) -> None:
-        self._rows, self._path, self._progress = rows, rejects, progress
-        self._task = progress.add_task("Importing", total=rows.size)
-        self._file: TextIO | None = None
-        self.last: ImportProgress | None = None
-
-    def __call__(self, state: ImportProgress) -> None:
-        self.last = state
-        self._progress.update(self._task, completed=self._rows.position)
-        if not state.failures:
-            return
+    def _take(self, count: int, failures: dict[int, UserImportFailure]) -> None:
         from commerce.common.v1.error_reason_pb2 import ErrorReason
 
-        if self._file is None:
-            self._file = self._path.open("w", encoding="utf-8", newline="")
-            csv.writer(self._file).writerow(_REJECTED)
-        for failure in state.failures:
-            reason = ErrorReason.Name(failure.reason).removeprefix("ERROR_REASON_")
-            csv.writer(self._file).writerow([failure.row_number, reason, failure.field, failure.message])
-        self._file.flush()
+        for _ in range(count):
+            row = self._waiting.popleft()
+            self.next_row = row.number + 1
+            if row.message is None:
+                self._rejects.add(row, _UNREADABLE, "", row.problem)
+            elif failure := failures.get(row.number):
+                reason = ErrorReason.Name(failure.reason).removeprefix("ERROR_REASON_")
+                self._rejects.add(row, reason, failure.field, failure.message)
 
-    def close(self) -> None:
-        """Close the file of rejected rows."""
-        if self._file is not None:
-            self._file.close()
+    def _failed(self, error: CommerceError) -> None:
+        """Take the rows that a call has processed before it failed."""
+        last = error.last_committed_row or 0
+        again = [row for row in self._waiting if row.message is not None][: max(last - self._sent, 0)]
+        if not again:
+            return
+        sent = self._sent
+        failures: list[UserImportFailure] = []
+        try:
+            # The error does not list those that were rejected. Importing these rows once more does, and changes none.
+            self._send(
+                (row.message for row in again if row.message), "skip", lambda state: failures.extend(state.failures)
+            )
+        except CommerceError as other:
+            self._session.err.print(
+                f"which of the rows before it were rejected is not known: {other.message}", markup=False
+            )
+        for failure in failures:
+            failure.row_number += sent
+        self.uncounted = len(again) - len(failures)
+        self._take_sent(last, failures)
+
+
+def _known_encoding(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        "".encode(value or "utf-8")
+    except LookupError:
+        raise click.BadParameter(f"there is no encoding {value!r}") from None
+    return value
 
 
 @click.command("import-users")
@@ -144,10 +162,16 @@ class _Report:
     "--rejects",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="File for the reasons of rejected rows.  [default: NAME.rejects.csv beside FILE]",
+    help="File for rejected rows.  [default: NAME.rejects.csv or NAME.rejects.jsonl beside FILE]",
 )
 @click.option("--resume-from", type=click.IntRange(min=1), default=1, metavar="N", help="Leave out the rows before N.")
-@click.option("--encoding", default="utf-8-sig", metavar="NAME", help="Encoding of FILE.  [default: utf-8]")
+@click.option(
+    "--encoding",
+    default="",
+    metavar="NAME",
+    callback=_known_encoding,
+    help="Encoding of FILE, such as cp1252.  [default: UTF-8 or UTF-16]",
+)
 @quiet_option
 @pass_session
 def IMPORT_USERS(  # noqa: N802 - a constant, made by click; its options
@@ -155,50 +179,46 @@ def IMPORT_USERS(  # noqa: N802 - a constant, made by click; its options
 ) -> None:
     """Import users from FILE: .csv with a header, or .jsonl with an object on each line.
 
-    Columns of CSV: email, username, full_name, superuser, bio, avatar_url, password. The import can be repeated: a row
-    is identified by its e-mail address. The exit code is 9 if it stopped early or rows were rejected.
+    Columns of CSV: email, username, full_name, superuser, bio, avatar_url, password; objects have the same keys, with
+    bio and avatar_url inside profile. Columns that begin with _ are left out. Rejected rows are written with the reason
+    to a file of the same format, which can be corrected and imported. The import can be repeated: a row is identified
+    by its e-mail address. The exit code is 9 if it stopped early or rows were rejected.
     """
-    rejects = rejects or file.with_suffix(".rejects.csv")
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    shown = session.shows_progress
-    problem: Exception | None = None
+    rejects = rejects or file.with_suffix(f".rejects{file.suffix}")
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    hidden = not session.shows_progress
+    problem: FileError | None = None
+    importer: _Importer | None = None
     try:
-        text = file.open(encoding=encoding, newline="")
-    except LookupError:
-        raise click.UsageError(f"there is no encoding {encoding!r}") from None
-    with text, Progress(*columns, TimeRemainingColumn(), console=session.err, transient=True, disable=not shown) as bar:
-        rows = _Rows(text, file)
-        report = _Report(rows, rejects, bar)
-        options = {key: value for key, value in session.options.items() if key != "timeout"}
-        try:
-            session.client.users.import_(
-                iter(rows),  # type: ignore[arg-type] # what is wrong in a row is found when it is read
-                on_conflict=on_conflict.upper(),  # type: ignore[arg-type] # one of the choices
-                resume_from=resume_from,
-                progress=report,
-                **options,
-            )
-        except (RowProblem, RowError, UnicodeDecodeError) as error:
-            problem = error
-        except CommerceError as error:
-            _print_counts(session, report.last)
-            if error.last_committed_row is not None:
-                session.err.print(f"go on with --resume-from {error.last_committed_row + 1}")
-            raise
-        finally:
-            report.close()
-    _print_counts(session, report.last)
-    failed = report.last.failed if report.last else 0
-    if failed:
-        session.err.print(f"rejected rows: {failed}, see {rejects}", markup=False)
+        with (
+            ImportFile(file, encoding) as source,
+            Rejects(rejects, source, append=resume_from > 1) as rejected,
+            Progress(*columns, console=session.err, transient=True, disable=hidden) as bar,
+        ):
+            importer = _Importer(session, source, rejected, bar, resume_from)
+            importer.run(on_conflict)
+    except FileError as error:
+        problem = error
+    except (CommerceError, KeyboardInterrupt, SystemExit):
+        if importer is not None:
+            session.end_line()
+            _print_end(session, importer, rejected)
+            session.err.print(f"go on with --resume-from {importer.next_row}")
+        raise
+    if importer is None or (problem is not None and not importer.has_rows):
+        # It is another kind of file, and nothing was sent.
+        raise click.UsageError(str(problem))
+    _print_end(session, importer, rejected)
     if problem is not None:
-        after = (report.last.last_row if report.last else resume_from - 1) + 1
-        session.err.print(f"stopped: {problem}\ngo on with --resume-from {after}", markup=False)
-    if failed or problem is not None:
+        session.err.print(f"stopped: {problem}\ngo on with --resume-from {importer.next_row}", markup=False)
+    if rejected.count or problem is not None:
         sys.exit(INCOMPLETE)
 
 
-def _print_counts(session: Session, last: ImportProgress | None) -> None:
-    created, updated, skipped = (last.created, last.updated, last.skipped) if last else (0, 0, 0)
+def _print_end(session: Session, importer: _Importer, rejects: Rejects) -> None:
     if not session.quiet:
-        click.echo(f"{created} created, {updated} updated, {skipped} skipped")
+        click.echo(f"{importer.created} created, {importer.updated} updated, {importer.skipped} skipped")
+    if importer.uncounted:
+        session.err.print(f"imported rows that are not in these numbers: {importer.uncounted}")
+    if rejects.count:
+        session.err.print(f"rejected rows: {rejects.count}, see {rejects.path}", markup=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from commerce.client.cli.commands import Command, group
 from commerce.client.generated import methods
 
-_COLUMNS = ("create_time", "state", "body", "order_id", "author_id", "id")
+# The id first: a note has no other name.
+_COLUMNS = ("id", "state", "body", "create_time", "order_id", "author_id")
 
 COMMANDS = (
     Command("list", "orders.list_notes", methods.LIST_ORDER_NOTES, columns=_COLUMNS),
@@ -14,7 +15,7 @@ COMMANDS = (
         "orders.search_notes",
         methods.SEARCH_ORDER_NOTES,
         arguments=("query",),
-        columns=("snippet", "note.order_id", "note.author_id", "note.id"),
+        columns=("note.id", "snippet", "note.order_id", "note.author_id"),
     ),
     Command("create", "orders.create_note", methods.CREATE_ORDER_NOTE, arguments=("order_id", "body")),
     Command("update", "orders.update_note", methods.UPDATE_ORDER_NOTE, "NOTE"),

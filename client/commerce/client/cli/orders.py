@@ -7,7 +7,7 @@ from commerce.client.cli.watching import watch_command
 from commerce.client.generated import methods
 
 _COLUMNS = ("order_number", "status", "total_amount", "create_time", "user_id", "id")
-_EVENTS = ("create_time", "type", "status", "order_id", "user_id", "changes", "actor")
+_EVENTS = ("create_time", "type", "order_id", "status", "user_id", "changes", "actor")
 
 COMMANDS = (
     Command("get", "orders.get", methods.GET_ORDER, "ORDER"),

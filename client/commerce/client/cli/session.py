@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from threading import Timer
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 from rich.console import Console
 
 from commerce.client.cli.contexts import Context, ContextFile, default_path
+from commerce.client.cli.tables import Listing
+from commerce.client.cli.texts import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from rich.table import Table
@@ -26,6 +31,8 @@ FORMATS: tuple[Format, ...] = ("table", "json", "yaml", "csv")
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 # Where output is no terminal, nothing is cut or wrapped.
 _NO_TERMINAL_WIDTH = 10_000
+# After which a person wants to know what the command is doing.
+_SILENT_SECONDS = 1.0
 
 
 @dataclass
@@ -42,6 +49,8 @@ class Session:
         quiet: print only ids, and no notes and no progress.
         yes: ask no questions.
         request_id: of the mutation that this run makes; empty before, and for reads.
+        changes: whether this run changes something, so that a user must be named in full.
+        line_ended: whether the line on which it was interrupted is ended.
     """
 
     config: Path = field(default_factory=default_path)
@@ -53,6 +62,8 @@ class Session:
     quiet: bool = False
     yes: bool = False
     request_id: str = ""
+    changes: bool = False
+    line_ended: bool = False
 
     @cached_property
     def client(self) -> Client:
@@ -99,10 +110,42 @@ class Session:
             # Without the spaces that fill the last column.
             click.echo(line.rstrip(), err=err)
 
+    def show_listing(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print rows of texts; on a terminal, the columns that fit."""
+        listing = Listing(columns, rows, self.out.width if self.out.is_terminal else None)
+        if listing.wraps:
+            self.out.print(listing.table())
+        else:
+            header, *lines = listing.lines()
+            # A table can be long, and rich is slow.
+            click.echo("\n".join([click.style(header, bold=True), *lines]))
+        if listing.left_out:
+            self.note(f"the terminal is too narrow for {', '.join(listing.left_out)}; -o yaml shows all")
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Say on a terminal, after a second in this block, for what it waits."""
+        if not self.shows_progress:
+            yield
+            return
+        timer = Timer(_SILENT_SECONDS, self.note, [f"waiting for {self.target().address}; Ctrl-C stops it"])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     def note(self, text: str) -> None:
         """Print a note for people, apart from the result."""
         if not self.quiet:
             self.err.print(text, style="dim", markup=False, highlight=False)
+
+    def end_line(self) -> None:
+        """Begin a new line, once, on a terminal that shows an unanswered question, or ^C."""
+        if self.err.is_terminal and not self.line_ended:
+            self.err.print()
+        self.line_ended = True
 
     def confirm(self, question: str) -> None:
         """Ask before something that cannot be undone.
@@ -121,6 +164,20 @@ class Session:
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     return Console(file=stream, width=None if stream.isatty() else _NO_TERMINAL_WIDTH, highlight=False)
+
+
+class LostConnections(logging.Handler):
+    """Prints as a note what the client logs when a connection breaks, and it tries again."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(logging.WARNING)
+        self._session = session
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a note."""
+        error = getattr(record, "error", None)
+        text = record.getMessage() if error is None else f"{plain(error.message)}; trying again"
+        self._session.note(text)
 
 
 pass_session = click.make_pass_decorator(Session)

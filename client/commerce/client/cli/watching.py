@@ -14,14 +14,20 @@ from rich.live import Live
 
 from commerce.client import FileCursorStore
 from commerce.client.cli.commands import value_of
-from commerce.client.cli.output import cell_at, csv_columns, csv_row, print_yaml, table_of, to_dict, visible
+from commerce.client.cli.output import csv_columns, csv_row, print_yaml, row_of, to_dict
 from commerce.client.cli.parameters import option_of
 from commerce.client.cli.session import Session, output_options
+from commerce.client.cli.tables import Listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from rich.table import Table
+
     from commerce.client.methods import Method
+
+# More than a terminal has.
+_MOST_LINES = 500
 
 
 def watch_command(service: str, method: Method[Any, Any], columns: Sequence[str]) -> click.Command:
@@ -81,18 +87,25 @@ def _first(watch: Any, limit: int) -> Iterator[Any]:
 
 
 def _live(session: Session, events: Iterator[Any], _: Any, columns: Sequence[str]) -> None:
-    last: deque[Any] = deque(maxlen=max(session.out.height - 2, 1))
-    with Live(table_of(columns, last), console=session.out, auto_refresh=False) as live:
+    last: deque[list[str]] = deque(maxlen=_MOST_LINES)
+
+    def table() -> Table:
+        # Now, because the terminal may have got another size.
+        rows = list(last)[-max(session.out.height - 2, 1) :]
+        return Listing(columns, rows, session.out.width).table(one_line=True)
+
+    session.note("Ctrl-C ends it")
+    with Live(table(), console=session.out, auto_refresh=False) as live:
         for event in events:
-            last.append(event)
-            live.update(table_of(columns, last), refresh=True)
+            last.append(row_of(columns, event))
+            live.update(table(), refresh=True)
 
 
 def _lines(session: Session, events: Iterator[Any], descriptor: Any, columns: Sequence[str]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
 
     def line(event: Any) -> None:
-        click.echo("  ".join(visible(cell_at(event, path)) for path in columns))
+        click.echo("  ".join(row_of(columns, event)))
 
     def document(event: Any) -> None:
         click.echo("---")
