@@ -112,10 +112,9 @@ async def test_a_page_in_a_browser_uses_the_package_from_another_origin(
     (tmp_path / "index.html").write_text(
         '<!doctype html><link rel="icon" href="data:,"><script src="page.js"></script>'
     )
-    settings = {"http_port": 0, "watch_checkpoint_interval": 0.1}
     with serving_files(tmp_path) as origin:
         async with (
-            serving(database_url, http_cors_origins=origin, **settings) as server,
+            serving(database_url, http_port=0, http_cors_origins=origin, watch_checkpoint_interval=0.1) as server,
             running_browser() as browser,
         ):
             service = f"http://127.0.0.1:{(await server.until_logged('serving'))['http_port']}"

@@ -50,9 +50,9 @@ async def running_envoy(
     (folder / "commerce.binpb").write_bytes(compile_protos())
     config.write_text(adapted(CONFIG.read_text(), folder, port, service_port, tls=tls))
     url = f"http{'s' if tls else ''}://localhost:{port}"
-    # Without hot restarts, several can run on one machine.
-    command = [str(PROGRAM), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
-    async with running_program(*command) as process:
+    # Without hot restarts, several can run on one machine. The log is written immediately, not every ten seconds.
+    options = ["--concurrency", "1", "--disable-hot-restart", "--file-flush-interval-msec", "20", "-l", "warning"]
+    async with running_program(str(PROGRAM), "-c", str(config), *options) as process:
         await eventually(lambda: _is_ready(process, url, http))
         yield process, url
 
