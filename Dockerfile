@@ -13,6 +13,7 @@ RUN pip install --require-hashes -r requirements/build.txt \
 # Copied after the locks, because these files change more often and would invalidate the layers above.
 COPY pyproject.toml README.md LICENSE ./
 COPY client client
+COPY clients/console/schema.json clients/console/schema.json
 COPY clients/openapi/openapi.json clients/openapi/openapi.json
 COPY migrations migrations
 COPY service service

@@ -483,6 +483,11 @@ class HttpSettings(Settings):
         description="port for Connect, gRPC-Web and JSON ([HTTP](http.md)), with the extra `http`; 0 selects a free "
         "one. `commerce serve --dev` uses 50080",
     )
+    console: bool = Field(
+        default=False,
+        description="serve the [console](console.md), a web page for people, at `/console/` of the HTTP port; "
+        "`commerce serve --dev` does",
+    )
     http_cors_origins: str | None = Field(
         None,
         description="origins of the web pages that may call the HTTP port, such as `https://shop.example.com`, "

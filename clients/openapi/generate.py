@@ -146,7 +146,7 @@ def _path(protos: Protos, schemas: Schemas, method: Any) -> dict[str, Any]:  # n
     shown = example(protos, method.input_type)
     body = {"required": True, "content": {_JSON: {"schema": request, "example": shown}}}
     operation = _operation(protos, schemas, method)
-    if not _reads(method):
+    if not reads(method):
         return {"post": {**operation, "requestBody": body}}
     parameter = {
         "name": "message",
@@ -159,7 +159,8 @@ def _path(protos: Protos, schemas: Schemas, method: Any) -> dict[str, Any]:  # n
     return {"get": get, "post": {**operation, "requestBody": body}}
 
 
-def _reads(method: Any) -> bool:  # noqa: ANN401 - see above
+def reads(method: Any) -> bool:  # noqa: ANN401 - see above
+    """Return whether a method has no side effects."""
     return bool(method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS)
 
 
@@ -168,7 +169,7 @@ def _operation(protos: Protos, schemas: Schemas, method: Any) -> dict[str, Any]:
     description = "\n\n".join(part for part in comment.split("\n\n") if not part.startswith("Errors:"))
     permission = protos.options(method)["[commerce.common.v1.authorization]"]["permission"]
     names = ["x-request-id", "connect-timeout-ms", "x-on-behalf-of"]
-    if _reads(method) and not method.server_streaming:
+    if reads(method) and not method.server_streaming:
         names.append("x-read-preference")
     return {
         "operationId": f"{method.containing_service.name}_{method.name}",
@@ -193,7 +194,7 @@ def _responses(protos: Protos, schemas: Schemas, method: Any) -> dict[str, Any]:
     else:
         success = {"description": "The response.", "content": {_JSON: {"schema": response}}}
     by_status: dict[int, dict[str, list[str]]] = {}
-    for code, reason in _errors(protos, method):
+    for code, reason in errors_of(protos, method):
         reasons = by_status.setdefault(_STATUSES[code], {}).setdefault(code, [])
         if reason not in reasons:
             reasons.append(reason)
@@ -209,7 +210,7 @@ def _responses(protos: Protos, schemas: Schemas, method: Any) -> dict[str, Any]:
     return {"200": success, **failures}
 
 
-def _errors(protos: Protos, method: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - see above
+def errors_of(protos: Protos, method: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - see above
     """Yield the code and the reason of each error that the comments of a method and of its service name."""
     yield from _named(protos.comment(method.full_name))
     has_request_id = "request_id" in method.input_type.fields_by_name

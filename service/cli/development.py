@@ -36,13 +36,14 @@ or, for each call, with buf:
 
   .venv/bin/buf curl --protocol grpc{header}{reflection_header} -d '{{"username": "bob"}}' \\
       http://{address}/commerce.users.v1.UserService/GetUser
-{over_http}
+{over_http}{console}
 {callers}
 
 docs/tour.md continues from here. Ctrl-C stops the service; the data stays. Other programs connect to the database with
 DATABASE_URL='{database_url}'
 """
 
+_CONSOLE = "\nIn a browser, the console: {url}/console/\n"
 _OVER_HTTP = """
 or over HTTP, with curl (docs/http.md; {url}/docs describes all methods in a browser):
 
@@ -83,11 +84,16 @@ def with_policy(settings: DevelopmentServerSettings) -> DevelopmentServerSetting
 
 
 def with_http(settings: DevelopmentServerSettings) -> DevelopmentServerSettings:
-    """Return the settings with a port for HTTP, unless one is configured or its libraries are not installed."""
-    if settings.http_port is not None or find_spec("connectrpc") is None or find_spec("uvicorn") is None:
+    """Return the settings with a port for HTTP and the console, unless the libraries of HTTP are not installed.
+
+    What is configured stays as it is.
+    """
+    if find_spec("connectrpc") is None or find_spec("uvicorn") is None:
         return settings
     # A free one beside a free one for gRPC, so that several servers can run.
-    return settings.model_copy(update={"http_port": _HTTP_PORT if settings.port else 0})
+    added: dict[str, object] = {"console": True, "http_port": _HTTP_PORT if settings.port else 0}
+    configured = {name for name in added if name in settings.model_fields_set}
+    return settings.model_copy(update={name: value for name, value in added.items() if name not in configured})
 
 
 def welcome(settings: ServerSettings, port: int, http_port: int, data_dir: Path) -> None:
@@ -103,6 +109,7 @@ def welcome(settings: ServerSettings, port: int, http_port: int, data_dir: Path)
         # Only SQLAlchemy accepts the name of a driver in the URL.
         database_url=settings.database_url.get_secret_value().replace("+asyncpg", ""),
         header=header,
+        console=_CONSOLE.format(url=_url(settings, http_port)) if http_port and settings.console else "",
         over_http=_OVER_HTTP.format(url=_url(settings, http_port), header=header) if http_port else "",
         reflection_header=_REFLECTION_HEADER if settings.api_keys_file else "",
         callers=callers.format(keys=keys),

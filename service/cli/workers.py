@@ -68,6 +68,7 @@ async def _serve(settings: ServerSettings, ports: Mapping[str, int], data_dir: P
 
     task: dict[str, object] = {
         **ports,
+        "console": settings.console,
         "DATABASE_URL": settings.database_url.get_secret_value(),
         "max_connection_age": settings.max_connection_age,
         "shutdown_grace": settings.shutdown_grace,

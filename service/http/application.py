@@ -1,6 +1,7 @@
 """The ASGI application: finds out what a request wants and in which protocol, and answers it."""
 
 import asyncio
+import re
 from collections.abc import Collection, Mapping
 from ipaddress import ip_address
 from typing import Any
@@ -131,7 +132,26 @@ def _wrong_type(types: Collection[str]) -> CallFailed:
 async def _send_page(exchange: Exchange, page: Page) -> None:
     if exchange.method not in {"GET", "HEAD"}:
         raise malformed("the page allows GET", 405, (("allow", "GET, HEAD"),))
-    await exchange.respond(200, page.content, page.content_type, page.headers)
+    if page.is_known_by(exchange.header("if-none-match")):
+        await exchange.respond_without_body(304, page.headers)
+    elif _accepts_gzip(exchange.header("accept-encoding")):
+        headers = (*page.headers, ("content-encoding", "gzip"))
+        await exchange.respond(page.status, page.compressed, page.content_type, headers)
+    else:
+        await exchange.respond(page.status, page.content, page.content_type, page.headers)
+
+
+def _accepts_gzip(accept_encoding: str) -> bool:
+    """Return whether a header `Accept-Encoding` names gzip, with another weight than 0.
+
+    >>> [_accepts_gzip(header) for header in ("", "gzip, br", "br;q=1.0, gzip;q=0.8", "gzip;q=0", "identity")]
+    [False, True, True, False, False]
+    """
+    for coding in accept_encoding.lower().split(","):
+        name, _, weight = coding.partition(";")
+        if name.strip() == "gzip":
+            return not re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", weight)
+    return False
 
 
 def _is_local(host: str) -> bool:

@@ -170,6 +170,11 @@ class Exchange:
         await self.start(status, content_type, [("content-length", str(len(body))), *headers])
         await self.write(body, more=False)
 
+    async def respond_without_body(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+        """Send a response whose status means that it has no body."""
+        await self.send({"type": "http.response.start", "status": status, "headers": _encoded([*headers])})
+        await self.write(b"", more=False)
+
     async def fail(self, failed: CallFailed) -> None:
         """Send a failure, unless the response has begun."""
         if not self.started:

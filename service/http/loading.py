@@ -18,15 +18,18 @@ def http_port(
     settings: HttpServerSettings,
     services: Collection[str],
     certificates: Certificates | None,
+    grpc_port: int,
     *,
     open_pages: bool,
 ) -> "HttpPort | None":
     """Return the HTTP port that the settings name, which does not listen yet; None if they name none.
 
     Raises:
-        HttpUnavailable: a library is missing, or no folder can be written.
+        HttpUnavailable: a library is missing, no folder can be written, or the console is wanted without the port.
     """
     if settings.http_port is None:
+        if settings.console:
+            raise HttpUnavailable("COMMERCE_CONSOLE is served by the HTTP port: set COMMERCE_HTTP_PORT")
         return None
     try:
         from service.http.port import HttpPort
@@ -36,7 +39,7 @@ def http_port(
             f"COMMERCE_HTTP_PORT needs the package {package}: install commerce-service[http]"
         ) from error
     try:
-        return HttpPort(settings, services, certificates, open_pages=open_pages)
+        return HttpPort(settings, services, certificates, grpc_port, open_pages=open_pages)
     except OSError as error:
         raise HttpUnavailable(
             f"COMMERCE_HTTP_PORT needs a folder for a Unix socket: {error}; mount one at /tmp, or set TMPDIR"

@@ -1,8 +1,9 @@
 """The documents that are served beside the methods: the OpenAPI description, and the same as a page to read."""
 
+import gzip
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,43 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 _HEADERS = (("cache-control", "no-cache"), ("content-security-policy", _POLICY), ("referrer-policy", "no-referrer"))
 
 
-@dataclass(frozen=True, slots=True)
 class Page:
     """A document.
 
-    Attributes:
+    Args:
         content: its bytes.
         content_type: their type.
         headers: further headers.
+        status: the HTTP status that it has.
+
+    Attributes:
+        content: see above.
+        content_type: see above.
+        headers: see above, and the tag of the content.
+        status: see above.
+        compressed: the content, compressed by gzip.
+        etag: changes with the content. It is a weak one (RFC 9110, 8.8.1): the compressed content has the same.
     """
 
-    content: bytes
-    content_type: str
-    headers: tuple[tuple[str, str], ...] = _HEADERS
+    def __init__(
+        self, content: bytes, content_type: str, headers: tuple[tuple[str, str], ...] = _HEADERS, status: int = 200
+    ) -> None:
+        self.content = content
+        self.content_type = content_type
+        self.status = status
+        # Without a time, so that all workers of a server send the same bytes.
+        self.compressed = gzip.compress(content, 6, mtime=0)
+        self.etag = f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'
+        self.headers = (*headers, ("etag", self.etag), ("vary", "accept-encoding"))
+
+    def is_known_by(self, if_none_match: str) -> bool:
+        """Return whether a header `If-None-Match` has the tag of the content.
+
+        >>> page = Page(b"", "text/plain")
+        >>> [page.is_known_by(header) for header in ("", '"a"', f'"a", {page.etag}', "*")]
+        [False, False, True, True]
+        """
+        return if_none_match.strip() == "*" or self.etag in (tag.strip() for tag in if_none_match.split(","))
 
 
 def pages() -> Mapping[str, Page]:
