@@ -58,6 +58,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from service.db.connections.engine import async_url
     from service.devtools.embedded_postgres import embedded_postgres
     from tests.support.cluster import TEST_CLUSTER, is_locked
+    from tests.support.databases import NOT_DURABLE
     from tests.support.logs import log_everything
 
     log_everything()
@@ -66,7 +67,8 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     # Workers of pytest-xdist have a server each: some tests end connections by their names.
     shared = "PYTEST_XDIST_WORKER" not in os.environ and is_locked(TEST_CLUSTER / "lock")
-    with embedded_postgres(TEST_CLUSTER if shared else tmp_path_factory.mktemp("postgres")) as url:
+    folder = TEST_CLUSTER if shared else tmp_path_factory.mktemp("postgres")
+    with embedded_postgres(folder, settings=NOT_DURABLE) as url:
         yield url
 
 
