@@ -115,8 +115,9 @@ tests: $(READY) ## Run all tests; some, quickly: make tests T=tests/rpc/servicer
 coverage: $(READY) ## Run all tests, and measure which branches of service/ they take; some: make coverage T=tests/domain
 	$(BIN)/pytest $(IN_PARALLEL) --cov=service $(T) $(ARGS)
 
-# A worker that crashed is not replaced: its successor would begin with the same test.
-IN_PARALLEL = -n 2 --dist loadfile --max-worker-restart 0
+# Three processes for two processors, because a third of the time is waiting. The order is that of tests/conftest.py. A
+# worker that crashed is not replaced: its successor would begin with the same test.
+IN_PARALLEL = -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 # In this process, and without loading plugins that are not used.
 QUICKLY = -p no:xdist -p no:pytest_cov
 

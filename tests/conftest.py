@@ -52,6 +52,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Sche
     return FilesAndExperiments(config, log)
 
 
+# Their tests start programs, and take seconds each.
+SLOW_FOLDERS = ("tests/faults/", "tests/process/", "tests/delivery/", "tests/clients/", "tests/client/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let workers begin with the slow folders; else one of them would still be busy with their last when others end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: not item.nodeid.startswith(SLOW_FOLDERS))
+
+
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a database server in which tests may create databases."""
