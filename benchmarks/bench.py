@@ -83,7 +83,7 @@ SMOKE = replace(
     ALL,
     shapes=("64x8", "rate"),
     data=Data(users=1_000, orders=5_000),
-    plan=Plan(rounds=1, seconds=0.2, warm_up_seconds=0, most_calls=128),
+    plan=Plan(rounds=1, seconds=0.2, warm_up_seconds=0, most_calls=64),
 )
 
 
