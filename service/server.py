@@ -423,7 +423,12 @@ class Server:
         try:
             self._endpoints.listen(self._server)
             self.http = http_port(
-                self.settings, (*SERVICES, HEALTH), self.certificates, open_pages=len(self._open_services()) > 1
+                self.settings,
+                (*SERVICES, HEALTH),
+                self.certificates,
+                # That of callers with tokens or keys, as those of the HTTP port are.
+                self._endpoints.port_without_client_certificates or self.port,
+                open_pages=len(self._open_services()) > 1,
             )
             if self.http:
                 # Not an endpoint: the connection of the HTTP port must not look like that of a client that stays.

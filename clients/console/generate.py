@@ -138,7 +138,9 @@ class _Messages:
     def _enum(self, enum: Any) -> str:  # noqa: ANN401 - see above
         name: str = enum.full_name
         if name not in self.enums:
-            values = [[value.name, _comment(self._protos, f"{name}.{value.name}")] for value in enum.values]
+            values = [
+                [value.name, _comment(self._protos, f"{name}.{value.name}"), value.number] for value in enum.values
+            ]
             self.enums[name] = {"doc": _comment(self._protos, name), "values": values}
         return name
 
@@ -196,6 +198,8 @@ def _simplified(rules: dict[str, Any]) -> dict[str, Any]:
             found["says"] = [rule["message"] for rule in value]
         elif name == "ignore":
             found["ignore_empty"] = True
+        elif name == "required":
+            found["required"] = True
         elif isinstance(value, dict):
             # protobuf's JSON has numbers of 64 bits as strings.
             found |= {key: _number(key, rule) for key, rule in value.items()}

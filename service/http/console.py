@@ -4,6 +4,7 @@ The files hold no data. What the page shows, it asks of the methods, as any othe
 that its user enters.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,13 +36,20 @@ _HEADERS = (
 )
 
 
-def console_pages() -> Mapping[str, Page]:
-    """Return the files of the console by their paths."""
+def console_pages(grpc_port: int, *, tls: bool) -> Mapping[str, Page]:
+    """Return the files of the console by their paths.
+
+    Args:
+        grpc_port: the TCP port for gRPC, for the commands that the console writes; 0 without one.
+        tls: whether it has TLS.
+    """
     files = [path for path in _FILES.rglob("*") if path.suffix in _TYPES]
     found = {
         _PATH + path.relative_to(_FILES).as_posix(): Page(path.read_bytes(), _TYPES[path.suffix], _HEADERS)
         for path in files
     }
+    server = json.dumps({"grpcPort": grpc_port, "tls": tls}).encode()
+    found[_PATH + "server.json"] = Page(server, _TYPES[".json"], _HEADERS)
     found[_PATH + _SCHEMA] = Page(schema_file().read_bytes(), _TYPES[".json"], _HEADERS)
     found[_PATH] = found.pop(f"{_PATH}index.html")
     # The addresses in the page are relative to its own.

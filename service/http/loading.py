@@ -18,6 +18,7 @@ def http_port(
     settings: HttpServerSettings,
     services: Collection[str],
     certificates: Certificates | None,
+    grpc_port: int,
     *,
     open_pages: bool,
 ) -> "HttpPort | None":
@@ -38,7 +39,7 @@ def http_port(
             f"COMMERCE_HTTP_PORT needs the package {package}: install commerce-service[http]"
         ) from error
     try:
-        return HttpPort(settings, services, certificates, open_pages=open_pages)
+        return HttpPort(settings, services, certificates, grpc_port, open_pages=open_pages)
     except OSError as error:
         raise HttpUnavailable(
             f"COMMERCE_HTTP_PORT needs a folder for a Unix socket: {error}; mount one at /tmp, or set TMPDIR"

@@ -5,7 +5,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from service.http.cors import Cors
 from service.http.exchange import Limits
 from service.http.memory import Memory
 from service.http.methods import methods_of
-from service.http.pages import pages
+from service.http.pages import Page, pages
 from service.http.plain import PlainJson
 from service.http.protocol import MAX_HEADER_BYTES, BoundedProtocol, silence_library
 from service.http.tls import Certificates, server_context
@@ -38,6 +38,7 @@ class HttpPort:
         settings: the settings.
         services: the full names of the services.
         certificates: the certificates of TLS; None without TLS.
+        grpc_port: the TCP port for gRPC; 0 without one.
         open_pages: whether everybody may read the description of the services.
 
     Attributes:
@@ -56,6 +57,7 @@ class HttpPort:
         settings: HttpServerSettings,
         services: Collection[str],
         certificates: Certificates | None,
+        grpc_port: int,
         *,
         open_pages: bool,
     ) -> None:
@@ -72,7 +74,7 @@ class HttpPort:
         self._conversion = Conversion()
         self._bridge = Bridge(self.socket, settings.max_response_bytes)
         self._config = Config(
-            self._application(services, open_pages=open_pages),
+            self._application(services, grpc_port, open_pages=open_pages),
             interface="asgi3",
             ws="none",
             lifespan="off",
@@ -89,7 +91,7 @@ class HttpPort:
         self._leaving = False
         self._listener: asyncio.Server | None = None
 
-    def _application(self, services: Collection[str], *, open_pages: bool) -> Application:
+    def _application(self, services: Collection[str], grpc_port: int, *, open_pages: bool) -> Application:
         settings = self._settings
         methods = methods_of(services)
         for method in methods.values():
@@ -99,10 +101,13 @@ class HttpPort:
             PlainJson(self._bridge, self._conversion, self.responses),
             Connect(methods, self._bridge, self._conversion, self.responses, settings.http_max_request_bytes),
             Cors(settings.cors_origins),
-            {**(pages() if open_pages else {}), **(console_pages() if settings.console else {})},
+            {**(pages() if open_pages else {}), **(self._console(grpc_port) if settings.console else {})},
             Limits(self.requests, settings.http_max_request_bytes, settings.transfer_timeout),
             only_local_hosts=not (settings.has_identities or settings.allow_anonymous),
         )
+
+    def _console(self, grpc_port: int) -> Mapping[str, Page]:
+        return console_pages(grpc_port, tls=self._tls is not None)
 
     async def listen(self) -> None:
         """Listen; raises OSError if the port is in use, or this machine does not have the address."""

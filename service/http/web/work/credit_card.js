@@ -108,20 +108,23 @@ function entriesTable(entries) {
     columns: [
       {
         label: "Entry",
-        cell: (entry) => [
-          h("div", null, ENTRY_TYPES[plainName(entry.type, "CREDIT_ENTRY_TYPE_")] ?? entry.type),
+        cell: (entry) =>
           h(
-            "div.quiet",
+            "div",
             null,
-            [timeElement(entry.createTime), entry.description, entry.orderId && orderLink(entry.orderId), `by ${actorInWords(entry)}`]
-              .filter(Boolean)
-              .flatMap((part, index) => (index ? [" · ", part] : [part])),
+            ENTRY_TYPES[plainName(entry.type, "CREDIT_ENTRY_TYPE_")] ?? entry.type,
+            h("div.quiet", null, origin(entry)),
           ),
-        ],
       },
       { label: "Account", cell: (entry) => (entry.account === "CREDIT_ACCOUNT_HELD" ? "held" : "available") },
       { label: "Amount", cell: (entry) => moneyElement(entry.amount), align: "end" },
       { label: "Balance", cell: (entry) => moneyElement(entry.balanceAfter), align: "end" },
     ],
   });
+}
+
+/** Return when, why, for which order and by whom an entry was made. */
+function origin(entry) {
+  const parts = [timeElement(entry.createTime), entry.description, entry.orderId && orderLink(entry.orderId), `by ${actorInWords(entry)}`];
+  return parts.filter(Boolean).flatMap((part, index) => (index ? [" · ", part] : [part]));
 }

@@ -1,8 +1,8 @@
 /** The items of an order: a row for each, with the total of all. */
 
 import { h, icon, replace, uniqueId } from "../lib/dom.js";
-import { decimal, formatMoney, parseMoney } from "../lib/money.js";
-import { totalOf } from "./amounts.js";
+import { formatMoney, parseMoney } from "../lib/money.js";
+import { inputText, totalOf } from "./amounts.js";
 import { FieldProblem, concerns, currencyInput } from "./controls.js";
 
 const COLUMNS = [
@@ -95,7 +95,7 @@ function itemRow(item, onRemove) {
     productId: item?.productId ?? "",
     name: item?.name ?? "",
     quantity: item ? String(item.quantity) : "1",
-    unitPrice: item?.unitPrice ? decimal(item.unitPrice) : "",
+    unitPrice: item?.unitPrice ? inputText(item.unitPrice) : "",
   };
   const inputs = {};
   const errors = {};

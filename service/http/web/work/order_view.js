@@ -253,7 +253,7 @@ function itemsCard(order) {
     table({
       caption: "Items",
       columns: [
-        { label: "Product", cell: (item) => [h("div", null, item.name), h("div.quiet", null, item.productId)] },
+        { label: "Product", cell: (item) => h("div", null, item.name, h("div.quiet", null, item.productId)) },
         { label: "Quantity", cell: (item) => String(item.quantity), align: "end" },
         { label: "Unit price", cell: (item) => moneyElement(item.unitPrice), align: "end" },
         { label: "Subtotal", cell: (item) => moneyElement(item.subtotal), align: "end" },

@@ -202,7 +202,7 @@ function usersTable(list) {
       { label: "E-mail", cell: (user) => user.email },
       {
         label: "State",
-        cell: (user) => [statusBadge(stateOf(user)), user.superuser && " ", user.superuser && badge("superuser", "info")],
+        cell: (user) => h("span.tags", null, statusBadge(stateOf(user)), user.superuser && badge("superuser", "info")),
       },
       { label: "Created", cell: (user) => timeElement(user.createTime, "relative") },
     ],
