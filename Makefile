@@ -18,7 +18,7 @@ BENCH_READY := $(VENV)/.bench-ready
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	    /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	    /^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' Makefile
 
 ##@ Run
 
@@ -219,7 +219,9 @@ format: $(READY) ## Format code and protos, and apply the linters' corrections
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
 	$(BIN)/buf format --path protos/commerce --write
-	cd clients/typescript; [ ! -d node_modules ] || npx biome check --write
+	cd clients/typescript; [ ! -d node_modules ] || { npx biome check --write; $(CONSOLE_STYLE) --write; }
+
+CONSOLE_STYLE = npx biome check --config-path ../console/biome.jsonc ../../service/http/web
 
 .PHONY: generate
 generate: $(READY) typescript ## Generate the clients and the OpenAPI description from the protos; TypeScript only with Node.js
@@ -235,6 +237,10 @@ HAS_NODE = command -v node >/dev/null && command -v npm >/dev/null
 typescript:
 	@$(HAS_NODE) || exit 0; cd clients/typescript; \
 	[ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent --no-fund --no-audit
+
+.PHONY: console-screenshots
+console-screenshots: $(READY) ## Make the pictures of docs/console.md; needs Chromium
+	$(BIN)/python -m tests.console.screenshots
 
 .PHONY: descriptors
 descriptors: $(READY) ## Write the descriptors of the API, with comments, to DESCRIPTORS=dist/commerce.binpb

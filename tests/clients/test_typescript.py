@@ -36,6 +36,11 @@ def test_its_style_is_that_of_the_linter(typescript: Path) -> None:
     run("npm", "run", "lint", folder=typescript)
 
 
+def test_so_is_the_style_of_the_console(typescript: Path) -> None:
+    config, files = ROOT / "clients" / "console" / "biome.jsonc", ROOT / "service" / "http" / "web"
+    run("npx", "biome", "ci", "--error-on-warnings", "--config-path", config, files, folder=typescript)
+
+
 def test_only_the_module_for_node_needs_node(typescript: Path) -> None:
     """All other modules compile without the types of Node.js, which would be missing in a browser."""
     run("npx", "tsc", "-p", "tsconfig.browser.json", folder=typescript)

@@ -3,12 +3,13 @@
 import os
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, Playwright, async_playwright
 
 from tests.http.conftest import Site, running_site
 from tests.support.databases import cloned
@@ -51,6 +52,8 @@ class Console:
 
     async def open(self, view: str = "") -> None:
         """Open a view by its address, such as `/explore`, and wait until it is shown."""
+        # Otherwise, the browser would stay on the page, whose last view is still there.
+        await self.page.goto("about:blank")
         await self.page.goto(f"{self.url}#{view}")
         await self.page.locator("main h1").wait_for()
 
@@ -93,15 +96,21 @@ async def console_site(postgres_url: str, template_url: str) -> AsyncIterator[Si
         yield site
 
 
-@pytest.fixture(scope="session")
-async def browser() -> AsyncIterator[Browser]:
-    """A browser without windows."""
+@asynccontextmanager
+async def launched(playwright: Playwright) -> AsyncIterator[Browser]:
+    """Run a browser without windows until the block ends."""
     # Its own sandbox does not work for root.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    yield browser
+    await browser.close()
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """A browser that all tests share, each with a window of its own."""
+    async with async_playwright() as playwright, launched(playwright) as browser:
         yield browser
-        await browser.close()
 
 
 async def opened(browser: Browser, site: Site, **options: Any) -> tuple[BrowserContext, Console]:

@@ -1,7 +1,7 @@
 /** The frame around all views: navigation, credentials, theme. */
 
-import { openCredentials } from "./lib/credentials_dialog.js";
 import { credentials, onCredentials } from "./lib/credentials.js";
+import { openCredentials } from "./lib/credentials_dialog.js";
 import { h, icon, replace } from "./lib/dom.js";
 import { feedbackRegions } from "./lib/feedback.js";
 import { start } from "./lib/router.js";
@@ -10,12 +10,20 @@ import { errorPanel, pageHeader } from "./lib/ui.js";
 import { HOME, ROUTES, SECTIONS } from "./routes.js";
 
 const links = new Map(
-  SECTIONS.map(({ id, label, path, icon: name }) => [id, h("a.nav-link", { href: `#${path}` }, icon(name), h("span", null, label))]),
+  SECTIONS.map(({ id, label, path, icon: name }) => [
+    id,
+    h("a.nav-link", { href: `#${path}` }, icon(name), h("span", null, label)),
+  ]),
 );
 
 function credentialsButton() {
   const text = h("span", null);
-  const element = h("button.button.quiet.credentials", { type: "button", onclick: () => openCredentials() }, icon("key"), text);
+  const element = h(
+    "button.button.quiet.credentials",
+    { type: "button", onclick: () => openCredentials() },
+    icon("key"),
+    text,
+  );
   const update = () => {
     const { kind, value, onBehalfOf } = credentials();
     const what = { key: "API key", token: "Token" }[kind];
@@ -34,7 +42,12 @@ document.body.append(
   h(
     "header.top",
     null,
-    h("a.brand", { href: "#/" }, h("img", { src: "icon.svg", alt: "", width: 24, height: 24 }), h("span", null, "Console")),
+    h(
+      "a.brand",
+      { href: "#/" },
+      h("img", { src: "icon.svg", alt: "", width: 24, height: 24 }),
+      h("span", null, "Console"),
+    ),
     h("nav.sections", { "aria-label": "Sections" }, [...links.values()]),
     h("div.top-actions", null, credentialsButton(), themeButton()),
   ),
@@ -55,7 +68,12 @@ function onRoute(route) {
 }
 
 function failed(error) {
-  return h("div.page", null, pageHeader({ title: "This page cannot be shown" }), errorPanel(error, { retry: () => location.reload() }));
+  return h(
+    "div.page",
+    null,
+    pageHeader({ title: "This page cannot be shown" }),
+    errorPanel(error, { retry: () => location.reload() }),
+  );
 }
 
 start({ main, routes: ROUTES, home: HOME, onRoute, failed });

@@ -16,7 +16,14 @@ export default async function view() {
     label: "Clear",
     icon: "trash",
     onclick: async () => {
-      if (await confirmDialog({ title: "Clear the history?", body: "The calls are forgotten by this browser. What they did stays.", confirm: "Clear", danger: true })) {
+      if (
+        await confirmDialog({
+          title: "Clear the history?",
+          body: "The calls are forgotten by this browser. What they did stays.",
+          confirm: "Clear",
+          danger: true,
+        })
+      ) {
         forgetCalls();
         announce("The history is empty");
         navigate("/explore/history", {}, { replace: true });
@@ -32,8 +39,19 @@ export default async function view() {
       lead: "The last 100 calls of Explore, in the storage of this browser.",
       actions: shown.length ? [clear] : [],
     }),
-    shown.length > 0 && notice("info", "Requests are kept without passwords, and without credentials and responses. On a machine that others use, clear the history when you leave."),
-    shown.length ? list(shown) : emptyState({ icon: "history", title: "No calls yet", text: "Calls that you make in Explore appear here.", action: h("a.button.primary", { href: "#/explore" }, "Choose a method") }),
+    shown.length > 0 &&
+      notice(
+        "info",
+        "Requests are kept without passwords, and without credentials and responses. On a machine that others use, clear the history when you leave.",
+      ),
+    shown.length
+      ? list(shown)
+      : emptyState({
+          icon: "history",
+          title: "No calls yet",
+          text: "Calls that you make in Explore appear here.",
+          action: h("a.button.primary", { href: "#/explore" }, "Choose a method"),
+        }),
   );
 }
 
@@ -44,8 +62,16 @@ function list(shown) {
     href: (call) => href(`/explore/${call.method}`, { call: call.id }),
     columns: [
       { label: "Method", cell: (call) => call.method.split("/")[1] },
-      { label: "Result", cell: (call) => badge(call.reason || call.code, call.code === "OK" ? "good" : call.code === "STOPPED" ? "neutral" : "bad") },
-      { label: "Request", class: "history-request", cell: (call) => h("code", null, call.request ? JSON.stringify(call.request) : "too large to keep") },
+      {
+        label: "Result",
+        cell: (call) =>
+          badge(call.reason || call.code, call.code === "OK" ? "good" : call.code === "STOPPED" ? "neutral" : "bad"),
+      },
+      {
+        label: "Request",
+        class: "history-request",
+        cell: (call) => h("code", null, call.request ? JSON.stringify(call.request) : "too large to keep"),
+      },
       { label: "Took", align: "end", cell: (call) => h("span.number", null, `${call.ms} ms`) },
       { label: "When", cell: (call) => timeElement(call.at, "exact") },
     ],

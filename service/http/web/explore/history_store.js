@@ -80,7 +80,9 @@ function keptValue(schema, field, content) {
     return content.map((element) => withoutSecrets(schema, field.ref, element));
   }
   if (field.label === "map" && typeof content === "object" && content !== null) {
-    return Object.fromEntries(Object.entries(content).map(([key, element]) => [key, withoutSecrets(schema, field.ref, element)]));
+    return Object.fromEntries(
+      Object.entries(content).map(([key, element]) => [key, withoutSecrets(schema, field.ref, element)]),
+    );
   }
   return withoutSecrets(schema, field.ref, content);
 }

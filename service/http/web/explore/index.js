@@ -54,7 +54,13 @@ function services(schema) {
       null,
       h("header.service-header", null, h("h2", null, shortName(service.name)), h("code", null, service.name)),
       h("div.lead", null, prose(first)),
-      rest.length > 0 && h("details.more", null, h("summary", null, "What holds for all of its methods"), h("div", null, prose(rest.join("\n\n")))),
+      rest.length > 0 &&
+        h(
+          "details.more",
+          null,
+          h("summary", null, "What holds for all of its methods"),
+          h("div", null, prose(rest.join("\n\n"))),
+        ),
       methodCards(service.methods),
     );
   });
@@ -64,7 +70,11 @@ function found(schema, text) {
   const methods = searchMethods(schema, text);
   return methods.length
     ? methodCards(methods)
-    : emptyState({ icon: "search", title: "No method fits", text: "Search for a part of a name, a field such as tracking_number, or a reason such as ETAG_MISMATCH." });
+    : emptyState({
+        icon: "search",
+        title: "No method fits",
+        text: "Search for a part of a name, a field such as tracking_number, or a reason such as ETAG_MISMATCH.",
+      });
 }
 
 function methodCards(methods) {
@@ -75,7 +85,13 @@ function methodCards(methods) {
       h(
         "li",
         null,
-        h("a.method-card", { href: methodHref(method) }, h("span.method-name", null, method.name), h("span.badges", null, methodBadges(method)), h("span.method-summary", null, inline(summaryOf(method)))),
+        h(
+          "a.method-card",
+          { href: methodHref(method) },
+          h("span.method-name", null, method.name),
+          h("span.badges", null, methodBadges(method)),
+          h("span.method-summary", null, inline(summaryOf(method))),
+        ),
       ),
     ),
   );

@@ -28,7 +28,9 @@ export default async function view({ params, query, signal, setTitle }) {
       "div.method-page",
       null,
       documentation(schema, method),
-      method.kind === "client_stream" ? notCallable(method) : workbench(schema, method, { server, given: callById(query.get("call"))?.request, signal }),
+      method.kind === "client_stream"
+        ? notCallable(method)
+        : workbench(schema, method, { server, given: callById(query.get("call"))?.request, signal }),
     ),
   );
 }
@@ -54,7 +56,16 @@ function documentation(schema, method) {
     pageHeader({
       title: method.name,
       back: { href: "#/explore", label: method.service },
-      actions: [methodBadges(method), method.permission && h("span.badge", { title: "The permission that it needs, if the server has a policy" }, icon("lock"), method.permission)],
+      actions: [
+        methodBadges(method),
+        method.permission &&
+          h(
+            "span.badge",
+            { title: "The permission that it needs, if the server has a policy" },
+            icon("lock"),
+            method.permission,
+          ),
+      ],
     }),
     h("div.method-doc", null, prose(method.doc)),
     method.errors.length > 0 && errors(schema, method),
@@ -63,9 +74,19 @@ function documentation(schema, method) {
 
 function errors(schema, method) {
   const rows = method.errors.map(([code, reason]) =>
-    h("div", null, h("dt", null, h("code", null, reason)), h("dd", null, badge(code, "neutral"), " ", inline(schema.reason(reason)?.doc ?? ""))),
+    h(
+      "div",
+      null,
+      h("dt", null, h("code", null, reason)),
+      h("dd", null, badge(code, "neutral"), " ", inline(schema.reason(reason)?.doc ?? "")),
+    ),
   );
-  return h("details.more", null, h("summary", null, `${method.errors.length} errors that it can return`), h("dl.error-list", null, rows));
+  return h(
+    "details.more",
+    null,
+    h("summary", null, `${method.errors.length} errors that it can return`),
+    h("dl.error-list", null, rows),
+  );
 }
 
 function notCallable(method) {
@@ -105,7 +126,10 @@ function workbench(schema, method, { server, given, signal }) {
   }
 
   async function runUnary(request, controller) {
-    replace(result, running(() => controller.abort()));
+    replace(
+      result,
+      running(() => controller.abort()),
+    );
     const started = performance.now();
     try {
       const response = await call(method.path, request, { signal: controller.signal });
@@ -178,7 +202,15 @@ function workbench(schema, method, { server, given, signal }) {
         tabs: all.map(({ id, label, text, note }) => ({
           id,
           label,
-          content: () => [h("div.snippet", null, h("pre", { tabindex: 0, "data-snippet": id }, text), copyButton(text, { label: `Copy for ${label}`, hideLabel: true })), note && h("p.hint", null, note)],
+          content: () => [
+            h(
+              "div.snippet",
+              null,
+              h("pre", { tabindex: 0, "data-snippet": id }, text),
+              copyButton(text, { label: `Copy for ${label}`, hideLabel: true }),
+            ),
+            note && h("p.hint", null, note),
+          ],
         })),
       }),
     );
@@ -189,7 +221,21 @@ function workbench(schema, method, { server, given, signal }) {
   return h(
     "div.workbench",
     null,
-    card({ title: "Request", class: "request-card" }, editor.element, h("footer.call-bar", null, callButton, h("span.hint", null, h("kbd", null, "Ctrl"), " ", h("kbd", null, "Enter")))),
-    h("div.results", null, card({ title: "Response", class: "response-card" }, result), card({ title: "The same call elsewhere", class: "snippet-card" }, commands)),
+    card(
+      { title: "Request", class: "request-card" },
+      editor.element,
+      h(
+        "footer.call-bar",
+        null,
+        callButton,
+        h("span.hint", null, h("kbd", null, "Ctrl"), " ", h("kbd", null, "Enter")),
+      ),
+    ),
+    h(
+      "div.results",
+      null,
+      card({ title: "Response", class: "response-card" }, result),
+      card({ title: "The same call elsewhere", class: "snippet-card" }, commands),
+    ),
   );
 }

@@ -58,11 +58,13 @@ const haystacks = new Map();
 
 function haystack(schema, method) {
   if (!haystacks.has(method.path)) {
-    const fields = schema.message(method.input).fields.flatMap((field) => [
-      field.name,
-      ...(schema.message(field.ref)?.fields.map((inner) => inner.name) ?? []),
-    ]);
-    const parts = [method.path, method.doc, method.permission, ...method.errors.flat(), ...fields];
+    const parts = [
+      method.path,
+      method.doc,
+      method.permission,
+      ...method.errors.flat(),
+      ...fieldNames(schema, method.input),
+    ];
     haystacks.set(method.path, parts.join(" ").toLowerCase());
   }
   return haystacks.get(method.path);
@@ -79,9 +81,19 @@ export function methodLinks(schema, current) {
         "ul",
         null,
         service.methods.map((method) =>
-          h("li", null, h("a", { href: methodHref(method), "aria-current": method.path === current ? "page" : null }, method.name)),
+          h(
+            "li",
+            null,
+            h("a", { href: methodHref(method), "aria-current": method.path === current ? "page" : null }, method.name),
+          ),
         ),
       ),
     ),
   );
+}
+
+/** Return the names of the fields that a caller can set, also those one level below. */
+function fieldNames(schema, messageName, depth = 0) {
+  const fields = schema.message(messageName)?.fields.filter((field) => !field.output) ?? [];
+  return fields.flatMap((field) => [field.name, ...(field.ref && depth === 0 ? fieldNames(schema, field.ref, 1) : [])]);
 }

@@ -18,7 +18,12 @@ import { fieldsControl } from "./form/message.js";
  */
 export function requestEditor(schema, method, { given, onChange, onSubmit }) {
   const form = fieldsControl(schema, method.input);
-  const json = h("textarea.json-editor", { rows: 16, spellcheck: "false", autocomplete: "off", "aria-label": "Request as JSON" });
+  const json = h("textarea.json-editor", {
+    rows: 16,
+    spellcheck: "false",
+    autocomplete: "off",
+    "aria-label": "Request as JSON",
+  });
   const jsonError = h("div.field-error", { role: "alert", hidden: true });
   const summary = h("div", { role: "alert" });
   let request = {};
@@ -64,19 +69,33 @@ export function requestEditor(schema, method, { given, onChange, onSubmit }) {
     summary.replaceChildren();
     if (count) {
       const title = count === 1 ? "One field must be corrected:" : `${count} fields must be corrected:`;
-      const items = violations.slice(0, 10).map(({ field, description }) => h("li", null, field && h("code", null, field), field && " ", description));
+      const items = violations
+        .slice(0, 10)
+        .map(({ field, description }) => h("li", null, field && h("code", null, field), field && " ", description));
       summary.append(notice("bad", h("strong", null, title), h("ul", null, items)));
     }
   }
 
-  const formElement = h("form.request-form", { novalidate: true, "aria-label": "Request", oninput: fromForm, onsubmit: (event) => event.preventDefault() }, form.element);
+  const formElement = h(
+    "form.request-form",
+    { novalidate: true, "aria-label": "Request", oninput: fromForm, onsubmit: (event) => event.preventDefault() },
+    form.element,
+  );
   json.addEventListener("input", fromJson);
   const hasHidden = schema.message(method.input).fields.length > 0;
   const choice = tabs({
     label: "Form of the request",
     tabs: [
       { id: "form", label: "Form", content: () => formElement },
-      { id: "json", label: "JSON", content: () => [json, jsonError, h("p.hint", null, "Protobuf's JSON: names in lowerCamelCase, numbers of 64 bits as strings, times in UTC.")] },
+      {
+        id: "json",
+        label: "JSON",
+        content: () => [
+          json,
+          jsonError,
+          h("p.hint", null, "Protobuf's JSON: names in lowerCamelCase, numbers of 64 bits as strings, times in UTC."),
+        ],
+      },
     ],
   });
   const element = h(

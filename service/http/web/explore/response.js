@@ -16,7 +16,12 @@ export function nothingYet(method) {
 
 /** Return the content while a call runs. */
 export function running(cancel) {
-  return h("div.running", null, loading("Waiting for the response …"), button({ label: "Cancel", icon: "stop", onclick: cancel }));
+  return h(
+    "div.running",
+    null,
+    loading("Waiting for the response …"),
+    button({ label: "Cancel", icon: "stop", onclick: cancel }),
+  );
 }
 
 /** Return a response with how long it took. */
@@ -31,7 +36,9 @@ export function failed(error) {
   return [
     isCall && status(badge(error.code, "bad"), error),
     panel,
-    isCall && error.details.length > 0 && h("details.more", null, h("summary", null, "The status as it came"), treeAndJson(error.status)),
+    isCall &&
+      error.details.length > 0 &&
+      h("details.more", null, h("summary", null, "The status as it came"), treeAndJson(error.status)),
   ];
 }
 
@@ -42,7 +49,12 @@ function status(state, { ms, requestId, bytes }) {
     state,
     ms > 0 && h("span.number", null, `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`),
     bytes !== undefined && h("span", null, size(bytes)),
-    requestId && h("span.request-id", { title: "x-request-id: the log of the server has the call under it" }, h("code", null, requestId)),
+    requestId &&
+      h(
+        "span.request-id",
+        { title: "x-request-id: the log of the server has the call under it" },
+        h("code", null, requestId),
+      ),
   );
 }
 
@@ -83,7 +95,13 @@ export function streaming(stop) {
   const stopButton = button({ label: "Stop", icon: "stop", onclick: stop });
   const copying = copyButton(() => JSON.stringify(responses, null, 2), { label: "Copy JSON", kind: "quiet small" });
   const ending = h("div", null);
-  const element = h("div.streaming", null, h("div.status-line", null, state, counter, requestId, copying, stopButton), ending, list);
+  const element = h(
+    "div.streaming",
+    null,
+    h("div.status-line", null, state, counter, requestId, copying, stopButton),
+    ending,
+    list,
+  );
   return {
     element,
     count: () => responses.length,
@@ -99,14 +117,29 @@ export function streaming(stop) {
     end: (how) => {
       stopButton.remove();
       const seconds = ((performance.now() - started) / 1000).toFixed(1);
-      const words = { ended: ["ended", "neutral"], stopped: ["stopped", "neutral"], full: ["stopped", "warn"] }[how] ?? ["failed", "bad"];
+      const words = { ended: ["ended", "neutral"], stopped: ["stopped", "neutral"], full: ["stopped", "warn"] }[
+        how
+      ] ?? ["failed", "bad"];
       replace(state, badge(`${words[0]} after ${seconds} s`, words[1]));
       if (how instanceof Error) {
         replace(ending, failed(how));
       } else if (how === "full") {
-        replace(ending, h("p.hint", null, `Stopped after ${MOST_RESPONSES} responses. For all of them, use one of the commands below.`));
+        replace(
+          ending,
+          h(
+            "p.hint",
+            null,
+            `Stopped after ${MOST_RESPONSES} responses. For all of them, use one of the commands below.`,
+          ),
+        );
       } else if (responses.length === 0) {
-        replace(ending, emptyState({ title: "No responses", text: how === "ended" ? "The stream ended without any." : "It was stopped before any came." }));
+        replace(
+          ending,
+          emptyState({
+            title: "No responses",
+            text: how === "ended" ? "The stream ended without any." : "It was stopped before any came.",
+          }),
+        );
       }
     },
   };
@@ -118,7 +151,15 @@ function item(response, number) {
   const details = h(
     "details",
     null,
-    h("summary", null, h("span.number", null, `#${number}`), " ", h("span.quiet", null, formatTime(new Date().toISOString(), "time")), " ", h("code", null, text.slice(0, 200))),
+    h(
+      "summary",
+      null,
+      h("span.number", null, `#${number}`),
+      " ",
+      h("span.quiet", null, formatTime(new Date().toISOString(), "time")),
+      " ",
+      h("code", null, text.slice(0, 200)),
+    ),
     body,
   );
   details.addEventListener("toggle", () => {

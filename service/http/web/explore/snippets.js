@@ -21,7 +21,11 @@ export function snippets(call) {
   found.push({ id: "grpcurl", label: "grpcurl", text: grpcurl(call) });
   if (call.method.service !== HEALTH) {
     call.method.kind === "unary" && found.unshift(commercectl(call));
-    found.push({ id: "python", label: "Python", text: call.method.kind === "unary" ? python(call) : pythonStream(call) });
+    found.push({
+      id: "python",
+      label: "Python",
+      text: call.method.kind === "unary" ? python(call) : pythonStream(call),
+    });
   }
   return found;
 }
@@ -68,7 +72,8 @@ function commercectl(call) {
     `call ${call.method.name} ${quoted(JSON.stringify(call.request))}`,
   ]);
   const notes = [];
-  call.credentials.kind === "token" && notes.push("A token comes from a context: commercectl context add NAME ADDRESS --token-file FILE.");
+  call.credentials.kind === "token" &&
+    notes.push("A token comes from a context: commercectl context add NAME ADDRESS --token-file FILE.");
   call.credentials.onBehalfOf && notes.push("commercectl does not act for users.");
   return { id: "commercectl", label: "commercectl", text, note: notes.join(" ") };
 }
@@ -101,7 +106,10 @@ function clientArguments({ server, base, credentials }) {
 
 function pythonStream(call) {
   const { method, credentials, server } = call;
-  const [folder, service] = [method.service.slice(0, method.service.lastIndexOf(".")), method.service.split(".").at(-1)];
+  const [folder, service] = [
+    method.service.slice(0, method.service.lastIndexOf(".")),
+    method.service.split(".").at(-1),
+  ];
   const module = service.replace(/(?<=[a-z])(?=[A-Z])/g, "_").toLowerCase();
   const request = method.input.slice(method.input.lastIndexOf(".") + 1);
   const metadata = [
@@ -110,7 +118,9 @@ function pythonStream(call) {
     credentials.onBehalfOf && `("x-on-behalf-of", ${JSON.stringify(credentials.onBehalfOf)})`,
   ].filter(Boolean);
   const target = JSON.stringify(address(call));
-  const channel = server.tls ? `grpc.secure_channel(${target}, grpc.ssl_channel_credentials())` : `grpc.insecure_channel(${target})`;
+  const channel = server.tls
+    ? `grpc.secure_channel(${target}, grpc.ssl_channel_credentials())`
+    : `grpc.insecure_channel(${target})`;
   return [
     ...(credentials.kind === "none" ? [] : ["import os", ""]),
     "import grpc",
@@ -135,7 +145,9 @@ function constantName(name) {
 function literal(value, indent = "") {
   const inner = `${indent}    `;
   if (Array.isArray(value)) {
-    return value.length ? `[\n${value.map((element) => `${inner}${literal(element, inner)},\n`).join("")}${indent}]` : "[]";
+    return value.length
+      ? `[\n${value.map((element) => `${inner}${literal(element, inner)},\n`).join("")}${indent}]`
+      : "[]";
   }
   if (typeof value === "object" && value !== null) {
     const entries = Object.entries(value);

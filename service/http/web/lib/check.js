@@ -57,7 +57,12 @@ function checkMessage(schema, name, value, path, report) {
     return;
   }
   const message = schema.message(name);
-  const byKey = new Map(message.fields.flatMap((field) => [[field.json, field], [field.name, field]]));
+  const byKey = new Map(
+    message.fields.flatMap((field) => [
+      [field.json, field],
+      [field.name, field],
+    ]),
+  );
   const given = new Map();
   for (const [key, content] of Object.entries(value)) {
     const field = byKey.get(key);
@@ -136,7 +141,9 @@ function checkMap(schema, field, content, path, report) {
   checkCount(entries.length, rules.min_pairs, rules.max_pairs, "entry", path, report);
   for (const [key, element] of entries) {
     const at = `${path}[${JSON.stringify(key)}]`;
-    checkScalar(field.key, rules.keys ?? {}, field.key === "bool" ? key === "true" : key, at, (_, text) => report(at, `the key ${text}`));
+    checkScalar(field.key, rules.keys ?? {}, field.key === "bool" ? key === "true" : key, at, (_, text) =>
+      report(at, `the key ${text}`),
+    );
     checkValue(schema, field, rules.values ?? {}, element, at, report);
   }
 }
@@ -268,7 +275,10 @@ function counted(number, what) {
 /** Return the rules of a field in short phrases, for people. */
 export function describeRules(field) {
   const rules = field.rules ?? {};
-  const phrases = [...lengthPhrases(rules.min_items, rules.max_items, "element"), ...lengthPhrases(rules.min_pairs, rules.max_pairs, "entry")];
+  const phrases = [
+    ...lengthPhrases(rules.min_items, rules.max_items, "element"),
+    ...lengthPhrases(rules.min_pairs, rules.max_pairs, "entry"),
+  ];
   const each = { ...rules, ...rules.items, ...rules.values };
   if (each.uuid) {
     phrases.push("UUID");
@@ -277,11 +287,22 @@ export function describeRules(field) {
     phrases.push("e-mail address");
   }
   phrases.push(...lengthPhrases(each.min_len, each.max_len, "character"));
-  for (const [rule, words] of [["gte", "at least"], ["gt", "more than"], ["lte", "at most"], ["lt", "less than"]]) {
+  for (const [rule, words] of [
+    ["gte", "at least"],
+    ["gt", "more than"],
+    ["lte", "at most"],
+    ["lt", "less than"],
+  ]) {
     each[rule] !== undefined && phrases.push(`${words} ${each[rule]}`);
   }
   if (each.pattern) {
-    phrases.push({ "^\\P{Cc}*$": "one line", "^[\\r\\n\\t\\P{Cc}]*$": "no control characters", "^https?://[^\\s\\p{Cc}]+$": "http(s) URL" }[each.pattern] ?? `matches ${each.pattern}`);
+    phrases.push(
+      {
+        "^\\P{Cc}*$": "one line",
+        "^[\\r\\n\\t\\P{Cc}]*$": "no control characters",
+        "^https?://[^\\s\\p{Cc}]+$": "http(s) URL",
+      }[each.pattern] ?? `matches ${each.pattern}`,
+    );
   }
   phrases.push(...(rules.says ?? []));
   if (field.permission) {

@@ -49,14 +49,19 @@ export function openCredentials() {
     onSubmit: (_, close) => {
       const text = value.value.trim().replace(/^Bearer\s+/i, "");
       const isMissing = kind.value !== "none" && !VISIBLE.test(text);
-      valueField.setError(isMissing ? (text ? "It must be printable ASCII without spaces." : "Enter it, or choose None.") : "");
+      valueField.setError(
+        isMissing ? (text ? "It must be printable ASCII without spaces." : "Enter it, or choose None.") : "",
+      );
       const user = onBehalfOf.value.trim();
       userField.setError(user && !UUID.test(user) ? "It must be a UUID." : "");
       if (isMissing || (user && !UUID.test(user))) {
         (isMissing ? value : onBehalfOf).focus();
         return;
       }
-      setCredentials({ kind: kind.value, value: kind.value === "none" ? "" : text, onBehalfOf: user }, { keep: keep.checked });
+      setCredentials(
+        { kind: kind.value, value: kind.value === "none" ? "" : text, onBehalfOf: user },
+        { keep: keep.checked },
+      );
       close();
       toast("The next calls use these credentials.", { kind: "good" });
     },

@@ -93,7 +93,8 @@ const ICONS = {
   system: "M4 5h16v11H4zM9 20h6M12 16v4",
   trash: "M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13",
   user: "M16 8a4 4 0 1 1-8 0 4 4 0 0 1 8 0zM4.5 20.5c.8-4 3.7-6 7.5-6s6.700 2 7.5 6",
-  users: "M13 8a4 4 0 1 1-8 0 4 4 0 0 1 8 0zM2 20c.7-3.800 3.300-5.700 7-5.700s6.300 1.900 7 5.700M16 4.400a4 4 0 0 1 0 7.200M18.500 15c2 .8 3.100 2.500 3.500 5",
+  users:
+    "M13 8a4 4 0 1 1-8 0 4 4 0 0 1 8 0zM2 20c.7-3.800 3.300-5.700 7-5.700s6.300 1.900 7 5.700M16 4.400a4 4 0 0 1 0 7.200M18.500 15c2 .8 3.100 2.500 3.500 5",
   warning: "M12 9v5M12 17h.01M12 3.5L2.500 20h19z",
   work: "M5 8h14l-1.200 12H6.200zM8.500 8a3.500 3.500 0 0 1 7 0",
 };
@@ -117,7 +118,13 @@ export function prose(text) {
     .filter(Boolean)
     .map((paragraph) => {
       const [first, ...items] = paragraph.split("\n- ");
-      const list = items.length ? h("ul", null, items.map((item) => h("li", null, inline(item)))) : null;
+      const list = items.length
+        ? h(
+            "ul",
+            null,
+            items.map((item) => h("li", null, inline(item))),
+          )
+        : null;
       return [first && h("p", null, inline(first)), list];
     });
 }

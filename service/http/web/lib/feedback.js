@@ -35,7 +35,12 @@ function show(text, kind) {
     { class: kind },
     icon({ good: "check", bad: "warning" }[kind] ?? "info"),
     h("span", null, text),
-    h("button.button.quiet.icon-only", { type: "button", title: "Dismiss", onclick: () => element.remove() }, icon("close"), h("span.visually-hidden", null, "Dismiss")),
+    h(
+      "button.button.quiet.icon-only",
+      { type: "button", title: "Dismiss", onclick: () => element.remove() },
+      icon("close"),
+      h("span.visually-hidden", null, "Dismiss"),
+    ),
   );
   toasts.append(element);
   setTimeout(() => element.remove(), VISIBLE_MS);
@@ -73,7 +78,12 @@ export function openDialog({ title, body, actions, onSubmit, wide = false }) {
       "header.dialog-header",
       null,
       h("h2", { id }, title),
-      h("button.button.quiet.icon-only", { type: "button", title: "Close", onclick: () => close() }, icon("close"), h("span.visually-hidden", null, "Close")),
+      h(
+        "button.button.quiet.icon-only",
+        { type: "button", title: "Close", onclick: () => close() },
+        icon("close"),
+        h("span.visually-hidden", null, "Close"),
+      ),
     ),
     h("div.dialog-body", null, body),
     actions && h("footer.dialog-footer", null, actions(close)),

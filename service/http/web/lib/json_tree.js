@@ -10,7 +10,7 @@ const FIRST_ELEMENTS = 100;
 
 /** Return a value as a tree; times have the local time, and amounts their sum, beside them. */
 export function jsonTree(value) {
-  return h("div.json-tree", null, node(null, value, 0));
+  return h("div.json-tree", { tabindex: 0, role: "group", "aria-label": "JSON as a tree" }, node(null, value, 0));
 }
 
 function node(key, value, level) {

@@ -34,7 +34,10 @@ let leaving = new AbortController();
 /** Return the address of a view, for links: `href("/work/orders", {status: "PENDING"})`. */
 export function href(path, query = {}) {
   const given = Object.entries(query).flatMap(([key, value]) =>
-    [value].flat().filter((one) => one !== "" && one !== null && one !== undefined).map((one) => [key, String(one)]),
+    [value]
+      .flat()
+      .filter((one) => one !== "" && one !== null && one !== undefined)
+      .map((one) => [key, String(one)]),
   );
   const text = new URLSearchParams(given).toString();
   return `#${path}${text ? `?${text}` : ""}`;
@@ -127,7 +130,9 @@ export function start({ main, routes, home, onRoute, failed }) {
     const busy = setTimeout(() => main.setAttribute("aria-busy", "true"), 150);
     let content;
     try {
-      content = route ? await (await route.load()).default({ params, query: current.query, signal, setTitle }) : missing();
+      content = route
+        ? await (await route.load()).default({ params, query: current.query, signal, setTitle })
+        : missing();
     } catch (error) {
       if (signal.aborted) {
         return;

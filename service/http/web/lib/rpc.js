@@ -24,7 +24,11 @@ export async function call(method, request = {}, { signal, timeout } = {}) {
   const started = performance.now();
   const response = await send(method, request, signal, timeout);
   const text = await read(method, response, signal);
-  const info = { ms: performance.now() - started, requestId: response.headers.get("x-request-id") ?? "", bytes: text.length };
+  const info = {
+    ms: performance.now() - started,
+    requestId: response.headers.get("x-request-id") ?? "",
+    bytes: text.length,
+  };
   if (!response.ok) {
     throw await failure(method, response, text, info);
   }
@@ -63,7 +67,7 @@ export async function* stream(method, request = {}, { signal, timeout, onOpen } 
   }
   onOpen?.(info());
   try {
-    for await (const line of linesOf(method, response, signal)) {
+    for await (const line of linesOf(response, signal)) {
       if (line === undefined) {
         break;
       } else if (line.result !== undefined) {
@@ -81,7 +85,7 @@ export async function* stream(method, request = {}, { signal, timeout, onOpen } 
   }
 }
 
-async function* linesOf(method, response, signal) {
+async function* linesOf(response, signal) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   while (true) {

@@ -73,7 +73,9 @@ export function shortName(fullName) {
 
 /** Return the name of an enum's value for people: `Pending` of `ORDER_STATUS_PENDING` in `…OrderStatus`. */
 export function enumLabel(value, enumName = "") {
-  const prefix = `${shortName(enumName).replace(/(?<=[a-z])(?=[A-Z])/g, "_").toUpperCase()}_`;
+  const prefix = `${shortName(enumName)
+    .replace(/(?<=[a-z])(?=[A-Z])/g, "_")
+    .toUpperCase()}_`;
   const rest = enumName && value.startsWith(prefix) ? value.slice(prefix.length) : value;
   return rest.charAt(0) + rest.slice(1).toLowerCase().replaceAll("_", " ");
 }

@@ -1,4 +1,4 @@
-/** What views are made of. Each function returns an element; see style/components.css. */
+/** What views are made of. Each function returns an element; see style/components.css, data.css and feedback.css. */
 
 import { append, h, icon, uniqueId } from "./dom.js";
 import { announce } from "./feedback.js";
@@ -101,7 +101,11 @@ export function table({ caption, columns, rows, href }) {
     const content = column.cell(row);
     const attributes = { class: `${column.align ?? ""} ${column.class ?? ""}`, "data-label": column.label };
     return index === 0
-      ? h("th", { scope: "row", role: "rowheader", ...attributes }, href ? h("a", { href: href(row) }, content) : content)
+      ? h(
+          "th",
+          { scope: "row", role: "rowheader", ...attributes },
+          href ? h("a", { href: href(row) }, content) : content,
+        )
       : h("td", { role: "cell", ...attributes }, content);
   };
   const line = (row) =>
@@ -110,12 +114,14 @@ export function table({ caption, columns, rows, href }) {
       {
         role: "row",
         class: href && "linked",
-        onclick: href && ((event) => {
-          // A click on a link or a button, or one that selects text, is no click on the row.
-          if (!event.target.closest("a, button, input") && !String(getSelection())) {
-            location.hash = href(row);
-          }
-        }),
+        onclick:
+          href &&
+          ((event) => {
+            // A click on a link or a button, or one that selects text, is no click on the row.
+            if (!event.target.closest("a, button, input") && !String(getSelection())) {
+              location.hash = href(row);
+            }
+          }),
       },
       columns.map((column, index) => cell(column, row, index)),
     );
@@ -130,7 +136,11 @@ export function table({ caption, columns, rows, href }) {
       h(
         "thead",
         { role: "rowgroup" },
-        h("tr", { role: "row" }, columns.map(({ label, align }) => h("th", { scope: "col", role: "columnheader", class: align }, label))),
+        h(
+          "tr",
+          { role: "row" },
+          columns.map(({ label, align }) => h("th", { scope: "col", role: "columnheader", class: align }, label)),
+        ),
       ),
       h("tbody", { role: "rowgroup" }, rows.map(line)),
     ),
@@ -156,7 +166,11 @@ export function notice(kind, ...children) {
 /** Names and values; pairs whose value is null, undefined or false are left out. */
 export function definitions(pairs) {
   const shown = pairs.filter(([, value]) => value !== null && value !== undefined && value !== false);
-  return h("dl.definitions", null, shown.map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))));
+  return h(
+    "dl.definitions",
+    null,
+    shown.map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))),
+  );
 }
 
 /**
@@ -168,7 +182,9 @@ export function definitions(pairs) {
  * @param {() => void} [options.retry] - adds a button.
  */
 export function errorPanel(error, { retry, level = 2 } = {}) {
-  const actions = retry ? h("div.actions", null, button({ label: "Try again", icon: "refresh", onclick: retry })) : null;
+  const actions = retry
+    ? h("div.actions", null, button({ label: "Try again", icon: "refresh", onclick: retry }))
+    : null;
   if (error.name !== "CallError") {
     return h(
       "div.error-panel",
@@ -190,18 +206,36 @@ export function errorPanel(error, { retry, level = 2 } = {}) {
       null,
       icon("warning"),
       h(`h${level}`, null, error.message),
-      h("span.error-codes", null, badge(error.code, "bad"), error.reason && error.reason !== error.code && badge(error.reason, "bad")),
+      h(
+        "span.error-codes",
+        null,
+        badge(error.code, "bad"),
+        error.reason && error.reason !== error.code && badge(error.reason, "bad"),
+      ),
     ),
     error.explanation && h("p", null, error.explanation.replaceAll("`", "")),
     error.violations.length > 0 &&
       h(
         "ul.violations",
         null,
-        error.violations.map(({ field: path, description }) => h("li", null, path && h("code", null, path), path && " ", description)),
+        error.violations.map(({ field: path, description }) =>
+          h("li", null, path && h("code", null, path), path && " ", description),
+        ),
       ),
     error.preconditions.length > 0 &&
-      h("ul.violations", null, error.preconditions.map(({ subject, description }) => h("li", null, subject && h("code", null, subject), " ", description))),
-    h("p.outcome", null, error.outcomeText, error.retryAfterMs !== null && ` It can be repeated in ${seconds(error.retryAfterMs)}.`),
+      h(
+        "ul.violations",
+        null,
+        error.preconditions.map(({ subject, description }) =>
+          h("li", null, subject && h("code", null, subject), " ", description),
+        ),
+      ),
+    h(
+      "p.outcome",
+      null,
+      error.outcomeText,
+      error.retryAfterMs !== null && ` It can be repeated in ${seconds(error.retryAfterMs)}.`,
+    ),
     ids.length > 0 && definitions(ids),
     actions,
   );
@@ -260,7 +294,10 @@ export function tabs({ label, tabs: given, selected = given[0].id, onSelect }) {
     ),
   );
   for (const { id } of given) {
-    panels.set(id, h("div.tab-panel", { role: "tabpanel", id: `${prefix}-${id}-panel`, "aria-labelledby": `${prefix}-${id}` }));
+    panels.set(
+      id,
+      h("div.tab-panel", { role: "tabpanel", id: `${prefix}-${id}-panel`, "aria-labelledby": `${prefix}-${id}` }),
+    );
   }
 
   function show(id) {
@@ -292,7 +329,9 @@ export function tabs({ label, tabs: given, selected = given[0].id, onSelect }) {
   }
 
   show(selected);
-  const element = h("div.tabs", null, h("div.tab-list", { role: "tablist", "aria-label": label }, buttons), [...panels.values()]);
+  const element = h("div.tabs", null, h("div.tab-list", { role: "tablist", "aria-label": label }, buttons), [
+    ...panels.values(),
+  ]);
   element.select = choose;
   return element;
 }

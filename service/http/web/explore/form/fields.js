@@ -15,9 +15,10 @@ export function fieldControl(schema, field, siblings = []) {
   const error = h("div.field-error", { id: uniqueId("error"), hidden: true });
   const heading = [
     h("span.field-name", null, field.name),
+    " ",
     h("span.field-type", null, typeName(field)),
-    field.required && badge("required", "info"),
-    describeRules(field).map((rule) => h("span.field-rule", null, rule)),
+    field.required && [" ", badge("required", "info")],
+    describeRules(field).map((rule) => [" ", h("span.field-rule", null, rule)]),
   ];
   const { input } = control;
   const isBox = input?.type === "checkbox";
@@ -25,9 +26,22 @@ export function fieldControl(schema, field, siblings = []) {
   if (input) {
     input.id ||= uniqueId("input");
     const label = h("label", { for: input.id }, heading);
-    element = h("div.form-field", { class: isBox ? "is-box" : "" }, isBox ? [control.element, label] : [label, hint, control.element], isBox && hint, error);
+    element = h(
+      "div.form-field",
+      { class: isBox ? "is-box" : "" },
+      isBox ? [control.element, label] : [label, hint, control.element],
+      isBox && hint,
+      error,
+    );
   } else {
-    element = h("fieldset.form-field", { "aria-describedby": hint?.id ?? null }, h("legend", null, heading), hint, control.element, error);
+    element = h(
+      "fieldset.form-field",
+      { "aria-describedby": hint?.id ?? null },
+      h("legend", null, heading),
+      hint,
+      control.element,
+      error,
+    );
   }
   const describe = () => {
     const ids = [hint?.id, !error.hidden && error.id].filter(Boolean).join(" ");
@@ -41,7 +55,10 @@ export function fieldControl(schema, field, siblings = []) {
     set: control.set,
     showErrors: (violations) => {
       const own = violations.filter((violation) => violation.field === "");
-      replace(error, own.map(({ description }) => h("div", null, description)));
+      replace(
+        error,
+        own.map(({ description }) => h("div", null, description)),
+      );
       error.hidden = own.length === 0;
       input && (violations.length ? input.setAttribute("aria-invalid", "true") : input.removeAttribute("aria-invalid"));
       describe();

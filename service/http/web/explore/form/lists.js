@@ -28,7 +28,13 @@ export function listControl(schema, field) {
 }
 
 function emptyElement(field) {
-  return field.type === "message" ? {} : field.type === "bool" ? false : field.type === "string" || field.type === "bytes" ? "" : 0;
+  return field.type === "message"
+    ? {}
+    : field.type === "bool"
+      ? false
+      : field.type === "string" || field.type === "bytes"
+        ? ""
+        : 0;
 }
 
 /** Return the control of a map. */
@@ -38,13 +44,20 @@ export function mapControl(schema, field) {
     what: "entry",
     make: (index) => {
       const control = scalarControl(schema, field) ?? fieldsControl(schema, field.ref);
-      const key = h("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: "key", "aria-label": `${field.name}: key ${index + 1}` });
+      const key = h("input", {
+        type: "text",
+        autocomplete: "off",
+        spellcheck: "false",
+        placeholder: "key",
+        "aria-label": `${field.name}: key ${index + 1}`,
+      });
       control.input?.setAttribute("aria-label", `${field.name}: value ${index + 1}`);
       control.input?.setAttribute("placeholder", "value");
       return { control, key, element: h("div.map-entry", null, key, control.element), isMessage: !control.input };
     },
     // Of several entries with one key, the last one counts, as in JSON.
-    read: (made) => Object.fromEntries(made.map(({ control, key }) => [key.value, control.get() ?? emptyElement(field)])),
+    read: (made) =>
+      Object.fromEntries(made.map(({ control, key }) => [key.value, control.get() ?? emptyElement(field)])),
     entries: (value) => (typeof value === "object" && value !== null ? Object.entries(value) : []),
     fill: ({ control, key }, [name, element]) => {
       key.value = name;
@@ -94,7 +107,12 @@ function rows({ most, what, make, read, entries, fill, path }) {
       h("span.visually-hidden", null, `Remove ${what} ${made.length + 1}`),
     );
     row.error = h("div.field-error", { hidden: true });
-    row.frame = h("div.row", { class: row.isMessage ? "is-message" : "" }, h("div.row-content", null, row.element, row.error), removing);
+    row.frame = h(
+      "div.row",
+      { class: row.isMessage ? "is-message" : "" },
+      h("div.row-content", null, row.element, row.error),
+      removing,
+    );
     made.push(row);
     list.append(row.frame);
     return row;
@@ -128,7 +146,9 @@ function rows({ most, what, make, read, entries, fill, path }) {
           made = [];
           list.replaceChildren();
         }
-        given.forEach((element, index) => fill(made[index] ?? append(), element));
+        for (const [index, element] of given.entries()) {
+          fill(made[index] ?? append(), element);
+        }
       }
       update();
     },
@@ -136,9 +156,15 @@ function rows({ most, what, make, read, entries, fill, path }) {
       for (const [index, row] of made.entries()) {
         const inner = relative(violations, path(row, index));
         const own = inner.filter(({ field }) => field === "");
-        replace(row.error, own.map(({ description }) => h("div", null, description)));
+        replace(
+          row.error,
+          own.map(({ description }) => h("div", null, description)),
+        );
         row.error.hidden = own.length === 0;
-        row.control.input && (inner.length ? row.control.input.setAttribute("aria-invalid", "true") : row.control.input.removeAttribute("aria-invalid"));
+        row.control.input &&
+          (inner.length
+            ? row.control.input.setAttribute("aria-invalid", "true")
+            : row.control.input.removeAttribute("aria-invalid"));
         row.control.showErrors(row.control.input ? inner.filter(({ field }) => field) : inner);
       }
     },

@@ -38,7 +38,12 @@ export function fieldsControl(schema, name) {
     }
   }
   const leftover = h("div.field-error", { hidden: true });
-  const element = h("div.message-fields", null, parts.length ? parts.map((part) => part.element) : h("p.quiet", null, "It has no fields."), leftover);
+  const element = h(
+    "div.message-fields",
+    null,
+    parts.length ? parts.map((part) => part.element) : h("p.quiet", null, "It has no fields."),
+    leftover,
+  );
   return {
     element,
     get: () => Object.assign({}, ...parts.map((part) => part.get())),
@@ -52,11 +57,16 @@ export function fieldsControl(schema, name) {
       const placed = new Set();
       for (const part of parts) {
         const own = violations.filter(({ field }) => part.names.includes(firstName(field)));
-        own.forEach((violation) => placed.add(violation));
+        for (const violation of own) {
+          placed.add(violation);
+        }
         part.showErrors(own);
       }
       const rest = violations.filter((violation) => !placed.has(violation));
-      replace(leftover, rest.map(({ field, description }) => h("div", null, field && h("code", null, field), ` ${description}`)));
+      replace(
+        leftover,
+        rest.map(({ field, description }) => h("div", null, field && h("code", null, field), ` ${description}`)),
+      );
       leftover.hidden = rest.length === 0;
     },
   };
@@ -111,7 +121,13 @@ function oneofPart(schema, name, message, fields) {
   const element = h(
     "div.oneof",
     null,
-    h("label", { for: choice.id }, h("span.field-name", null, name), h("span.field-type", null, "one of"), required && badge("required", "info")),
+    h(
+      "label",
+      { for: choice.id },
+      h("span.field-name", null, name),
+      h("span.field-type", null, "one of"),
+      required && badge("required", "info"),
+    ),
     doc && h("div.hint", null, inline(doc)),
     choice,
     error,
@@ -131,10 +147,16 @@ function oneofPart(schema, name, message, fields) {
       for (const [json, shown] of controls) {
         json === choice.value && member ? shown.set(given[json] ?? given[member.name]) : shown.set(undefined);
       }
+      if (!member && members.find((field) => field.json === choice.value)?.type === "bool") {
+        control().set(true);
+      }
     },
     showErrors: (violations) => {
       const own = violations.filter(({ field }) => field === name);
-      replace(error, own.map(({ description }) => h("div", null, description)));
+      replace(
+        error,
+        own.map(({ description }) => h("div", null, description)),
+      );
       error.hidden = own.length === 0;
       const member = members.find((field) => field.json === choice.value);
       member && control().showErrors(relative(violations, member.name));
@@ -179,7 +201,15 @@ function optionalControl(schema, name) {
   const open = () => {
     // Its fields are made only now: a message may refer to itself.
     control = fieldsControl(schema, name);
-    replace(body, h("div.nested", null, control.element, h("button.button.quiet.small", { type: "button", onclick: remove }, icon("trash"), "Remove")));
+    replace(
+      body,
+      h(
+        "div.nested",
+        null,
+        control.element,
+        h("button.button.quiet.small", { type: "button", onclick: remove }, icon("trash"), "Remove"),
+      ),
+    );
   };
   const close = () => {
     control = null;

@@ -198,8 +198,18 @@ function timeControl() {
 }
 
 function moneyControl() {
-  const list = h("datalist", { id: uniqueId("currencies") }, CURRENCIES.map((code) => h("option", { value: code })));
-  const amount = h("input", { type: "text", inputmode: "decimal", placeholder: "12.50", autocomplete: "off", class: "number" });
+  const list = h(
+    "datalist",
+    { id: uniqueId("currencies") },
+    CURRENCIES.map((code) => h("option", { value: code })),
+  );
+  const amount = h("input", {
+    type: "text",
+    inputmode: "decimal",
+    placeholder: "12.50",
+    autocomplete: "off",
+    class: "number",
+  });
   const currency = h("input", {
     type: "text",
     maxlength: 3,
@@ -216,7 +226,12 @@ function moneyControl() {
       return undefined;
     }
     // An amount that is no number is sent as it is, so that the check says so.
-    return parseMoney(amount.value, currency.value) ?? { currencyCode: currency.value.trim().toUpperCase(), units: amount.value.trim() };
+    return (
+      parseMoney(amount.value, currency.value) ?? {
+        currencyCode: currency.value.trim().toUpperCase(),
+        units: amount.value.trim(),
+      }
+    );
   };
   const set = (value) => {
     const isMoney = typeof value === "object" && value !== null;
@@ -230,7 +245,10 @@ function moneyControl() {
     set,
     showErrors: (violations) => {
       const inner = violations.filter(({ field }) => field);
-      replace(error, inner.map(({ field, description }) => h("div", null, `${field} ${description}`)));
+      replace(
+        error,
+        inner.map(({ field, description }) => h("div", null, `${field} ${description}`)),
+      );
       error.hidden = inner.length === 0;
     },
   };
@@ -246,7 +264,11 @@ function maskControl(schema, siblings) {
   // Paths that are given, but that no box has.
   let others = [];
   return {
-    element: h("div.choices", null, [...boxes].map(([path, box]) => h("label.check", null, box, h("span.mono", null, path)))),
+    element: h(
+      "div.choices",
+      null,
+      [...boxes].map(([path, box]) => h("label.check", null, box, h("span.mono", null, path))),
+    ),
     get: () => {
       const chosen = [...boxes].filter(([, box]) => box.checked).map(([path]) => path);
       return [...chosen, ...others].join(",") || undefined;
@@ -269,7 +291,9 @@ function settablePaths(schema, name, prefix = "", depth = 0) {
     }
     const path = prefix + field.json;
     const isMessage = field.type === "message" && !field.label && schema.message(field.ref) && depth === 0;
-    return isMessage && shortName(field.ref) !== "Money" ? [path, ...settablePaths(schema, field.ref, `${path}.`, 1)] : [path];
+    return isMessage && shortName(field.ref) !== "Money"
+      ? [path, ...settablePaths(schema, field.ref, `${path}.`, 1)]
+      : [path];
   });
 }
 
