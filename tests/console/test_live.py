@@ -10,7 +10,7 @@ from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations.retention import delete_expired_events
 from tests.console.conftest import Console, opened
-from tests.http.conftest import Site, running_site
+from tests.http.conftest import running_site
 from tests.support.databases import cloned
 
 ORDERS = "commerce.orders.v1.OrderService"
@@ -36,7 +36,9 @@ async def test_events_of_other_clients_appear(console: Console) -> None:
     await console.call(f"{USERS}/DeactivateUser", {"id": user["id"]})
     events = page.locator(".event")
     await expect(events).to_have_count(3)
-    await expect(events.filter(has_text="Order confirmed").get_by_role("link", name=order["orderNumber"])).to_be_visible()
+    await expect(
+        events.filter(has_text="Order confirmed").get_by_role("link", name=order["orderNumber"])
+    ).to_be_visible()
     await expect(events.filter(has_text="User deactivated").get_by_role("link", name="watched")).to_be_visible()
     await expect(page.locator(".rate-numbers")).to_have_text("2 of orders1 of users")
     # What the filter leaves out is not shown.
@@ -96,7 +98,9 @@ async def test_after_a_restart_of_the_server_no_event_is_lost_or_repeated(
         for name in ("ConfirmOrder", "ProcessOrder"):
             await away.call(f"{ORDERS}/{name}", {"id": first["id"]})
         await expect(page.get_by_text("connection lost")).to_be_visible()
-        await expect(page.get_by_role("region", name="Health").get_by_text("The server cannot be reached.")).to_be_visible()
+        await expect(
+            page.get_by_role("region", name="Health").get_by_text("The server cannot be reached.")
+        ).to_be_visible()
     async with running_site(own_database_url, console=True, http_port=port) as again:
         back = Console(page, again)
         await is_live(page)

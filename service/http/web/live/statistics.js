@@ -1,5 +1,6 @@
 /** The orders of the last 24 hours, by status and currency. */
 
+import { onCredentials } from "../lib/credentials.js";
 import { h } from "../lib/dom.js";
 import { moneyElement } from "../lib/money.js";
 import { href } from "../lib/router.js";
@@ -55,6 +56,7 @@ export function statisticsCard(signal) {
       ],
     });
   }, signal);
+  onCredentials(() => list.reload(), signal);
   return card(
     {
       title: "Orders of the last 24 hours",

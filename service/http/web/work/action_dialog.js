@@ -14,8 +14,8 @@ import { newRequestId } from "./request_ids.js";
 
 // Longer than the deadline of the service, so that its answer comes first.
 const GIVE_UP_MS = 40_000;
-// Someone else has changed the resource since it was read.
-const CHANGED = new Set(["ETAG_MISMATCH", "ILLEGAL_TRANSITION", "ORDER_NOT_PENDING", "USER_DELETED", "USER_NOT_ACTIVE"]);
+// Someone else has changed the resource since it was read: what it did not allow then is not offered.
+const CHANGED = new Set(["ETAG_MISMATCH", "ILLEGAL_TRANSITION", "ORDER_NOT_PENDING"]);
 
 /**
  * Open the dialog of an action.
@@ -223,7 +223,7 @@ class ActionDialog {
   showError(error) {
     if (this.isSending && (error.outcome === "unknown" || error.name === "TimeoutError")) {
       this.showUncertain(error);
-    } else if (CHANGED.has(error.reason)) {
+    } else if (this.reload && CHANGED.has(error.reason)) {
       this.showChanged(error);
     } else {
       this.isUncertain = false;
@@ -268,7 +268,7 @@ class ActionDialog {
   }
 
   showChanged(error) {
-    this.isStale = Boolean(this.reload);
+    this.isStale = true;
     this.isUncertain = false;
     replace(
       this.report,

@@ -1,6 +1,8 @@
 /** The frame of the views of Work: links to its parts, and below them the view. */
 
+import { onCredentials } from "../lib/credentials.js";
 import { h } from "../lib/dom.js";
+import { errorPanel, pageHeader } from "../lib/ui.js";
 
 const PARTS = [
   ["orders", "Orders"],
@@ -8,8 +10,33 @@ const PARTS = [
   ["notes", "Notes"],
 ];
 
-/** Return a page of Work; `part` is the one whose link is marked. */
-export function workPage(part, ...children) {
+/** Make the view again, for example for another caller. */
+function showAgain() {
+  window.dispatchEvent(new HashChangeEvent("hashchange"));
+}
+
+/**
+ * Return a view of Work, which is made again when the credentials change.
+ *
+ * @param {string} part the one whose link is marked
+ * @param {(context: object) => Node[] | Promise<Node[]>} make makes what is below the links
+ * @returns {import("../lib/router.js").View}
+ */
+export function workView(part, make) {
+  return async (context) => {
+    onCredentials(showAgain, context.signal);
+    try {
+      return page(part, await make(context));
+    } catch (error) {
+      if (context.signal.aborted) {
+        throw error;
+      }
+      return page(part, [pageHeader({ title: "This cannot be shown" }), errorPanel(error, { retry: showAgain })]);
+    }
+  };
+}
+
+function page(part, children) {
   const links = PARTS.map(([name, label]) =>
     h("li", null, h("a", { href: `#/work/${name}`, "aria-current": name === part ? "page" : null }, label)),
   );

@@ -7,7 +7,7 @@ import { emptyState, notice, pageHeader } from "../lib/ui.js";
 import { FieldProblem } from "./controls.js";
 import { filterForm, grouped, text, userIdOf } from "./filters.js";
 import { orders } from "./methods.js";
-import { workPage } from "./navigation.js";
+import { workView } from "./navigation.js";
 import { noteElement } from "./notes_card.js";
 import { pager } from "./pager.js";
 import { loaded } from "./parts.js";
@@ -16,7 +16,7 @@ import { fillNames } from "./references.js";
 const PAGE_SIZE = 20;
 
 /** The view. */
-export default function notesView({ query, signal }) {
+export default workView("notes", ({ query, signal }) => {
   let current = query;
   const results = loaded(load, signal);
 
@@ -45,7 +45,7 @@ export default function notesView({ query, signal }) {
         noun: "note",
         token: current.get("page") ?? "",
         next,
-        onPage: (page) => show({ ...Object.fromEntries(grouped(current)), page }),
+        onPage: (page) => show({ ...Object.fromEntries(grouped(current)), page }, { focus: true }),
         total: async () => {
           const counted = await call(request.method, { ...request.body, pageSize: 1, includeTotalSize: true }, { signal });
           return counted.totalSize ?? "0";
@@ -71,14 +71,13 @@ export default function notesView({ query, signal }) {
     };
   }
 
-  function show(values) {
+  function show(values, options) {
     setQuery(values);
     current = new URLSearchParams(location.hash.split("?")[1] ?? "");
-    results.reload();
+    results.reload(options);
   }
 
-  return workPage(
-    "notes",
+  return [
     pageHeader({ title: "Notes", lead: "Notes about orders, found by their words." }),
     filterForm(
       "Search notes",
@@ -103,8 +102,8 @@ export default function notesView({ query, signal }) {
       ),
     ),
     results,
-  );
-}
+  ];
+});
 
 /** Return a snippet, in which `**` is around each matching word, as text with marks. */
 export function marked(snippet) {

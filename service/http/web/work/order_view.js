@@ -1,45 +1,46 @@
 /** The view of one order. It follows the order's events, so that it shows what others change. */
 
 import { h, icon, replace } from "../lib/dom.js";
+import { toast } from "../lib/feedback.js";
 import { moneyElement } from "../lib/money.js";
-import { here, navigate, setQuery } from "../lib/router.js";
+import { setQuery } from "../lib/router.js";
 import { call, stream } from "../lib/rpc.js";
 import { timeElement } from "../lib/time.js";
-import { button, card, copyButton, definitions, emptyState, pageHeader, table } from "../lib/ui.js";
+import { card, copyButton, definitions, pageHeader, table } from "../lib/ui.js";
 import { Watch } from "../live/watch.js";
 import { openAction } from "./action_dialog.js";
 import { orderAction, paymentInWords, removeTag } from "./actions_of_orders.js";
 import { orders } from "./methods.js";
-import { workPage } from "./navigation.js";
+import { workView } from "./navigation.js";
 import { notesCard } from "./notes_card.js";
 import { ORDER_STATUSES, orderActions, statusOf } from "./order_actions.js";
 import { orderKey } from "./order_key.js";
 import { actionButtons, loaded, statusBadge } from "./parts.js";
-import { fillNames, orderHref, remember, userLink } from "./references.js";
+import { fillNames, remember, userLink } from "./references.js";
 import { timelineCard } from "./timeline.js";
 
 // Several events often come together; one reload shows them all.
 const GATHER_MS = 150;
 
 /** The view. */
-export default async function orderView({ params, query, signal, setTitle }) {
+export default workView("orders", async ({ params, query, signal, setTitle }) => {
   const key = orderKey(params.key);
   if (!key) {
-    return workPage("orders", noSuchOrder(params.key));
+    return noSuchOrder(params.key);
   }
   let order;
   try {
     ({ order } = await call(orders("GetOrder"), key, { signal }));
   } catch (error) {
     if (error.code === "NOT_FOUND") {
-      return workPage("orders", noSuchOrder(key.orderNumber ?? key.id));
+      return noSuchOrder(key.orderNumber ?? key.id);
     }
     throw error;
   }
   setTitle(order.orderNumber);
   remember("order", order);
-  return new OrderPage(order, signal).element(query);
-}
+  return new OrderPage(order, signal).elements(query);
+});
 
 function noSuchOrder(name) {
   return h(
@@ -62,13 +63,13 @@ class OrderPage {
     this.notes = notesCard({ title: "Notes", filter: { orderId: order.id }, signal, onChange: () => this.timeline.reload() });
   }
 
-  element(query) {
+  elements(query) {
     this.show();
     this.watch();
     if (query.get("do")) {
       setTimeout(() => this.act(query.get("do")));
     }
-    return workPage("orders", this.header, this.facts, h("div.columns", null, this.timeline, this.notes));
+    return [this.header, this.facts, h("div.columns", null, this.timeline, this.notes)];
   }
 
   show() {
@@ -137,7 +138,9 @@ class OrderPage {
   /** Open the dialog of an action, if the order allows it. */
   act(name) {
     const found = orderActions(this.order).find((action) => action.name === name);
-    if (found && !found.refusal) {
+    if (found?.refusal) {
+      toast(found.refusal);
+    } else if (found) {
       setQuery({ do: name });
       this.run(() => (isPossible(name, this.order) ? orderAction(name, this.order) : null));
     }

@@ -11,7 +11,7 @@ import { createOrder } from "./actions_of_orders.js";
 import { FieldProblem } from "./controls.js";
 import { choice, choices, filterForm, grouped, interval, intervalOf, text, userIdOf } from "./filters.js";
 import { orders } from "./methods.js";
-import { workPage } from "./navigation.js";
+import { workView } from "./navigation.js";
 import { ORDER_STATUSES, statusOf } from "./order_actions.js";
 import { orderKey } from "./order_key.js";
 import { pager } from "./pager.js";
@@ -41,7 +41,7 @@ function tagsOf(given) {
 }
 
 /** The view. */
-export default function ordersView({ query, signal }) {
+export default workView("orders", ({ query, signal }) => {
   let current = query;
   const results = loaded(load, signal);
 
@@ -73,7 +73,7 @@ export default function ordersView({ query, signal }) {
           noun: "order",
           token,
           next: response.nextPageToken ?? "",
-          onPage: (page) => show({ ...Object.fromEntries(grouped(current)), page }),
+          onPage: (page) => show({ ...Object.fromEntries(grouped(current)), page }, { focus: true }),
           total: async () => {
             const counted = await call(orders("ListOrders"), { ...request, pageSize: 1, includeTotalSize: true }, { signal });
             return counted.totalSize ?? "0";
@@ -91,24 +91,25 @@ export default function ordersView({ query, signal }) {
       : emptyState({ icon: "work", title: "No orders yet", text: "The first order appears here." });
   }
 
-  function show(values) {
+  function show(values, options) {
     setQuery(values);
     current = new URLSearchParams(location.hash.split("?")[1] ?? "");
-    results.reload();
+    results.reload(options);
   }
 
   const place = async () => {
     const result = await openAction({ action: createOrder(null), signal });
     if (result?.response) {
       navigate(`/work/orders/${result.response.order.orderNumber}`);
+    } else if (result) {
+      results.reload();
     }
   };
   if (query.get("do") === "create") {
     setTimeout(place);
   }
 
-  return workPage(
-    "orders",
+  return [
     pageHeader({
       title: "Orders",
       actions: [
@@ -119,7 +120,7 @@ export default function ordersView({ query, signal }) {
     findForm(),
     filterForm(
       "Filter orders",
-      (values) => show(values),
+      show,
       choices({ label: "Status", name: "status", values: ORDER_STATUSES, chosen: query.getAll("status") }),
       h(
         "div.filter-row",
@@ -132,8 +133,8 @@ export default function ordersView({ query, signal }) {
       interval({ label: "Placed", query }),
     ),
     results,
-  );
-}
+  ];
+});
 
 /** Return a table of orders. */
 export function ordersTable(list, { withUser = true } = {}) {

@@ -1,6 +1,7 @@
 /** Parts that several views of Work have. */
 
 import { h, replace } from "../lib/dom.js";
+import { announce } from "../lib/feedback.js";
 import { badge, button, errorPanel, loading } from "../lib/ui.js";
 
 const STATUS_TONES = {
@@ -33,12 +34,13 @@ export function tagList(tags = []) {
  *
  * @param {() => Promise<Node>} load
  * @param {AbortSignal} signal
- * @returns {HTMLElement & {reload: (options?: {quietly?: boolean}) => Promise<void>}} `quietly` keeps what is shown
+ * @returns {HTMLElement & {reload: (options?: {quietly?: boolean, focus?: boolean}) => Promise<void>}} `quietly` keeps what
+ *   is shown meanwhile; `focus` moves the focus to what was loaded
  */
 export function loaded(load, signal) {
   const element = h("div.loaded");
   let last = 0;
-  element.reload = async ({ quietly = false } = {}) => {
+  element.reload = async ({ quietly = false, focus = false } = {}) => {
     last += 1;
     const own = last;
     if (!quietly) {
@@ -58,6 +60,13 @@ export function loaded(load, signal) {
     if (own === last && !signal.aborted) {
       element.removeAttribute("aria-busy");
       replace(element, content);
+      if (own > 1 && !quietly) {
+        announce(element.querySelector(".pager-info > span, .empty-title, h3")?.textContent ?? "Loaded");
+      }
+      // The button that was pressed is no longer there.
+      if (focus) {
+        element.querySelector(".table-frame, a, button")?.focus();
+      }
     }
   };
   // Not now: the caller may not have defined yet what `load` uses.

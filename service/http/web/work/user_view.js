@@ -1,6 +1,7 @@
 /** The view of one user, with credit, orders and notes. */
 
 import { h, replace } from "../lib/dom.js";
+import { toast } from "../lib/feedback.js";
 import { href, navigate, setQuery } from "../lib/router.js";
 import { call } from "../lib/rpc.js";
 import { timeElement } from "../lib/time.js";
@@ -9,7 +10,7 @@ import { openAction } from "./action_dialog.js";
 import { userAction } from "./actions_of_users.js";
 import { creditCard } from "./credit_card.js";
 import { methodOfUser, orders } from "./methods.js";
-import { workPage } from "./navigation.js";
+import { workView } from "./navigation.js";
 import { notesCard } from "./notes_card.js";
 import { ordersTable } from "./orders_view.js";
 import { actionButtons, loaded, statusBadge } from "./parts.js";
@@ -20,7 +21,7 @@ import { userKey } from "./user_picker.js";
 const LATEST_ORDERS = 10;
 
 /** The view. Its address names the user by id, username or e-mail address. */
-export default async function userView({ params, query, signal, setTitle }) {
+export default workView("users", async ({ params, query, signal, setTitle }) => {
   const key = userKey(params.key);
   let user;
   try {
@@ -31,12 +32,12 @@ export default async function userView({ params, query, signal, setTitle }) {
     }
   }
   if (!user) {
-    return workPage("users", noSuchUser(params.key));
+    return noSuchUser(params.key);
   }
   setTitle(user.username);
   remember("user", user);
-  return new UserPage(user, signal).element(query);
-}
+  return new UserPage(user, signal).elements(query);
+});
 
 function noSuchUser(name) {
   return h(
@@ -59,12 +60,12 @@ class UserPage {
     this.notes = notesCard({ title: "Notes by this user", filter: { authorId: user.id }, signal });
   }
 
-  element(query) {
+  elements(query) {
     this.show();
     if (query.get("do")) {
       setTimeout(() => this.act(query.get("do")));
     }
-    return workPage("users", this.header, h("div.columns", null, this.details, this.credit), this.orders, this.notes);
+    return [this.header, h("div.columns", null, this.details, this.credit), this.orders, this.notes];
   }
 
   show() {
@@ -123,6 +124,9 @@ class UserPage {
 
   make(name) {
     const found = userActions(this.user).find((action) => action.name === name);
+    if (found?.refusal) {
+      toast(found.refusal);
+    }
     return found && !found.refusal ? userAction(name, this.user, this.credit.balances()) : null;
   }
 

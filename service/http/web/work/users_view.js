@@ -10,7 +10,7 @@ import { createUser } from "./actions_of_users.js";
 import { choice, choices, filterForm, grouped, interval, intervalOf, text } from "./filters.js";
 import { isUuid } from "./ids.js";
 import { methodOfUser, users } from "./methods.js";
-import { workPage } from "./navigation.js";
+import { workView } from "./navigation.js";
 import { pager } from "./pager.js";
 import { loaded, statusBadge } from "./parts.js";
 import { remember, userHref } from "./references.js";
@@ -36,7 +36,7 @@ export function listRequest(query) {
 }
 
 /** The view. */
-export default function usersView({ query, signal }) {
+export default workView("users", ({ query, signal }) => {
   let current = query;
   const results = loaded(load, signal);
 
@@ -58,7 +58,7 @@ export default function usersView({ query, signal }) {
           noun: "user",
           token,
           next,
-          onPage: (page) => show({ ...Object.fromEntries(grouped(current)), page }),
+          onPage: (page) => show({ ...Object.fromEntries(grouped(current)), page }, { focus: true }),
           total,
         }),
     );
@@ -114,17 +114,19 @@ export default function usersView({ query, signal }) {
       : emptyState({ icon: "users", title: "No users yet", text: "The first user appears here." });
   }
 
-  function show(values) {
+  function show(values, options) {
     setQuery(values);
     current = new URLSearchParams(location.hash.split("?")[1] ?? "");
     listFilters.disabled = Boolean(current.get("q"));
-    results.reload();
+    results.reload(options);
   }
 
   const create = async () => {
     const result = await openAction({ action: createUser(), signal });
     if (result?.response) {
       navigate(`/work/users/${result.response.user.id}`);
+    } else if (result) {
+      results.reload();
     }
   };
   if (query.get("do") === "create") {
@@ -155,8 +157,7 @@ export default function usersView({ query, signal }) {
     interval({ label: "Created", query }),
   );
 
-  return workPage(
-    "users",
+  return [
     pageHeader({
       title: "Users",
       actions: [
@@ -187,8 +188,8 @@ export default function usersView({ query, signal }) {
       listFilters,
     ),
     results,
-  );
-}
+  ];
+});
 
 /** Return a table of users. */
 function usersTable(list) {
