@@ -11,15 +11,23 @@ const LIST = "grpc.health.v1.Health/List";
 
 const NAMES = { "": "Process", readiness: "Ready for calls" };
 
-/** Return the card of the server's health, which is read every few seconds while the page is visible. */
+/**
+ * Return the card of the server's health, which is read every few seconds while the page is visible; `ask` reads it
+ * now.
+ */
 export function healthCard(signal) {
   const body = h("div", null, h("p.quiet", null, "Asking …"));
   const summary = h("span", { role: "status" });
   // The status that screen readers have heard last.
   let told = "";
   let timer = 0;
+  let isAsking = false;
 
   async function ask() {
+    if (isAsking) {
+      return;
+    }
+    isAsking = true;
     let status;
     try {
       const response = await call(LIST, {}, { signal, timeout: TIMEOUT_MS });
@@ -39,6 +47,8 @@ export function healthCard(signal) {
       }
       status = error.code === "UNAVAILABLE" ? "unreachable" : "unknown";
       replace(body, h("p", null, error.message), h("p.quiet", null, "The next check follows in some seconds."));
+    } finally {
+      isAsking = false;
     }
     if (status !== told) {
       told = status;
@@ -57,7 +67,9 @@ export function healthCard(signal) {
   document.addEventListener("visibilitychange", () => !document.hidden && ask(), { signal });
   signal.addEventListener("abort", () => clearTimeout(timer));
   ask();
-  return card({ title: "Health", actions: [summary] }, body);
+  const element = card({ title: "Health", actions: [summary] }, body);
+  element.ask = ask;
+  return element;
 }
 
 function label(name) {

@@ -37,6 +37,7 @@ class LivePage {
     this.list = h("ol.events", { "aria-label": "Events, newest first" });
     this.state = h("div.feed-state", { role: "status" });
     this.problem = h("div");
+    this.health = healthCard(signal);
     this.count = h("span.quiet");
     this.rate = h("div.rate");
     this.pauseButton = button({ label: "Pause", icon: "stop", onclick: () => this.togglePause() });
@@ -89,7 +90,7 @@ class LivePage {
         "div.glance",
         null,
         card({ title: "Events in the last minute" }, this.rate),
-        healthCard(signal),
+        this.health,
         statisticsCard(signal),
       ),
       filterForm(
@@ -237,6 +238,11 @@ class LivePage {
         errorPanel(error, { retry: () => this.apply() }),
       ]),
     );
+    // A connection that was lost or is back says something about the server.
+    if (this.wasWaiting !== waiting.length > 0) {
+      this.wasWaiting = waiting.length > 0;
+      this.health.ask();
+    }
     if (waiting.length) {
       const [, { seconds, attempt }] = waiting[0];
       const retry = button({ label: "Now", class: "small", onclick: () => this.feed.hurry() });
