@@ -106,6 +106,7 @@ def test_a_database_is_all_that_is_needed() -> None:
         # Not served.
         "http_port": None,
         "http_host": "127.0.0.1",
+        "console": False,
         "http_cors_origins": None,
         "http_max_request_bytes": 1024 * 1024,
         "http_max_connections": 1000,

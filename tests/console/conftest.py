@@ -116,7 +116,12 @@ async def browser() -> AsyncIterator[Browser]:
 async def opened(browser: Browser, site: Site, **options: Any) -> tuple[BrowserContext, Console]:
     """Open a window with nothing stored, and with a page that shows nothing yet."""
     width, height = DESKTOP
-    options = {"viewport": {"width": width, "height": height}, "locale": "en-GB", "timezone_id": "Europe/Paris", **options}
+    options = {
+        "viewport": {"width": width, "height": height},
+        "locale": "en-GB",
+        "timezone_id": "Europe/Paris",
+        **options,
+    }
     context = await browser.new_context(**options)
     context.set_default_timeout(PATIENCE_MS)
     return context, Console(await context.new_page(), site)

@@ -1,7 +1,6 @@
 """The frame of the console: its size, navigation, keyboard, theme and credentials."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, expect
@@ -69,7 +68,10 @@ async def test_the_theme_follows_the_system_until_one_is_chosen(console: Console
 
 
 async def test_an_address_without_a_view_says_so(console: Console) -> None:
-    for view, text in (("/nothing", "There is no such page"), ("/explore/no.Service/Method", "There is no such method")):
+    for view, text in (
+        ("/nothing", "There is no such page"),
+        ("/explore/no.Service/Method", "There is no such method"),
+    ):
         await console.open(view)
         await expect(console.page.get_by_role("heading", level=1)).to_have_text(text)
 
@@ -89,7 +91,7 @@ async def guarded(
     postgres_url: str, template_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[tuple[Site, str]]:
     """A server that knows its callers by API keys, and the key of one that may read users."""
-    folder: Path = tmp_path_factory.mktemp("keys")
+    folder = tmp_path_factory.mktemp("keys")
     keys, policy = folder / "keys.toml", folder / "policy.toml"
     (key,) = write_keys(keys, "reader")
     policy.write_text(policy_of({"key:reader": ["users.read"]}))

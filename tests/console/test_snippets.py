@@ -13,9 +13,10 @@ from playwright.async_api import expect
 from tests.console.conftest import Console
 
 USERS, ORDERS = "commerce.users.v1.UserService", "commerce.orders.v1.OrderService"
+BIN = Path(sys.executable).parent
 SECONDS = 60
 # A quote, a dollar and a line break, which each tool must get as they are.
-BIO = "It's $HOME\n`echo` \\ \"quoted\" 🚀"
+BIO = 'It\'s $HOME\n`echo` \\ "quoted" 🚀'
 
 
 async def snippet(console: Console, method: str, tool: str, request: dict[str, object]) -> str:
@@ -32,7 +33,7 @@ async def snippet(console: Console, method: str, tool: str, request: dict[str, o
 
 async def run(*command: str, **environment: str) -> str:
     """Run a program, and return what it prints."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    path = f"{BIN}:{os.environ['PATH']}"
     process = await asyncio.create_subprocess_exec(
         *command,
         stdout=asyncio.subprocess.PIPE,
@@ -63,7 +64,9 @@ async def test_python(console: Console) -> None:
     await created_with(console, "Python", sys.executable, "-c")
 
 
-@pytest.mark.skipif(shutil.which("grpcurl", path=Path(sys.executable).parent) is None, reason="grpcurl is not installed")
+@pytest.mark.skipif(
+    shutil.which("grpcurl", path=Path(sys.executable).parent) is None, reason="grpcurl is not installed"
+)
 async def test_grpcurl(console: Console) -> None:
     await created_with(console, "grpcurl", "bash", "-euc")
 

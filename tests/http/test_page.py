@@ -22,6 +22,7 @@ async def test_the_commands_of_the_page_print_what_it_shows(tmp_path: Path) -> N
     async with running_command("serve", "--dev", "--port", "0", data_dir=tmp_path / "data") as process:
         port = (await process.until_logged("serving"))["http_port"]
         assert f"http://127.0.0.1:{port}/docs describes all methods in a browser" in process.stdout()
+        assert f"In a browser, the console: http://127.0.0.1:{port}/console/\n" in process.stdout()
         script = "".join(f"{commands}echo; echo {END_OF_STEP}\n" for commands, _ in found)
         typed = await asyncio.create_subprocess_exec(
             *("bash", "-u", "-c", script.replace(URL, f"http://127.0.0.1:{port}")), stdout=asyncio.subprocess.PIPE

@@ -16,10 +16,12 @@ from uuid import UUID
 
 import commerce.users.v1.user_service_pb2 as users_pb
 import grpc
+import httpx
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from tests.http.conftest import NO_TLS
 from tests.support.certificates import Authority, tls_channel, write_files
 from tests.support.clients import connect
 from tests.support.databases import Observer
@@ -286,9 +288,13 @@ async def test_a_worker_that_does_not_drain_does_not_stop_a_roll(database_url: s
 async def test_development_with_workers_takes_its_postgresql_with_it(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     async with running_command("serve", "--dev", "--port", "0", workers=2, data_dir=data_dir) as parent:
-        port = (await parent.until_logged("serving with workers"))["port"]
-        async with connect(port) as clients:
+        ports = await parent.until_logged("serving with workers")
+        port = ports["port"]
+        async with connect(port) as clients, httpx.AsyncClient(verify=NO_TLS) as http:
             await clients.create_user()
+            # What development adds reaches the workers.
+            console = await http.get(f"http://127.0.0.1:{ports['http_port']}/console/")
+            assert console.status_code == 200
         # A terminal sends SIGINT to the whole process group.
         os.killpg(parent.pid, signal.SIGINT)
         finished = await parent.end(PATIENCE_SECONDS)
