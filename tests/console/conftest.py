@@ -79,9 +79,9 @@ class Console:
         created: dict[str, Any] = (await self.call("commerce.orders.v1.OrderService/CreateOrder", request))["order"]
         return created
 
-    async def barriers(self) -> list[str]:
-        """Return what axe finds that keeps people from using the page, one line each."""
-        results = await Axe().run(self.page)
+    async def barriers(self, *, only: str | None = None) -> list[str]:
+        """Return what axe finds that keeps people from using the page, one line each; `only` is one of its rules."""
+        results = await Axe().run(self.page, options={"runOnly": [only]} if only else {})
         return [
             f"{violation['id']}: {node['html']} {node['failureSummary']}"
             for violation in results.response["violations"]

@@ -17,7 +17,12 @@ const MARKS = {
 export function entryElement(entry) {
   if (entry.mark) {
     const text = entry.mark === "gap" ? gapInWords(entry) : MARKS[entry.mark];
-    return h("li.event-mark", { class: entry.mark === "gap" ? "gap" : "" }, icon(entry.mark === "gap" ? "warning" : "info"), text);
+    return h(
+      "li.event-mark",
+      { class: entry.mark === "gap" ? "gap" : "" },
+      icon(entry.mark === "gap" ? "warning" : "info"),
+      text,
+    );
   }
   return entry.kind === "order" ? orderEntry(entry.event) : userEntry(entry.event);
 }

@@ -8,11 +8,12 @@ import { badge, button, card, errorPanel, pageHeader } from "../lib/ui.js";
 import { FieldProblem } from "../work/controls.js";
 import { ORDER_EVENT_TYPES, USER_EVENT_TYPES } from "../work/event_words.js";
 import { choice, choices, filterForm, grouped, text, userIdOf } from "../work/filters.js";
+import { explainFailures } from "../work/navigation.js";
 import { ORDER_STATUSES, plainName } from "../work/order_actions.js";
 import { fillNames } from "../work/references.js";
-import { EventLog, Rate } from "./event_log.js";
 import { entryElement } from "./entry.js";
-import { Feed, cursors } from "./feed.js";
+import { EventLog, Rate } from "./event_log.js";
+import { cursors, Feed } from "./feed.js";
 import { healthCard } from "./health.js";
 import { sparkline } from "./sparkline.js";
 import { statisticsCard } from "./statistics.js";
@@ -23,6 +24,7 @@ const RATE_EVERY_MS = 1_000;
 
 /** The view. */
 export default function liveView({ query, signal }) {
+  explainFailures();
   return new LivePage(query, signal).element();
 }
 
@@ -97,7 +99,12 @@ class LivePage {
         "Filter events",
         (values) => this.filter(values),
         choices({ label: "Show", name: "of", values: ["orders", "users"], chosen: query.getAll("of") }),
-        choices({ label: "Status of the order after the event", name: "status", values: ORDER_STATUSES, chosen: query.getAll("status") }),
+        choices({
+          label: "Status of the order after the event",
+          name: "status",
+          values: ORDER_STATUSES,
+          chosen: query.getAll("status"),
+        }),
         h(
           "div.filter-row",
           null,
@@ -105,7 +112,10 @@ class LivePage {
           choice({
             label: "Event",
             name: "type",
-            options: [["", "all"], ...[...new Set([...ORDER_EVENT_TYPES, ...USER_EVENT_TYPES])].map((type) => [type, words(type)])],
+            options: [
+              ["", "all"],
+              ...[...new Set([...ORDER_EVENT_TYPES, ...USER_EVENT_TYPES])].map((type) => [type, words(type)]),
+            ],
             value: query.get("type") ?? "",
           }),
           text({ label: "Caller", name: "actor", value: query.get("actor") ?? "", placeholder: "key:shop" }),
@@ -137,7 +147,8 @@ class LivePage {
     } catch (error) {
       if (!this.signal.aborted) {
         this.feed.follow({});
-        const shown = error instanceof FieldProblem ? h("p.field-error", { role: "alert" }, error.message) : errorPanel(error);
+        const shown =
+          error instanceof FieldProblem ? h("p.field-error", { role: "alert" }, error.message) : errorPanel(error);
         replace(this.problem, shown);
       }
       return;

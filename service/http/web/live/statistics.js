@@ -1,7 +1,6 @@
 /** The orders of the last 24 hours, by status and currency. */
 
 import { onCredentials } from "../lib/credentials.js";
-import { h } from "../lib/dom.js";
 import { moneyElement } from "../lib/money.js";
 import { href } from "../lib/router.js";
 import { call } from "../lib/rpc.js";
@@ -46,7 +45,7 @@ export function statisticsCard(signal) {
       return emptyState({ icon: "work", title: "No orders", text: "No order was placed in the last 24 hours." });
     }
     return table({
-      caption: "Orders of the last 24 hours",
+      caption: "Orders by status",
       rows,
       href: ({ status }) => href("/work/orders", { status, from: since }),
       columns: [
@@ -60,7 +59,9 @@ export function statisticsCard(signal) {
   return card(
     {
       title: "Orders of the last 24 hours",
-      actions: [button({ label: "Reload", icon: "refresh", hideLabel: true, kind: "quiet", onclick: () => list.reload() })],
+      actions: [
+        button({ label: "Reload", icon: "refresh", hideLabel: true, kind: "quiet", onclick: () => list.reload() }),
+      ],
     },
     list,
   );

@@ -28,7 +28,17 @@ export class Watch {
    * @param {(cursor: string) => void} options.onCursor to store it
    * @param {object} [options.clock] `setTimeout`, `clearTimeout` and `random`, for tests
    */
-  constructor({ open, filters = {}, cursor = "", start = "now", onEvent, onGap, onState, onCursor, clock = globalClock }) {
+  constructor({
+    open,
+    filters = {},
+    cursor = "",
+    start = "now",
+    onEvent,
+    onGap,
+    onState,
+    onCursor,
+    clock = globalClock,
+  }) {
     Object.assign(this, { open, filters, cursor, start, onEvent, onGap, onState, onCursor, clock });
     this.controller = new AbortController();
     this.seen = new RecentIds(REMEMBERED_IDS);

@@ -9,7 +9,7 @@ import { h, replace, uniqueId } from "../lib/dom.js";
 import { announce, openDialog, toast } from "../lib/feedback.js";
 import { call } from "../lib/rpc.js";
 import { button, errorPanel, loading, notice } from "../lib/ui.js";
-import { FieldProblem, concerns, control } from "./controls.js";
+import { concerns, control, FieldProblem } from "./controls.js";
 import { newRequestId } from "./request_ids.js";
 
 // Longer than the deadline of the service, so that its answer comes first.
@@ -160,7 +160,16 @@ class ActionDialog {
     const { warning, confirmWord } = this.action;
     replace(
       this.report,
-      h("div.effects", null, h("h3", null, "This will happen"), h("ul", null, effects.map((line) => h("li", null, line)))),
+      h(
+        "div.effects",
+        null,
+        h("h3", null, "This will happen"),
+        h(
+          "ul",
+          null,
+          effects.map((line) => h("li", null, line)),
+        ),
+      ),
     );
     replace(
       this.confirmation,

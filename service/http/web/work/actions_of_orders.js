@@ -196,7 +196,14 @@ function writeNote(order) {
     title: `Write a note about ${order.orderNumber}`,
     submit: "Save draft",
     fields: [
-      { name: "author", path: "note.author_id", kind: "user", label: "Author", hint: "An ACTIVE user.", required: true },
+      {
+        name: "author",
+        path: "note.author_id",
+        kind: "user",
+        label: "Author",
+        hint: "An ACTIVE user.",
+        required: true,
+      },
       BODY,
     ],
     request: ({ author, body }) => ({ note: { orderId: order.id, authorId: author.id, body } }),

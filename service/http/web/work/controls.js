@@ -104,7 +104,11 @@ function checkboxControl({ label, hint, value }) {
 
 /** Return an input for the code of a currency, with suggestions. */
 export function currencyInput(value) {
-  const list = h("datalist", { id: uniqueId("currencies") }, CURRENCIES.map((code) => h("option", { value: code })));
+  const list = h(
+    "datalist",
+    { id: uniqueId("currencies") },
+    CURRENCIES.map((code) => h("option", { value: code })),
+  );
   const input = h("input.currency", {
     type: "text",
     list: list.id,

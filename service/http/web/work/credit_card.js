@@ -125,6 +125,11 @@ function entriesTable(entries) {
 
 /** Return when, why, for which order and by whom an entry was made. */
 function origin(entry) {
-  const parts = [timeElement(entry.createTime), entry.description, entry.orderId && orderLink(entry.orderId), `by ${actorInWords(entry)}`];
+  const parts = [
+    timeElement(entry.createTime),
+    entry.description,
+    entry.orderId && orderLink(entry.orderId),
+    `by ${actorInWords(entry)}`,
+  ];
   return parts.filter(Boolean).flatMap((part, index) => (index ? [" · ", part] : [part]));
 }

@@ -30,7 +30,8 @@ export function newOrderEffects(order, buyer) {
   const lines = [
     `A PENDING order of ${buyer}: ${count} ${count === 1 ? "item" : "items"}, total ${formatMoney(order.totalAmount)}`,
   ];
-  if (order.credit) lines.push(`${formatMoney(order.totalAmount)} of the user's credit is held until the order is confirmed`);
+  if (order.credit)
+    lines.push(`${formatMoney(order.totalAmount)} of the user's credit is held until the order is confirmed`);
   return lines;
 }
 
@@ -43,7 +44,10 @@ function creditLines(before, after) {
   }
   if (from === to) return [];
   const sentences = {
-    POSTED: from === "EXPIRED" ? `${amount} of available credit is spent, because the hold has expired` : `${amount} of held credit is spent`,
+    POSTED:
+      from === "EXPIRED"
+        ? `${amount} of available credit is spent, because the hold has expired`
+        : `${amount} of held credit is spent`,
     VOIDED: `${amount} of held credit is returned to the user`,
     REVERSED: `${amount} of spent credit is returned to the user`,
     EXPIRED: `${amount} of held credit is returned, because the hold has expired`,
@@ -57,7 +61,8 @@ export function creditState(order) {
 }
 
 function sameItems(before, after) {
-  const key = ({ productId, name, quantity, unitPrice }) => JSON.stringify([productId, name, quantity, formatMoney(unitPrice)]);
+  const key = ({ productId, name, quantity, unitPrice }) =>
+    JSON.stringify([productId, name, quantity, formatMoney(unitPrice)]);
   const [left, right] = [(before.items ?? []).map(key), (after.items ?? []).map(key)];
   return left.length === right.length && left.every((item, index) => item === right[index]);
 }

@@ -82,13 +82,15 @@ function title(event, prefix, titles) {
  * @returns {{field: string, text: string}[]} the label of each changed field, and its values: `PENDING → CONFIRMED`
  */
 export function changesInWords(event) {
-  return (event.changes ?? [])
-    // It only tells which note the event is about.
-    .filter(({ field }) => field !== "note_id")
-    .map(({ field, oldValue, newValue }) => ({
-      field: fieldLabel(field),
-      text: valuesInWords(oldValue ?? "", newValue ?? ""),
-    }));
+  return (
+    (event.changes ?? [])
+      // It only tells which note the event is about.
+      .filter(({ field }) => field !== "note_id")
+      .map(({ field, oldValue, newValue }) => ({
+        field: fieldLabel(field),
+        text: valuesInWords(oldValue ?? "", newValue ?? ""),
+      }))
+  );
 }
 
 function valuesInWords(oldValue, newValue) {

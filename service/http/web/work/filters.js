@@ -28,13 +28,22 @@ export function choice({ label, name, options, value }) {
 /** Return two inputs for an interval of times; the address has them in UTC. */
 export function interval({ label, query }) {
   const input = (name, text) =>
-    h("label.inline", null, h("span", null, text), h("input", { type: "datetime-local", name, value: toLocalInput(query.get(name) ?? "") }));
+    h(
+      "label.inline",
+      null,
+      h("span", null, text),
+      h("input", { type: "datetime-local", name, value: toLocalInput(query.get(name) ?? "") }),
+    );
   return h("fieldset.interval", null, h("legend", null, label), input("from", "From"), input("to", "Until"));
 }
 
 /** Return an input of text. */
 export function text({ label, name, value, hint, ...attributes }) {
-  return field({ label, hint, input: h("input", { type: "text", name, value, autocomplete: "off", spellcheck: "false", ...attributes }) });
+  return field({
+    label,
+    hint,
+    input: h("input", { type: "text", name, value, autocomplete: "off", spellcheck: "false", ...attributes }),
+  });
 }
 
 /**

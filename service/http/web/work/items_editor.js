@@ -3,7 +3,7 @@
 import { h, icon, replace, uniqueId } from "../lib/dom.js";
 import { formatMoney, parseMoney } from "../lib/money.js";
 import { inputText, totalOf } from "./amounts.js";
-import { FieldProblem, concerns, currencyInput } from "./controls.js";
+import { concerns, currencyInput, FieldProblem } from "./controls.js";
 
 const COLUMNS = [
   { key: "productId", proto: "product_id", label: "Product", inputmode: "text", size: 12 },
@@ -46,7 +46,12 @@ export function itemsEditor(field) {
     replace(total, isComplete ? `Total ${formatMoney(totalOf(items, currency.input.value.toUpperCase()))}` : "");
   }
 
-  const addButton = h("button.button", { type: "button", onclick: () => add(null).inputs.productId.focus() }, icon("plus"), "Add item");
+  const addButton = h(
+    "button.button",
+    { type: "button", onclick: () => add(null).inputs.productId.focus() },
+    icon("plus"),
+    "Add item",
+  );
   const element = h(
     "fieldset.field.items",
     { oninput: showTotal },

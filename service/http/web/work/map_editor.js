@@ -35,7 +35,12 @@ export function mapEditor(field) {
     return inputs;
   }
 
-  const addButton = h("button.button", { type: "button", onclick: () => add(["", ""]).key.focus() }, icon("plus"), "Add entry");
+  const addButton = h(
+    "button.button",
+    { type: "button", onclick: () => add(["", ""]).key.focus() },
+    icon("plus"),
+    "Add entry",
+  );
   const element = h(
     "fieldset.field",
     null,
@@ -49,7 +54,9 @@ export function mapEditor(field) {
   return {
     element,
     read: () => {
-      const entries = rows.map(({ key, value }) => [key.value.trim(), value.value]).filter(([key, value]) => key || value);
+      const entries = rows
+        .map(({ key, value }) => [key.value.trim(), value.value])
+        .filter(([key, value]) => key || value);
       const keys = entries.map(([key]) => key);
       if (keys.includes("")) throw problem(field.path, "each value needs a key");
       if (new Set(keys).size < keys.length) throw problem(field.path, "each key can occur once");

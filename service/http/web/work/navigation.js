@@ -2,6 +2,7 @@
 
 import { onCredentials } from "../lib/credentials.js";
 import { h } from "../lib/dom.js";
+import { loadSchema } from "../lib/schema.js";
 import { errorPanel, pageHeader } from "../lib/ui.js";
 
 const PARTS = [
@@ -15,6 +16,13 @@ function showAgain() {
   window.dispatchEvent(new HashChangeEvent("hashchange"));
 }
 
+/** Load what explains failures now, because it cannot be loaded when the server is gone. */
+export function explainFailures() {
+  loadSchema().catch(() => {
+    // Failures are shown without an explanation then.
+  });
+}
+
 /**
  * Return a view of Work, which is made again when the credentials change.
  *
@@ -25,6 +33,7 @@ function showAgain() {
 export function workView(part, make) {
   return async (context) => {
     onCredentials(showAgain, context.signal);
+    explainFailures();
     try {
       return page(part, await make(context));
     } catch (error) {

@@ -45,7 +45,11 @@ export function notesCard({ title, filter, signal, onChange }) {
     const element = h(
       "div",
       null,
-      h("ul.notes", null, notes.map((note) => h("li", null, noteElement(note, { signal, filter, onChange: changed })))),
+      h(
+        "ul.notes",
+        null,
+        notes.map((note) => h("li", null, noteElement(note, { signal, filter, onChange: changed }))),
+      ),
       (token || nextPageToken) &&
         pager({
           count: notes.length,

@@ -4,7 +4,6 @@ import { h } from "../lib/dom.js";
 import { setQuery } from "../lib/router.js";
 import { call } from "../lib/rpc.js";
 import { emptyState, notice, pageHeader } from "../lib/ui.js";
-import { FieldProblem } from "./controls.js";
 import { filterForm, grouped, text, userIdOf } from "./filters.js";
 import { orders } from "./methods.js";
 import { workView } from "./navigation.js";
@@ -24,7 +23,11 @@ export default workView("notes", ({ query, signal }) => {
     const words = current.get("q") ?? "";
     const author = current.get("author") ?? "";
     if (!words && !author) {
-      return emptyState({ icon: "search", title: "Search notes", text: "Write words that notes contain, or name their author." });
+      return emptyState({
+        icon: "search",
+        title: "Search notes",
+        text: "Write words that notes contain, or name their author.",
+      });
     }
     const { list, next, truncated, request } = await find(words, author, current.get("page") ?? "");
     const element = h(
@@ -36,10 +39,22 @@ export default workView("notes", ({ query, signal }) => {
             "ul.notes.card",
             null,
             list.map(({ note, snippet }) =>
-              h("li", null, noteElement(note, { signal, body: snippet === undefined ? note.body : marked(snippet), onChange: () => results.reload({ quietly: true }) })),
+              h(
+                "li",
+                null,
+                noteElement(note, {
+                  signal,
+                  body: snippet === undefined ? note.body : marked(snippet),
+                  onChange: () => results.reload({ quietly: true }),
+                }),
+              ),
             ),
           )
-        : emptyState({ icon: "search", title: "No note matches", text: "A search compares whole words; drafts are shown if you ask for them." }),
+        : emptyState({
+            icon: "search",
+            title: "No note matches",
+            text: "A search compares whole words; drafts are shown if you ask for them.",
+          }),
       pager({
         count: list.length,
         noun: "note",
@@ -47,7 +62,11 @@ export default workView("notes", ({ query, signal }) => {
         next,
         onPage: (page) => show({ ...Object.fromEntries(grouped(current)), page }, { focus: true }),
         total: async () => {
-          const counted = await call(request.method, { ...request.body, pageSize: 1, includeTotalSize: true }, { signal });
+          const counted = await call(
+            request.method,
+            { ...request.body, pageSize: 1, includeTotalSize: true },
+            { signal },
+          );
           return counted.totalSize ?? "0";
         },
       }),
@@ -92,11 +111,21 @@ export default workView("notes", ({ query, signal }) => {
           value: query.get("q") ?? "",
           hint: 'All words must occur. "A phrase" in quotes, or between alternatives, - before what must not occur.',
         }),
-        text({ label: "Author", name: "author", value: query.get("author") ?? "", placeholder: "username, e-mail or id" }),
+        text({
+          label: "Author",
+          name: "author",
+          value: query.get("author") ?? "",
+          placeholder: "username, e-mail or id",
+        }),
         h(
           "label.check",
           null,
-          h("input", { type: "checkbox", name: "drafts", value: "yes", checked: query.getAll("drafts").includes("yes") }),
+          h("input", {
+            type: "checkbox",
+            name: "drafts",
+            value: "yes",
+            checked: query.getAll("drafts").includes("yes"),
+          }),
           "With drafts",
         ),
       ),

@@ -15,7 +15,7 @@ import { workView } from "./navigation.js";
 import { notesCard } from "./notes_card.js";
 import { ORDER_STATUSES, orderActions, statusOf } from "./order_actions.js";
 import { orderKey } from "./order_key.js";
-import { actionButtons, loaded, statusBadge } from "./parts.js";
+import { actionButtons, statusBadge } from "./parts.js";
 import { fillNames, remember, userLink } from "./references.js";
 import { timelineCard } from "./timeline.js";
 
@@ -60,7 +60,12 @@ class OrderPage {
     this.facts = h("div.columns");
     this.follow = h("span.follow", { role: "status" });
     this.timeline = timelineCard(order, signal);
-    this.notes = notesCard({ title: "Notes", filter: { orderId: order.id }, signal, onChange: () => this.timeline.reload() });
+    this.notes = notesCard({
+      title: "Notes",
+      filter: { orderId: order.id },
+      signal,
+      onChange: () => this.timeline.reload(),
+    });
   }
 
   elements(query) {
@@ -112,7 +117,12 @@ class OrderPage {
         tag,
         h(
           "button.tag-remove",
-          { type: "button", title: `Remove ${tag}`, "aria-label": `Remove the tag ${tag}`, onclick: () => this.run(() => removeTag(this.order, tag)) },
+          {
+            type: "button",
+            title: `Remove ${tag}`,
+            "aria-label": `Remove the tag ${tag}`,
+            onclick: () => this.run(() => removeTag(this.order, tag)),
+          },
           icon("close"),
         ),
       ),
@@ -242,7 +252,10 @@ function progress(order) {
     path.map((name, index) =>
       h(
         "li",
-        { class: index < reached ? "past" : index === reached ? "now" : "", "aria-current": index === reached ? "step" : null },
+        {
+          class: index < reached ? "past" : index === reached ? "now" : "",
+          "aria-current": index === reached ? "step" : null,
+        },
         name,
       ),
     ),

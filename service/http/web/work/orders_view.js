@@ -5,7 +5,7 @@ import { moneyElement } from "../lib/money.js";
 import { navigate, setQuery } from "../lib/router.js";
 import { call } from "../lib/rpc.js";
 import { timeElement } from "../lib/time.js";
-import { button, emptyState, field, notice, pageHeader, table } from "../lib/ui.js";
+import { button, emptyState, field, pageHeader, table } from "../lib/ui.js";
 import { openAction } from "./action_dialog.js";
 import { createOrder } from "./actions_of_orders.js";
 import { FieldProblem } from "./controls.js";
@@ -58,7 +58,11 @@ export default workView("orders", ({ query, signal }) => {
     }
     const request = listRequest(current, userId);
     const token = current.get("page") ?? "";
-    const response = await call(orders("ListOrders"), { ...request, pageSize: PAGE_SIZE, pageToken: token }, { signal });
+    const response = await call(
+      orders("ListOrders"),
+      { ...request, pageSize: PAGE_SIZE, pageToken: token },
+      { signal },
+    );
     const list = response.orders ?? [];
     for (const order of list) {
       remember("order", order);
@@ -75,7 +79,11 @@ export default workView("orders", ({ query, signal }) => {
           next: response.nextPageToken ?? "",
           onPage: (page) => show({ ...Object.fromEntries(grouped(current)), page }, { focus: true }),
           total: async () => {
-            const counted = await call(orders("ListOrders"), { ...request, pageSize: 1, includeTotalSize: true }, { signal });
+            const counted = await call(
+              orders("ListOrders"),
+              { ...request, pageSize: 1, includeTotalSize: true },
+              { signal },
+            );
             return counted.totalSize ?? "0";
           },
         }),
@@ -127,8 +135,24 @@ export default workView("orders", ({ query, signal }) => {
         null,
         text({ label: "User", name: "user", value: query.get("user") ?? "", placeholder: "username, e-mail or id" }),
         text({ label: "Tags", name: "tags", value: query.get("tags") ?? "", placeholder: "gift, priority" }),
-        choice({ label: "Tags match", name: "match", options: [["", "all"], ["any", "any"]], value: query.get("match") ?? "" }),
-        choice({ label: "Sort", name: "sort", options: [["", "Newest first"], ["oldest", "Oldest first"]], value: query.get("sort") ?? "" }),
+        choice({
+          label: "Tags match",
+          name: "match",
+          options: [
+            ["", "all"],
+            ["any", "any"],
+          ],
+          value: query.get("match") ?? "",
+        }),
+        choice({
+          label: "Sort",
+          name: "sort",
+          options: [
+            ["", "Newest first"],
+            ["oldest", "Oldest first"],
+          ],
+          value: query.get("sort") ?? "",
+        }),
       ),
       interval({ label: "Placed", query }),
     ),

@@ -25,7 +25,13 @@ export function statusBadge(name) {
 
 /** Return tags as labels. */
 export function tagList(tags = []) {
-  return tags.length ? h("span.tags", null, tags.map((tag) => h("span.tag", null, tag))) : h("span.quiet", null, "–");
+  return tags.length
+    ? h(
+        "span.tags",
+        null,
+        tags.map((tag) => h("span.tag", null, tag)),
+      )
+    : h("span.quiet", null, "–");
 }
 
 /**
@@ -97,7 +103,11 @@ export function actionButtons(actions, onAction, { primary = [], more = [] } = {
     refused.length > 0 &&
       disclosure(
         "Not possible now",
-        h("ul.refusals", null, refused.map(({ label, refusal }) => h("li", null, h("strong", null, label), ": ", refusal))),
+        h(
+          "ul.refusals",
+          null,
+          refused.map(({ label, refusal }) => h("li", null, h("strong", null, label), ": ", refusal)),
+        ),
       ),
   );
 }

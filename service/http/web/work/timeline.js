@@ -60,6 +60,10 @@ export function changeList(event) {
   const changes = changesInWords(event);
   return (
     changes.length > 0 &&
-    h("ul.changes", null, changes.map(({ field, text }) => h("li", null, h("span.quiet", null, `${field}: `), text)))
+    h(
+      "ul.changes",
+      null,
+      changes.map(({ field, text }) => h("li", null, h("span.quiet", null, `${field}: `), text)),
+    )
   );
 }

@@ -42,7 +42,10 @@ export function userPicker(field, signal) {
       try {
         const { results = [] } = await call(users("SearchUsers"), { query, pageSize: SUGGESTIONS }, { signal });
         const label = ({ username, fullName }) => (fullName ? `${fullName} (${username})` : username);
-        replace(list, results.map(({ user }) => h("option", { value: user.username, label: label(user) })));
+        replace(
+          list,
+          results.map(({ user }) => h("option", { value: user.username, label: label(user) })),
+        );
       } catch {
         // Suggestions are a help only: without the permission to search, the whole name can be typed.
         replace(list);

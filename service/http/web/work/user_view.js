@@ -98,7 +98,10 @@ class UserPage {
           ["May be erased from", user.purgeTime && timeElement(user.purgeTime)],
           ["Version", h("code", null, user.etag)],
           ["Id", [h("code", null, user.id), " ", copyButton(user.id, { label: "Copy the id", hideLabel: true })]],
-          ["Events", h("a", { href: href("/live", { user: user.id, start: "earliest" }) }, "All stored events of this user")],
+          [
+            "Events",
+            h("a", { href: href("/live", { user: user.id, start: "earliest" }) }, "All stored events of this user"),
+          ],
         ]),
       ),
     );

@@ -14,7 +14,7 @@ import { workView } from "./navigation.js";
 import { pager } from "./pager.js";
 import { loaded, statusBadge } from "./parts.js";
 import { remember, userHref } from "./references.js";
-import { USER_STATES, stateOf } from "./user_actions.js";
+import { stateOf, USER_STATES } from "./user_actions.js";
 
 const PAGE_SIZE = 25;
 const SORTS = {
@@ -144,13 +144,21 @@ export default workView("users", ({ query, signal }) => {
       choice({
         label: "Superusers",
         name: "superuser",
-        options: [["", "All users"], ["yes", "Only superusers"], ["no", "No superusers"]],
+        options: [
+          ["", "All users"],
+          ["yes", "Only superusers"],
+          ["no", "No superusers"],
+        ],
         value: query.get("superuser") ?? "",
       }),
       choice({
         label: "Sort",
         name: "sort",
-        options: [["", "Newest first"], ["oldest", "Oldest first"], ["username", "By username"]],
+        options: [
+          ["", "Newest first"],
+          ["oldest", "Oldest first"],
+          ["username", "By username"],
+        ],
         value: query.get("sort") ?? "",
       }),
     ),
@@ -181,7 +189,12 @@ export default workView("users", ({ query, signal }) => {
         h(
           "label.check",
           null,
-          h("input", { type: "checkbox", name: "deleted", value: "yes", checked: query.getAll("deleted").includes("yes") }),
+          h("input", {
+            type: "checkbox",
+            name: "deleted",
+            value: "yes",
+            checked: query.getAll("deleted").includes("yes"),
+          }),
           "With deleted users",
         ),
       ),
