@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, BrowserContext, Page, Playwright, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, Playwright, async_playwright, expect
 
 from tests.http.conftest import Site, running_site
 from tests.support.databases import cloned
@@ -18,6 +18,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 # On a busy machine.
 PATIENCE_MS = 15_000
 DESKTOP, PHONE = (1280, 900), (390, 844)
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -81,7 +82,8 @@ class Console:
 
     async def barriers(self, *, only: str | None = None) -> list[str]:
         """Return what axe finds that keeps people from using the page, one line each; `only` is one of its rules."""
-        results = await Axe().run(self.page, options={"runOnly": [only]} if only else {})
+        rules = {"runOnly": [only]} if only else {}
+        results = await Axe().run(self.page, options={"resultTypes": ["violations"], **rules})
         return [
             f"{violation['id']}: {node['html']} {node['failureSummary']}"
             for violation in results.response["violations"]

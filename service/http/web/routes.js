@@ -12,7 +12,12 @@ export const SECTIONS = [
 export const ROUTES = [
   { path: "/explore", title: "Explore", section: "explore", load: () => import("./explore/index.js") },
   { path: "/explore/history", title: "History", section: "explore", load: () => import("./explore/history.js") },
-  { path: "/explore/:service/:method", title: "Explore", section: "explore", load: () => import("./explore/method.js") },
+  {
+    path: "/explore/:service/:method",
+    title: "Explore",
+    section: "explore",
+    load: () => import("./explore/method.js"),
+  },
   { path: "/work/orders", title: "Orders", section: "work", load: () => import("./work/orders_view.js") },
   { path: "/work/orders/:key", title: "Order", section: "work", load: () => import("./work/order_view.js") },
   { path: "/work/users", title: "Users", section: "work", load: () => import("./work/users_view.js") },

@@ -1,7 +1,7 @@
 /** The view of what happens now: events as they come, and the state of the server. */
 
 import { onCredentials } from "../lib/credentials.js";
-import { h, replace } from "../lib/dom.js";
+import { h, icon, replace } from "../lib/dom.js";
 import { announce } from "../lib/feedback.js";
 import { setQuery } from "../lib/router.js";
 import { badge, button, card, errorPanel, pageHeader } from "../lib/ui.js";
@@ -89,40 +89,54 @@ class LivePage {
         ],
       }),
       h(
-        "div.glance",
-        null,
-        card({ title: "Events in the last minute" }, this.rate),
-        this.health,
-        statisticsCard(signal),
-      ),
-      filterForm(
-        "Filter events",
-        (values) => this.filter(values),
-        choices({ label: "Show", name: "of", values: ["orders", "users"], chosen: query.getAll("of") }),
-        choices({
-          label: "Status of the order after the event",
-          name: "status",
-          values: ORDER_STATUSES,
-          chosen: query.getAll("status"),
-        }),
-        h(
-          "div.filter-row",
-          null,
-          text({ label: "User", name: "user", value: query.get("user") ?? "", placeholder: "username, e-mail or id" }),
-          choice({
-            label: "Event",
-            name: "type",
-            options: [
-              ["", "all"],
-              ...[...new Set([...ORDER_EVENT_TYPES, ...USER_EVENT_TYPES])].map((type) => [type, words(type)]),
-            ],
-            value: query.get("type") ?? "",
+        "details.filter-disclosure",
+        { open: [...query.keys()].some((key) => key !== "start") },
+        h("summary", null, icon("filter"), "Filter"),
+        filterForm(
+          "Filter events",
+          (values) => this.filter(values),
+          choices({ label: "Show", name: "of", values: ["orders", "users"], chosen: query.getAll("of") }),
+          choices({
+            label: "Status of the order after the event",
+            name: "status",
+            values: ORDER_STATUSES,
+            chosen: query.getAll("status"),
           }),
-          text({ label: "Caller", name: "actor", value: query.get("actor") ?? "", placeholder: "key:shop" }),
+          h(
+            "div.filter-row",
+            null,
+            text({
+              label: "User",
+              name: "user",
+              value: query.get("user") ?? "",
+              placeholder: "username, e-mail or id",
+            }),
+            choice({
+              label: "Event",
+              name: "type",
+              options: [
+                ["", "all"],
+                ...[...new Set([...ORDER_EVENT_TYPES, ...USER_EVENT_TYPES])].map((type) => [type, words(type)]),
+              ],
+              value: query.get("type") ?? "",
+            }),
+            text({ label: "Caller", name: "actor", value: query.get("actor") ?? "", placeholder: "key:shop" }),
+          ),
         ),
       ),
       this.problem,
-      card({ title: "Events", actions: [this.count, this.state], class: "events-card" }, this.empty, this.list),
+      h(
+        "div.live-columns",
+        null,
+        card({ title: "Events", actions: [this.count, this.state], class: "events-card" }, this.empty, this.list),
+        h(
+          "div.glance",
+          null,
+          card({ title: "Received in the last minute" }, this.rate),
+          this.health,
+          statisticsCard(signal),
+        ),
+      ),
     );
   }
 
@@ -281,7 +295,7 @@ class LivePage {
         h("span", null, h("strong", null, String(user.lastMinute())), " of users"),
       ),
       sparkline(counts),
-      h("p.quiet", null, "Received by this page, with its filters."),
+      h("p.quiet", null, "Events that this page has received, with its filters."),
     );
   }
 
