@@ -40,7 +40,7 @@ class Page:
         self.content_type = content_type
         self.status = status
         # Without a time, so that all workers of a server send the same bytes.
-        self.compressed = gzip.compress(content, mtime=0)
+        self.compressed = gzip.compress(content, 6, mtime=0)
         self.etag = f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'
         self.headers = (*headers, ("etag", self.etag), ("vary", "accept-encoding"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.async_playwright import Axe
+from axe_playwright_python.base import AXE_SCRIPT
 from playwright.async_api import Browser, BrowserContext, Page, Playwright, async_playwright, expect
 
 from tests.http.conftest import Site, running_site
@@ -82,13 +82,34 @@ class Console:
 
     async def barriers(self, *, only: str | None = None) -> list[str]:
         """Return what axe finds that keeps people from using the page, one line each; `only` is one of its rules."""
+        if not await self.page.evaluate("'axe' in window"):
+            await self.page.evaluate(AXE_SCRIPT)
         rules = {"runOnly": [only]} if only else {}
-        results = await Axe().run(self.page, options={"resultTypes": ["violations"], **rules})
+        violations = await self.page.evaluate(
+            "async (options) => (await axe.run(options)).violations", {"resultTypes": ["violations"], **rules}
+        )
         return [
             f"{violation['id']}: {node['html']} {node['failureSummary']}"
-            for violation in results.response["violations"]
+            for violation in violations
             for node in violation["nodes"]
         ]
+
+    async def barriers_in_every_form(self) -> list[str]:
+        """Return the same in light, in dark, and on a phone; the window is that of a desktop again afterwards."""
+        await self.page.emulate_media(color_scheme="light")
+        found = await self.barriers()
+        await self.page.emulate_media(color_scheme="dark")
+        found += await self.barriers(only="color-contrast")
+        await self._resize(PHONE)
+        found += await self.barriers()
+        if await self.page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            found.append("the page is wider than a phone")
+        await self._resize(DESKTOP)
+        return found
+
+    async def _resize(self, size: tuple[int, int]) -> None:
+        width, height = size
+        await self.page.set_viewport_size({"width": width, "height": height})
 
 
 @pytest.fixture(scope="session")

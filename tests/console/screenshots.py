@@ -83,7 +83,7 @@ async def save(console: Console, name: str) -> None:
     """Take a picture of what the window shows."""
     # Of a caret that blinks, or of a message that goes away, no two pictures are equal.
     await console.page.evaluate("document.activeElement?.blur()")
-    await console.page.locator(".toast").wait_for(state="detached")
+    await expect(console.page.locator(".toast")).to_have_count(0)
     taken = await console.page.screenshot(animations="disabled", caret="hide")
     picture = Image.open(io.BytesIO(taken)).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
     picture.save(FOLDER / f"{name}.png", optimize=True)

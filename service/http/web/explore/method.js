@@ -114,13 +114,14 @@ function workbench(schema, method, { server, given, signal }) {
     }
     const request = editor.get();
     calling = new AbortController();
-    callButton.disabled = true;
+    // Not `disabled`, which would take the focus away.
+    callButton.setAttribute("aria-disabled", "true");
     result.setAttribute("aria-busy", "true");
     try {
       await (method.kind === "server_stream" ? runStream : runUnary)(request, calling);
     } finally {
       calling = null;
-      callButton.disabled = false;
+      callButton.removeAttribute("aria-disabled");
       result.setAttribute("aria-busy", "false");
     }
   }
@@ -232,7 +233,7 @@ function workbench(schema, method, { server, given, signal }) {
       ),
     ),
     h(
-      "div.results",
+      "div.call-results",
       null,
       card({ title: "Response", class: "response-card" }, result),
       card({ title: "The same call elsewhere", class: "snippet-card" }, commands),

@@ -34,7 +34,7 @@ export function failed(error) {
   const panel = errorPanel(error, { level: 3 });
   const isCall = error.name === "CallError";
   return [
-    isCall && status(badge(error.code, "bad"), error),
+    isCall && error.ms > 0 && status(badge("failed", "bad"), { ms: error.ms }),
     panel,
     isCall &&
       error.details.length > 0 &&

@@ -1,6 +1,6 @@
 /** What views are made of. Each function returns an element; see style/components.css, data.css and feedback.css. */
 
-import { append, h, icon, uniqueId } from "./dom.js";
+import { append, h, icon, inline, uniqueId } from "./dom.js";
 import { announce } from "./feedback.js";
 
 /**
@@ -213,7 +213,7 @@ export function errorPanel(error, { retry, level = 2 } = {}) {
         error.reason && error.reason !== error.code && badge(error.reason, "bad"),
       ),
     ),
-    error.explanation && h("p", null, error.explanation.replaceAll("`", "")),
+    error.explanation && h("p", null, inline(error.explanation)),
     error.violations.length > 0 &&
       h(
         "ul.violations",
@@ -227,7 +227,7 @@ export function errorPanel(error, { retry, level = 2 } = {}) {
         "ul.violations",
         null,
         error.preconditions.map(({ subject, description }) =>
-          h("li", null, subject && h("code", null, subject), " ", description),
+          h("li", null, subject && h("code", null, subject), description !== error.message && ` ${description}`),
         ),
       ),
     h(

@@ -157,7 +157,7 @@ export function enumListControl(schema, field) {
     .filter(([, , number]) => number !== 0)
     .map(([name, doc]) => ({ name, box: h("input", { type: "checkbox", value: name }), doc: doc.replaceAll("`", "") }));
   const element = h(
-    "div.choices",
+    "div.form-choices",
     null,
     boxes.map(({ name, box, doc }) => h("label.check", { title: doc }, box, h("span.mono", null, name))),
   );
@@ -218,7 +218,7 @@ function moneyControl() {
     spellcheck: "false",
     list: list.id,
     "aria-label": "currency",
-    class: "currency",
+    class: "form-currency",
   });
   const error = h("div.field-error", { hidden: true });
   const get = () => {
@@ -265,7 +265,7 @@ function maskControl(schema, siblings) {
   let others = [];
   return {
     element: h(
-      "div.choices",
+      "div.form-choices",
       null,
       [...boxes].map(([path, box]) => h("label.check", null, box, h("span.mono", null, path))),
     ),
