@@ -211,7 +211,7 @@ async def test_filters_and_pages_are_in_the_address(console: Console) -> None:
     await expect(rows).to_have_count(1)
     await page.get_by_label("CANCELLED").check()
     await page.get_by_label("PENDING").uncheck()
-    await expect(page.get_by_text("No order matches")).to_be_visible()
+    await expect(page.locator("main").get_by_text("No order matches")).to_be_visible()
     assert "status=CANCELLED" in page.url
     # Found by its number, however it is written.
     await page.get_by_role("searchbox").fill(f" ord {int(orders[0]['orderNumber'][4:])}")
@@ -268,7 +268,7 @@ async def test_a_user_gets_credit_is_deactivated_and_is_erased(console: Console)
     await expect(page.get_by_role("heading", name="Users")).to_be_visible()
     await page.get_by_role("searchbox").fill("quux")
     await page.keyboard.press("Enter")
-    await expect(page.get_by_text("No user matches")).to_be_visible()
+    await expect(page.locator("main").get_by_text("No user matches")).to_be_visible()
 
 
 async def test_hostile_texts_stay_texts(console: Console) -> None:
