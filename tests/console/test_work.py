@@ -291,6 +291,7 @@ async def test_hostile_texts_stay_texts(console: Console) -> None:
     await dialog_button(page, "Publish note").click()
     await expect(notes.get_by_text("PUBLISHED")).to_be_visible()
     await console.open("/work/notes?q=wombat")
+    await expect(page.locator("main")).to_contain_text(HOSTILE)
     await expect(page.locator("mark")).to_have_text("wombat")
     for view in (f"/work/users/{user['id']}", "/work/orders?user=hostile", "/live?user=hostile&start=earliest"):
         await console.open(view)

@@ -150,16 +150,18 @@ class LivePage {
     this.apply();
   }
 
-  /** Follow with the filters of the address, from where it stopped or from `start`. */
-  async apply(start = "now") {
+  /** Follow with the filters of the address: from where it stopped, or anew from `start`. */
+  async apply(start = "") {
     const { query } = this;
+    this.applied = (this.applied ?? 0) + 1;
+    const own = this.applied;
     let userIds = [];
     try {
       const name = query.get("user") ?? "";
       userIds = name ? [await userIdOf(name, this.signal)] : [];
       replace(this.problem);
     } catch (error) {
-      if (!this.signal.aborted) {
+      if (!this.signal.aborted && own === this.applied) {
         this.feed.follow({});
         const shown =
           error instanceof FieldProblem ? h("p.field-error", { role: "alert" }, error.message) : errorPanel(error);
@@ -177,14 +179,19 @@ class LivePage {
     if ((!of.length && !statuses.length) || of.includes("users")) {
       filters.user = { userIds };
     }
-    if (!this.signal.aborted) {
-      this.feed.follow(filters, start);
+    // A later choice may have been answered sooner.
+    if (!this.signal.aborted && own === this.applied) {
+      if (start) {
+        cursors.clear();
+      }
+      this.feed.follow(filters, start || "now");
     }
   }
 
   /** Forget where it stopped, and begin anew. */
   begin(start) {
-    cursors.clear();
+    // What still comes on the old streams is no longer wanted.
+    this.feed.stop();
     this.clear();
     this.add({ mark: start });
     this.apply(start);

@@ -34,6 +34,25 @@ export function tagList(tags = []) {
     : h("span.quiet", null, "–");
 }
 
+const ATTEMPTS = 3;
+
+/** Read, and read again when the service says that it helps to wait, for example because it has too much to do. */
+async function patiently(load, signal) {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await load();
+    } catch (error) {
+      const ms = error.retryAfterMs ?? null;
+      if (ms === null || attempt === ATTEMPTS || signal.aborted) {
+        throw error;
+      }
+      await new Promise((resolve) => {
+        setTimeout(resolve, ms);
+      });
+    }
+  }
+}
+
 /**
  * Return an element that shows what is loaded, and meanwhile that it is loading; after a failure, why, with a button to
  * try again.
@@ -55,7 +74,7 @@ export function loaded(load, signal) {
     element.setAttribute("aria-busy", "true");
     let content;
     try {
-      content = await load();
+      content = await patiently(load, signal);
     } catch (error) {
       if (signal.aborted) {
         return;
