@@ -36,6 +36,8 @@ class LivePage {
     this.rates = { order: new Rate(), user: new Rate() };
     // Entries that have come since the list was drawn last.
     this.fresh = [];
+    // Where to begin anew, until that was done.
+    this.start = "";
     this.list = h("ol.events", { "aria-label": "Events, newest first" });
     this.state = h("div.feed-state", { role: "status" });
     this.problem = h("div");
@@ -155,6 +157,7 @@ class LivePage {
     const { query } = this;
     this.applied = (this.applied ?? 0) + 1;
     const own = this.applied;
+    this.start = start || this.start;
     let userIds = [];
     try {
       const name = query.get("user") ?? "";
@@ -181,10 +184,11 @@ class LivePage {
     }
     // A later choice may have been answered sooner.
     if (!this.signal.aborted && own === this.applied) {
-      if (start) {
+      if (this.start) {
         cursors.clear();
       }
-      this.feed.follow(filters, start || "now");
+      this.feed.follow(filters, this.start || "now");
+      this.start = "";
     }
   }
 
