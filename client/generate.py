@@ -17,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from generator.api import Api, service_name
-from generator.modules import enums_module, methods_module, types_module
+from generator.modules import descriptions_module, enums_module, methods_module, types_module
 from generator.services import ASYNC, SYNC, services_module
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
@@ -68,7 +68,12 @@ def _write_methods(folder: Path, descriptors: bytes) -> None:
     """Write what `Client` and `AsyncClient` have for each RPC."""
     folder.mkdir(parents=True)
     api = Api(descriptors)
-    modules = {"enums": enums_module(api), "types": types_module(api), "methods": methods_module(api)}
+    modules = {
+        "descriptions": descriptions_module(api),
+        "enums": enums_module(api),
+        "types": types_module(api),
+        "methods": methods_module(api),
+    }
     for service in api.services:
         for kind in (SYNC, ASYNC):
             modules[f"{kind.folder}_{service_name(service)}"] = services_module(api, service, kind)

@@ -133,3 +133,21 @@ def methods_module(api: Api) -> str:
         "",
     ]
     return "\n".join(head) + "\n" + text
+
+
+def descriptions_module(api: Api) -> str:
+    """Return the module with the comments of the protos, which descriptors do not have when a program runs."""
+    lines = [
+        HEADER.rstrip(),
+        '"""The comments of the protos, by the full names of services, methods, messages, fields, enums and values."""',
+        "",
+        "from collections.abc import Mapping",
+        "",
+        "DESCRIPTIONS: Mapping[str, str] = {",
+    ]
+    for name, comment in sorted(api.comments.items()):
+        if name.startswith("commerce."):
+            paragraphs = [" ".join(part.split()) for part in comment.split("\n\n")]
+            text = "\n\n".join(paragraphs)
+            lines.append(f"    {name!r}: {text!r},")
+    return "\n".join([*lines, "}"]) + "\n"

@@ -9,6 +9,8 @@ from typing import NoReturn, TextIO, cast
 
 import click
 import grpc
+from commerce.client.cli.private_files import replacing
+from commerce.client.cli.user_files import FileError, ImportFile, Rejects, Row
 from commerce.common.v1.error_reason_pb2 import ErrorReason
 from commerce.orders.v1.order_service_pb2 import ExportOrdersRequest
 from commerce.orders.v1.order_service_pb2_grpc import OrderServiceStub
@@ -18,8 +20,6 @@ from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
 from google.protobuf.json_format import MessageToJson
 
 from service.cli.channels import TlsOptions, open_channel
-from service.cli.private_files import replacing
-from service.cli.user_files import FileError, ImportFile, Rejects, Row
 from service.config import CallerSettings, SettingsError, load
 
 # A response lists at most this many failed rows, so a call with no more rows than this gets every failure back.

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
+from commerce.client.cli.private_files import replacing
 
-from service.cli.private_files import replacing
 from service.config import IdentitySettings, SettingsError, environment_name, load
 from service.rpc.identity.key_file import MAX_VALID_KEYS, NAME, KeyFileError, StoredKey, format_keys, new_key, read_keys
 

@@ -214,7 +214,7 @@ def import_users(
 
     Rejected rows are written, each with the reason, to a file of the same format, which can be corrected and imported.
     The command can be repeated safely: by default, it skips users that already exist. The exit status is 1 if a row was
-    rejected.
+    rejected. `commercectl import-users` does the same, and will replace this command.
     """
     from service.cli.channels import TlsOptions
     from service.cli.data import import_users
@@ -245,7 +245,8 @@ def import_users(
 def export_orders(*, address: str, output: str, file_format: str, **files: Path | None) -> None:  # noqa: ARG001 - only one format exists so far
     """Export a consistent snapshot of all orders with their items as JSON Lines, in protobuf's JSON format.
 
-    FILE is created only when the export is complete.
+    FILE is created only when the export is complete. `commercectl export-orders` has filters and CSV, and will replace
+    this command.
     """
     from service.cli.channels import TlsOptions
     from service.cli.data import export_orders

@@ -2,10 +2,9 @@ import csv
 from io import StringIO
 
 import pytest
+from commerce.client.cli.csv_records import CsvReader, UnreadableLine
 from hypothesis import example, given
 from hypothesis import strategies as st
-
-from service.cli.csv_records import CsvReader, UnreadableLine
 
 CELLS = st.text(st.sampled_from('ab ",;\t\r\n0é'), max_size=6)
 TABLES = st.lists(st.lists(CELLS, min_size=2, max_size=4), min_size=1, max_size=5)

@@ -71,6 +71,11 @@ async def test_grpcurl(console: Console) -> None:
     await created_with(console, "grpcurl", "bash", "-euc")
 
 
+@pytest.mark.skipif(not (BIN / "commercectl").exists(), reason="commercectl is not installed")
+async def test_commercectl(console: Console) -> None:
+    await created_with(console, "commercectl", "bash", "-euc")
+
+
 async def test_streams(console: Console) -> None:
     await console.create_user("exported.user")
     for tool, program in (("curl", ("bash", "-euc")), ("Python", (sys.executable, "-c"))):
@@ -88,7 +93,7 @@ async def test_credentials_are_read_from_the_environment(console: Console) -> No
     await dialog.get_by_role("button", name="Use", exact=True).click()
     await expect(page.get_by_role("button", name="API key")).to_be_visible()
     await page.get_by_role("link", name="GetUser").first.click()
-    for tool in ("curl", "grpcurl", "Python"):
+    for tool in ("commercectl", "curl", "grpcurl", "Python"):
         await page.get_by_role("tab", name=tool, exact=True).click()
         shown = await page.locator("[data-snippet]:visible").text_content()
         assert shown is not None

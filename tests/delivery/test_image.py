@@ -13,6 +13,7 @@ from zipfile import ZipFile
 import pytest
 from packaging.requirements import Requirement
 
+from service.http.console import console_pages
 from tests.support.paths import ROOT
 
 VERSION = distribution("commerce-service").version
@@ -74,6 +75,16 @@ def test_the_wheel_holds_the_service_and_its_migrations_only(wheels: dict[str, P
     migrations = {path.relative_to(ROOT) for path in (ROOT / "migrations").rglob("*.py")}
     assert {str("service" / path) for path in migrations} <= set(names)
     assert {name.split("/")[0] for name in names} == {"service", f"commerce_service-{VERSION}.dist-info"}
+
+
+def test_the_image_has_the_files_of_the_http_port(image: Path, tmp_path: Path) -> None:
+    program = """
+from service.http.console import console_pages
+from service.http.pages import pages
+print(len(console_pages(0, tls=False)), len(pages()))
+"""
+    consoles, documents = _run(image / "bin" / "python", "-c", program, cwd=tmp_path, env={}).split()
+    assert (int(consoles), int(documents)) == (len(console_pages(0, tls=False)), 2)
 
 
 def test_the_image_migrates_a_database_and_finds_it_good(image: Path, empty_database_url: str, tmp_path: Path) -> None:

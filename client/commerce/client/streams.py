@@ -159,7 +159,7 @@ class Reconnects:
             self._budget.give_back()
             raise self._final(error)
         level = logging.WARNING if self.attempts == 1 else logging.INFO
-        _log.log(level, "%s; it goes on in %.1f s", str(error), seconds)
+        _log.log(level, "%s; it goes on in %.1f s", str(error), seconds, extra={"error": error})
         return seconds
 
     def _final(self, error: CommerceError) -> CommerceError:

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 
-from tests.faults.abuse import MAX_RATIO, beside_a_polite_caller
+from tests.faults.abuse import MAX_RATIO, suffered
 from tests.faults.apart import apart
 from tests.faults.as_caller import clients_as
 from tests.faults.dear_calls import add_data, make_dear_calls
@@ -35,7 +36,7 @@ async def _control(plan: Plan) -> Result:
 
 
 async def _call(plan: Plan, program: Sequence[str], only: Collection[str] = ()) -> Result:
-    seconds = plan.size(full=6, smoke=1)
+    seconds = plan.size(full=5, smoke=1)
     outcomes: Counter[str] = Counter()
     async with plan.database() as url:
         await insert_users(url, plan.size(full=20_000, smoke=100))
@@ -45,17 +46,17 @@ async def _call(plan: Plan, program: Sequence[str], only: Collection[str] = ()) 
             port = await server.port()
             async with clients_as(port, dear) as clients:
                 requests = await add_data(clients)
-            async with beside_a_polite_caller(plan, server, polite) as abuse:
-                kinds = [kind for kind in requests if not only or kind in only]
-                # Twice, because what else the machine does slows down calls some of the time only.
-                for kind in kinds if plan.smoke else [*kinds, *kinds]:
-                    data = requests[kind].SerializeToString()
-                    async with apart(make_dear_calls, port, kind, data, seconds, dear) as callers:
-                        await callers.until_counted(1)
-                        async with abuse.measuring(kind):
-                            callers.begin()
-                            outcomes += await callers.ended()
-                result = await abuse.result(_MAX_MEBIBYTES)
+
+            async def call(kind: str, measuring: AbstractAsyncContextManager[None]) -> None:
+                data = requests[kind].SerializeToString()
+                async with apart(make_dear_calls, port, kind, data, seconds, dear) as callers:
+                    await callers.until_counted(1)
+                    async with measuring:
+                        callers.begin()
+                        outcomes.update(await callers.ended())
+
+            kinds = [kind for kind in requests if not only or kind in only]
+            result = await suffered(plan, server, kinds, call, max_mebibytes=_MAX_MEBIBYTES, metadata=polite)
     result.figures["dear calls"] = outcomes.total()
     unexpected = {reason: number for reason, number in outcomes.items() if reason not in _ALLOWED}
     result.require(not unexpected, f"dear calls ended with {unexpected}")

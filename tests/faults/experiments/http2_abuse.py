@@ -3,8 +3,9 @@
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
-from tests.faults.abuse import MAX_RATIO, beside_a_polite_caller
+from tests.faults.abuse import MAX_RATIO, suffered
 from tests.faults.experiment import Experiment, Plan, Result
 from tests.faults.http2_attacks import ATTACKS
 from tests.faults.scheduling import lower_priority_of_session
@@ -18,7 +19,7 @@ _IN_SHORT = ("header-flood", "gzip-bombs", "ping-flood")
 
 
 async def _run(plan: Plan) -> Result:
-    return await _abuse(plan, COMMAND, _IN_SHORT if plan.smoke else [*ATTACKS, *ATTACKS])
+    return await _abuse(plan, COMMAND, _IN_SHORT if plan.smoke else [*ATTACKS])
 
 
 async def _control(plan: Plan) -> Result:
@@ -28,28 +29,27 @@ async def _control(plan: Plan) -> Result:
 
 
 async def _abuse(plan: Plan, program: Sequence[str], attacks: Sequence[str]) -> Result:
-    seconds = str(plan.size(full=5, smoke=1))
+    seconds = str(plan.size(full=4, smoke=1))
     reports: list[tuple[str, dict[str, int]]] = []
     async with plan.database() as url:
         # Of which the slow readers want to read pages.
         await insert_users(url, plan.size(full=20_000, smoke=100))
-        async with (
-            serving(url, program=program, max_connection_age=0) as server,
-            beside_a_polite_caller(plan, server) as abuse,
-        ):
+        async with serving(url, program=program, max_connection_age=0) as server:
             command = (sys.executable, "-m", "tests.faults.http2_attacks")
-            for attack in attacks:
+
+            async def attack(name: str, measuring: AbstractAsyncContextManager[None]) -> None:
                 async with (
-                    abuse.measuring(attack),
-                    running_program(*command, attack, str(await server.port()), "--seconds", seconds) as attacker,
+                    measuring,
+                    running_program(*command, name, str(await server.port()), "--seconds", seconds) as attacker,
                 ):
                     # From its start on, so that the time that it takes to start does not count.
                     lower_priority_of_session(attacker.pid)
                     ended = await attacker.end()
-                reports.append((attack, json.loads(ended.stdout)))
-            result = await abuse.result(_MAX_MEBIBYTES)
-    for attack, report in reports:
-        result.require(bool(report), f"{attack} did nothing")
+                reports.append((name, json.loads(ended.stdout)))
+
+            result = await suffered(plan, server, attacks, attack, max_mebibytes=_MAX_MEBIBYTES)
+    for name, report in reports:
+        result.require(bool(report), f"{name} did nothing")
     return result
 
 

@@ -96,7 +96,7 @@ async def _control(plan: Plan) -> Result:
 
 async def _roll(plan: Plan, restarts: int, max_connection_age: float) -> Result:
     # Callers that never pause would take the processors from the servers that start.
-    pause = 0.05 if plan.smoke else 0.005
+    pause = 0.05 if plan.smoke else 0.008
     # Servers take their time to start and to stop.
     ways = ["own ports"] if plan.smoke else [*_WAYS]
     result = Result({"restarts": restarts * len(ways)})

@@ -12,6 +12,9 @@ import { requestEditor } from "./request.js";
 import { failed, MOST_RESPONSES, nothingYet, running, streaming, succeeded } from "./response.js";
 import { snippets } from "./snippets.js";
 
+// As in style/explore.css.
+const ONE_COLUMN = matchMedia("(max-width: 75rem)");
+
 export default async function view({ params, query, signal, setTitle }) {
   const schema = await loadSchema();
   const method = schema.method(`${params.service}/${params.method}`);
@@ -117,6 +120,10 @@ function workbench(schema, method, { server, given, signal }) {
     // Not `disabled`, which would take the focus away.
     callButton.setAttribute("aria-disabled", "true");
     result.setAttribute("aria-busy", "true");
+    if (ONE_COLUMN.matches) {
+      // Otherwise, the response would come where the user does not see it.
+      result.closest(".card").scrollIntoView();
+    }
     try {
       await (method.kind === "server_stream" ? runStream : runUnary)(request, calling);
     } finally {

@@ -66,16 +66,19 @@ function grpcurl(call) {
 }
 
 function commercectl(call) {
-  const isPlain = !call.server.tls && !LOOPBACK.test(call.base.hostname);
+  const { credentials, server, base } = call;
+  const key = credentials.kind === "key" ? `COMMERCECTL_API_KEY="$${KEY}" ` : "";
+  const user = credentials.onBehalfOf && ` --on-behalf-of ${quoted(credentials.onBehalfOf)}`;
   const text = lines([
-    `${call.credentials.kind === "key" ? `COMMERCECTL_API_KEY="$${KEY}" ` : ""}commercectl --address ${address(call)}${isPlain ? " --plaintext" : ""}`,
+    `${key}commercectl --address ${address(call)}${user}`,
     `call ${call.method.name} ${quoted(JSON.stringify(call.request))}`,
   ]);
-  const notes = [];
-  call.credentials.kind === "token" &&
-    notes.push("A token comes from a context: commercectl context add NAME ADDRESS --token-file FILE.");
-  call.credentials.onBehalfOf && notes.push("commercectl does not act for users.");
-  return { id: "commercectl", label: "commercectl", text, note: notes.join(" ") };
+  const options = [
+    credentials.kind === "token" && "--token-file FILE",
+    server.tls === LOOPBACK.test(base.hostname) && (server.tls ? "--tls" : "--plaintext"),
+  ].filter(Boolean);
+  const note = options.length ? `It needs a context: commercectl context add NAME ADDRESS ${options.join(" ")}.` : "";
+  return { id: "commercectl", label: "commercectl", text, note };
 }
 
 function python(call) {

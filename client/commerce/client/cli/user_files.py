@@ -15,11 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self, TextIO
 
+from commerce.client.cli.csv_records import CsvReader, UnreadableLine
+from commerce.client.cli.private_files import open_private
 from commerce.users.v1.user_import_pb2 import UserImportRow
-from google.protobuf.json_format import ParseDict, ParseError
-
-from service.cli.csv_records import CsvReader, UnreadableLine
-from service.cli.private_files import open_private
 
 COLUMNS = ("email", "username", "full_name", "superuser", "bio", "avatar_url", "password")
 _PROFILE_COLUMNS = ("bio", "avatar_url")
@@ -96,13 +94,13 @@ class _Format(Protocol):
     def originals(self, file: TextIO) -> Iterator[tuple[int, Any]]:
         """Yield each row that is not empty, in its original form, with the number of its line; raises FileError."""
 
-    def values(self, original: Any) -> dict[str, Any]:  # noqa: ANN401 - what `originals` yields
+    def values(self, original: Any) -> dict[str, Any]:
         """Return the fields of a row as JSON values; raises RowError."""
 
     def write_header(self, file: TextIO) -> None:
         """Write the header of the file of rejected rows, if the format has headers."""
 
-    def write_rejected(self, file: TextIO, rejection: Rejection, original: Any) -> None:  # noqa: ANN401 - likewise
+    def write_rejected(self, file: TextIO, rejection: Rejection, original: Any) -> None:
         """Write a rejected row."""
 
 
@@ -300,7 +298,9 @@ class ImportFile:
         except OSError as error:
             raise FileError(f"{self.path}: {error.strerror}") from error
 
-    def _row(self, number: int, line: int, original: Any) -> Row:  # noqa: ANN401 - what `originals` yields
+    def _row(self, number: int, line: int, original: Any) -> Row:
+        from google.protobuf.json_format import ParseDict, ParseError
+
         try:
             values = self.format.values(original)
             self._require_decoded(values)
@@ -323,14 +323,19 @@ class ImportFile:
 
 
 class Rejects:
-    """Writes rejected rows unchanged, each with its number and the reason. The first rejected row creates the file."""
+    """Writes rejected rows unchanged, each with its number and the reason. The first rejected row creates the file.
+
+    Attributes:
+        count: how many rows were written.
+        path: of the file.
+    """
 
     def __init__(self, path: Path, source: ImportFile, *, append: bool) -> None:
         # The same file also by another name: a link, or the name in another case.
         if path.exists() and path.samefile(source.path):
             raise FileError(f"cannot write the rejected rows to {path}: it is the file to import")
         self.count = 0
-        self._path = path
+        self.path = path
         self._format = source.format
         self._append = append
         self._file: TextIO | None = None
@@ -365,11 +370,11 @@ class Rejects:
         except OSError as error:
             # What the system says of a link that is not followed is about loops of links.
             problem = "it is a link, which is not followed" if error.errno == errno.ELOOP else error.strerror
-            raise FileError(f"cannot write the rejected rows to {self._path}: {problem}") from error
+            raise FileError(f"cannot write the rejected rows to {self.path}: {problem}") from error
 
     def _open(self) -> TextIO:
         # Rows can contain passwords.
-        handle = open_private(self._path, append=self._append)
+        handle = open_private(self.path, append=self._append)
         file = os.fdopen(handle, "w", encoding="utf-8", errors=_ESCAPED_BYTES, newline="")
         if os.fstat(handle).st_size == 0:
             self._format.write_header(file)

@@ -1,0 +1,1 @@
+"""The command `commercectl`: the user and order services from a shell."""

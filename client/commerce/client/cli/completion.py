@@ -1,0 +1,43 @@
+"""`commercectl completion`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+from click.shell_completion import get_completion_class
+
+from commerce.client.cli.session import Session, pass_session
+
+_NAME = "commercectl"
+# Where each shell looks by itself: the variable that names a folder, the folder without it, and the file in it.
+# zsh looks only where `fpath` says.
+_PLACES = {
+    "bash": ("XDG_DATA_HOME", ".local/share", f"bash-completion/completions/{_NAME}"),
+    "zsh": ("ZDOTDIR", "", f".zfunc/_{_NAME}"),
+    "fish": ("XDG_CONFIG_HOME", ".config", f"fish/completions/{_NAME}.fish"),
+}
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(list(_PLACES)))
+@click.option("--install", is_flag=True, help="Write it where the shell finds it, in the home directory.")
+@pass_session
+def COMPLETION(session: Session, *, shell: str, install: bool) -> None:  # noqa: N802 - a constant, made by click
+    """Print what completes commands, options and values in a SHELL, or install it with --install."""
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.UsageError(f"this version of click does not know {shell}")
+    root = click.get_current_context().find_root().command
+    script = kind(root, {}, _NAME, f"_{_NAME.upper()}_COMPLETE").source()
+    if not install:
+        click.echo(script)
+        return
+    base, default, rest = _PLACES[shell]
+    path = Path(os.environ.get(base) or Path.home() / default) / rest
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(script, encoding="utf-8")
+    session.note(f"written to {path}; open a new shell to use it")
+    if shell == "zsh":
+        session.note(f"in .zshrc, before compinit: fpath+=({path.parent})")
