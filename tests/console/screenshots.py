@@ -14,6 +14,7 @@ from PIL import Image
 from playwright.async_api import async_playwright, expect
 
 from service.devtools.embedded_postgres import embedded_postgres
+from tests.console import screenshots_of_work
 from tests.console.conftest import Console, launched, opened
 from tests.http.conftest import running_site
 from tests.support.databases import cloned, migrated_template
@@ -68,9 +69,14 @@ async def seed(console: Console) -> None:
 
 
 # By the names of their files, in the order in which they are made.
-PICTURES: dict[str, Callable[[Console], Awaitable[None]]] = {"explore": explore, "error": error, "history": history}
+PICTURES: dict[str, Callable[[Console], Awaitable[None]]] = {
+    "explore": explore,
+    "error": error,
+    "history": history,
+    **screenshots_of_work.PICTURES,
+}
 # Those that are also made in dark and on a phone.
-DARK, PHONE = {"error"}, {"explore"}
+DARK, PHONE = {"error", "cancel"}, {"explore", "order"}
 
 
 async def save(console: Console, name: str) -> None:

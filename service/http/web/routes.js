@@ -2,7 +2,11 @@
 
 export const HOME = "/explore";
 
-export const SECTIONS = [{ id: "explore", label: "Explore", path: "/explore", icon: "explore" }];
+export const SECTIONS = [
+  { id: "explore", label: "Explore", path: "/explore", icon: "explore" },
+  { id: "work", label: "Work", path: "/work/orders", icon: "work" },
+  { id: "live", label: "Live", path: "/live", icon: "live" },
+];
 
 /** @type {import("./lib/router.js").Route[]} */
 export const ROUTES = [
@@ -14,4 +18,10 @@ export const ROUTES = [
     section: "explore",
     load: () => import("./explore/method.js"),
   },
+  { path: "/work/orders", title: "Orders", section: "work", load: () => import("./work/orders_view.js") },
+  { path: "/work/orders/:key", title: "Order", section: "work", load: () => import("./work/order_view.js") },
+  { path: "/work/users", title: "Users", section: "work", load: () => import("./work/users_view.js") },
+  { path: "/work/users/:key", title: "User", section: "work", load: () => import("./work/user_view.js") },
+  { path: "/work/notes", title: "Notes", section: "work", load: () => import("./work/notes_view.js") },
+  { path: "/live", title: "Live", section: "live", load: () => import("./live/live_view.js") },
 ];

@@ -90,19 +90,36 @@ function milliseconds(duration) {
   return found ? Math.ceil(Number(found[1]) * 1000) : null;
 }
 
+/** Return what is known of a method, and the reasons of errors: nothing if the server is gone before it was asked. */
+async function known(method) {
+  try {
+    const schema = await loadSchema();
+    return { method: schema.method(method), reasons: schema.reasons };
+  } catch {
+    return {};
+  }
+}
+
 /** Return the failure of a call with a `google.rpc.Status` as JSON. */
 export async function fromStatus(method, status, info) {
-  const schema = await loadSchema();
-  return new CallError(status, { ...info, method: schema.method(method), reasons: schema.reasons });
+  return new CallError(status, { ...info, ...(await known(method)) });
+}
+
+/** Return the failure of a call that something between the service and this page, such as a proxy, has answered. */
+export async function fromElsewhere(method, response, info) {
+  const message = `HTTP ${response.status} ${response.statusText}`.trim();
+  return new CallError(
+    { code: "UNKNOWN", message, details: [] },
+    { ...info, ...(await known(method)), isService: false },
+  );
 }
 
 /** Return the failure of a call that did not reach the server. */
 export async function unreachable(method, error) {
-  const schema = await loadSchema();
   const message = navigator.onLine === false ? "This device is offline." : "The server cannot be reached.";
   const failed = new CallError(
     { code: "UNAVAILABLE", message, details: [] },
-    { method: schema.method(method), isService: false },
+    { ...(await known(method)), isService: false },
   );
   failed.cause = error;
   return failed;
@@ -110,9 +127,8 @@ export async function unreachable(method, error) {
 
 /** Return the failure of a call whose response was cut. */
 export async function cutOff(method, info) {
-  const schema = await loadSchema();
   return new CallError(
     { code: "UNAVAILABLE", message: "The connection broke before the response was complete.", details: [] },
-    { ...info, method: schema.method(method), isService: false },
+    { ...info, ...(await known(method)), isService: false },
   );
 }

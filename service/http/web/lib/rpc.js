@@ -6,8 +6,7 @@
  */
 
 import { credentialHeaders } from "./credentials.js";
-import { CallError, cutOff, fromStatus, unreachable } from "./failures.js";
-import { loadSchema } from "./schema.js";
+import { cutOff, fromElsewhere, fromStatus, unreachable } from "./failures.js";
 
 /**
  * Call a method with one response.
@@ -140,11 +139,7 @@ async function read(method, response, signal) {
 async function failure(method, response, text, info) {
   const status = parsed(text);
   if (status?.code === undefined) {
-    // Not the service, but something between it and this page, such as a proxy, has answered.
-    return new CallError(
-      { code: "UNKNOWN", message: `HTTP ${response.status} ${response.statusText}`.trim(), details: [] },
-      { ...info, method: (await loadSchema()).method(method), isService: false },
-    );
+    return fromElsewhere(method, response, info);
   }
   return fromStatus(method, status, info);
 }

@@ -1,0 +1,163 @@
+"""Events in the console as they come: none is lost and none comes twice."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from playwright.async_api import Browser, Locator, Page, expect
+
+from service.config import DatabaseSettings, load
+from service.db.connections.engine import create_engine
+from service.db.operations.retention import delete_expired_events
+from tests.console.conftest import Console, opened
+from tests.http.conftest import running_site
+from tests.support.databases import cloned
+
+ORDERS = "commerce.orders.v1.OrderService"
+USERS = "commerce.users.v1.UserService"
+
+
+def titles(page: Page) -> Locator:
+    """Return the titles of the events, newest first."""
+    return page.locator(".event strong")
+
+
+async def is_live(page: Page) -> None:
+    await expect(page.get_by_role("region", name="Events", exact=True).get_by_text("live", exact=True)).to_be_visible()
+
+
+async def test_events_of_other_clients_appear(console: Console) -> None:
+    user = await console.create_user("watched")
+    page = console.page
+    await console.open("/live?user=watched")
+    await is_live(page)
+    order = await console.create_order(user["id"])
+    await console.call(f"{ORDERS}/ConfirmOrder", {"id": order["id"]})
+    await console.call(f"{USERS}/DeactivateUser", {"id": user["id"]})
+    events = page.locator(".event")
+    await expect(events).to_have_count(3)
+    await expect(
+        events.filter(has_text="Order confirmed").get_by_role("link", name=order["orderNumber"])
+    ).to_be_visible()
+    await expect(events.filter(has_text="User deactivated").get_by_role("link", name="watched")).to_be_visible()
+    await expect(page.locator(".rate-numbers")).to_have_text("2 of orders1 of users")
+    # What the filter leaves out is not shown.
+    other = await console.create_user("unwatched")
+    await console.create_order(other["id"])
+    # While it is paused, and after a reload, it goes on where it stopped.
+    await page.get_by_role("button", name="Pause").click()
+    await console.call(f"{ORDERS}/ProcessOrder", {"id": order["id"]})
+    await expect(page.get_by_text("paused")).to_be_visible()
+    await page.get_by_role("button", name="Resume").click()
+    await expect(titles(page).filter(has_text="Processing begun")).to_have_count(1)
+    await page.goto("about:blank")
+    await console.call(f"{ORDERS}/ShipOrder", {"id": order["id"], "trackingNumber": "1Z"})
+    await console.open("/live?user=watched")
+    await expect(page.get_by_text("Continued where this tab stopped")).to_be_visible()
+    await expect(titles(page)).to_have_text(["Order shipped"])
+    await page.get_by_role("button", name="From the earliest").click()
+    await expect(events).to_have_count(6)
+    await page.get_by_label("Event", exact=True).select_option("CONFIRMED")
+    await page.get_by_role("button", name="From the earliest").click()
+    await expect(titles(page)).to_have_text(["Order confirmed"])
+
+
+async def test_an_order_shows_what_others_change(console: Console) -> None:
+    user = await console.create_user("followed")
+    order = await console.create_order(user["id"])
+    page = console.page
+    await console.open(f"/work/orders/{order['id']}")
+    await expect(page.get_by_text("updates by itself")).to_be_visible()
+    await console.call(f"{ORDERS}/ConfirmOrder", {"id": order["id"]})
+    await expect(page.locator("h1 .badge")).to_have_text("CONFIRMED")
+    await expect(page.get_by_role("region", name="Timeline").get_by_text("Order confirmed")).to_be_visible()
+    await expect(page.get_by_role("button", name="Process", exact=True)).to_be_visible()
+
+
+@pytest.fixture
+async def own_database_url(postgres_url: str, template_url: str) -> AsyncIterator[str]:
+    async with cloned(postgres_url, template_url) as url:
+        yield url
+
+
+async def test_after_a_restart_of_the_server_no_event_is_lost_or_repeated(
+    browser: Browser, own_database_url: str
+) -> None:
+    async with running_site(own_database_url, console=True) as site:
+        port = site.server.http_port
+        context, console = await opened(browser, site)
+        page = console.page
+        user = await console.create_user("restarted")
+        await console.open("/live")
+        await is_live(page)
+        first = await console.create_order(user["id"])
+        await expect(titles(page)).to_have_count(1)
+    # Changed by another server meanwhile.
+    async with running_site(own_database_url) as other:
+        away = Console(page, other)
+        for name in ("ConfirmOrder", "ProcessOrder"):
+            await away.call(f"{ORDERS}/{name}", {"id": first["id"]})
+        await expect(page.get_by_text("connection lost")).to_be_visible()
+        await expect(
+            page.get_by_role("region", name="Health").get_by_text("The server cannot be reached.")
+        ).to_be_visible()
+    async with running_site(own_database_url, console=True, http_port=port) as again:
+        back = Console(page, again)
+        await is_live(page)
+        await back.call(f"{ORDERS}/ShipOrder", {"id": first["id"], "trackingNumber": "1Z"})
+        await expect(titles(page)).to_have_text(
+            ["Order shipped", "Processing begun", "Order confirmed", "Order placed"]
+        )
+        await context.close()
+    assert console.problems == []
+
+
+async def test_deleted_events_leave_a_gap_that_is_shown(browser: Browser, own_database_url: str) -> None:
+    engine = create_engine(load(DatabaseSettings, DATABASE_URL=own_database_url), pool_size=1)
+    async with running_site(own_database_url, console=True) as site:
+        context, console = await opened(browser, site)
+        page = console.page
+        user = await console.create_user("forgotten")
+        await console.open("/live?of=orders")
+        await is_live(page)
+        await page.get_by_role("button", name="Pause").click()
+        order = await console.create_order(user["id"])
+        await delete_expired_events(engine, timedelta(0))
+        await console.call(f"{ORDERS}/ConfirmOrder", {"id": order["id"]})
+        await page.get_by_role("button", name="Resume").click()
+        await expect(page.get_by_text("Gap: events of orders")).to_be_visible()
+        await expect(titles(page)).to_have_text(["Order confirmed"])
+        await context.close()
+    await engine.dispose()
+    assert console.problems == []
+
+
+async def test_the_list_is_bounded_and_rates_are_those_of_the_last_minute(console: Console) -> None:
+    await console.open("/explore")
+    result = await console.page.evaluate(
+        """async () => {
+          const { EventLog, Rate } = await import("./live/event_log.js");
+          const { RecentIds } = await import("./live/watch.js");
+          const log = new EventLog(3);
+          for (let entry = 1; entry <= 5; entry += 1) log.add(entry);
+          let now = 1_000_000;
+          const rate = new Rate(() => now);
+          rate.count();
+          now += 30_000;
+          rate.count();
+          const both = rate.lastMinute();
+          now += 31_000;
+          const ids = new RecentIds(2);
+          return {
+            entries: log.entries, dropped: log.dropped, both, one: rate.lastMinute(),
+            seen: ["a", "a", "b", "c", "c", "a"].map((id) => ids.add(id)),
+          };
+        }"""
+    )
+    assert result == {
+        "entries": [5, 4, 3],
+        "dropped": 2,
+        "both": 2,
+        "one": 1,
+        "seen": [True, False, True, True, False, True],
+    }
