@@ -18,6 +18,7 @@ from pathlib import Path
 import click
 
 from benchmarks.calls import build
+from benchmarks.client import measure_clients
 from benchmarks.data import Data
 from benchmarks.database import filled_database
 from benchmarks.measuring import Bench, Plan, Shape, Subject
@@ -27,6 +28,8 @@ from benchmarks.servers import KINDS, NODE, ROOT, running
 from benchmarks.workloads import WORKLOADS
 
 SCRATCH = ROOT / ".bench"
+# Not a load for the servers: what the Python clients add to a call.
+PYTHON_CLIENTS = "PythonClients"
 SHAPES = {str(shape): shape for shape in (Shape(*MAIN_SHAPE), Shape(*ALONE), Shape(16, 1), Shape(16, 8), Shape(64, 1))}
 # Calls per second, low enough that a server has idle time: then latencies measure calls, not queues.
 RATES = {
@@ -69,7 +72,7 @@ class Choice:
 
 
 ALL = Choice(
-    workloads=tuple(WORKLOADS),
+    workloads=(*WORKLOADS, PYTHON_CLIENTS),
     servers=tuple(kind.name for kind in KINDS),
     shapes=(*SHAPES, "rate"),
     data=Data(users=100_000, orders=200_000),
@@ -80,7 +83,7 @@ SMOKE = replace(
     ALL,
     shapes=("64x8", "rate"),
     data=Data(users=1_000, orders=5_000),
-    plan=Plan(rounds=1, seconds=0.2, warm_up_seconds=0, most_calls=128),
+    plan=Plan(rounds=1, seconds=0.2, warm_up_seconds=0, most_calls=64),
 )
 
 
@@ -105,7 +108,7 @@ def measure(choice: Choice, folder: Path, database_url: str | None = None) -> Re
         kinds = [kind for kind in chosen if kind.name not in skipped]
         servers = [stack.enter_context(running(kind, database.url, logs)) for kind in kinds]
         bench = Bench(program, [Subject(server, database) for server in servers], folder)
-        for workload in choice.workloads:
+        for workload in (name for name in choice.workloads if name in WORKLOADS):
             for shape, plan in choice.plans(workload):
                 found = bench.measure(workload, shape, plan)
                 measurements += found
@@ -121,6 +124,8 @@ def measure(choice: Choice, folder: Path, database_url: str | None = None) -> Re
             servers={kind.name: kind.words for kind in kinds},
             skipped=skipped,
             measurements=measurements,
+            # More rounds than of the others, which are shorter.
+            clients=measure_clients(2 * choice.plan.rounds + 1) if PYTHON_CLIENTS in choice.workloads else [],
         )
 
 

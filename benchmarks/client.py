@@ -1,4 +1,4 @@
-"""Measure what the Python clients add to a call over raw stubs: `python -m benchmarks.client`.
+"""Measure what the Python clients add to a call over raw stubs: `python -m benchmarks.client`, or `make bench`.
 
 The server, a process of its own, answers each call with the same user, so that the time of a call is mostly gRPC's own.
 Stubs and client take turns, a few hundred calls each. What is compared is the CPU time of this process, of all its
@@ -8,7 +8,6 @@ the same channel options.
 """
 
 import asyncio
-import statistics
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ from commerce.client.channel import channel_config
 from commerce.users.v1.user_pb2 import User, UserProfile
 from commerce.users.v1.user_service_pb2 import GetUserRequest, GetUserResponse
 from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
+
+from benchmarks.results import ClientCost, Spread
 
 CALLS = 300
 # What the clients may add, in microseconds.
@@ -91,16 +92,32 @@ async def measure_asyncio(port: int, rounds: int) -> list[tuple[float, float]]:
     return [(await block(calls[0]), await block(calls[1])) for _ in range(rounds)]
 
 
-def report(name: str, measured: Sequence[tuple[float, float]]) -> bool:
-    """Print the medians; returns whether the client adds no more than its limit."""
+def cost(name: str, measured: Sequence[tuple[float, float]]) -> ClientCost:
+    """Return the cost of a client, and print it."""
     # The first round connects, and loads what is loaded lazily.
     rounds = measured[1:]
-    stub, client = (statistics.median(column) for column in zip(*rounds, strict=True))
-    added = statistics.median(with_client - with_stub for with_stub, with_client in rounds)
+    stub, client = (Spread.of(column) for column in zip(*rounds, strict=True))
+    added = Spread.of(with_client - with_stub for with_stub, with_client in rounds)
     click.echo(
-        f"{name:12} stub {stub:6.1f} µs  client {client:6.1f} µs  added {added:5.1f} µs  limit {LIMITS[name]:g} µs"
+        f"{name:12} stub {stub.median:6.1f} µs  client {client.median:6.1f} µs"
+        f"  added {added.median:5.1f} µs  limit {LIMITS[name]:g} µs"
     )
-    return added <= LIMITS[name]
+    return ClientCost(client=name, stub_us=stub, client_us=client, added_us=added, most_us=LIMITS[name])
+
+
+def measure_clients(rounds: int) -> list[ClientCost]:
+    """Measure both clients in this many rounds, at least two, on a server of their own."""
+    command = [sys.executable, "-m", "benchmarks.client", "--serve"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603 - this module itself
+        assert server.stdout
+        port = int(server.stdout.readline())
+        measured = [
+            cost("Client", measure_sync(port, rounds)),
+            cost("AsyncClient", asyncio.run(measure_asyncio(port, rounds))),
+        ]
+        # Ends its standard input, and so the server.
+        server.communicate()
+    return measured
 
 
 @click.command(help=__doc__)
@@ -111,16 +128,8 @@ def main(*, rounds: int, serves: bool) -> None:
     if serves:
         asyncio.run(serve())
         return
-    command = [sys.executable, "-m", "benchmarks.client", "--serve"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603
-        assert server.stdout
-        port = int(server.stdout.readline())
-        within = [
-            report("Client", measure_sync(port, rounds)),
-            report("AsyncClient", asyncio.run(measure_asyncio(port, rounds))),
-        ]
-        server.communicate()
-    sys.exit(0 if all(within) else 1)
+    measured = measure_clients(rounds)
+    sys.exit(0 if all(one.added_us.median <= one.most_us for one in measured) else 1)
 
 
 if __name__ == "__main__":

@@ -113,6 +113,9 @@ def _generated(results: Results) -> Iterator[str]:
     yield verdicts_table(results)
     yield "\n### PostgreSQL CPU per call, µs\n\n"
     yield _in_main_shape(results, lambda found: found.postgres_cpu_us.median if found.postgres_cpu_us else None)
+    if results.clients:
+        yield "\n### What the Python clients add to a call: CPU of the caller, µs\n\n"
+        yield clients_table(results)
     yield "\n### Resident memory of each server at the end\n\n"
     memory = {found.server: found.resident_mb for found in results.measurements}
     yield _table(("", *memory), [("MB", *map(_number, memory.values()))])
@@ -121,6 +124,19 @@ def _generated(results: Results) -> Iterator[str]:
     yield "\n### By calls in flight and connections: calls per second, p50 / p99, server CPU per call\n"
     for workload in _workloads(results):
         yield f"\n#### {workload}\n\n{_by_shape(results, workload)}"
+
+
+def clients_table(results: Results) -> str:
+    """Return a table of what the Python clients cost, and their verdicts."""
+    rows = (
+        (
+            one.client,
+            *map(_number, (one.stub_us.median, one.client_us.median, one.added_us.median, one.most_us)),
+            "met" if one.added_us.median <= one.most_us else "missed",
+        )
+        for one in results.clients
+    )
+    return _table(("Client", "Stub", "Client", "Added", "At most", "Verdict"), rows)
 
 
 def _in_main_shape(results: Results, figure: Callable[[Measurement], float | None]) -> str:

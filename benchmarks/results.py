@@ -56,6 +56,17 @@ class Measurement(BaseModel):
     resident_mb: float
 
 
+class ClientCost(BaseModel):
+    """CPU time of a call in the process of the caller: with a raw stub, with a Python client, and the difference."""
+
+    client: str
+    stub_us: Spread
+    client_us: Spread
+    added_us: Spread
+    # What the client may add.
+    most_us: float
+
+
 class Machine(BaseModel):
     """The machine that the servers, PostgreSQL and the load program shared."""
 
@@ -90,6 +101,7 @@ class Results(BaseModel):
     servers: dict[str, str]
     skipped: dict[str, str]
     measurements: list[Measurement]
+    clients: list[ClientCost] = []
 
     def find(
         self, workload: str, server: str, in_flight: int, connections: int, rate: float | None = None

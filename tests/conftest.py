@@ -52,12 +52,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Sche
     return FilesAndExperiments(config, log)
 
 
+# Their tests start programs, and take seconds each.
+SLOW_FOLDERS = ("tests/faults/", "tests/process/", "tests/delivery/", "tests/clients/", "tests/client/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let workers begin with the slow folders; else one of them would still be busy with their last when others end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: not item.nodeid.startswith(SLOW_FOLDERS))
+
+
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a database server in which tests may create databases."""
     from service.db.connections.engine import async_url
     from service.devtools.embedded_postgres import embedded_postgres
     from tests.support.cluster import TEST_CLUSTER, is_locked
+    from tests.support.databases import NOT_DURABLE
     from tests.support.logs import log_everything
 
     log_everything()
@@ -66,7 +77,8 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     # Workers of pytest-xdist have a server each: some tests end connections by their names.
     shared = "PYTEST_XDIST_WORKER" not in os.environ and is_locked(TEST_CLUSTER / "lock")
-    with embedded_postgres(TEST_CLUSTER if shared else tmp_path_factory.mktemp("postgres")) as url:
+    folder = TEST_CLUSTER if shared else tmp_path_factory.mktemp("postgres")
+    with embedded_postgres(folder, settings=NOT_DURABLE) as url:
         yield url
 
 

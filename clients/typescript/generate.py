@@ -3,8 +3,9 @@
 The generator is the npm package `@bufbuild/protoc-gen-es`: run `npm ci` in this folder first. The output is committed,
 so that building the package needs no protoc.
 
-The rules of `buf/validate/validate.proto`, which only the server checks, would be the largest part of the package. The
-code is generated from descriptors without them, as that of the Python client is.
+The rules of `buf/validate/validate.proto`, which only the server checks, would be the largest part of the package, and
+only gateways read the paths of `google/api/annotations.proto`. The code is generated from descriptors without these
+imports; the options remain in them as unknown fields.
 """
 
 import shutil
@@ -18,7 +19,7 @@ from clients.descriptors import compile_protos, run_protoc
 
 HERE = Path(__file__).resolve().parent
 PLUGIN = HERE / "node_modules" / ".bin" / "protoc-gen-es"
-RULES = "buf/validate/validate.proto"
+NOT_NEEDED = ("buf/validate/validate.proto", "google/api/annotations.proto", "google/api/http.proto")
 OPTIONS = "target=ts,import_extension=js"
 
 
@@ -33,10 +34,10 @@ def generate(output: Path) -> None:
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     descriptors = FileDescriptorSet.FromString(compile_protos())
-    kept = [file for file in descriptors.file if file.name != RULES]
+    kept = [file for file in descriptors.file if file.name not in NOT_NEEDED]
     for file in kept:
-        if RULES in file.dependency:
-            file.dependency.remove(RULES)
+        for name in set(NOT_NEEDED) & set(file.dependency):
+            file.dependency.remove(name)
     # The plugin generates only what it is asked for, and modules of google.protobuf are in its runtime.
     names = [file.name for file in kept if not file.name.startswith("google/protobuf/")]
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks.report import BEGIN, DOCUMENT, END, UNKNOWN, judged, verdicts_table, write_report
-from benchmarks.results import Machine, Measurement, Results, Spread
+from benchmarks.results import ClientCost, Machine, Measurement, Results, Spread
 
 
 def test_a_verdict_compares_the_medians_with_the_target() -> None:
@@ -65,6 +65,27 @@ def test_the_json_holds_everything_that_the_report_needs(tmp_path: Path) -> None
     before = {file.name: file.read_text() for file in tmp_path.iterdir()}
     write_report(Results.model_validate_json(before["performance.json"]), tmp_path)
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == before
+
+
+def test_what_the_python_clients_add_is_compared_with_its_limit(tmp_path: Path) -> None:
+    results = found(measured(60))
+    write_report(results, tmp_path)
+    assert "Python clients add" not in (tmp_path / "performance.md").read_text().partition(BEGIN)[2]
+    costs = [("Client", 35.0, 60.0), ("AsyncClient", 90.0, 80.0)]
+    results.clients = [
+        ClientCost(
+            client=name,
+            stub_us=Spread.of([100]),
+            client_us=Spread.of([100 + us]),
+            added_us=Spread.of([us]),
+            most_us=most,
+        )
+        for name, us, most in costs
+    ]
+    write_report(results, tmp_path)
+    written = (tmp_path / "performance.md").read_text()
+    assert "| Client | 100 | 135 | 35 | 60 | met |" in written
+    assert "| AsyncClient | 100 | 190 | 90 | 80 | missed |" in written
 
 
 @pytest.mark.parametrize("workloads", [["GetUser"], ["GetUser", "Mixed"]])

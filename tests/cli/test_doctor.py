@@ -1,7 +1,7 @@
 """`commerce doctor` against real databases, and files that are wrong."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,13 +16,27 @@ from service.config import ServerSettings, load
 from service.db.connections.engine import async_url
 from service.db.operations import diagnosis
 from service.db.operations.diagnosis import Finding, connections_of_server
+from service.devtools.embedded_postgres import embedded_postgres
 from service.rpc.identity.key_file import format_keys, new_key
 from tests.support.certificates import Authority, write_files
 from tests.support.command import invoke_command
-from tests.support.databases import driver_connection, drop_database
+from tests.support.databases import driver_connection, drop_database, migrated_template
 from tests.support.replicas import copy_of, running_replica
 
 PASSWORD = "hunter2"  # noqa: S105 - what must not be shown
+
+
+@pytest.fixture(scope="module")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a server whose commits are durable, unlike those of the server that tests share."""
+    with embedded_postgres(tmp_path_factory.mktemp("durable")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def template_url(postgres_url: str) -> str:
+    """URL of a migrated database on it."""
+    return await migrated_template(postgres_url)
 
 
 @dataclass(frozen=True)

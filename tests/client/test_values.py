@@ -1,5 +1,6 @@
 """Plain values in place of messages."""
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal, getcontext, localcontext
 from typing import Any
@@ -17,6 +18,7 @@ from google.type.money_pb2 import Money as MoneyMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.paths import ROOT
 from tests.support.properties import thorough
 
 EXACT = st.decimals(-(10**18), 10**18, places=9)
@@ -163,6 +165,12 @@ def test_an_update_mask_is_the_callers_if_there_is_one() -> None:
 def test_request_ids_are_the_same_for_the_same_parts_only(parts: list[str], others: list[str]) -> None:
     assert str(UUID(derive_request_id(*parts))) == derive_request_id(*parts)
     assert (derive_request_id(*parts) == derive_request_id(*others)) == (parts == others)
+
+
+@pytest.mark.parametrize("example", json.loads((ROOT / "clients" / "request_ids.json").read_text()))
+def test_request_ids_are_those_of_clients_in_other_languages(example: dict[str, Any]) -> None:
+    """The tests of the TypeScript client check the same file."""
+    assert derive_request_id(*example["parts"]) == example["requestId"]
 
 
 def test_request_ids_need_something_to_be_made_of() -> None:

@@ -4,6 +4,7 @@ import filecmp
 import json
 import os
 import re
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -12,10 +13,12 @@ import commerce.users.v1.user_service_pb2 as users_pb
 import pytest
 
 from tests.clients.conftest import run
+from tests.support.browsers import CHROMIUM, running_browser, serving_files
 from tests.support.clients import connect, new_user
 from tests.support.passwords import PASSWORD
 from tests.support.paths import ROOT
-from tests.support.processes import free_port, serving
+from tests.support.processes import Process, free_port, serving
+from tests.support.waiting import eventually
 
 GENERATED = Path("src", "gen")
 PACKED = ("LICENSE", "README.md", "package.json", "dist/")
@@ -91,7 +94,8 @@ def project(typescript: Path, package: Path, tmp_path_factory: pytest.TempPathFa
     (calling,) = blocks(ROOT / "docs" / "calling.md", "ts")
     (folder / "calling.ts").write_text(calling)
     compiler = ("npx", "tsc", "--strict", "--target", "es2022", "--module", "nodenext", "--types", "node")
-    run(*compiler, "example.ts", "browser.ts", "calling.ts", folder=folder)
+    shutil.copy(Path(__file__).with_name("page.ts"), folder)
+    run(*compiler, "example.ts", "browser.ts", "calling.ts", "page.ts", folder=folder)
     return folder
 
 
@@ -102,6 +106,50 @@ async def test_the_example_prints_what_the_readme_shows(typescript: Path, projec
         environment = {**os.environ, "COMMERCE_ADDRESS": f"127.0.0.1:{await server.port()}"}
         printed = run("node", "example.js", folder=project, environment=environment)
     assert [printed] == blocks(typescript / "README.md", "text")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+async def test_a_page_in_a_browser_uses_the_package_from_another_origin(
+    typescript: Path, project: Path, database_url: str, tmp_path: Path
+) -> None:
+    bundler = typescript / "node_modules" / ".bin" / "esbuild"
+    run(bundler, "page.js", "--bundle", "--format=iife", f"--outfile={tmp_path / 'page.js'}", folder=project)
+    (tmp_path / "index.html").write_text(
+        '<!doctype html><link rel="icon" href="data:,"><script src="page.js"></script>'
+    )
+    with serving_files(tmp_path) as origin:
+        async with (
+            serving(database_url, http_port=0, http_cors_origins=origin, watch_checkpoint_interval=0.1) as server,
+            running_browser() as browser,
+        ):
+            service = f"http://127.0.0.1:{(await server.until_logged('serving'))['http_port']}"
+            page = await browser.new_page()
+            await page.goto(origin)
+            assert await page.evaluate("url => page.unary(url, 'unary')", service) == {
+                "total": "21.00",
+                "status": "CONFIRMED",
+                "isListed": True,
+            }
+            assert await page.evaluate("url => page.errors(url, 'errors')", service) == {
+                "allowed": ["CONFIRMED", "CANCELLED"],
+                "outcome": "not_written",
+                "named": True,
+                "fields": ["order.user_id"],
+            }
+            assert await page.evaluate("url => page.streams(url, 'streams')", service) == {
+                "exported": True,
+                "seen": True,
+            }
+            await eventually(lambda: statuses(server, "OrderService/WatchOrders") == ["CANCELLED"])
+            # The same page under a name that the service does not know.
+            await page.goto(origin.replace("127.0.0.1", "localhost"))
+            assert await page.evaluate("url => page.refused(url)", service) == "not_written"
+            assert statuses(server, "UserService/ListUsers") == []
+
+
+def statuses(server: Process, method: str) -> list[str]:
+    """Return the codes of all calls of a method that the server has logged."""
+    return [line["code"] for line in server.logged("call") if line["method"].endswith(method)]
 
 
 def blocks(document: Path, language: str) -> list[str]:

@@ -5,6 +5,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.support.paths import ROOT
 
 
@@ -16,8 +18,14 @@ def made(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_it_names_every_package_of_the_image_with_its_hashes(tmp_path: Path) -> None:
-    bill = json.loads(made(tmp_path / "new" / "sbom.cdx.json"))
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A bill of materials, in a folder that did not exist."""
+    return made(tmp_path_factory.mktemp("sbom") / "new" / "sbom.cdx.json")
+
+
+def test_it_names_every_package_of_the_image_with_its_hashes(first: bytes) -> None:
+    bill = json.loads(first)
     assert (bill["bomFormat"], bill["metadata"]["component"]["name"]) == ("CycloneDX", "commerce-service")
     locked: dict[str, set[str]] = {}
     for line in (ROOT / "requirements" / "run.txt").read_text().splitlines():
@@ -35,5 +43,5 @@ def test_it_names_every_package_of_the_image_with_its_hashes(tmp_path: Path) -> 
     assert components == locked
 
 
-def test_it_is_the_same_each_time(tmp_path: Path) -> None:
-    assert made(tmp_path / "one.json") == made(tmp_path / "other.json")
+def test_it_is_the_same_each_time(first: bytes, tmp_path: Path) -> None:
+    assert made(tmp_path / "other.json") == first

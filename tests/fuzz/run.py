@@ -27,7 +27,7 @@ from google.protobuf.message_factory import GetMessageClass
 from service.devtools.embedded_postgres import embedded_postgres
 from tests.fuzz.inputs import Inputs
 from tests.support.clients import Clients, connect
-from tests.support.databases import cloned, migrated_template
+from tests.support.databases import NOT_DURABLE, cloned, migrated_template
 from tests.support.failures import ENDED_WHILE_SENDING, failure_of
 from tests.support.methods import ALL_METHODS, path_of
 from tests.support.processes import Process, serving
@@ -215,7 +215,7 @@ def main(minutes: float, seed: int | None) -> None:
     """Send a server random requests for some minutes."""
     seed = Random().randrange(10**9) if seed is None else seed
     click.echo(f"fuzzing for {minutes:g} minutes with SEED={seed}")
-    with TemporaryDirectory() as folder, embedded_postgres(Path(folder) / "postgres") as url:
+    with TemporaryDirectory() as folder, embedded_postgres(Path(folder) / "postgres", settings=NOT_DURABLE) as url:
         findings, megabytes = asyncio.run(fuzz(url, minutes * 60, seed))
     reasons: Counter[str] = Counter()
     for (_, reason), count in findings.outcomes.items():

@@ -167,6 +167,7 @@ async def test_a_nul_in_a_string_is_refused(own: OwnServer, method: str, path: s
     assert reason != "INVALID_FIELD" or _names(failure, path)
 
 
+@pytest.mark.validation
 @every_string(but=FREE_STRINGS | LONG_STRINGS)
 async def test_a_line_break_at_the_end_of_a_string_is_refused(
     own: OwnServer, method: str, path: str, alter: Alter
@@ -178,6 +179,7 @@ async def test_a_line_break_at_the_end_of_a_string_is_refused(
         await call(own.clients.channel, method, request)
 
 
+@pytest.mark.validation
 @every_string()
 async def test_a_string_of_100_kb_is_refused(own: OwnServer, method: str, path: str, alter: Alter) -> None:
     request = await GOOD_REQUESTS[method](own.clients)
@@ -215,6 +217,7 @@ async def test_an_empty_request_is_refused_unless_it_lists(own: OwnServer, metho
         await call_bytes(own.clients.channel, method, b"")
 
 
+@pytest.mark.validation
 @pytest.mark.parametrize(
     "wrong",
     ["7", "not-a-uuid", "{01890a5d-ac96-774b-bcce-b302099a8057}", "01890a5dac96774bbcceb302099a8057"],

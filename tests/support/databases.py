@@ -13,6 +13,9 @@ from service.db.operations import migrate
 from tests.support.paths import ROOT
 from tests.support.waiting import eventually
 
+# Settings of a server whose data no test needs after the machine has failed. The end of its processes loses nothing.
+NOT_DURABLE = {"fsync": "off"}
+
 TEMPLATE = "commerce_template"
 UNFINISHED_TEMPLATE = f"{TEMPLATE}_unfinished"
 # An advisory lock, so that only one of the test runs that share a server creates the template.
@@ -38,18 +41,17 @@ async def driver_connection(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 async def create_database(postgres_url: str, name: str, *, template: str) -> str:
     """Create a database from a template, and return its URL."""
-    await _execute(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY wal_log')
+    async with driver_connection(postgres_url) as connection:
+        # Copying the files is faster, unless PostgreSQL waits until they are on the disk.
+        strategy = "file_copy" if await connection.fetchval("SHOW fsync") == "off" else "wal_log"
+        await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY {strategy}')
     return async_url(postgres_url).set(database=name).render_as_string(hide_password=False)
 
 
 async def drop_database(postgres_url: str, name: str) -> None:
     """Drop a database, and end the connections to it."""
-    await _execute(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-async def _execute(url: str, statement: str) -> None:
-    async with driver_connection(url) as connection:
-        await connection.execute(statement)
+    async with driver_connection(postgres_url) as connection:
+        await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 async def migrated_template(postgres_url: str) -> str:

@@ -41,13 +41,17 @@ class OwnServer:
     connection: asyncpg.Connection
 
     async def contents(self) -> dict[str, tuple[int, int]]:
-        """Return the number of rows and a digest of all values of every table: equal only if nothing was written."""
+        """Return the number of rows of every table, and the sum of their versions: equal only if nothing was written.
+
+        The version of a row is the number of the transaction that wrote it. A later write has a larger one, so no write
+        leaves both numbers as they were. Reading no values, this takes little time in a table of thousands of rows.
+        """
         tables = ", ".join(
-            f"(SELECT ARRAY[count(*), coalesce(sum(hashtextextended(t::text, 0)), 0)] FROM {name} t) AS {name}"
+            f"(SELECT ARRAY[count(*), coalesce(sum(xmin::text::bigint), 0)] FROM {name}) AS {name}"
             for name in metadata.tables
         )
         row = await self.connection.fetchrow(f"SELECT {tables}")
-        return {name: (int(count), int(digest)) for name, (count, digest) in row.items()}
+        return {name: (int(count), int(versions)) for name, (count, versions) in row.items()}
 
     async def rows(self) -> dict[str, int]:
         """Return the number of rows of every table."""

@@ -27,6 +27,7 @@ from commerce.client.options import CallOptions, ReadOptions
 from commerce.client.pages import Page
 from commerce.client.retries import NO_RETRIES, RetryBudget, RetryPolicy
 from commerce.client.sync.client import Client
+from commerce.client.telemetry import Telemetry
 from commerce.client.values import Id, Money, derive_request_id, to_datetime
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "ReadOptions",
     "RetryBudget",
     "RetryPolicy",
+    "Telemetry",
     "Tls",
     "Token",
     "derive_request_id",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from commerce.client.failures import CommerceError
     from commerce.client.methods import Method
+    from commerce.client.telemetry import CallTelemetry
 
 _DEFAULT_POLICY = RetryPolicy()
 
@@ -31,13 +32,15 @@ class PreparedCall:
         options: all options, with their defaults.
         budget: of retries.
         static_metadata: of all calls of the client.
+        telemetry: starts the span of the call; None if there are no spans.
 
     Attributes:
         attempts: when it is repeated.
         metadata: without the token.
+        span: of the call, which its caller ends; None if there are no spans.
     """
 
-    __slots__ = ("_method", "_token_refused", "_x_request_id", "attempts", "metadata")
+    __slots__ = ("_method", "_token_refused", "_x_request_id", "attempts", "metadata", "span")
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class PreparedCall:
         options: AnyOptions,
         budget: RetryBudget,
         static_metadata: Metadata,
+        telemetry: CallTelemetry | None = None,
     ) -> None:
         self._method = method
         self._token_refused = False
@@ -58,6 +62,9 @@ class PreparedCall:
             each=options["attempt_timeout"],
             repeatable=method.reads or _is_repeatable(method, request),
         )
+        self.span = telemetry.start(method) if telemetry is not None else None
+        if self.span is not None:
+            self.metadata = self.span.added_to(self.metadata)
 
     def with_token(self, header: tuple[str, str] | None) -> Metadata:
         """Return the metadata with the token."""

@@ -13,10 +13,13 @@ export function randomUuid(): string {
  * and the number of the row. Responses are stored for 24 hours. The Python client derives the same id from the same
  * parts. In browsers, this works only on pages that are served over HTTPS or from localhost.
  *
- * @throws TypeError: there are no parts.
+ * @throws TypeError: there are no parts, or a number is not whole or too large to be exact.
  */
 export async function deriveRequestId(...parts: readonly (string | number | bigint)[]): Promise<string> {
   if (parts.length === 0) throw new TypeError("name at least one part");
+  // Other languages write them differently: 1e21, 1.0.
+  const inexact = parts.find((part) => typeof part === "number" && !Number.isSafeInteger(part));
+  if (inexact !== undefined) throw new TypeError(`${inexact} is not exact: pass a text or a bigint`);
   // Each part with its length in code points, so that ("a", "bc") and ("ab", "c") differ.
   const text = parts.map((part) => `${[...String(part)].length}:${part}`).join("");
   const space = REQUEST_IDS.replaceAll("-", "").match(/../g) ?? [];

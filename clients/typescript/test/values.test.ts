@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import {
   addMoney,
@@ -53,10 +54,18 @@ test("what is no exact amount is refused", () => {
   assert.throws(() => multiplyMoney(money("1", "EUR"), 1.5), RangeError);
 });
 
-test("a derived requestId depends on all parts, and is that of the Python client", async () => {
-  assert.equal(await deriveRequestId("job", 1), await deriveRequestId("job", "1"));
-  assert.notEqual(await deriveRequestId("a", "bc"), await deriveRequestId("ab", "c"));
+test("a derived requestId is the same in every language", async () => {
+  // The tests of the Python client check the same file.
+  const file = await readFile(new URL("../../../request_ids.json", import.meta.url), "utf8");
+  const examples = JSON.parse(file) as { parts: (string | number)[]; requestId: string }[];
+  assert(examples.length > 10);
+  for (const { parts, requestId } of examples) assert.equal(await deriveRequestId(...parts), requestId);
+  assert.equal(await deriveRequestId("job", 17n), await deriveRequestId("job", "17"));
+});
+
+test("a derived requestId needs parts that are exact", async () => {
   await assert.rejects(deriveRequestId(), TypeError);
+  for (const part of [0.5, 1e21, Number.NaN]) await assert.rejects(deriveRequestId("job", part), /not exact/);
 });
 
 test("the retry budget delays what is beyond it", () => {

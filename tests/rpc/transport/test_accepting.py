@@ -31,6 +31,9 @@ from tests.support.servers import serving_clients
 from tests.support.waiting import eventually
 from tests.support.watching import watch_orders
 
+# Each test names the accept mode, so the setting changes none.
+pytestmark = pytest.mark.optimizations
+
 # The accept mode, and the number of pending accepts.
 Way = tuple[AcceptMode, int]
 WAYS: list[Way] = [("calls", 1), ("calls", 16), ("listeners", 1), ("listeners", 4)]

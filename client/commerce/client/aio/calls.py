@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from commerce.client.methods import Method, Request, Response
     from commerce.client.options import AnyOptions, Options
     from commerce.client.retries import RetryBudget
+    from commerce.client.telemetry import CallTelemetry
 
 
 class Calls:
@@ -26,10 +27,17 @@ class Calls:
         connection: the channels.
         budget: of retries, which all calls of a client share.
         defaults: options of calls that do not give others.
+        telemetry: starts the spans of calls; None if there are no spans.
     """
 
-    def __init__(self, connection: Connection, budget: RetryBudget, defaults: AnyOptions) -> None:
-        self.connection, self.budget, self.defaults = connection, budget, defaults
+    def __init__(
+        self,
+        connection: Connection,
+        budget: RetryBudget,
+        defaults: AnyOptions,
+        telemetry: CallTelemetry | None = None,
+    ) -> None:
+        self.connection, self.budget, self.defaults, self.telemetry = connection, budget, defaults, telemetry
 
     async def call(self, method: Method[Request, Response], request: Request, options: Options) -> Response:
         """Send a unary call, and return its response. A `request_id` that is missing is set in the request.
@@ -40,7 +48,14 @@ class Calls:
         """
         with_request_id(method, request)
         together = merged(self.defaults, options)
-        prepared = PreparedCall(method, request, together, self.budget, self.connection.static_metadata)
+        static, telemetry = self.connection.static_metadata, self.telemetry
+        prepared = PreparedCall(method, request, together, self.budget, static, telemetry)
+        if (span := prepared.span) is None:
+            return await self._send(prepared, method, request)
+        with span:
+            return await self._send(prepared, method, request)
+
+    async def _send(self, prepared: PreparedCall, method: Method[Request, Response], request: Request) -> Response:
         connection, attempts = self.connection.here(), prepared.attempts
         with connection.running:
             send = connection.unary(method)
@@ -69,7 +84,10 @@ class Calls:
                     attempts.succeeded()
                     return response
                 if not (prepared.wants_new_token(error) and connection.refuse_token(header)):
-                    await asyncio.sleep(attempts.pause(error))
+                    seconds = attempts.pause(error)
+                    if prepared.span is not None:
+                        prepared.span.retried(error, seconds)
+                    await asyncio.sleep(seconds)
                     if connection.closed:
                         raise prepared.closed_error() from error
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from commerce.client.aio.calls import Calls
     from commerce.client.imports import ImportProgress, Row, UserImport
     from commerce.client.options import AnyOptions, Options
+    from commerce.client.otel import CallSpan
     from commerce.users.v1.user_service_pb2 import ImportUsersResponse
 
 
@@ -56,6 +57,17 @@ async def _each(rows: Iterable[Row] | AsyncIterable[Row]) -> AsyncIterator[Row]:
 
 
 async def _send(calls: Calls, state: UserImport, options: AnyOptions, reconnects: Reconnects) -> None:
+    span = calls.telemetry.start(IMPORT_USERS) if calls.telemetry is not None else None
+    if span is None:
+        await _repeat(calls, state, options, reconnects, None)
+    else:
+        with span:
+            await _repeat(calls, state, options, reconnects, span)
+
+
+async def _repeat(
+    calls: Calls, state: UserImport, options: AnyOptions, reconnects: Reconnects, span: CallSpan | None
+) -> None:
     connection = calls.connection.here()
     token_refused = False
     while True:
@@ -63,7 +75,7 @@ async def _send(calls: Calls, state: UserImport, options: AnyOptions, reconnects
         try:
             with connection.running:
                 header = await connection.authorization(TOKEN_SECONDS)
-                response = await _call(calls, state, options, header)
+                response = await _call(calls, state, options, header, span)
         except CommerceError as failed:
             error = state.failed(failed)
             if refuses_token(error) and not token_refused and connection.refuse_token(header):
@@ -71,16 +83,25 @@ async def _send(calls: Calls, state: UserImport, options: AnyOptions, reconnects
                 continue
             if not state.may_repeat(error):
                 raise error from failed.__cause__
-            await asyncio.sleep(reconnects.pause(error))
+            seconds = reconnects.pause(error)
+            if span is not None:
+                span.retried(error, seconds)
+            await asyncio.sleep(seconds)
         else:
             state.imported(response)
             return
 
 
 async def _call(
-    calls: Calls, state: UserImport, options: AnyOptions, header: tuple[str, str] | None
+    calls: Calls,
+    state: UserImport,
+    options: AnyOptions,
+    header: tuple[str, str] | None,
+    span: CallSpan | None,
 ) -> ImportUsersResponse:
     metadata, x_request_id = metadata_of(options, reads=False)
+    if span is not None:
+        metadata = span.added_to(metadata)
     send = calls.connection.here().client_stream(IMPORT_USERS)
     call = send(
         state.requests(),

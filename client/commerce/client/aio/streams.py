@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from commerce.client.aio.calls import Calls
     from commerce.client.aio.connection import LoopConnection
     from commerce.client.options import Options
+    from commerce.client.otel import CallSpan
     from commerce.client.streams import Reconnects
 
 
@@ -30,8 +31,8 @@ class _Cancelled(Exception):
 class _Stream(Generic[Response]):
     """One call with many responses."""
 
-    def __init__(self, call: Any, path: str, x_request_id: str) -> None:
-        self._call, self._path, self._x_request_id = call, path, x_request_id
+    def __init__(self, call: Any, path: str, x_request_id: str, span: CallSpan | None) -> None:
+        self._call, self._path, self._x_request_id, self._span = call, path, x_request_id, span
 
     async def read(self, seconds: float) -> Response | None:
         """Return the next response; None after the last.
@@ -40,6 +41,18 @@ class _Stream(Generic[Response]):
             CommerceError: the call failed, or nothing arrived for some seconds.
             _Cancelled: this program has cancelled the call.
         """
+        if (span := self._span) is None:
+            return await self._read(seconds)
+        try:
+            response = await self._read(seconds)
+        except CommerceError as error:
+            span.end(error)
+            raise
+        if response is None:
+            span.end()
+        return response
+
+    async def _read(self, seconds: float) -> Response | None:
         try:
             async with asyncio.timeout(seconds):
                 response: Any = await self._call.read()
@@ -58,6 +71,8 @@ class _Stream(Generic[Response]):
 
     def cancel(self) -> None:
         """End the call."""
+        if self._span is not None:
+            self._span.leave()
         self._call.cancel()
 
 
@@ -131,22 +146,31 @@ class ResponseStream(Generic[Response]):
         with connection.running:
             self._header = await connection.authorization(min(self._stall_seconds, self._reconnects.time_left()))
             metadata, x_request_id = metadata_of(self._options, reads=self._method.reads)
-            call = connection.server_stream(self._method)(
-                self._request(),
-                metadata=(
-                    *metadata,
-                    *self._calls.connection.static_metadata,
-                    *((self._header,) if self._header else ()),
-                ),
-                # A retry waits for a connection, rather than fail and come back while there is none.
-                wait_for_ready=self._reconnects.attempts > 0,
-            )
-        return _Stream(call, self._method.path, x_request_id)
+            telemetry = self._calls.telemetry
+            span = telemetry.start(self._method) if telemetry is not None else None
+            try:
+                call = connection.server_stream(self._method)(
+                    self._request(),
+                    metadata=(
+                        *(metadata if span is None else span.added_to(metadata)),
+                        *self._calls.connection.static_metadata,
+                        *((self._header,) if self._header else ()),
+                    ),
+                    # A retry waits for a connection, rather than fail and come back while there is none.
+                    wait_for_ready=self._reconnects.attempts > 0,
+                )
+            except BaseException as error:
+                if span is not None:
+                    span.end(error)
+                raise
+        return _Stream(call, self._method.path, x_request_id, span)
 
     async def _pause(self, error: CommerceError) -> None:
         if self._wants_new_token(error):
             return
         seconds = self._reconnects.pause(error)
+        if self._calls.telemetry is not None:
+            self._calls.telemetry.retried(self._method, error)
         try:
             async with asyncio.timeout(seconds):
                 await self._closing.wait()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from commerce.client.options import AnyOptions, Options
     from commerce.client.retries import RetryBudget
     from commerce.client.sync.connection import Connection
+    from commerce.client.telemetry import CallTelemetry
 
 
 class StartedCall(Generic[Response]):
@@ -23,11 +24,16 @@ class StartedCall(Generic[Response]):
 
     def __init__(self, calls: Calls, prepared: PreparedCall, method: Method[Any, Response], request: Any) -> None:
         self._calls, self._prepared, self._method, self._request = calls, prepared, method, request
-        with calls.connection.running:
-            self._header = calls.connection.authorization(prepared.attempts.time_left())
-            self._first = calls.connection.unary(method).future(
-                request, timeout=prepared.attempts.timeout(), metadata=prepared.with_token(self._header)
-            )
+        try:
+            with calls.connection.running:
+                self._header = calls.connection.authorization(prepared.attempts.time_left())
+                self._first = calls.connection.unary(method).future(
+                    request, timeout=prepared.attempts.timeout(), metadata=prepared.with_token(self._header)
+                )
+        except BaseException as error:
+            if prepared.span is not None:
+                prepared.span.end(error)
+            raise
 
     def result(self) -> Response:
         """Wait for the response.
@@ -40,6 +46,8 @@ class StartedCall(Generic[Response]):
     def cancel(self) -> None:
         """Leave the call."""
         self._first.cancel()
+        if self._prepared.span is not None:
+            self._prepared.span.leave()
 
 
 class Calls:
@@ -49,10 +57,17 @@ class Calls:
         connection: the channel.
         budget: of retries, which all calls of a client share.
         defaults: options of calls that do not give others.
+        telemetry: starts the spans of calls; None if there are no spans.
     """
 
-    def __init__(self, connection: Connection, budget: RetryBudget, defaults: AnyOptions) -> None:
-        self.connection, self.budget, self.defaults = connection, budget, defaults
+    def __init__(
+        self,
+        connection: Connection,
+        budget: RetryBudget,
+        defaults: AnyOptions,
+        telemetry: CallTelemetry | None = None,
+    ) -> None:
+        self.connection, self.budget, self.defaults, self.telemetry = connection, budget, defaults, telemetry
 
     def call(self, method: Method[Request, Response], request: Request, options: Options) -> Response:
         """Send a unary call, and return its response. A `request_id` that is missing is set in the request.
@@ -70,7 +85,7 @@ class Calls:
     def _prepare(self, method: Method[Request, Response], request: Request, options: Options) -> PreparedCall:
         with_request_id(method, request)
         together = merged(self.defaults, options)
-        return PreparedCall(method, request, together, self.budget, self.connection.static_metadata)
+        return PreparedCall(method, request, together, self.budget, self.connection.static_metadata, self.telemetry)
 
     def finish(
         self,
@@ -81,6 +96,19 @@ class Calls:
         header: tuple[str, str] | None = None,
     ) -> Response:
         """Wait for the first attempt, if it is on its way, and make those that it needs after it."""
+        if (span := prepared.span) is None:
+            return self._finish(prepared, method, request, first, header)
+        with span:
+            return self._finish(prepared, method, request, first, header)
+
+    def _finish(
+        self,
+        prepared: PreparedCall,
+        method: Method[Request, Response],
+        request: Request,
+        first: grpc.Future[Response] | None,
+        header: tuple[str, str] | None,
+    ) -> Response:
         connection, attempts = self.connection, prepared.attempts
         with connection.running:
             send = connection.unary(method)
@@ -108,6 +136,9 @@ class Calls:
                 first = None
                 if not (prepared.wants_new_token(error) and connection.refuse_token(header)):
                     if not (connection.closed and error.code is grpc.StatusCode.CANCELLED):
-                        time.sleep(attempts.pause(error))
+                        seconds = attempts.pause(error)
+                        if prepared.span is not None:
+                            prepared.span.retried(error, seconds)
+                        time.sleep(seconds)
                     if connection.closed:
                         raise prepared.closed_error() from error

@@ -10,6 +10,7 @@ from commerce.client.options import DEFAULTS, merged
 from commerce.client.retries import RetryBudget
 from commerce.client.sync.calls import Calls
 from commerce.client.sync.connection import Connection
+from commerce.client.telemetry import call_telemetry
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from commerce.client.options import AnyOptions
     from commerce.client.sync.orders import Orders
     from commerce.client.sync.users import Users
+    from commerce.client.telemetry import Telemetry
 
 
 class Client:
@@ -36,6 +38,8 @@ class Client:
         token: the token of the caller, or a function that returns a new one when it is needed.
         health_check: use only servers that say they are ready.
         retry_budget: limits the load that retries add.
+        telemetry: whether there are spans and metrics of calls, if the OpenTelemetry API is installed; or a `Telemetry`
+            with providers other than the global ones.
         options: of all calls that do not give others, such as `timeout`, 30 s by default for a call, and
             `attempt_timeout`, 10 s for each attempt.
 
@@ -57,12 +61,14 @@ class Client:
         token: str | TokenSource | None = None,
         health_check: bool = True,
         retry_budget: RetryBudget | None = None,
+        telemetry: Telemetry | bool = True,
         **options: Unpack[AnyOptions],
     ) -> None:
         config = channel_config(address, tls, health_check=health_check)
         source: TokenSource | None = (lambda: token) if isinstance(token, str) else token
         connection = Connection(config, api_key, source)
-        self._calls = Calls(connection, retry_budget or RetryBudget(), merged(DEFAULTS, options))
+        spans = call_telemetry(telemetry, config.target)
+        self._calls = Calls(connection, retry_budget or RetryBudget(), merged(DEFAULTS, options), spans)
 
     @cached_property
     def users(self) -> Users:
@@ -96,7 +102,8 @@ class Client:
     def with_options(self, **options: Unpack[AnyOptions]) -> Self:
         """Return a client on the same connection whose calls have these options, unless they give others."""
         other = object.__new__(type(self))
-        other._calls = Calls(self._calls.connection, self._calls.budget, merged(self._calls.defaults, options))
+        calls = self._calls
+        other._calls = Calls(calls.connection, calls.budget, merged(calls.defaults, options), calls.telemetry)
         return other
 
     def close(self, grace: float | None = None) -> None:

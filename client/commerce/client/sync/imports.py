@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from commerce.client.imports import ImportProgress, Row, UserImport
     from commerce.client.options import AnyOptions, Options
+    from commerce.client.otel import CallSpan
     from commerce.client.sync.calls import Calls
     from commerce.users.v1.user_service_pb2 import ImportUsersResponse
 
@@ -48,6 +49,17 @@ def _reconnects(calls: Calls, policy: object, seconds: float | None) -> Reconnec
 
 
 def _send(calls: Calls, state: UserImport, options: AnyOptions, reconnects: Reconnects) -> None:
+    span = calls.telemetry.start(IMPORT_USERS) if calls.telemetry is not None else None
+    if span is None:
+        _repeat(calls, state, options, reconnects, None)
+    else:
+        with span:
+            _repeat(calls, state, options, reconnects, span)
+
+
+def _repeat(
+    calls: Calls, state: UserImport, options: AnyOptions, reconnects: Reconnects, span: CallSpan | None
+) -> None:
     connection = calls.connection
     token_refused = False
     while True:
@@ -55,7 +67,7 @@ def _send(calls: Calls, state: UserImport, options: AnyOptions, reconnects: Reco
         try:
             with connection.running:
                 header = connection.authorization(TOKEN_SECONDS)
-                response = _call(calls, state, options, header)
+                response = _call(calls, state, options, header, span)
         except CommerceError as failed:
             error = state.failed(failed)
             if refuses_token(error) and not token_refused and connection.refuse_token(header):
@@ -63,14 +75,25 @@ def _send(calls: Calls, state: UserImport, options: AnyOptions, reconnects: Reco
                 continue
             if not state.may_repeat(error):
                 raise error from failed.__cause__
-            time.sleep(reconnects.pause(error))
+            seconds = reconnects.pause(error)
+            if span is not None:
+                span.retried(error, seconds)
+            time.sleep(seconds)
         else:
             state.imported(response)
             return
 
 
-def _call(calls: Calls, state: UserImport, options: AnyOptions, header: tuple[str, str] | None) -> ImportUsersResponse:
+def _call(
+    calls: Calls,
+    state: UserImport,
+    options: AnyOptions,
+    header: tuple[str, str] | None,
+    span: CallSpan | None,
+) -> ImportUsersResponse:
     metadata, x_request_id = metadata_of(options, reads=False)
+    if span is not None:
+        metadata = span.added_to(metadata)
     send = calls.connection.client_stream(IMPORT_USERS)
     try:
         return send(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from commerce.client.options import Options
+    from commerce.client.otel import CallSpan
     from commerce.client.streams import Reconnects
     from commerce.client.sync.calls import Calls
 
@@ -71,8 +72,8 @@ class _Watchdog(Thread):
 class _Stream(Generic[Response]):
     """One call with many responses."""
 
-    def __init__(self, call: Any, path: str, x_request_id: str) -> None:
-        self._call, self._path, self._x_request_id = call, path, x_request_id
+    def __init__(self, call: Any, path: str, x_request_id: str, span: CallSpan | None) -> None:
+        self._call, self._path, self._x_request_id, self._span = call, path, x_request_id, span
         self._watchdog = _Watchdog(call)
         self._watchdog.start()
 
@@ -82,6 +83,18 @@ class _Stream(Generic[Response]):
         Raises:
             CommerceError: the call failed, or nothing arrived for some seconds.
         """
+        if (span := self._span) is None:
+            return self._read(seconds)
+        try:
+            response = self._read(seconds)
+        except CommerceError as error:
+            span.end(error)
+            raise
+        if response is None:
+            span.end()
+        return response
+
+    def _read(self, seconds: float) -> Response | None:
         self._watchdog.expect(seconds)
         try:
             response: Response = next(self._call)
@@ -99,6 +112,8 @@ class _Stream(Generic[Response]):
 
     def cancel(self) -> None:
         """End the call."""
+        if self._span is not None:
+            self._span.leave()
         self._watchdog.end()
         self._call.cancel()
 
@@ -172,22 +187,32 @@ class ResponseStream(Generic[Response]):
         with connection.running:
             self._header = connection.authorization(min(self._stall_seconds, self._reconnects.time_left()))
             metadata, x_request_id = metadata_of(self._options, reads=self._method.reads)
-            call = connection.server_stream(self._method)(
-                self._request(),
-                metadata=(
-                    *metadata,
-                    *connection.static_metadata,
-                    *((self._header,) if self._header else ()),
-                ),
-                # A retry waits for a connection, rather than fail and come back while there is none.
-                wait_for_ready=self._reconnects.attempts > 0,
-            )
-        return _Stream(call, self._method.path, x_request_id)
+            telemetry = self._calls.telemetry
+            span = telemetry.start(self._method) if telemetry is not None else None
+            try:
+                call = connection.server_stream(self._method)(
+                    self._request(),
+                    metadata=(
+                        *(metadata if span is None else span.added_to(metadata)),
+                        *connection.static_metadata,
+                        *((self._header,) if self._header else ()),
+                    ),
+                    # A retry waits for a connection, rather than fail and come back while there is none.
+                    wait_for_ready=self._reconnects.attempts > 0,
+                )
+            except BaseException as error:
+                if span is not None:
+                    span.end(error)
+                raise
+        return _Stream(call, self._method.path, x_request_id, span)
 
     def _pause(self, error: CommerceError) -> None:
         if self._wants_new_token(error):
             return
-        self._closing.wait(self._reconnects.pause(error))
+        seconds = self._reconnects.pause(error)
+        if self._calls.telemetry is not None:
+            self._calls.telemetry.retried(self._method, error)
+        self._closing.wait(seconds)
 
     def _wants_new_token(self, error: CommerceError) -> bool:
         if self._token_refused or not refuses_token(error):
