@@ -53,7 +53,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Sche
 
 
 # Their tests start programs, and take seconds each.
-SLOW_FOLDERS = ("tests/faults/", "tests/process/", "tests/delivery/", "tests/clients/", "tests/client/")
+SLOW_FOLDERS = tuple(
+    f"tests/{name}/"
+    for name in ("faults", "process", "delivery", "clients", "client", "commercectl", "console", "envoy")
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

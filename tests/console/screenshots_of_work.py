@@ -19,6 +19,7 @@ async def orders(console: Console) -> None:
     """The table of orders."""
     await seed(console)
     await console.open("/work/orders")
+    await expect(console.page.locator("tbody tr").first).to_be_visible()
     await expect(console.page.locator("tbody a[data-user]")).to_have_count(0)
 
 
@@ -47,8 +48,8 @@ async def user(console: Console) -> None:
 async def live(console: Console) -> None:
     """Events, which others have caused."""
     await console.open("/live?start=earliest")
-    await expect(console.page.locator(".event a[data-order], .event a[data-user]")).to_have_count(0)
     await expect(console.page.locator(".event").first).to_be_visible()
+    await expect(console.page.locator(".event a[data-order], .event a[data-user]")).to_have_count(0)
 
 
 async def seed(console: Console) -> None:

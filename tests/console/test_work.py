@@ -116,7 +116,7 @@ async def test_a_request_without_an_answer_is_repeated_with_the_same_id(console:
     bodies: list[dict[str, object]] = []
 
     async def lose_the_first_answer(route: Route) -> None:
-        body = route.request.post_data_json
+        body: dict[str, object] = route.request.post_data_json or {}
         if "requestId" not in body:
             await route.continue_()
             return

@@ -36,10 +36,10 @@ async def refused(
     own: OwnServer, reason: str, *, code: StatusCode = StatusCode.INVALID_ARGUMENT, field: str | None = None
 ) -> AsyncIterator[Failure]:
     """Require that the block fails with this reason and a short message, and that nothing was written."""
-    before = await own.contents()
+    before = await own.versions()
     with fails(code, reason, field=field) as failure:
         yield failure
-    after = await own.contents()
+    after = await own.versions()
     if reason == "INVALID_CREDENTIALS":
         # Attempts with a wrong password are counted.
         del before["sign_in_attempts"], after["sign_in_attempts"]

@@ -161,13 +161,13 @@ def test_every_change_takes_an_etag(method: str) -> None:
 @every_mutation
 async def test_a_dry_run_answers_as_if_done_and_writes_nothing(own: OwnServer, method: str) -> None:
     request = await GOOD_REQUESTS[method](own.clients)
-    before = await own.contents()
+    before = await own.versions()
     request.validate_only = True
     dry = await call(own.clients.channel, method, request)
-    assert await own.contents() == before
+    assert await own.versions() == before
     request.validate_only = False
     done = await call(own.clients.channel, method, request)
-    assert await own.contents() != before
+    assert await own.versions() != before
     assert _without_ids_and_times(dry) == _without_ids_and_times(done)
 
 
@@ -175,7 +175,7 @@ async def test_a_dry_run_answers_as_if_done_and_writes_nothing(own: OwnServer, m
 async def test_a_dry_run_fails_as_the_call_would(own: OwnServer, method: str) -> None:
     refused, code, reason = REFUSED[method]
     request = await refused(own.clients)
-    before = await own.contents()
+    before = await own.versions()
     statuses = []
     for validate_only in (True, False):
         request.validate_only = validate_only
@@ -183,7 +183,7 @@ async def test_a_dry_run_fails_as_the_call_would(own: OwnServer, method: str) ->
             await call(own.clients.channel, method, request)
         statuses.append((failure.message, failure.trailers["grpc-status-details-bin"]))
     assert statuses[0] == statuses[1]
-    assert await own.contents() == before
+    assert await own.versions() == before
 
 
 @every_mutation
@@ -191,9 +191,9 @@ async def test_a_dry_run_leaves_its_request_id_free(own: OwnServer, method: str)
     request = await GOOD_REQUESTS[method](own.clients)
     request.request_id = str(uuid4())
     request.validate_only = True
-    before = await own.contents()
+    before = await own.versions()
     await call(own.clients.channel, method, request)
-    assert await own.contents() == before
+    assert await own.versions() == before
     request.validate_only = False
     await call(own.clients.channel, method, request)
     assert (await own.rows())["request_ids"] == before["request_ids"][0] + 1
@@ -210,9 +210,9 @@ async def test_a_request_id_gives_the_first_response_again_and_has_no_second_eff
     request.request_id = str(uuid4())
     body = request.SerializeToString()
     first = await call_bytes(own.clients.channel, method, body)
-    after_first = await own.contents()
+    after_first = await own.versions()
     assert await call_bytes(own.clients.channel, method, body) == first
-    assert await own.contents() == after_first
+    assert await own.versions() == after_first
 
 
 async def test_a_response_is_repeated_also_when_the_order_has_changed_since(own: OwnServer) -> None:
@@ -241,7 +241,7 @@ async def test_a_request_id_with_another_body_is_refused(own: OwnServer, method:
     request = await GOOD_REQUESTS[method](own.clients)
     request.request_id = str(uuid4())
     await call(own.clients.channel, method, request)
-    before = await own.contents()
+    before = await own.versions()
     if method == "TransferOrders":
         request.to_user_id = str(uuid4())
     elif method in MOVES:
@@ -250,7 +250,7 @@ async def test_a_request_id_with_another_body_is_refused(own: OwnServer, method:
         etag_holder(request).etag = "another"
     with fails(StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED", field="request_id"):
         await call(own.clients.channel, method, request)
-    assert await own.contents() == before
+    assert await own.versions() == before
 
 
 @every_mutation
@@ -259,11 +259,11 @@ async def test_a_failed_call_leaves_its_request_id_free(own: OwnServer, method: 
     request = await refused(own.clients)
     good = await GOOD_REQUESTS[method](own.clients)
     request.request_id = good.request_id = str(uuid4())
-    before = await own.contents()
+    before = await own.versions()
     for _ in range(2):
         with fails(code, reason):
             await call(own.clients.channel, method, request)
-    assert await own.contents() == before
+    assert await own.versions() == before
     await call(own.clients.channel, method, good)
 
 
@@ -296,11 +296,11 @@ async def test_a_stale_etag_is_aborted_and_the_current_one_works(own: OwnServer,
     request = await GOOD_REQUESTS[method](own.clients)
     # Notes have no Get.
     etag = "v1" if method.endswith("Note") else (await _resource_named_by(own.clients, request)).etag
-    before = await own.contents()
+    before = await own.versions()
     etag_holder(request).etag = f"{etag}0"
     with fails(StatusCode.ABORTED, "ETAG_MISMATCH"):
         await call(own.clients.channel, method, request)
-    assert await own.contents() == before
+    assert await own.versions() == before
     etag_holder(request).etag = etag
     changed = resource_of(await call(own.clients.channel, method, request))
     assert changed is None or changed.etag != etag
@@ -326,11 +326,11 @@ async def test_a_change_of_a_missing_resource_is_not_found(own: OwnServer, metho
     named = request if "id" in request.DESCRIPTOR.fields_by_name else resource_of(request)
     named.id = str(uuid4())
     kind = next((kind for kind in ("Note", "Order") if kind in method), "User").upper()
-    before = await own.contents()
+    before = await own.versions()
     with fails(StatusCode.NOT_FOUND, f"{kind}_NOT_FOUND") as failure:
         await call(own.clients.channel, method, request)
     assert named.id in failure.message
-    assert await own.contents() == before
+    assert await own.versions() == before
 
 
 # Output-only fields

@@ -41,21 +41,28 @@ class OwnServer:
     connection: asyncpg.Connection
 
     async def contents(self) -> dict[str, tuple[int, int]]:
-        """Return the number of rows of every table, and the sum of their versions: equal only if nothing was written.
+        """Return the number of rows and a digest of all values of every table, the same in a copy of the database."""
+        return await self._of_every_table("hashtextextended(t::text, 0)")
+
+    async def versions(self) -> dict[str, tuple[int, int]]:
+        """Return the number of rows and the sum of their versions of every table: equal only if nothing was written.
 
         The version of a row is the number of the transaction that wrote it. A later write has a larger one, so no write
-        leaves both numbers as they were. Reading no values, this takes little time in a table of thousands of rows.
+        leaves both numbers as they were. Reading no values, this takes a fifth of the time of `contents`.
         """
+        return await self._of_every_table("xmin::text::bigint")
+
+    async def _of_every_table(self, number_of_row: str) -> dict[str, tuple[int, int]]:
         tables = ", ".join(
-            f"(SELECT ARRAY[count(*), coalesce(sum(xmin::text::bigint), 0)] FROM {name}) AS {name}"
+            f"(SELECT ARRAY[count(*), coalesce(sum({number_of_row}), 0)] FROM {name} t) AS {name}"
             for name in metadata.tables
         )
         row = await self.connection.fetchrow(f"SELECT {tables}")
-        return {name: (int(count), int(versions)) for name, (count, versions) in row.items()}
+        return {name: (int(count), int(total)) for name, (count, total) in row.items()}
 
     async def rows(self) -> dict[str, int]:
         """Return the number of rows of every table."""
-        return {name: count for name, (count, _) in (await self.contents()).items()}
+        return {name: count for name, (count, _) in (await self.versions()).items()}
 
 
 @asynccontextmanager

@@ -159,11 +159,11 @@ async def test_a_caller_without_a_credential_is_refused_in_every_method(known: K
 
 
 async def test_a_refused_call_writes_nothing(known: Known) -> None:
-    before = await known.own.contents()
+    before = await known.own.versions()
     request = users_pb.CreateUserRequest(user=new_user(), password=PASSWORD)
     with unauthenticated("none", "missing"):
         await known.clients.users.CreateUser(request)
-    assert await known.own.contents() == before
+    assert await known.own.versions() == before
 
 
 async def test_health_needs_no_caller(known: Known) -> None:

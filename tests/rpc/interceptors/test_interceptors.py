@@ -192,10 +192,10 @@ async def test_an_unknown_failure_shows_only_its_id(
 async def test_a_failure_of_a_unit_of_work_shows_only_its_id_and_writes_nothing(
     own: OwnServer, echo: Echo, log: Log
 ) -> None:
-    before = await own.contents()
+    before = await own.versions()
     echo.act = break_a_check_in_the_unit_of_work
     await require_told_by_its_id_only(own, log, "UnaryUnary")
-    assert await own.contents() == before
+    assert await own.versions() == before
     [line] = log.lines(event="internal error")
     assert line["sqlstate"] == "23514"
 
@@ -358,12 +358,12 @@ async def test_a_response_too_large_is_refused_before_anything_is_written(postgr
     async with own_server(postgres_url, template_url, max_response_bytes=200) as own:
         small = (await own.clients.create_user(full_name="")).id
         request = pb.CreateUserRequest(user=new_user(full_name="x" * 200), password=PASSWORD, request_id=str(uuid4()))
-        before = await own.contents()
+        before = await own.versions()
         with fails(StatusCode.RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE"):
             await own.clients.users.CreateUser(request)
         with fails(StatusCode.RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE"):
             await own.clients.users.BatchGetUsers(pb.BatchGetUsersRequest(ids=[small] * 2))
-        assert await own.contents() == before
+        assert await own.versions() == before
         # The request id is not claimed.
         request.user.full_name = ""
         await own.clients.users.CreateUser(request)
@@ -387,12 +387,12 @@ async def test_a_call_gets_the_servers_deadline(
             with fails(StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"):
                 await own.clients.users.DeactivateUser(request, timeout=callers_deadline)
 
-        before = await own.contents()
+        before = await own.versions()
         async with asyncio.timeout(30), holding(own.database_url, LOCK_USER, user.id):
             # More calls than connections.
             await asyncio.gather(*(fail() for _ in range(3)))
             assert await Observer(own.connection).backends(waiting=True) == set()
-        assert await own.contents() == before
+        assert await own.versions() == before
         assert (await own.clients.users.DeactivateUser(request)).user.state == UserState.USER_STATE_INACTIVE
         await asyncio.gather(*(own.clients.create_user() for _ in range(4)))
 
@@ -400,14 +400,14 @@ async def test_a_call_gets_the_servers_deadline(
 async def test_a_callers_own_deadline_ends_its_work(postgres_url: str, template_url: str) -> None:
     async with own_server(postgres_url, template_url) as own:
         user = await own.clients.create_user()
-        before = await own.contents()
+        before = await own.versions()
         async with holding(own.database_url, LOCK_USER, user.id):
             # From the caller's gRPC library, or, if that is late, from the server.
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await own.clients.users.DeactivateUser(pb.DeactivateUserRequest(id=user.id), timeout=0.5)
             assert raised.value.code() == StatusCode.DEADLINE_EXCEEDED
             await Observer(own.connection).until_idle()
-        assert await own.contents() == before
+        assert await own.versions() == before
 
 
 async def test_a_read_gets_the_servers_deadline(postgres_url: str, template_url: str) -> None:

@@ -178,7 +178,7 @@ class LivePage {
     if (!of.length || of.includes("orders")) {
       filters.order = { userIds, statuses };
     }
-    // Users have no status of an order, so whoever asks for one means orders.
+    // Users have no status of an order, so a filter by one means orders.
     if ((!of.length && !statuses.length) || of.includes("users")) {
       filters.user = { userIds };
     }

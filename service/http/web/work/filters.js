@@ -103,7 +103,7 @@ export async function userIdOf(name, signal) {
   if (!key) {
     throw problem("user", `${name} is no username, e-mail address or id`);
   }
-  // Whoever may not read users can still name one by its id.
+  // A caller that may not read users can still name one by its id.
   return key.id ?? (await call(methodOfUser, key, { signal })).user.id;
 }
 

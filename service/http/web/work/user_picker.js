@@ -68,7 +68,7 @@ export function userPicker(field, signal) {
       } catch (error) {
         if (error.code === "NOT_FOUND") throw problem(field.path, "no user has this username, e-mail address or id");
         if (error.code === "INVALID_ARGUMENT") throw problem(field.path, error.message);
-        // Whoever may not read users can still name one by its id.
+        // A caller that may not read users can still name one by its id.
         if (error.code === "PERMISSION_DENIED" && key.id) return { id: key.id, username: key.id };
         throw error;
       }

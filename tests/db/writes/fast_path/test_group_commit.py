@@ -200,7 +200,7 @@ async def test_32_calls_with_one_request_id_confirm_once_and_get_the_same_bytes(
 async def test_a_request_id_with_another_body_is_refused_and_changes_nothing(own: OwnServer) -> None:
     request = create((await own.clients.create_user()).id)
     await own.clients.orders.CreateOrder(request)
-    before = await own.contents()
+    before = await own.versions()
     request.order.items[0].quantity += 1
     with fails(StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED"):
         await own.clients.orders.CreateOrder(request)
@@ -208,7 +208,7 @@ async def test_a_request_id_with_another_body_is_refused_and_changes_nothing(own
     request.order.items[0].unit_price.currency_code = "USD"
     with fails(StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED"):
         await own.clients.orders.CreateOrder(request)
-    assert await own.contents() == before
+    assert await own.versions() == before
 
 
 SOURCE_STATUS = {
@@ -237,9 +237,9 @@ async def test_a_repeated_transition_gets_the_same_bytes_again(
     request = transition_request(transition, order.id, request_id=str(uuid4()), etag=order.etag).SerializeToString()
     first = await call_bytes(own.clients.channel, f"{transition}Order", request)
     await since(own.clients, order)
-    before = await own.contents()
+    before = await own.versions()
     assert await call_bytes(own.clients.channel, f"{transition}Order", request) == first
-    assert await own.contents() == before
+    assert await own.versions() == before
 
 
 async def test_a_refused_transition_leaves_its_request_id_free(own: OwnServer) -> None:
@@ -259,12 +259,12 @@ async def test_a_used_reference_is_refused_and_leaves_nothing_of_the_order(own: 
     user_id = (await own.clients.create_user()).id
     await own.clients.create_order(user_id, external_ref="cart-1")
     request = create(user_id, external_ref="cart-1")
-    before = await own.contents()
+    before = await own.versions()
     for _ in range(2):
         with fails(StatusCode.ALREADY_EXISTS, "ORDER_ALREADY_EXISTS") as failure:
             await own.clients.orders.CreateOrder(request)
         assert failure.metadata == {"field": "external_ref"}
-    assert await own.contents() == before
+    assert await own.versions() == before
     # Its request id is not claimed.
     request.order.external_ref = "cart-2"
     answer = await own.clients.orders.CreateOrder(request)
@@ -382,7 +382,7 @@ async def test_a_request_id_that_another_call_holds_takes_no_more_than_the_time_
         order = await order_in(own.clients, "PENDING")
         placing = create(order.user_id)
         confirming = pb.ConfirmOrderRequest(id=order.id, request_id=str(uuid4()))
-        before = await own.contents()
+        before = await own.versions()
         async with (
             asyncio.timeout(30),
             holding_request_id(own.database_url, placing.request_id),
@@ -401,7 +401,7 @@ async def test_a_request_id_that_another_call_holds_takes_no_more_than_the_time_
                     await call(request, timeout=0.2)
                 assert raised.value.code() == StatusCode.DEADLINE_EXCEEDED
             await Observer(own.connection).until_idle()
-        assert await own.contents() == before
+        assert await own.versions() == before
         assert (await own.clients.orders.ConfirmOrder(confirming)).order.etag == "v2"
 
 
@@ -411,12 +411,12 @@ async def test_a_transition_that_cannot_read_its_order_has_written_nothing(
 ) -> None:
     async with own_server(postgres_url, template_url, default_deadline=0.5) as own:
         order = await order_in(own.clients, "PENDING")
-        before = await own.contents()
+        before = await own.versions()
         async with asyncio.timeout(30), holding(own.database_url, lock):
             with fails(StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"):
                 await own.clients.orders.ConfirmOrder(pb.ConfirmOrderRequest(id=order.id))
         await Observer(own.connection).until_idle()
-        assert await own.contents() == before
+        assert await own.versions() == before
 
 
 # Conflicts and failures
@@ -472,11 +472,11 @@ async def test_an_order_is_refused_for_the_same_reason_on_both_paths(
     request.validate_only = dry
     if not with_request_id:
         request.request_id = ""
-    before = await own.contents()
+    before = await own.versions()
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await own.clients.orders.CreateOrder(request)
     assert failure_of(raised.value).reason == reason
-    assert await own.contents() == before
+    assert await own.versions() == before
 
 
 @pytest.mark.parametrize("dry", [False, True], ids=["", "validate_only"])
