@@ -1,20 +1,17 @@
 """The console in a real browser, Chromium, on a real server with a database of its own."""
 
-import os
-import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.async_api import Browser, BrowserContext, Page, Playwright, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from tests.http.conftest import Site, running_site
+from tests.support.browsers import CHROMIUM, running_browser
 from tests.support.databases import cloned
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # On a busy machine.
 PATIENCE_MS = 15_000
 DESKTOP, PHONE = (1280, 900), (390, 844)
@@ -127,20 +124,10 @@ async def console_site(postgres_url: str, template_url: str) -> AsyncIterator[Si
         yield site
 
 
-@asynccontextmanager
-async def launched(playwright: Playwright) -> AsyncIterator[Browser]:
-    """Run a browser without windows until the block ends."""
-    # Its own sandbox does not work for root.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-    yield browser
-    await browser.close()
-
-
 @pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """A browser that all tests share, each with a window of its own."""
-    async with async_playwright() as playwright, launched(playwright) as browser:
+    async with running_browser() as browser:
         yield browser
 
 

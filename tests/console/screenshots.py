@@ -11,12 +11,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from PIL import Image
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import expect
 
 from service.devtools.embedded_postgres import embedded_postgres
 from tests.console import screenshots_of_work
-from tests.console.conftest import Console, launched, opened
+from tests.console.conftest import Console, opened
 from tests.http.conftest import running_site
+from tests.support.browsers import running_browser
 from tests.support.databases import cloned, migrated_template
 from tests.support.paths import ROOT
 
@@ -97,8 +98,7 @@ async def make_pictures() -> None:
         async with (
             cloned(postgres_url, template_url) as url,
             running_site(url, console=True) as site,
-            async_playwright() as playwright,
-            launched(playwright) as browser,
+            running_browser() as browser,
         ):
             context, console = await opened(browser, site, viewport={"width": WIDTH, "height": HEIGHT})
             await seed(console)
