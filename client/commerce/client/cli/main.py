@@ -8,6 +8,7 @@ import signal
 import sys
 from io import TextIOWrapper
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_SECONDS = 10.0
 _INTERRUPTED = 130
+_AGAIN_SECONDS = 1.0
 # SIGHUP: its terminal was closed. Windows does not have it.
 _ENDING_SIGNALS = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
@@ -162,6 +164,10 @@ def main() -> None:
 
 def _end(number: int, _: FrameType | None) -> None:
     """End as after an exception: unfinished files are removed, and the cursor of the terminal is shown again."""
+    # Python drops an exception that comes while an object is finalized. Then the signal must come again.
+    again = Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
     sys.exit(128 + number)
 
 
