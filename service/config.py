@@ -364,7 +364,7 @@ class PolicySettings(Settings):
     )
     reflection: Literal["auto", "on", "authenticated", "off"] = Field(
         "auto",
-        description="who may use server reflection: everybody, callers with an identity, or nobody; `auto` is "
+        description="who may use server reflection: all callers, callers with an identity, or none; `auto` is "
         "`authenticated` if callers have identities, else `on`",
     )
 

@@ -39,7 +39,7 @@ def serve_requests(postgres_url: str) -> None:
 
 
 def _settings(postgres_url: str) -> ServerSettings:
-    """Return the settings of all servers, of which each gets a database and a port of its own."""
+    """Return the settings that all servers share; each server gets its own database and port."""
     given = load(ServerSettings, DATABASE_URL=postgres_url).model_fields_set
     defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
     return load(ServerSettings, DATABASE_URL=postgres_url, **defaults)

@@ -127,7 +127,7 @@ def _failure(method: HttpMethod, error: grpc.aio.AioRpcError) -> CallFailed:
         # The service itself has set the status, without details: health does.
         return CallFailed(Status(code=code, message=error.details() or ""), is_logged=True)
     if code in {Code.CANCELLED, Code.UNAVAILABLE}:
-        # This side has not cancelled it, or nobody would wait for it: a server that stops has.
+        # The server has cancelled it because it stops: if the client had, no code would wait for the response here.
         return own_failure(method, Code.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE)
     return own_failure(method, code)
 

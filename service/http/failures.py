@@ -116,7 +116,7 @@ def status_bytes(status: Status) -> bytes:
     return json.dumps(status_json(status), ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def decoded(detail: Any) -> dict[str, Any]:  # noqa: ANN401 - google.protobuf.Any, of which only the type stubs know
+def decoded(detail: Any) -> dict[str, Any]:  # noqa: ANN401 - a google.protobuf.Any; its class exists only in type stubs
     """Return the content of a detail in protobuf's JSON format; nothing of a message that is not a known detail."""
     kind = _DETAILS.get(detail.TypeName())
     if kind is None:

@@ -18,14 +18,14 @@ ITEMS = [
 async def orders(console: Console) -> None:
     """The table of orders."""
     await seed(console)
-    await console.open("/work/orders")
+    await console.open("/orders")
     await expect(console.page.locator("tbody tr").first).to_be_visible()
     await expect(console.page.locator("tbody a[data-user]")).to_have_count(0)
 
 
 async def order(console: Console) -> None:
     """An order that was shipped, with a note."""
-    await console.open(f"/work/orders/{(await shipped(console))['id']}")
+    await console.open(f"/orders/{(await shipped(console))['id']}")
     await expect(console.page.get_by_text("Call back on Monday")).to_be_visible()
     await expect(console.page.get_by_text("updates by itself")).to_be_visible()
 
@@ -33,7 +33,7 @@ async def order(console: Console) -> None:
 async def cancel(console: Console) -> None:
     """The dialog that cancels an order, checked."""
     found = (await console.call(f"{ORDERS}/ListOrders", {"statuses": ["ORDER_STATUS_CONFIRMED"]}))["orders"][0]
-    await console.open(f"/work/orders/{found['id']}?do=cancel")
+    await console.open(f"/orders/{found['id']}?do=cancel")
     await console.page.get_by_label("Reason").fill("The customer changed their mind")
     await console.page.keyboard.press("Enter")
     await expect(console.page.get_by_label("I understand")).to_be_visible()
@@ -41,7 +41,7 @@ async def cancel(console: Console) -> None:
 
 async def user(console: Console) -> None:
     """A user with credit and orders."""
-    await console.open("/work/users/example.shopper")
+    await console.open("/users/example.shopper")
     await expect(console.page.get_by_role("region", name="Ledger entries")).to_be_visible()
 
 

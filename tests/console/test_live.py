@@ -66,7 +66,7 @@ async def test_an_order_shows_what_others_change(console: Console) -> None:
     user = await console.create_user("followed")
     order = await console.create_order(user["id"])
     page = console.page
-    await console.open(f"/work/orders/{order['id']}")
+    await console.open(f"/orders/{order['id']}")
     await expect(page.get_by_text("updates by itself")).to_be_visible()
     await console.call(f"{ORDERS}/ConfirmOrder", {"id": order["id"]})
     await expect(page.locator("h1 .badge")).to_have_text("CONFIRMED")

@@ -31,7 +31,7 @@ async def order_of(console: Console, number: str) -> dict[str, object]:
 async def test_an_order_is_placed_and_shipped(console: Console) -> None:
     await console.create_user("shipping")
     page = console.page
-    await console.open("/work/orders")
+    await console.open("/orders")
     await action(page, "New order").click()
     dialog = page.get_by_role("dialog")
     await dialog.get_by_role("combobox", name="User").fill("shipping")
@@ -74,7 +74,7 @@ async def test_what_cannot_be_undone_is_confirmed_and_what_is_not_possible_is_ex
     order = await console.create_order(user["id"])
     page = console.page
     # A link to the dialog of an action.
-    await console.open(f"/work/orders/{order['id']}?do=cancel")
+    await console.open(f"/orders/{order['id']}?do=cancel")
     dialog = page.get_by_role("dialog")
     await dialog.get_by_label("Reason").fill("Changed their mind")
     await page.keyboard.press("Enter")
@@ -95,7 +95,7 @@ async def test_an_order_that_someone_else_has_changed_is_read_again_first(consol
     user = await console.create_user("stale")
     order = await console.create_order(user["id"])
     page = console.page
-    await console.open(f"/work/orders/{order['orderNumber']}")
+    await console.open(f"/orders/{order['orderNumber']}")
     await action(page, "Confirm").click()
     dialog = page.get_by_role("dialog")
     await expect(dialog_button(page, "Confirm order")).to_be_visible()
@@ -128,7 +128,7 @@ async def test_a_request_without_an_answer_is_repeated_with_the_same_id(console:
             await route.continue_()
 
     await page.route("**/ConfirmOrder", lose_the_first_answer)
-    await console.open(f"/work/orders/{order['orderNumber']}")
+    await console.open(f"/orders/{order['orderNumber']}")
     await action(page, "Confirm").click()
     await dialog_button(page, "Confirm order").click()
     await expect(page.get_by_text("It is not known whether it happened.")).to_be_visible()
@@ -142,7 +142,7 @@ async def test_a_request_without_an_answer_is_repeated_with_the_same_id(console:
 async def test_what_is_wrong_is_shown_at_its_field(console: Console) -> None:
     await console.create_user("violating")
     page = console.page
-    await console.open("/work/users/violating?do=create-order")
+    await console.open("/users/violating?do=create-order")
     dialog = page.get_by_role("dialog")
     await dialog.get_by_label("Name", exact=True).fill("Anvil")
     await dialog.get_by_label("Unit price").fill("10.505")
@@ -169,7 +169,7 @@ async def test_a_caller_with_few_rights_is_told_which_one_is_missing(
         order = await clients.create_order((await clients.create_user()).id)
         context, console = await opened(browser, Site(guarded.server, None, clients))  # type: ignore[arg-type]
         page = console.page
-        await console.open(f"/work/orders/{order.id}")
+        await console.open(f"/orders/{order.id}")
         await expect(page.get_by_text("UNAUTHENTICATED_CALLER")).to_be_visible()
         await page.get_by_role("button", name="No credentials").click()
         await page.get_by_label("Kind").select_option("key")
@@ -183,7 +183,7 @@ async def test_a_caller_with_few_rights_is_told_which_one_is_missing(
         # What may be read is shown nevertheless.
         await expect(page.get_by_role("region", name="Timeline").get_by_text("Order placed")).to_be_visible()
         await expect(page.get_by_role("region", name="Notes").get_by_text("PERMISSION_MISSING")).to_be_visible()
-        await console.open("/work/users")
+        await console.open("/users")
         await expect(page.get_by_text("PERMISSION_MISSING")).to_be_visible()
         await context.close()
         assert console.problems == []
@@ -195,7 +195,7 @@ async def test_filters_and_pages_are_in_the_address(console: Console) -> None:
     await console.call(f"{ORDERS}/AddOrderTags", {"id": orders[0]["id"], "tags": ["Gift Wrap"]})
     page = console.page
     rows = page.locator("tbody tr")
-    await console.open("/work/orders")
+    await console.open("/orders")
     await page.get_by_role("textbox", name="User").fill("many.orders")
     await page.get_by_label("PENDING").check()
     await expect(rows).to_have_count(25)
@@ -220,10 +220,10 @@ async def test_filters_and_pages_are_in_the_address(console: Console) -> None:
 
 
 async def test_numbers_of_orders_have_many_spellings(console: Console) -> None:
-    await console.open("/work/notes")
+    await console.open("/notes")
     keys = await console.page.evaluate(
         """async (texts) => {
-          const { orderKey } = await import("./work/order_key.js");
+          const { orderKey } = await import("./resources/order_key.js");
           return texts.map(orderKey);
         }""",
         ["42", "#42", "ord-42", "ORD 00000042", "order:42", "\uff11\uff12", "123456789", "", "x42", "42x", "-1"],
@@ -235,7 +235,7 @@ async def test_numbers_of_orders_have_many_spellings(console: Console) -> None:
 
 async def test_a_user_gets_credit_is_deactivated_and_is_erased(console: Console) -> None:
     page = console.page
-    await console.open("/work/users")
+    await console.open("/users")
     await action(page, "New user").click()
     dialog = page.get_by_role("dialog")
     await dialog.get_by_label("E-mail").fill("erased@example.com")
@@ -277,7 +277,7 @@ async def test_hostile_texts_stay_texts(console: Console) -> None:
     order = await console.create_order(user["id"], items=[item], metadata={HOSTILE: HOSTILE}, externalRef=HOSTILE)
     await console.call(f"{ORDERS}/AddOrderTags", {"id": order["id"], "tags": [HOSTILE]})
     page = console.page
-    await console.open(f"/work/orders/{order['id']}")
+    await console.open(f"/orders/{order['id']}")
     await action(page, "Add note").click()
     dialog = page.get_by_role("dialog")
     await dialog.get_by_role("combobox", name="Author").fill("hostile")
@@ -290,10 +290,10 @@ async def test_hostile_texts_stay_texts(console: Console) -> None:
     await dialog.get_by_label("I understand").check()
     await dialog_button(page, "Publish note").click()
     await expect(notes.get_by_text("PUBLISHED")).to_be_visible()
-    await console.open("/work/notes?q=wombat")
+    await console.open("/notes?q=wombat")
     await expect(page.locator("main")).to_contain_text(HOSTILE)
     await expect(page.locator("mark")).to_have_text("wombat")
-    for view in (f"/work/users/{user['id']}", "/work/orders?user=hostile", "/live?user=hostile&start=earliest"):
+    for view in (f"/users/{user['id']}", "/orders?user=hostile", "/live?user=hostile&start=earliest"):
         await console.open(view)
         await expect(page.locator("main").get_by_text("hostile").first, view).to_be_visible()
         assert await page.locator("main img").count() == 0
@@ -308,12 +308,12 @@ async def test_no_barriers(console: Console) -> None:
     await console.call(f"{USERS}/GrantCredit", {"userId": user["id"], "amount": {"currencyCode": "EUR", "units": "5"}})
     page = console.page
     views = (
-        f"/work/orders?user={user['id']}",
-        f"/work/orders/{order['id']}",
-        f"/work/orders/{order['id']}?do=edit",
-        f"/work/users/{user['id']}",
-        "/work/users?q=barriers",
-        f"/work/notes?author={user['id']}&drafts=yes",
+        f"/orders?user={user['id']}",
+        f"/orders/{order['id']}",
+        f"/orders/{order['id']}?do=edit",
+        f"/users/{user['id']}",
+        "/users?q=barriers",
+        f"/notes?author={user['id']}&drafts=yes",
         f"/live?user={user['id']}&start=earliest",
     )
     for index, view in enumerate(views):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from grpc import StatusCode
 
@@ -53,11 +53,11 @@ class ExportOptions(StreamOptions, total=False):
     read_preference: ReadPreference | None
 
 
-def checked(options: Options, *, kind: type[StreamOptions] = StreamOptions) -> Options:
-    """Return the options of a stream; raises TypeError if there is no such option."""
+def retry_policy(options: Options, *, kind: type[StreamOptions] = StreamOptions) -> RetryPolicy | None:
+    """Return the retry policy among the options of a stream; raises TypeError if a stream has no such option."""
     if wrong := options.keys() - kind.__annotations__.keys():
         raise TypeError(f"a stream has no option {', '.join(sorted(wrong))}")
-    return options
+    return cast("StreamOptions", options).get("retry")
 
 
 def stalled(path: str, seconds: float, x_request_id: str) -> ClientTimeout:

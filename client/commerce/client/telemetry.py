@@ -47,7 +47,7 @@ class CallTelemetry:
         self._is_usable = True
 
     def start(self, method: Method[Any, Any]) -> CallSpan | None:
-        """Start the span of a call, which must be ended; None if nobody takes spans."""
+        """Start the span of a call, which the caller must end; None if telemetry is off or unavailable."""
         instruments = self._loaded()
         return None if instruments is None else instruments.start(method)
 

@@ -4,7 +4,7 @@ export const HOME = "/explore";
 
 export const SECTIONS = [
   { id: "explore", label: "Explore", path: "/explore", icon: "explore" },
-  { id: "work", label: "Work", path: "/work/orders", icon: "work" },
+  { id: "work", label: "Work", path: "/orders", icon: "work" },
   { id: "live", label: "Live", path: "/live", icon: "live" },
 ];
 
@@ -18,10 +18,10 @@ export const ROUTES = [
     section: "explore",
     load: () => import("./explore/method.js"),
   },
-  { path: "/work/orders", title: "Orders", section: "work", load: () => import("./work/orders_view.js") },
-  { path: "/work/orders/:key", title: "Order", section: "work", load: () => import("./work/order_view.js") },
-  { path: "/work/users", title: "Users", section: "work", load: () => import("./work/users_view.js") },
-  { path: "/work/users/:key", title: "User", section: "work", load: () => import("./work/user_view.js") },
-  { path: "/work/notes", title: "Notes", section: "work", load: () => import("./work/notes_view.js") },
+  { path: "/orders", title: "Orders", section: "work", load: () => import("./resources/orders_view.js") },
+  { path: "/orders/:key", title: "Order", section: "work", load: () => import("./resources/order_view.js") },
+  { path: "/users", title: "Users", section: "work", load: () => import("./resources/users_view.js") },
+  { path: "/users/:key", title: "User", section: "work", load: () => import("./resources/user_view.js") },
+  { path: "/notes", title: "Notes", section: "work", load: () => import("./resources/notes_view.js") },
   { path: "/live", title: "Live", section: "live", load: () => import("./live/live_view.js") },
 ];

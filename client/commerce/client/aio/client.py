@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 class AsyncClient:
     """A client of the user and order services: `client.users` and `client.orders`.
 
-    Safe for use by several event loops, each of which gets a connection of its own, and by a process that was forked
-    from one that had it. The constructor needs no event loop and does not connect: the first call does. Calls are
-    repeated on their own where that is safe.
+    Several event loops can use it, and so can a process that was forked: each opens a connection of its own. The
+    constructor needs no event loop and does not connect: the first call does. The client repeats calls where that is
+    safe.
 
     Args:
         address: of the servers: `host:port`, all of whose DNS addresses are used in turn; or `unix:/path`.

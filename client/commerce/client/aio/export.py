@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 from commerce.client.aio.streams import ResponseStream
 from commerce.client.exports import ExportPosition, ExportProgress, ExportSettings, Resource
-from commerce.client.streams import ExportOptions, Reconnects, checked
+from commerce.client.streams import ExportOptions, Reconnects, retry_policy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +45,7 @@ class AsyncExport(Generic[Resource]):
         self._position: ExportPosition[Resource] = ExportPosition(method, field, filters, after)
         self._report = settings.progress
         reconnects = Reconnects(
-            checked(options, kind=ExportOptions).get("retry"),  # type: ignore[arg-type] # a policy
+            retry_policy(options, kind=ExportOptions),
             calls.budget,
             first=settings.connect_timeout,
             later=settings.reconnect_timeout if settings.resume else 0.0,

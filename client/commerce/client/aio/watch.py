@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 from commerce.client.aio.streams import ResponseStream
 from commerce.client.cursors import AsyncCursorStore, CursorStore, FileCursorStore, MemoryCursorStore
 from commerce.client.lifecycle import ClientClosed
-from commerce.client.streams import Reconnects, checked
+from commerce.client.streams import Reconnects, retry_policy
 from commerce.client.watches import Event, WatchPosition, WatchSettings
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class AsyncWatch(Generic[Event]):
         self._store = store or MemoryCursorStore()
         self._position: WatchPosition[Event] = WatchPosition(method, filters, settings)
         reconnects = Reconnects(
-            checked(options).get("retry"),  # type: ignore[arg-type] # a policy
+            retry_policy(options),
             calls.budget,
             first=settings.connect_timeout,
             later=settings.reconnect_timeout,

@@ -90,7 +90,7 @@ class Command:
         return "update_mask" in self._request.fields_by_name
 
     def _key(self) -> set[str]:
-        """Return the fields one of which names the resource."""
+        """Return the names of the alternative fields of a key: the caller sets one of them to name the resource."""
         return {
             field.name for oneof in self._request.oneofs if oneof.name in {"key", "login"} for field in oneof.fields
         }
@@ -207,7 +207,7 @@ class Command:
             print_one(session, result)
 
     def _items(self) -> Descriptor:
-        """Return the message of which a response has several."""
+        """Return the type of the elements of the repeated field of the response."""
         field = next(field for field in self.method.response.DESCRIPTOR.fields if field.is_repeated)
         descriptor: Descriptor = field.message_type
         return descriptor

@@ -32,7 +32,7 @@ _NAMES = {
     "tags_any": "tag_any",
     "tags_all": "tag_all",
 }
-# Fields that name somebody or something, and what.
+# The kind of resource that a field refers to.
 REFERENCES = {
     "user_id": "USER",
     "user_ids": "USER",

@@ -152,7 +152,7 @@ class Session:
 
         Raises:
             click.Abort: the answer is no.
-            click.UsageError: there is nobody to ask, and no --yes.
+            click.UsageError: standard input is no terminal, and --yes is missing.
         """
         if self.yes:
             return

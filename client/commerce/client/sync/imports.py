@@ -11,7 +11,7 @@ from commerce.client.failures import CommerceError
 from commerce.client.generated.methods import IMPORT_USERS
 from commerce.client.options import merged, metadata_of
 from commerce.client.statuses import error_from
-from commerce.client.streams import TOKEN_SECONDS, Reconnects, checked, refuses_token
+from commerce.client.streams import TOKEN_SECONDS, Reconnects, refuses_token, retry_policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from commerce.client.imports import ImportProgress, Row, UserImport
     from commerce.client.options import AnyOptions, Options
     from commerce.client.otel import CallSpan
+    from commerce.client.retries import RetryPolicy
     from commerce.client.sync.calls import Calls
     from commerce.users.v1.user_service_pb2 import ImportUsersResponse
 
@@ -31,7 +32,7 @@ def import_users(
     reconnect_timeout: float | None,
 ) -> ImportProgress:
     """Import rows in calls of a thousand rows; the client repeats a call that breaks. Raises CommerceError."""
-    policy = checked(options).get("retry")
+    policy = retry_policy(options)
     together = merged(calls.defaults, options)
     for row in rows:
         if state.add(row):
@@ -41,8 +42,8 @@ def import_users(
     return state.progress
 
 
-def _reconnects(calls: Calls, policy: object, seconds: float | None) -> Reconnects:
-    reconnects = Reconnects(policy, calls.budget, first=seconds, later=seconds)  # type: ignore[arg-type] # a policy
+def _reconnects(calls: Calls, policy: RetryPolicy | None, seconds: float | None) -> Reconnects:
+    reconnects = Reconnects(policy, calls.budget, first=seconds, later=seconds)
     # The time counts from the first failure: before, a call may take as long as passwords are hashed.
     reconnects.succeeded()
     return reconnects

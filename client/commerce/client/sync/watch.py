@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 from commerce.client.cursors import CursorStore, MemoryCursorStore
 from commerce.client.lifecycle import ClientClosed
-from commerce.client.streams import Reconnects, checked
+from commerce.client.streams import Reconnects, retry_policy
 from commerce.client.sync.streams import ResponseStream
 from commerce.client.watches import Event, WatchPosition, WatchSettings
 
@@ -48,7 +48,7 @@ class Watch(Generic[Event]):
         self._store = store or MemoryCursorStore()
         self._position: WatchPosition[Event] = WatchPosition(method, filters, settings)
         reconnects = Reconnects(
-            checked(options).get("retry"),  # type: ignore[arg-type] # a policy
+            retry_policy(options),
             calls.budget,
             first=settings.connect_timeout,
             later=settings.reconnect_timeout,

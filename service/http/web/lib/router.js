@@ -10,7 +10,7 @@ import { h, replace } from "./dom.js";
  * A route.
  *
  * @typedef {object} Route
- * @property {string} path - `/work/orders/:id`; a parameter is one segment.
+ * @property {string} path - `/orders/:id`; a parameter is one segment.
  * @property {string} title - of the document, until the view sets another.
  * @property {string} section - of the navigation, which is marked as current: `explore`, `work` or `live`.
  * @property {() => Promise<{default: View}>} load - imports the module whose default export is the view.
@@ -31,7 +31,7 @@ import { h, replace } from "./dom.js";
 let current = { path: "", query: new URLSearchParams() };
 let leaving = new AbortController();
 
-/** Return the address of a view, for links: `href("/work/orders", {status: "PENDING"})`. */
+/** Return the address of a view, for links: `href("/orders", {status: "PENDING"})`. */
 export function href(path, query = {}) {
   const given = Object.entries(query).flatMap(([key, value]) =>
     [value]

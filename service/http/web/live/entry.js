@@ -2,10 +2,10 @@
 
 import { h, icon } from "../lib/dom.js";
 import { timeElement } from "../lib/time.js";
-import { actorInWords, changesInWords, orderEventTitle, userEventTitle } from "../work/event_words.js";
-import { plainName } from "../work/order_actions.js";
-import { statusBadge } from "../work/parts.js";
-import { orderLink, userLink } from "../work/references.js";
+import { actorInWords, changesInWords, orderEventTitle, userEventTitle } from "../resources/event_words.js";
+import { plainName } from "../resources/order_actions.js";
+import { statusBadge } from "../resources/parts.js";
+import { orderLink, userLink } from "../resources/references.js";
 
 const MARKS = {
   resumed: "Continued where this tab stopped. What was shown before is no longer listed.",

@@ -1,7 +1,7 @@
 /** The two watches of Live, of orders and of users, with their cursors and states. */
 
 import { stream } from "../lib/rpc.js";
-import { orders, users } from "../work/methods.js";
+import { orders, users } from "../resources/methods.js";
 import { Watch } from "./watch.js";
 
 // A browser allows six connections to a server, and other tabs need some: a tab that nobody sees gives its own back.

@@ -5,10 +5,10 @@ import { moneyElement } from "../lib/money.js";
 import { href } from "../lib/router.js";
 import { call } from "../lib/rpc.js";
 import { button, card, emptyState, table } from "../lib/ui.js";
-import { moneyOf, nanosOf } from "../work/amounts.js";
-import { orders } from "../work/methods.js";
-import { ORDER_STATUSES, plainName } from "../work/order_actions.js";
-import { loaded, statusBadge } from "../work/parts.js";
+import { moneyOf, nanosOf } from "../resources/amounts.js";
+import { orders } from "../resources/methods.js";
+import { ORDER_STATUSES, plainName } from "../resources/order_actions.js";
+import { loaded, statusBadge } from "../resources/parts.js";
 
 const DAY_MS = 86_400_000;
 
@@ -47,7 +47,7 @@ export function statisticsCard(signal) {
     return table({
       caption: "Orders by status",
       rows,
-      href: ({ status }) => href("/work/orders", { status, from: since }),
+      href: ({ status }) => href("/orders", { status, from: since }),
       columns: [
         { label: "Status", cell: ({ status }) => statusBadge(status) },
         { label: "Orders", cell: ({ count }) => String(count), align: "end" },

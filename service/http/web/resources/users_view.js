@@ -124,7 +124,7 @@ export default workView("users", ({ query, signal }) => {
   const create = async () => {
     const result = await openAction({ action: createUser(), signal });
     if (result?.response) {
-      navigate(`/work/users/${result.response.user.id}`);
+      navigate(`/users/${result.response.user.id}`);
     } else if (result) {
       results.reload();
     }

@@ -47,7 +47,7 @@ export function workView(part, make) {
 
 function page(part, children) {
   const links = PARTS.map(([name, label]) =>
-    h("li", null, h("a", { href: `#/work/${name}`, "aria-current": name === part ? "page" : null }, label)),
+    h("li", null, h("a", { href: `#/${name}`, "aria-current": name === part ? "page" : null }, label)),
   );
   return h("div.page.work", null, h("nav.parts", { "aria-label": "Work" }, h("ul", null, links)), children);
 }

@@ -48,7 +48,7 @@ function noSuchOrder(name) {
     null,
     h("h1", null, "No such order"),
     h("p", null, `There is no order ${name}, or it belongs to a user who was purged.`),
-    h("p", null, h("a.button", { href: "#/work/orders" }, "All orders")),
+    h("p", null, h("a.button", { href: "#/orders" }, "All orders")),
   );
 }
 
@@ -92,7 +92,7 @@ class OrderPage {
           " · ",
           this.follow,
         ],
-        back: { href: "#/work/orders", label: "Orders" },
+        back: { href: "#/orders", label: "Orders" },
       }),
       progress(order),
       actionButtons(orderActions(order), (name) => this.act(name), {

@@ -24,12 +24,12 @@ onCredentials(() => {
 
 /** Return the address of a user. */
 export function userHref(id) {
-  return href(`/work/users/${id}`);
+  return href(`/users/${id}`);
 }
 
 /** Return the address of an order, by its number or id. */
 export function orderHref(key) {
-  return href(`/work/orders/${key}`);
+  return href(`/orders/${key}`);
 }
 
 /** Return a link to a user. */

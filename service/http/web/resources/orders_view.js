@@ -108,7 +108,7 @@ export default workView("orders", ({ query, signal }) => {
   const place = async () => {
     const result = await openAction({ action: createOrder(null), signal });
     if (result?.response) {
-      navigate(`/work/orders/${result.response.order.orderNumber}`);
+      navigate(`/orders/${result.response.order.orderNumber}`);
     } else if (result) {
       results.reload();
     }
@@ -188,7 +188,7 @@ function findForm() {
         const key = orderKey(input.value);
         element.setError(key ? "" : "This is no order number and no id. Write a number such as 42 or ORD-00000042.");
         if (key) {
-          navigate(`/work/orders/${key.id ?? key.orderNumber}`);
+          navigate(`/orders/${key.id ?? key.orderNumber}`);
         } else {
           input.focus();
         }

@@ -45,7 +45,7 @@ function noSuchUser(name) {
     null,
     h("h1", null, "No such user"),
     h("p", null, `There is no user ${name}, or it was purged.`),
-    h("p", null, h("a.button", { href: "#/work/users" }, "All users")),
+    h("p", null, h("a.button", { href: "#/users" }, "All users")),
   );
 }
 
@@ -76,7 +76,7 @@ class UserPage {
       pageHeader({
         title: [user.username, " ", statusBadge(stateOf(user)), user.superuser && [" ", badge("superuser", "info")]],
         lead: user.fullName,
-        back: { href: "#/work/users", label: "Users" },
+        back: { href: "#/users", label: "Users" },
       }),
       actionButtons(userActions(user), (name) => this.act(name), {
         primary: ["create-order", "reactivate", "undelete"],
@@ -119,7 +119,7 @@ class UserPage {
         ? ordersTable(found, { withUser: false })
         : emptyState({ icon: "work", title: "No orders", text: "Orders of this user appear here." });
     }, this.signal);
-    const all = h("a", { href: href("/work/orders", { user: this.user.id }) }, "All orders of this user");
+    const all = h("a", { href: href("/orders", { user: this.user.id }) }, "All orders of this user");
     const element = card({ title: "Latest orders", actions: [all] }, list);
     element.reload = list.reload;
     return element;
@@ -153,9 +153,9 @@ class UserPage {
     }
     setQuery({});
     if (result?.response && name === "purge") {
-      navigate("/work/users");
+      navigate("/users");
     } else if (result?.response && name === "create-order") {
-      navigate(`/work/orders/${result.response.order.orderNumber}`);
+      navigate(`/orders/${result.response.order.orderNumber}`);
     } else if (result) {
       await this.afterChange(result);
     }
