@@ -1,6 +1,9 @@
 """Loads the HTTP port only if it is wanted, because its libraries are an extra and take memory."""
 
+import shutil
+import tempfile
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.config import HttpServerSettings
@@ -26,6 +29,7 @@ def http_port(
 
     Raises:
         HttpUnavailable: a library is missing, no folder can be written, or the console is wanted without the port.
+        OSError: a file of the port or of its certificates cannot be read.
     """
     if settings.http_port is None:
         if settings.console:
@@ -39,8 +43,13 @@ def http_port(
             f"COMMERCE_HTTP_PORT needs the package {package}: install commerce-service[http]"
         ) from error
     try:
-        return HttpPort(settings, services, certificates, grpc_port, open_pages=open_pages)
+        folder = Path(tempfile.mkdtemp(prefix="commerce-"))
     except OSError as error:
         raise HttpUnavailable(
             f"COMMERCE_HTTP_PORT needs a folder for a Unix socket: {error}; mount one at /tmp, or set TMPDIR"
         ) from error
+    try:
+        return HttpPort(settings, services, certificates, folder, grpc_port, open_pages=open_pages)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import shutil
-import tempfile
 import time
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -38,6 +37,7 @@ class HttpPort:
         settings: the settings.
         services: the full names of the services.
         certificates: the certificates of TLS; None without TLS.
+        folder: for the Unix socket; `close` removes it.
         grpc_port: the TCP port for gRPC; 0 without one.
         open_pages: whether everybody may read the description of the services.
 
@@ -49,7 +49,7 @@ class HttpPort:
         responses: the responses in memory that clients have not read.
 
     Raises:
-        OSError: there is no folder for the socket.
+        OSError: a file cannot be read.
     """
 
     def __init__(
@@ -57,14 +57,15 @@ class HttpPort:
         settings: HttpServerSettings,
         services: Collection[str],
         certificates: Certificates | None,
+        folder: Path,
         grpc_port: int,
         *,
         open_pages: bool,
     ) -> None:
         silence_library()
         self._settings = settings
-        self._folder = Path(tempfile.mkdtemp(prefix="commerce-"))
-        self.socket = self._folder / "grpc"
+        self._folder = folder
+        self.socket = folder / "grpc"
         self.port = 0
         self._tls = None
         if certificates and settings.tls_certificate_file and settings.tls_key_file:

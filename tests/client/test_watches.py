@@ -29,6 +29,7 @@ from tests.support.databases import driver_connection
 from tests.support.passwords import PASSWORD
 from tests.support.processes import free_port, serving
 from tests.support.servers import running_server
+from tests.support.waiting import eventually
 from tests.support.watching import insert_events
 
 
@@ -92,26 +93,20 @@ async def test_a_watch_survives_a_killed_server_without_gaps_and_repeats(databas
             in_thread = asyncio.create_task(asyncio.to_thread(watch_in_thread, address, seen_in_thread, 240))
             user_id = await create_user(client)
             writing = asyncio.gather(*(write_orders(client, user_id, 20) for _ in range(4)))
-            await until(lambda: len(seen) > 100)
+            await eventually(lambda: len(seen) > 100, 60)
             server.kill()
         async with serving(database_url, port):
             await writing
             await in_thread
-            await until(lambda: len(seen) >= 240)
+            await eventually(lambda: len(seen) >= 240, 60)
             expected = await timelines(client)
             # A repeated event would come before that of this order.
             await create_orders(client, user_id, 1)
-            await until(lambda: seen[-1].order_id not in expected)
+            await eventually(lambda: seen[-1].order_id not in expected, 60)
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
     assert by_order(seen[:-1]) == by_order(seen_in_thread) == expected
     assert sum(map(len, expected.values())) == 240
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - the condition is about events that other tasks take
-            await asyncio.sleep(0.01)
 
 
 async def test_an_event_comes_again_unless_its_program_has_asked_for_the_next_one(
@@ -233,7 +228,7 @@ async def test_a_connection_without_checkpoints_is_given_up(
             with caplog.at_level(logging.WARNING, "commerce.client"):
                 async with client.orders.watch(stall_timeout=0.2) as watch:
                     waiting = asyncio.create_task(anext(watch))
-                    await until(lambda: "nothing has arrived for 0.2 s" in caplog.text)
+                    await eventually(lambda: "nothing has arrived for 0.2 s" in caplog.text, 60)
                     (order_id,) = await create_orders(client, user_id, 1)
                     assert (await waiting).order_id == order_id
 
@@ -244,7 +239,7 @@ async def test_a_connection_without_checkpoints_is_given_up(
         async with AsyncClient(service.address) as client:
             caplog.clear()
             watching = asyncio.create_task(asyncio.to_thread(in_thread))
-            await until(lambda: "nothing has arrived for 0.2 s" in caplog.text)
+            await eventually(lambda: "nothing has arrived for 0.2 s" in caplog.text, 60)
             await create_orders(client, user_id, 1)
             await watching
 

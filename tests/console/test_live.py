@@ -1,9 +1,7 @@
 """Events in the console as they come: none is lost and none comes twice."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
-import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
 from service.config import DatabaseSettings, load
@@ -11,7 +9,6 @@ from service.db.connections.engine import create_engine
 from service.db.operations.retention import delete_expired_events
 from tests.console.conftest import Console, opened
 from tests.http.conftest import running_site
-from tests.support.databases import cloned
 
 ORDERS = "commerce.orders.v1.OrderService"
 USERS = "commerce.users.v1.UserService"
@@ -74,16 +71,8 @@ async def test_an_order_shows_what_others_change(console: Console) -> None:
     await expect(page.get_by_role("button", name="Process", exact=True)).to_be_visible()
 
 
-@pytest.fixture
-async def own_database_url(postgres_url: str, template_url: str) -> AsyncIterator[str]:
-    async with cloned(postgres_url, template_url) as url:
-        yield url
-
-
-async def test_after_a_restart_of_the_server_no_event_is_lost_or_repeated(
-    browser: Browser, own_database_url: str
-) -> None:
-    async with running_site(own_database_url, console=True) as site:
+async def test_after_a_restart_of_the_server_no_event_is_lost_or_repeated(browser: Browser, database_url: str) -> None:
+    async with running_site(database_url, console=True) as site:
         port = site.server.http_port
         context, console = await opened(browser, site)
         page = console.page
@@ -93,7 +82,7 @@ async def test_after_a_restart_of_the_server_no_event_is_lost_or_repeated(
         first = await console.create_order(user["id"])
         await expect(titles(page)).to_have_count(1)
     # Changed by another server meanwhile.
-    async with running_site(own_database_url) as other:
+    async with running_site(database_url) as other:
         away = Console(page, other)
         for name in ("ConfirmOrder", "ProcessOrder"):
             await away.call(f"{ORDERS}/{name}", {"id": first["id"]})
@@ -101,7 +90,7 @@ async def test_after_a_restart_of_the_server_no_event_is_lost_or_repeated(
         await expect(
             page.get_by_role("region", name="Health").get_by_text("The server cannot be reached.")
         ).to_be_visible()
-    async with running_site(own_database_url, console=True, http_port=port) as again:
+    async with running_site(database_url, console=True, http_port=port) as again:
         back = Console(page, again)
         await is_live(page)
         await back.call(f"{ORDERS}/ShipOrder", {"id": first["id"], "trackingNumber": "1Z"})
@@ -112,9 +101,9 @@ async def test_after_a_restart_of_the_server_no_event_is_lost_or_repeated(
     assert console.problems == []
 
 
-async def test_deleted_events_leave_a_gap_that_is_shown(browser: Browser, own_database_url: str) -> None:
-    engine = create_engine(load(DatabaseSettings, DATABASE_URL=own_database_url), pool_size=1)
-    async with running_site(own_database_url, console=True) as site:
+async def test_deleted_events_leave_a_gap_that_is_shown(browser: Browser, database_url: str) -> None:
+    engine = create_engine(load(DatabaseSettings, DATABASE_URL=database_url), pool_size=1)
+    async with running_site(database_url, console=True) as site:
         context, console = await opened(browser, site)
         page = console.page
         user = await console.create_user("forgotten")

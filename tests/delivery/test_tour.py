@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.shown import is_shown
 
 BIN = Path(sys.executable).parent
 ADDRESS = "127.0.0.1:50051"
@@ -65,11 +66,6 @@ def steps(tool: str) -> list[Step]:
     assert "grpcurl" in with_grpcurl.commands
     assert "buf curl" in with_buf.commands
     return [with_buf if tool == BUF else with_grpcurl, *others]
-
-
-def is_shown(shown: str, output: str) -> bool:
-    """Return whether this is the output shown, in which `…` stands for anything."""
-    return re.fullmatch(re.escape(shown).replace("…", ".+?"), output, re.DOTALL) is not None
 
 
 @pytest.fixture(scope="module", params=[BUF, pytest.param(GRPCURL, marks=needs_grpcurl)])

@@ -11,6 +11,7 @@ from tests.support.databases import Observer
 from tests.support.http_calls import CONNECT, STREAMS, UNARY, USERS, frame, grpc_web_trailers
 from tests.support.locks import holding
 from tests.support.logs import logged
+from tests.support.waiting import eventually
 
 GET_USER, UPDATE_USER, WATCH_USERS = f"{USERS}/GetUser", f"{USERS}/UpdateUser", f"{USERS}/WatchUsers"
 EVERYTHING_LOCKED = "LOCK TABLE users IN ACCESS EXCLUSIVE MODE"
@@ -118,11 +119,14 @@ async def test_a_call_without_a_deadline_has_that_of_the_service(database_url: s
 
 async def test_http_clients_give_up_without_harm(own_site: Site) -> None:
     """A client that goes while it sends its request leaves nothing behind."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", own_site.server.http_port)
+    _, writer = await asyncio.open_connection("127.0.0.1", own_site.server.http_port)
     writer.write(
         b"POST /commerce.users.v1.UserService/GetUser HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{"
     )
     await writer.drain()
+    await eventually(lambda: own_site.port.open_connections() == 1)
     writer.close()
-    assert await reader.read() == b""
+    await writer.wait_closed()
+    await eventually(lambda: own_site.port.open_connections() == 0)
+    assert own_site.port.requests.used == 0
     assert (await own_site.http.post(GET_USER, json={})).status_code == 400

@@ -1,5 +1,6 @@
 """The OpenAPI description fits the protos, the rules of requests, and what the service answers."""
 
+import copy
 import json
 import re
 from html.parser import HTMLParser
@@ -14,7 +15,7 @@ from openapi_spec_validator import validate
 
 from clients.openapi.generate import OUTPUT, generate
 from service.http.methods import methods_of
-from service.http.pages import pages
+from service.http.reference import reference_page
 from service.rpc.messages.validation import violations_of
 from tests.http.conftest import Site
 from tests.support.http_calls import USERS
@@ -139,4 +140,8 @@ async def test_it_can_be_read_without_network_and_scripts(site: Site) -> None:
 
 
 def test_the_page_escapes_what_comments_contain() -> None:
-    assert b"<resource>" not in pages()["/docs"].content
+    document = copy.deepcopy(DOCUMENT)
+    next(iter(document["paths"].values()))["post"]["description"] = "a <resource>"
+    page = reference_page(document)
+    assert "&lt;resource&gt;" in page
+    assert "<resource>" not in page

@@ -83,8 +83,9 @@ async def test_a_caller_can_act_for_a_user(postgres_url: str, template_url: str,
             response = await http.post(GET_USER, json={"id": user.id}, headers=headers)
             assert response.status_code == status
         with logged() as log:
-            await http.post(GET_USER, json={"id": user.id}, headers={**key, "x-on-behalf-of": user.id})
-            line = await log.line(event="call", method=GET_USER)
+            acting = {**key, "x-on-behalf-of": user.id, "x-request-id": "acting"}
+            await http.post(GET_USER, json={"id": user.id}, headers=acting)
+            line = await log.line(event="call", x_request_id="acting")
         assert (line["caller"], line["on_behalf_of"]) == ("key:desk", user.id)
 
 

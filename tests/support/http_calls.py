@@ -11,7 +11,6 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.json_format import MessageToJson, Parse
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from google.rpc.status_pb2 import Status
 
 from tests.support.methods import ALL_METHODS, path_of
 
@@ -141,8 +140,3 @@ async def call_over_http(http: httpx.AsyncClient, method: str, request: Message,
 def response_class_of(method: MethodDescriptor) -> type[Any]:
     """Return the class of the responses of a method."""
     return GetMessageClass(method.output_type)
-
-
-def status_of_grpc_web(body: bytes) -> Status:
-    """Return the status of a failed call of gRPC-Web whose headers are its trailers."""
-    return Status.FromString(body)

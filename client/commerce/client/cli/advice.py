@@ -74,6 +74,7 @@ EXIT_CODES: Mapping[int, str] = {
     UNAVAILABLE: "the service cannot be reached, is overloaded or did not answer in time; nothing was written",
     OUTCOME_UNKNOWN: "it is not known whether something was written",
     INCOMPLETE: "an import stopped early or has rejected rows; the others are imported",
+    129: "ended because its terminal was closed (SIGHUP)",
     130: "interrupted, or a question was answered with no",
     143: "ended by SIGTERM",
 }
