@@ -139,6 +139,89 @@ async def test_a_request_without_an_answer_is_repeated_with_the_same_id(console:
     assert (await order_of(console, order["orderNumber"]))["etag"] == "v2"
 
 
+async def test_an_edit_after_a_reload_keeps_what_someone_else_has_changed(console: Console) -> None:
+    user = await console.create_user("both.edit")
+    order = await console.create_order(user["id"], externalRef="old")
+    page = console.page
+    await console.open(f"/orders/{order['orderNumber']}?do=edit")
+    dialog = page.get_by_role("dialog")
+    await dialog_button(page, "Add entry").click()
+    await dialog.get_by_label("Key").fill("gift")
+    await dialog.get_by_label("Value").fill("yes")
+    await dialog_button(page, "Check").click()
+    await expect(dialog_button(page, "Save order")).to_be_visible()
+    await console.call(
+        f"{ORDERS}/UpdateOrder", {"order": {"id": order["id"], "externalRef": "new"}, "updateMask": "externalRef"}
+    )
+    await dialog_button(page, "Save order").click()
+    await expect(dialog.get_by_text("Changed by someone else: reload.")).to_be_visible()
+    await dialog_button(page, "Reload").click()
+    await dialog_button(page, "Check").click()
+    await dialog_button(page, "Save order").click()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    saved = await order_of(console, order["orderNumber"])
+    assert (saved["externalRef"], saved["metadata"]) == ("new", {"gift": "yes"})
+    await console.open("/users/both.edit?do=edit")
+    await dialog.get_by_label("Bio").fill("Writes")
+    await dialog_button(page, "Check").click()
+    await expect(dialog_button(page, "Save user")).to_be_visible()
+    await console.call(
+        f"{USERS}/UpdateUser", {"user": {"id": user["id"], "fullName": "Both"}, "updateMask": "fullName"}
+    )
+    await dialog_button(page, "Save user").click()
+    await dialog_button(page, "Reload").click()
+    await dialog_button(page, "Check").click()
+    await dialog_button(page, "Save user").click()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    changed = (await console.call(f"{USERS}/GetUser", {"id": user["id"]}))["user"]
+    assert (changed["fullName"], changed["profile"]["bio"]) == ("Both", "Writes")
+
+
+async def test_a_refused_repeat_does_not_settle_what_the_first_request_did(console: Console) -> None:
+    user = await console.create_user("unsettled")
+    order = await console.create_order(user["id"])
+    page = console.page
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "OVERLOADED", "domain": "commerce"}
+    overloaded = {"code": 8, "message": "the server is busy", "details": [info]}
+    sent = 0
+    held = asyncio.Event()
+
+    async def lose_and_refuse(route: Route) -> None:
+        nonlocal sent
+        if "requestId" not in (route.request.post_data_json or {}):
+            await route.continue_()
+            return
+        sent += 1
+        if sent == 1:
+            await route.fetch()
+            await held.wait()
+            await route.abort()
+        elif sent == 2:
+            await route.fulfill(status=429, json=overloaded)
+        else:
+            await route.continue_()
+
+    await page.route("**/ConfirmOrder", lose_and_refuse)
+    await console.open(f"/orders/{order['orderNumber']}")
+    await action(page, "Confirm").click()
+    await dialog_button(page, "Confirm order").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.get_by_text("Sending")).to_be_visible()
+    # Nothing closes it while the request is on its way: neither Escape nor the button in its corner.
+    await page.keyboard.press("Escape")
+    await dialog.locator("header").get_by_role("button", name="Close").click()
+    await expect(dialog).to_be_visible()
+    held.set()
+    await expect(dialog.get_by_text("It is not known whether it happened.")).to_be_visible()
+    await dialog_button(page, "Repeat the request").click()
+    await expect(dialog.get_by_text("the server is busy")).to_be_visible()
+    await expect(dialog.get_by_text("It is not known whether it happened.")).to_be_visible()
+    await dialog_button(page, "Repeat the request").click()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await expect(page.locator("h1 .badge")).to_have_text("CONFIRMED")
+    assert (sent, (await order_of(console, order["orderNumber"]))["etag"]) == (3, "v2")
+
+
 async def test_what_is_wrong_is_shown_at_its_field(console: Console) -> None:
     await console.create_user("violating")
     page = console.page

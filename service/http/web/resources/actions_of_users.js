@@ -127,12 +127,11 @@ const USER_ACTIONS = {
     title: `Edit ${user.username}`,
     submit: "Save user",
     fields: profileFields(user),
-    request: (values) => ({
+    changed: (values) => changedPaths(user, values),
+    request: (values, mask) => ({
       user: { id: user.id, etag: user.etag, ...userOf(values) },
-      updateMask: changedPaths(user, values).join(","),
+      updateMask: mask.join(","),
     }),
-    // The server takes an empty mask for "all fields that are set".
-    precheck: (values) => (changedPaths(user, values).length ? "" : "Nothing is changed yet."),
     effects: (response) => userEffects(user, response.user),
     warning: "",
     done: `${user.username} is saved`,
