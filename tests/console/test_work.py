@@ -222,6 +222,43 @@ async def test_a_refused_repeat_does_not_settle_what_the_first_request_did(conso
     assert (sent, (await order_of(console, order["orderNumber"]))["etag"]) == (3, "v2")
 
 
+async def test_a_change_before_the_order_is_followed_is_shown(console: Console) -> None:
+    user = await console.create_user("between")
+    order = await console.create_order(user["id"])
+    page = console.page
+
+    async def change_first(route: Route) -> None:
+        await console.call(f"{ORDERS}/AddOrderTags", {"id": order["id"], "tags": ["early"]})
+        await route.continue_()
+
+    await page.route("**/WatchOrders", change_first)
+    await console.open(f"/orders/{order['orderNumber']}")
+    await expect(page.get_by_role("region", name="Details").get_by_text("early")).to_be_visible()
+
+
+async def test_a_failed_reading_after_an_unknown_outcome_is_reported(console: Console) -> None:
+    user = await console.create_user("unread")
+    page = console.page
+    await console.open("/users/unread")
+    await page.get_by_role("region", name="Details").wait_for()
+    await page.route("**/DeactivateUser", lose_what_is_sent)
+    await page.get_by_text("More", exact=True).click()
+    await action(page, "Deactivate").click()
+    await dialog_button(page, "Deactivate").click()
+    await expect(page.get_by_text("It is not known whether it happened.")).to_be_visible()
+    await page.route("**/GetUser", lambda route: route.abort())
+    await dialog_button(page, "Close").last.click()
+    await expect(page.get_by_role("region", name="Messages").get_by_text("cannot be reached")).to_be_visible()
+    assert (await console.call(f"{USERS}/GetUser", {"id": user["id"]}))["user"]["state"] == "USER_STATE_ACTIVE"
+
+
+async def lose_what_is_sent(route: Route) -> None:
+    if "requestId" in (route.request.post_data_json or {}):
+        await route.abort()
+    else:
+        await route.continue_()
+
+
 async def test_what_is_wrong_is_shown_at_its_field(console: Console) -> None:
     await console.create_user("violating")
     page = console.page

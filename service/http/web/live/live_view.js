@@ -296,7 +296,8 @@ class LivePage {
 
   drawRates() {
     const { order, user } = this.rates;
-    const counts = order.bySecond().map((count, index) => count + user.bySecond()[index]);
+    const ofUsers = user.bySecond();
+    const counts = order.bySecond().map((count, index) => count + ofUsers[index]);
     replace(
       this.rate,
       h(
@@ -311,7 +312,8 @@ class LivePage {
   }
 
   nameSubjects() {
-    if (this.list.querySelector("a[data-order], a[data-user]")) {
+    // Nobody reads them now; they are named when the tab is seen again.
+    if (!document.hidden && this.list.querySelector("a[data-order], a[data-user]")) {
       fillNames(this.list, this.signal);
     }
   }
