@@ -236,6 +236,28 @@ async def test_a_change_before_the_order_is_followed_is_shown(console: Console) 
     await expect(page.get_by_role("region", name="Details").get_by_text("early")).to_be_visible()
 
 
+async def test_an_order_in_a_hidden_tab_gives_its_connection_back(console: Console) -> None:
+    user = await console.create_user("hidden.tab")
+    order = await console.create_order(user["id"])
+    page = console.page
+    await page.clock.install()
+    await console.open(f"/orders/{order['orderNumber']}")
+    await expect(page.get_by_text("updates by itself")).to_be_visible()
+    async with page.expect_event("requestfailed", lambda request: request.url.endswith("/WatchOrders")):
+        await page.evaluate(SET_HIDDEN, "yes")
+        await page.clock.fast_forward(10_000)
+    await console.call(f"{ORDERS}/AddOrderTags", {"id": order["id"], "tags": ["meanwhile"]})
+    async with page.expect_request("**/WatchOrders"):
+        await page.evaluate(SET_HIDDEN, "")
+    await expect(page.get_by_role("region", name="Details").get_by_text("meanwhile")).to_be_visible()
+
+
+SET_HIDDEN = """(hidden) => {
+  Object.defineProperty(document, "hidden", { value: Boolean(hidden), configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
 async def test_a_failed_reading_after_an_unknown_outcome_is_reported(console: Console) -> None:
     user = await console.create_user("unread")
     page = console.page

@@ -6,11 +6,12 @@
  */
 
 import { h, replace, uniqueId } from "../lib/dom.js";
+import { concerns } from "../lib/failures.js";
 import { announce, openDialog, toast } from "../lib/feedback.js";
+import { newRequestId } from "../lib/request_ids.js";
 import { call } from "../lib/rpc.js";
 import { button, errorPanel, loading, notice } from "../lib/ui.js";
-import { concerns, control, FieldProblem } from "./controls.js";
-import { newRequestId } from "./request_ids.js";
+import { control, FieldProblem } from "./controls.js";
 
 // Longer than the deadline of the service, so that its answer comes first.
 const GIVE_UP_MS = 40_000;

@@ -8,7 +8,7 @@
  */
 
 import { formatMoney } from "../lib/money.js";
-import { creditState, newOrderEffects, orderEffects } from "./effects.js";
+import { creditState, newOrderEffects, orderEffects, sameItems } from "./effects.js";
 import { orders } from "./methods.js";
 import { statusOf } from "./order_actions.js";
 
@@ -142,11 +142,9 @@ function editOrder(order) {
 }
 
 function changedFields(order, { items, externalRef, metadata }) {
-  const itemKey = (list) =>
-    JSON.stringify(list.map((item) => [item.productId, item.name, item.quantity, formatMoney(item.unitPrice)]));
   const mapKey = (map) => JSON.stringify(Object.entries(map ?? {}).sort());
   return [
-    ...(itemKey(items) === itemKey(order.items ?? []) ? [] : ["items"]),
+    ...(sameItems({ items }, order) ? [] : ["items"]),
     ...(externalRef === (order.externalRef ?? "") ? [] : ["externalRef"]),
     ...(mapKey(metadata) === mapKey(order.metadata) ? [] : ["metadata"]),
   ];

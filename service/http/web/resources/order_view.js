@@ -210,12 +210,16 @@ class OrderPage {
     let timer = 0;
     let cursor = "";
     let watch;
-    const refresh = async () => {
+    const refresh = async ({ onlyIfChanged = false } = {}) => {
+      const { etag } = this.order;
       try {
         await this.read();
       } catch (error) {
         // The watch goes on, and the next event tries again.
         replace(this.follow, error.message);
+      }
+      if (onlyIfChanged && this.order.etag === etag) {
+        return;
       }
       this.timeline.reload({ quietly: true });
       this.notes.reload({ quietly: true });
@@ -239,7 +243,7 @@ class OrderPage {
           replace(this.follow, followWords(state));
           // Without a cursor it begins now: what has changed since the order was read did not come as an event.
           if (state.name === "live" && !cursor) {
-            soon();
+            refresh({ onlyIfChanged: true });
           }
         },
       });

@@ -2,9 +2,9 @@
 
 import { onCredentials } from "../lib/credentials.js";
 import { h } from "../lib/dom.js";
+import { shortId } from "../lib/ids.js";
 import { href } from "../lib/router.js";
 import { call } from "../lib/rpc.js";
-import { shortId } from "./ids.js";
 import { orders, users } from "./methods.js";
 
 const BATCH = 100;
