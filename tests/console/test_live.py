@@ -2,7 +2,8 @@
 
 from datetime import timedelta
 
-from playwright.async_api import Browser, Locator, Page, expect
+import pytest
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
@@ -150,3 +151,27 @@ async def test_the_list_is_bounded_and_rates_are_those_of_the_last_minute(consol
         "one": 1,
         "seen": [True, False, True, True, False, True],
     }
+
+
+async def test_a_name_that_cannot_be_read_is_asked_for_once_and_keeps_no_other_name_back(console: Console) -> None:
+    gone, named = [(await console.create_user(name))["id"] for name in ("not.named", "is.named")]
+    page = console.page
+    asked: list[list[str]] = []
+
+    async def without_one(route: Route) -> None:
+        body: dict[str, list[str]] = route.request.post_data_json or {}
+        asked.append(body["ids"])
+        if gone in body["ids"]:
+            await route.fulfill(status=404, json={"code": 5, "message": "there is no such user", "details": []})
+        else:
+            await route.continue_()
+
+    await page.route("**/BatchGetUsers", without_one)
+    await console.open("/live?start=earliest&of=users")
+    links = page.locator(".event").get_by_role("link")
+    await expect(links.get_by_text("is.named")).to_be_visible()
+    await expect(page.locator(f'.event a[data-user="{gone}"]')).to_have_count(1)
+    # The list is looked through for ids without a name several times.
+    await page.wait_for_timeout(2_500)
+    assert asked.count([gone]) == 1
+    assert sum(named in ids for ids in asked if gone not in ids) == 1

@@ -139,6 +139,148 @@ async def test_a_request_without_an_answer_is_repeated_with_the_same_id(console:
     assert (await order_of(console, order["orderNumber"]))["etag"] == "v2"
 
 
+async def test_an_edit_after_a_reload_keeps_what_someone_else_has_changed(console: Console) -> None:
+    user = await console.create_user("both.edit")
+    order = await console.create_order(user["id"], externalRef="old")
+    page = console.page
+    await console.open(f"/orders/{order['orderNumber']}?do=edit")
+    dialog = page.get_by_role("dialog")
+    await dialog_button(page, "Add entry").click()
+    await dialog.get_by_label("Key").fill("gift")
+    await dialog.get_by_label("Value").fill("yes")
+    await dialog_button(page, "Check").click()
+    await expect(dialog_button(page, "Save order")).to_be_visible()
+    await console.call(
+        f"{ORDERS}/UpdateOrder", {"order": {"id": order["id"], "externalRef": "new"}, "updateMask": "externalRef"}
+    )
+    await dialog_button(page, "Save order").click()
+    await expect(dialog.get_by_text("Changed by someone else: reload.")).to_be_visible()
+    await dialog_button(page, "Reload").click()
+    await dialog_button(page, "Check").click()
+    await dialog_button(page, "Save order").click()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    saved = await order_of(console, order["orderNumber"])
+    assert (saved["externalRef"], saved["metadata"]) == ("new", {"gift": "yes"})
+    await console.open("/users/both.edit?do=edit")
+    await dialog.get_by_label("Bio").fill("Writes")
+    await dialog_button(page, "Check").click()
+    await expect(dialog_button(page, "Save user")).to_be_visible()
+    await console.call(
+        f"{USERS}/UpdateUser", {"user": {"id": user["id"], "fullName": "Both"}, "updateMask": "fullName"}
+    )
+    await dialog_button(page, "Save user").click()
+    await dialog_button(page, "Reload").click()
+    await dialog_button(page, "Check").click()
+    await dialog_button(page, "Save user").click()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    changed = (await console.call(f"{USERS}/GetUser", {"id": user["id"]}))["user"]
+    assert (changed["fullName"], changed["profile"]["bio"]) == ("Both", "Writes")
+
+
+async def test_a_refused_repeat_does_not_settle_what_the_first_request_did(console: Console) -> None:
+    user = await console.create_user("unsettled")
+    order = await console.create_order(user["id"])
+    page = console.page
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "OVERLOADED", "domain": "commerce"}
+    overloaded = {"code": 8, "message": "the server is busy", "details": [info]}
+    sent = 0
+    held = asyncio.Event()
+
+    async def lose_and_refuse(route: Route) -> None:
+        nonlocal sent
+        if "requestId" not in (route.request.post_data_json or {}):
+            await route.continue_()
+            return
+        sent += 1
+        if sent == 1:
+            await route.fetch()
+            await held.wait()
+            await route.abort()
+        elif sent == 2:
+            await route.fulfill(status=429, json=overloaded)
+        else:
+            await route.continue_()
+
+    await page.route("**/ConfirmOrder", lose_and_refuse)
+    await console.open(f"/orders/{order['orderNumber']}")
+    await action(page, "Confirm").click()
+    await dialog_button(page, "Confirm order").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.get_by_text("Sending")).to_be_visible()
+    # Nothing closes it while the request is on its way: neither Escape nor the button in its corner.
+    await page.keyboard.press("Escape")
+    await dialog.locator("header").get_by_role("button", name="Close").click()
+    await expect(dialog).to_be_visible()
+    held.set()
+    await expect(dialog.get_by_text("It is not known whether it happened.")).to_be_visible()
+    await dialog_button(page, "Repeat the request").click()
+    await expect(dialog.get_by_text("the server is busy")).to_be_visible()
+    await expect(dialog.get_by_text("It is not known whether it happened.")).to_be_visible()
+    await dialog_button(page, "Repeat the request").click()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await expect(page.locator("h1 .badge")).to_have_text("CONFIRMED")
+    assert (sent, (await order_of(console, order["orderNumber"]))["etag"]) == (3, "v2")
+
+
+async def test_a_change_before_the_order_is_followed_is_shown(console: Console) -> None:
+    user = await console.create_user("between")
+    order = await console.create_order(user["id"])
+    page = console.page
+
+    async def change_first(route: Route) -> None:
+        await console.call(f"{ORDERS}/AddOrderTags", {"id": order["id"], "tags": ["early"]})
+        await route.continue_()
+
+    await page.route("**/WatchOrders", change_first)
+    await console.open(f"/orders/{order['orderNumber']}")
+    await expect(page.get_by_role("region", name="Details").get_by_text("early")).to_be_visible()
+
+
+async def test_an_order_in_a_hidden_tab_gives_its_connection_back(console: Console) -> None:
+    user = await console.create_user("hidden.tab")
+    order = await console.create_order(user["id"])
+    page = console.page
+    await page.clock.install()
+    await console.open(f"/orders/{order['orderNumber']}")
+    await expect(page.get_by_text("updates by itself")).to_be_visible()
+    async with page.expect_event("requestfailed", lambda request: request.url.endswith("/WatchOrders")):
+        await page.evaluate(SET_HIDDEN, "yes")
+        await page.clock.fast_forward(10_000)
+    await console.call(f"{ORDERS}/AddOrderTags", {"id": order["id"], "tags": ["meanwhile"]})
+    async with page.expect_request("**/WatchOrders"):
+        await page.evaluate(SET_HIDDEN, "")
+    await expect(page.get_by_role("region", name="Details").get_by_text("meanwhile")).to_be_visible()
+
+
+SET_HIDDEN = """(hidden) => {
+  Object.defineProperty(document, "hidden", { value: Boolean(hidden), configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+async def test_a_failed_reading_after_an_unknown_outcome_is_reported(console: Console) -> None:
+    user = await console.create_user("unread")
+    page = console.page
+    await console.open("/users/unread")
+    await page.get_by_role("region", name="Details").wait_for()
+    await page.route("**/DeactivateUser", lose_what_is_sent)
+    await page.get_by_text("More", exact=True).click()
+    await action(page, "Deactivate").click()
+    await dialog_button(page, "Deactivate").click()
+    await expect(page.get_by_text("It is not known whether it happened.")).to_be_visible()
+    await page.route("**/GetUser", lambda route: route.abort())
+    await dialog_button(page, "Close").last.click()
+    await expect(page.get_by_role("region", name="Messages").get_by_text("cannot be reached")).to_be_visible()
+    assert (await console.call(f"{USERS}/GetUser", {"id": user["id"]}))["user"]["state"] == "USER_STATE_ACTIVE"
+
+
+async def lose_what_is_sent(route: Route) -> None:
+    if "requestId" in (route.request.post_data_json or {}):
+        await route.abort()
+    else:
+        await route.continue_()
+
+
 async def test_what_is_wrong_is_shown_at_its_field(console: Console) -> None:
     await console.create_user("violating")
     page = console.page

@@ -7,7 +7,7 @@ export function draft(methodPath) {
   return drafts.get(methodPath);
 }
 
-/** Keep a request for a method: its JSON as text, or a value. Explore shows it when the method is opened. */
+/** Keep a request for a method: its JSON as text. Explore shows it when the method is opened. */
 export function setDraft(methodPath, request) {
-  drafts.set(methodPath, typeof request === "string" ? request : JSON.stringify(request, null, 2));
+  drafts.set(methodPath, request);
 }

@@ -57,7 +57,7 @@ function store(all) {
 }
 
 /** Return a request without its secret fields, and without fields that its message does not have: one may be a secret. */
-export function withoutSecrets(schema, messageName, value) {
+function withoutSecrets(schema, messageName, value) {
   const message = schema.message(messageName);
   if (!message || typeof value !== "object" || value === null || Array.isArray(value)) {
     return value;

@@ -1,6 +1,7 @@
 /** One method: its documentation, its request, its response, and the same call for other tools. */
 
 import { credentials, onCredentials } from "../lib/credentials.js";
+import { fetchJson, once } from "../lib/documents.js";
 import { h, icon, inline, prose, replace } from "../lib/dom.js";
 import { announce } from "../lib/feedback.js";
 import { call, infoOf, stream } from "../lib/rpc.js";
@@ -16,13 +17,12 @@ import { snippets } from "./snippets.js";
 const ONE_COLUMN = matchMedia("(max-width: 75rem)");
 
 export default async function view({ params, query, signal, setTitle }) {
-  const schema = await loadSchema();
+  const [schema, server] = await Promise.all([loadSchema(), serverInfo()]);
   const method = schema.method(`${params.service}/${params.method}`);
   if (!method) {
     return emptyMethod(params);
   }
   setTitle(method.name);
-  const server = await serverInfo();
   return h(
     "div.explore-layout",
     null,
@@ -49,10 +49,8 @@ function emptyMethod({ service, method }) {
   );
 }
 
-async function serverInfo() {
-  const response = await fetch("server.json", { credentials: "omit" });
-  return response.json();
-}
+/** What the server says of itself, which stays the same while it runs. */
+const serverInfo = once(() => fetchJson("server.json"));
 
 function documentation(schema, method) {
   return [

@@ -5,6 +5,8 @@
  * Paths are those of the service's own violations: `order.items[0].name`, with the names of the protos.
  */
 
+import { counted } from "./words.js";
+
 const UUID = /^[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}$/i;
 const TIMESTAMP = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/i;
 const DURATION = /^-?\d+(\.\d{1,9})?s$/;
@@ -265,11 +267,6 @@ const PATTERNS = {
 
 function patternRule(pattern) {
   return PATTERNS[pattern];
-}
-
-function counted(number, what) {
-  const plural = what === "entry" ? "entries" : `${what}s`;
-  return `${number} ${number === 1 ? what : plural}`;
 }
 
 /** Return the rules of a field in short phrases, for people. */

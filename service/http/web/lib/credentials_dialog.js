@@ -3,9 +3,9 @@
 import { areKept, credentials, forgetCredentials, setCredentials } from "./credentials.js";
 import { h } from "./dom.js";
 import { openDialog, toast } from "./feedback.js";
+import { isUuid } from "./ids.js";
 import { button, field, notice, select } from "./ui.js";
 
-const UUID = /^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$/i;
 // What a header can hold (the server refuses the rest).
 const VISIBLE = /^[\x21-\x7e]+$/;
 
@@ -53,8 +53,8 @@ export function openCredentials() {
         isMissing ? (text ? "It must be printable ASCII without spaces." : "Enter it, or choose None.") : "",
       );
       const user = onBehalfOf.value.trim();
-      userField.setError(user && !UUID.test(user) ? "It must be a UUID." : "");
-      if (isMissing || (user && !UUID.test(user))) {
+      userField.setError(user && !isUuid(user) ? "It must be a UUID." : "");
+      if (isMissing || (user && !isUuid(user))) {
         (isMissing ? value : onBehalfOf).focus();
         return;
       }

@@ -72,8 +72,6 @@ export function uniqueId(prefix = "e") {
 const ICONS = {
   back: "M15 6l-6 6 6 6",
   check: "M5 12.5l4.5 4.5L19 7.5",
-  chevron: "M9 6l6 6-6 6",
-  clock: "M12 7v5l3 2M21 12a9 9 0 1 1-18 0 9 9 0 0 1 18 0z",
   close: "M6 6l12 12M18 6L6 18",
   copy: "M9 9h10v10H9zM5 15V5h10",
   explore: "M8 6l-5 6 5 6M16 6l5 6-5 6M13.5 4l-3 16",

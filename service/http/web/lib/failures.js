@@ -38,7 +38,6 @@ const OUTCOMES = {
  * - `metadata`: the variable parts of the reason, as an object of strings.
  * - `violations`: `[{field, description}]`, the fields that are wrong; paths are as in protos: `order.items[0].name`.
  * - `preconditions`: `[{type, subject, description}]`, what the state does not allow.
- * - `resource`: `{resourceType, resourceName}` that is missing or exists already, or null.
  * - `retryAfterMs`: when to repeat the call, or null if it does not help by itself.
  * - `requestId`: the `x-request-id`, by which the log of the server can be searched.
  * - `errorId`: of an internal error; empty otherwise.
@@ -64,7 +63,6 @@ export class CallError extends Error {
       description,
     }));
     this.preconditions = this.detail("PreconditionFailure")?.violations ?? [];
-    this.resource = this.detail("ResourceInfo") ?? null;
     this.retryAfterMs = milliseconds(this.detail("RetryInfo")?.retryDelay);
     this.outcome = outcome(this, method, isService);
     this.outcomeText = OUTCOMES[this.outcome];
@@ -88,6 +86,11 @@ function outcome(error, method, isService) {
 function milliseconds(duration) {
   const found = /^(\d+(?:\.\d+)?)s$/.exec(duration ?? "");
   return found ? Math.ceil(Number(found[1]) * 1000) : null;
+}
+
+/** Return whether a violation is about a field or something inside it. */
+export function concerns(violation, path) {
+  return violation.field === path || violation.field.startsWith(`${path}.`) || violation.field.startsWith(`${path}[`);
 }
 
 /** Return what is known of a method, and the reasons of errors: nothing if the server is gone before it was asked. */

@@ -55,10 +55,11 @@ function show(text, kind) {
  * @param {(close: (value?: any) => void) => any} [options.actions] - makes the buttons at its end.
  * @param {(event: SubmitEvent, close: (value?: any) => void) => void} [options.onSubmit] - the dialog is a form then.
  * @param {boolean} [options.wide]
+ * @param {() => boolean} [options.mayClose] - whether the user may close it now, with Escape or the X.
  * @returns {{element: HTMLDialogElement, close: (value?: any) => void, closed: Promise<any>}} `closed` resolves with the
  *   value given to `close`, or with undefined.
  */
-export function openDialog({ title, body, actions, onSubmit, wide = false }) {
+export function openDialog({ title, body, actions, onSubmit, wide = false, mayClose = () => true }) {
   const id = uniqueId("dialog");
   let result;
   const close = (value) => {
@@ -80,7 +81,7 @@ export function openDialog({ title, body, actions, onSubmit, wide = false }) {
       h("h2", { id }, title),
       h(
         "button.button.quiet.icon-only",
-        { type: "button", title: "Close", onclick: () => close() },
+        { type: "button", title: "Close", onclick: () => mayClose() && close() },
         icon("close"),
         h("span.visually-hidden", null, "Close"),
       ),
@@ -89,6 +90,7 @@ export function openDialog({ title, body, actions, onSubmit, wide = false }) {
     actions && h("footer.dialog-footer", null, actions(close)),
   );
   const element = h("dialog", { "aria-labelledby": id, class: wide ? "wide" : "" }, content);
+  element.addEventListener("cancel", (event) => mayClose() || event.preventDefault());
   const closed = new Promise((resolve) => {
     element.addEventListener("close", () => {
       element.remove();

@@ -54,15 +54,14 @@ export function navigate(path, query = {}, { replace: replaces = false } = {}) {
   }
 }
 
-/** Change the query of the address without showing the view again, for filters that the view has applied itself. */
+/**
+ * Change the query of the address without showing the view again, for filters that the view has applied itself; returns
+ * the query that is there now.
+ */
 export function setQuery(query) {
   history.replaceState(null, "", href(current.path, query));
   current.query = parse(location.hash).query;
-}
-
-/** Return the path and the query of the address. */
-export function here() {
-  return current;
+  return current.query;
 }
 
 function parse(hash) {

@@ -9,25 +9,10 @@
  * `permission` (needed to set it), and `rules`.
  */
 
-let loading = null;
+import { fetchJson, once } from "./documents.js";
 
 /** Load the schema; later calls return the same. */
-export function loadSchema() {
-  loading ??= fetch("schema.json", { credentials: "omit" })
-    .then((response) => {
-      if (!response.ok) {
-        throw new Error(`schema.json: HTTP ${response.status}`);
-      }
-      return response.json();
-    })
-    .then((data) => new Schema(data))
-    .catch((error) => {
-      // The next call tries again.
-      loading = null;
-      throw error;
-    });
-  return loading;
-}
+export const loadSchema = once(async () => new Schema(await fetchJson("schema.json")));
 
 export class Schema {
   constructor(data) {
@@ -69,13 +54,4 @@ export class Schema {
 /** Return the last part of a full name: `Order` of `commerce.orders.v1.Order`. */
 export function shortName(fullName) {
   return fullName.slice(fullName.lastIndexOf(".") + 1);
-}
-
-/** Return the name of an enum's value for people: `Pending` of `ORDER_STATUS_PENDING` in `…OrderStatus`. */
-export function enumLabel(value, enumName = "") {
-  const prefix = `${shortName(enumName)
-    .replace(/(?<=[a-z])(?=[A-Z])/g, "_")
-    .toUpperCase()}_`;
-  const rest = enumName && value.startsWith(prefix) ? value.slice(prefix.length) : value;
-  return rest.charAt(0) + rest.slice(1).toLowerCase().replaceAll("_", " ");
 }

@@ -29,7 +29,7 @@ export function formatTime(iso, style = "short") {
 }
 
 /** Return how long ago a time was, or in how long it will be: `5 minutes ago`. */
-export function formatRelative(iso, now = Date.now()) {
+function formatRelative(iso, now = Date.now()) {
   const seconds = (new Date(iso).getTime() - now) / 1000;
   const [unit, length] = UNITS.find(([, size]) => Math.abs(seconds) >= size) ?? ["second", 1];
   return RELATIVE.format(Math.round(seconds / length), unit);

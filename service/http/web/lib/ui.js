@@ -52,7 +52,7 @@ export function card({ title, actions = [], level = 2, ...attributes }, ...child
  *
  * @returns {HTMLElement & {setError: (text: string) => void}}
  */
-export function field({ label, input, hint, error = "", optional = false, extra }) {
+export function field({ label, input, hint, optional = false }) {
   const id = input.id || uniqueId("field");
   input.id = id;
   const hintElement = hint && h("div.hint", { id: `${id}-hint` }, hint);
@@ -60,7 +60,7 @@ export function field({ label, input, hint, error = "", optional = false, extra 
   const element = h(
     "div.field",
     null,
-    h("label", { for: id }, label, optional && h("span.quiet", null, " (optional)"), extra),
+    h("label", { for: id }, label, optional && h("span.quiet", null, " (optional)")),
     hintElement,
     input,
     errorElement,
@@ -72,7 +72,7 @@ export function field({ label, input, hint, error = "", optional = false, extra 
     described ? input.setAttribute("aria-describedby", described) : input.removeAttribute("aria-describedby");
     text ? input.setAttribute("aria-invalid", "true") : input.removeAttribute("aria-invalid");
   };
-  element.setError(error);
+  element.setError("");
   return element;
 }
 

@@ -2,10 +2,7 @@
 
 import { stream } from "../lib/rpc.js";
 import { orders, users } from "../resources/methods.js";
-import { Watch } from "./watch.js";
-
-// A browser allows six connections to a server, and other tabs need some: a tab that nobody sees gives its own back.
-const HIDDEN_MS = 10_000;
+import { followWhileVisible, Watch } from "./watch.js";
 
 const KINDS = {
   order: { method: orders("WatchOrders"), key: "live.cursor.orders" },
@@ -55,12 +52,11 @@ export class Feed {
     this.filters = {};
     this.start = "now";
     this.isPaused = false;
-    this.hiding = 0;
-    document.addEventListener("visibilitychange", () => this.visibilityChanged(), { signal });
-    globalThis.addEventListener("online", () => this.hurry(), { signal });
-    signal.addEventListener("abort", () => {
-      clearTimeout(this.hiding);
-      this.stop();
+    followWhileVisible({
+      stop: () => this.stop(),
+      restart: () => this.restart(),
+      hurry: () => this.hurry(),
+      signal,
     });
   }
 
@@ -122,19 +118,6 @@ export class Feed {
   hurry() {
     for (const watch of Object.values(this.watches)) {
       watch.hurry();
-    }
-  }
-
-  visibilityChanged() {
-    clearTimeout(this.hiding);
-    if (document.hidden) {
-      this.hiding = setTimeout(() => {
-        this.wasHidden = true;
-        this.stop();
-      }, HIDDEN_MS);
-    } else if (this.wasHidden) {
-      this.wasHidden = false;
-      this.restart();
     }
   }
 }

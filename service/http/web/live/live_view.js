@@ -5,6 +5,7 @@ import { h, icon, replace } from "../lib/dom.js";
 import { announce } from "../lib/feedback.js";
 import { setQuery } from "../lib/router.js";
 import { badge, button, card, errorPanel, pageHeader } from "../lib/ui.js";
+import { counted } from "../lib/words.js";
 import { FieldProblem } from "../resources/controls.js";
 import { ORDER_EVENT_TYPES, USER_EVENT_TYPES } from "../resources/event_words.js";
 import { choice, choices, filterForm, grouped, text, userIdOf } from "../resources/filters.js";
@@ -144,8 +145,7 @@ class LivePage {
 
   /** Take over filters from the form. */
   filter(values) {
-    setQuery(values);
-    this.query = new URLSearchParams(location.hash.split("?")[1] ?? "");
+    this.query = setQuery(values);
     this.fresh = [];
     this.log.clear();
     this.redraw();
@@ -243,7 +243,7 @@ class LivePage {
     const { entries, dropped } = this.log;
     const events = entries.filter(({ event }) => event).length;
     this.empty.hidden = entries.length > 0;
-    replace(this.count, dropped ? `the last ${events} events` : `${events} event${events === 1 ? "" : "s"}`);
+    replace(this.count, dropped ? `the last ${events} events` : counted(events, "event"));
   }
 
   clear() {
@@ -296,7 +296,8 @@ class LivePage {
 
   drawRates() {
     const { order, user } = this.rates;
-    const counts = order.bySecond().map((count, index) => count + user.bySecond()[index]);
+    const ofUsers = user.bySecond();
+    const counts = order.bySecond().map((count, index) => count + ofUsers[index]);
     replace(
       this.rate,
       h(
@@ -311,7 +312,8 @@ class LivePage {
   }
 
   nameSubjects() {
-    if (this.list.querySelector("a[data-order], a[data-user]")) {
+    // Nobody reads them now; they are named when the tab is seen again.
+    if (!document.hidden && this.list.querySelector("a[data-order], a[data-user]")) {
       fillNames(this.list, this.signal);
     }
   }

@@ -13,7 +13,7 @@ import { loaded, statusBadge } from "../resources/parts.js";
 const DAY_MS = 86_400_000;
 
 /** Return one row for each status and currency, over all days; orders of status first, then of currency. */
-export function summed(statistics) {
+function summed(statistics) {
   const rows = new Map();
   for (const { status, orderCount, totalAmount } of statistics) {
     const key = `${status} ${totalAmount?.currencyCode ?? ""}`;

@@ -5,6 +5,8 @@ const LONGEST_PAUSE_MS = 15_000;
 // Servers send a checkpoint every few seconds, so a silent connection is a lost one.
 const STALL_MS = 30_000;
 const REMEMBERED_IDS = 2_000;
+// A browser allows six connections to a server, and other tabs need some: a tab that nobody sees gives its own back.
+const HIDDEN_MS = 10_000;
 
 /** Errors after which the same call fails again, so that only a person can go on. */
 const FINAL_CODES = new Set(["INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND", "UNIMPLEMENTED"]);
@@ -161,6 +163,41 @@ const globalClock = {
   clearTimeout: (timer) => globalThis.clearTimeout(timer),
   random: () => Math.random(),
 };
+
+/**
+ * Stop what a page follows ten seconds after the page was hidden, and when the user leaves it; follow again when it is
+ * seen, and do not wait for the next attempt to connect when the device is online again.
+ *
+ * @param {object} options
+ * @param {() => void} options.stop
+ * @param {() => void} options.restart goes on where it stopped
+ * @param {() => void} options.hurry
+ * @param {AbortSignal} options.signal
+ */
+export function followWhileVisible({ stop, restart, hurry, signal }) {
+  let hiding = 0;
+  let isStopped = false;
+  const changed = () => {
+    clearTimeout(hiding);
+    if (document.hidden) {
+      hiding = setTimeout(() => {
+        isStopped = true;
+        stop();
+      }, HIDDEN_MS);
+    } else if (isStopped) {
+      isStopped = false;
+      restart();
+    }
+  };
+  document.addEventListener("visibilitychange", changed, { signal });
+  globalThis.addEventListener("online", hurry, { signal });
+  signal.addEventListener("abort", () => {
+    clearTimeout(hiding);
+    stop();
+  });
+  // A link can be opened in a tab that is not seen.
+  changed();
+}
 
 /** The last ids, to drop what a stream repeats. */
 export class RecentIds {

@@ -6,16 +6,24 @@
  */
 
 import { h, replace, uniqueId } from "../lib/dom.js";
+import { concerns } from "../lib/failures.js";
 import { announce, openDialog, toast } from "../lib/feedback.js";
+import { newRequestId } from "../lib/request_ids.js";
 import { call } from "../lib/rpc.js";
 import { button, errorPanel, loading, notice } from "../lib/ui.js";
-import { concerns, control, FieldProblem } from "./controls.js";
-import { newRequestId } from "./request_ids.js";
+import { control, FieldProblem } from "./controls.js";
 
 // Longer than the deadline of the service, so that its answer comes first.
 const GIVE_UP_MS = 40_000;
 // Someone else has changed the resource since it was read: what it did not allow then is not offered.
 const CHANGED = new Set(["ETAG_MISMATCH", "ILLEGAL_TRANSITION", "ORDER_NOT_PENDING"]);
+// As in the Python client: an answer about the state, which the server gives only if no attempt was written. Any other
+// refusal of a repeat, such as a missing permission, says nothing about the first attempt.
+const CONCLUSIVE_CODES = new Set(["NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION"]);
+
+function isConclusive({ code, reason }) {
+  return CONCLUSIVE_CODES.has(code) || reason === "ETAG_MISMATCH";
+}
 
 /**
  * Open the dialog of an action.
@@ -56,14 +64,10 @@ class ActionDialog {
       body: [this.fields, this.report, this.confirmation],
       onSubmit: () => this.submit(),
       actions: () => [this.closeButton, this.primaryButton],
+      // Closing it would leave the outcome unknown.
+      mayClose: () => !this.isBusy,
     });
     signal.addEventListener("abort", () => this.dialog.close(), { signal: this.leaving.signal });
-    // Escape must not leave the outcome unknown.
-    this.dialog.element.addEventListener("cancel", (event) => {
-      if (this.isBusy) {
-        event.preventDefault();
-      }
-    });
     this.showButtons();
     (this.fields.querySelector("input, textarea") ?? this.primaryButton).focus();
     // Without fields there is nothing to wait for.
@@ -125,12 +129,13 @@ class ActionDialog {
         clear();
       }
       const values = await this.values();
-      const refusal = this.action.precheck?.(values);
-      if (refusal) {
-        replace(this.report, notice("info", refusal));
+      const mask = this.action.changed?.(values);
+      // The server takes an empty mask for "all fields that are set".
+      if (mask && !mask.length) {
+        replace(this.report, notice("info", "Nothing is changed yet."));
         return;
       }
-      const request = this.action.request(values);
+      const request = this.action.request(values, mask);
       const response = await call(this.action.method, { ...request, validateOnly: true }, this.options());
       this.checked = request;
       this.showEffects(this.action.effects(response, values));
@@ -230,7 +235,8 @@ class ActionDialog {
   }
 
   showError(error) {
-    if (this.isSending && (error.outcome === "unknown" || error.name === "TimeoutError")) {
+    const isUnknown = error.outcome === "unknown" || error.name === "TimeoutError";
+    if (this.isSending && (isUnknown || (this.isUncertain && !isConclusive(error)))) {
       this.showUncertain(error);
     } else if (this.reload && CHANGED.has(error.reason)) {
       this.showChanged(error);
@@ -312,9 +318,12 @@ class ActionDialog {
     }
   }
 
-  /** Take over the action for the new version; the controls keep what the user entered. */
+  /**
+   * Take over the action for the new version; the controls keep what the user entered. What the user has changed is what
+   * differs from the version that the form was filled from: the rest is old, and would undo the other change.
+   */
   keepEntered(next) {
-    this.action = next;
+    this.action = { ...next, changed: this.action.changed };
     this.checked = null;
   }
 

@@ -3,11 +3,12 @@
  *
  * An action has: `method`; `title`; `submit`, the label of the button that does it; `fields`; `request`, which makes the
  * request from the values of the fields, without `requestId` and `validateOnly`; `effects`, what the response to
- * `validate_only` means in words; `warning`, set if it cannot be undone; `done`, what to say afterwards.
+ * `validate_only` means in words; `warning`, set if it cannot be undone; `done`, what to say afterwards. If it changes
+ * only some fields, `changed` returns from the values which ones, for `request`.
  */
 
 import { formatMoney } from "../lib/money.js";
-import { creditState, newOrderEffects, orderEffects } from "./effects.js";
+import { creditState, newOrderEffects, orderEffects, sameItems } from "./effects.js";
 import { orders } from "./methods.js";
 import { statusOf } from "./order_actions.js";
 
@@ -129,12 +130,11 @@ function editOrder(order) {
     title: `Edit ${order.orderNumber}`,
     submit: "Save order",
     fields: orderFields(order),
-    request: (values) => ({
+    changed: (values) => changedFields(order, values),
+    request: (values, mask) => ({
       order: { id: order.id, etag: order.etag, ...values },
-      updateMask: changedFields(order, values).join(","),
+      updateMask: mask.join(","),
     }),
-    // The server takes an empty mask for "all fields that are set".
-    precheck: (values) => (changedFields(order, values).length ? "" : "Nothing is changed yet."),
     effects: (response) => orderEffects(order, response.order),
     warning: "",
     done: `${order.orderNumber} is saved`,
@@ -142,11 +142,9 @@ function editOrder(order) {
 }
 
 function changedFields(order, { items, externalRef, metadata }) {
-  const itemKey = (list) =>
-    JSON.stringify(list.map((item) => [item.productId, item.name, item.quantity, formatMoney(item.unitPrice)]));
   const mapKey = (map) => JSON.stringify(Object.entries(map ?? {}).sort());
   return [
-    ...(itemKey(items) === itemKey(order.items ?? []) ? [] : ["items"]),
+    ...(sameItems({ items }, order) ? [] : ["items"]),
     ...(externalRef === (order.externalRef ?? "") ? [] : ["externalRef"]),
     ...(mapKey(metadata) === mapKey(order.metadata) ? [] : ["metadata"]),
   ];

@@ -1,5 +1,6 @@
 /** What a dialog needs to know about each action of users; `actions_of_orders.js` describes the parts of an action. */
 
+import { counted } from "../lib/words.js";
 import { createOrder } from "./actions_of_orders.js";
 import { balanceEffect, userEffects } from "./effects.js";
 import { orders, users } from "./methods.js";
@@ -127,12 +128,11 @@ const USER_ACTIONS = {
     title: `Edit ${user.username}`,
     submit: "Save user",
     fields: profileFields(user),
-    request: (values) => ({
+    changed: (values) => changedPaths(user, values),
+    request: (values, mask) => ({
       user: { id: user.id, etag: user.etag, ...userOf(values) },
-      updateMask: changedPaths(user, values).join(","),
+      updateMask: mask.join(","),
     }),
-    // The server takes an empty mask for "all fields that are set".
-    precheck: (values) => (changedPaths(user, values).length ? "" : "Nothing is changed yet."),
     effects: (response) => userEffects(user, response.user),
     warning: "",
     done: `${user.username} is saved`,
@@ -185,11 +185,11 @@ const USER_ACTIONS = {
     ],
     request: ({ receiver }) => ({ fromUserId: user.id, toUserId: receiver.id }),
     effects: (response, { receiver }) => [
-      `${count(response.transferredCount, "order")} of ${user.username} will belong to ${receiver.username}.`,
+      `${counted(response.transferredCount ?? 0, "order")} of ${user.username} will belong to ${receiver.username}.`,
       `${user.username} remains the payer of those that are paid with credit.`,
     ],
     warning: "Transferring back would move all orders that the receiver has then.",
-    done: (response) => `${count(response.transferredCount, "order")} transferred`,
+    done: (response) => `${counted(response.transferredCount ?? 0, "order")} transferred`,
   }),
   deactivate: (user) =>
     transition(user, {
@@ -228,17 +228,12 @@ const USER_ACTIONS = {
         },
       ],
       effects: (response) => [
-        `The user is erased, with ${count(response.purgedOrderCount, "order")}, their events, its ledger and its notes.`,
+        `The user is erased, with ${counted(response.purgedOrderCount ?? 0, "order")}, their events, its ledger and its notes.`,
       ],
       warning: "Nothing of it can be restored.",
       confirmWord: user.username,
     }),
 };
-
-function count(number, noun) {
-  const value = Number(number ?? 0);
-  return `${value} ${noun}${value === 1 ? "" : "s"}`;
-}
 
 /**
  * Return the action of a user by its name in `userActions`.

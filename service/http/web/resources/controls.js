@@ -28,11 +28,6 @@ export function problem(field, description) {
   return new FieldProblem([{ field, description }]);
 }
 
-/** Return whether a violation is about a field or something inside it. */
-export function concerns(violation, path) {
-  return violation.field === path || violation.field.startsWith(`${path}.`) || violation.field.startsWith(`${path}[`);
-}
-
 /**
  * Make the control of a field.
  *

@@ -1,6 +1,7 @@
 /** What an action will do, in words: from the resource as it is, and from the response to `validate_only`. */
 
 import { formatMoney } from "../lib/money.js";
+import { counted } from "../lib/words.js";
 import { nanosOf } from "./amounts.js";
 import { fieldLabel } from "./event_words.js";
 import { plainName, statusOf } from "./order_actions.js";
@@ -26,10 +27,8 @@ export function orderEffects(before, after) {
 
 /** Return what CreateOrder will do. */
 export function newOrderEffects(order, buyer) {
-  const count = order.items?.length ?? 0;
-  const lines = [
-    `A PENDING order of ${buyer}: ${count} ${count === 1 ? "item" : "items"}, total ${formatMoney(order.totalAmount)}`,
-  ];
+  const items = counted(order.items?.length ?? 0, "item");
+  const lines = [`A PENDING order of ${buyer}: ${items}, total ${formatMoney(order.totalAmount)}`];
   if (order.credit)
     lines.push(`${formatMoney(order.totalAmount)} of the user's credit is held until the order is confirmed`);
   return lines;
@@ -60,7 +59,8 @@ export function creditState(order) {
   return plainName(order.credit?.state, "ORDER_CREDIT_STATE_");
 }
 
-function sameItems(before, after) {
+/** Return whether two orders have the same items, apart from what is computed from them. */
+export function sameItems(before, after) {
   const key = ({ productId, name, quantity, unitPrice }) =>
     JSON.stringify([productId, name, quantity, formatMoney(unitPrice)]);
   const [left, right] = [(before.items ?? []).map(key), (after.items ?? []).map(key)];

@@ -1,9 +1,10 @@
 /** The items of an order: a row for each, with the total of all. */
 
 import { h, icon, replace, uniqueId } from "../lib/dom.js";
+import { concerns } from "../lib/failures.js";
 import { formatMoney, parseMoney } from "../lib/money.js";
 import { inputText, totalOf } from "./amounts.js";
-import { concerns, currencyInput, FieldProblem } from "./controls.js";
+import { currencyInput, FieldProblem } from "./controls.js";
 
 const COLUMNS = [
   { key: "productId", proto: "product_id", label: "Product", inputmode: "text", size: 12 },

@@ -91,8 +91,7 @@ export default workView("notes", ({ query, signal }) => {
   }
 
   function show(values, options) {
-    setQuery(values);
-    current = new URLSearchParams(location.hash.split("?")[1] ?? "");
+    current = setQuery(values);
     results.reload(options);
   }
 

@@ -1,6 +1,6 @@
 /** Recognizes what a person types to find an order. */
 
-import { isUuid } from "./ids.js";
+import { isUuid } from "../lib/ids.js";
 
 const DIGITS = 8;
 const NUMBER = /^(?:ord(?:er)?)?[\s#:_-]*0*([0-9]{1,19})$/i;

@@ -7,7 +7,7 @@ import { setQuery } from "../lib/router.js";
 import { call, stream } from "../lib/rpc.js";
 import { timeElement } from "../lib/time.js";
 import { card, copyButton, definitions, pageHeader, table } from "../lib/ui.js";
-import { Watch } from "../live/watch.js";
+import { followWhileVisible, Watch } from "../live/watch.js";
 import { openAction } from "./action_dialog.js";
 import { orderAction, paymentInWords, removeTag } from "./actions_of_orders.js";
 import { orders } from "./methods.js";
@@ -173,9 +173,9 @@ class OrderPage {
     if (result?.response?.order) {
       this.take(result.response.order);
     } else if (result?.changed) {
-      await this.read();
+      await this.readAgain();
     }
-    if (result) {
+    if (result && !this.signal.aborted) {
       this.timeline.reload({ quietly: true });
       this.notes.reload({ quietly: true });
     }
@@ -184,6 +184,17 @@ class OrderPage {
   async read() {
     const { order } = await call(orders("GetOrder"), { id: this.order.id }, { signal: this.signal });
     this.take(order);
+  }
+
+  /** Read it after something may have changed; what else is shown is read also if this fails. */
+  async readAgain() {
+    try {
+      await this.read();
+    } catch (error) {
+      if (!this.signal.aborted) {
+        toast(error.message, { kind: "bad" });
+      }
+    }
   }
 
   take(order) {
@@ -197,12 +208,18 @@ class OrderPage {
   watch() {
     const { id, userId } = this.order;
     let timer = 0;
-    const refresh = async () => {
+    let cursor = "";
+    let watch;
+    const refresh = async ({ onlyIfChanged = false } = {}) => {
+      const { etag } = this.order;
       try {
         await this.read();
       } catch (error) {
         // The watch goes on, and the next event tries again.
         replace(this.follow, error.message);
+      }
+      if (onlyIfChanged && this.order.etag === etag) {
+        return;
       }
       this.timeline.reload({ quietly: true });
       this.notes.reload({ quietly: true });
@@ -211,20 +228,35 @@ class OrderPage {
       clearTimeout(timer);
       timer = setTimeout(refresh, GATHER_MS);
     };
-    const watch = new Watch({
-      // By the user, because a request cannot name an order.
-      open: (request, options) => stream(orders("WatchOrders"), request, options),
-      filters: { userIds: [userId] },
-      onEvent: (event) => event.orderId === id && soon(),
-      onGap: soon,
-      onCursor: () => {},
-      onState: (state) => replace(this.follow, followWords(state)),
+    const open = () => {
+      watch = new Watch({
+        // By the user, because a request cannot name an order.
+        open: (request, options) => stream(orders("WatchOrders"), request, options),
+        filters: { userIds: [userId] },
+        cursor,
+        onEvent: (event) => event.orderId === id && soon(),
+        onGap: soon,
+        onCursor: (next) => {
+          cursor = next;
+        },
+        onState: (state) => {
+          replace(this.follow, followWords(state));
+          // Without a cursor it begins now: what has changed since the order was read did not come as an event.
+          if (state.name === "live" && !cursor) {
+            refresh({ onlyIfChanged: true });
+          }
+        },
+      });
+      watch.run();
+    };
+    open();
+    followWhileVisible({
+      stop: () => watch.stop(),
+      restart: open,
+      hurry: () => watch.hurry(),
+      signal: this.signal,
     });
-    this.signal.addEventListener("abort", () => {
-      clearTimeout(timer);
-      watch.stop();
-    });
-    watch.run();
+    this.signal.addEventListener("abort", () => clearTimeout(timer));
   }
 }
 

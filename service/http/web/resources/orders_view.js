@@ -100,8 +100,7 @@ export default workView("orders", ({ query, signal }) => {
   }
 
   function show(values, options) {
-    setQuery(values);
-    current = new URLSearchParams(location.hash.split("?")[1] ?? "");
+    current = setQuery(values);
     results.reload(options);
   }
 
@@ -113,9 +112,6 @@ export default workView("orders", ({ query, signal }) => {
       results.reload();
     }
   };
-  if (query.get("do") === "create") {
-    setTimeout(place);
-  }
 
   return [
     pageHeader({

@@ -2,6 +2,7 @@
 
 import { h, replace } from "../lib/dom.js";
 import { button } from "../lib/ui.js";
+import { counted, plural } from "../lib/words.js";
 
 /**
  * Return the line below a list: how much is shown, and buttons for other pages.
@@ -15,7 +16,7 @@ import { button } from "../lib/ui.js";
  * @param {() => Promise<string>} [options.total] counts all, which costs time
  */
 export function pager({ count, noun, token, next, onPage, total }) {
-  const shown = h("span", null, `${count} ${noun}${count === 1 ? "" : "s"} on this page`);
+  const shown = h("span", null, `${counted(count, noun)} on this page`);
   const counting = h("span", { role: "status" });
   const countButton =
     total &&
@@ -34,7 +35,7 @@ export function pager({ count, noun, token, next, onPage, total }) {
     });
   return h(
     "nav.pager",
-    { "aria-label": `Pages of ${noun}s` },
+    { "aria-label": `Pages of ${plural(noun)}` },
     h("span.pager-info", null, shown, countButton, counting),
     h(
       "span.actions",

@@ -2,23 +2,37 @@
 
 import { onCredentials } from "../lib/credentials.js";
 import { h } from "../lib/dom.js";
+import { shortId } from "../lib/ids.js";
 import { href } from "../lib/router.js";
 import { call } from "../lib/rpc.js";
-import { shortId } from "./ids.js";
 import { orders, users } from "./methods.js";
 
 const BATCH = 100;
 const REMEMBERED = 5_000;
 
+// `asked` has the answers that have come or are to come, by id, so that what cannot be read is not asked for again.
 const KINDS = {
-  user: { method: users("BatchGetUsers"), list: "users", name: (user) => user.username, names: new Map() },
-  order: { method: orders("BatchGetOrders"), list: "orders", name: (order) => order.orderNumber, names: new Map() },
+  user: {
+    method: users("BatchGetUsers"),
+    list: "users",
+    name: (user) => user.username,
+    names: new Map(),
+    asked: new Map(),
+  },
+  order: {
+    method: orders("BatchGetOrders"),
+    list: "orders",
+    name: (order) => order.orderNumber,
+    names: new Map(),
+    asked: new Map(),
+  },
 };
 
 // What one caller may know is not for the next one.
 onCredentials(() => {
-  for (const { names } of Object.values(KINDS)) {
+  for (const { names, asked } of Object.values(KINDS)) {
     names.clear();
+    asked.clear();
   }
 });
 
@@ -50,10 +64,14 @@ function reference(kind, id, address) {
 /** Remember names that are known already. */
 export function remember(kind, resource) {
   const { name, names } = KINDS[kind];
-  if (names.size >= REMEMBERED) {
-    names.delete(names.keys().next().value);
+  keep(names, resource.id, name(resource));
+}
+
+function keep(map, id, value) {
+  if (map.size >= REMEMBERED) {
+    map.delete(map.keys().next().value);
   }
-  names.set(resource.id, name(resource));
+  map.set(id, value);
 }
 
 /** Fill in the names of all links inside an element; a name that cannot be read leaves the id. */
@@ -63,23 +81,44 @@ export async function fillNames(element, signal) {
 
 async function fill(kind, element, signal) {
   const links = [...element.querySelectorAll(`a[data-${kind}]`)];
-  const { method, list, names } = KINDS[kind];
-  const ids = [...new Set(links.map((link) => link.dataset[kind]))].filter((id) => !names.has(id)).slice(0, BATCH);
-  if (ids.length) {
-    try {
-      const response = await call(method, { ids }, { signal });
-      for (const resource of response[list] ?? []) {
-        remember(kind, resource);
-      }
-    } catch {
-      // The caller may not read them, or one of them does not exist any more: the ids say enough.
+  const { names, asked } = KINDS[kind];
+  const ids = [...new Set(links.map((link) => link.dataset[kind]))].filter((id) => !names.has(id));
+  const fresh = ids.filter((id) => !asked.has(id)).slice(0, BATCH);
+  if (fresh.length) {
+    const answer = ask(kind, fresh, signal);
+    for (const id of fresh) {
+      keep(asked, id, answer);
     }
   }
+  // Also those that another element has asked for.
+  await Promise.all(ids.map((id) => asked.get(id)));
   for (const link of links) {
     const name = names.get(link.dataset[kind]);
     if (name) {
       link.textContent = name;
       delete link.dataset[kind];
+    }
+  }
+}
+
+async function ask(kind, ids, signal) {
+  const { method, list, asked } = KINDS[kind];
+  try {
+    const response = await call(method, { ids }, { signal });
+    for (const resource of response[list] ?? []) {
+      remember(kind, resource);
+    }
+  } catch (error) {
+    if (error.code === "NOT_FOUND" && ids.length > 1) {
+      // One that does not exist any more fails the call for all. One half after the other, to be no burden.
+      const middle = Math.ceil(ids.length / 2);
+      await ask(kind, ids.slice(0, middle), signal);
+      await ask(kind, ids.slice(middle), signal);
+    } else if (signal?.aborted || error.code === "UNAVAILABLE" || Number.isFinite(error.retryAfterMs)) {
+      // It may be answered another time. Else the caller may not read them: the ids say enough.
+      for (const id of ids) {
+        asked.delete(id);
+      }
     }
   }
 }

@@ -56,7 +56,7 @@ function entry(event) {
 }
 
 /** Return the changes of an event as a list. */
-export function changeList(event) {
+function changeList(event) {
   const changes = changesInWords(event);
   return (
     changes.length > 0 &&

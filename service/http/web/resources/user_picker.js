@@ -1,9 +1,9 @@
 /** A user, found by username, e-mail address or id, with suggestions while typing. */
 
 import { h, replace, uniqueId } from "../lib/dom.js";
+import { isUuid } from "../lib/ids.js";
 import { call } from "../lib/rpc.js";
 import { labelled, problem } from "./controls.js";
-import { isUuid } from "./ids.js";
 import { users } from "./methods.js";
 
 const SUGGESTIONS = 8;

@@ -165,7 +165,15 @@ class UserPage {
     if (response?.user) {
       this.take(response.user);
     } else {
-      await this.read();
+      try {
+        await this.read();
+      } catch (error) {
+        if (this.signal.aborted) {
+          return;
+        }
+        // What else is shown is read nevertheless.
+        toast(error.message, { kind: "bad" });
+      }
     }
     this.credit.reload({ quietly: true });
     this.orders.reload({ quietly: true });

@@ -1,6 +1,7 @@
 /** The view of all users: a search, and a table with filters. */
 
 import { h } from "../lib/dom.js";
+import { isUuid } from "../lib/ids.js";
 import { navigate, setQuery } from "../lib/router.js";
 import { call } from "../lib/rpc.js";
 import { timeElement } from "../lib/time.js";
@@ -8,7 +9,6 @@ import { badge, button, emptyState, notice, pageHeader, table } from "../lib/ui.
 import { openAction } from "./action_dialog.js";
 import { createUser } from "./actions_of_users.js";
 import { choice, choices, filterForm, grouped, interval, intervalOf, text } from "./filters.js";
-import { isUuid } from "./ids.js";
 import { methodOfUser, users } from "./methods.js";
 import { workView } from "./navigation.js";
 import { pager } from "./pager.js";
@@ -115,8 +115,7 @@ export default workView("users", ({ query, signal }) => {
   }
 
   function show(values, options) {
-    setQuery(values);
-    current = new URLSearchParams(location.hash.split("?")[1] ?? "");
+    current = setQuery(values);
     listFilters.disabled = Boolean(current.get("q"));
     results.reload(options);
   }
@@ -129,9 +128,6 @@ export default workView("users", ({ query, signal }) => {
       results.reload();
     }
   };
-  if (query.get("do") === "create") {
-    setTimeout(create);
-  }
 
   // SearchUsers has none of these.
   const listFilters = h(

@@ -1,6 +1,7 @@
 /** The control of a message: its fields, and a choice for each oneof. */
 
 import { h, icon, inline, replace, uniqueId } from "../../lib/dom.js";
+import { concerns } from "../../lib/failures.js";
 import { badge, button, select } from "../../lib/ui.js";
 import { fieldControl } from "./fields.js";
 import { changed } from "./scalars.js";
@@ -73,14 +74,14 @@ export function fieldsControl(schema, name) {
 }
 
 /** Return the first name of a path: `order` of `order.items[0]`. */
-export function firstName(path) {
+function firstName(path) {
   return path.split(/[.[]/, 1)[0];
 }
 
 /** Return violations with paths that are relative to what a prefix names. */
 export function relative(violations, prefix) {
   return violations
-    .filter(({ field }) => field === prefix || field.startsWith(`${prefix}.`) || field.startsWith(`${prefix}[`))
+    .filter((violation) => concerns(violation, prefix))
     .map(({ field, description }) => ({ field: field.slice(prefix.length).replace(/^\./, ""), description }));
 }
 

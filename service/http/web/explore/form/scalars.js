@@ -10,6 +10,7 @@
 import { INTEGERS, WRAPPERS } from "../../lib/check.js";
 import { h, replace, uniqueId } from "../../lib/dom.js";
 import { decimal, parseMoney } from "../../lib/money.js";
+import { newRequestId } from "../../lib/request_ids.js";
 import { shortName } from "../../lib/schema.js";
 import { fromLocalInput, timeZone, toLocalInput } from "../../lib/time.js";
 import { button, select } from "../../lib/ui.js";
@@ -82,20 +83,11 @@ function textControl(field, type, placeholder = "") {
     label: "New",
     kind: "small",
     onclick: () => {
-      set(randomUuid());
+      set(newRequestId());
       changed(input);
     },
   });
   return control(h("div.with-button", null, input, fresh), input, get, set);
-}
-
-function randomUuid() {
-  // `crypto.randomUUID` is missing on plain HTTP beyond this machine.
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  bytes[6] = (bytes[6] & 0x0f) | 0x40;
-  bytes[8] = (bytes[8] & 0x3f) | 0x80;
-  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
 /** Tell the form that a control has changed without the user having typed into it. */
