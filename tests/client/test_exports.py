@@ -95,3 +95,12 @@ async def test_an_export_of_a_closed_client_does_not_look_complete(service: Serv
         await anext(export)
     with pytest.raises(ClientClosed):
         await read_all(export, [])
+
+
+async def test_the_time_to_connect_counts_from_the_first_read(client: AsyncClient, service: Service) -> None:
+    with Client(service.address) as blocking:
+        blocking_export = blocking.users.export(connect_timeout=2)
+        export = client.users.export(connect_timeout=2)
+        await asyncio.sleep(2.1)
+        assert [user async for user in export] == []
+        assert await asyncio.to_thread(list, blocking_export) == []

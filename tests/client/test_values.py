@@ -153,6 +153,14 @@ def test_an_update_changes_what_is_given_by_name() -> None:
     assert whole.user == User(id="1", etag="v1", profile=UserProfile())
 
 
+def test_an_update_leaves_out_what_is_none_in_a_nested_message_too() -> None:
+    user = User(id="1", profile=UserProfile(bio="long", avatar_url="https://example.com"))
+    changes = {"profile": {"bio": None, "avatar_url": ""}}
+    request = make_update_request(UpdateUserRequest, "user", user, changes, {})
+    assert list(request.update_mask.paths) == ["profile.avatar_url"]
+    assert request.user == User(id="1", profile=UserProfile(bio="long"))
+
+
 def test_an_update_mask_is_the_callers_if_there_is_one() -> None:
     order = Order(id="1", external_ref="a")
     request = make_update_request(UpdateOrderRequest, "order", order, {}, {"update_mask": ["external_ref"]})

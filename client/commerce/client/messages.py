@@ -83,13 +83,26 @@ def make_update_request(
 
 def _paths(message: Message, changes: Mapping[str, Any]) -> Iterable[str]:
     """Return the paths of the fields that are set. The etag is a condition, not a change."""
-    for name, value in changes.items():
-        if value is None or name == "etag":
+    for name, value in _given(message, changes).items():
+        if name == "etag":
             continue
         if _is_part(message, name, value):
             yield from (f"{name}.{inner}" for inner in value)
         else:
             yield name
+
+
+def _given(message: Message, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes without what is None, also in the dicts of nested messages."""
+    given = {}
+    for name, value in changes.items():
+        if value is None:
+            continue
+        if not _is_part(message, name, value):
+            given[name] = value
+        elif inner := {key: part for key, part in value.items() if part is not None}:
+            given[name] = inner
+    return given
 
 
 def _is_part(message: Message, name: str, value: Any) -> bool:
@@ -99,7 +112,7 @@ def _is_part(message: Message, name: str, value: Any) -> bool:
 
 def _assign(message: Message, changes: Mapping[str, Any]) -> None:
     """Set fields of a message, in place of their values."""
-    given = {name: value for name, value in changes.items() if value is not None}
+    given = _given(message, changes)
     for name, value in given.items():
         if _is_part(message, name, value):
             nested = getattr(message, name)
