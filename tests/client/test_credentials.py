@@ -13,6 +13,7 @@ from commerce.client.errors import ClientTimeout, CredentialsError, Unauthentica
 from tests.support.both_clients import BothClients, Kind, both_clients
 from tests.support.certificates import Authority, write_files
 from tests.support.identities import TokenIssuer, client_certificate, write_issuers, write_keys
+from tests.support.logs import Log
 from tests.support.policies import EVERYTHING, policy_of
 from tests.support.servers import running_server
 
@@ -129,6 +130,21 @@ async def test_a_token_that_the_server_refuses_is_replaced_once(
                 await both.create_user()
         assert (refused.value.problem, source.count) == ("expired", 2)
         assert expired not in str(refused.value)
+
+
+async def test_a_fixed_token_that_the_server_refuses_is_not_sent_again(
+    kind: Kind, database_url: str, tmp_path: Path, policy: Path, issuer: TokenIssuer, log: Log
+) -> None:
+    expired = issuer.token(exp=int(datetime.now(UTC).timestamp()) - 3600)
+    async with (
+        running_server(database_url, jwt_issuers_file=write_issuers(tmp_path, issuer), policy_file=policy) as server,
+        both_clients(kind, server.port, token=expired) as both,
+    ):
+        with pytest.raises(UnauthenticatedCaller) as refused:
+            await both.create_user()
+        assert refused.value.problem == "expired"
+        # Were there two, there would be two lines.
+        assert await log.line(event="call", method="/commerce.users.v1.UserService/CreateUser")
 
 
 async def test_a_source_that_fails_is_an_error_unless_the_old_token_is_still_valid(

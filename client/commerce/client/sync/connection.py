@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from commerce.client.credentials import RENEW_AGAIN_SECONDS, TOO_SLOW, HeldToken, TokenSource, no_token
+from commerce.client.credentials import (
+    RENEW_AGAIN_SECONDS,
+    TOO_SLOW,
+    HeldToken,
+    TokenSource,
+    no_token,
+    static_metadata,
+)
 from commerce.client.lifecycle import ClientClosed, begin_again_after_fork, channel_opens
 
 if TYPE_CHECKING:
@@ -16,7 +23,6 @@ if TYPE_CHECKING:
 
     from commerce.client.channel import ChannelConfig
     from commerce.client.methods import Method, Request, Response
-    from commerce.client.options import Metadata
 
 _log = logging.getLogger("commerce.client")
 
@@ -56,17 +62,18 @@ class Connection:
     Args:
         config: what the channel is made of.
         api_key: of the client, if it has one.
-        token_source: returns new tokens, if the client has tokens.
+        token: of the client, or what returns new ones, if it has any.
 
     Attributes:
         running: the calls that run: `with connection.running: …`.
         closed: whether the channel is closed, which ends the calls that still run.
     """
 
-    def __init__(self, config: ChannelConfig, api_key: str | None, token_source: TokenSource | None) -> None:
+    def __init__(self, config: ChannelConfig, api_key: str | None, token: str | TokenSource | None) -> None:
         self._config = config
-        self._token_source = token_source
-        self.static_metadata: Metadata = (("x-api-key", api_key),) if api_key else ()
+        # A fixed token cannot be renewed: a call that the server refuses for it is not sent again.
+        self._token_source = None if isinstance(token, str) else token
+        self.static_metadata = static_metadata(api_key, token if isinstance(token, str) else None)
         self._begin()
         begin_again_after_fork(self)
 
