@@ -28,16 +28,20 @@ _log = logging.getLogger("commerce.client")
 
 
 class RunningCalls:
-    """Counts the calls that run, so that a channel is closed after them. Safe for use by several threads."""
+    """Counts the calls that run, so that a channel is closed after them. Safe for use by several threads.
+
+    Attributes:
+        closed: whether no further call may begin.
+    """
 
     def __init__(self) -> None:
         self._changed = Condition(Lock())
         self._count = 0
-        self._closed = False
+        self.closed = False
 
     def __enter__(self) -> None:
         with self._changed:
-            if self._closed:
+            if self.closed:
                 raise ClientClosed
             self._count += 1
 
@@ -46,13 +50,13 @@ class RunningCalls:
     ) -> None:
         with self._changed:
             self._count -= 1
-            if self._closed:
+            if self.closed:
                 self._changed.notify_all()
 
     def close(self, grace: float | None) -> None:
         """Let no further call begin, and wait until none runs, or `grace` seconds."""
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._changed.wait_for(lambda: not self._count, grace)
 
 
@@ -176,7 +180,10 @@ class Connection:
         """Begin again in a child process, which has neither the parent's threads nor its sockets."""
         if self._channel is not None:
             _of_parents.append(self._channel)
+        was_closed = self.running.closed
         self._begin()
+        if was_closed:
+            self.close(grace=0)
 
 
 # Channels of the parent process. If they were destroyed in a child, gRPC would wait for threads that are not there.
