@@ -129,8 +129,15 @@ def test_nested_messages_are_dicts_or_messages() -> None:
     order = make_create_request(CreateOrderRequest, "order", None, changes, {}).order
     assert len({item.SerializeToString() for item in order.items}) == 1
     assert (order.user_id, dict(order.metadata)) == (str(changes["user_id"]), {"a": "b"})
-    with pytest.raises(TypeError, match="items has no field 'price'"):
+
+
+def test_a_field_that_does_not_exist_is_named_with_its_message() -> None:
+    with pytest.raises(TypeError, match="OrderItem has no field 'price'"):
         make_create_request(CreateOrderRequest, "order", None, {"items": [{"price": 1}]}, {})
+    with pytest.raises(TypeError, match="UserProfile has no field 'age'"):
+        make_update_request(UpdateUserRequest, "user", "1", {"profile": {"age": 1}}, {})
+    with pytest.raises(TypeError, match="ListOrdersRequest has no field 'state'"):
+        make_request(ListOrdersRequest, {"state": 1})
 
 
 def test_what_is_given_by_name_takes_the_place_of_what_a_message_has() -> None:

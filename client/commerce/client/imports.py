@@ -118,7 +118,7 @@ class UserImport:
             message = make_request(self._row_type, row) if isinstance(row, Mapping) else row
             if not isinstance(message, self._row_type):
                 raise TypeError(f"it is a {type(row).__name__}, not a UserImportRow or a dict")
-        except (KeyError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             raise RowError(self._read, self.progress.last_row, error) from error
         self._chunk.append(message)
         return len(self._chunk) == ROWS_PER_CALL

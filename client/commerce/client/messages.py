@@ -113,6 +113,8 @@ def _is_part(message: Message, name: str, value: Any) -> bool:
 def _assign(message: Message, changes: Mapping[str, Any]) -> None:
     """Set fields of a message, in place of their values."""
     given = _given(message, changes)
+    # First, so that a field that does not exist is named.
+    values = type(message)(**_converted(message.DESCRIPTOR, given))
     for name, value in given.items():
         if _is_part(message, name, value):
             nested = getattr(message, name)
@@ -121,12 +123,15 @@ def _assign(message: Message, changes: Mapping[str, Any]) -> None:
         else:
             message.ClearField(name)
     # Setting to an empty value is to clear, which is done; merging leaves empty values out.
-    message.MergeFrom(type(message)(**_converted(message.DESCRIPTOR, given)))
+    message.MergeFrom(values)
 
 
 def _converted(descriptor: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     converters = _converters(descriptor)
-    return {name: converters[name](value) for name, value in fields.items() if value is not None}
+    try:
+        return {name: converters[name](value) for name, value in fields.items() if value is not None}
+    except KeyError as error:
+        raise TypeError(f"{descriptor.name} has no field {error}") from None
 
 
 @cache
@@ -195,12 +200,7 @@ def _message_converter(field: FieldDescriptor) -> Callable[[Any], Any]:
     message_type = field.message_type
 
     def convert(value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        try:
-            return _converted(message_type, value)
-        except KeyError as error:
-            raise TypeError(f"{field.name} has no field {error}") from None
+        return _converted(message_type, value) if isinstance(value, Mapping) else value
 
     return convert
 
