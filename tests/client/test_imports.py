@@ -136,3 +136,13 @@ async def test_an_import_whose_client_is_closed_says_how_far_it_is(
     error = ended.value
     assert (error.code.name, error.outcome, error.last_committed_row) == ("CANCELLED", Outcome.UNKNOWN, 0)
     assert "it goes on" not in caplog.text
+
+
+async def test_an_import_is_not_repeated_by_a_client_that_is_closed(kind: Kind) -> None:
+    async with both_clients(kind, free_port()) as both:
+        importing = asyncio.create_task(both.call(lambda client: client.users.import_([row(1)])))
+        await asyncio.sleep(0.3)
+        await both.call(lambda client: client.close())
+        with pytest.raises(CommerceError) as ended:
+            await asyncio.wait_for(importing, 10)
+    assert ended.value.last_committed_row == 0
