@@ -56,15 +56,16 @@ def server(database_url: str, log: Path, **settings: str) -> Iterator[tuple[int,
             stderr=output,
         )
     try:
-        yield process.pid, _ports(log)
+        yield process.pid, _ports(process, log)
     finally:
         process.terminate()
         process.wait()
 
 
-def _ports(log: Path) -> dict[str, int]:
+def _ports(process: subprocess.Popen[bytes], log: Path) -> dict[str, int]:
     give_up = time.monotonic() + _PATIENCE_SECONDS
-    while time.monotonic() < give_up:
+    # A server that has ended will not serve.
+    while process.poll() is None and time.monotonic() < give_up:
         lines = [json.loads(line) for line in log.read_text().split("\n")[:-1]]
         if found := [line for line in lines if line["event"] == "serving"]:
             return {"grpc": found[0]["port"], "http": found[0]["http_port"] or 0}

@@ -113,7 +113,9 @@ class ServersForTests:
         self._prepared = asyncio.create_task(self._create())
 
     async def answer(self, do: str, id: int = 0) -> dict[str, Any]:  # noqa: A002 - a key of the protocol
-        """Do what a request asks for; raises SettingsError and OperatorError if a server cannot run."""
+        """Do what a request asks for; raises SettingsError and OperatorError if a server cannot run, or is closed."""
+        if do != "open" and id not in self._served:
+            raise OperatorError("the service is closed")
         match do:
             case "open":
                 prepared, self._prepared = self._prepared, asyncio.create_task(self._create())

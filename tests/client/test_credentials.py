@@ -1,18 +1,20 @@
 """API keys, tokens and certificates of clients."""
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from commerce.client import NO_RETRIES, Outcome, Tls, Token
+from commerce.client import NO_RETRIES, Client, Outcome, Tls, Token
 from commerce.client.errors import ClientTimeout, CredentialsError, UnauthenticatedCaller, Unavailable
 
 from tests.support.both_clients import BothClients, Kind, both_clients
 from tests.support.certificates import Authority, write_files
 from tests.support.identities import TokenIssuer, client_certificate, write_issuers, write_keys
+from tests.support.logs import Log
 from tests.support.policies import EVERYTHING, policy_of
 from tests.support.servers import running_server
 
@@ -131,6 +133,21 @@ async def test_a_token_that_the_server_refuses_is_replaced_once(
         assert expired not in str(refused.value)
 
 
+async def test_a_fixed_token_that_the_server_refuses_is_not_sent_again(
+    kind: Kind, database_url: str, tmp_path: Path, policy: Path, issuer: TokenIssuer, log: Log
+) -> None:
+    expired = issuer.token(exp=int(datetime.now(UTC).timestamp()) - 3600)
+    async with (
+        running_server(database_url, jwt_issuers_file=write_issuers(tmp_path, issuer), policy_file=policy) as server,
+        both_clients(kind, server.port, token=expired) as both,
+    ):
+        with pytest.raises(UnauthenticatedCaller) as refused:
+            await both.create_user()
+        assert refused.value.problem == "expired"
+        # Were there two, there would be two lines.
+        assert await log.line(event="call", method="/commerce.users.v1.UserService/CreateUser")
+
+
 async def test_a_source_that_fails_is_an_error_unless_the_old_token_is_still_valid(
     kind: Kind, database_url: str, tmp_path: Path, policy: Path, issuer: TokenIssuer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -154,6 +171,27 @@ async def test_a_source_that_fails_is_an_error_unless_the_old_token_is_still_val
             await both.create_user()
         assert aging.count == 2
         assert "the old one is used" in caplog.text
+
+
+async def test_a_page_comes_before_the_token_of_the_next_one_which_has_its_own_time(
+    database_url: str, tmp_path: Path, policy: Path, issuer: TokenIssuer
+) -> None:
+    async with running_server(
+        database_url, jwt_issuers_file=write_issuers(tmp_path, issuer), policy_file=policy
+    ) as server:
+        async with both_clients("sync", server.port, token=issuer.token()) as both:
+            created = [(await both.create_user()).id for _ in range(2)]
+        source = Source(Token(issuer.token(), in_seconds(-1)), OSError("no route"), issuer.token())
+
+        def read() -> list[str]:
+            found = []
+            with Client(f"127.0.0.1:{server.port}", token=source) as client:
+                for user in client.users.list(page_size=1, timeout=1):
+                    found.append(user.id)
+                    time.sleep(1.1)
+            return found
+
+        assert sorted(await asyncio.to_thread(read)) == sorted(created)
 
 
 async def test_a_source_that_takes_too_long_takes_no_more_than_the_time_of_a_call(database_url: str) -> None:

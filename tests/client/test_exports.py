@@ -5,8 +5,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from commerce.client import AsyncClient, Client, ClientClosed, CommerceError, to_datetime
+from commerce.client.exports import ExportPosition
+from commerce.client.generated.methods import EXPORT_USERS
 from commerce.client.testing import Service
 from commerce.orders.v1.order_pb2 import Order
+from commerce.users.v1.user_pb2 import User
+from commerce.users.v1.user_service_pb2 import ExportUsersResponse
 
 from tests.support.both_clients import ITEM
 from tests.support.passwords import PASSWORD
@@ -95,3 +99,22 @@ async def test_an_export_of_a_closed_client_does_not_look_complete(service: Serv
         await anext(export)
     with pytest.raises(ClientClosed):
         await read_all(export, [])
+
+
+async def test_the_time_to_connect_counts_from_the_first_read(client: AsyncClient, service: Service) -> None:
+    with Client(service.address) as blocking:
+        blocking_export = blocking.users.export(connect_timeout=2)
+        export = client.users.export(connect_timeout=2)
+        await asyncio.sleep(2.1)
+        assert [user async for user in export] == []
+        assert await asyncio.to_thread(list, blocking_export) == []
+
+
+def test_an_export_that_needs_several_attempts_to_go_on_is_resumed_once() -> None:
+    position: ExportPosition[User] = ExportPosition(EXPORT_USERS, "users", {}, None)
+    position.request()
+    position.arrived(ExportUsersResponse(users=[User(id="1")]))
+    for _ in range(3):
+        position.request()
+    position.arrived(ExportUsersResponse(users=[User(id="2")]))
+    assert position.progress.resumed == 1

@@ -10,8 +10,11 @@ from commerce.client.imports import ImportProgress, RowError
 from commerce.client.testing import Service
 from commerce.users.v1.user_import_pb2 import UserImportRow
 
-from tests.support.databases import Observer
+from tests.support.both_clients import Kind, both_clients
+from tests.support.databases import Observer, observing
+from tests.support.locks import holding
 from tests.support.processes import free_port, serving
+from tests.support.servers import running_server
 
 ROWS = 2500
 
@@ -104,10 +107,42 @@ async def test_a_conflict_stops_an_import_that_asks_for_it(client: AsyncClient, 
 
 async def test_a_row_that_cannot_be_sent_is_named(client: AsyncClient) -> None:
     wrong: Any
-    for wrong in (row(2, age=3), "ada@example.com"):
-        with pytest.raises(RowError, match="row 2: ") as failure:
+    for wrong, problem in ((row(2, age=3), "UserImportRow has no field 'age'"), ("ada@example.com", "it is a str")):
+        with pytest.raises(RowError, match=f"row 2: {problem}") as failure:
             await client.users.import_([row(1), wrong])
         assert failure.value.last_committed_row == 0
     with pytest.raises(ValueError, match="the first row has the number 1"):
         await client.users.import_([], resume_from=0)
     assert await client.users.import_([]) == ImportProgress()
+
+
+async def test_an_import_whose_client_is_closed_says_how_far_it_is(
+    kind: Kind, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        running_server(database_url) as server,
+        observing(database_url) as observer,
+        both_clients(kind, server.port) as both,
+    ):
+        await both.call(lambda client: client.users.import_([row(1)]))
+        async with holding(database_url, "SELECT FROM users FOR UPDATE"):
+            importing = asyncio.create_task(
+                both.call(lambda client: client.users.import_([row(1, full_name="Ada")], on_conflict="UPDATE"))
+            )
+            await observer.until_waiting(1)
+            await both.call(lambda client: client.close(grace=0.1))
+            with pytest.raises(CommerceError, match="the client was closed") as ended:
+                await asyncio.wait_for(importing, 5)
+    error = ended.value
+    assert (error.code.name, error.outcome, error.last_committed_row) == ("CANCELLED", Outcome.UNKNOWN, 0)
+    assert "it goes on" not in caplog.text
+
+
+async def test_an_import_is_not_repeated_by_a_client_that_is_closed(kind: Kind) -> None:
+    async with both_clients(kind, free_port()) as both:
+        importing = asyncio.create_task(both.call(lambda client: client.users.import_([row(1)])))
+        await asyncio.sleep(0.3)
+        await both.call(lambda client: client.close())
+        with pytest.raises(CommerceError) as ended:
+            await asyncio.wait_for(importing, 10)
+    assert ended.value.last_committed_row == 0

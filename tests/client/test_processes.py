@@ -70,8 +70,15 @@ async def test_a_client_goes_on_in_a_forked_process(server: "Server") -> None:
     in_a_child(lambda: get(client.with_options(timeout=5)))
     print(get(client))
     client.close()
+    in_a_child(lambda: get(client))
     """
-    assert await run(script, server.port) == ["answered", "child answered", "child answered", "answered"]
+    assert await run(script, server.port) == [
+        "answered",
+        "child answered",
+        "child answered",
+        "answered",
+        "child ClientClosed",
+    ]
 
 
 async def test_clients_of_both_kinds_that_have_not_called_can_be_forked(server: "Server") -> None:

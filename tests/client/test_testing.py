@@ -156,6 +156,16 @@ async def test_services_that_are_killed_are_reported_and_the_next_ones_delete_th
     assert not project.left()
 
 
+def test_a_service_can_be_closed_twice_and_not_be_used_after(services: Services) -> None:
+    with services.open() as closed:
+        closed.close()
+    for use in (closed.stop, closed.start):
+        with pytest.raises(ServiceError, match="the service is closed"):
+            use()
+    with services.open():
+        pass
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [

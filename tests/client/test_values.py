@@ -129,8 +129,15 @@ def test_nested_messages_are_dicts_or_messages() -> None:
     order = make_create_request(CreateOrderRequest, "order", None, changes, {}).order
     assert len({item.SerializeToString() for item in order.items}) == 1
     assert (order.user_id, dict(order.metadata)) == (str(changes["user_id"]), {"a": "b"})
-    with pytest.raises(TypeError, match="items has no field 'price'"):
+
+
+def test_a_field_that_does_not_exist_is_named_with_its_message() -> None:
+    with pytest.raises(TypeError, match="OrderItem has no field 'price'"):
         make_create_request(CreateOrderRequest, "order", None, {"items": [{"price": 1}]}, {})
+    with pytest.raises(TypeError, match="UserProfile has no field 'age'"):
+        make_update_request(UpdateUserRequest, "user", "1", {"profile": {"age": 1}}, {})
+    with pytest.raises(TypeError, match="ListOrdersRequest has no field 'state'"):
+        make_request(ListOrdersRequest, {"state": 1})
 
 
 def test_what_is_given_by_name_takes_the_place_of_what_a_message_has() -> None:
@@ -151,6 +158,14 @@ def test_an_update_changes_what_is_given_by_name() -> None:
     whole = make_update_request(UpdateUserRequest, "user", "1", {"profile": UserProfile(), "etag": "v1"}, {})
     assert list(whole.update_mask.paths) == ["profile"]
     assert whole.user == User(id="1", etag="v1", profile=UserProfile())
+
+
+def test_an_update_leaves_out_what_is_none_in_a_nested_message_too() -> None:
+    user = User(id="1", profile=UserProfile(bio="long", avatar_url="https://example.com"))
+    changes = {"profile": {"bio": None, "avatar_url": ""}}
+    request = make_update_request(UpdateUserRequest, "user", user, changes, {})
+    assert list(request.update_mask.paths) == ["profile.avatar_url"]
+    assert request.user == User(id="1", profile=UserProfile(bio="long"))
 
 
 def test_an_update_mask_is_the_callers_if_there_is_one() -> None:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -277,6 +278,38 @@ async def test_a_watch_in_a_thread_that_is_closed_ends(service: Service) -> None
         await asyncio.sleep(0.1)
         await asyncio.to_thread(client.close)
         assert await waiting is None
+
+
+async def test_a_watch_that_is_closed_while_it_opens_takes_no_place(limited: Services) -> None:
+    asked, given = Event(), Event()
+
+    def token() -> str:
+        asked.set()
+        given.wait(10)
+        return "any"
+
+    async def async_token() -> str:
+        return await asyncio.to_thread(token)
+
+    with limited.open() as service, Client(service.address, token=token) as blocking:
+        watch = blocking.orders.watch()
+        waiting = asyncio.create_task(asyncio.to_thread(next, watch, None))
+        assert await asyncio.to_thread(asked.wait, 5)
+        watch.close()
+        given.set()
+        assert await waiting is None
+        asked.clear()
+        given.clear()
+        async with AsyncClient(service.address, token=async_token) as client:
+            async_watch = client.orders.watch()
+            waiting = asyncio.create_task(anext(async_watch, None))
+            assert await asyncio.to_thread(asked.wait, 5)
+            await async_watch.aclose()
+            given.set()
+            assert await waiting is None
+            # Neither call lives on in the only place, although the program keeps both watches.
+            async with AsyncClient(service.address) as other, other.orders.watch(connect_timeout=3):
+                assert (watch.cursor, async_watch.cursor) == (None, None)
 
 
 async def test_a_watch_that_is_left_gives_its_place_back(limited: Services) -> None:

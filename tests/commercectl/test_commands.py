@@ -171,6 +171,16 @@ def test_a_list_ends_at_its_limit_and_says_so(shell: Shell, new_user: NewUser) -
     assert len(everything) == len(set(everything)) > 2
 
 
+def test_a_limit_within_a_page_reads_one_page(shell: Shell, new_user: NewUser, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(2):
+        new_user(f"paged{number}")
+    # It sends the call for a page after the first.
+    monkeypatch.delattr("commerce.client.sync.calls.Calls.start")
+    limited = shell.run("users", "list", "--limit", "1")
+    assert "there are more than 1" in limited.stderr
+    assert "there are more" not in shell.run("users", "list", "--limit", "1000").stderr
+
+
 def test_filters_are_those_of_the_rpc(shell: Shell, new_user: NewUser) -> None:
     new_user("filtered")
     shell.run("users", "deactivate", "filtered")

@@ -4,6 +4,8 @@ import stat
 from pathlib import Path
 
 import pytest
+from click import UsageError
+from commerce.client.cli.contexts import ContextFile
 
 from tests.support.commercectl_shell import Shell
 from tests.support.identities import TokenIssuer, write_issuers
@@ -51,6 +53,14 @@ def test_a_damaged_file_is_refused(own: Shell) -> None:
     own.config.chmod(0o600)
     assert "is damaged" in own.run("users", "list", code=2).stderr
     assert own.run("explain", "internal").stdout
+
+
+def test_a_file_of_contexts_that_cannot_be_replaced_is_named(tmp_path: Path) -> None:
+    contexts = ContextFile(tmp_path / "contexts.json")
+    contexts.path.mkdir()
+    with pytest.raises(UsageError, match="cannot write"):
+        contexts.save()
+    assert [*tmp_path.iterdir()] == [contexts.path]
 
 
 def test_a_token_is_read_again_by_each_command(shell: Shell, own: Shell, tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 MAX_IDS = 1000
 
 
-def chunks(ids: Sequence[str], size: int = MAX_IDS) -> Iterator[Sequence[str]]:
-    """Return the ids in lists of at most `size`."""
-    for start in range(0, len(ids), size):
-        yield ids[start : start + size]
+def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Return the ids in lists of at most `MAX_IDS`."""
+    for start in range(0, len(ids), MAX_IDS):
+        yield ids[start : start + MAX_IDS]
 
 
 def halves(ids: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:

@@ -7,12 +7,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
 
 from commerce.client.errors import CredentialsError
 from commerce.client.failures import Failure, Outcome
+
+if TYPE_CHECKING:
+    from commerce.client.options import Metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,16 @@ def no_token(problem: str = "failed") -> CredentialsError:
     return CredentialsError(failure)
 
 
+def static_metadata(api_key: str | None, token: str | None) -> Metadata:
+    """Return the metadata of all calls of a client: its API key, and a token that is not renewed."""
+    key = (("x-api-key", api_key),) if api_key else ()
+    return key if token is None else (*key, _bearer(token))
+
+
+def _bearer(token: str) -> tuple[str, str]:
+    return ("authorization", f"Bearer {token}")
+
+
 class HeldToken:
     """The current token of a client, and whether it is time for another: what both clients share."""
 
@@ -77,7 +90,7 @@ class HeldToken:
         # Of a token that is valid for less than two minutes, the second half.
         self._renew_at = now + max(seconds - RENEW_SECONDS, seconds / 2)
         self._expires_at = now + seconds
-        self._header = header = ("authorization", f"Bearer {token.value}")
+        self._header = header = _bearer(token.value)
         return header
 
     def fresh(self) -> tuple[str, str] | None:

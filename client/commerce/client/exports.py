@@ -82,6 +82,7 @@ class ExportPosition(Generic[Resource]):
         self._last: Timestamp | None = None
         # The ids of those that were created at the time of the last one: they come again.
         self._known: set[str] = set()
+        self._resuming = False
         self.progress = ExportProgress(0, None, 0)
         if after is not None:
             self._note(after)
@@ -90,9 +91,8 @@ class ExportPosition(Generic[Resource]):
         """Return the request that begins with what has not arrived, or was created at the time of the last one."""
         if self._last is not None:
             self._request.create_time.start_time.CopyFrom(self._last)
-        if self.progress.count:
-            progress = self.progress
-            self.progress = ExportProgress(progress.count, progress.create_time, progress.resumed + 1)
+        # An attempt that fails is no further snapshot.
+        self._resuming = self.progress.count > 0
         request: Message = self._request
         return request
 
@@ -105,7 +105,9 @@ class ExportPosition(Generic[Resource]):
             self._note(resource)
             new.append(resource)
         count = self.progress.count + len(new)
-        self.progress = ExportProgress(count, self._last and to_datetime(self._last), self.progress.resumed)
+        resumed = self.progress.resumed + self._resuming
+        self._resuming = False
+        self.progress = ExportProgress(count, self._last and to_datetime(self._last), resumed)
         return new
 
     def _note(self, resource: Resource) -> None:

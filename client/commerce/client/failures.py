@@ -21,7 +21,7 @@ class Outcome(StrEnum):
     """Something was changed, for example the first rows of an import."""
 
 
-_OUTCOME_TEXT = {
+OUTCOME_TEXT = {
     Outcome.NOT_WRITTEN: "nothing was written",
     Outcome.UNKNOWN: "the write may have happened",
     Outcome.WRITTEN: "a part was written",
@@ -148,7 +148,7 @@ class CommerceError(Exception):
 
     def __str__(self) -> str:
         failure = self.failure
-        facts = [failure.method.rpartition("/")[2], _OUTCOME_TEXT[failure.outcome]]
+        facts = [failure.method.rpartition("/")[2], OUTCOME_TEXT[failure.outcome]]
         if failure.attempts > 1:
             facts.append(f"{failure.attempts} attempts")
         if self.error_id:

@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from grpc import StatusCode
+
 from commerce.client.enums import UserImportOnConflict
-from commerce.client.failures import Outcome
+from commerce.client.errors import error_of
+from commerce.client.failures import Failure, Outcome
+from commerce.client.generated.methods import IMPORT_USERS
 from commerce.client.messages import make_request
 from commerce.client.streams import is_lost
 
@@ -45,6 +49,18 @@ class ImportProgress:
     failed: int = 0
     last_row: int = 0
     failures: tuple[UserImportFailure, ...] = ()
+
+
+def closed_error(x_request_id: str = "") -> CommerceError:
+    """Return the error of a call of an import that ended because the client was closed."""
+    failure = Failure(
+        message="the client was closed while the import ran",
+        code=StatusCode.CANCELLED,
+        outcome=Outcome.UNKNOWN,
+        method=IMPORT_USERS.path,
+        x_request_id=x_request_id,
+    )
+    return error_of(failure)
 
 
 class RowError(ValueError):
@@ -102,7 +118,7 @@ class UserImport:
             message = make_request(self._row_type, row) if isinstance(row, Mapping) else row
             if not isinstance(message, self._row_type):
                 raise TypeError(f"it is a {type(row).__name__}, not a UserImportRow or a dict")
-        except (KeyError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             raise RowError(self._read, self.progress.last_row, error) from error
         self._chunk.append(message)
         return len(self._chunk) == ROWS_PER_CALL

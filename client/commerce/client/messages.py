@@ -83,13 +83,26 @@ def make_update_request(
 
 def _paths(message: Message, changes: Mapping[str, Any]) -> Iterable[str]:
     """Return the paths of the fields that are set. The etag is a condition, not a change."""
-    for name, value in changes.items():
-        if value is None or name == "etag":
+    for name, value in _given(message, changes).items():
+        if name == "etag":
             continue
         if _is_part(message, name, value):
             yield from (f"{name}.{inner}" for inner in value)
         else:
             yield name
+
+
+def _given(message: Message, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes without what is None, also in the dicts of nested messages."""
+    given = {}
+    for name, value in changes.items():
+        if value is None:
+            continue
+        if not _is_part(message, name, value):
+            given[name] = value
+        elif inner := {key: part for key, part in value.items() if part is not None}:
+            given[name] = inner
+    return given
 
 
 def _is_part(message: Message, name: str, value: Any) -> bool:
@@ -99,7 +112,9 @@ def _is_part(message: Message, name: str, value: Any) -> bool:
 
 def _assign(message: Message, changes: Mapping[str, Any]) -> None:
     """Set fields of a message, in place of their values."""
-    given = {name: value for name, value in changes.items() if value is not None}
+    given = _given(message, changes)
+    # First, so that a field that does not exist is named.
+    values = type(message)(**_converted(message.DESCRIPTOR, given))
     for name, value in given.items():
         if _is_part(message, name, value):
             nested = getattr(message, name)
@@ -108,12 +123,15 @@ def _assign(message: Message, changes: Mapping[str, Any]) -> None:
         else:
             message.ClearField(name)
     # Setting to an empty value is to clear, which is done; merging leaves empty values out.
-    message.MergeFrom(type(message)(**_converted(message.DESCRIPTOR, given)))
+    message.MergeFrom(values)
 
 
 def _converted(descriptor: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     converters = _converters(descriptor)
-    return {name: converters[name](value) for name, value in fields.items() if value is not None}
+    try:
+        return {name: converters[name](value) for name, value in fields.items() if value is not None}
+    except KeyError as error:
+        raise TypeError(f"{descriptor.name} has no field {error}") from None
 
 
 @cache
@@ -182,12 +200,7 @@ def _message_converter(field: FieldDescriptor) -> Callable[[Any], Any]:
     message_type = field.message_type
 
     def convert(value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        try:
-            return _converted(message_type, value)
-        except KeyError as error:
-            raise TypeError(f"{field.name} has no field {error}") from None
+        return _converted(message_type, value) if isinstance(value, Mapping) else value
 
     return convert
 

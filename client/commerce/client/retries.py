@@ -135,6 +135,7 @@ class Attempts:
         "_last",
         "_policy",
         "_repeatable",
+        "_total",
         "_unknown",
         "number",
     )
@@ -152,12 +153,17 @@ class Attempts:
     ) -> None:
         self._policy, self._budget, self._each, self._repeatable = policy, budget, each, repeatable
         self._clock, self._jitter = clock, jitter
+        self._total = total
         self._deadline = clock() + total
         # Whether an earlier attempt may have written something.
         self._unknown = False
         # The last failure that was not a time-out of this client.
         self._last: CommerceError | None = None
         self.number = 1
+
+    def restart(self) -> None:
+        """Let the time of the call begin again: its caller has done something else meanwhile."""
+        self._deadline = self._clock() + self._total
 
     def time_left(self) -> float:
         """Return how many seconds are left in all."""

@@ -120,7 +120,8 @@ class Reconnects:
         self._policy, self._budget = policy or _DEFAULT_POLICY, budget
         self._limit, self._later = first, later
         self._clock, self._jitter = clock, jitter
-        self._since = clock()
+        # When the outage began, or the first attempt: a stream may be read long after it was made.
+        self._since: float | None = None
         # The last error of this outage that was not a time-out of this client.
         self._last: CommerceError | None = None
         self._is_waiting = True
@@ -136,6 +137,8 @@ class Reconnects:
         """Return how many seconds the current attempt may take until something arrives."""
         if not self._is_waiting or self._limit is None:
             return float("inf")
+        if self._since is None:
+            self._since = self._clock()
         return max(0.0, self._since + self._limit - self._clock())
 
     def pause(self, error: CommerceError) -> float:

@@ -77,7 +77,7 @@ class Calls:
                     error = failed_token
                 except asyncio.CancelledError:
                     # gRPC also raises it in the calls of a channel that is closed.
-                    if connection.closed and not _is_cancelled():
+                    if connection.closed and not is_cancelled():
                         raise prepared.closed_error() from None
                     raise
                 else:
@@ -92,7 +92,7 @@ class Calls:
                         raise prepared.closed_error() from error
 
 
-def _is_cancelled() -> bool:
+def is_cancelled() -> bool:
     """Return whether the running task itself is asked to end."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

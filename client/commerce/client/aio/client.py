@@ -66,8 +66,7 @@ class AsyncClient:
         **options: Unpack[AnyOptions],
     ) -> None:
         config = channel_config(address, tls, health_check=health_check)
-        source: AsyncTokenSource | None = (lambda: token) if isinstance(token, str) else token
-        connection = Connection(config, api_key, source)
+        connection = Connection(config, api_key, token)
         spans = call_telemetry(telemetry, config.target)
         self._calls = Calls(connection, retry_budget or RetryBudget(), merged(DEFAULTS, options), spans)
 

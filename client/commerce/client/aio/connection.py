@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
-from commerce.client.credentials import RENEW_AGAIN_SECONDS, TOO_SLOW, AsyncTokenSource, HeldToken, no_token
+from commerce.client.credentials import (
+    RENEW_AGAIN_SECONDS,
+    TOO_SLOW,
+    AsyncTokenSource,
+    HeldToken,
+    no_token,
+    static_metadata,
+)
 from commerce.client.lifecycle import ClientClosed, begin_again_after_fork, channel_opens
 
 if TYPE_CHECKING:
@@ -18,7 +25,6 @@ if TYPE_CHECKING:
 
     from commerce.client.channel import ChannelConfig
     from commerce.client.methods import Method, Request, Response
-    from commerce.client.options import Metadata
 
 _log = logging.getLogger("commerce.client")
 
@@ -160,13 +166,14 @@ class Connection:
     Args:
         config: what the channels are made of.
         api_key: of the client, if it has one.
-        token_source: returns new tokens, if the client has tokens.
+        token: of the client, or what returns new ones, if it has any.
     """
 
-    def __init__(self, config: ChannelConfig, api_key: str | None, token_source: AsyncTokenSource | None) -> None:
+    def __init__(self, config: ChannelConfig, api_key: str | None, token: str | AsyncTokenSource | None) -> None:
         self._config = config
-        self._token_source = token_source
-        self.static_metadata: Metadata = (("x-api-key", api_key),) if api_key else ()
+        # A fixed token cannot be renewed: a call that the server refuses for it is not sent again.
+        self._token_source = None if isinstance(token, str) else token
+        self.static_metadata = static_metadata(api_key, token if isinstance(token, str) else None)
         self._closed = False
         self._begin()
         begin_again_after_fork(self)

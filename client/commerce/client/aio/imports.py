@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
+from commerce.client.aio.calls import is_cancelled
 from commerce.client.failures import CommerceError
 from commerce.client.generated.methods import IMPORT_USERS
+from commerce.client.imports import closed_error
 from commerce.client.options import merged, metadata_of
 from commerce.client.statuses import error_from
 from commerce.client.streams import TOKEN_SECONDS, Reconnects, refuses_token, retry_policy
@@ -82,12 +84,14 @@ async def _repeat(
             if refuses_token(error) and not token_refused and connection.refuse_token(header):
                 token_refused = True
                 continue
-            if not state.may_repeat(error):
+            if connection.closed or not state.may_repeat(error):
                 raise error from failed.__cause__
             seconds = reconnects.pause(error)
             if span is not None:
                 span.retried(error, seconds)
             await asyncio.sleep(seconds)
+            if connection.closed:
+                raise state.failed(closed_error()) from error
         else:
             state.imported(response)
             return
@@ -103,7 +107,8 @@ async def _call(
     metadata, x_request_id = metadata_of(options, reads=False)
     if span is not None:
         metadata = span.added_to(metadata)
-    send = calls.connection.here().client_stream(IMPORT_USERS)
+    connection = calls.connection.here()
+    send = connection.client_stream(IMPORT_USERS)
     call = send(
         state.requests(),
         metadata=(*metadata, *calls.connection.static_metadata, *((header,) if header else ())),
@@ -112,3 +117,8 @@ async def _call(
         return await call
     except grpc.RpcError as failed:
         raise error_from(failed, path=IMPORT_USERS.path, x_request_id=x_request_id, reads=False) from failed
+    except asyncio.CancelledError:
+        # gRPC also raises it in the calls of a channel that is closed.
+        if connection.closed and not is_cancelled():
+            raise closed_error(x_request_id) from None
+        raise

@@ -120,10 +120,10 @@ class ResponseStream(Generic[Response]):
         """
         while not self._closing.is_set():
             try:
-                if self._stream is None:
+                if (stream := self._stream) is None:
                     self._stream = await self._open()
                     continue  # or closed meanwhile
-                response = await self._stream.read(min(self._stall_seconds, self._reconnects.time_left()))
+                response = await stream.read(min(self._stall_seconds, self._reconnects.time_left()))
                 if response is None and self._endless:
                     raise ended_early(self._method.path)
             except _Cancelled:
@@ -138,6 +138,8 @@ class ResponseStream(Generic[Response]):
                 self._reconnects.succeeded()
                 self._token_refused = False
                 return response
+        # A call that was opened while this stream was closed.
+        self._drop()
         raise ClientClosed
 
     async def _open(self) -> _Stream[Response]:

@@ -213,9 +213,16 @@ class Command:
         return descriptor
 
     def _print_pages(self, session: Session, pages: Pages[Any], limit: int) -> None:
-        found = iter(pages)
-        print_list(session, self._items(), islice(found, limit) if limit else found, self.columns)
-        if limit and next(found, None) is not None:
+        # Iterating asks for the next page, too, which a limit within one page does not need.
+        page = pages.first_page() if 0 < limit <= _MAX_PAGE else None
+        if page is not None and (len(page.items) == limit or not page.next_page_token):
+            print_list(session, self._items(), page.items, self.columns)
+            has_more = bool(page.next_page_token)
+        else:
+            found = iter(pages)
+            print_list(session, self._items(), islice(found, limit) if limit else found, self.columns)
+            has_more = bool(limit) and next(found, None) is not None
+        if has_more:
             session.note(f"there are more than {limit}: pass --limit 0 for all")
 
 

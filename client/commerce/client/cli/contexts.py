@@ -6,8 +6,6 @@ import json
 import os
 import re
 import stat
-import tempfile
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import click
 
 from commerce.client import Client, Tls
+from commerce.client.cli.private_files import replacing
 
 _OWNER_ONLY = 0o077
 _LONGEST_SECRET = 16_384
@@ -155,19 +154,11 @@ class ContextFile:
         }
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # mkstemp creates files with mode 0600.
-            descriptor, part = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        except OSError as error:
-            raise click.UsageError(f"cannot write {self.path}: {error.strerror}") from error
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            with replacing(self.path) as file:
                 json.dump({"current": self.current, "contexts": contexts}, file, indent=2)
                 file.write("\n")
-            Path(part).replace(self.path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                Path(part).unlink()
-            raise
+        except OSError as error:
+            raise click.UsageError(f"cannot write {self.path}: {error.strerror}") from error
 
     def find(self, name: str | None) -> Context | None:
         """Return a context by its name, or the current one; None if there is no current one.

@@ -51,7 +51,7 @@ class _ReasonType(click.ParamType[str]):
 def EXPLAIN(session: Session, *, reason: str | None) -> None:  # noqa: N802 - a constant, made by click
     """Explain the REASON of an error: what it means, which methods give it, and what to do."""
     if reason is None:
-        rows = [{"reason": name, "code": explained(name)["code"]} for name in REASONS]
+        rows = [{"reason": name, "code": _description(name)[0]} for name in REASONS]
         print_values(session, rows, ("reason", "code"))
         return
     facts = explained(reason)
@@ -63,22 +63,27 @@ def EXPLAIN(session: Session, *, reason: str | None) -> None:  # noqa: N802 - a 
         print_values(session, [facts], tuple(facts))
 
 
+def _description(reason: str) -> tuple[str, str]:
+    """Return the code of a reason, and what it means."""
+    code, _, meaning = DESCRIPTIONS[f"{_PREFIX}{reason}"].partition(": ")
+    return code, meaning
+
+
 def explained(reason: str) -> dict[str, str]:
     """Return what is known of a reason."""
-    code, _, meaning = DESCRIPTIONS[f"{_PREFIX}{reason}"].partition(": ")
+    code, meaning = _description(reason)
     methods = [
         name.rpartition(".")[2]
         for name, text in DESCRIPTIONS.items()
         if re.fullmatch(r"commerce\.\w+\.v1\.\w+Service\.\w+", name) and re.search(rf"\b{reason}\b", text)
     ]
-    error = ERRORS_BY_REASON[reason]("")
     return {
         "reason": reason,
         "code": code,
         "meaning": meaning[:1].upper() + meaning[1:],
         "what to do": ADVICE[reason],
         "methods": ", ".join(methods) or "any",
-        "exception": f"commerce.client.errors.{type(error).__name__}",
+        "exception": f"commerce.client.errors.{ERRORS_BY_REASON[reason].__name__}",
         "exit code": _exit_code(reason, code),
     }
 

@@ -42,8 +42,7 @@ def _export_command(name: str, service: str, method: Method[Any, Any]) -> click.
         }
         shows = session.shows_progress
         with _output_file(file) as target, _progress(session, f"Exporting {what}") as report:
-            options = {key: value for key, value in session.options.items() if key != "timeout"}
-            with getattr(session.client, service).export(progress=report, **fields, **options) as export:
+            with getattr(session.client, service).export(progress=report, **fields, **session.stream_options) as export:
                 write = _writer(target, output, items.message_type)
                 for item in export:
                     write(item)

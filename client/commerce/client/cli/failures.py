@@ -10,18 +10,12 @@ from rich.text import Text
 from commerce.client.cli.advice import advice_for
 from commerce.client.cli.texts import plain, visible
 from commerce.client.errors import ClientTimeout
-from commerce.client.failures import CommerceError, Outcome
+from commerce.client.failures import OUTCOME_TEXT, CommerceError, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from commerce.client.cli.session import Session
-
-_OUTCOMES = {
-    Outcome.NOT_WRITTEN: "nothing was written",
-    Outcome.UNKNOWN: "the write may have happened",
-    Outcome.WRITTEN: "a part was written",
-}
 
 
 def print_error(session: Session, error: CommerceError) -> None:
@@ -57,7 +51,7 @@ def _lines(session: Session, error: CommerceError) -> Iterator[tuple[str, str]]:
         yield "because", plain(error.__cause__.message)
     for note in getattr(error, "__notes__", ()):
         yield "is it", note
-    yield "outcome", _OUTCOMES[error.outcome]
+    yield "outcome", OUTCOME_TEXT[error.outcome]
     if error.outcome == Outcome.UNKNOWN and session.request_id:
         yield "repeat with", f"--request-id {session.request_id}"
     if advice := advice_for(error):

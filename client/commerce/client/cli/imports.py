@@ -83,12 +83,11 @@ class _Importer:
             self._problem = error
 
     def _send(self, rows: Iterator[UserImportRow], on_conflict: str, progress: Any) -> None:
-        options = {key: value for key, value in self._session.options.items() if key != "timeout"}
         self._session.client.users.import_(
             rows,
             on_conflict=on_conflict.upper(),  # type: ignore[arg-type] # one of the choices
             progress=progress,
-            **options,
+            **self._session.stream_options,
         )
 
     def _processed(self, state: ImportProgress) -> None:

@@ -72,6 +72,11 @@ class Session:
         click.get_current_context().find_root().call_on_close(lambda: client.close(grace=0))
         return client
 
+    @property
+    def stream_options(self) -> dict[str, Any]:
+        """The options of imports, exports and watches, which have no time-out of their own."""
+        return {name: value for name, value in self.options.items() if name != "timeout"}
+
     def target(self) -> Context:
         """Return where the service is: by the options, or else the context, or else on this machine."""
         # A context that is damaged must not prevent a command that needs none.

@@ -40,8 +40,9 @@ def watch_command(service: str, method: Method[Any, Any], columns: Sequence[str]
         session = click.get_current_context().ensure_object(Session)
         fields = {field.name: value for field in filters if (value := value_of(session, field, given)) is not None}
         store = FileCursorStore(cursor_file) if cursor_file else None
-        options = {key: value for key, value in session.options.items() if key != "timeout"}
-        watch = getattr(session.client, service).watch(start=start, cursor_store=store, **fields, **options)
+        watch = getattr(session.client, service).watch(
+            start=start, cursor_store=store, **fields, **session.stream_options
+        )
         with watch:
             show = _live if session.format == "table" and sys.stdout.isatty() and not session.quiet else _lines
             show(session, _first(watch, limit), event, columns)

@@ -24,12 +24,17 @@ class StartedCall(Generic[Response]):
 
     def __init__(self, calls: Calls, prepared: PreparedCall, method: Method[Any, Response], request: Any) -> None:
         self._calls, self._prepared, self._method, self._request = calls, prepared, method, request
+        self._first: grpc.Future[Response] | None = None
+        self._header: tuple[str, str] | None = None
         try:
             with calls.connection.running:
                 self._header = calls.connection.authorization(prepared.attempts.time_left())
                 self._first = calls.connection.unary(method).future(
                     request, timeout=prepared.attempts.timeout(), metadata=prepared.with_token(self._header)
                 )
+        except CredentialsError:
+            # `result` asks for a token again: its caller may first use what it has.
+            return
         except BaseException as error:
             if prepared.span is not None:
                 prepared.span.end(error)
@@ -41,11 +46,14 @@ class StartedCall(Generic[Response]):
         Raises:
             CommerceError: the call failed.
         """
+        # The time until now was the caller's own.
+        self._prepared.attempts.restart()
         return self._calls.finish(self._prepared, self._method, self._request, self._first, self._header)
 
     def cancel(self) -> None:
         """Leave the call."""
-        self._first.cancel()
+        if self._first is not None:
+            self._first.cancel()
         if self._prepared.span is not None:
             self._prepared.span.leave()
 

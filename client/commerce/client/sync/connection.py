@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from commerce.client.credentials import RENEW_AGAIN_SECONDS, TOO_SLOW, HeldToken, TokenSource, no_token
+from commerce.client.credentials import (
+    RENEW_AGAIN_SECONDS,
+    TOO_SLOW,
+    HeldToken,
+    TokenSource,
+    no_token,
+    static_metadata,
+)
 from commerce.client.lifecycle import ClientClosed, begin_again_after_fork, channel_opens
 
 if TYPE_CHECKING:
@@ -16,22 +23,25 @@ if TYPE_CHECKING:
 
     from commerce.client.channel import ChannelConfig
     from commerce.client.methods import Method, Request, Response
-    from commerce.client.options import Metadata
 
 _log = logging.getLogger("commerce.client")
 
 
 class RunningCalls:
-    """Counts the calls that run, so that a channel is closed after them. Safe for use by several threads."""
+    """Counts the calls that run, so that a channel is closed after them. Safe for use by several threads.
+
+    Attributes:
+        closed: whether no further call may begin.
+    """
 
     def __init__(self) -> None:
         self._changed = Condition(Lock())
         self._count = 0
-        self._closed = False
+        self.closed = False
 
     def __enter__(self) -> None:
         with self._changed:
-            if self._closed:
+            if self.closed:
                 raise ClientClosed
             self._count += 1
 
@@ -40,13 +50,13 @@ class RunningCalls:
     ) -> None:
         with self._changed:
             self._count -= 1
-            if self._closed:
+            if self.closed:
                 self._changed.notify_all()
 
     def close(self, grace: float | None) -> None:
         """Let no further call begin, and wait until none runs, or `grace` seconds."""
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._changed.wait_for(lambda: not self._count, grace)
 
 
@@ -56,17 +66,18 @@ class Connection:
     Args:
         config: what the channel is made of.
         api_key: of the client, if it has one.
-        token_source: returns new tokens, if the client has tokens.
+        token: of the client, or what returns new ones, if it has any.
 
     Attributes:
         running: the calls that run: `with connection.running: …`.
         closed: whether the channel is closed, which ends the calls that still run.
     """
 
-    def __init__(self, config: ChannelConfig, api_key: str | None, token_source: TokenSource | None) -> None:
+    def __init__(self, config: ChannelConfig, api_key: str | None, token: str | TokenSource | None) -> None:
         self._config = config
-        self._token_source = token_source
-        self.static_metadata: Metadata = (("x-api-key", api_key),) if api_key else ()
+        # A fixed token cannot be renewed: a call that the server refuses for it is not sent again.
+        self._token_source = None if isinstance(token, str) else token
+        self.static_metadata = static_metadata(api_key, token if isinstance(token, str) else None)
         self._begin()
         begin_again_after_fork(self)
 
@@ -169,7 +180,10 @@ class Connection:
         """Begin again in a child process, which has neither the parent's threads nor its sockets."""
         if self._channel is not None:
             _of_parents.append(self._channel)
+        was_closed = self.running.closed
         self._begin()
+        if was_closed:
+            self.close(grace=0)
 
 
 # Channels of the parent process. If they were destroyed in a child, gRPC would wait for threads that are not there.

@@ -9,6 +9,7 @@ import grpc
 
 from commerce.client.failures import CommerceError
 from commerce.client.generated.methods import IMPORT_USERS
+from commerce.client.imports import closed_error
 from commerce.client.options import merged, metadata_of
 from commerce.client.statuses import error_from
 from commerce.client.streams import TOKEN_SECONDS, Reconnects, refuses_token, retry_policy
@@ -74,12 +75,14 @@ def _repeat(
             if refuses_token(error) and not token_refused and connection.refuse_token(header):
                 token_refused = True
                 continue
-            if not state.may_repeat(error):
+            if connection.closed or not state.may_repeat(error):
                 raise error from failed.__cause__
             seconds = reconnects.pause(error)
             if span is not None:
                 span.retried(error, seconds)
             time.sleep(seconds)
+            if connection.closed:
+                raise state.failed(closed_error()) from error
         else:
             state.imported(response)
             return
@@ -95,11 +98,14 @@ def _call(
     metadata, x_request_id = metadata_of(options, reads=False)
     if span is not None:
         metadata = span.added_to(metadata)
-    send = calls.connection.client_stream(IMPORT_USERS)
+    connection = calls.connection
+    send = connection.client_stream(IMPORT_USERS)
     try:
         return send(
             state.requests(),
-            metadata=(*metadata, *calls.connection.static_metadata, *((header,) if header else ())),
+            metadata=(*metadata, *connection.static_metadata, *((header,) if header else ())),
         )
     except grpc.RpcError as failed:
+        if connection.closed and failed.code() is grpc.StatusCode.CANCELLED:
+            raise closed_error(x_request_id) from failed
         raise error_from(failed, path=IMPORT_USERS.path, x_request_id=x_request_id, reads=False) from failed

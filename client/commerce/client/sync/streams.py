@@ -161,10 +161,11 @@ class ResponseStream(Generic[Response]):
         """
         while not self._closing.is_set():
             try:
-                if self._stream is None:
+                # Another thread that closes this stream forgets its call.
+                if (stream := self._stream) is None:
                     self._stream = self._open()
                     continue  # or closed meanwhile
-                response = self._stream.read(min(self._stall_seconds, self._reconnects.time_left()))
+                response = stream.read(min(self._stall_seconds, self._reconnects.time_left()))
                 if response is None and self._endless:
                     raise ended_early(self._method.path)
             except CommerceError as error:
@@ -179,6 +180,8 @@ class ResponseStream(Generic[Response]):
                 self._reconnects.succeeded()
                 self._token_refused = False
                 return response
+        # A call that was opened while this stream was closed.
+        self._drop()
         raise ClientClosed
 
     def _open(self) -> _Stream[Response]:

@@ -179,6 +179,7 @@ class Service:
         self._services = services
         self._number = number
         self._log_start = services.log_size()
+        self._is_closed = False
         self.port = port
         self.address = f"127.0.0.1:{port}"
 
@@ -199,7 +200,10 @@ class Service:
         return self._services.log(self._log_start)
 
     def close(self) -> None:
-        """Stop the server, and delete its data."""
+        """Stop the server, and delete its data, unless that is done."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._services.ask(do="close", id=self._number)
 
     def __enter__(self) -> Self:
