@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 
-import pytest
 from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from service.config import DatabaseSettings, load
