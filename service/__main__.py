@@ -1,5 +1,6 @@
 """`python -m service` is `commerce`."""
 
+import gc
 import os
 import signal
 
@@ -12,6 +13,10 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 if os.getpid() == 1:
     for _number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(_number, lambda number, _frame: os._exit(128 + number))
+
+# Loading creates objects that all stay, and to search them for garbage again and again takes a tenth of the time. The
+# commands that run for longer than a moment switch the collector on.
+gc.disable()
 
 from service.cli.main import main
 

@@ -105,6 +105,16 @@ async def test_help_and_completion_import_no_implementation() -> None:
     }
 
 
+async def test_migrating_loads_no_grpc_and_serving_no_alembic() -> None:
+    script = (
+        "import sys, service.cli.migrate; print('grpc' in sys.modules, 'alembic' in sys.modules)\n"
+        "import service.server; print('grpc' in sys.modules, 'alembic' in sys.modules)"
+    )
+    async with running_program(sys.executable, "-c", script) as process:
+        finished = await process.end()
+    assert (finished.stdout, finished.stderr) == ("False False\nTrue False\n", "")
+
+
 @pytest.mark.parametrize("library", ["_pydantic_core", "cygrpc", "asyncpg"])
 async def test_an_interrupt_while_modules_are_imported_ends_silently(library: str) -> None:
     async with running_command("gc", database_url="postgresql://ada@127.0.0.1:1/shop") as process:
