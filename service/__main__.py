@@ -18,7 +18,7 @@ if os.getpid() == 1:
 # commands that run for longer than a moment switch the collector on.
 gc.disable()
 
-from service.cli.main import main
+from service.cli.main import main  # noqa: E402 - see above
 
 if __name__ == "__main__":
     main()
