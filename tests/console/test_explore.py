@@ -246,13 +246,14 @@ async def test_on_a_phone_the_response_comes_into_view(console: Console) -> None
 async def test_no_barriers(console: Console) -> None:
     user = await console.create_user("accessible.user")
     page = console.page
+    await console.open()
     for view in (
         "/explore",
         f"/explore/{ORDERS}/CreateOrder",
         f"/explore/{USERS}/UpdateUser",
         "/explore/history",
     ):
-        await console.open(view)
+        await console.go(view)
         if view.endswith("CreateOrder"):
             await page.get_by_role("button", name="Example").click()
             await page.get_by_label("user_id").fill(user["id"])
