@@ -56,7 +56,7 @@ class Console:
         await self.page.locator("main h1").wait_for()
 
     async def go(self, view: str) -> None:
-        """Go from one view to another as a link does, which loads nothing but the view."""
+        """Go to another view as a link does, which loads nothing but the view."""
         await self.page.evaluate(
             "(view) => { document.querySelector('main h1').dataset.left = ''; location.hash = view; }", view
         )
