@@ -300,6 +300,12 @@ async def test_what_is_wrong_is_shown_at_its_field(console: Console) -> None:
     await dialog.get_by_label("Unit price").fill("a lot")
     await dialog_button(page, "Check").click()
     await expect(dialog.get_by_label("Unit price")).to_have_accessible_description("must be an amount such as 10.50")
+    # A check that is lost has written nothing.
+    await dialog.get_by_label("Unit price").fill("10.50")
+    await page.context.set_offline(True)
+    await dialog_button(page, "Check").click()
+    await expect(dialog.get_by_text("This device is offline.")).to_be_visible()
+    await expect(dialog.get_by_text("Nothing was written.")).to_be_visible()
 
 
 async def test_a_caller_with_few_rights_is_told_which_one_is_missing(
