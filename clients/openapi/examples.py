@@ -19,7 +19,7 @@ _VALUES: dict[str, Any] = {
     },
     "commerce.users.v1.UpdateUserRequest.user": {"id": _USER, "fullName": "Ada King"},
     "commerce.users.v1.TransferCreditRequest.to_user_id": _OTHER_USER,
-    "commerce.orders.v1.CreateOrderRequest.order": {"userId": _USER, "items": [_ITEM], "tags": ["gift"]},
+    "commerce.orders.v1.CreateOrderRequest.order": {"userId": _USER, "items": [_ITEM]},
     "commerce.orders.v1.UpdateOrderRequest.order": {"id": _ORDER, "metadata": {"channel": "web"}},
     "commerce.orders.v1.CreateOrderNoteRequest.note": {
         "orderId": _ORDER,

@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,17 +73,23 @@ class Terminal:
 
 @contextmanager
 def on_terminal(shell: Shell, *arguments: str, width: int = 120) -> Iterator[Terminal]:
-    """Run the program on a terminal of some width until the block ends."""
+    """Run commercectl on a terminal of some width until the block ends."""
+    environment = {"COMMERCECTL_ADDRESS": shell.address, "COMMERCECTL_CONFIG": str(shell.config), "COLUMNS": str(width)}
+    with program_on_terminal(COMMAND, *arguments, environment=environment) as terminal:
+        yield terminal
+
+
+@contextmanager
+def program_on_terminal(*command: str | Path, environment: dict[str, str]) -> Iterator[Terminal]:
+    """Run a program on a terminal until the block ends."""
     ours, its = pty.openpty()
-    environment = {
-        **os.environ,
-        "COMMERCECTL_ADDRESS": shell.address,
-        "COMMERCECTL_CONFIG": str(shell.config),
-        "TERM": "xterm",
-        "COLUMNS": str(width),
-    }
     process = subprocess.Popen(
-        [COMMAND, *arguments], stdin=its, stdout=its, stderr=its, env=environment, start_new_session=True
+        command,
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        env={**os.environ, "TERM": "xterm", **environment},
+        start_new_session=True,
     )
     os.close(its)
     try:
@@ -226,3 +233,36 @@ def test_bash_completes() -> None:
     """
     result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout == "confirm\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home directory for a shell that finds commercectl."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{COMMAND.parent}:{os.environ['PATH']}")
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "ZDOTDIR"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_completes_after_the_installation(home: Path) -> None:
+    installed = subprocess.run([COMMAND, "completion", "zsh", "--install"], capture_output=True, text=True, check=True)
+    # What it says to add.
+    added = [line.strip() for line in installed.stderr.splitlines() if line.startswith("  ")]
+    (home / ".zshrc").write_text("\n".join([*added, "PROMPT='ready> '"]))
+    with program_on_terminal("zsh", "-d", environment={"COLUMNS": "200"}) as terminal:
+        terminal.wait_for("ready> ")
+        # Completed, then printed: Ctrl-A goes to the beginning of the line.
+        terminal.type("commercectl orders conf\t\x01echo completed: \n")
+        terminal.wait_for("completed: commercectl orders confirm")
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+@pytest.mark.usefixtures("home")
+def test_fish_completes_after_the_installation() -> None:
+    subprocess.run([COMMAND, "completion", "fish", "--install"], check=True)
+    result = subprocess.run(
+        ["fish", "-c", "complete -C 'commercectl orders conf'"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.startswith("confirm\t")

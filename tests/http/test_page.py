@@ -19,7 +19,7 @@ END_OF_STEP = "end of step"
 async def test_the_commands_of_the_page_print_what_it_shows(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "http.md").read_text()
     found = re.findall(r"^```sh\n(.*?)^```$\n\n^```json\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    assert len(found) == 4
+    assert len(found) == 6
     async with running_command("serve", "--dev", "--port", "0", data_dir=tmp_path / "data") as process:
         port = (await process.until_logged("serving"))["http_port"]
         assert f"http://127.0.0.1:{port}/docs describes all methods in a browser" in process.stdout()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import click
 from click.shell_completion import get_completion_class
-
-from commerce.client.cli.session import Session, pass_session
 
 _NAME = "commercectl"
 # Where each shell looks by itself: the variable that names a folder, the folder without it, and the file in it.
@@ -23,8 +22,7 @@ _PLACES = {
 @click.command("completion")
 @click.argument("shell", type=click.Choice(list(_PLACES)))
 @click.option("--install", is_flag=True, help="Write it where the shell finds it, in the home directory.")
-@pass_session
-def COMPLETION(session: Session, *, shell: str, install: bool) -> None:  # noqa: N802 - a constant, made by click
+def COMPLETION(*, shell: str, install: bool) -> None:  # noqa: N802 - a constant, made by click
     """Print what completes commands, options and values in a SHELL, or install it with --install."""
     kind = get_completion_class(shell)
     if kind is None:
@@ -38,6 +36,8 @@ def COMPLETION(session: Session, *, shell: str, install: bool) -> None:  # noqa:
     path = Path(os.environ.get(base) or Path.home() / default) / rest
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(script, encoding="utf-8")
-    session.note(f"written to {path}; open a new shell to use it")
+    # Without a limit to the width: a line is to be copied.
+    click.echo(f"written to {path}; open a new shell to use it", err=True)
     if shell == "zsh":
-        session.note(f"in .zshrc, before compinit: fpath+=({path.parent})")
+        click.echo("zsh must look there: in .zshrc, these lines, of which the second may be there already:", err=True)
+        click.echo(f"  fpath+=({shlex.quote(str(path.parent))})\n  autoload -Uz compinit && compinit", err=True)

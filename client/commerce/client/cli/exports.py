@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from commerce.client.cli.commands import value_of
-from commerce.client.cli.output import csv_columns, csv_row, to_dict
+from commerce.client.cli.output import to_dict, write_csv
 from commerce.client.cli.parameters import option_of
 from commerce.client.cli.private_files import replacing
 from commerce.client.cli.session import Session, quiet_option
@@ -43,9 +42,10 @@ def _export_command(name: str, service: str, method: Method[Any, Any]) -> click.
         shows = session.shows_progress
         with _output_file(file) as target, _progress(session, f"Exporting {what}") as report:
             with getattr(session.client, service).export(progress=report, **fields, **session.stream_options) as export:
-                write = _writer(target, output, items.message_type)
-                for item in export:
-                    write(item)
+                if output == "csv":
+                    write_csv(target, items.message_type, export)
+                else:
+                    target.writelines(json.dumps(to_dict(item), ensure_ascii=False) + "\n" for item in export)
             done = export.progress
         again = f", from {done.resumed + 1} snapshots because the connection broke" if done.resumed else ""
         if shows:
@@ -74,14 +74,6 @@ def _export_command(name: str, service: str, method: Method[Any, Any]) -> click.
         short_help=f"Export {what} as JSON Lines or CSV.",
     )
     return quiet_option(command)
-
-
-def _writer(file: TextIO, file_format: str, descriptor: Any) -> Callable[[Any], object]:
-    if file_format == "csv":
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(csv_columns(descriptor))
-        return lambda message: writer.writerow(csv_row(message))
-    return lambda message: file.write(json.dumps(to_dict(message), ensure_ascii=False) + "\n")
 
 
 @contextmanager

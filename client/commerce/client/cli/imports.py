@@ -66,7 +66,8 @@ class _Importer:
         except CommerceError as error:
             self._failed(error)
             raise
-        self._take(len(self._waiting), {})
+        while self._waiting:
+            self._take()
         if self._problem is not None:
             raise self._problem
 
@@ -100,22 +101,21 @@ class _Importer:
         """Take the rows up to one of those that were sent, counted from the first one."""
         by_row = {failure.row_number: failure for failure in failures}
         while self._sent < last:
-            is_sent = self._waiting[0].message is not None
-            self._sent += is_sent
-            self._take(1, {self._waiting[0].number: by_row[self._sent]} if is_sent and self._sent in by_row else {})
+            self._sent += self._waiting[0].message is not None
+            self._take(by_row.get(self._sent))
         self._rejects.flush()
 
-    def _take(self, count: int, failures: dict[int, UserImportFailure]) -> None:
+    def _take(self, failure: UserImportFailure | None = None) -> None:
+        """Take the next row, which is processed; `failure` says why it was rejected, if it could be read."""
         from commerce.common.v1.error_reason_pb2 import ErrorReason
 
-        for _ in range(count):
-            row = self._waiting.popleft()
-            self.next_row = row.number + 1
-            if row.message is None:
-                self._rejects.add(row, _UNREADABLE, "", row.problem)
-            elif failure := failures.get(row.number):
-                reason = ErrorReason.Name(failure.reason).removeprefix("ERROR_REASON_")
-                self._rejects.add(row, reason, failure.field, failure.message)
+        row = self._waiting.popleft()
+        self.next_row = row.number + 1
+        if row.message is None:
+            self._rejects.add(row, _UNREADABLE, "", row.problem)
+        elif failure:
+            reason = ErrorReason.Name(failure.reason).removeprefix("ERROR_REASON_")
+            self._rejects.add(row, reason, failure.field, failure.message)
 
     def _failed(self, error: CommerceError) -> None:
         """Take the rows that a call has processed before it failed."""

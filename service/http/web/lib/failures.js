@@ -65,7 +65,10 @@ export class CallError extends Error {
     this.preconditions = this.detail("PreconditionFailure")?.violations ?? [];
     this.retryAfterMs = milliseconds(this.detail("RetryInfo")?.retryDelay);
     this.outcome = outcome(this, method, isService);
-    this.outcomeText = OUTCOMES[this.outcome];
+  }
+
+  get outcomeText() {
+    return OUTCOMES[this.outcome];
   }
 
   /** Return a detail of the status by the short name of its type, or undefined. */

@@ -19,7 +19,19 @@ import { cutOff, fromElsewhere, fromStatus, unreachable } from "./failures.js";
  * @returns {Promise<object>} the response; `infoOf(response)` tells more about the call.
  * @throws {CallError}
  */
-export async function call(method, request = {}, { signal, timeout } = {}) {
+export async function call(method, request = {}, options = {}) {
+  try {
+    return await answer(method, request, options);
+  } catch (error) {
+    // A check writes nothing, also if its answer is lost.
+    if (request.validateOnly && error.name === "CallError") {
+      error.outcome = "not_written";
+    }
+    throw error;
+  }
+}
+
+async function answer(method, request, { signal, timeout }) {
   const started = performance.now();
   const response = await send(method, request, signal, timeout);
   const text = await read(method, response, signal);

@@ -51,6 +51,27 @@ export class Schema {
   }
 }
 
+/**
+ * Return the fields of a message that a caller can set.
+ *
+ * @param {object} message
+ * @param {"create" | "update"} [use] - what the request does with it, if it is a resource: the server gives a new one its
+ *   id and etag; an update names one by its id, sets only what can change, and leaves out what stays as it is.
+ */
+export function settableFields(message, use) {
+  const fields = message.fields.filter((field) => !field.output);
+  switch (use) {
+    case "create":
+      return fields.filter((field) => !field.identifier && field.name !== "etag");
+    case "update":
+      return fields
+        .filter((field) => !field.immutable)
+        .map((field) => ({ ...field, required: Boolean(field.identifier) }));
+    default:
+      return fields;
+  }
+}
+
 /** Return the last part of a full name: `Order` of `commerce.orders.v1.Order`. */
 export function shortName(fullName) {
   return fullName.slice(fullName.lastIndexOf(".") + 1);

@@ -75,7 +75,16 @@ function inner(schema, field, siblings) {
     return field.type === "enum" ? enumListControl(schema, field) : listControl(schema, field);
   }
   const scalar = scalarControl(schema, field, { siblings, presence: Boolean(field.presence) });
-  return scalar ?? messageControl(schema, field.ref, { isRequired: field.required || Boolean(field.oneof) });
+  const isRequired = field.required || Boolean(field.oneof);
+  return scalar ?? messageControl(schema, field.ref, { isRequired, use: useOf(schema, field, siblings) });
+}
+
+/** Return what a request does with the resource in one of its fields; undefined for a field without a resource. */
+function useOf(schema, field, siblings) {
+  if (!schema.message(field.ref).fields.some(({ identifier }) => identifier)) {
+    return undefined;
+  }
+  return siblings.some(({ ref }) => ref === "google.protobuf.FieldMask") ? "update" : "create";
 }
 
 function typeName(field) {

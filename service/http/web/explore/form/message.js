@@ -2,6 +2,7 @@
 
 import { h, icon, inline, replace, uniqueId } from "../../lib/dom.js";
 import { concerns } from "../../lib/failures.js";
+import { settableFields } from "../../lib/schema.js";
 import { badge, button, select } from "../../lib/ui.js";
 import { fieldControl } from "./fields.js";
 import { changed } from "./scalars.js";
@@ -16,18 +17,19 @@ const INLINE = new Set(["google.type.Interval", "google.type.Date"]);
  * @param {string} name - of the message.
  * @param {object} options
  * @param {boolean} [options.isRequired] - whether it is always sent. If not, the user adds it.
+ * @param {"create" | "update"} [options.use] - what the request does with it, if it is a resource.
  */
-export function messageControl(schema, name, { isRequired = false } = {}) {
+export function messageControl(schema, name, { isRequired = false, use } = {}) {
   if (isRequired) {
-    return fieldsControl(schema, name);
+    return fieldsControl(schema, name, { use });
   }
   return INLINE.has(name) ? inlineControl(schema, name) : optionalControl(schema, name);
 }
 
-/** Return the control of a message that is always sent. */
-export function fieldsControl(schema, name) {
+/** Return the control of a message that is always sent; the options are those of `messageControl`. */
+export function fieldsControl(schema, name, { use } = {}) {
   const message = schema.message(name);
-  const fields = message.fields.filter((field) => !field.output);
+  const fields = settableFields(message, use);
   const parts = [];
   const seen = new Set();
   for (const field of fields) {

@@ -11,7 +11,7 @@ import { INTEGERS, WRAPPERS } from "../../lib/check.js";
 import { h, replace, uniqueId } from "../../lib/dom.js";
 import { decimal, parseMoney } from "../../lib/money.js";
 import { newRequestId } from "../../lib/request_ids.js";
-import { shortName } from "../../lib/schema.js";
+import { settableFields, shortName } from "../../lib/schema.js";
 import { fromLocalInput, timeZone, toLocalInput } from "../../lib/time.js";
 import { button, select } from "../../lib/ui.js";
 
@@ -277,8 +277,9 @@ function maskControl(schema, siblings) {
 }
 
 function settablePaths(schema, name, prefix = "", depth = 0) {
-  return schema.message(name).fields.flatMap((field) => {
-    if (field.output || field.identifier || field.immutable || field.json === "etag") {
+  const fields = settableFields(schema.message(name), "update");
+  return fields.flatMap((field) => {
+    if (field.identifier || field.name === "etag") {
       return [];
     }
     const path = prefix + field.json;
