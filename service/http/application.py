@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Collection, Mapping
-from ipaddress import ip_address
 from typing import Any
 
 import structlog
@@ -13,6 +12,7 @@ from service.http.cors import Cors
 from service.http.exchange import ClientGone, Exchange, Limits, Receive, Send
 from service.http.failures import CallFailed, malformed
 from service.http.internal import internal_failure
+from service.http.local_hosts import names_this_machine
 from service.http.methods import HttpMethod
 from service.http.pages import Page
 from service.http.plain import PlainJson
@@ -87,7 +87,7 @@ class Application:
     async def _answer(self, exchange: Exchange) -> None:
         origin = exchange.header("origin")
         exchange.added_headers += self._cors.headers(origin)
-        if self._only_local_hosts and not _is_local(exchange.header("host")):
+        if self._only_local_hosts and not names_this_machine(exchange.header("host")):
             raise malformed("without identities, only requests to localhost are answered, not to other names", 421)
         if page := self._pages.get(exchange.path):
             await _send_page(exchange, page)
@@ -152,18 +152,3 @@ def _accepts_gzip(accept_encoding: str) -> bool:
         if name.strip() == "gzip":
             return not re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", weight)
     return False
-
-
-def _is_local(host: str) -> bool:
-    """Return whether a header `Host` names this machine.
-
-    >>> [_is_local(host) for host in ("localhost:8080", "127.0.0.1", "[::1]:8080", "evil.example", "")]
-    [True, True, True, False, False]
-    """
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    if name.lower() == "localhost":
-        return True
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return False

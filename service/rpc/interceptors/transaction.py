@@ -23,6 +23,7 @@ from google.protobuf.message import Message
 from service.application.ports.errors import AlreadyAnswered, CommitTimedOut, DeadlineExceeded, NeedsTransaction
 from service.application.ports.unit_of_work import RequestKey, TimeLeft, UnitOfWorkFactory
 from service.domain.errors import InvalidField
+from service.observability.metrics.calls import Calls
 from service.rpc.call_context import current_call
 from service.rpc.identity.caller import Caller
 from service.rpc.interceptors.base import Interceptor
@@ -48,6 +49,7 @@ class TransactionInterceptor(Interceptor):
         default_deadline: seconds for a call without a deadline, and the maximum for any call.
         read_preference: `replica` or `primary`, for reads without `x-read-preference`.
         max_response_bytes: size of the largest response to send.
+        calls: the counts of calls, for metrics; None counts none.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class TransactionInterceptor(Interceptor):
         default_deadline: float,
         read_preference: str,
         max_response_bytes: int,
+        calls: Calls | None = None,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._fast_path = fast_path
@@ -67,6 +70,7 @@ class TransactionInterceptor(Interceptor):
         self._default_deadline = default_deadline
         self._read_preference = read_preference
         self._max_response_bytes = max_response_bytes
+        self._calls = calls
         self._shielded_tasks = shielded_tasks()
         # For the path of each method, what its responses are about.
         self._subjects: dict[str, Subjects] = {}
@@ -107,8 +111,12 @@ class TransactionInterceptor(Interceptor):
         """
         return await self._shielded_tasks.drain(time_left)
 
-    async def _read(self, _method: Method, call: Call, request: Request, context: Context, deadline: Deadline) -> bytes:
+    async def _read(self, method: Method, call: Call, request: Request, context: Context, deadline: Deadline) -> bytes:
+        counts = self._calls.of(method.path) if self._calls is not None else None
+
         async def attempt() -> bytes:
+            if counts is not None:
+                counts.attempts += 1
             return self._serialized(await call(request, context))
 
         call_context = current_call()
@@ -143,6 +151,7 @@ class TransactionInterceptor(Interceptor):
         key = None if dry_run else self._request_key(caller, method, request)
         fast_path = None if dry_run else self._fast_path.get(method.path)
         subjects = self._subjects[method.path]
+        counts = self._calls.of(method.path) if self._calls is not None else None
 
         async def run(open_unit_of_work: UnitOfWorkFactory) -> bytes:
             async with open_unit_of_work(
@@ -163,18 +172,29 @@ class TransactionInterceptor(Interceptor):
 
         async def attempt() -> bytes:
             nonlocal fast_path
+            if counts is not None:
+                counts.attempts += 1
             if fast_path:
                 try:
-                    return await run(fast_path)
+                    response = await run(fast_path)
                 except NeedsTransaction:
                     # Retries do not try the fast path again: what was in the way may still be there.
                     fast_path = None
-            return await run(self._unit_of_work)
+                else:
+                    if counts is not None:
+                        counts.fast_path += 1
+                    return response
+            response = await run(self._unit_of_work)
+            if counts is not None and not dry_run:
+                counts.transactions += 1
+            return response
 
         call_context.working = True
         try:
             return await retried(attempt, deadline, outcome_known_by_repeating=key is not None)
         except AlreadyAnswered as answer:
+            if counts is not None:
+                counts.replays += 1
             return answer.response
         finally:
             call_context.working = False
