@@ -198,6 +198,10 @@ workers: $(READY) ## Compare the cost of calls to one process and to two on one 
 trust: $(READY) ## Compare the cost of calls without and with TLS, tokens, a policy and admission
 	$(BIN)/python -m benchmarks.trust $(ARGS)
 
+.PHONY: bench-metrics
+bench-metrics: $(READY) ## Compare the cost of calls without and with metrics
+	$(BIN)/python -m benchmarks.metrics $(ARGS)
+
 .PHONY: bench-against
 bench-against: $(READY) ## Compare the cost of calls with an earlier commit: make bench-against BASE=main
 	$(BIN)/python -m benchmarks.versions --base $(BASE) $(ARGS)

@@ -125,10 +125,10 @@ class ServerMetrics:
             _add_events(snapshot, parts.feed)
             _add_identities(snapshot, parts)
             _add_passwords(snapshot, parts.passwords)
-        for part, successes, failures, items, last_success in self._runs:
+        for part, successes, failures, handled, last_success in self._runs:
             snapshot.add(catalogue.GC_RUNS, successes, part, "success")
             snapshot.add(catalogue.GC_RUNS, failures, part, "failure")
-            snapshot.add(catalogue.GC_ITEMS, items, part)
+            snapshot.add(catalogue.GC_HANDLED, handled, part)
             snapshot.add(catalogue.GC_LAST_SUCCESS, last_success, part)
         return snapshot
 
@@ -143,6 +143,9 @@ class ServerMetrics:
                 if not failed:
                     log.info("cannot read what gc has done", **where_raised(error))
                 failed = True
+            except Exception:
+                # Without this, one unknown error would end the reading, and the last figures would stay.
+                log.exception("reading what gc has done failed")
             await asyncio.sleep(_MAINTENANCE_SECONDS)
 
 

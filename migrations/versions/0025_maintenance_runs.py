@@ -20,7 +20,7 @@ def upgrade() -> None:
         sa.Column("part", sa.Text(), nullable=False),
         sa.Column("successes", sa.BigInteger(), nullable=False, comment="Runs that succeeded."),
         sa.Column("failures", sa.BigInteger(), nullable=False, comment="Runs in which something failed."),
-        sa.Column("items", sa.BigInteger(), nullable=False, comment="What all runs have deleted or updated."),
+        sa.Column("handled", sa.BigInteger(), nullable=False, comment="What all runs have deleted or updated."),
         sa.Column("success_time", sa.TIMESTAMP(timezone=True), nullable=True, comment="When it last succeeded."),
         sa.PrimaryKeyConstraint("part", name=op.f("pk_maintenance_runs")),
         comment=TABLE,

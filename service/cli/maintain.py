@@ -75,7 +75,7 @@ async def _gc(settings: GcSettings, failures: _Failures) -> list[str]:
         part, succeeded = name.replace(" ", "_"), failures.count == before
 
         async def record() -> None:
-            await record_run(engine, part, succeeded=succeeded, items=counts[0])
+            await record_run(engine, part, succeeded=succeeded, handled=counts[0])
 
         await by_itself(f"the record of {name}", record, failures, None)
         return counts

@@ -161,7 +161,7 @@ maintenance_runs = Table(
     Column("part", Text, primary_key=True),
     Column("successes", BigInteger, nullable=False, comment="Runs that succeeded."),
     Column("failures", BigInteger, nullable=False, comment="Runs in which something failed."),
-    Column("items", BigInteger, nullable=False, comment="What all runs have deleted or updated."),
+    Column("handled", BigInteger, nullable=False, comment="What all runs have deleted or updated."),
     Column("success_time", _Time, nullable=True, comment="When it last succeeded."),
     comment="What each part of `commerce gc` has done so far; servers show it in their metrics.",
 )

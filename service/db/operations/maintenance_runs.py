@@ -17,24 +17,24 @@ class MaintenanceRuns(NamedTuple):
         part: which part, such as `deleted_users`.
         successes: how many succeeded.
         failures: in how many something failed.
-        items: what all have deleted or updated.
+        handled: what all have deleted or updated.
         last_success: when the last one succeeded, in seconds since 1970; 0 if none has.
     """
 
     part: str
     successes: int
     failures: int
-    items: int
+    handled: int
     last_success: float
 
 
-async def record_run(engine: AsyncEngine, part: str, *, succeeded: bool, items: int) -> None:
+async def record_run(engine: AsyncEngine, part: str, *, succeeded: bool, handled: int) -> None:
     """Count a run of one part; raises StoreError."""
     time = func.now() if succeeded else None
     added = insert(maintenance_runs).values(
-        part=part, successes=int(succeeded), failures=int(not succeeded), items=items, success_time=time
+        part=part, successes=int(succeeded), failures=int(not succeeded), handled=handled, success_time=time
     )
-    counts = {name: maintenance_runs.c[name] + added.excluded[name] for name in ("successes", "failures", "items")}
+    counts = {name: maintenance_runs.c[name] + added.excluded[name] for name in ("successes", "failures", "handled")}
     last = func.coalesce(added.excluded.success_time, maintenance_runs.c.success_time)
     with translated_errors():
         async with engine.begin() as connection:
@@ -47,8 +47,8 @@ async def recorded_runs(engine: AsyncEngine) -> list[MaintenanceRuns]:
     """Return the runs of all parts; raises StoreError and Overloaded."""
     columns = maintenance_runs.c
     last = func.coalesce(func.extract("epoch", columns.success_time), 0)
-    statement = select(columns.part, columns.successes, columns.failures, columns.items, last.label("last_success"))
+    statement = select(columns.part, columns.successes, columns.failures, columns.handled, last.label("last_success"))
     with translated_errors():
         async with engine.connect() as connection:
             rows = (await connection.execute(statement.order_by(columns.part))).all()
-    return [MaintenanceRuns(row.part, row.successes, row.failures, row.items, float(row.last_success)) for row in rows]
+    return [MaintenanceRuns(row.part, row.successes, row.failures, row.handled, float(row.last_success)) for row in rows]

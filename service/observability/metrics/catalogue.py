@@ -272,8 +272,8 @@ RELAY_INTERRUPTIONS = _family(
 GC_RUNS = _family(
     _p, "commerce_gc_runs", "counter", "Runs of each part of commerce gc, by outcome.", "part", "outcome", merge="max"
 )
-GC_ITEMS = _family(
-    _p, "commerce_gc_items", "counter", "What each part of commerce gc has deleted or updated.", "part", merge="max"
+GC_HANDLED = _family(
+    _p, "commerce_gc_handled", "counter", "What each part of commerce gc has deleted or updated.", "part", merge="max"
 )
 GC_LAST_SUCCESS = _family(
     _p,
