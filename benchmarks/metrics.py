@@ -39,9 +39,7 @@ def main(*, workloads: Sequence[str], rounds: int, seconds: float, limit: float)
     SCRATCH.mkdir(exist_ok=True)
     kinds = (
         KINDS[0],
-        Kind(
-            "metrics", "this service with metrics", ("env", f"COMMERCE_METRICS_PORT={PORT}", *KINDS[0].command)
-        ),
+        Kind("metrics", "this service with metrics", ("env", f"COMMERCE_METRICS_PORT={PORT}", *KINDS[0].command)),
     )
     with ExitStack() as stack:
         database = stack.enter_context(filled_database(SCRATCH / "postgres", ALL.data))
@@ -61,7 +59,7 @@ def _scraping() -> Iterator[None]:
 
     def scrape() -> None:
         while not ended.wait(SCRAPE_SECONDS):
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - http
                 response.read()
 
     thread = threading.Thread(target=scrape)

@@ -531,8 +531,8 @@ class MetricsSettings(Settings):
         None,
         ge=0,
         le=65535,
-        description="port for `/metrics`, in OpenMetrics ([Metrics](metrics.md)), with the extra `metrics`; 0 selects a "
-        "free one. `commerce serve --dev` uses 50090. `commerce relay` has metrics of its own",
+        description="port for `/metrics`, in OpenMetrics ([Metrics](metrics.md)), with the extra `metrics`; 0 selects "
+        "a free one. `commerce serve --dev` uses 50090. `commerce relay` has metrics of its own",
     )
     metrics_host: str = Field(
         "127.0.0.1",
@@ -541,8 +541,8 @@ class MetricsSettings(Settings):
     )
     metrics_open: bool = Field(
         default=False,
-        description="serve the metrics to other machines, without TLS and identities: any program that reaches the port "
-        "may read them",
+        description="serve the metrics to other machines, without TLS and identities: any program that reaches the "
+        "port may read them",
     )
 
 

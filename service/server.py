@@ -50,6 +50,7 @@ from service.rpc.identity.caller import ANONYMOUS
 from service.rpc.identity.identities import Identities, IdentityError
 from service.rpc.identity.policy_file import PolicyFile
 from service.rpc.identity.policy_parsing import PolicyError
+from service.rpc.identity.status_access import StatusAccess
 from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.admission import AdmissionInterceptor
 from service.rpc.interceptors.authentication import AuthenticationInterceptor
@@ -451,6 +452,8 @@ class Server:
                 self.certificates,
                 # That of callers with tokens or keys, as those of the HTTP port are.
                 self._endpoints.port_without_client_certificates or self.port,
+                require_status=StatusAccess(self._identities, self._policies, self._authorization.denials).require,
+                status=self.metrics.status if self.metrics else None,
                 open_pages=len(self._open_services()) > 1,
             )
             if self.http:

@@ -6,10 +6,11 @@ the log.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -19,7 +20,6 @@ from service.db.connections.slots import Slots
 from service.db.database import Database
 from service.db.events.feed import PollingEventFeed
 from service.db.events.watcher import WatcherState
-from service.db.operations.maintenance_runs import MaintenanceRuns
 from service.observability.logs import where_raised
 from service.observability.metrics import catalogue
 from service.observability.metrics.calls import Calls
@@ -34,6 +34,9 @@ from service.rpc.identity.denials import Denials
 from service.rpc.identity.identities import Identities
 from service.rpc.identity.policy_file import PolicyFile
 from service.rpc.transport.tls import ServerCertificates
+
+if TYPE_CHECKING:
+    from service.db.operations.maintenance_runs import MaintenanceRuns
 
 # How often it is read in the database what `commerce gc` has done.
 _MAINTENANCE_SECONDS = 15.0
@@ -91,6 +94,8 @@ class ServerMetrics:
         self.draining = False
         self._process = ProcessMetrics()
         self._parts: Parts | None = None
+        # Tells processes apart: the counts of another one cannot be compared.
+        self._start_time = time.time()
         self._maintenance: asyncio.Task[None] | None = None
         self._runs: Sequence[MaintenanceRuns] = ()
 
@@ -131,6 +136,21 @@ class ServerMetrics:
             snapshot.add(catalogue.GC_HANDLED, handled, part)
             snapshot.add(catalogue.GC_LAST_SUCCESS, last_success, part)
         return snapshot
+
+    def status(self) -> dict[str, object]:
+        """Return what the console shows of this process, as values of JSON: counts since its start, and what is now.
+
+        The durations are those of unary calls.
+        """
+        outcomes, durations, running = self.calls.summary()
+        pool = self._parts.database.pools["calls"] if self._parts else None
+        return {
+            "startTime": self._start_time,
+            "outcomes": outcomes,
+            "durations": {"bounds": list(durations.bounds), "counts": durations.counts},
+            "running": running,
+            "pool": {"size": pool.size, "inUse": pool.in_use, "waiting": pool.waiting} if pool else None,
+        }
 
     async def _read_maintenance(self, database: Database) -> None:
         failed = False

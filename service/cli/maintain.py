@@ -31,6 +31,9 @@ from service.domain.errors import DomainError
 from service.observability.logs import where_raised
 from service.server import MESSAGE_ENCODERS
 
+# What a part of the maintenance has deleted or updated, and other numbers of it.
+Counts = tuple[int, ...]
+
 log = structlog.get_logger()
 
 
@@ -68,7 +71,7 @@ async def _gc(settings: GcSettings, failures: _Failures) -> list[str]:
     def unit_of_work() -> AbstractAsyncContextManager[UnitOfWork]:
         return database.unit_of_work(actor="gc", request=None, time_left=lambda: settings.db_statement_timeout)
 
-    async def step(name: str, work: Callable[[], Awaitable[tuple[int, ...]]], otherwise: tuple[int, ...]) -> tuple[int, ...]:
+    async def step(name: str, work: Callable[[], Awaitable[Counts]], otherwise: Counts) -> Counts:
         """Do one part; the first number of its result is that of what it has deleted or updated."""
         before = failures.count
         counts = await by_itself(name, work, failures, otherwise)
@@ -81,7 +84,7 @@ async def _gc(settings: GcSettings, failures: _Failures) -> list[str]:
         return counts
 
     async def count(name: str, work: Callable[[], Awaitable[int]]) -> int:
-        async def counted() -> tuple[int, ...]:
+        async def counted() -> Counts:
             return (await work(),)
 
         return (await step(name, counted, (0,)))[0]

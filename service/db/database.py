@@ -66,7 +66,7 @@ class Database:
         measured: counts the connections of the pool; None without `statements`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts, and one switch for each addition
         self,
         settings: DatabaseSettings,
         encoders: MessageEncoders | None,

@@ -16,6 +16,8 @@ from service.http.local_hosts import names_this_machine
 from service.http.methods import HttpMethod
 from service.http.pages import Page
 from service.http.plain import PlainJson
+from service.http.status import PATH as STATUS_PATH
+from service.http.status import StatusPage
 
 _JSON = "application/json"
 _UNARY_TYPES = frozenset({_JSON, "application/proto"})
@@ -35,19 +37,21 @@ class Application:
         connect: serves Connect and gRPC-Web.
         cors: which web pages may call.
         pages: documents, by their paths.
+        status: the state of the server for the console; None if it is not served.
         limits: the limits of requests and responses.
         only_local_hosts: whether to refuse requests that name another host than this machine. Without identities,
             only that keeps a web page from calling: with a name that it lets point to this machine (DNS rebinding),
             the page and this port have one origin.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each answers another kind of request
         self,
         methods: Mapping[str, HttpMethod],
         plain: PlainJson,
         connect: Connect,
         cors: Cors,
         pages: Mapping[str, Page],
+        status: StatusPage | None,
         limits: Limits,
         *,
         only_local_hosts: bool,
@@ -57,6 +61,7 @@ class Application:
         self._connect = connect
         self._cors = cors
         self._pages = pages
+        self._status = status
         self._limits = limits
         self._only_local_hosts = only_local_hosts
 
@@ -91,6 +96,9 @@ class Application:
             raise malformed("without identities, only requests to localhost are answered, not to other names", 421)
         if page := self._pages.get(exchange.path):
             await _send_page(exchange, page)
+            return
+        if self._status and exchange.path == STATUS_PATH:
+            await self._status.answer(exchange)
             return
         method = self._methods.get(exchange.path)
         if method is None:

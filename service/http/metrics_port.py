@@ -106,7 +106,7 @@ class MetricsPort:
             try:
                 kind, body = content_type(accept), await self._writer.page(accept)
             except Exception as error:  # noqa: BLE001 - answered without a cause, which only the log has
-                log.error("the metrics could not be written", **where_raised(error))
+                log.error("the metrics could not be written", **where_raised(error))  # noqa: TRY400 - it says where
                 status, kind, body = 500, _TEXT, b"the metrics could not be written\n"
         start = {
             "type": "http.response.start",

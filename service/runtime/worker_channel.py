@@ -1,7 +1,8 @@
 """What a worker and its parent tell each other, over a pair of connected sockets.
 
 The parent sends one line, the task, and the worker answers with one line: it is ready, or why it cannot start. Then the
-parent may ask for reports, each with one byte, and the worker sends them, each after its length. The kernel closes the parent's end when the parent ends, even by SIGKILL, and so the worker learns it.
+parent may ask for reports, each with one byte, and the worker sends them, each after its length. The kernel closes the
+parent's end when the parent ends, even by SIGKILL, and so the worker learns it.
 (Linux could send a signal instead, PR_SET_PDEATHSIG, but a worker whose event loop is stuck would not handle it.)
 """
 

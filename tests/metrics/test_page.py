@@ -1,8 +1,8 @@
 """The page of metrics of a real server that is used."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
@@ -15,7 +15,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 from service.observability.metrics.catalogue import FAMILIES
 from service.server import SERVICES, Server
-from tests.support.clients import Clients, connect, new_order, new_user
+from tests.support.clients import Clients, connect, new_order
 from tests.support.databases import cloned
 from tests.support.metrics_pages import Page, read_page
 from tests.support.passwords import PASSWORD
@@ -41,7 +41,7 @@ def of(method: str) -> dict[str, str]:
     return {"grpc_service": f"commerce.{service}", "grpc_method": method}
 
 
-async def fails(call: grpc.aio.UnaryUnaryCall) -> None:
+async def fails(call: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError):
         await call
 
@@ -59,9 +59,9 @@ async def used(postgres_url: str, template_url: str) -> AsyncIterator[Used]:
             await clients.users.GetUser(users_pb.GetUserRequest(id=user.id), metadata=traced)
         await fails(clients.users.GetUser(users_pb.GetUserRequest(id=str(uuid4()))))
         await fails(clients.users.GetUser(users_pb.GetUserRequest(id=CANARY)))
-        unknown = clients.channel.unary_unary(f"/commerce.users.v1.UserService/{CANARY}")
-        await fails(unknown(b""))
-        await fails(clients.channel.unary_unary(f"/{CANARY}/{CANARY}")(b""))
+        for path in (f"/commerce.users.v1.UserService/{CANARY}", f"/{CANARY}/{CANARY}"):
+            unknown: Any = clients.channel.unary_unary(path)
+            await fails(unknown(b""))
         request = orders_pb.CreateOrderRequest(order=new_order(user.id), request_id=str(uuid4()))
         orders = [(await clients.orders.CreateOrder(request)).order for _ in range(2)]
         assert orders[0] == orders[1]
@@ -164,7 +164,7 @@ def test_every_metric_is_in_the_catalogue_and_has_help(used: Used) -> None:
 def test_labels_have_few_values(used: Used) -> None:
     pool = descriptor_pool.Default()
     methods = {(name, method.name) for name in SERVICES for method in pool.FindServiceByName(name).methods}
-    reasons = {"", *(name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys())}
+    reasons = {"", *(name.removeprefix("ERROR_REASON_") for name in list(ErrorReason.keys()))}
     codes = {code.name for code in grpc.StatusCode}
     others: dict[str, set[str]] = {}
     for family in used.page.families.values():

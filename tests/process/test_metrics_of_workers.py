@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import commerce.users.v1.user_service_pb2 as users_pb
@@ -26,7 +27,7 @@ async def page_of(process: Process) -> Page:
 
 @pytest.fixture(scope="module")
 async def parent(postgres_url: str, template_url: str) -> AsyncIterator[Process]:
-    settings = {"workers": 2, "metrics_port": 0, "max_connection_age": 0, "shutdown_grace": 1}
+    settings: dict[str, Any] = {"workers": 2, "metrics_port": 0, "max_connection_age": 0, "shutdown_grace": 1}
     async with (
         cloned(postgres_url, template_url) as url,
         running_command("serve", "--port", "0", database_url=url, **settings) as process,

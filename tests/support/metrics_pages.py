@@ -3,10 +3,13 @@
 import urllib.request
 from asyncio import to_thread
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as parse_older
-from prometheus_client.samples import Sample
+
+if TYPE_CHECKING:
+    from prometheus_client.samples import Sample
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -43,10 +46,10 @@ async def read_page(port: int, *, accept: str = OPEN_METRICS, headers: Mapping[s
     """Return the page of the server whose metrics are on a port of this machine."""
 
     def read() -> Page:
-        request = urllib.request.Request(
+        request = urllib.request.Request(  # noqa: S310 - http
             f"http://127.0.0.1:{port}/metrics", headers={"accept": accept, **(headers or {})}
         )
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - http
             return Page(response.read().decode(), response.headers["content-type"])
 
     return await to_thread(read)

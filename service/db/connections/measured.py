@@ -91,7 +91,7 @@ class MeasuredEngine:
 
 
 def _name_of(compiled: Any) -> str:  # noqa: ANN401 - any statement, compiled
-    """Return what a statement does and the first of its tables, such as `update_orders`: all names are of our schema."""
+    """Return what a statement does and the first of its tables, such as `update_orders`: names of our schema."""
     statement = compiled.statement
     if compiled.isinsert or compiled.isupdate or compiled.isdelete:
         verb = "insert" if compiled.isinsert else "update" if compiled.isupdate else "delete"

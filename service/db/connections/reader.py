@@ -38,7 +38,7 @@ class StatementReader:
         statements: counts statements and batches, for metrics; None counts none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts, and one switch for each addition
         self,
         engine: AsyncEngine,
         replica: Replica | None = None,

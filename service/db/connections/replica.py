@@ -235,8 +235,6 @@ class Replica:
         if self._is_fresh():
             try:
                 rows = await read()
-                self.reads["replica"] += 1
-                return rows
             except Exception as error:
                 if isinstance(error, DatabaseUnavailable):
                     self._fresh_time = -math.inf
@@ -248,6 +246,9 @@ class Replica:
                 else:
                     # For example a conflict with the replay of the log, or a table that the replica does not have yet.
                     log.info("replica failed; reading from the primary", **where_raised(error))
+            else:
+                self.reads["replica"] += 1
+                return rows
         self.reads["primary"] += 1
         return await otherwise()
 

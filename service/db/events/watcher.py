@@ -57,9 +57,7 @@ class Watcher:
         has_lost_page: whether the page was emptied before all of it was taken.
     """
 
-    def __init__(
-        self, wanted: Wanted, queue_size: int, patience: float, drops: Counter[str] | None = None
-    ) -> None:
+    def __init__(self, wanted: Wanted, queue_size: int, patience: float, drops: Counter[str] | None = None) -> None:
         self._drops: Counter[str] = Counter() if drops is None else drops
         self.state = WatcherState.CATCHING_UP
         self.queue: deque[PositionedEvent] = deque()

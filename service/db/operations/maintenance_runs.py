@@ -51,4 +51,6 @@ async def recorded_runs(engine: AsyncEngine) -> list[MaintenanceRuns]:
     with translated_errors():
         async with engine.connect() as connection:
             rows = (await connection.execute(statement.order_by(columns.part))).all()
-    return [MaintenanceRuns(row.part, row.successes, row.failures, row.handled, float(row.last_success)) for row in rows]
+    return [
+        MaintenanceRuns(row.part, row.successes, row.failures, row.handled, float(row.last_success)) for row in rows
+    ]

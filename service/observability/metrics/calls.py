@@ -11,7 +11,7 @@ from bisect import bisect_left
 from typing import Literal
 
 from service.observability.metrics import catalogue
-from service.observability.metrics.histogram import CALL_SECONDS
+from service.observability.metrics.histogram import CALL_SECONDS, Histogram
 from service.observability.metrics.snapshot import Buckets, Exemplar, Snapshot
 
 Type = Literal["unary", "client_stream", "server_stream", "bidi_stream"]
@@ -179,6 +179,23 @@ class Calls:
         """Count a call of a known caller, given its name."""
         kind = _KINDS.get(name.partition(":")[0], "client_certificate")
         self.authenticated[kind] = self.authenticated.get(kind, 0) + 1
+
+    def summary(self) -> tuple[dict[str, int], Histogram, int]:
+        """Return the calls of our own methods: those that have ended by code, their durations, and those that run.
+
+        The durations are those of unary calls.
+        """
+        outcomes: dict[str, int] = {}
+        durations, running = Histogram(CALL_SECONDS), 0
+        for calls in self._methods.values():
+            if not calls.path.startswith("/commerce."):
+                continue
+            running += calls.running
+            for (code, _), count in calls.handled.items():
+                outcomes[code] = outcomes.get(code, 0) + count
+            if calls.kind == "unary":
+                durations.counts = [sum(pair) for pair in zip(durations.counts, calls.counts, strict=True)]
+        return outcomes, durations, running
 
     def add_to(self, snapshot: Snapshot) -> None:
         """Add all of this to a snapshot."""

@@ -55,7 +55,7 @@ def _part(name: str) -> list[Family]:
     return PARTS[name]
 
 
-def _family(  # noqa: PLR0913 - the attributes of a metric
+def _family(
     part: list[Family],
     name: str,
     kind: Kind,
@@ -97,7 +97,9 @@ MESSAGES_RECEIVED = _family(
     _p, "grpc_server_msg_received", "counter", "Messages that calls have received.", *_TYPED_METHOD
 )
 MESSAGES_SENT = _family(_p, "grpc_server_msg_sent", "counter", "Messages that calls have sent.", *_TYPED_METHOD)
-RUNNING_CALLS = _family(_p, "commerce_calls_running", "gauge", "Calls that are running, with those that wait.", *_METHOD)
+RUNNING_CALLS = _family(
+    _p, "commerce_calls_running", "gauge", "Calls that are running, with those that wait.", *_METHOD
+)
 REFUSED_CALLS = _family(
     _p,
     "commerce_calls_refused",
@@ -138,7 +140,11 @@ ADMISSION_LIMIT = _family(
     _p, "commerce_admission_limit", "gauge", "How many calls of the method admission lets run now.", *_METHOD
 )
 ADMISSION_RUNNING = _family(
-    _p, "commerce_admission_running", "gauge", "Admitted calls that are running, without those that are stuck.", *_METHOD
+    _p,
+    "commerce_admission_running",
+    "gauge",
+    "Admitted calls that are running, without those that are stuck.",
+    *_METHOD,
 )
 ADMISSION_WAITING = _family(_p, "commerce_admission_waiting", "gauge", "Calls that wait for admission.", *_METHOD)
 REFUSALS_WAITING = _family(
@@ -169,9 +175,7 @@ POOL_TIMEOUTS = _family(
 CONNECTIONS_OPEN = _family(
     _p, "commerce_db_connections_open", "gauge", "Connections that are open, in use or idle.", "pool"
 )
-CONNECTIONS_OPENED = _family(
-    _p, "commerce_db_connections_opened", "counter", "Connections that were opened.", "pool"
-)
+CONNECTIONS_OPENED = _family(_p, "commerce_db_connections_opened", "counter", "Connections that were opened.", "pool")
 CONNECTIONS_INVALIDATED = _family(
     _p,
     "commerce_db_connections_invalidated",
@@ -286,7 +290,11 @@ GC_LAST_SUCCESS = _family(
 
 _p = _part("Identities and passwords")
 AUTHENTICATED = _family(
-    _p, "commerce_authentications", "counter", "Calls of known callers, by the credential that names them.", "credential"
+    _p,
+    "commerce_authentications",
+    "counter",
+    "Calls of known callers, by the credential that names them.",
+    "credential",
 )
 AUTHENTICATION_FAILURES = _family(
     _p,
@@ -350,7 +358,14 @@ PASSWORD_SECONDS = _family(
 
 _p = _part("Process")
 BUILD = _family(
-    _p, "commerce_build_info", "gauge", "1, with the versions in its labels.", "version", "python", "grpcio", merge="max"
+    _p,
+    "commerce_build_info",
+    "gauge",
+    "1, with the versions in its labels.",
+    "version",
+    "python",
+    "grpcio",
+    merge="max",
 )
 READY = _family(
     _p, "commerce_ready", "gauge", "1 while the health service reports SERVING for readiness, else 0.", merge="each"
@@ -370,15 +385,11 @@ GC_PAUSE = _family(
     "Time that a garbage collection of Python has taken.",
     bounds=SHORT_SECONDS,
 )
-GC_COLLECTIONS = _family(
-    _p, "python_gc_collections", "counter", "Garbage collections of Python.", "generation"
-)
+GC_COLLECTIONS = _family(_p, "python_gc_collections", "counter", "Garbage collections of Python.", "generation")
 GC_COLLECTED = _family(
     _p, "python_gc_objects_collected", "counter", "Objects that garbage collections have freed.", "generation"
 )
-CPU_SECONDS = _family(
-    _p, "process_cpu_seconds", "counter", "User and system CPU time of the process.", merge="each"
-)
+CPU_SECONDS = _family(_p, "process_cpu_seconds", "counter", "User and system CPU time of the process.", merge="each")
 START_TIME = _family(
     _p, "process_start_time_seconds", "gauge", "When the process was started, since 1970.", merge="each"
 )
@@ -391,7 +402,10 @@ THREADS = _family(_p, "process_threads", "gauge", "Threads.", merge="each")
 _p = _part("Workers")
 WORKERS = _family(_p, "commerce_workers", "gauge", "Workers that are running; only with COMMERCE_WORKERS.")
 WORKER_STARTS = _family(
-    _p, "commerce_worker_starts", "counter", "Workers that were started, with the first ones; only with COMMERCE_WORKERS."
+    _p,
+    "commerce_worker_starts",
+    "counter",
+    "Workers that were started, with the first ones; only with COMMERCE_WORKERS.",
 )
 REPORT_AGE = _family(
     _p,

@@ -10,7 +10,7 @@ import structlog
 from google.protobuf.message import Message
 from uuid_utils import uuid4
 
-from service.observability.metrics.calls import Calls
+from service.observability.metrics.calls import Calls, MethodCalls
 from service.rpc.call_context import CallContext, enter, leave
 from service.rpc.identity.caller import ANONYMOUS
 from service.rpc.interceptors.base import Interceptor
@@ -54,10 +54,7 @@ class AccessLogInterceptor(Interceptor):
         running.setdefault(path, 0)
         line = log.bind(method=path)
         write = line.debug if path.startswith(_QUIET) else line.info
-        calls, counts = self._calls, None
-        if calls is not None:
-            streams = {"request_streaming": method.request_streaming, "response_streaming": method.response_streaming}
-            counts = calls.add(path, **streams)
+        counts, count = self._counts_of(method), self._count
 
         async def log_call(request: Request, context: Context) -> Message | bytes | None:
             started = time.perf_counter()
@@ -89,11 +86,7 @@ class AccessLogInterceptor(Interceptor):
                 seconds = time.perf_counter() - started
                 duration_ms = round(seconds * 1000, 2)
                 if counts is not None:
-                    counts.end(code, call_context.reason, seconds, metadata.get(_TRACEPARENT))
-                    if call_context.refused_by:
-                        counts.refuse(call_context.refused_by)
-                    if calls is not None and call_context.caller is not ANONYMOUS:
-                        calls.authenticate(call_context.caller.name)
+                    count(counts, code, seconds, call_context)
                 if (caller := call_context.caller) is ANONYMOUS:
                     write("call", code=code, duration_ms=duration_ms)
                 elif caller.end_user is None:
@@ -104,6 +97,18 @@ class AccessLogInterceptor(Interceptor):
                 leave(token)
 
         return log_call
+
+    def _counts_of(self, method: Method) -> MethodCalls | None:
+        streams = {"request_streaming": method.request_streaming, "response_streaming": method.response_streaming}
+        return None if self._calls is None else self._calls.add(method.path, **streams)
+
+    def _count(self, counts: MethodCalls, code: str, seconds: float, call_context: CallContext) -> None:
+        """Count a call that has ended."""
+        counts.end(code, call_context.reason, seconds, call_context.metadata.get(_TRACEPARENT))
+        if call_context.refused_by:
+            counts.refuse(call_context.refused_by)
+        if self._calls is not None and call_context.caller is not ANONYMOUS:
+            self._calls.authenticate(call_context.caller.name)
 
 
 def id_trailer(context: Context) -> tuple[str, str]:

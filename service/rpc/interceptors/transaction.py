@@ -14,7 +14,7 @@ the time that the call has left, and the executor cancels any other statement so
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, cast
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from google.protobuf.message import Message
 from service.application.ports.errors import AlreadyAnswered, CommitTimedOut, DeadlineExceeded, NeedsTransaction
 from service.application.ports.unit_of_work import RequestKey, TimeLeft, UnitOfWorkFactory
 from service.domain.errors import InvalidField
-from service.observability.metrics.calls import Calls
+from service.observability.metrics.calls import Calls, MethodCalls
 from service.rpc.call_context import current_call
 from service.rpc.identity.caller import Caller
 from service.rpc.interceptors.base import Interceptor
@@ -170,28 +170,10 @@ class TransactionInterceptor(Interceptor):
                     await uow.commit(response, subjects(request, answer) if key else ())
                 return response
 
-        async def attempt() -> bytes:
-            nonlocal fast_path
-            if counts is not None:
-                counts.attempts += 1
-            if fast_path:
-                try:
-                    response = await run(fast_path)
-                except NeedsTransaction:
-                    # Retries do not try the fast path again: what was in the way may still be there.
-                    fast_path = None
-                else:
-                    if counts is not None:
-                        counts.fast_path += 1
-                    return response
-            response = await run(self._unit_of_work)
-            if counts is not None and not dry_run:
-                counts.transactions += 1
-            return response
-
+        attempts = _Attempts(run, fast_path, self._unit_of_work, None if dry_run else counts)
         call_context.working = True
         try:
-            return await retried(attempt, deadline, outcome_known_by_repeating=key is not None)
+            return await retried(attempts.next, deadline, outcome_known_by_repeating=key is not None)
         except AlreadyAnswered as answer:
             if counts is not None:
                 counts.replays += 1
@@ -218,6 +200,49 @@ class TransactionInterceptor(Interceptor):
         digest = self._digest.copy()
         digest.update(method.path.encode() + b"\0" + body)
         return RequestKey(caller.scope, method.path, UUID(request_id), digest.digest())
+
+
+class _Attempts:
+    """The attempts at the work of one call: on the fast path, if it has one, then in a transaction.
+
+    Args:
+        run: runs the work in a unit of work.
+        fast_path: what opens one of one statement; None if the call has none.
+        transaction: what opens a transactional one.
+        counts: the counts of the method, for metrics.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[UnitOfWorkFactory], Awaitable[bytes]],
+        fast_path: UnitOfWorkFactory | None,
+        transaction: UnitOfWorkFactory,
+        counts: MethodCalls | None,
+    ) -> None:
+        self._run = run
+        self._fast_path = fast_path
+        self._transaction = transaction
+        self._counts = counts
+
+    async def next(self) -> bytes:
+        """Do the work, and return the response."""
+        counts = self._counts
+        if counts is not None:
+            counts.attempts += 1
+        if self._fast_path:
+            try:
+                response = await self._run(self._fast_path)
+            except NeedsTransaction:
+                # Retries do not try the fast path again: what was in the way may still be there.
+                self._fast_path = None
+            else:
+                if counts is not None:
+                    counts.fast_path += 1
+                return response
+        response = await self._run(self._transaction)
+        if counts is not None:
+            counts.transactions += 1
+        return response
 
 
 def _timeout(deadline: Deadline) -> float | None:

@@ -135,7 +135,7 @@ class AcceptingServer:
         refusals: those of calls that are not read.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts, and one switch for each addition
         self,
         methods: InterceptedMethods,
         options: Sequence[tuple[str, int]],

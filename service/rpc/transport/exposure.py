@@ -87,11 +87,11 @@ def metrics_exposure(settings: MetricsSettings) -> tuple[str, str]:
         return "", ""
     if settings.metrics_open:
         return "", "serving metrics to other machines: any program that reaches the port may read them"
-    return (
+    problem = (
         f"COMMERCE_METRICS_HOST={settings.metrics_host} lets other machines read the metrics, without TLS and"
-        " identities: set COMMERCE_METRICS_OPEN=true if only trusted programs reach the port",
-        "",
+        " identities: set COMMERCE_METRICS_OPEN=true if only trusted programs reach the port"
     )
+    return problem, ""
 
 
 def _exposures(settings: ListenSettings, host: str, *, only_known: bool) -> tuple[list[str], list[str]]:

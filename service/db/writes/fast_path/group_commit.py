@@ -107,7 +107,9 @@ class GroupCommit:
         self._placing = self._batcher(_PLACE, shielded_tasks, "place_orders")
         self._changing = self._batcher(_CHANGE, shielded_tasks, "change_orders")
 
-    def _batcher(self, operation: _Operation, shielded_tasks: ShieldedTasks, name: str) -> Batcher[OrderWrite, bool | Exception]:
+    def _batcher(
+        self, operation: _Operation, shielded_tasks: ShieldedTasks, name: str
+    ) -> Batcher[OrderWrite, bool | Exception]:
         # Each write has its own time.
         def write_all(writes: Sequence[OrderWrite], _time_left: TimeLeft) -> Awaitable[Sequence[bool | Exception]]:
             return self._write_all(operation, writes)
