@@ -31,6 +31,17 @@ def handled(page: Page, method: str) -> dict[tuple[str, ...], float]:
     return {key: count for key, count in counts.items() if count}
 
 
+async def settled_page(server: Server) -> Page:
+    """Return the page once no call runs: a call that fails is counted when its client has been answered."""
+
+    async def settled() -> Page | None:
+        page = await read_page(server.metrics_port)
+        return None if page.total("commerce_calls_running") else page
+
+    page: Page = await eventually(settled)
+    return page
+
+
 async def page_with(server: Server, name: str, **labels: str) -> Page:
     async def found() -> Page | None:
         page = await read_page(server.metrics_port)
@@ -55,7 +66,7 @@ async def test_unknown_callers_and_denied_calls(postgres_url: str, template_url:
                 await anonymous.users.GetUser(
                     users_pb.GetUserRequest(id=str(uuid4())), metadata=(("x-api-key", "wrong"),)
                 )
-        page = await read_page(guarded.server.metrics_port)
+        page = await settled_page(guarded.server)
     assert handled(page, "GetUser") == {
         ("NOT_FOUND", "USER_NOT_FOUND"): 1,
         ("UNAUTHENTICATED", "UNAUTHENTICATED_CALLER"): 2,
@@ -94,7 +105,7 @@ async def test_calls_that_are_refused_for_load_by_what_is_full(
                 with fails(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
                     await clients.users.DeactivateUser(users_pb.DeactivateUserRequest(id=users[0].id))
         await asyncio.wait(calls)
-        page = await page_with(server, "commerce_calls_refused_total", grpc_method="DeactivateUser")
+        page = await settled_page(server)
     assert handled(page, "DeactivateUser")[("RESOURCE_EXHAUSTED", "OVERLOADED")] == 3
     assert page.values("commerce_calls_refused_total", grpc_method="DeactivateUser") == {
         ("commerce.users.v1.UserService", "admission"): 3

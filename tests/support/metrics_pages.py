@@ -46,7 +46,7 @@ async def read_page(port: int, *, accept: str = OPEN_METRICS, headers: Mapping[s
     """Return the page of the server whose metrics are on a port of this machine."""
 
     def read() -> Page:
-        request = urllib.request.Request(  # noqa: S310 - http
+        request = urllib.request.Request(
             f"http://127.0.0.1:{port}/metrics", headers={"accept": accept, **(headers or {})}
         )
         with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - http
