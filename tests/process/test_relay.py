@@ -79,7 +79,7 @@ def broker(tmp_path: Path) -> Broker:
 
 
 @asynccontextmanager
-async def relay(database_url: str, broker: Broker, **settings: int) -> AsyncIterator[Process]:
+async def relay(database_url: str, broker: Broker, **settings: Any) -> AsyncIterator[Process]:
     async with running_command("relay", "--nats-url", broker.url, database_url=database_url, **settings) as process:
         yield process
 

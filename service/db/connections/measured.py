@@ -38,7 +38,7 @@ class MeasuredEngine:
         self.opened = self.invalidated = 0
         self._pool = engine.sync_engine.pool
         self._statements = statements
-        # SQLAlchemy caches what it has compiled, so a statement that runs often is looked at once.
+        # SQLAlchemy caches what it has compiled, so a statement that runs often is looked at only the first time.
         self._names: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         event.listen(engine.sync_engine, "connect", self._on_connect)
         event.listen(engine.sync_engine, "invalidate", self._on_invalidate)
@@ -94,7 +94,7 @@ def _name_of(compiled: Any) -> str:  # noqa: ANN401 - any statement, compiled
     """Return what a statement does and the first of its tables, such as `update_orders`: names of our schema."""
     statement = compiled.statement
     if compiled.isinsert or compiled.isupdate or compiled.isdelete:
-        verb = "insert" if compiled.isinsert else "update" if compiled.isupdate else "delete"
-        return f"{verb}_{statement.table.name}"
+        action = "insert" if compiled.isinsert else "update" if compiled.isupdate else "delete"
+        return f"{action}_{statement.table.name}"
     table = next((element for element in visitors.iterate(statement) if isinstance(element, Table)), None)
     return _OTHER if table is None else f"select_{table.name}"

@@ -1,6 +1,6 @@
 """Counts of calls, for each method.
 
-A method has one object for all that is counted of it, which whoever counts looks up when the server starts. So a call
+A method has one object for all that is counted of it, which is looked up when the server starts. So a call
 only adds to integers. Methods that the server does not have share one object, as a client can make up any number of
 them.
 """
@@ -124,7 +124,7 @@ class MethodCalls:
             snapshot.add(catalogue.HANDLED, count, *method, code, reason)
         duration = Buckets(tuple(self.counts), self.total, tuple(self._exemplars.values()))
         snapshot.add(catalogue.HANDLING_SECONDS, duration, *method)
-        # Of a unary request or response, there is one message for each call that has come so far.
+        # Of a unary request or response, there is one message for each call.
         streams = self.kind in {"client_stream", "bidi_stream"}
         received = self.received if streams else self.started - self.unread
         snapshot.add(catalogue.MESSAGES_RECEIVED, received, *method)

@@ -18,7 +18,7 @@ from service.observability.metrics.snapshot import Buckets, Labels, Snapshot, Va
 WORKER = "worker"
 # How many children of a metric are written in one turn of the event loop. A histogram has 20 lines for each, so this
 # takes about a millisecond.
-_CHILDREN = 16
+_CHILDREN = 2
 _END = b"# EOF\n"
 # How long no other page is written after one, as a multiple of the time that it took: many readers together take at
 # most a twentieth of the time of the event loop.
@@ -101,7 +101,7 @@ def _texts(family: Family) -> Iterator[str]:
 
 
 class PageWriter:
-    """Writes the page for whoever asks, one at a time, and not too often.
+    """Writes pages for all who ask, one at a time, and not too often.
 
     Those that ask while a page is being written get the same, so however many ask, the work for them has a bound.
 
@@ -129,8 +129,10 @@ class PageWriter:
     async def _write(self, accept: str) -> bytes:
         async with self._one:
             await asyncio.sleep(self._next_time - time.monotonic())
+            snapshot = await self._take()
+            # Only from here on: to wait for the reports of workers is no work.
             began = time.monotonic()
-            page = await encode(await self._take(), accept)
+            page = await encode(snapshot, accept)
             ended = time.monotonic()
             self._next_time = ended + _REST * (ended - began)
         return page
