@@ -1,4 +1,4 @@
-"""The metrics of a server: what its parts count while calls run, and what is read of them when the page is read.
+"""The metrics of a server: what its parts count while calls run, and what is read of them for the page.
 
 It is an addition, switched on in `service.server` by COMMERCE_METRICS_PORT. Without it, nothing here runs, no call is
 counted and no statement is measured; what parts of the server count where calls wait, fail or are refused is also for

@@ -186,7 +186,7 @@ async def test_the_calls_and_the_pool_of_the_server_are_shown(browser: Browser, 
         page = console.page
         await console.open("/live")
         load = page.get_by_role("region", name="Calls of the server")
-        await expect(load.get_by_text("of 10")).to_be_visible()
+        await expect(load.get_by_text(re.compile(r"^\d+ of 10"))).to_be_visible()
         ok, refused = load.locator("[data-outcome=OK] strong"), load.locator("[data-outcome=refused] strong")
         # In each period, until one of them shows both.
         async with asyncio.timeout(30):

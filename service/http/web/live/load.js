@@ -112,8 +112,8 @@ export function loadCard(signal) {
         rate(change?.failed, "failed"),
       ),
       definitions([
-        ["Time of a call, half", duration(change?.p50)],
-        ["Time of a call, 99 of 100", duration(change?.p99)],
+        ["Half of the calls within", duration(change?.p50)],
+        ["99 % of the calls within", duration(change?.p99)],
         ["Calls that run", String(state.running)],
         pool && [
           "Connections in use",
