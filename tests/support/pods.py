@@ -48,10 +48,12 @@ class Cluster:
     def volume(self, volume: Mapping[str, Any], pod: str) -> Path:
         """Return the folder of a volume; that of an `emptyDir` is the pod's own."""
         if secret := volume.get("secret"):
-            return self.secrets[secret["secretName"]]
+            return self.secrets[str(secret["secretName"])]
         if config_map := volume.get("configMap"):
-            folder = self.folder / config_map["name"]
-            folder.mkdir(exist_ok=True)
+            folder = self.folder / str(config_map["name"])
+            if folder.exists():
+                return folder
+            folder.mkdir()
             (found,) = (
                 resource
                 for resource in self.resources
@@ -61,7 +63,7 @@ class Cluster:
                 (folder / name).write_text(text)
             return folder
         assert "emptyDir" in volume
-        folder = self.folder / pod / volume["name"]
+        folder = self.folder / pod / str(volume["name"])
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
