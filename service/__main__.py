@@ -1,5 +1,6 @@
 """`python -m service` is `commerce`."""
 
+import gc
 import os
 import signal
 
@@ -13,7 +14,11 @@ if os.getpid() == 1:
     for _number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(_number, lambda number, _frame: os._exit(128 + number))
 
-from service.cli.main import main
+# Loading creates objects that all stay, and to search them for garbage again and again takes a tenth of the time. The
+# commands that run for longer than a moment switch the collector on.
+gc.disable()
+
+from service.cli.main import main  # noqa: E402 - see above
 
 if __name__ == "__main__":
     main()

@@ -51,7 +51,10 @@ class SettingsError(ValueError):
 class Settings(BaseSettings):
     """Base of all settings: immutable, read from environment variables that begin with `COMMERCE_`."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True, populate_by_name=True)
+    # A command uses few of the kinds of settings; the validators of the others are never built.
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, extra="ignore", frozen=True, populate_by_name=True, defer_build=True
+    )
 
 
 def _checked_url(url: SecretStr) -> SecretStr:

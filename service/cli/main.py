@@ -5,6 +5,7 @@ shell answer immediately. Each command imports its implementation when it runs.
 """
 
 import codecs
+import gc
 import signal
 from collections.abc import Callable
 from importlib.metadata import version as version_of
@@ -117,8 +118,8 @@ def migrate(*, revision: str, check: bool) -> None:
     migrate(revision, check=check)
 
 
-@main.command()
-def gc() -> None:
+@main.command("gc")
+def collect() -> None:
     """Run periodic maintenance; schedule hourly. Also backfills encoded messages.
 
     Releases credit held for orders that were not confirmed in time; purges users 30 days after their deletion, except
@@ -127,10 +128,10 @@ def gc() -> None:
     published yet. Several processes may run this at the same time. What fails is logged, everything else is done, and
     the exit status is 1.
     """
-    from service.cli.maintain import gc
+    from service.cli.maintain import gc as maintain
 
     _interruptible()
-    gc()
+    maintain()
 
 
 @main.command("verify-ledger")
@@ -220,6 +221,7 @@ def import_users(
     from service.cli.data import import_users
 
     _interruptible()
+    gc.enable()
     import_users(
         file,
         address=address,
@@ -252,6 +254,7 @@ def export_orders(*, address: str, output: str, file_format: str, **files: Path 
     from service.cli.data import export_orders
 
     _interruptible()
+    gc.enable()
     export_orders(address=address, tls=TlsOptions(**files), output=output)
 
 

@@ -6,7 +6,7 @@ from service.cli.running import one_line_errors, run, single_connection
 from service.config import DatabaseSettings, load, warn_of_unknown_variables
 from service.db.operations import migrate as migrations
 from service.db.operations.readiness import readiness_problem
-from service.server import StartError
+from service.runtime.errors import OperatorError
 
 
 def migrate(revision: str, *, check: bool) -> None:
@@ -34,7 +34,7 @@ async def migrate_schema(settings: DatabaseSettings, revision: str) -> bool:
 
 
 async def check_schema(settings: DatabaseSettings) -> None:
-    """Raise StartError if this build cannot use the database."""
+    """Raise OperatorError if this build cannot use the database."""
     async with single_connection(settings) as engine:
         if problem := await readiness_problem(engine):
-            raise StartError(problem)
+            raise OperatorError(problem)

@@ -4,6 +4,7 @@ What takes memory is imported only where it is used: the parent of workers uses 
 """
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 def run(work: Coroutine[Any, Any, T], new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop) -> T:
     """Run a coroutine to completion on a new event loop, and return its result."""
+    # Everything is loaded now (`service.__main__`).
+    gc.enable()
     with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(work)
 

@@ -20,7 +20,7 @@ from service.db.connections.engine import create_engine
 from service.db.operations.migrate import MigrationError, head, upgrade
 from service.db.operations.retention import BATCH, delete_expired_request_ids
 from tests.support.databases import driver_connection
-from tests.support.processes import CommandResult, run_command, running_command, running_program
+from tests.support.processes import COMMAND, CommandResult, run_command, running_command, running_program
 from tests.support.waiting import eventually
 
 
@@ -84,8 +84,12 @@ def test_the_option_prints_the_version_too() -> None:
     assert (result.exit_code, result.output) == (0, f"commerce {version('commerce-service')}\n")
 
 
-async def test_the_module_is_the_command() -> None:
-    finished = await run_command("version")
+@pytest.mark.parametrize("program", [COMMAND, ()], ids=["started", "copied"])
+async def test_the_module_is_the_command(program: tuple[str, ...]) -> None:
+    wrong = await run_command("versions", program=program)
+    assert (wrong.status, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("Usage: python -m service [OPTIONS] COMMAND [ARGS]...")
+    finished = await run_command("version", program=program)
     assert (finished.status, finished.stderr) == (0, "")
     assert finished.stdout.startswith("commerce ")
 
@@ -105,9 +109,19 @@ async def test_help_and_completion_import_no_implementation() -> None:
     }
 
 
+async def test_migrating_loads_no_grpc_and_serving_no_alembic() -> None:
+    script = (
+        "import sys, service.cli.migrate; print('grpc' in sys.modules, 'alembic' in sys.modules)\n"
+        "import service.server; print('grpc' in sys.modules, 'alembic' in sys.modules)"
+    )
+    async with running_program(sys.executable, "-c", script) as process:
+        finished = await process.end()
+    assert (finished.stdout, finished.stderr) == ("False False\nTrue False\n", "")
+
+
 @pytest.mark.parametrize("library", ["_pydantic_core", "cygrpc", "asyncpg"])
 async def test_an_interrupt_while_modules_are_imported_ends_silently(library: str) -> None:
-    async with running_command("gc", database_url="postgresql://ada@127.0.0.1:1/shop") as process:
+    async with running_command("gc", program=COMMAND, database_url="postgresql://ada@127.0.0.1:1/shop") as process:
         maps = Path(f"/proc/{process.pid}/maps")
         await eventually(lambda: library in maps.read_text())
         process.send(signal.SIGINT)

@@ -27,7 +27,7 @@ from tests.support.clients import Clients, connect, new_order
 from tests.support.databases import Observer
 from tests.support.failures import settled
 from tests.support.locks import holding
-from tests.support.processes import CommandResult, Process, handles_sigterm, running_command, serving
+from tests.support.processes import COMMAND, CommandResult, Process, handles_sigterm, running_command, serving
 from tests.support.proxies import Forwarder, listening, proxy_to
 from tests.support.servers import running_server
 from tests.support.waiting import eventually
@@ -73,7 +73,10 @@ def assert_one_line(finished: CommandResult, *words: str) -> None:
 async def test_a_terminated_server_finishes_calls_and_accepts_new_ones_while_it_drains(
     database_url: str, observer: Observer
 ) -> None:
-    async with serving(database_url, max_connection_age=2) as process, connect(await process.port()) as clients:
+    async with (
+        serving(database_url, program=COMMAND, max_connection_age=2) as process,
+        connect(await process.port()) as clients,
+    ):
         user = await clients.create_user()
         assert set((await health_of(clients)).values()) == {"SERVING"}
         async with holding(database_url, LOCK_USER, UUID(user.id)):

@@ -16,7 +16,7 @@ from tests.support.failures import settled
 from tests.support.locks import holding
 from tests.support.memory import resident_megabytes
 from tests.support.methods import call_bytes
-from tests.support.processes import serving
+from tests.support.processes import COMMAND, serving
 from tests.support.waiting import eventually
 from tests.support.watching import insert_events
 
@@ -27,7 +27,7 @@ UNKNOWN = b"\xc2\xa9\x07\x80\x80\xff\x01" + b"x" * 0x3FC000
 async def test_large_requests_in_flight_take_little_memory_and_health_is_answered(database_url: str) -> None:
     async with (
         # No call reaches its deadline on a slow machine.
-        serving(database_url, default_deadline=600) as process,
+        serving(database_url, program=COMMAND, default_deadline=600) as process,
         connect(await process.port(), own_connection=True) as clients,
         connect(await process.port(), own_connection=True) as others,
         observing(database_url) as observer,
@@ -59,7 +59,7 @@ async def test_watches_that_nobody_reads_take_little_memory(database_url: str, c
     large = f'[{{"field": "reason", "old_value": "", "new_value": "{"x" * 5_000}"}}]'
     await insert_events(connection, 600, changes=large)
     async with AsyncExitStack() as stack:
-        process = await stack.enter_async_context(serving(database_url))
+        process = await stack.enter_async_context(serving(database_url, program=COMMAND))
         options = [
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.http2.bdp_probe", 0),

@@ -6,18 +6,21 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any
 
+from tests.support.copies import Copy, can_copy, start_copy
 from tests.support.passwords import FAST_PASSWORDS
 from tests.support.paths import ROOT
 from tests.support.waiting import eventually
 
+# The `commerce` command, started by Python. Where none is named, it is a copy of a process (`tests.support.copies`).
 COMMAND = (sys.executable, "-m", "service")
 PATIENCE_SECONDS = 60
 
@@ -38,7 +41,7 @@ class CommandResult:
 class Process:
     """A running program, and what it has written so far."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], folder: Path) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes] | Copy, folder: Path) -> None:
         self._popen = popen
         self._folder = folder
 
@@ -88,7 +91,7 @@ class Process:
     async def end(self, seconds: float = 30) -> CommandResult:
         """Wait until it has ended by itself."""
         await eventually(lambda: not self.running, seconds)
-        return CommandResult(self._popen.returncode, self.stdout(), self.stderr())
+        return CommandResult(self._popen.wait(), self.stdout(), self.stderr())
 
     async def terminate(self) -> CommandResult:
         """Send it SIGTERM, and wait until it has ended."""
@@ -131,20 +134,35 @@ async def running_program(
     *command: str, environment: Mapping[str, str] = os.environ, tree: Path = ROOT
 ) -> AsyncIterator[Process]:
     """Run a program, in this or another source tree, until the block ends, then kill it."""
+
+    def start(stdout: IO[bytes], stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            cwd=tree,
+            env=_with_path(environment, tree),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            # Ctrl-C in the tests' terminal must not reach the program, nor a Ctrl-C that a test sends the tests.
+            start_new_session=True,
+        )
+
+    async with _running(start) as process:
+        yield process
+
+
+def _with_path(environment: Mapping[str, str], tree: Path) -> dict[str, str]:
+    return {**environment, "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'client'}"}
+
+
+@asynccontextmanager
+async def _running(
+    start: Callable[[IO[bytes], IO[bytes]], subprocess.Popen[bytes] | Copy],
+) -> AsyncIterator[Process]:
     with TemporaryDirectory() as name:
         folder = Path(name)
         with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
-            popen = subprocess.Popen(  # noqa: ASYNC220 - returns as soon as the process runs
-                command,
-                cwd=tree,
-                env={**environment, "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'client'}"},
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                # Ctrl-C in the tests' terminal must not reach the program, nor a Ctrl-C that a test sends the tests.
-                start_new_session=True,
-            )
-        process = Process(popen, folder)
+            process = Process(start(stdout, stderr), folder)
         try:
             yield process
         finally:
@@ -156,14 +174,14 @@ async def running_command(
     *arguments: str,
     database_url: str | None = None,
     tree: Path = ROOT,
-    program: Sequence[str] = COMMAND,
+    program: Sequence[str] = (),
     variables: Mapping[str, str] = MappingProxyType({}),
     **settings: Any,
 ) -> AsyncIterator[Process]:
     """Run the `commerce` command, or another `program` like it, until the block ends, then kill it.
 
-    `variables` are further environment variables. `settings` are those of the service in lower case; the command
-    inherits none from the environment of the tests.
+    `variables` are further environment variables; given some, or another tree, Python is started (`COMMAND`).
+    `settings` are those of the service in lower case; the command inherits none from the environment of the tests.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COMMERCE_")}
     environment.pop("DATABASE_URL", None)
@@ -172,7 +190,11 @@ async def running_command(
         environment[f"COMMERCE_{name}".upper()] = str(value)
     if database_url is not None:
         environment["DATABASE_URL"] = database_url
-    async with running_program(*program, *arguments, environment=environment, tree=tree) as process:
+    if program or variables or tree != ROOT or not can_copy():
+        running = running_program(*(program or COMMAND), *arguments, environment=environment, tree=tree)
+    else:
+        running = _running(partial(start_copy, arguments, ROOT, _with_path(environment, ROOT)))
+    async with running as process:
         yield process
 
 
@@ -182,7 +204,7 @@ async def serving(
     port: int = 0,
     *,
     tree: Path = ROOT,
-    program: Sequence[str] = COMMAND,
+    program: Sequence[str] = (),
     variables: Mapping[str, str] = MappingProxyType({}),
     **settings: object,
 ) -> AsyncIterator[Process]:
@@ -199,7 +221,7 @@ async def run_command(
     *arguments: str,
     database_url: str | None = None,
     tree: Path = ROOT,
-    program: Sequence[str] = COMMAND,
+    program: Sequence[str] = (),
     variables: Mapping[str, str] = MappingProxyType({}),
     **settings: Any,
 ) -> CommandResult:

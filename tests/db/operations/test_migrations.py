@@ -15,6 +15,7 @@ from service.db.operations import migrate
 from service.db.tables import ORDER_NUMBER_BLOCK
 from tests.support.databases import driver_connection, observing
 from tests.support.locks import holding
+from tests.support.paths import ROOT
 from tests.support.processes import run_command
 from tests.support.waiting import eventually
 
@@ -54,6 +55,14 @@ async def schema_of(url: str) -> set[str]:
 def revisions() -> list[str]:
     scripts = ScriptDirectory.from_config(migrate.alembic_config())
     return [script.revision for script in reversed(list(scripts.walk_revisions()))]
+
+
+def test_the_names_of_the_files_give_the_revisions_in_their_order() -> None:
+    assert [path.name[:4] for path in sorted((ROOT / "migrations" / "versions").glob("*.py"))] == revisions()
+    assert migrate.head() == revisions()[-1]
+    assert [revision for revision in revisions() if not migrate.is_behind(revision)] == [migrate.head()]
+    assert not migrate.is_behind("a later one")
+    assert migrate.is_behind(None)
 
 
 async def alembic(url: str, action: Callable[..., Any], *arguments: str) -> None:
