@@ -198,6 +198,10 @@ workers: $(READY) ## Compare the cost of calls to one process and to two on one 
 trust: $(READY) ## Compare the cost of calls without and with TLS, tokens, a policy and admission
 	$(BIN)/python -m benchmarks.trust $(ARGS)
 
+.PHONY: bench-metrics
+bench-metrics: $(READY) ## Compare the cost of calls without and with metrics
+	$(BIN)/python -m benchmarks.metrics $(ARGS)
+
 .PHONY: bench-against
 bench-against: $(READY) ## Compare the cost of calls with an earlier commit: make bench-against BASE=main
 	$(BIN)/python -m benchmarks.versions --base $(BASE) $(ARGS)
@@ -264,7 +268,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-heade
 
 .PHONY: lock
 lock: $(READY) ## Lock the dependencies in pyproject.toml; LOCK_FLAGS=--upgrade moves to newer versions
-	$(COMPILE) pyproject.toml --extra http --extra relay -o requirements/run.txt
+	$(COMPILE) pyproject.toml --extra http --extra metrics --extra relay -o requirements/run.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra dev --extra bench -c requirements/dev.txt -o requirements/bench.txt
 	echo hatchling | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/build.txt

@@ -527,6 +527,28 @@ class HttpSettings(Settings):
         return _listed(self.http_cors_origins)
 
 
+class MetricsSettings(Settings):
+    """Where the metrics are served."""
+
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="port for `/metrics`, in OpenMetrics ([Metrics](metrics.md)), with the extra `metrics`; 0 selects "
+        "a free one. `commerce serve --dev` uses 50090. `commerce relay` has metrics of its own",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="address to serve the metrics on; beyond this machine, that needs `COMMERCE_METRICS_OPEN`",
+    )
+    metrics_open: bool = Field(
+        default=False,
+        description="serve the metrics to other machines, without TLS and identities: any program that reaches the "
+        "port may read them",
+    )
+
+
 def _listed(text: str | None) -> list[str]:
     return [element.strip() for element in (text or "").split(",") if element.strip()]
 
@@ -600,6 +622,7 @@ class ServerSettings(
     PasswordSettings,
     SignInSettings,
     HttpServerSettings,
+    MetricsSettings,
     PolicySettings,
     AdmissionSettings,
     OptimizationSettings,
@@ -620,7 +643,7 @@ class GcSettings(DatabaseSettings):
     event_retention_days: Count = Field(90, description="days that events are stored for watches, relays and timelines")
 
 
-class RelaySettings(DatabaseSettings, LogSettings):
+class RelaySettings(DatabaseSettings, MetricsSettings, LogSettings):
     """Where `commerce relay` publishes events."""
 
     nats_url: SecretStr = Field(

@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from service.application.ports.errors import DeadlineExceeded, Overloaded
 from service.application.ports.unit_of_work import TimeLeft
 from service.config import PasswordSettings
 from service.domain.text import composed
+from service.observability.metrics.histogram import SHORT_SECONDS, Histogram
 from service.runtime.deadline import no_deadline
 
 T = TypeVar("T")
@@ -34,6 +36,10 @@ class Argon2Passwords:
     Args:
         settings: the parameters of argon2id, the number of threads and the length of the queue.
         time_left: returns how long the running call may still take; asked before each wait for a thread.
+
+    Attributes:
+        turns: who waits for a thread.
+        seconds: how long threads have taken, each time.
     """
 
     def __init__(self, settings: PasswordSettings, time_left: Callable[[], TimeLeft] = lambda: no_deadline) -> None:
@@ -45,11 +51,17 @@ class Argon2Passwords:
         self._executor = ThreadPoolExecutor(
             settings.password_threads, thread_name_prefix="password", initializer=_lower_priority
         )
-        self._turns = Turns(settings.password_threads, settings.password_queue_size)
+        self.turns = Turns(settings.password_threads, settings.password_queue_size)
         self._time_left = time_left
+        self.seconds = Histogram(SHORT_SECONDS)
         self._running: set[asyncio.Future[Any]] = set()
         # Verified when the user does not exist, so that the response takes as long as for a wrong password.
         self._dummy_hash = self._hasher.hash("no user has this password")
+
+    @property
+    def running(self) -> int:
+        """How many passwords threads are hashing."""
+        return len(self._running)
 
     async def hash(self, password: str, *, background: bool = False) -> str:
         """Return a salted hash of the password in the form NFKC; raises DeadlineExceeded and Overloaded."""
@@ -86,13 +98,15 @@ class Argon2Passwords:
         self._executor.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], T], *, background: bool) -> T:
-        await self._turns.take(self._time_left(), background=background)
+        await self.turns.take(self._time_left(), background=background)
+        began = time.perf_counter()
         running = asyncio.get_running_loop().run_in_executor(self._executor, work)
         self._running.add(running)
 
         def end(ended: asyncio.Future[T]) -> None:
             self._running.discard(ended)
-            self._turns.give_back(background=background)
+            self.seconds.observe(time.perf_counter() - began)
+            self.turns.give_back(background=background)
 
         running.add_done_callback(end)
         # A thread cannot be interrupted, so it stays taken until it has hashed the password, although the caller may
@@ -120,14 +134,24 @@ class Turns:
     Args:
         size: the number of threads.
         queue_size: how many interactive callers may wait.
+
+    Attributes:
+        waits: how long interactive callers have waited for a thread.
     """
 
     def __init__(self, size: int, queue_size: int) -> None:
+        self.waits = Histogram(SHORT_SECONDS)
         self._free = size
         self._free_for_background = max(1, size // 2)
         self._queue_size = queue_size
         self._interactive: deque[_Waiting] = deque()
         self._background: deque[_Waiting] = deque()
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """How many wait for a thread: interactive callers, and background work."""
+        queues = {"interactive": self._interactive, "background": self._background}
+        return {name: sum(not turn.done() for turn, _ in queue) for name, queue in queues.items()}
 
     async def take(self, time_left: TimeLeft, *, background: bool) -> None:
         """Wait for a thread, and `give_back` it later.
@@ -146,6 +170,7 @@ class Turns:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = (turn, time_left)
         queue.append(waiting)
+        began = time.perf_counter()
         self._start_next()
         try:
             await turn
@@ -158,6 +183,9 @@ class Turns:
                 # Its turn came at the same moment.
                 self.give_back(background=background)
             raise
+        finally:
+            if not background:
+                self.waits.observe(time.perf_counter() - began)
 
     def give_back(self, *, background: bool) -> None:
         """Let the next caller have the thread."""
@@ -187,7 +215,7 @@ class Turns:
         self._interactive.clear()
         self._interactive.extend(in_time)
         if len(in_time) >= self._queue_size:
-            raise Overloaded
+            raise Overloaded("passwords")
 
 
 def _is_late(turn: asyncio.Future[None], time_left: TimeLeft) -> bool:

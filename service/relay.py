@@ -14,6 +14,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import nats
 import structlog
@@ -30,6 +31,9 @@ from service.db.connections.engine import create_engine
 from service.db.events.relay_cursor import RelayLog, active_relay
 from service.db.operations.readiness import readiness_problem
 from service.observability.logs import where_raised
+from service.observability.metrics import catalogue
+from service.observability.metrics.process import ProcessMetrics
+from service.observability.metrics.snapshot import Snapshot
 from service.runtime.retry import Backoff
 
 # The pauses after consecutive interruptions.
@@ -49,6 +53,11 @@ class Relay:
 
     def __init__(self, settings: RelaySettings) -> None:
         self._settings = settings
+        self._process = ProcessMetrics()
+        self._is_active = False
+        self._published = self._interruptions = 0
+        # The oldest event that is being published, or waits for a running transaction.
+        self._oldest: datetime | None = None
         self._engine = create_engine(settings, pool_size=1, answer_seconds=TIMEOUT_SECONDS)
         # Consecutive interruptions since the last publication.
         self._failures = 0
@@ -83,6 +92,7 @@ class Relay:
                 # The lock comes first: a standby has no connection to the NATS server.
                 async with active_relay(self._engine, name) as events, self._jetstream() as jetstream:
                     log.info("relaying", name=name, stream=self._settings.relay_stream)
+                    self._is_active = True
                     await self._publish_all(events, jetstream)
             except EventPositionExpired as error:
                 raise RelayError(
@@ -90,18 +100,38 @@ class Relay:
                 ) from error
             except _INTERRUPTIONS as error:
                 self._failures += 1
+                self._interruptions += 1
+                self._is_active = False
                 pause = BACKOFF.pause(self._failures)
                 log.warning("relay interrupted", retry_in_seconds=round(pause, 1), **where_raised(error))
                 await asyncio.sleep(pause)
 
     async def close(self) -> None:
         """Close all connections."""
+        self._process.stop()
         await self._engine.dispose()
+
+    async def take(self) -> Snapshot:
+        """Return what the metrics are now, for a port that the command opens if it is wanted."""
+        snapshot = Snapshot()
+        self._process.add_to(snapshot)
+        snapshot.add(catalogue.RELAY_ACTIVE, int(self._is_active))
+        snapshot.add(catalogue.RELAY_PUBLISHED, self._published)
+        snapshot.add(catalogue.RELAY_INTERRUPTIONS, self._interruptions)
+        lag = (datetime.now(UTC) - self._oldest).total_seconds() if self._oldest else 0.0
+        snapshot.add(catalogue.RELAY_LAG, max(0.0, lag))
+        return snapshot
+
+    def measure(self) -> None:
+        """Begin to measure the process, until `close`."""
+        self._process.start()
 
     async def _publish_all(self, events: RelayLog, jetstream: JetStreamContext) -> None:
         position = await events.cursor()
         while True:
             page = await events.page(position)
+            # Until it is published, also if that is interrupted.
+            self._oldest = page.events[0][1].create_time if page.events else page.waiting_since
             for wave in _waves(event for _, event in page.events):
                 sent = await asyncio.gather(
                     *(self._publish(jetstream, event) for event in wave), return_exceptions=True
@@ -112,6 +142,8 @@ class Relay:
             if page.events:
                 await events.advance(page.end)
                 position, self._failures = page.end, 0
+                self._published += len(page.events)
+                self._oldest = page.waiting_since
             if not page.has_more:
                 await asyncio.sleep(self._settings.relay_poll_interval)
 

@@ -10,7 +10,8 @@ Each optimization is an addition, switched on in one place here by `Optimization
 - `Server.start`: the frozen garbage collector;
 - `new_event_loop`: the event loop.
 
-Admission is an addition too, switched on in `Server._interceptors` by `AdmissionSettings`.
+Admission is an addition too, switched on in `Server._interceptors` by `AdmissionSettings`. So are metrics, in
+`Server.__init__` by `MetricsSettings`: without, each part is given None instead of what counts.
 
 Only the batched log lines are switched elsewhere, where logging is configured (`service.observability.logs`).
 """
@@ -39,6 +40,7 @@ from service.db.reads.snapshots import Snapshots
 from service.db.writes.encoded_messages import MessageEncoders
 from service.domain.sign_in import sign_in_delays
 from service.http.loading import HttpUnavailable, http_port
+from service.http.loading_metrics import MetricsUnavailable, listening_metrics_port
 from service.observability.logs import log_loop_failure
 from service.passwords import Argon2Passwords
 from service.rpc.admission.admission import Admission
@@ -48,6 +50,7 @@ from service.rpc.identity.caller import ANONYMOUS
 from service.rpc.identity.identities import Identities, IdentityError
 from service.rpc.identity.policy_file import PolicyFile
 from service.rpc.identity.policy_parsing import PolicyError
+from service.rpc.identity.status_access import StatusAccess
 from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.admission import AdmissionInterceptor
 from service.rpc.interceptors.authentication import AuthenticationInterceptor
@@ -55,6 +58,7 @@ from service.rpc.interceptors.authorization import AuthorizationInterceptor
 from service.rpc.interceptors.base import InterceptedMethods, Interceptor
 from service.rpc.interceptors.deserialization import DeserializationInterceptor
 from service.rpc.interceptors.errors import ErrorInterceptor
+from service.rpc.interceptors.message_counts import MessageCountsInterceptor
 from service.rpc.interceptors.ownership import OwnershipInterceptor
 from service.rpc.interceptors.privileged_fields import PrivilegedFieldsInterceptor
 from service.rpc.interceptors.transaction import TransactionInterceptor
@@ -74,7 +78,7 @@ from service.rpc.streams.watch import Watch
 from service.rpc.transport import event_loop
 from service.rpc.transport.accepting import AcceptingServer
 from service.rpc.transport.endpoints import CannotListen, Endpoints
-from service.rpc.transport.exposure import Exposed, require_http_protection
+from service.rpc.transport.exposure import Exposed, require_http_protection, require_metrics_protection
 from service.rpc.transport.limits import channel_options, connections_that_fit
 from service.rpc.transport.listening import UnixSocket
 from service.rpc.transport.scheduling import (
@@ -88,8 +92,10 @@ from service.runtime.deadline import Deadline, no_deadline
 from service.runtime.errors import OperatorError
 from service.runtime.exit_deadline import ExitDeadline, drain_seconds, leaving_seconds
 from service.runtime.stop_signals import StopSignals
+from service.server_metrics import Parts, ServerMetrics
 
 if TYPE_CHECKING:
+    from service.http.metrics_port import MetricsPort
     from service.http.port import HttpPort
 
 # For commands that write to the database. The server has encoders of its own, which build each order message once.
@@ -144,6 +150,7 @@ class Server:
     Attributes:
         settings: the settings.
         http: the HTTP port; None without one.
+        metrics: what is counted and measured; None if no metrics are wanted.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -151,6 +158,8 @@ class Server:
         # Tasks that run until the server closes.
         self._background: list[asyncio.Task[None]] = []
         self.http: HttpPort | None = None
+        self.metrics = ServerMetrics() if settings.metrics_port is not None else None
+        self._metrics_port: MetricsPort | None = None
 
     @property
     def port(self) -> int:
@@ -161,6 +170,11 @@ class Server:
     def http_port(self) -> int:
         """The TCP port for HTTP; 0 without one."""
         return self.http.port if self.http else 0
+
+    @property
+    def metrics_port(self) -> int:
+        """The TCP port for metrics; 0 without one."""
+        return self._metrics_port.port if self._metrics_port else 0
 
     @property
     def certificates(self) -> ServerCertificates | None:
@@ -192,6 +206,7 @@ class Server:
         self._health_updates = asyncio.create_task(self._readiness.watch())
         await self._server.start()
         await self._listen_for_http()
+        await self._start_metrics()
         self._start_background_tasks()
         if self.settings.frozen_garbage_collector:
             freeze_garbage_collector()
@@ -201,6 +216,7 @@ class Server:
             port=self.port,
             port_without_client_certificates=self._endpoints.port_without_client_certificates or None,
             http_port=self.http_port or None,
+            metrics_port=self.metrics_port or None,
             unix_socket=self.settings.unix_socket and str(self.settings.unix_socket),
             tls=self.certificates is not None,
             accept_mode=self._server.accept_mode,
@@ -209,6 +225,7 @@ class Server:
     def _find_endpoints(self) -> None:
         try:
             require_http_protection(self.settings)
+            require_metrics_protection(self.settings)
             self._endpoints = Endpoints(self.settings, has_identities=self.settings.has_identities)
         except (Exposed, CertificateError) as error:
             raise StartError(str(error)) from error
@@ -225,7 +242,8 @@ class Server:
 
     async def _open_database(self) -> None:
         settings = self.settings
-        replica = Replica(settings) if settings.read_database_url else None
+        statements = self.metrics.statements if self.metrics else None
+        replica = Replica(settings, statements) if settings.read_database_url else None
         self._order_messages = OrderMessageCache()
         encoders = MessageEncoders(order=self._order_messages.encode, user=encode_user)
         self.database = Database(
@@ -236,6 +254,7 @@ class Server:
             time_left=time_left,
             batched_reads=settings.batched_reads,
             hold_connection=settings.held_connection,
+            statements=statements,
         )
         if problem := await self.database.problem():
             await self.database.close()
@@ -244,7 +263,7 @@ class Server:
             await replica.start()
         await self.database.warm_up(min(settings.db_pool_min_size, settings.db_pool_size))
         self._snapshots = Snapshots(settings)
-        self._event_feed = PollingEventFeed(settings)
+        self._event_feed = PollingEventFeed(settings, statements)
 
     async def _open_identities(self) -> None:
         self._identities = Identities(self.settings) if self.settings.has_identities else None
@@ -291,6 +310,7 @@ class Server:
             if self.settings.admission
             else None
         )
+        calls = self.metrics.calls if self.metrics else None
         self._transactions = TransactionInterceptor(
             self.database.unit_of_work,
             fast_path=dict.fromkeys(FAST_PATH_METHODS, self.database.fast_path) if self.settings.fast_path else {},
@@ -298,13 +318,16 @@ class Server:
             default_deadline=self.settings.default_deadline,
             read_preference=self.settings.read_preference,
             max_response_bytes=self.settings.max_response_bytes,
+            calls=calls,
         )
-        self._access_log = AccessLogInterceptor()
+        self._access_log = AccessLogInterceptor(calls)
+        counts: list[Interceptor] = [MessageCountsInterceptor(calls)] if calls else []
         admission: list[Interceptor] = [AdmissionInterceptor(self.admission)] if self.admission else []
         self._authorization = AuthorizationInterceptor(self._policies)
         return InterceptedMethods(
             [
                 self._access_log,  # sets the context of every call, and sees its final status code
+                *counts,  # sees all messages of streams
                 ErrorInterceptor(),  # turns every error raised below into a status, after the unit of work has ended
                 # Who calls, before what it may do.
                 AuthenticationInterceptor(
@@ -407,6 +430,7 @@ class Server:
             max_calls=self.settings.max_concurrent_calls,
             max_connections=connections_that_fit(self.settings.max_connections),
             reuse_port=self.settings.reuse_port,
+            counts=self.metrics.calls if self.metrics else None,
         )
 
     def _schedule_threads(self) -> None:
@@ -428,6 +452,8 @@ class Server:
                 self.certificates,
                 # That of callers with tokens or keys, as those of the HTTP port are.
                 self._endpoints.port_without_client_certificates or self.port,
+                require_status=StatusAccess(self._identities, self._policies, self._authorization.denials).require,
+                status=self.metrics.status if self.metrics else None,
                 open_pages=len(self._open_services()) > 1,
             )
             if self.http:
@@ -448,6 +474,31 @@ class Server:
             raise StartError(
                 f"cannot listen on {address} for HTTP: the port is in use, or this machine does not have the address"
             ) from error
+
+    async def _start_metrics(self) -> None:
+        if self.metrics is None:
+            return
+        await self.metrics.start(
+            Parts(
+                self.database,
+                self._event_feed,
+                self._passwords,
+                self._readiness,
+                self._server.refusals,
+                self._authorization.denials,
+                self.admission,
+                self._identities,
+                self._policies,
+                self.certificates,
+            )
+        )
+        # The parent of workers serves those of all.
+        if self.settings.workers == 1:
+            try:
+                self._metrics_port = await listening_metrics_port(self.settings, self.metrics.take)
+            except MetricsUnavailable as error:
+                await self.stop(grace=0)
+                raise StartError(str(error)) from error
 
     async def wait_until_signalled(self, signals: StopSignals) -> ExitDeadline:
         """Serve until the first signal, then drain; a second signal ends the process without draining.
@@ -481,6 +532,8 @@ class Server:
         After that, or as soon as no client is connected, no new calls arrive, so `stop` refuses none. It takes at most
         the time that the log line `draining` states.
         """
+        if self.metrics:
+            self.metrics.draining = True
         # First of all, so that none of the clients that leave comes back.
         self._endpoints.leave()
         if self.http:
@@ -551,6 +604,11 @@ class Server:
             await self.http.close()
         for task in self._background:
             task.cancel()
+        if self.metrics:
+            self.metrics.stop()
+        # Late, so that it shows how the server drains.
+        if self._metrics_port:
+            await self._metrics_port.close()
         if self._identities:
             await self._identities.close()
         self._passwords.close()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import structlog
@@ -19,6 +20,8 @@ from service.rpc.identity.permissions import permissions
 _OWNER_CHECK_SECONDS = 0.1
 # For HTTP, if none is configured.
 _HTTP_PORT = 50080
+# For metrics, if none is configured.
+_METRICS_PORT = 50090
 
 log = structlog.get_logger()
 
@@ -36,7 +39,7 @@ or, for each call, with buf:
 
   .venv/bin/buf curl --protocol grpc{header}{reflection_header} -d '{{"username": "bob"}}' \\
       http://{address}/commerce.users.v1.UserService/GetUser
-{over_http}{console}
+{over_http}{console}{metrics}
 {callers}
 
 docs/tour.md continues from here. Ctrl-C stops the service; the data stays. Other programs connect to the database with
@@ -44,6 +47,7 @@ DATABASE_URL='{database_url}'
 """
 
 _CONSOLE = "\nIn a browser, the console: {url}/console/\n"
+_METRICS = "\nFor Prometheus, the metrics: http://{host}:{port}/metrics (docs/metrics.md)\n"
 _OVER_HTTP = """
 or over HTTP, with curl (docs/http.md; {url}/docs describes all methods in a browser):
 
@@ -96,20 +100,43 @@ def with_http(settings: DevelopmentServerSettings) -> DevelopmentServerSettings:
     return settings.model_copy(update={name: value for name, value in added.items() if name not in configured})
 
 
-def welcome(settings: ServerSettings, port: int, http_port: int, data_dir: Path) -> None:
+def with_metrics(settings: DevelopmentServerSettings) -> DevelopmentServerSettings:
+    """Return the settings with a port for metrics, unless one is configured or the library is not installed."""
+    if find_spec("prometheus_client") is None or find_spec("uvicorn") is None or settings.metrics_port is not None:
+        return settings
+    return settings.model_copy(update={"metrics_port": _METRICS_PORT if settings.port else 0})
+
+
+class Ports(NamedTuple):
+    """Where a server listens.
+
+    Attributes:
+        grpc: its port.
+        http: its port for HTTP; 0 without one.
+        metrics: its port for metrics; 0 without one.
+    """
+
+    grpc: int
+    http: int
+    metrics: int
+
+
+def welcome(settings: ServerSettings, ports: Ports, data_dir: Path) -> None:
     """Print how to call the service."""
+    http_port = ports.http
     keys = settings.api_keys_file or data_dir / "keys.toml"
     callers = _KNOWN if settings.api_keys_file else _ANONYMOUS
     if settings.has_identities and not settings.api_keys_file:
         callers = "Callers need a credential: docs/security.md."
     header = _HEADER if settings.api_keys_file else ""
     text = _WELCOME.format(
-        address=f"{settings.host}:{port}",
+        address=f"{settings.host}:{ports.grpc}",
         data_dir=data_dir,
         # Only SQLAlchemy accepts the name of a driver in the URL.
         database_url=settings.database_url.get_secret_value().replace("+asyncpg", ""),
         header=header,
         console=_CONSOLE.format(url=_url(settings, http_port)) if http_port and settings.console else "",
+        metrics=_METRICS.format(host=settings.metrics_host, port=ports.metrics) if ports.metrics else "",
         over_http=_OVER_HTTP.format(url=_url(settings, http_port), header=header) if http_port else "",
         reflection_header=_REFLECTION_HEADER if settings.api_keys_file else "",
         callers=callers.format(keys=keys),

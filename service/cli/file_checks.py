@@ -9,7 +9,7 @@ from service.rpc.identity.issuers import Issuer, IssuerFileError, read_issuers
 from service.rpc.identity.jwks import JwksError, KeySet
 from service.rpc.identity.key_file import KeyFileError, read_keys
 from service.rpc.identity.policy_parsing import PolicyError, read_policy, suspicions
-from service.rpc.transport.exposure import exposures, http_exposures
+from service.rpc.transport.exposure import exposures, http_exposures, metrics_exposure
 from service.rpc.transport.tls import CertificateError, TlsFiles, validity
 
 # What expires sooner than this is warned of.
@@ -36,6 +36,12 @@ def _exposure(settings: ServerSettings) -> Iterator[Finding]:
         yield Finding(Grade.FAIL, "exposure", problem)
     problems += http_problems
     allowed += [f"HTTP: {words}" for words in http_allowed]
+    metrics_problem, metrics_allowed = metrics_exposure(settings)
+    if metrics_problem:
+        problems.append(metrics_problem)
+        yield Finding(Grade.FAIL, "exposure", metrics_problem)
+    if metrics_allowed:
+        allowed.append(metrics_allowed)
     for words in allowed:
         yield Finding(Grade.WARN, "exposure", words)
     if not problems and not allowed:

@@ -3,13 +3,11 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 import click
 import structlog
 
 from service.application.maintenance import (
-    Failed,
     backfill_encoded_users,
     backfill_search_words,
     by_itself,
@@ -22,6 +20,7 @@ from service.cli.running import load_and_log, one_line_errors, run, single_conne
 from service.config import DatabaseSettings, GcSettings, load, warn_of_unknown_variables
 from service.db.database import Database
 from service.db.operations.ledger import ledger_differences
+from service.db.operations.maintenance_runs import record_run
 from service.db.operations.restored_events import restore_events as restore_stored_events
 from service.db.operations.retention import (
     delete_expired_events,
@@ -32,7 +31,8 @@ from service.domain.errors import DomainError
 from service.observability.logs import where_raised
 from service.server import MESSAGE_ENCODERS
 
-T = TypeVar("T")
+# What a part of the maintenance has deleted or updated, and other numbers of it.
+Counts = tuple[int, ...]
 
 log = structlog.get_logger()
 
@@ -63,7 +63,7 @@ class _Failures:
         log.error("maintenance failed", part=name, reason=reason, **where_raised(error))
 
 
-async def _gc(settings: GcSettings, failed: Failed) -> list[str]:
+async def _gc(settings: GcSettings, failures: _Failures) -> list[str]:
     database = Database(settings, MESSAGE_ENCODERS)
     engine, queries, now = database.engine, database.maintenance_queries, datetime.now(UTC)
     retention = timedelta(days=settings.event_retention_days)
@@ -71,19 +71,34 @@ async def _gc(settings: GcSettings, failed: Failed) -> list[str]:
     def unit_of_work() -> AbstractAsyncContextManager[UnitOfWork]:
         return database.unit_of_work(actor="gc", request=None, time_left=lambda: settings.db_statement_timeout)
 
-    async def step(name: str, work: Callable[[], Awaitable[T]], otherwise: T) -> T:
-        return await by_itself(name, work, failed, otherwise)
+    async def step(name: str, work: Callable[[], Awaitable[Counts]], otherwise: Counts) -> Counts:
+        """Do one part; the first number of its result is that of what it has deleted or updated."""
+        before = failures.count
+        counts = await by_itself(name, work, failures, otherwise)
+        part, succeeded = name.replace(" ", "_"), failures.count == before
+
+        async def record() -> None:
+            await record_run(engine, part, succeeded=succeeded, handled=counts[0])
+
+        await by_itself(f"the record of {name}", record, failures, None)
+        return counts
+
+    async def count(name: str, work: Callable[[], Awaitable[int]]) -> int:
+        async def counted() -> Counts:
+            return (await work(),)
+
+        return (await step(name, counted, (0,)))[0]
 
     try:
-        expired = await step("credit holds", lambda: expire_holds(unit_of_work, queries, now, failed), 0)
+        expired = await count("credit holds", lambda: expire_holds(unit_of_work, queries, now, failures))
         purged, in_use = await step(
-            "deleted users", lambda: purge_deleted_users(unit_of_work, queries, now, failed), (0, 0)
+            "deleted users", lambda: purge_deleted_users(unit_of_work, queries, now, failures), (0, 0)
         )
-        request_ids = await step("request ids", lambda: delete_expired_request_ids(engine), 0)
-        sign_ins = await step("attempts to sign in", lambda: delete_old_sign_in_attempts(engine), 0)
-        events = await step("events", lambda: delete_expired_events(engine, retention), 0)
-        encoded = await step("encoded messages", lambda: backfill_encoded_users(unit_of_work), 0)
-        words = await step("search words", lambda: backfill_search_words(unit_of_work), 0)
+        request_ids = await count("request ids", lambda: delete_expired_request_ids(engine))
+        sign_ins = await count("attempts to sign in", lambda: delete_old_sign_in_attempts(engine))
+        events = await count("events", lambda: delete_expired_events(engine, retention))
+        encoded = await count("encoded messages", lambda: backfill_encoded_users(unit_of_work))
+        words = await count("search words", lambda: backfill_search_words(unit_of_work))
     finally:
         await database.close()
     return [

@@ -17,7 +17,7 @@ def serve(*, dev: bool, host: str | None, port: int | None, workers: int | None)
         if not dev:
             _serve(load_and_log(ServerSettings, host=host, port=port, workers=workers), None)
             return
-        from service.cli.development import with_http, with_policy  # noqa: PLC0415 - see above
+        from service.cli.development import with_http, with_metrics, with_policy  # noqa: PLC0415 - see above
         from service.cli.migrate import migrate_schema  # noqa: PLC0415 - see above
         from service.devtools.embedded_postgres import embedded_postgres  # noqa: PLC0415 - see above
 
@@ -31,7 +31,7 @@ def serve(*, dev: bool, host: str | None, port: int | None, workers: int | None)
             max_connection_age=0,
             shutdown_grace=1,
         )
-        development = with_http(development)
+        development = with_metrics(with_http(development))
         with embedded_postgres(development.data_dir, bin_dir=development.postgres_bin) as database_url:
             settings = with_policy(development.model_copy(update={"database_url": SecretStr(database_url)}))
             run(migrate_schema(settings, "head"))

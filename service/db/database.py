@@ -1,7 +1,7 @@
 """The `Database`: the connections, units of work and queries that a process uses."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
@@ -14,9 +14,12 @@ from service.application.ports.sign_in_attempts import SignInAttempts
 from service.application.ports.unit_of_work import Actor, RequestKey, TimeLeft, UnitOfWork
 from service.config import DatabaseSettings
 from service.db.connections.engine import create_engine, lost_connections
+from service.db.connections.measured import MeasuredEngine
 from service.db.connections.replica import Replica
+from service.db.connections.slots import Slots
 from service.db.connections.warm_up import warm_up
 from service.db.errors import translated_errors
+from service.db.operations.maintenance_runs import MaintenanceRuns, recorded_runs
 from service.db.operations.readiness import describe_store_error, readiness_problem
 from service.db.reads.credit import CreditQueries
 from service.db.reads.maintenance import MaintenanceQueries
@@ -35,6 +38,7 @@ from service.db.writes.sign_in_attempts import CountedSignInAttempts
 from service.db.writes.transaction import TransactionPool
 from service.db.writes.unit_of_work import TransactionalUnitOfWork
 from service.observability.logs import where_raised
+from service.observability.metrics.statements import Statements
 from service.runtime.deadline import no_deadline
 
 # How long the readiness probe waits for the answer to each of its statements. A connection of the probe that is lost is
@@ -55,9 +59,14 @@ class Database:
         time_left: returns how long the running call may still take.
         batched_reads: whether concurrent reads by id share a statement.
         hold_connection: whether one connection is held between single statements.
+        statements: counts statements, batches and connections, for metrics; None counts none.
+
+    Attributes:
+        replica: as above.
+        measured: counts the connections of the pool; None without `statements`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts, and one switch for each addition
         self,
         settings: DatabaseSettings,
         encoders: MessageEncoders | None,
@@ -67,11 +76,13 @@ class Database:
         time_left: Callable[[], TimeLeft] = lambda: no_deadline,
         batched_reads: bool = True,
         hold_connection: bool = True,
+        statements: Statements | None = None,
     ) -> None:
         self.engine = create_engine(settings)
+        self.measured = None if statements is None else MeasuredEngine(self.engine, statements)
         # The probe has its own pool. If it waited for calls, a busy pool would look like a lost database.
         self._probe_engine = create_engine(settings, pool_size=1, answer_seconds=PROBE_ANSWER_SECONDS)
-        self._replica = replica
+        self.replica = replica
         reader = self._reader = Reader(
             self.engine,
             replica,
@@ -80,6 +91,7 @@ class Database:
             batched_reads=batched_reads,
             hold_connection=hold_connection,
             settings=settings,
+            statements=statements,
         )
         self._transaction_pool = TransactionPool(self.engine, reader.executor)
         self._numbers = OrderNumbers(reader)
@@ -124,6 +136,13 @@ class Database:
         )
 
     @property
+    def pools(self) -> Mapping[str, Slots]:
+        """Who shares the connections of the pool, by name, and all of them together, which are `calls`."""
+        expensive = self._reader.expensive_reads
+        shares = {kind.name.lower(): slots for kind, slots in expensive.shares.items()} if expensive else {}
+        return {"calls": self._reader.executor.slots, "transactions": self._transaction_pool.share, **shares}
+
+    @property
     def address(self) -> str:
         """Host and port of the database, for the log."""
         return lost_connections(self.engine).address
@@ -152,6 +171,11 @@ class Database:
         except Overloaded:
             return None
 
+    async def maintenance_runs(self) -> Sequence[MaintenanceRuns]:
+        """Return what `commerce gc` has done; raises StoreError and Overloaded."""
+        # Not of the pool of calls, which must not wait for it.
+        return await recorded_runs(self._probe_engine)
+
     async def signing_key(self) -> bytes:
         """Return the signing key that all processes on this database share; raises StoreError."""
         with translated_errors():
@@ -166,8 +190,8 @@ class Database:
     async def close(self, time_left: TimeLeft = no_deadline) -> None:
         """Wait until no read is running, or cancel it when no time is left; then close all connections."""
         await self._reader.drain(time_left)
-        if self._replica:
-            await self._replica.close()
+        if self.replica:
+            await self.replica.close()
         await self.engine.dispose()
         await self._probe_engine.dispose()
 

@@ -155,6 +155,17 @@ sign_in_attempts = Table(
     "`commerce gc` deletes rows after their expire_time.",
 )
 
+maintenance_runs = Table(
+    "maintenance_runs",
+    metadata,
+    Column("part", Text, primary_key=True),
+    Column("successes", BigInteger, nullable=False, comment="Runs that succeeded."),
+    Column("failures", BigInteger, nullable=False, comment="Runs in which something failed."),
+    Column("handled", BigInteger, nullable=False, comment="What all runs have deleted or updated."),
+    Column("success_time", _Time, nullable=True, comment="When it last succeeded."),
+    comment="What each part of `commerce gc` has done so far; servers show it in their metrics.",
+)
+
 user_profiles = Table(
     "user_profiles",
     metadata,

@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Collection, Mapping
-from ipaddress import ip_address
 from typing import Any
 
 import structlog
@@ -13,9 +12,12 @@ from service.http.cors import Cors
 from service.http.exchange import ClientGone, Exchange, Limits, Receive, Send
 from service.http.failures import CallFailed, malformed
 from service.http.internal import internal_failure
+from service.http.local_hosts import names_this_machine
 from service.http.methods import HttpMethod
 from service.http.pages import Page
 from service.http.plain import PlainJson
+from service.http.status import PATH as STATUS_PATH
+from service.http.status import StatusPage
 
 _JSON = "application/json"
 _UNARY_TYPES = frozenset({_JSON, "application/proto"})
@@ -35,19 +37,21 @@ class Application:
         connect: serves Connect and gRPC-Web.
         cors: which web pages may call.
         pages: documents, by their paths.
+        status: the state of the server for the console; None if it is not served.
         limits: the limits of requests and responses.
         only_local_hosts: whether to refuse requests that name another host than this machine. Without identities,
             only that keeps a web page from calling: with a name that it lets point to this machine (DNS rebinding),
             the page and this port have one origin.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each answers another kind of request
         self,
         methods: Mapping[str, HttpMethod],
         plain: PlainJson,
         connect: Connect,
         cors: Cors,
         pages: Mapping[str, Page],
+        status: StatusPage | None,
         limits: Limits,
         *,
         only_local_hosts: bool,
@@ -57,6 +61,7 @@ class Application:
         self._connect = connect
         self._cors = cors
         self._pages = pages
+        self._status = status
         self._limits = limits
         self._only_local_hosts = only_local_hosts
 
@@ -87,10 +92,13 @@ class Application:
     async def _answer(self, exchange: Exchange) -> None:
         origin = exchange.header("origin")
         exchange.added_headers += self._cors.headers(origin)
-        if self._only_local_hosts and not _is_local(exchange.header("host")):
+        if self._only_local_hosts and not names_this_machine(exchange.header("host")):
             raise malformed("without identities, only requests to localhost are answered, not to other names", 421)
         if page := self._pages.get(exchange.path):
             await _send_page(exchange, page)
+            return
+        if self._status and exchange.path == STATUS_PATH:
+            await self._status.answer(exchange)
             return
         method = self._methods.get(exchange.path)
         if method is None:
@@ -152,18 +160,3 @@ def _accepts_gzip(accept_encoding: str) -> bool:
         if name.strip() == "gzip":
             return not re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", weight)
     return False
-
-
-def _is_local(host: str) -> bool:
-    """Return whether a header `Host` names this machine.
-
-    >>> [_is_local(host) for host in ("localhost:8080", "127.0.0.1", "[::1]:8080", "evil.example", "")]
-    [True, True, True, False, False]
-    """
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    if name.lower() == "localhost":
-        return True
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return False

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +23,13 @@ def http_port(
     certificates: Certificates | None,
     grpc_port: int,
     *,
+    require_status: Callable[[Mapping[str, str | bytes]], Awaitable[None]],
+    status: Callable[[], dict[str, object]] | None,
     open_pages: bool,
 ) -> "HttpPort | None":
     """Return the HTTP port that the settings name, which does not listen yet; None if they name none.
+
+    `require_status` and `status` are those of `service.http.status.StatusPage`; without the latter, it is not served.
 
     Raises:
         HttpUnavailable: a library is missing, no folder can be written, or the console is wanted without the port.
@@ -37,6 +41,7 @@ def http_port(
         return None
     try:
         from service.http.port import HttpPort
+        from service.http.status import StatusPage
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         raise HttpUnavailable(
@@ -49,7 +54,8 @@ def http_port(
             f"COMMERCE_HTTP_PORT needs a folder for a Unix socket: {error}; mount one at /tmp, or set TMPDIR"
         ) from error
     try:
-        return HttpPort(settings, services, certificates, folder, grpc_port, open_pages=open_pages)
+        page = StatusPage(require_status, status) if status else None
+        return HttpPort(settings, services, certificates, folder, grpc_port, status=page, open_pages=open_pages)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

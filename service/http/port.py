@@ -24,6 +24,7 @@ from service.http.methods import methods_of
 from service.http.pages import Page, pages
 from service.http.plain import PlainJson
 from service.http.protocol import MAX_HEADER_BYTES, BoundedProtocol, silence_library
+from service.http.status import StatusPage
 from service.http.tls import Certificates, server_context
 
 # How often a port that stops looks whether its responses have been sent.
@@ -39,6 +40,7 @@ class HttpPort:
         certificates: the certificates of TLS; None without TLS.
         folder: for the Unix socket; `close` removes it.
         grpc_port: the TCP port for gRPC; 0 without one.
+        status: the state of the server for the console; None if it is not served.
         open_pages: whether everybody may read the description of the services.
 
     Attributes:
@@ -60,6 +62,7 @@ class HttpPort:
         folder: Path,
         grpc_port: int,
         *,
+        status: StatusPage | None,
         open_pages: bool,
     ) -> None:
         silence_library()
@@ -75,7 +78,7 @@ class HttpPort:
         self._conversion = Conversion()
         self._bridge = Bridge(self.socket, settings.max_response_bytes)
         self._config = Config(
-            self._application(services, grpc_port, open_pages=open_pages),
+            self._application(services, grpc_port, status, open_pages=open_pages),
             interface="asgi3",
             ws="none",
             lifespan="off",
@@ -92,7 +95,9 @@ class HttpPort:
         self._leaving = False
         self._listener: asyncio.Server | None = None
 
-    def _application(self, services: Collection[str], grpc_port: int, *, open_pages: bool) -> Application:
+    def _application(
+        self, services: Collection[str], grpc_port: int, status: StatusPage | None, *, open_pages: bool
+    ) -> Application:
         settings = self._settings
         methods = methods_of(services)
         for method in methods.values():
@@ -103,6 +108,7 @@ class HttpPort:
             Connect(methods, self._bridge, self._conversion, self.responses, settings.http_max_request_bytes),
             Cors(settings.cors_origins),
             {**(pages() if open_pages else {}), **(self._console(grpc_port) if settings.console else {})},
+            status if settings.console else None,
             Limits(self.requests, settings.http_max_request_bytes, settings.transfer_timeout),
             only_local_hosts=not (settings.has_identities or settings.allow_anonymous),
         )

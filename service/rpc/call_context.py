@@ -31,6 +31,8 @@ class CallContext:
         unit_of_work: the unit of work of a method with side effects, while the method runs.
         working: whether a write goes on in its task, also after its client has gone.
         after_work: called when that ends.
+        reason: of the error with which the call has failed; empty without one.
+        refused_by: what was full if the call was refused for load; empty otherwise.
     """
 
     __slots__ = (
@@ -39,6 +41,8 @@ class CallContext:
         "limited_to",
         "metadata",
         "prefers_replica",
+        "reason",
+        "refused_by",
         "time_left",
         "unit_of_work",
         "working",
@@ -55,6 +59,8 @@ class CallContext:
         self.unit_of_work: UnitOfWork | None = None
         self.working = False
         self.after_work: Callable[[], None] | None = None
+        self.reason = ""
+        self.refused_by = ""
 
 
 _current: ContextVar[CallContext | None] = ContextVar("call_context", default=None)

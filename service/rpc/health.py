@@ -72,6 +72,11 @@ class Readiness:
         self._serving = False
         self._streak = 0
 
+    @property
+    def serving(self) -> bool:
+        """Whether `readiness` reports SERVING."""
+        return self._serving
+
     async def start(self) -> str | None:
         """Probe once, set the status from this one result, and return the problem, if there is one."""
         problem = await self._problem()

@@ -39,6 +39,7 @@ from service.domain.errors import (
 )
 
 DOMAIN = "commerce"
+INTERNAL, OVERLOADED = "INTERNAL", "OVERLOADED"
 MAX_MESSAGE_BYTES = 1000
 # The maximum size of all field violations together; the other details are small.
 _MAX_VIOLATIONS_BYTES = 2000
@@ -111,7 +112,7 @@ _OTHERS: Mapping[type[Exception], tuple[int, str, str, float]] = MappingProxyTyp
         ),
         Overloaded: (
             Code.RESOURCE_EXHAUSTED,
-            "OVERLOADED",
+            OVERLOADED,
             "server overloaded: the queue for this operation is full; nothing was written",
             0.5,
         ),
@@ -143,6 +144,13 @@ def status_of(error: BaseException) -> Status | None:
     return None
 
 
+def reason_of(error: BaseException) -> str:
+    """Return the reason of an error, as its status has it: a name of the enum ErrorReason."""
+    if isinstance(error, DomainError):
+        return error.reason
+    return next((reason for kind, (_, reason, _, _) in _OTHERS.items() if isinstance(error, kind)), INTERNAL)
+
+
 def _retry_info(seconds: float) -> RetryInfo:
     return RetryInfo(retry_delay=Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1000) * 1_000_000))
 
@@ -155,7 +163,7 @@ def overloaded(retry_seconds: float) -> Status:
 
 def internal_error(error_id: str) -> Status:
     """Return the status for an unexpected error; the log has the cause under `error_id`."""
-    return _status(Code.INTERNAL, "internal error", "INTERNAL", {"error_id": error_id})
+    return _status(Code.INTERNAL, "internal error", INTERNAL, {"error_id": error_id})
 
 
 def _status(code: int, message: str, reason: str, metadata: Mapping[str, str], *details: Message) -> Status:

@@ -4,9 +4,9 @@ import asyncio
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from service.runtime.worker_channel import MAX_BYTES, encoded_task, problem_of
+from service.runtime.worker_channel import ASK, LENGTH, MAX_BYTES, MAX_REPORT_BYTES, encoded_task, problem_of
 
 # A worker that is not ready by then hangs: it waits for nothing that takes nearly as long.
 START_SECONDS = 60.0
@@ -60,7 +60,9 @@ class Worker:
             )
         self.pid = self._process.pid
         self._channel.settimeout(0)
+        self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._reports: asyncio.Task[None] | None = None
         self._task = encoded_task(task)
 
     async def started(self) -> None:
@@ -78,14 +80,45 @@ class Worker:
 
     async def _answer(self) -> bytes:
         """Return the line that the worker sends, or nothing if it ends without one."""
-        reader, self._writer = await asyncio.open_unix_connection(sock=self._channel, limit=MAX_BYTES)
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=self._channel, limit=MAX_BYTES)
         try:
             self._writer.write(self._task)
-            line = await reader.readline()
+            line = await self._reader.readline()
         except (ConnectionError, ValueError):
             # It has ended without reading its task, or sends something that is no line.
             return b""
         return line if line.endswith(b"\n") else b""
+
+    def take_reports(self, received: Callable[[bytes], None], ended: Callable[[], None]) -> None:
+        """Take the reports of a worker that is ready, until it has ended.
+
+        Args:
+            received: called with each report.
+            ended: called after the last one.
+        """
+        if self._reader:
+            self._reports = asyncio.create_task(self._take_reports(self._reader, received, ended))
+
+    def ask_for_report(self) -> None:
+        """Ask the worker for a report, if it has not ended."""
+        if self._reports and not self._reports.done() and self._writer:
+            self._writer.write(ASK)
+
+    async def _take_reports(
+        self, reader: asyncio.StreamReader, received: Callable[[bytes], None], ended: Callable[[], None]
+    ) -> None:
+        try:
+            while (length := LENGTH.unpack(await reader.readexactly(LENGTH.size))[0]) <= MAX_REPORT_BYTES:
+                received(await reader.readexactly(length))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            # The worker has ended. What it sent last has been read.
+            pass
+        finally:
+            ended()
+            self._close()
+
+    def _close(self) -> None:
+        (self._writer or self._channel).close()
 
     def drain(self) -> None:
         """Let the worker drain; only the first time, because to any other process a second signal means to stop."""
@@ -108,7 +141,9 @@ class Worker:
         # Popen would otherwise wait for a process that no longer exists.
         self._process.returncode = status
         self.lifetime = asyncio.get_running_loop().time() - self._started_at
-        (self._writer or self._channel).close()
+        if self._reports is None or self._reports.done():
+            self._close()
+        # Otherwise, its last report may not have been read yet.
         self.ended.set_result(status)
 
 

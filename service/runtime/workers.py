@@ -9,6 +9,8 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
+from typing import Protocol
 
 import structlog
 
@@ -27,8 +29,23 @@ _BACKOFF = Backoff(0.1, cap=5.0)
 _IN_ORDER = (0, -signal.SIGTERM)
 # How much longer than a worker needs to drain the parent waits for it.
 _MARGIN_SECONDS = 1.0
+# How often workers report. What a worker has counted since then is lost if it is killed.
+_REPORT_SECONDS = 1.0
 
 log = structlog.get_logger()
+
+
+class Reports(Protocol):
+    """What takes the reports of workers."""
+
+    def started(self, pid: int, worker: int) -> None:
+        """Note that a worker with a number was started, as the process with this id."""
+
+    def received(self, pid: int, data: bytes) -> None:
+        """Take a report of a worker."""
+
+    def ended(self, pid: int) -> None:
+        """Note that a worker has ended; its last report has been received."""
 
 
 class WorkersFailed(OperatorError):
@@ -56,9 +73,18 @@ class Workers:
         count: how many.
         start: starts the worker with a number, from 1; raises OSError if no process can be started.
         drain_seconds: the most that a worker takes from SIGTERM to its end.
+        reports: takes what workers report every second; None asks them for no reports.
     """
 
-    def __init__(self, count: int, start: Callable[[int], Worker], *, drain_seconds: float) -> None:
+    def __init__(
+        self,
+        count: int,
+        start: Callable[[int], Worker],
+        *,
+        drain_seconds: float,
+        reports: Reports | None = None,
+    ) -> None:
+        self._reports = reports
         self._count = count
         self._start_process = start
         self._drain_seconds = drain_seconds + _MARGIN_SECONDS
@@ -97,6 +123,8 @@ class Workers:
         starting = [asyncio.create_task(worker.started()) for worker in workers]
         try:
             await asyncio.gather(*starting)
+            for worker in workers:
+                self._take_reports(worker)
         except StartFailed as error:
             raise WorkersFailed(str(error) if error.is_named else f"a worker cannot start: {error}") from error
         finally:
@@ -106,6 +134,8 @@ class Workers:
         on_ready([worker.pid for worker in workers])
         tasks = [asyncio.create_task(self._keep(place)) for place in self._places]
         tasks.append(asyncio.create_task(self._roll_when_wanted()))
+        if self._reports:
+            tasks.append(asyncio.create_task(self._ask_for_reports()))
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -163,7 +193,23 @@ class Workers:
             # For example, there is no memory.
             raise StartFailed(error.strerror or "the system cannot start it", is_named=True) from error
         await worker.started()
+        self._take_reports(worker)
         return worker
+
+    def _take_reports(self, worker: Worker) -> None:
+        if reports := self._reports:
+            reports.started(worker.pid, worker.number)
+            worker.take_reports(partial(reports.received, worker.pid), partial(reports.ended, worker.pid))
+
+    async def _ask_for_reports(self) -> None:
+        while True:
+            self.ask_for_reports()
+            await asyncio.sleep(_REPORT_SECONDS)
+
+    def ask_for_reports(self) -> None:
+        """Ask all workers for a report."""
+        for worker in self._running.values():
+            worker.ask_for_report()
 
     def _any_serves(self) -> bool:
         return any(not place.worker.ended.done() for place in self._places)

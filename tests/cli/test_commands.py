@@ -205,6 +205,10 @@ async def test_gc_deletes_answers_that_are_older_than_a_day_and_no_others(databa
     assert (finished.status, finished.stderr) == (0, "")
     assert f"deleted {expired} expired request ids\n" in finished.stdout
     assert await remaining(database_url) == 3
+    async with driver_connection(database_url) as connection:
+        runs = {row["part"]: row for row in await connection.fetch("SELECT * FROM maintenance_runs")}
+    assert {(run["successes"], run["failures"]) for run in runs.values()} == {(1, 0)}
+    assert {part: run["handled"] for part, run in runs.items() if run["handled"]} == {"request_ids": expired}
 
 
 async def test_gc_deletes_attempts_to_sign_in_that_no_longer_count_and_no_others(database_url: str) -> None:

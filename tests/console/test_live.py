@@ -1,5 +1,7 @@
 """Events in the console as they come: none is lost and none comes twice."""
 
+import asyncio
+import re
 from datetime import timedelta
 
 from playwright.async_api import Browser, Locator, Page, Route, expect
@@ -12,6 +14,8 @@ from tests.http.conftest import running_site
 
 ORDERS = "commerce.orders.v1.OrderService"
 USERS = "commerce.users.v1.UserService"
+# A number that is more than nothing.
+MORE = re.compile(r"[1-9]|0\.[1-9]")
 
 
 def titles(page: Page) -> Locator:
@@ -174,3 +178,50 @@ async def test_a_name_that_cannot_be_read_is_asked_for_once_and_keeps_no_other_n
     await page.wait_for_timeout(2_500)
     assert asked.count([gone]) == 1
     assert sum(named in ids for ids in asked if gone not in ids) == 1
+
+
+async def test_the_calls_and_the_pool_of_the_server_are_shown(browser: Browser, database_url: str) -> None:
+    async with running_site(database_url, console=True, metrics_port=0) as site:
+        context, console = await opened(browser, site)
+        page = console.page
+        await console.open("/live")
+        load = page.get_by_role("region", name="Calls of the server")
+        await expect(load.get_by_text(re.compile(r"^\d+ of 10"))).to_be_visible()
+        ok, refused = load.locator("[data-outcome=OK] strong"), load.locator("[data-outcome=refused] strong")
+        # In each period, until one of them shows both.
+        async with asyncio.timeout(30):
+            while not (MORE.match(await ok.inner_text()) and MORE.match(await refused.inner_text())):
+                await console.call(f"{USERS}/ListUsers", {})
+                await site.http.post(f"/{USERS}/GetUser", json={"username": "nobody"})
+                await asyncio.sleep(0.1)
+        await expect(load.get_by_text(re.compile(r"\d m?s$")).first).to_be_visible()
+        await context.close()
+    assert console.problems == []
+
+
+async def test_without_metrics_the_page_says_why_it_shows_no_calls(console: Console) -> None:
+    await console.open("/live")
+    load = console.page.get_by_role("region", name="Calls of the server")
+    await expect(load.get_by_text("COMMERCE_METRICS_PORT is not set")).to_be_visible()
+
+
+async def test_rates_and_quantiles_are_those_between_two_states(console: Console) -> None:
+    await console.open("/explore")
+    result = await console.page.evaluate(
+        """async () => {
+          const { between, quantile } = await import("./live/load.js");
+          const state = (outcomes, counts, startTime = 1) => (
+            { startTime, outcomes, durations: { bounds: [1, 2, 4], counts } });
+          const before = { time: 1000, state: state({ OK: 5 }, [5, 0, 0, 0]) };
+          const after = { time: 3000, state: state({ OK: 9, NOT_FOUND: 2, INTERNAL: 1 }, [5, 4, 3, 0]) };
+          const other = { time: 3000, state: state({ OK: 9 }, [9, 0, 0, 0], 2) };
+          return {
+            change: between(before, after), first: between(null, after), other: between(before, other),
+            none: quantile(0.5, [0, 0], [1]), last: quantile(0.5, [0, 3], [1]),
+          };
+        }"""
+    )
+    p99 = result["change"].pop("p99")
+    assert result["change"] == {"seconds": 2, "ok": 2, "refused": 1, "failed": 0.5, "p50": 1.875}
+    assert 3.9 < p99 < 4
+    assert (result["first"], result["other"], result["none"], result["last"]) == (None, None, None, 1)

@@ -219,3 +219,25 @@ async def test_a_client_that_does_not_finish_its_tls_handshake_is_disconnected(
         reader, writer = await asyncio.open_connection("127.0.0.1", site.server.http_port)
         assert await asyncio.wait_for(reader.read(), 20) == b""
         writer.close()
+
+
+async def test_the_state_of_the_server_is_for_who_may_read_all_orders(
+    postgres_url: str, template_url: str, tmp_path: Path
+) -> None:
+    settings = {"console": True, "metrics_port": 0}
+    async with guarded_site(postgres_url, template_url, tmp_path, **settings) as (guarded, http):
+        guarded.change_policy({**READER, "key:support": ["orders.read"], "key:own": ["orders.read:own"]})
+        status = "/console/status.json"
+        assert (await http.get(status)).status_code == 401
+        assert (await http.get(status, headers={"x-api-key": "wrong"})).status_code == 401
+        for name in ("reader", "own"):
+            denied = await http.get(status, headers={"x-api-key": guarded.key_of(name)})
+            assert (denied.status_code, error_info(denied.json())["reason"]) == (403, "PERMISSION_MISSING")
+        key = {"x-api-key": guarded.key_of("support")}
+        assert (await http.post(status, headers=key)).status_code == 405
+        known = await http.get(status, headers=key)
+        assert known.headers["cache-control"] == "no-store"
+        state = known.json()
+        assert state["pool"] == {"size": 10, "inUse": 0, "waiting": 0}
+        assert state["running"] == 0
+        assert len(state["durations"]["counts"]) == len(state["durations"]["bounds"]) + 1

@@ -21,6 +21,7 @@ from nats.js.errors import NotFoundError
 
 from service.relay import cloud_event
 from tests.support.clients import Clients
+from tests.support.metrics_pages import Page, read_page
 from tests.support.processes import PATIENCE_SECONDS, Process, free_port, run_command, running_command, running_program
 from tests.support.proxies import proxy_to
 from tests.support.servers import serving_clients
@@ -78,8 +79,8 @@ def broker(tmp_path: Path) -> Broker:
 
 
 @asynccontextmanager
-async def relay(database_url: str, broker: Broker) -> AsyncIterator[Process]:
-    async with running_command("relay", "--nats-url", broker.url, database_url=database_url) as process:
+async def relay(database_url: str, broker: Broker, **settings: Any) -> AsyncIterator[Process]:
+    async with running_command("relay", "--nats-url", broker.url, database_url=database_url, **settings) as process:
         yield process
 
 
@@ -102,12 +103,26 @@ def arrived(messages: list[Any]) -> dict[str, list[str]]:
     return by_aggregate
 
 
+async def published(port: int) -> Page | None:
+    page = await read_page(port)
+    return page if page.total("commerce_relay_published_total") == 2 else None
+
+
+async def caught_up(port: int) -> bool:
+    return (await read_page(port)).values("commerce_relay_lag_seconds") == {(): 0}
+
+
 async def test_events_arrive_as_cloud_events(database_url: str, broker: Broker, connection: asyncpg.Connection) -> None:
     async with serving_clients(database_url) as clients:
         user = await clients.create_user()
         order = await clients.create_order(user.id)
-    async with broker.up(), relay(database_url, broker):
+    async with broker.up(), relay(database_url, broker, metrics_port=0) as process:
         of_user, of_order = await broker.messages(2)
+        port = (await process.until_logged("serving metrics"))["port"]
+        page = await eventually(lambda: published(port))
+        assert page.values("commerce_relay_active") == {(): 1}
+        assert page.total("process_resident_memory_bytes")
+        await eventually(lambda: caught_up(port))
     assert (of_user.subject, of_order.subject) == ("commerce.user.CREATED", "commerce.order.CREATED")
     assert of_order.headers["Content-Type"] == "application/cloudevents+json"
     row = await connection.fetchrow("SELECT * FROM events WHERE aggregate_type = 'order'")

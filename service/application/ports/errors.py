@@ -12,6 +12,8 @@ NeedsTransaction            not a failure: the unit of work needs a transaction,
 AlreadyAnswered             not a failure: the request id has a stored response
 """
 
+from typing import Literal
+
 
 class StoreError(Exception):
     """The database failed. The message does not contain the statement or its values."""
@@ -37,8 +39,29 @@ class DeadlineExceeded(StoreError):
     """The deadline of the call has passed, and its transaction was rolled back."""
 
 
+# What is full when a call is refused for load.
+Full = Literal[
+    "calls",
+    "admission",
+    "connections",
+    "exports",
+    "passwords",
+    "request_bytes",
+    "unread_responses",
+    "watches",
+]
+
+
 class Overloaded(Exception):
-    """The queue for this operation is full; nothing was written."""
+    """The queue for this operation is full; nothing was written.
+
+    Args:
+        full: what is full: all calls of the process, the queue of a method, or what else is limited.
+    """
+
+    def __init__(self, full: Full = "connections") -> None:
+        super().__init__()
+        self.full: Full = full
 
 
 class ExportStalled(Exception):

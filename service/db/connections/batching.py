@@ -13,6 +13,7 @@ from uuid import UUID
 from service.application.ports.errors import DeadlineExceeded
 from service.application.ports.unit_of_work import TimeLeft
 from service.db.connections.slots import Slots
+from service.observability.metrics.histogram import Histogram
 from service.runtime.shielded_tasks import ShieldedTasks
 
 # Batches that run at the same time: a slow one does not hold up all callers.
@@ -44,6 +45,7 @@ class Batcher(Generic[Item, Result]):
         max_items: the largest batch.
         callers_are_shielded: whether no caller is ever cancelled. Then a caller that is alone runs its batch itself,
             which saves two turns of the event loop.
+        sizes: counts how many items each batch has, for metrics; None counts none.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class Batcher(Generic[Item, Result]):
         *,
         max_items: int,
         callers_are_shielded: bool = False,
+        sizes: Histogram | None = None,
     ) -> None:
+        self._sizes = sizes
         self._run = run
         self._shielded_tasks = shielded_tasks
         self._slots = slots
@@ -91,6 +95,8 @@ class Batcher(Generic[Item, Result]):
     async def _run_alone(self, item: Item, time_left: TimeLeft) -> Result:
         running = object()
         self._running.add(running)
+        if self._sizes is not None:
+            self._sizes.observe(1)
         try:
             (result,) = await self._run([item], time_left)
             return result
@@ -103,6 +109,8 @@ class Batcher(Generic[Item, Result]):
             if batch := [waiting for waiting in candidates if _is_wanted(waiting)]:
                 running = object()
                 self._running.add(running)
+                if self._sizes is not None:
+                    self._sizes.observe(len(batch))
                 self._shielded_tasks.start(self._run_batch(running, batch))
         if self._waiting and self._watching is None:
             # The batches that run now are stuck if they still run then.
@@ -174,6 +182,7 @@ class BatchedLoader:
         read: returns the rows with these ids, in any order. Its second argument tells how long the callers wait.
         shielded_tasks: runs the batches.
         slots: the slots for connections.
+        sizes: counts how many ids each batch has, for metrics; None counts none.
     """
 
     def __init__(
@@ -181,9 +190,10 @@ class BatchedLoader:
         read: Callable[[Sequence[Id], TimeLeft], Awaitable[Sequence[Any]]],
         shielded_tasks: ShieldedTasks,
         slots: Slots,
+        sizes: Histogram | None = None,
     ) -> None:
         self._read = read
-        self._batches: Batcher[Id, Any] = Batcher(self._rows, shielded_tasks, slots, max_items=_MAX_IDS)
+        self._batches: Batcher[Id, Any] = Batcher(self._rows, shielded_tasks, slots, max_items=_MAX_IDS, sizes=sizes)
 
     async def load(self, row_id: Id, time_left: TimeLeft) -> Any:  # noqa: ANN401 - a row
         """Return the row with this id, or None; raises what `read` raises.

@@ -7,6 +7,7 @@ ListOrders 32 % less.)
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -26,6 +27,7 @@ from service.db.connections.held_connection import HeldConnection, discard, is_c
 from service.db.connections.slots import Slots
 from service.db.connections.statement import Statement, Values
 from service.db.errors import translate_error, translated_errors
+from service.observability.metrics.statements import Statements
 from service.runtime.deadline import no_deadline
 
 # A statement that PostgreSQL has not answered this long after the deadline of its call is cancelled. (Cancelling every
@@ -39,13 +41,17 @@ class StatementExecutor:
     Args:
         engine: the owner of the pool, whose connections others may use, too.
         hold_connection: whether to hold one connection between statements, until `release_held`, if the pool has more.
+        statements: counts the compiled statements, for metrics; None counts none.
 
     Attributes:
         slots: one for each connection of the pool. Everything that uses a connection takes a slot first, so all wait in
             one queue, which drops what is late or abandoned.
     """
 
-    def __init__(self, engine: AsyncEngine, *, hold_connection: bool = False) -> None:
+    def __init__(
+        self, engine: AsyncEngine, *, hold_connection: bool = False, statements: Statements | None = None
+    ) -> None:
+        self.statements = statements
         self._engine = for_single_statements(engine)
         self._pool = pool = engine.sync_engine.pool
         size = pool.size() if isinstance(pool, QueuePool) else 1
@@ -119,7 +125,8 @@ class StatementExecutor:
                 if waits and time_left() <= 0:
                     raise DeadlineExceeded
                 statement, values = make()
-                return await self._fetch(pooled, statement, values, lost, time_left(), gone)
+                fetching = self._fetch(pooled, statement, values, lost, time_left(), gone)
+                return await (fetching if self.statements is None else _measured(fetching, statement, self.statements))
             finally:
                 self._held.give_back(pooled, invalidations)
         finally:
@@ -200,6 +207,19 @@ class StatementExecutor:
             # None is idle, so the next statement that ends returns its connection to the pool.
             with self.lend():
                 return await greenlet_spawn(self._pool.connect)
+
+
+async def _measured(
+    fetching: Coroutine[Any, Any, list[Any]], statement: Statement, statements: Statements
+) -> list[Any]:
+    began = time.perf_counter()
+    count: int | None = None
+    try:
+        rows = await fetching
+        count = len(rows)
+        return rows
+    finally:
+        statements.observe(statement.name, time.perf_counter() - began, count)
 
 
 def _meaning(failure: Failure, error: BaseException, lost: type[StoreError]) -> Exception | None:

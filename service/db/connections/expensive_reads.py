@@ -30,6 +30,9 @@ class ExpensiveReads:
     Args:
         executor: runs the statements.
         settings: the limits.
+
+    Attributes:
+        shares: the connections that each kind may use.
     """
 
     def __init__(self, executor: StatementExecutor, settings: DatabaseSettings) -> None:
@@ -37,7 +40,7 @@ class ExpensiveReads:
         self._max_seconds = settings.expensive_read_timeout
         half, timeout = max(1, executor.slots.size // 2), executor.slots.timeout
         size = min(half, settings.expensive_read_connections)
-        self._shares = {kind: Slots(size, timeout) for kind in Expensive}
+        self.shares = {kind: Slots(size, timeout) for kind in Expensive}
         self._together = Slots(half, timeout)
 
     async def rows(
@@ -60,7 +63,7 @@ class ExpensiveReads:
         def seconds_left() -> float:
             return 0.0 if gone.done() else min(time_left(), self._max_seconds)
 
-        share = self._shares[kind]
+        share = self.shares[kind]
         await share.take(seconds_left)
         try:
             await self._together.take(seconds_left)

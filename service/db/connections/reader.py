@@ -15,6 +15,7 @@ from service.db.connections.executor import StatementExecutor
 from service.db.connections.expensive_reads import Expensive, ExpensiveReads
 from service.db.connections.replica import Replica
 from service.db.connections.statement import Statement
+from service.observability.metrics.statements import Statements
 from service.runtime.deadline import no_deadline
 from service.runtime.loop_turns import LoopTurns
 from service.runtime.shielded_tasks import ShieldedTasks
@@ -34,9 +35,10 @@ class StatementReader:
         batched_reads: whether concurrent loads by id share a statement.
         hold_connection: as for `StatementExecutor`; the connection is held until `drain`.
         settings: the limits of expensive reads; without, they are read like any others.
+        statements: counts statements and batches, for metrics; None counts none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts, and one switch for each addition
         self,
         engine: AsyncEngine,
         replica: Replica | None = None,
@@ -46,9 +48,11 @@ class StatementReader:
         batched_reads: bool = True,
         hold_connection: bool = False,
         settings: DatabaseSettings | None = None,
+        statements: Statements | None = None,
     ) -> None:
-        self.executor = StatementExecutor(engine, hold_connection=hold_connection)
-        self._expensive_reads = ExpensiveReads(self.executor, settings) if settings else None
+        self.executor = StatementExecutor(engine, hold_connection=hold_connection, statements=statements)
+        self._statements = statements
+        self.expensive_reads = ExpensiveReads(self.executor, settings) if settings else None
         self._replica = replica
         self._prefers_replica = prefers_replica
         self.time_left = time_left
@@ -71,8 +75,8 @@ class StatementReader:
             expensive: which kind of reads that can take long it is. PostgreSQL cancels such a statement when the call
                 is cancelled, or takes too long.
         """
-        if expensive and self._expensive_reads:
-            return await self._expensive(self._expensive_reads, expensive, statement, values or {})
+        if expensive and self.expensive_reads:
+            return await self._expensive(self.expensive_reads, expensive, statement, values or {})
         return await self.shielded_tasks.run(self._all(statement, values or {}, self.time_left()))
 
     async def first(
@@ -95,10 +99,12 @@ class StatementReader:
             return lambda row_id: self.first(statement, {name: [row_id]})
         executor, replica, prefers_replica = self.executor, self._replica, self._prefers_replica
         time_left = self.time_left
+        sizes = self._statements.batches(statement.name) if self._statements is not None else None
         primary_loader = BatchedLoader(
             lambda ids, left: executor.fetch(statement, {name: ids}, time_left=left),
             self.shielded_tasks,
             executor.slots,
+            sizes,
         )
         if replica is None:
             return lambda row_id: primary_loader.load(row_id, time_left())
@@ -107,6 +113,7 @@ class StatementReader:
             lambda ids, left: replica.rows(statement, {name: ids}, otherwise=executor, time_left=left),
             self.shielded_tasks,
             replica.slots,
+            sizes,
         )
 
         def load(row_id: Id) -> Awaitable[Any]:

@@ -13,7 +13,7 @@ up to three `wal_writer_delay`s.)
 import asyncio
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -28,9 +28,11 @@ from service.config import DatabaseSettings, ReplicaSettings, SettingsError
 from service.db.connections.engine import async_url, create_engine, lost_connections
 from service.db.connections.executor import StatementExecutor
 from service.db.connections.expensive_reads import Expensive, ExpensiveReads
+from service.db.connections.measured import MeasuredEngine
 from service.db.connections.statement import Statement
 from service.db.connections.warm_up import warm_up
 from service.observability.logs import where_raised
+from service.observability.metrics.statements import Statements
 from service.runtime.deadline import no_deadline
 
 # Seconds between two measurements, and the maximum seconds for the answer of one server.
@@ -127,14 +129,22 @@ class Replica:
 
     Args:
         settings: where the primary and the replica are, and how far the replica may lag behind.
+        statements: counts the statements of the replica, for metrics; None counts none.
+
+    Attributes:
+        slots: those for connections to the replica.
+        measured: counts the connections to the replica; None without `statements`.
+        reads: how many reads that preferred the replica each server has answered.
     """
 
-    def __init__(self, settings: ReplicaSettings) -> None:
+    def __init__(self, settings: ReplicaSettings, statements: Statements | None = None) -> None:
         database = replica_database(settings)
         self._max_lag = settings.max_replica_lag
         self._warm_connections = min(settings.db_pool_min_size, settings.db_pool_size)
         self._engine = create_engine(database)
-        self._executor = StatementExecutor(self._engine)
+        self.measured = None if statements is None else MeasuredEngine(self._engine, statements)
+        self.reads: Counter[str] = Counter()
+        self._executor = StatementExecutor(self._engine, statements=statements)
         self.slots = self._executor.slots
         self._expensive_reads = ExpensiveReads(self._executor, settings)
         # The probes have their own pools, so that a busy pool does not look like a lost server.
@@ -224,7 +234,7 @@ class Replica:
     ) -> Sequence[Row[Any]]:
         if self._is_fresh():
             try:
-                return await read()
+                rows = await read()
             except Exception as error:
                 if isinstance(error, DatabaseUnavailable):
                     self._fresh_time = -math.inf
@@ -236,6 +246,10 @@ class Replica:
                 else:
                     # For example a conflict with the replay of the log, or a table that the replica does not have yet.
                     log.info("replica failed; reading from the primary", **where_raised(error))
+            else:
+                self.reads["replica"] += 1
+                return rows
+        self.reads["primary"] += 1
         return await otherwise()
 
     async def close(self) -> None:
@@ -246,6 +260,16 @@ class Replica:
                 await self._task
         for engine in (self._engine, *self._probe_engines):
             await engine.dispose()
+
+    @property
+    def in_use(self) -> bool:
+        """Whether reads may go to the replica."""
+        return self._is_fresh()
+
+    @property
+    def lag(self) -> float:
+        """How many seconds ago the newest known position was sampled that the replica has replayed; else infinity."""
+        return time.monotonic() - self._fresh_time
 
     def _is_fresh(self) -> bool:
         return time.monotonic() - self._fresh_time <= self._max_lag

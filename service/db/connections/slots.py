@@ -1,11 +1,13 @@
 """Slots: how many may use something at a time, such as the connections of a pool, and who waits for how long."""
 
 import asyncio
-from collections import deque
+import time
+from collections import Counter, deque
 from contextlib import suppress
 
 from service.application.ports.errors import DeadlineExceeded, Overloaded
 from service.application.ports.unit_of_work import TimeLeft
+from service.observability.metrics.histogram import SHORT_SECONDS, Histogram
 
 # One that waits for a slot gives up this long after its deadline, so that gRPC has ended the call by then.
 _MOMENT_SECONDS = 0.05
@@ -17,6 +19,12 @@ class Slots:
     Args:
         size: the number of slots.
         timeout: the maximum seconds to wait for a slot; None waits as long as there is time.
+
+    Attributes:
+        size: see above.
+        timeout: see above.
+        waits: how long was waited for slots, without those that were free.
+        failed_waits: the waits that ended without a slot, by cause: `timeout`, or `deadline` of the work.
     """
 
     def __init__(self, size: int, timeout: float | None) -> None:
@@ -24,6 +32,18 @@ class Slots:
         self.timeout = timeout
         self._free = size
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self.waits = Histogram(SHORT_SECONDS)
+        self.failed_waits: Counter[str] = Counter()
+
+    @property
+    def in_use(self) -> int:
+        """How many slots are taken."""
+        return self.size - self._free
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a slot."""
+        return sum(not turn.done() for turn in self._waiting)
 
     @property
     def all_taken(self) -> bool:
@@ -52,6 +72,7 @@ class Slots:
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
+        began = time.perf_counter()
         try:
             async with asyncio.timeout(self._longest_wait(time_left())):
                 await turn
@@ -64,10 +85,15 @@ class Slots:
                 with suppress(ValueError):
                     self._waiting.remove(turn)
             if isinstance(error, TimeoutError):
-                raise (DeadlineExceeded if time_left() <= 0 else Overloaded) from error
+                is_late = time_left() <= 0
+                self.failed_waits["deadline" if is_late else "timeout"] += 1
+                raise (DeadlineExceeded if is_late else Overloaded) from error
             raise
+        finally:
+            self.waits.observe(time.perf_counter() - began)
         if time_left() <= 0:
             self.give_back()
+            self.failed_waits["deadline"] += 1
             raise DeadlineExceeded
 
     def give_back(self) -> None:

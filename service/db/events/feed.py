@@ -8,6 +8,7 @@ queues. A watcher whose queue overflows takes what is in the queue and catches u
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
@@ -17,11 +18,14 @@ from service.application.ports.queries import Row
 from service.application.ports.unit_of_work import TimeLeft
 from service.config import WatchSettings
 from service.db.connections.engine import create_engine
+from service.db.connections.measured import MeasuredEngine
 from service.db.connections.reader import StatementReader
+from service.db.connections.slots import Slots
 from service.db.events.log import EventLog, EventPage
 from service.db.events.poller import Poller
 from service.db.events.watcher import UndeliveredPages, Wanted, Watcher, WatcherState
 from service.domain.errors import SlowConsumer
+from service.observability.metrics.statements import Statements
 from service.runtime.deadline import no_deadline
 
 # The maximum number of events in the pages that watchers have read and not delivered: those of twenty full pages.
@@ -33,17 +37,26 @@ class PollingEventFeed:
 
     Args:
         settings: how to reach the database, and the limits of watchers.
+        statements: counts the statements that read events, for metrics; None counts none.
+
+    Attributes:
+        watchers: all watchers.
+        drops: how often a watcher has lost its place in the feed, by cause (`service.db.events.watcher`).
+        measured: counts the connections; None without `statements`.
     """
 
-    def __init__(self, settings: WatchSettings) -> None:
+    def __init__(self, settings: WatchSettings, statements: Statements | None = None) -> None:
         # Not the pool of the calls: calls and watchers must not wait for each other's connections. One connection is
         # the poller's, so that it never waits for watchers that catch up.
         self._engine = create_engine(settings, pool_size=1 + settings.watch_catch_up_connections)
+        self.measured = None if statements is None else MeasuredEngine(self._engine, statements)
+        self.watchers: set[Watcher] = set()
+        self.drops: Counter[str] = Counter()
         self._reader = StatementReader(self._engine)
         self._log = EventLog(self._reader.all)
         self._poller = Poller(self._log, interval=settings.watch_poll_interval)
         self._catch_ups = asyncio.Semaphore(settings.watch_catch_up_connections)
-        self._pages = UndeliveredPages(MAX_UNDELIVERED_EVENTS)
+        self._pages = UndeliveredPages(MAX_UNDELIVERED_EVENTS, self.drops)
         self._watches = 0
         self._settings = settings
 
@@ -52,11 +65,26 @@ class PollingEventFeed:
         """Seconds for which the oldest unread event has been waiting for a running transaction; 0 if there is none."""
         return self._poller.lag
 
+    @property
+    def position(self) -> int:
+        """The number of the last event that was read for live watchers; 0 before the first one."""
+        return self._poller.position
+
+    @property
+    def events(self) -> int:
+        """How many events were read for live watchers."""
+        return self._poller.events
+
+    @property
+    def slots(self) -> Slots:
+        """Those for the connections of the feed."""
+        return self._reader.executor.slots
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Count a watch while the block runs; raises Overloaded if there are too many."""
         if self._watches >= self._settings.max_watches:
-            raise Overloaded
+            raise Overloaded("watches")
         self._watches += 1
         try:
             yield
@@ -77,7 +105,8 @@ class PollingEventFeed:
         self, after: EventPosition, wanted: Wanted
     ) -> AsyncGenerator[tuple[EventPosition, Row | None], None]:
         """Yield events, as `service.application.ports.events.EventFeed` says."""
-        watcher = Watcher(wanted, self._settings.watch_queue_size, self._settings.slow_consumer_timeout)
+        watcher = Watcher(wanted, self._settings.watch_queue_size, self._settings.slow_consumer_timeout, self.drops)
+        self.watchers.add(watcher)
         try:
             page = await self._catch_up_page(after)
             while True:
@@ -104,6 +133,7 @@ class PollingEventFeed:
                     yield item
                 page = await self._poller.read_with_retries(self._catch_up_page, after)
         finally:
+            self.watchers.discard(watcher)
             self._pages.drop(watcher)
             self._poller.leave(watcher)
 

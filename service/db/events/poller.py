@@ -40,10 +40,12 @@ class Poller:
 
     Attributes:
         lag: seconds for which the oldest unread event has been waiting for a running transaction; 0 if there is none.
+        events: how many events were read.
     """
 
     def __init__(self, event_log: EventLog, *, interval: float) -> None:
         self.lag = 0.0
+        self.events = 0
         self._lag_log_time = 0.0
         self._log = event_log
         self._interval = interval
@@ -53,6 +55,11 @@ class Poller:
         # The poller remembers every event after `_floor`, up to `_position`.
         self._position = self._floor = EventPosition(0, 0)
         self._recent: deque[PositionedEvent] = deque(maxlen=RECENT_EVENTS)
+
+    @property
+    def position(self) -> int:
+        """The number of the last event that was read; 0 before the first one."""
+        return self._position.position
 
     def refuse_if_draining(self) -> None:
         """Raise ServerDraining after `drain`."""
@@ -140,6 +147,7 @@ class Poller:
                 self._floor, _ = self._recent[0]
             self._recent.append(positioned)
         self._position = page.end
+        self.events += len(page.events)
         for watcher in self._watchers:
             watcher.offer(page.events)
 

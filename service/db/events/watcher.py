@@ -7,7 +7,7 @@ read the events again if their clients go on.
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import Enum, auto
@@ -44,6 +44,7 @@ class Watcher:
         wanted: whether the client wants an event.
         queue_size: the maximum number of events in the queue.
         patience: seconds after which the queue is emptied if nothing is taken.
+        drops: counts how often watchers lose their places, by cause: `overflow`, `stalled`, or `page`.
 
     Attributes:
         state: how it gets its next events.
@@ -56,7 +57,8 @@ class Watcher:
         has_lost_page: whether the page was emptied before all of it was taken.
     """
 
-    def __init__(self, wanted: Wanted, queue_size: int, patience: float) -> None:
+    def __init__(self, wanted: Wanted, queue_size: int, patience: float, drops: Counter[str] | None = None) -> None:
+        self._drops: Counter[str] = Counter() if drops is None else drops
         self.state = WatcherState.CATCHING_UP
         self.queue: deque[PositionedEvent] = deque()
         self.offered = EventPosition(0, 0)
@@ -89,6 +91,7 @@ class Watcher:
         self.queue.clear()
         if self.state is WatcherState.LIVE:
             self.state = WatcherState.BEHIND
+            self._drops["stalled"] += 1
 
     def offer(self, events: Iterable[PositionedEvent]) -> None:
         """Queue the events that are new and wanted, while the queue has room and is read."""
@@ -110,6 +113,7 @@ class Watcher:
                 self.wake()
             else:
                 self.state = WatcherState.OVERFLOWED
+                self._drops["overflow"] += 1
                 self.overflow_time = time.monotonic()
                 return
             self.offered = position
@@ -138,9 +142,11 @@ class UndeliveredPages:
 
     Args:
         max_events: the maximum number of events in all pages together.
+        drops: as for a watcher.
     """
 
-    def __init__(self, max_events: int) -> None:
+    def __init__(self, max_events: int, drops: Counter[str] | None = None) -> None:
+        self._drops: Counter[str] = Counter() if drops is None else drops
         self._max_events = max_events
         self._events = 0
         # In the order in which they last took an event.
@@ -156,6 +162,7 @@ class UndeliveredPages:
         while self._events > self._max_events and len(self._watchers) > 1:
             stalest = next(iter(self._watchers))
             stalest.has_lost_page = True
+            self._drops["page"] += 1
             self.drop(stalest)
 
     def take(self, watcher: Watcher) -> PositionedEvent | None:

@@ -70,6 +70,8 @@ TABLE_RIGHTS: Mapping[str, str] = MappingProxyType(
         "swept_events": "SELECT",
         "request_ids": "SELECT INSERT UPDATE DELETE",
         "signing_keys": "SELECT",
+        # INSERT and UPDATE are for `commerce gc`.
+        "maintenance_runs": "SELECT INSERT UPDATE",
     }
 )
 # The functions that statements and triggers call; PostgreSQL checks no right to the functions of triggers themselves.

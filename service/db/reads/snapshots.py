@@ -67,13 +67,13 @@ class Snapshots:
     async def _wait(self) -> None:
         """Wait until a snapshot may be opened, for a short time, so that callers who are refused cannot call often."""
         if self._waiting >= _MOST_WAITING:
-            raise Overloaded
+            raise Overloaded("exports")
         self._waiting += 1
         try:
             async with asyncio.timeout(_WAIT_SECONDS):
                 await self._free.acquire()
         except TimeoutError as error:
-            raise Overloaded from error
+            raise Overloaded("exports") from error
         finally:
             self._waiting -= 1
 

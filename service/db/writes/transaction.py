@@ -1,6 +1,7 @@
 """One PostgreSQL transaction, begun by its first use."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from service.application.ports.errors import DatabaseUnavailable, DeadlineExceed
 from service.application.ports.unit_of_work import RequestKey, TimeLeft
 from service.db.connections.engine import lost_connections
 from service.db.connections.executor import StatementExecutor
+from service.db.connections.measured import STATEMENT_NAME
 from service.db.connections.slots import Slots
 from service.db.errors import translate_error
 from service.db.text_search import SEARCH_VERSION, SEARCH_VERSION_SETTING
@@ -32,7 +34,7 @@ _BEGIN = text(
     " THEN set_config('transaction_timeout', CAST(CAST(:transaction AS int) AS text), true) END,"
     f" set_config('{MESSAGE_VERSION_SETTING}', '{MESSAGE_VERSION}', true),"
     f" set_config('{SEARCH_VERSION_SETTING}', '{SEARCH_VERSION}', true)"
-)
+).execution_options(**{STATEMENT_NAME: "begin"})
 _TRANSACTION_TIMEOUT_MARGIN_MS = 2000
 # PostgreSQL ends a statement at the deadline, so a connection on which the transaction has not ended this long after it
 # is lost.
@@ -48,27 +50,31 @@ class TransactionPool:
     Args:
         engine: the owner of the pool.
         executor: runs single statements on the same pool.
+
+    Attributes:
+        share: the connections that transactions may use.
     """
 
     def __init__(self, engine: AsyncEngine, executor: StatementExecutor) -> None:
         self.engine = engine
         self.lend = executor.lend
+        self.statements = executor.statements
         self._connections = executor.slots
-        self._share = Slots(_share(executor.slots.size), executor.slots.timeout)
+        self.share = Slots(_share(executor.slots.size), executor.slots.timeout)
 
     async def take(self, time_left: TimeLeft) -> None:
         """Take the slots for a connection, and `give_back` them later; raises DeadlineExceeded and Overloaded."""
-        await self._share.take(time_left)
+        await self.share.take(time_left)
         try:
             await self._connections.take(time_left)
         except BaseException:
-            self._share.give_back()
+            self.share.give_back()
             raise
 
     def give_back(self) -> None:
         """Let others have the slots."""
         self._connections.give_back()
-        self._share.give_back()
+        self.share.give_back()
 
 
 def _share(connections: int) -> int:
@@ -159,14 +165,20 @@ class LazyTransaction:
             await store_response(session, self._request, response, subjects)
         if self._time_left() <= 0:
             raise DeadlineExceeded
+        began = time.perf_counter()
+        rows: int | None = None
         try:
             await session.commit()
+            rows = 0
         except Exception as error:
             # PostgreSQL has rolled back if it reports an error. An error that means a lost connection leaves the
             # outcome open, even if it has an SQLSTATE: PgBouncer may have reported it.
             if isinstance(translate_error(error), DatabaseUnavailable):
                 raise OutcomeUnknown from error
             raise
+        finally:
+            if self._pool.statements is not None:
+                self._pool.statements.observe("commit", time.perf_counter() - began, rows)
 
     async def close(self) -> None:
         """Roll back what was not committed, and give the connection back to the pool."""

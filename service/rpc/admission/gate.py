@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from service.application.ports.errors import DeadlineExceeded, Overloaded
 from service.runtime.adaptive_limit import AdaptiveLimit
@@ -23,7 +24,8 @@ _SMOOTHING = 0.05
 
 
 # What a call waits for, the time until which it waits, and what it gets then.
-_Waiting = tuple[asyncio.Future[int], float, type[Exception]]
+_Waiting = tuple[asyncio.Future[int], float, Callable[[], Exception]]
+_overloaded = partial(Overloaded, "admission")
 
 
 class Gate:
@@ -120,11 +122,11 @@ class Gate:
             DeadlineExceeded: the call has no time left.
         """
         if self._is_full(caller, 0) or (seconds_left is not None and self._is_too_late(caller, seconds_left)):
-            raise Overloaded
+            raise _overloaded()
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[int] = loop.create_future()
         if seconds_left is None or seconds_left > self._queue_seconds:
-            waiting: _Waiting = (turn, self._clock() + self._queue_seconds, Overloaded)
+            waiting: _Waiting = (turn, self._clock() + self._queue_seconds, _overloaded)
         else:
             waiting = (turn, self._clock() + seconds_left, DeadlineExceeded)
         queue = self._queues.get(caller)
@@ -208,7 +210,7 @@ class Gate:
                 turn.set_exception(error())
             elif error is DeadlineExceeded and until - now < self.limit.usual_seconds:
                 # It would not end in time, and those behind it would be late because of it.
-                turn.set_exception(Overloaded())
+                turn.set_exception(_overloaded())
             else:
                 self._interval += (now - self._last_start - self._interval) * _SMOOTHING
                 self._last_start = now

@@ -18,7 +18,9 @@ import structlog
 from grpc import StatusCode
 from grpc_status import rpc_status
 
-from service.rpc.status import overloaded
+from service.application.ports.errors import Full
+from service.observability.metrics.calls import Calls
+from service.rpc.status import OVERLOADED, overloaded
 
 # Tells gRPC's clients when to repeat a call, in milliseconds, if they have a policy for retries (gRFC A6).
 PUSHBACK = "grpc-retry-pushback-ms"
@@ -75,11 +77,15 @@ def next_refusal() -> Refusal:
 class Refusals:
     """Paces the refusals of calls that are not read, and logs how many there are.
 
+    Args:
+        calls: the counts of calls, for metrics.
+
     Attributes:
         waiting: how many calls wait for their refusal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, calls: Calls | None = None) -> None:
+        self._calls = calls
         self._left = IN_A_TICK
         self._closed = False
         self._turns: deque[asyncio.Future[None]] = deque()
@@ -93,14 +99,17 @@ class Refusals:
         """How many calls wait for their refusal."""
         return len(self._turns)
 
-    def turn(self, path: str, caller: str | None) -> asyncio.Future[None] | None:
+    def turn(self, path: str, caller: str | None, full: Full) -> asyncio.Future[None] | None:
         """Count a call that is refused; returns what to wait for before it is answered, or None.
 
         Args:
             path: of the method.
             caller: the name of the caller, if it is known.
+            full: what is full.
         """
         self._by_method[path] += 1
+        if self._calls is not None:
+            self._calls.of(path).refuse_unread("RESOURCE_EXHAUSTED", OVERLOADED, full)
         if caller is not None:
             self._by_caller[caller] += 1
         loop = asyncio.get_running_loop()

@@ -25,6 +25,7 @@ class ApiKeys:
 
     Attributes:
         problem: why the file cannot be used now; None if its keys are in use.
+        loaded_at: when the keys in use were read, in seconds since 1970; 0 before.
     """
 
     def __init__(self, path: Path, refusals: Refusals, clock: Callable[[], float] = time.time) -> None:
@@ -35,6 +36,7 @@ class ApiKeys:
         # By the id of the key: its hash, when it expires (seconds since 1970), and the caller.
         self._keys: dict[str, tuple[bytes, float, Caller]] = {}
         self.problem: str | None = None
+        self.loaded_at = 0.0
 
     def load(self) -> None:
         """Read the file.
@@ -93,3 +95,4 @@ class ApiKeys:
             )
             for key in keys
         }
+        self.loaded_at = time.time()

@@ -62,6 +62,7 @@ class KeySet:
     Attributes:
         loads: how often the keys were loaded, by outcome (`ok`, `failed`).
         problem: why the keys could not be loaded the last time; None if they could.
+        loaded_at: when the keys in use were loaded, in seconds since 1970; 0 before.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class KeySet:
         self._seen: object = None
         self.loads: Counter[str] = Counter()
         self.problem: str | None = None
+        self.loaded_at = 0.0
 
     @property
     def is_empty(self) -> bool:
@@ -147,6 +149,7 @@ class KeySet:
             self.problem = str(error)
             raise
         self.loads["ok"] += 1
+        self.loaded_at = time.time()
         self.problem = None
         before, self._keys = self._keys or {}, keys
         if any(keys.get(key_id) != jwk for key_id, jwk in before.items()):

@@ -1,6 +1,7 @@
 """The policy in force, read again when its file changes."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import structlog
@@ -23,6 +24,7 @@ class PolicyFile:
     Attributes:
         current: the policy in force: the last one that could be used.
         problem: why the file cannot be used now; None if it is in force.
+        loaded_at: when the policy in force was read, in seconds since 1970.
 
     Raises:
         PolicyError: the file cannot be used at start.
@@ -32,6 +34,7 @@ class PolicyFile:
         self._file = file
         self._seen = file_version(file)
         self.current = read_policy(file)
+        self.loaded_at = time.time()
         self.problem: str | None = None
         self._log_policy("policy in force")
 
@@ -58,6 +61,7 @@ class PolicyFile:
             )
         else:
             self.problem = None
+            self.loaded_at = time.time()
             self._log_policy("policy changed")
 
     def _log_policy(self, event: str) -> None:

@@ -1,4 +1,4 @@
-"""Sets the call context, and logs each call in one line."""
+"""Sets the call context, logs each call in one line, and counts it."""
 
 import asyncio
 import re
@@ -10,12 +10,15 @@ import structlog
 from google.protobuf.message import Message
 from uuid_utils import uuid4
 
+from service.observability.metrics.calls import Calls, MethodCalls
 from service.rpc.call_context import CallContext, enter, leave
 from service.rpc.identity.caller import ANONYMOUS
 from service.rpc.interceptors.base import Interceptor
 from service.rpc.methods import Call, Context, Method, Request
 
 HEADER = "x-request-id"
+# The metadata with the trace of a call (W3C Trace Context).
+_TRACEPARENT = "traceparent"
 _VALID_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 # Logged at debug: probes call health every second, and tools call reflection.
 _QUIET = ("/grpc.health.", "/grpc.reflection.")
@@ -29,11 +32,15 @@ class AccessLogInterceptor(Interceptor):
     The client chooses the id, or the server makes one where that is missing or invalid; the trailers return it. It has
     nothing to do with the `request_id` of a mutation.
 
+    Args:
+        calls: the counts of calls, for metrics; None counts nothing more.
+
     Attributes:
         tasks: the tasks in which the methods of calls run, from the request to the response.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, calls: Calls | None = None) -> None:
+        self._calls = calls
         self._running: dict[str, int] = {}
         self.tasks: set[asyncio.Task[Any]] = set()
 
@@ -47,6 +54,7 @@ class AccessLogInterceptor(Interceptor):
         running.setdefault(path, 0)
         line = log.bind(method=path)
         write = line.debug if path.startswith(_QUIET) else line.info
+        counts, count = self._counts_of(method), self._count
 
         async def log_call(request: Request, context: Context) -> Message | bytes | None:
             started = time.perf_counter()
@@ -55,6 +63,8 @@ class AccessLogInterceptor(Interceptor):
             context.set_trailing_metadata(((HEADER, x_request_id),))
             code = "CANCELLED"
             running[path] += 1
+            if counts is not None:
+                counts.begin()
             task = cast("asyncio.Task[Any]", asyncio.current_task())
             tasks.add(task)
             call_context = CallContext(x_request_id, metadata)
@@ -73,7 +83,10 @@ class AccessLogInterceptor(Interceptor):
             finally:
                 running[path] -= 1
                 tasks.discard(task)
-                duration_ms = round((time.perf_counter() - started) * 1000, 2)
+                seconds = time.perf_counter() - started
+                duration_ms = round(seconds * 1000, 2)
+                if counts is not None:
+                    count(counts, code, seconds, call_context)
                 if (caller := call_context.caller) is ANONYMOUS:
                     write("call", code=code, duration_ms=duration_ms)
                 elif caller.end_user is None:
@@ -84,6 +97,18 @@ class AccessLogInterceptor(Interceptor):
                 leave(token)
 
         return log_call
+
+    def _counts_of(self, method: Method) -> MethodCalls | None:
+        streams = {"request_streaming": method.request_streaming, "response_streaming": method.response_streaming}
+        return None if self._calls is None else self._calls.add(method.path, **streams)
+
+    def _count(self, counts: MethodCalls, code: str, seconds: float, call_context: CallContext) -> None:
+        """Count a call that has ended."""
+        counts.end(code, call_context.reason, seconds, call_context.metadata.get(_TRACEPARENT))
+        if call_context.refused_by:
+            counts.refuse(call_context.refused_by)
+        if self._calls is not None and call_context.caller is not ANONYMOUS:
+            self._calls.authenticate(call_context.caller.name)
 
 
 def id_trailer(context: Context) -> tuple[str, str]:

@@ -61,7 +61,7 @@ def _malformed() -> Exception:
 
 
 _MALFORMED = Refused(_malformed)
-_NO_MEMORY = Refused(Overloaded)
+_NO_MEMORY = Refused(partial(Overloaded, "request_bytes"))
 
 
 class DeserializationInterceptor(Interceptor):

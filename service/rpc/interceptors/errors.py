@@ -13,9 +13,10 @@ from grpc_status import rpc_status
 from service.application.ports.errors import Overloaded
 from service.observability.logs import where_raised
 from service.rpc.admission.refusals import Trailers, next_refusal
+from service.rpc.call_context import current_call
 from service.rpc.interceptors.base import Interceptor
 from service.rpc.methods import Call, Context, Method, Request
-from service.rpc.status import internal_error, status_of
+from service.rpc.status import OVERLOADED, internal_error, reason_of, status_of
 
 log = structlog.get_logger()
 
@@ -48,7 +49,11 @@ class ErrorInterceptor(Interceptor):
 
 
 async def _abort(method: Method, context: Context, failure: BaseException) -> NoReturn:
-    code, message, trailers = _answer(method, failure)
+    code, message, trailers, reason = _answer(method, failure)
+    current = current_call()
+    current.reason = reason
+    if isinstance(failure, Overloaded):
+        current.refused_by = failure.full
     _forget_frames(failure)
     # `abort` replaces the trailing metadata that is already set (the x-request-id) unless that is passed again.
     already_set = context.trailing_metadata() or ()
@@ -56,21 +61,22 @@ async def _abort(method: Method, context: Context, failure: BaseException) -> No
         await context.abort(code, message, (*already_set, *trailers))
     except InternalError as error:
         # The call has ended meanwhile: its caller has left, and gRPC would log an error.
+        current.reason = ""
         raise asyncio.CancelledError from error
 
 
-def _answer(method: Method, failure: BaseException) -> tuple[StatusCode, str, Trailers]:
-    """Return the code, the message and the trailing metadata for a failure."""
+def _answer(method: Method, failure: BaseException) -> tuple[StatusCode, str, Trailers, str]:
+    """Return the code, the message, the trailing metadata and the reason for a failure."""
     if isinstance(failure, Overloaded):
         refusal = next_refusal()
-        return refusal.code, refusal.message, refusal.trailers
+        return refusal.code, refusal.message, refusal.trailers, OVERLOADED
     status = status_of(failure)
     if status is None:
         error_id = str(uuid4())
         log.error("internal error", method=method.path, error_id=error_id, **where_raised(failure))
         status = internal_error(error_id)
     prepared = rpc_status.to_status(status)
-    return prepared.code, prepared.details, tuple(prepared.trailing_metadata)
+    return prepared.code, prepared.details, tuple(prepared.trailing_metadata), reason_of(failure)
 
 
 def _forget_frames(failure: BaseException) -> None:

@@ -14,7 +14,7 @@ the time that the call has left, and the executor cancels any other statement so
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, cast
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from google.protobuf.message import Message
 from service.application.ports.errors import AlreadyAnswered, CommitTimedOut, DeadlineExceeded, NeedsTransaction
 from service.application.ports.unit_of_work import RequestKey, TimeLeft, UnitOfWorkFactory
 from service.domain.errors import InvalidField
+from service.observability.metrics.calls import Calls, MethodCalls
 from service.rpc.call_context import current_call
 from service.rpc.identity.caller import Caller
 from service.rpc.interceptors.base import Interceptor
@@ -48,6 +49,7 @@ class TransactionInterceptor(Interceptor):
         default_deadline: seconds for a call without a deadline, and the maximum for any call.
         read_preference: `replica` or `primary`, for reads without `x-read-preference`.
         max_response_bytes: size of the largest response to send.
+        calls: the counts of calls, for metrics; None counts none.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class TransactionInterceptor(Interceptor):
         default_deadline: float,
         read_preference: str,
         max_response_bytes: int,
+        calls: Calls | None = None,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._fast_path = fast_path
@@ -67,6 +70,7 @@ class TransactionInterceptor(Interceptor):
         self._default_deadline = default_deadline
         self._read_preference = read_preference
         self._max_response_bytes = max_response_bytes
+        self._calls = calls
         self._shielded_tasks = shielded_tasks()
         # For the path of each method, what its responses are about.
         self._subjects: dict[str, Subjects] = {}
@@ -107,8 +111,12 @@ class TransactionInterceptor(Interceptor):
         """
         return await self._shielded_tasks.drain(time_left)
 
-    async def _read(self, _method: Method, call: Call, request: Request, context: Context, deadline: Deadline) -> bytes:
+    async def _read(self, method: Method, call: Call, request: Request, context: Context, deadline: Deadline) -> bytes:
+        counts = self._calls.of(method.path) if self._calls is not None else None
+
         async def attempt() -> bytes:
+            if counts is not None:
+                counts.attempts += 1
             return self._serialized(await call(request, context))
 
         call_context = current_call()
@@ -143,6 +151,7 @@ class TransactionInterceptor(Interceptor):
         key = None if dry_run else self._request_key(caller, method, request)
         fast_path = None if dry_run else self._fast_path.get(method.path)
         subjects = self._subjects[method.path]
+        counts = self._calls.of(method.path) if self._calls is not None else None
 
         async def run(open_unit_of_work: UnitOfWorkFactory) -> bytes:
             async with open_unit_of_work(
@@ -161,20 +170,13 @@ class TransactionInterceptor(Interceptor):
                     await uow.commit(response, subjects(request, answer) if key else ())
                 return response
 
-        async def attempt() -> bytes:
-            nonlocal fast_path
-            if fast_path:
-                try:
-                    return await run(fast_path)
-                except NeedsTransaction:
-                    # Retries do not try the fast path again: what was in the way may still be there.
-                    fast_path = None
-            return await run(self._unit_of_work)
-
+        attempts = _Attempts(run, fast_path, self._unit_of_work, None if dry_run else counts)
         call_context.working = True
         try:
-            return await retried(attempt, deadline, outcome_known_by_repeating=key is not None)
+            return await retried(attempts.next, deadline, outcome_known_by_repeating=key is not None)
         except AlreadyAnswered as answer:
+            if counts is not None:
+                counts.replays += 1
             return answer.response
         finally:
             call_context.working = False
@@ -198,6 +200,49 @@ class TransactionInterceptor(Interceptor):
         digest = self._digest.copy()
         digest.update(method.path.encode() + b"\0" + body)
         return RequestKey(caller.scope, method.path, UUID(request_id), digest.digest())
+
+
+class _Attempts:
+    """The attempts at the work of one call: on the fast path, if it has one, then in a transaction.
+
+    Args:
+        run: runs the work in a unit of work.
+        fast_path: what opens one of one statement; None if the call has none.
+        transaction: what opens a transactional one.
+        counts: the counts of the method, for metrics.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[UnitOfWorkFactory], Awaitable[bytes]],
+        fast_path: UnitOfWorkFactory | None,
+        transaction: UnitOfWorkFactory,
+        counts: MethodCalls | None,
+    ) -> None:
+        self._run = run
+        self._fast_path = fast_path
+        self._transaction = transaction
+        self._counts = counts
+
+    async def next(self) -> bytes:
+        """Do the work, and return the response."""
+        counts = self._counts
+        if counts is not None:
+            counts.attempts += 1
+        if self._fast_path:
+            try:
+                response = await self._run(self._fast_path)
+            except NeedsTransaction:
+                # Retries do not try the fast path again: what was in the way may still be there.
+                self._fast_path = None
+            else:
+                if counts is not None:
+                    counts.fast_path += 1
+                return response
+        response = await self._run(self._transaction)
+        if counts is not None:
+            counts.transactions += 1
+        return response
 
 
 def _timeout(deadline: Deadline) -> float | None:

@@ -66,7 +66,7 @@ class UnreadResponsesInterceptor(Interceptor):
         # Not a coroutine function: that would be one coroutine more for every call.
         def refuse_or_count(request: Request, context: Context) -> Coroutine[Any, Any, Message | bytes | None]:
             if self._refused and count_items(request) > _MANY_ITEMS and current_call().caller.name in self._refused:
-                raise Overloaded
+                raise Overloaded("unread_responses")
             return count_response(request, context)
 
         return refuse_or_count
@@ -81,7 +81,7 @@ class UnreadResponsesInterceptor(Interceptor):
         if refusing and (too_many or too_many_of_caller):
             if too_many_of_caller:
                 self._refused.add(caller)
-            raise Overloaded
+            raise Overloaded("unread_responses")
         # gRPC ends the task that handles the call once the response has been sent, or the client has disconnected. So
         # does the server when the client does not read it in time.
         task = asyncio.current_task()

@@ -30,6 +30,8 @@ import grpc
 import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # not in the library's stubs
 
+from service.application.ports.errors import Full
+from service.observability.metrics.calls import Calls
 from service.rpc.admission.refusals import Refusals, next_refusal
 from service.rpc.interceptors.access_log import id_trailer
 from service.rpc.interceptors.base import InterceptedMethods
@@ -61,18 +63,20 @@ class _CallLimit(grpc.aio.ServerInterceptor):
         maximum: the maximum number of calls in flight.
         limited: the paths of the methods that have a limit.
         refusals: counts what is refused.
+        counts: the counts of calls, for metrics.
 
     Attributes:
         calls: the tasks of the calls in flight.
         unlimited_calls: the tasks of those in flight that do not count: refused calls, and those of health.
     """
 
-    def __init__(self, maximum: int, limited: Collection[str], refusals: Refusals) -> None:
+    def __init__(self, maximum: int, limited: Collection[str], refusals: Refusals, counts: Calls | None) -> None:
         self.calls: set[asyncio.Task[None]] = set()
         self.unlimited_calls: set[asyncio.Task[None]] = set()
         self._maximum = maximum
         self._limited = limited
         self._refusals = refusals
+        self._counts = counts
 
     @property
     def reached(self) -> bool:
@@ -92,10 +96,14 @@ class _CallLimit(grpc.aio.ServerInterceptor):
         task = cast("asyncio.Task[None]", asyncio.current_task())
         _keep(task, calls)
         if refused:
-            if turn := self._refusals.turn(path, None):
+            if turn := self._refusals.turn(path, None, "calls"):
                 await turn
             return _REFUSAL
-        return await continuation(handler_call_details)
+        handler = await continuation(handler_call_details)
+        if handler is None and self._counts is not None:
+            # gRPC answers it.
+            self._counts.unknown.refuse_unread("UNIMPLEMENTED", "", "")
+        return handler
 
 
 async def _refuse(_requests: Request, context: Context) -> NoReturn:
@@ -120,12 +128,14 @@ class AcceptingServer:
         max_calls: the maximum number of calls in flight, without those of health.
         max_connections: the maximum number of connections, of which each listener has an equal share; None for any.
         reuse_port: whether other processes may listen on the port too.
+        counts: the counts of calls, for metrics; None counts none.
 
     Attributes:
         accept_mode: how calls are accepted, `calls` or `listeners`.
+        refusals: those of calls that are not read.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts, and one switch for each addition
         self,
         methods: InterceptedMethods,
         options: Sequence[tuple[str, int]],
@@ -135,14 +145,16 @@ class AcceptingServer:
         max_calls: int,
         max_connections: int | None = None,
         reuse_port: bool,
+        counts: Calls | None = None,
     ) -> None:
         private = uses_private_interface(accept_mode)
         self.accept_mode: AcceptMode = "calls" if private else "listeners"
         self._handlers = methods.handlers
         self._limited = methods.limited
         self._admission = methods.admission
-        self._refusals = Refusals()
-        self._limit = _CallLimit(max_calls, methods.limited, self._refusals)
+        self._counts = counts
+        self.refusals = Refusals(counts)
+        self._limit = _CallLimit(max_calls, methods.limited, self.refusals, counts)
         self._requested_calls = pending_accepts if private else 0
         self._reuse_port = reuse_port
         listeners = 1 if private else pending_accepts
@@ -219,7 +231,7 @@ class AcceptingServer:
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, and cancel running ones after `grace` seconds."""
-        self._refusals.close()
+        self.refusals.close()
         await asyncio.gather(*(server.stop(grace) for server in self._servers))
         # These tasks end by themselves: a stopped gRPC server fails their requests for calls.
         await asyncio.gather(*self._accepting)
@@ -241,6 +253,8 @@ class AcceptingServer:
             looks = {call: looks.get(call, 0) + 1 for call in calls}
             if stalled := [call for call in calls if looks[call] > _LOOKS]:
                 _cancel(stalled)
+                if self._counts is not None:
+                    self._counts.stalled += len(stalled)
                 log.warning("cancelled calls whose clients neither sent nor read in time", calls=len(stalled))
                 looks = {call: times for call, times in looks.items() if times <= _LOOKS}
             # Each reference to the task of a call keeps its memory.
@@ -273,14 +287,14 @@ class AcceptingServer:
         loop = asyncio.get_running_loop()
         if limited:
             if self._limit.reached:
-                self._refuse(call, path, None)
+                self._refuse(call, path, None, "calls")
                 return
             admission = self._admission
             if admission and admission.may_refuse(path):
                 context = _private._ServicerContext(call, None, None, loop)
                 caller = admission.likely_caller(context)
                 if caller is not None and admission.refuses(path, caller, context.time_remaining()):
-                    self._refuse(call, path, caller)
+                    self._refuse(call, path, caller, "admission")
                     return
         handling = _private._handle_unary_unary_rpc(handler, call, loop)
         # The task in which the method runs, and not one that waits for it: `running` has it, and cancelling it ends the
@@ -290,9 +304,9 @@ class AcceptingServer:
         _keep(task, calls)
         loop.create_task(_private._handle_cancellation_from_core(task, call, loop))  # noqa: RUF006 - gRPC refers to it
 
-    def _refuse(self, call: Any, path: str, caller: str | None) -> None:
+    def _refuse(self, call: Any, path: str, caller: str | None, full: Full) -> None:
         """Answer a call that has not been read."""
-        turn = self._refusals.turn(path, caller)
+        turn = self.refusals.turn(path, caller, full)
         _keep(asyncio.get_running_loop().create_task(_send_refusal(call, turn)), self._limit.unlimited_calls)
 
 

@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import structlog
 
-from service.config import HttpServerSettings, ListenSettings
+from service.config import HttpServerSettings, ListenSettings, MetricsSettings
 
 log = structlog.get_logger()
 
@@ -70,6 +70,28 @@ def http_exposures(settings: HttpServerSettings) -> tuple[list[str], list[str]]:
             " COMMERCE_JWT_ISSUERS_FILE or COMMERCE_API_KEYS_FILE"
         )
     return problems, allowed
+
+
+def require_metrics_protection(settings: MetricsSettings) -> None:
+    """Check that other machines reach the metrics only if a setting allows it; raises Exposed."""
+    problem, allowed = metrics_exposure(settings)
+    if allowed:
+        log.warning(allowed, metrics_host=settings.metrics_host)
+    if problem:
+        raise Exposed(problem)
+
+
+def metrics_exposure(settings: MetricsSettings) -> tuple[str, str]:
+    """Return what is wrong with the port for metrics, or what a setting allows nevertheless; else empty texts."""
+    if settings.metrics_port is None or _is_loopback(settings.metrics_host):
+        return "", ""
+    if settings.metrics_open:
+        return "", "serving metrics to other machines: any program that reaches the port may read them"
+    problem = (
+        f"COMMERCE_METRICS_HOST={settings.metrics_host} lets other machines read the metrics, without TLS and"
+        " identities: set COMMERCE_METRICS_OPEN=true if only trusted programs reach the port"
+    )
+    return problem, ""
 
 
 def _exposures(settings: ListenSettings, host: str, *, only_known: bool) -> tuple[list[str], list[str]]:

@@ -37,7 +37,7 @@ def test_a_refusal_says_when_to_retry_in_both_ways_and_not_all_of_them_the_same(
 async def test_refusals_beyond_the_pace_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusals, "IN_A_TICK", 2)
     paced = Refusals()
-    turns = [paced.turn(GET_USER, None) for _ in range(7)]
+    turns = [paced.turn(GET_USER, None, "admission") for _ in range(7)]
     assert turns[:2] == [None, None]
     waiting = [turn for turn in turns if turn]
     assert paced.waiting == len(waiting) == 5
@@ -45,7 +45,7 @@ async def test_refusals_beyond_the_pace_wait(monkeypatch: pytest.MonkeyPatch) ->
     await asyncio.gather(*waiting)
     assert asyncio.get_running_loop().time() - begin >= 2 * refusals.TICK_SECONDS
     # And after a while, others need not wait.
-    await eventually(lambda: paced.turn(GET_USER, None) is None)
+    await eventually(lambda: paced.turn(GET_USER, None, "admission") is None)
     paced.close()
 
 
@@ -53,26 +53,26 @@ async def test_only_so_many_refusals_wait(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(refusals, "MOST_WAITING", 5)
     paced = Refusals()
     for _ in range(100):
-        paced.turn(GET_USER, None)
+        paced.turn(GET_USER, None, "admission")
     assert paced.waiting == 5
     paced.close()
 
 
 async def test_no_refusal_waits_after_the_server_stops() -> None:
     paced = Refusals()
-    turns = [turn for _ in range(100) if (turn := paced.turn(GET_USER, None))]
+    turns = [turn for _ in range(100) if (turn := paced.turn(GET_USER, None, "admission"))]
     assert turns
     paced.close()
     await asyncio.gather(*turns)
-    assert paced.turn(GET_USER, None) is None
+    assert paced.turn(GET_USER, None, "admission") is None
 
 
 async def test_one_log_line_tells_how_many_calls_were_refused(monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
     monkeypatch.setattr(refusals, "LOG_SECONDS", 0.01)
     paced = Refusals()
     for _ in range(40):
-        paced.turn(GET_USER, "flood")
-    paced.turn("/commerce.users.v1.UserService/UpdateUser", None)
+        paced.turn(GET_USER, "flood", "admission")
+    paced.turn("/commerce.users.v1.UserService/UpdateUser", None, "admission")
     await eventually(lambda: log.lines(event="refused calls"))
     (line,) = log.lines(event="refused calls")
     assert line["count"] == 41

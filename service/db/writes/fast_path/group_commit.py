@@ -104,17 +104,20 @@ class GroupCommit:
 
     def __init__(self, executor: StatementExecutor, shielded_tasks: ShieldedTasks) -> None:
         self._executor = executor
-        self._placing = self._batcher(_PLACE, shielded_tasks)
-        self._changing = self._batcher(_CHANGE, shielded_tasks)
+        self._placing = self._batcher(_PLACE, shielded_tasks, "place_orders")
+        self._changing = self._batcher(_CHANGE, shielded_tasks, "change_orders")
 
-    def _batcher(self, operation: _Operation, shielded_tasks: ShieldedTasks) -> Batcher[OrderWrite, bool | Exception]:
+    def _batcher(
+        self, operation: _Operation, shielded_tasks: ShieldedTasks, name: str
+    ) -> Batcher[OrderWrite, bool | Exception]:
         # Each write has its own time.
         def write_all(writes: Sequence[OrderWrite], _time_left: TimeLeft) -> Awaitable[Sequence[bool | Exception]]:
             return self._write_all(operation, writes)
 
         # The TransactionInterceptor runs each write in a shielded task, so no caller is cancelled.
-        slots = self._executor.slots
-        return Batcher(write_all, shielded_tasks, slots, max_items=_MAX_ORDERS, callers_are_shielded=True)
+        slots, statements = self._executor.slots, self._executor.statements
+        sizes = statements.batches(name) if statements is not None else None
+        return Batcher(write_all, shielded_tasks, slots, max_items=_MAX_ORDERS, callers_are_shielded=True, sizes=sizes)
 
     async def write(self, write: OrderWrite) -> bool:
         """Place an order if its user is ACTIVE, or change its status if it still has `old_version`.

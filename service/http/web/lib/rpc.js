@@ -136,6 +136,12 @@ async function read(method, response, signal) {
   }
 }
 
+/** Return what is wrong, in the words of a response that is not OK. */
+export async function responseFailure(response) {
+  const status = parsed(await response.text());
+  return status?.message ?? `The server answered with HTTP ${response.status}.`;
+}
+
 async function failure(method, response, text, info) {
   const status = parsed(text);
   if (status?.code === undefined) {

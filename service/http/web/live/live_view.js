@@ -16,6 +16,7 @@ import { entryElement } from "./entry.js";
 import { EventLog, Rate } from "./event_log.js";
 import { cursors, Feed } from "./feed.js";
 import { healthCard } from "./health.js";
+import { loadCard } from "./load.js";
 import { sparkline } from "./sparkline.js";
 import { statisticsCard } from "./statistics.js";
 
@@ -136,6 +137,7 @@ class LivePage {
           "div.glance",
           null,
           card({ title: "Received in the last minute" }, this.rate),
+          loadCard(signal),
           this.health,
           statisticsCard(signal),
         ),
