@@ -19,7 +19,7 @@ COPY migrations migrations
 COPY service service
 # The extras of pyproject.toml that the image has, separated by commas: --build-arg EXTRAS= has none of them. All come
 # from the wheels above, whose hashes were checked. pip would only warn of an extra that does not exist.
-ARG EXTRAS=http,relay
+ARG EXTRAS=http,metrics,relay
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /opt/wheels . ./client \
     && pip --python /opt/commerce install --no-index --find-links /opt/wheels "commerce-service[${EXTRAS}]" \
     && for extra in $(echo "${EXTRAS}" | tr ',' ' '); do \
@@ -51,8 +51,9 @@ ENV PATH=/opt/commerce/bin:$PATH \
 # dropped (docs/operations.md, deploy/kubernetes).
 USER 65532:65532
 WORKDIR /
-# gRPC, and HTTP with COMMERCE_HTTP_PORT=50080 and COMMERCE_HTTP_HOST=0.0.0.0.
-EXPOSE 50051 50080
+# gRPC, HTTP with COMMERCE_HTTP_PORT=50080 and COMMERCE_HTTP_HOST=0.0.0.0, and metrics with COMMERCE_METRICS_PORT=50090,
+# COMMERCE_METRICS_HOST=0.0.0.0 and COMMERCE_METRICS_OPEN=true.
+EXPOSE 50051 50080 50090
 # SIGTERM drains the server. No HEALTHCHECK: orchestrators, such as Kubernetes, call grpc.health.v1.Health, or run
 # `commerce health` where the server has TLS.
 STOPSIGNAL SIGTERM

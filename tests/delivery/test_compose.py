@@ -59,11 +59,22 @@ def test_the_server_is_reached_from_this_machine_only_and_has_the_time_to_drain(
     assert exposures(settings, has_identities=settings.has_identities)[0] == []
     assert http_exposures(settings)[0] == []
     assert server["ports"] == [f"127.0.0.1:{port}:{port}" for port in (settings.port, settings.http_port)]
-    assert all("ports" not in found for name, found in SERVICES.items() if name != "server")
+    for name, found in SERVICES.items():
+        assert all(port.startswith("127.0.0.1:") for port in found.get("ports", ())), name
     seconds = float(server["stop_grace_period"].removesuffix("s"))
     assert seconds >= drain_seconds(settings.max_connection_age, settings.shutdown_grace) + 5
     _, program, command, name = server["healthcheck"]["test"]
     assert (program, command in main.commands, name) == ("commerce", True, "readiness")
+
+
+def test_prometheus_reads_the_metrics_of_the_server_and_the_relay() -> None:
+    configs = yaml.safe_load(COMPOSE.read_text())["configs"]
+    (job,) = yaml.safe_load(configs["prometheus"]["content"])["scrape_configs"]
+    (group,) = job["static_configs"]
+    expected = {f"{name}:{SERVICES[name]['environment']['COMMERCE_METRICS_PORT']}" for name in ("server", "relay")}
+    assert set(group["targets"]) == expected
+    (source,) = yaml.safe_load(configs["grafana"]["content"])["datasources"]
+    assert source["url"] == "http://prometheus:9090"
 
 
 def test_the_server_starts_after_its_schema_and_its_broker_exist() -> None:

@@ -84,7 +84,7 @@ def test_the_wheel_holds_the_service_and_its_migrations_only(wheels: dict[str, P
 
 
 def test_the_image_has_the_extras_of_its_build_argument_and_no_others_are_taken(image: Path) -> None:
-    program = "import connectrpc, nats, uvicorn"
+    program = "import connectrpc, nats, prometheus_client, uvicorn"
     assert _run(image / "bin" / "python", "-c", program, env={}) == ""
     # The step of the Dockerfile, with the folder of this image instead of its own.
     (check,) = re.findall(r"for extra in .+?done", DOCKERFILE, re.DOTALL)

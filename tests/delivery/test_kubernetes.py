@@ -99,8 +99,8 @@ def test_selectors_find_the_pods_that_they_are_for(rendered: Rendered, overlay: 
 def test_services_and_network_policies_name_ports_that_pods_have(rendered: Rendered, overlay: str) -> None:
     resources = rendered[overlay]
     for name, spec in of_kind(resources, "Service"):
-        (workload,) = selected(resources, spec["selector"])
-        assert {port["targetPort"] for port in spec["ports"]} <= _ports(workload).keys(), name
+        for workload in selected(resources, spec["selector"]):
+            assert {port["targetPort"] for port in spec["ports"]} <= _ports(workload).keys(), name
     for name, spec in of_kind(resources, "NetworkPolicy"):
         for workload in selected(resources, spec["podSelector"]["matchLabels"]):
             for rule in spec.get("ingress", ()):

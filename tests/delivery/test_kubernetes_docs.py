@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import yaml
 from click.testing import CliRunner
 
 from service.cli.main import main
+from service.observability.metrics.catalogue import RUNNING_CALLS
 from tests.support.certificates import Authority, chain
 from tests.support.manifests import (
     CUSTOM_RESOURCES,
@@ -25,7 +27,7 @@ from tests.support.paths import ROOT
 
 DOCUMENT = (ROOT / "docs" / "kubernetes.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", DOCUMENT, re.DOTALL | re.MULTILINE)
-OVERLAY, CERTIFICATE = (text for language, text in BLOCKS if language == "yaml")
+OVERLAY, CERTIFICATE, ADAPTER = (text for language, text in BLOCKS if language == "yaml")
 
 Rendered = Mapping[str, Sequence[Resource]]
 
@@ -126,6 +128,11 @@ def test_the_first_step_of_a_release_applies_the_migration_and_not_what_needs_it
         ours = [workload for workload in workloads(first) if workload.is_of_the_service]
         assert [workload.name for workload in ours] == ["commerce-migrate"]
         assert {"Namespace", "ServiceAccount", "NetworkPolicy", "ConfigMap"} <= {found["kind"] for found in first}
+
+
+def test_the_rule_of_the_adapter_reads_a_metric_that_exists() -> None:
+    (rule,) = yaml.safe_load(ADAPTER)["rules"]
+    assert rule["seriesQuery"].startswith(f"{RUNNING_CALLS.documented_name}{{")
 
 
 def test_an_overlay_of_ones_own_changes_the_image_the_settings_and_the_policy(manifests: Path) -> None:

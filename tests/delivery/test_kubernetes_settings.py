@@ -19,11 +19,12 @@ from service.config import (
     load,
 )
 from service.environment import FILE_SUFFIX
+from service.observability.metrics.catalogue import RUNNING_CALLS
 from service.rpc.identity.policy_file import PolicyFile
 from service.rpc.transport.exposure import exposures, http_exposures
 from service.runtime.exit_deadline import drain_seconds
 from service.server import SERVICES
-from tests.support.manifests import OVERLAYS, Resource, Workload, named, workloads
+from tests.support.manifests import OVERLAYS, Resource, Workload, named, render, workloads
 
 SETTINGS: Mapping[str, type[Settings]] = {
     "serve": ServerSettings,
@@ -37,6 +38,15 @@ HEALTH_NAMES = {"", "readiness", *SERVICES}
 FURTHER_CONNECTIONS = 4
 DATABASE = "postgresql://commerce:secret@db.example.com/commerce"
 FILES = {"url": DATABASE, "direct-url": DATABASE}
+
+BY_CALLS = """
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+  - ../production
+components:
+  - ../../components/autoscaling-by-calls
+"""
 
 Rendered = Mapping[str, Sequence[Resource]]
 
@@ -129,6 +139,38 @@ def test_the_port_is_that_of_the_container_and_of_the_services(
             # Not with TLS, which hides what is in it.
             plaintext = "COMMERCE_TLS_CERTIFICATE_FILE" not in environment
             assert (port.get("appProtocol") == "kubernetes.io/h2c") == plaintext
+
+
+@pytest.mark.parametrize("overlay", ["production", "mtls"])
+def test_the_metrics_of_servers_and_relays_are_found_where_they_are(rendered: Rendered, overlay: str) -> None:
+    resources = rendered[overlay]
+    (monitor,) = (found["spec"] for found in resources if found["kind"] == "ServiceMonitor")
+    (service,) = (
+        found["spec"]
+        for found in resources
+        if found["kind"] == "Service"
+        and monitor["selector"]["matchLabels"].items() <= found["metadata"]["labels"].items()
+    )
+    (endpoint,) = monitor["endpoints"]
+    assert (endpoint["path"], [endpoint["port"]]) == ("/metrics", [port["name"] for port in service["ports"]])
+    found = [pod for pod in workloads(resources) if service["selector"].items() <= pod.labels.items()]
+    assert {pod.name for pod in found} == {"commerce", "commerce-relay"}
+    for pod in found:
+        environment = pod.environment(resources)
+        ports = {port["name"]: str(port["containerPort"]) for port in pod.container["ports"]}
+        assert ports[service["ports"][0]["targetPort"]] == environment["COMMERCE_METRICS_PORT"]
+        # Otherwise the server does not start.
+        assert (environment["COMMERCE_METRICS_HOST"], environment["COMMERCE_METRICS_OPEN"]) == ("0.0.0.0", "true")  # noqa: S104
+
+
+def test_the_autoscaler_by_calls_uses_a_metric_that_exists(manifests: Path) -> None:
+    folder = manifests / "overlays" / "by-calls"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(BY_CALLS)
+    (scaler,) = (found for found in render(folder) if found["kind"] == "HorizontalPodAutoscaler")
+    by_cpu, by_calls = scaler["spec"]["metrics"]
+    assert by_cpu["type"] == "Resource"
+    assert by_calls["pods"]["metric"]["name"] == RUNNING_CALLS.documented_name
 
 
 def test_probes_ask_for_what_health_knows(server: tuple[Workload, dict[str, str]]) -> None:
