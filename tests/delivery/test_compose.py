@@ -30,12 +30,12 @@ def service(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_it_follows_the_schema_of_compose_files(tmp_path: Path) -> None:
-    check = [Path(sys.executable).parent / "check-jsonschema", "--builtin-schema", "vendor.compose-spec"]
-    checked = subprocess.run([*check, COMPOSE], capture_output=True, text=True, check=False)
+    check = [str(Path(sys.executable).parent / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
+    checked = subprocess.run([*check, str(COMPOSE)], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout
     wrong = tmp_path / "compose.yaml"
     wrong.write_text(COMPOSE.read_text().replace("read_only:", "readonly:"))
-    checked = subprocess.run([*check, wrong], capture_output=True, text=True, check=False)
+    checked = subprocess.run([*check, str(wrong)], capture_output=True, text=True, check=False)
     assert (checked.returncode, "readonly" in checked.stdout) == (1, True)
 
 

@@ -87,7 +87,7 @@ def test_the_image_has_the_extras_of_its_build_argument_and_no_others_are_taken(
     program = "import connectrpc, nats, prometheus_client, uvicorn"
     assert _run(image / "bin" / "python", "-c", program, env={}) == ""
     # The step of the Dockerfile, with the folder of this image instead of its own.
-    (check,) = re.findall(r"for extra in .+?done", DOCKERFILE, re.DOTALL)
+    (check,) = re.findall(r"IFS=, && for extra in .+?done", DOCKERFILE, re.DOTALL)
     check = check.replace("/opt/commerce", str(image))
     for extras, status in ((EXTRAS, 0), ("", 0), ("http,reley", 1)):
         ran = subprocess.run(
