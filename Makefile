@@ -268,7 +268,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-heade
 
 .PHONY: lock
 lock: $(READY) ## Lock the dependencies in pyproject.toml; LOCK_FLAGS=--upgrade moves to newer versions
-	$(COMPILE) pyproject.toml --extra http --extra metrics -o requirements/run.txt
+	$(COMPILE) pyproject.toml --extra http --extra metrics --extra relay -o requirements/run.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra dev --extra bench -c requirements/dev.txt -o requirements/bench.txt
 	echo hatchling | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/build.txt

@@ -1,6 +1,7 @@
 """The image of the Dockerfile, as far as it can be made without a container engine, and without a network."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tests.support.paths import ROOT
 
 VERSION = distribution("commerce-service").version
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+(EXTRAS,) = re.findall(r"^ARG EXTRAS=(\S+)$", DOCKERFILE, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +45,13 @@ def image(tmp_path_factory: pytest.TempPathFactory, wheels: dict[str, Path]) -> 
             if ".." not in file.parts:
                 (site_packages / file).parent.mkdir(parents=True, exist_ok=True)
                 (site_packages / file).symlink_to(Path(str(installed.locate_file(file))))
-    install = ["install", "--no-index", "--no-deps"]
-    assert " ".join(install) in DOCKERFILE
-    _run(sys.executable, "-m", "pip", "--python", folder, "--quiet", *install, *wheels.values())
+    install = ["install", "--no-index", "--find-links"]
+    assert f'{" ".join(install)} /opt/wheels "commerce-service[${{EXTRAS}}]"' in DOCKERFILE
+    # It finds nothing but these wheels, so all that the extras need is locked.
+    service = f"commerce-service[{EXTRAS}]"
+    _run(
+        sys.executable, "-m", "pip", "--python", folder, "--quiet", *install, wheels["commerce_service"].parent, service
+    )
     return folder
 
 
@@ -75,6 +81,24 @@ def test_the_wheel_holds_the_service_and_its_migrations_only(wheels: dict[str, P
     migrations = {path.relative_to(ROOT) for path in (ROOT / "migrations").rglob("*.py")}
     assert {str("service" / path) for path in migrations} <= set(names)
     assert {name.split("/")[0] for name in names} == {"service", f"commerce_service-{VERSION}.dist-info"}
+
+
+def test_the_image_has_the_extras_of_its_build_argument_and_no_others_are_taken(image: Path) -> None:
+    program = "import connectrpc, nats, prometheus_client, uvicorn"
+    assert _run(image / "bin" / "python", "-c", program, env={}) == ""
+    # The step of the Dockerfile, with the folder of this image instead of its own.
+    (check,) = re.findall(r"IFS=, && for extra in .+?done", DOCKERFILE, re.DOTALL)
+    check = check.replace("/opt/commerce", str(image))
+    for extras, status in ((EXTRAS, 0), ("", 0), ("http,reley", 1)):
+        ran = subprocess.run(
+            ["sh", "-c", check],
+            env={"EXTRAS": extras, "PATH": os.environ["PATH"]},
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        assert ran.returncode == status, extras
+    assert ran.stderr == "EXTRAS: there is no extra reley\n"
 
 
 def test_the_image_has_the_files_of_the_http_port(image: Path, tmp_path: Path) -> None:

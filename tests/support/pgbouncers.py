@@ -38,7 +38,7 @@ async def pgbouncer_to(url: str, **settings: object) -> AsyncIterator[str]:
         lines += [f"{key} = {value}" for key, value in options.items()]
         configuration = folder / "pgbouncer.ini"
         configuration.write_text("\n".join(lines))
-        with (folder / "log").open("wb") as log, _started(configuration, host, log.fileno()) as process:
+        with (folder / "log").open("wb") as log, started(configuration, host, log.fileno()) as process:
             try:
                 await eventually(lambda: (folder / ".s.PGSQL.6432").exists() or process.poll() is not None)
                 assert process.poll() is None, (folder / "log").read_text()
@@ -47,7 +47,7 @@ async def pgbouncer_to(url: str, **settings: object) -> AsyncIterator[str]:
                 process.kill()
 
 
-def _started(configuration: Path, host: str, log: int) -> subprocess.Popen[bytes]:
+def started(configuration: Path, host: str, log: int) -> subprocess.Popen[bytes]:
     """Start PgBouncer; for root, as the owner of PostgreSQL's socket, because PgBouncer refuses to run as root."""
     assert PROGRAM
     command, user = [PROGRAM, str(configuration)], None
