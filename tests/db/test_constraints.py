@@ -61,6 +61,7 @@ INSERT INTO request_ids (caller, method, request_id, body_digest, response) VALU
     ('anonymous', '/method', '{EVENT}', '', '');
 INSERT INTO sign_in_attempts VALUES (0, 1, now(), now());
 INSERT INTO relay_cursors (name, xid, position) VALUES ('constrained', '0', 0);
+INSERT INTO maintenance_runs VALUES ('constrained', 1, 0, 1, now());
 SET CONSTRAINTS ALL IMMEDIATE;
 """
 
@@ -311,6 +312,10 @@ CASES = [
     Case("pk_events", f"INSERT INTO events OVERRIDING SYSTEM VALUE SELECT * FROM events WHERE id = '{EVENT}'"),
     Case("ck_swept_events_one_row", "INSERT INTO swept_events SELECT 2, xid, position FROM swept_events"),
     Case("pk_swept_events", "INSERT INTO swept_events SELECT * FROM swept_events"),
+    Case(
+        "pk_maintenance_runs",
+        "INSERT INTO maintenance_runs SELECT * FROM maintenance_runs WHERE part = 'constrained'",
+    ),
     Case("pk_relay_cursors", "INSERT INTO relay_cursors SELECT * FROM relay_cursors WHERE name = 'constrained'"),
     Case("pk_request_ids", f"INSERT INTO request_ids SELECT * FROM request_ids WHERE request_id = '{EVENT}'"),
     Case("ck_signing_keys_one_row", "INSERT INTO signing_keys SELECT 2, key FROM signing_keys"),
@@ -447,7 +452,8 @@ async def test_deleting_a_user_or_an_order_deletes_the_rows_that_belong_only_to_
 OWN_TABLES = """(
     'users', 'user_passwords', 'user_profiles', 'sign_in_attempts', 'orders', 'order_items', 'tags', 'order_tags',
     'order_notes',
-    'credit_accounts', 'credit_entries', 'events', 'swept_events', 'relay_cursors', 'request_ids', 'signing_keys'
+    'credit_accounts', 'credit_entries', 'events', 'swept_events', 'relay_cursors', 'request_ids', 'signing_keys',
+    'maintenance_runs'
 )"""
 CONSTRAINTS = f"""
 SELECT conname AS name, contype::text AS type, conrelid::regclass::text AS table,

@@ -44,7 +44,7 @@ def test_every_variable_is_a_setting_and_every_command_exists(service: tuple[Map
     kind = type(settings)
     assert found["environment"].keys() <= {environment_name(kind, field) for field in kind.model_fields}
     name, *arguments = found["command"]
-    main.commands[name].make_context(name, arguments)
+    main.commands[name].make_context(name, arguments, main.make_context("commerce", [*found["command"]]))
     assert found["read_only"]
     assert found["cap_drop"] == ["ALL"]
 

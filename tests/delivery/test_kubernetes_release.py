@@ -8,11 +8,12 @@ import asyncio
 import shutil
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import commerce.users.v1.user_service_pb2 as users_pb
@@ -238,7 +239,7 @@ def next_release(folder: Path, previous: str, revision: str, statement: str, bas
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, empty_database_url: str) -> Cluster:
+def cluster(tmp_path: Path, empty_database_url: str) -> Iterator[Cluster]:
     """A cluster in which the overlay is applied, and the secrets that docs/kubernetes.md names exist."""
     overlay = copy_manifests(tmp_path) / "overlays" / "quickly"
     overlay.mkdir()
@@ -247,10 +248,10 @@ def cluster(tmp_path: Path, empty_database_url: str) -> Cluster:
     database.mkdir()
     for key in ("url", "direct-url"):
         (database / key).write_text(empty_database_url)
-    volumes = tmp_path / "volumes"
-    volumes.mkdir()
     secrets = {"commerce-database": database, "commerce-tls": tmp_path / "tls"}
-    return Cluster(render(overlay), volumes, secrets)
+    # The path of a Unix socket may have 107 bytes, which that of a test's folder can take already.
+    with TemporaryDirectory(prefix="pods-") as volumes:
+        yield Cluster(render(overlay), Path(volumes), secrets)
 
 
 async def test_a_release_is_rolled_out_and_back_its_schema_changes_and_its_certificate_is_replaced(

@@ -33,6 +33,7 @@ async def filled(own: OwnServer) -> OwnServer:
     request = users_pb.CreateUserRequest(user=new_user(), password=PASSWORD, request_id=str(uuid4()))
     await own.clients.users.CreateUser(request)
     await own.connection.execute("INSERT INTO relay_cursors (name, xid, position) VALUES ('default', '3', 1)")
+    await own.connection.execute("INSERT INTO maintenance_runs VALUES ('expired_holds', 1, 0, 1, now())")
     with fails(StatusCode.UNAUTHENTICATED, "INVALID_CREDENTIALS"):
         await own.clients.users.VerifyPassword(users_pb.VerifyPasswordRequest(username="nobody", password=PASSWORD))
     assert all((await own.rows()).values())

@@ -54,7 +54,7 @@ OTHER_PORTS = {
     "SignInAttempts",
 }
 # These tables have one row per process, database or relay, or rows by key in a fixed number, and are read by key.
-SMALL_TABLES = {"signing_keys", "swept_events", "relay_cursors", "sign_in_attempts"}
+SMALL_TABLES = {"signing_keys", "swept_events", "relay_cursors", "sign_in_attempts", "maintenance_runs"}
 # After the fifth execution of a statement PostgreSQL chooses between a custom and a generic plan.
 RUNS = 7
 # The maximum number of rows that a search ranks, and drafts between them; fewer rows than most tables have.

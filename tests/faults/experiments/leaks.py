@@ -18,6 +18,7 @@ from tests.faults.failing import HEADER, SECRETS, exceptions
 from tests.faults.without import without
 from tests.support.clients import Clients, connect, new_user
 from tests.support.failures import ENDED_WHILE_SENDING, failure_of
+from tests.support.metrics_pages import OPEN_METRICS, read_page
 from tests.support.processes import serving
 
 _SERVICER = "service.rpc.servicers.users:UserServicer"
@@ -65,7 +66,10 @@ async def _scan(plan: Plan, names: Sequence[str], program: Sequence[str]) -> Res
     hits: Counter[str] = Counter()
     codes: Counter[str] = Counter()
     wrong: list[str] = []
-    async with plan.database() as url, serving(url, program=program, log_format="json") as server:
+    async with (
+        plan.database() as url,
+        serving(url, program=program, log_format="json", metrics_port=0) as server,
+    ):
         async with connect(await server.port()) as clients:
             waiting = iter(calls)
 
@@ -82,6 +86,11 @@ async def _scan(plan: Plan, names: Sequence[str], program: Sequence[str]) -> Res
             await asyncio.gather(*(caller() for _ in range(_CALLERS)))
             # It still serves.
             await clients.users.ListUsers(pb.ListUsersRequest())
+        metrics_port = (await server.until_logged("serving"))["metrics_port"]
+        for accept in (OPEN_METRICS, "text/plain"):
+            page = await read_page(metrics_port, accept=accept)
+            hits.update(f"{hit} in the metrics" for name in names for hit in _found(page.text, name))
+            assert page.total("grpc_server_handled_total", grpc_method="GetUser") >= len(names)
         ended = await server.terminate()
     log = ended.stderr
     hits.update(f"{secret} in the log" for secret in _found(log, "error"))
@@ -147,7 +156,8 @@ EXPERIMENT = Experiment(
     name="leaks",
     fault="every class of exceptions of the service, its libraries and Python, full of secrets (SQL, hash, e-mail, "
     "path, token), raised in a read, a write, a watch and an import",
-    passes="no secret, class name or traceback in statuses and the log; every status has a documented reason",
+    passes="no secret, class name or traceback in statuses, the log and the metrics; every status has a documented "
+    "reason",
     run=_run,
     control=_control,
     defence="the interceptor for errors",

@@ -38,15 +38,15 @@ branch_labels = depends_on = None
 
 def upgrade() -> None:
     """Add a column, and an index without blocking writers; each step can be repeated."""
-    op.execute("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {revision} integer")
+    op.execute("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column} integer")
     with op.get_context().autocommit_block():
-        op.execute("DROP INDEX CONCURRENTLY IF EXISTS {revision}")
-        op.execute("CREATE INDEX CONCURRENTLY {revision} ON {table} ({revision})")
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS {column}")
+        op.execute("CREATE INDEX CONCURRENTLY {column} ON {table} ({column})")
 
 
 def downgrade() -> None:
     """Undo the upgrade."""
-    op.execute("ALTER TABLE {table} DROP COLUMN {revision}")
+    op.execute("ALTER TABLE {table} DROP COLUMN {column}")
 '''
 
 
@@ -85,10 +85,10 @@ async def _migrate(plan: Plan, times: int, tree: Path) -> Result:
         ):
             await callers.until_counted(100)
             for number in range(times):
-                revision = f"trial_{number}"
+                revision, column = f"{9000 + number}", f"trial_{number}"
                 table = ("orders", "users")[number % 2]
-                text = _MIGRATION.format(revision=revision, previous=previous, table=table)
-                (tree / "migrations" / "versions" / f"{revision}.py").write_text(text)
+                text = _MIGRATION.format(revision=revision, previous=previous, table=table, column=column)
+                (tree / "migrations" / "versions" / f"{revision}_{column}.py").write_text(text)
                 previous = revision
                 results += await asyncio.gather(*(_migrate_once(url, tree) for _ in range(_MIGRATORS)))
             seen = await callers.result()

@@ -111,20 +111,22 @@ export function loadCard(signal) {
         rate(change?.refused, "refused"),
         rate(change?.failed, "failed"),
       ),
-      definitions([
-        ["Half of the calls within", duration(change?.p50)],
-        ["99 % of the calls within", duration(change?.p99)],
-        ["Calls that run", String(state.running)],
-        pool && [
-          "Connections in use",
-          h(
-            "span",
-            null,
-            `${pool.inUse} of ${pool.size} `,
-            pool.waiting > 0 && badge(`${pool.waiting} wait`, "warn"),
-          ),
-        ],
-      ].filter(Boolean)),
+      definitions(
+        [
+          ["Half of the calls within", duration(change?.p50)],
+          ["99 % of the calls within", duration(change?.p99)],
+          ["Calls that run", String(state.running)],
+          pool && [
+            "Connections in use",
+            h(
+              "span",
+              null,
+              `${pool.inUse} of ${pool.size} `,
+              pool.waiting > 0 && badge(`${pool.waiting} wait`, "warn"),
+            ),
+          ],
+        ].filter(Boolean),
+      ),
       h("p.quiet", null, "Calls per second of the process that answers this page, over the last two seconds."),
     );
   }
@@ -138,7 +140,12 @@ export function loadCard(signal) {
 }
 
 function rate(value, words) {
-  return h("span", { dataset: { outcome: words } }, h("strong", null, value === undefined ? "–" : inWords(value)), ` ${words}`);
+  return h(
+    "span",
+    { dataset: { outcome: words } },
+    h("strong", null, value === undefined ? "–" : inWords(value)),
+    ` ${words}`,
+  );
 }
 
 function inWords(value) {
