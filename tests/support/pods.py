@@ -133,8 +133,9 @@ def environment_of(cluster: Cluster, workload: Workload, pod: str, port: int | N
     writable = (cluster.volume(volume, pod) for volume in workload.mounts.values() if "emptyDir" in volume)
     environment[sandbox.WRITABLE] = os.pathsep.join(map(str, writable))
     if port is not None:
-        # All pods of the test are on one machine.
+        # All pods of the test are on one machine, so none can have the port for metrics of its manifest.
         environment |= {"COMMERCE_HOST": "127.0.0.1", "COMMERCE_PORT": str(port)}
+        environment |= {"COMMERCE_METRICS_HOST": "127.0.0.1", "COMMERCE_METRICS_PORT": "0"}
     return environment
 
 
