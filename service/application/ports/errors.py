@@ -55,13 +55,15 @@ Full = Literal[
 class Overloaded(Exception):
     """The queue for this operation is full; nothing was written.
 
-    Args:
+    Attributes:
         full: what is full: all calls of the process, the queue of a method, or what else is limited.
     """
 
+    full: Full = "connections"
+
     def __init__(self, full: Full = "connections") -> None:
         super().__init__()
-        self.full: Full = full
+        self.full = full
 
 
 class ExportStalled(Exception):
