@@ -15,7 +15,7 @@ from service.observability.metrics.histogram import CALL_SECONDS, Histogram
 from service.observability.metrics.snapshot import Buckets, Exemplar, Snapshot
 
 Type = Literal["unary", "client_stream", "server_stream", "bidi_stream"]
-# Of W3C Trace Context, for a trace that is sampled: a trace that nobody keeps is no example.
+# Of W3C Trace Context, for a trace that is sampled: only such a trace is stored, so that an exemplar leads to it.
 _SAMPLED = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f][13579bdf]")
 _OK = ("OK", "")
 _UNKNOWN = "unknown"

@@ -300,7 +300,7 @@ AUTHENTICATION_FAILURES = _family(
     _p,
     "commerce_authentication_failures",
     "counter",
-    "Calls that were refused because nobody is known to make them.",
+    "Calls that were refused because the caller could not be identified.",
     "credential",
     "problem",
 )
