@@ -67,7 +67,7 @@ async def _serve(settings: ServerSettings, ports: Mapping[str, int], data_dir: P
             await workers.run(lambda pids: _log_ready(settings, ports, metrics_port, pids), signals)
         return
     # Only in development, because it imports the protos.
-    from service.cli.development import Ports, stopping_with_owner, welcome  # noqa: PLC0415
+    from service.cli.development import Ports, stopping_with_owner, welcome  # noqa: PLC0415 - the parent uses little memory
 
     task: dict[str, object] = {
         **ports,

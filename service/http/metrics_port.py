@@ -5,12 +5,11 @@ from functools import partial
 from typing import Any
 
 import structlog
-from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from service.config import MetricsSettings
 from service.http.local_hosts import is_loopback, names_this_machine
-from service.http.protocol import MAX_HEADER_BYTES, BoundedProtocol, silence_library
+from service.http.protocol import BoundedProtocol, configuration
 from service.observability.logs import where_raised
 from service.observability.metrics.page import PageWriter, content_type
 
@@ -40,26 +39,12 @@ class MetricsPort:
     """
 
     def __init__(self, settings: MetricsSettings, writer: PageWriter) -> None:
-        silence_library()
         self._settings = settings
         self._writer = writer
         # With a name that it lets point to this machine (DNS rebinding), a web page could read what is here.
         self._only_local_hosts = is_loopback(settings.metrics_host)
         self.port = 0
-        self._config = Config(
-            self._answer,
-            interface="asgi3",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        )
-        self._config.load()
+        self._config = configuration(self._answer, keep_alive_seconds=_KEEP_ALIVE_SECONDS)
         self._state = ServerState()
         self._listener: asyncio.Server | None = None
 

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
-from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from service.config import HttpServerSettings
@@ -23,7 +22,7 @@ from service.http.memory import Memory
 from service.http.methods import methods_of
 from service.http.pages import Page, pages
 from service.http.plain import PlainJson
-from service.http.protocol import MAX_HEADER_BYTES, BoundedProtocol, silence_library
+from service.http.protocol import BoundedProtocol, configuration
 from service.http.status import StatusPage
 from service.http.tls import Certificates, server_context
 
@@ -65,7 +64,6 @@ class HttpPort:
         status: StatusPage | None,
         open_pages: bool,
     ) -> None:
-        silence_library()
         self._settings = settings
         self._folder = folder
         self.socket = folder / "grpc"
@@ -77,20 +75,10 @@ class HttpPort:
         self.responses = Memory(settings.max_unread_response_bytes)
         self._conversion = Conversion()
         self._bridge = Bridge(self.socket, settings.max_response_bytes)
-        self._config = Config(
+        self._config = configuration(
             self._application(services, grpc_port, status, open_pages=open_pages),
-            interface="asgi3",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=round(settings.http_keep_alive_timeout),
-            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+            keep_alive_seconds=round(settings.http_keep_alive_timeout),
         )
-        self._config.load()
         self._state = ServerState()
         self._leaving = False
         self._listener: asyncio.Server | None = None

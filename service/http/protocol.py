@@ -12,13 +12,38 @@ from uvicorn.server import ServerState
 if TYPE_CHECKING:
     import asyncio
 
+# What uvicorn calls for each request.
+ASGIApplication = Callable[..., Any]
+
 # Of the line and the headers of a request, as for gRPC's metadata.
 MAX_HEADER_BYTES = 16 * 1024
 
 
-def silence_library() -> None:
-    """Keep uvicorn's own lines out of the log: one for each request that is not HTTP, and the texts of exceptions."""
+def configuration(application: ASGIApplication, *, keep_alive_seconds: int) -> Config:
+    """Return uvicorn's configuration for a port, and keep its own lines out of the log.
+
+    It would log a line for each request that is not HTTP, and the texts of exceptions.
+
+    Args:
+        application: answers the requests.
+        keep_alive_seconds: how long a connection may be idle between two requests.
+    """
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+    config = Config(
+        application,
+        interface="asgi3",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=keep_alive_seconds,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+    )
+    config.load()
+    return config
 
 
 class BoundedProtocol(H11Protocol):

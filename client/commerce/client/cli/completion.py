@@ -39,5 +39,7 @@ def COMPLETION(*, shell: str, install: bool) -> None:  # noqa: N802 - a constant
     # Without a limit to the width: a line is to be copied.
     click.echo(f"written to {path}; open a new shell to use it", err=True)
     if shell == "zsh":
-        click.echo("zsh must look there: in .zshrc, these lines, of which the second may be there already:", err=True)
+        click.echo(
+            "for zsh to look there, add these lines to .zshrc, the second only if it is not there yet:", err=True
+        )
         click.echo(f"  fpath+=({shlex.quote(str(path.parent))})\n  autoload -Uz compinit && compinit", err=True)
