@@ -1,5 +1,6 @@
 """The frame of the console: its size, navigation, keyboard, theme and credentials."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -45,7 +46,11 @@ async def test_it_can_be_used_with_the_keyboard(console: Console) -> None:
     await page.get_by_label("id", exact=False).last.fill("01935f6e-1c2a-7b3d-8e4f-5a6b7c8d9e0f")
     await page.keyboard.press("Control+Enter")
     await expect(page.locator(".response-card")).to_contain_text("USER_NOT_FOUND")
-    await expect(page.locator("[role=status].visually-hidden")).to_contain_text("GetUser: NOT_FOUND USER_NOT_FOUND")
+    status = page.locator("[role=status].visually-hidden")
+    await expect(status).to_have_text("GetUser: NOT_FOUND USER_NOT_FOUND")
+    # The search tells how much it has found half a second later, and not in another view.
+    await asyncio.sleep(0.7)
+    await expect(status).to_have_text("GetUser: NOT_FOUND USER_NOT_FOUND")
     await page.get_by_role("tab", name="Form").focus()
     await page.keyboard.press("ArrowRight")
     await expect(page.get_by_role("tab", name="JSON").first).to_be_focused()

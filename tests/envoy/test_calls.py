@@ -320,22 +320,26 @@ async def test_large_requests_are_refused(rest: Rest) -> None:
 
 async def test_grpc_passes_as_it_is_to_these_services_only(rest: Rest) -> None:
     user = await rest.new_user()
-    metadata = [("authorization", rest.http.headers["authorization"])]
+    metadata = (("authorization", rest.http.headers["authorization"]),)
     credentials = grpc.ssl_channel_credentials(rest.ca)
     async with grpc.aio.secure_channel(f"localhost:{rest.ports['envoy']}", credentials) as channel:
         users = UserServiceStub(channel)
         read = await users.GetUser(users_pb.GetUserRequest(id=user["id"]), metadata=metadata)
         assert read.user.email == user["email"]
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await users.ImportUsers(iter([users_pb.ImportUsersRequest()]), metadata=metadata)
-        assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
-        # Its stub has no types for channels of asyncio.
-        stub: Any = reflection_pb2_grpc.ServerReflectionStub
-        request = reflection_pb2.ServerReflectionRequest(list_services="")
-        asked = stub(channel).ServerReflectionInfo(iter([request]), metadata=metadata)
-        with pytest.raises(grpc.aio.AioRpcError) as unknown:
-            await anext(aiter(asked))
-        assert unknown.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+    # gRPC's asyncio client may report a status of its own for a stream that ends while it writes (grpc/grpc#36066).
+    def streams() -> None:
+        with grpc.secure_channel(f"localhost:{rest.ports['envoy']}", credentials) as channel:
+            imported = iter([users_pb.ImportUsersRequest()])
+            refused = UserServiceStub(channel).ImportUsers.future(imported, metadata=metadata)
+            assert refused.code() == grpc.StatusCode.UNIMPLEMENTED
+            # Its stub has no types.
+            reflection: Any = reflection_pb2_grpc.ServerReflectionStub
+            asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+            unknown = reflection(channel).ServerReflectionInfo(asked, metadata=metadata)
+            assert unknown.code() == grpc.StatusCode.UNIMPLEMENTED
+
+    await asyncio.to_thread(streams)
 
 
 def test_the_configuration_names_what_has_to_be_changed() -> None:

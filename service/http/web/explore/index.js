@@ -29,7 +29,12 @@ export default async function view({ query }) {
   const tellSoon = () => {
     clearTimeout(telling);
     const count = searchMethods(schema, input.value).length;
-    telling = setTimeout(() => announce(count === 1 ? "1 method found" : `${count} methods found`), ANNOUNCE_MS);
+    telling = setTimeout(() => {
+      // Not after the user has gone to another view: that has messages of its own.
+      if (input.isConnected) {
+        announce(count === 1 ? "1 method found" : `${count} methods found`);
+      }
+    }, ANNOUNCE_MS);
   };
   const show = () => replace(results, input.value.trim() ? found(schema, input.value) : services(schema));
   show();
