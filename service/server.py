@@ -32,10 +32,11 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from service.application.ports.unit_of_work import TimeLeft
-from service.config import OptimizationSettings, ServerSettings
+from service.config import OptimizationSettings, ServerSettings, signing_key_bytes
 from service.db.connections.replica import Replica
 from service.db.database import Database
 from service.db.events.feed import PollingEventFeed
+from service.db.operations.recoverability import MISSING_KEY
 from service.db.reads.snapshots import Snapshots
 from service.db.writes.encoded_messages import MessageEncoders
 from service.domain.sign_in import sign_in_delays
@@ -185,7 +186,8 @@ class Server:
         """Build all parts of the server and listen.
 
         Raises:
-            StartError: the policy or the database cannot be used, or the address cannot be listened on.
+            StartError: the policy or the database cannot be used, there is no signing key, or the address cannot be listened
+                on.
         """
         _require_fast_protobuf()
         self._find_endpoints()
@@ -294,8 +296,11 @@ class Server:
 
     async def _signing_key(self) -> bytes:
         if configured := self.settings.signing_key:
-            return configured.get_secret_value().encode()
-        return await self.database.signing_key()
+            return signing_key_bytes(configured)
+        if stored := await self.database.signing_key():
+            return stored
+        await self._close()
+        raise StartError(MISSING_KEY)
 
     def _interceptors(self, signing_key: bytes) -> InterceptedMethods:
         """Return the interceptor chain; the first interceptor is the outermost."""

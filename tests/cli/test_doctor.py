@@ -15,7 +15,8 @@ from service.cli.file_checks import file_findings
 from service.config import ServerSettings, load
 from service.db.connections.engine import async_url
 from service.db.operations import diagnosis
-from service.db.operations.diagnosis import Finding, connections_of_server
+from service.db.operations.diagnosis import connections_of_server
+from service.db.operations.findings import Finding
 from service.devtools.embedded_postgres import embedded_postgres
 from service.rpc.identity.key_file import format_keys, new_key
 from tests.support.certificates import Authority, write_files
