@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.db.connections.engine import for_single_statements
 from service.db.errors import translated_errors
+from service.db.operations import migrate
 from service.db.tables import events
 
 
@@ -28,7 +29,14 @@ _PURGES = (
 
 
 async def purged_users(engine: AsyncEngine) -> Sequence[PurgedUser]:
-    """Return the users whose purge is among the stored events, in order; raises StoreError."""
+    """Return the users whose purge is among the stored events, in order, also if the database accepts no writes.
+
+    Raises:
+        MigrationError: the schema is older than this build.
+        StoreError: the database failed.
+    """
     with translated_errors():
         async with for_single_statements(engine).connect() as connection:
+            if problem := migrate.schema_problem(await migrate.current(connection)):
+                raise migrate.MigrationError(problem)
             return [PurgedUser(*row) for row in await connection.execute(_PURGES)]

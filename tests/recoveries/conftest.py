@@ -1,0 +1,13 @@
+"""The play-throughs of docs/operations: short in `make test`, with more data and more versions in `make recoveries`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.pages import Shell
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A shell in an empty folder."""
+    return Shell(tmp_path / "shell")
