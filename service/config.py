@@ -642,8 +642,13 @@ class ServerSettings(
         description="secret that signs page tokens, cursors and digests of requests; by default one is stored in the "
         "database. After `base64:`, it is encoded in base64 ([Signing key](operations/signing-key.md))",
     )
+    accepted_signing_key: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="another such secret: what it has signed is accepted too, while the signing key is replaced",
+    )
 
-    @field_validator("signing_key")
+    @field_validator("signing_key", "accepted_signing_key")
     @classmethod
     def _decodable(cls, key: SecretStr | None) -> SecretStr | None:
         if key and len(signing_key_bytes(key)) < _MIN_KEY_BYTES:

@@ -302,6 +302,11 @@ class Server:
         await self._close()
         raise StartError(MISSING_KEY)
 
+    @property
+    def _accepted_keys(self) -> Sequence[bytes]:
+        other = self.settings.accepted_signing_key
+        return (signing_key_bytes(other),) if other else ()
+
     def _interceptors(self, signing_key: bytes) -> InterceptedMethods:
         """Return the interceptor chain; the first interceptor is the outermost."""
         self.admission = (
@@ -320,6 +325,7 @@ class Server:
             self.database.unit_of_work,
             fast_path=dict.fromkeys(FAST_PATH_METHODS, self.database.fast_path) if self.settings.fast_path else {},
             signing_key=signing_key,
+            accepted_keys=self._accepted_keys,
             default_deadline=self.settings.default_deadline,
             read_preference=self.settings.read_preference,
             max_response_bytes=self.settings.max_response_bytes,
@@ -368,7 +374,7 @@ class Server:
         return ("/grpc.health.", "/grpc.reflection.") if is_open else ("/grpc.health.",)
 
     def _add_services(self, methods: InterceptedMethods, signing_key: bytes) -> None:
-        page_tokens = PageTokens(signing_key, self.settings.max_response_bytes)
+        page_tokens = PageTokens(signing_key, self.settings.max_response_bytes, self._accepted_keys)
         exports = Exports(
             self._snapshots,
             stall_seconds=self.settings.export_stall_timeout,
@@ -387,10 +393,10 @@ class Server:
             self.database.credit_queries,
             self._passwords,
             page_tokens,
-            Watch(self._event_feed, Cursors(signing_key, USER_SERVICE), watch_users_response),
+            Watch(self._event_feed, Cursors(signing_key, USER_SERVICE, self._accepted_keys), watch_users_response),
             _now,
             sign_in_attempts=self.database.sign_in_attempts(signing_key, self._sign_in_delays()),
-            device_tokens=DeviceTokens(signing_key),
+            device_tokens=DeviceTokens(signing_key, self._accepted_keys),
             imports=self._imports,
             exports=exports,
             max_response_bytes=self.settings.max_response_bytes,
@@ -400,7 +406,7 @@ class Server:
             self.database.order_queries,
             self.database.note_queries,
             page_tokens,
-            Watch(self._event_feed, Cursors(signing_key, ORDER_SERVICE), watch_orders_response),
+            Watch(self._event_feed, Cursors(signing_key, ORDER_SERVICE, self._accepted_keys), watch_orders_response),
             _now,
             messages=self._order_messages,
             exports=exports,

@@ -142,6 +142,7 @@ def test_a_database_is_all_that_is_needed() -> None:
         "max_connection_age": 15,
         "shutdown_grace": 10,
         "signing_key": None,
+        "accepted_signing_key": None,
         "max_exports": 4,
         "export_stall_timeout": 60,
         "watch_poll_interval": 0.02,
@@ -255,6 +256,7 @@ def test_unknown_variables_with_our_prefix_are_named(
         (ServerSettings, "DATABASE_URL", "database_url"),
         (ServerSettings, "READ_DATABASE_URL", "read_database_url"),
         (ServerSettings, "COMMERCE_SIGNING_KEY", "signing_key"),
+        (ServerSettings, "COMMERCE_ACCEPTED_SIGNING_KEY", "accepted_signing_key"),
         (RelaySettings, "COMMERCE_NATS_URL", "nats_url"),
     ],
 )

@@ -410,7 +410,7 @@ def doctor() -> None:
 
     Checks the settings, who may connect, the files of TLS, identities and policy, and the database: its schema, rights,
     encoding, clock, limits of connections, durability, encryption and replica; its version, the archive of its WAL,
-    replication slots, sequences and the signing key. Prints one line for each check, without secrets, and changes
+    left-over replication, sequences and the signing key. Prints one line for each check, without secrets, and changes
     nothing. The exit status is 1 if a check failed; warnings do not count.
     """
     from service.cli.doctor import doctor

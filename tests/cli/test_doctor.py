@@ -103,7 +103,7 @@ async def test_a_sound_database_passes_all_checks(monkeypatch: pytest.MonkeyPatc
     assert (report.status, report.stderr) == (0, "")
     names = (
         "settings exposure policy database version writes encoding schema rights events sequences durability archiving"
-        " slots encryption clock connections"
+        " replication encryption clock connections"
     )
     assert report.checks.keys() == {*names.split(), "time limit", "signing key"}
     assert report.not_ok == {}
@@ -191,8 +191,22 @@ async def test_a_replication_slot_without_a_reader_is_warned_of(
         report = await doctor(monkeypatch, database_url)
     finally:
         await connection.execute("SELECT pg_drop_replication_slot('left_behind')")
-    assert (report.status, report.not_ok) == (0, {"slots": "warn"})
-    assert re.match(r"the replication slot left_behind holds back \d+ \w+ of WAL", report.checks["slots"][1])
+    assert (report.status, report.not_ok) == (0, {"replication": "warn"})
+    assert re.match(r"the replication slot left_behind holds back \d+ \w+ of WAL", report.checks["replication"][1])
+
+
+async def test_a_subscription_that_is_left_over_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, connection: asyncpg.Connection
+) -> None:
+    options = "connect = false, enabled = false, slot_name = NONE"
+    await connection.execute(f"CREATE SUBSCRIPTION upgrade CONNECTION 'dbname=old' PUBLICATION upgrade WITH ({options})")
+    try:
+        report = await doctor(monkeypatch, database_url)
+    finally:
+        await connection.execute("DROP SUBSCRIPTION upgrade")
+    assert (report.status, report.not_ok) == (0, {"replication": "warn"})
+    assert "drop it with DROP SUBSCRIPTION upgrade" in report.checks["replication"][1]
+    assert (await doctor(monkeypatch, database_url)).not_ok == {}
 
 
 async def test_a_sequence_that_would_repeat_numbers_fails(

@@ -87,14 +87,27 @@ async def test_a_key_is_moved_without_invalidating_anything_and_replaced(databas
     await page.run("Move it into the database, or into another one", shell)
     async with serving_clients(database_url) as clients:
         await assert_valid(clients, signed)
-    # Another key, a text: the same in the setting and in the table.
+    # Another key, a text.
     await page.run("Replace the key", shell)
-    async with serving_clients(database_url, signing_key=file.read_text().strip()) as clients:
-        await assert_invalid(clients, signed)
-        signed_by_new = await signed_by(clients)
+    new_key = (shell.folder / "new-signing-key").read_text().strip()
+    async with (
+        serving_clients(database_url) as before,
+        serving_clients(database_url, accepted_signing_key=new_key) as first,
+        serving_clients(database_url, signing_key=new_key, accepted_signing_key=key) as second,
+        serving_clients(database_url, signing_key=new_key) as last,
+    ):
+        signed_by_first, signed_by_second = await signed_by(first), await signed_by(second)
+        await assert_valid(before, signed_by_first)
+        await assert_valid(first, signed_by_second)
+        await assert_valid(second, signed_by_first)
+        await assert_valid(last, signed_by_second)
+        await assert_invalid(before, signed_by_second)
+        await assert_invalid(last, signed_by_first)
+    # A text is the same key in the table as in the setting.
+    (shell.folder / "new-signing-key").rename(file)
     await page.run("Move it into the database, or into another one", shell)
     async with serving_clients(database_url) as clients:
-        await assert_valid(clients, signed_by_new)
+        await assert_valid(clients, signed_by_second)
     assert page.unused == set()
 
 

@@ -70,7 +70,9 @@ async def test_a_newer_postgresql_takes_over_by_logical_replication(major: int, 
         checked = await page.run("6. Switch", shell)
         assert "FAIL" in forgotten.stdout
         assert "order_number_seq would give numbers again" in forgotten.stdout
+        assert "the subscription upgrade writes the changes of another database here" in forgotten.stdout
         assert "FAIL" not in checked
+        assert "no subscription writes here" in checked
         assert (await version(old.url), await version(new_url)) == (major, major_version(find_bin_dir()))
         async with driver_connection(old.url) as connection:
             assert not await connection.fetch("SELECT FROM pg_replication_slots")

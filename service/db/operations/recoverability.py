@@ -32,6 +32,11 @@ FROM pg_replication_slots
 WHERE NOT temporary AND (wal_status <> 'reserved' OR NOT active AND restart_lsn IS NOT NULL)
 ORDER BY slot_name
 """)
+# Columns that every user may read.
+_SUBSCRIPTIONS = text("""
+SELECT subname FROM pg_subscription
+WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY subname
+""")
 _HAS_KEY = text("SELECT EXISTS (SELECT FROM signing_keys)")
 # Of text, so the longest number is not the greatest text: the newest order is among those with the longest.
 _LAST_ORDER_NUMBER = """
@@ -83,14 +88,15 @@ def version_finding(version: int) -> Finding:
 
 
 async def backup_findings(connection: AsyncConnection, _server: Row[Any], _settings: ServerSettings) -> Findings:
-    """Check the archive of the WAL, which point-in-time recovery needs, and what else holds back WAL."""
+    """Check the archive of the WAL, which point-in-time recovery needs, and what replication has left over."""
     archiver = (await connection.execute(_ARCHIVER)).one()
     yield judged("archiving", _archiver_problem(archiver), "PostgreSQL archives its WAL", Grade.WARN)
-    slots = (await connection.execute(_SLOTS)).all()
-    for slot in slots:
-        yield Finding(Grade.WARN, "slots", _slot_problem(slot))
-    if not slots:
-        yield Finding(Grade.OK, "slots", "no replication slot holds back WAL")
+    problems = [_slot_problem(slot) for slot in await connection.execute(_SLOTS)]
+    problems += [_subscription_problem(name) for name in await connection.scalars(_SUBSCRIPTIONS)]
+    for problem in problems:
+        yield Finding(Grade.WARN, "replication", problem)
+    if not problems:
+        yield Finding(Grade.OK, "replication", "no slot holds back WAL, and no subscription writes here")
 
 
 async def restore_findings(connection: AsyncConnection, _server: Row[Any], settings: ServerSettings) -> Findings:
@@ -138,3 +144,10 @@ def _slot_problem(slot: Row[Any]) -> str:
     if slot.active:
         return f"the replication slot {name} holds back {slot.size} of WAL: its reader is too slow; or {drop}"
     return f"the replication slot {name} holds back {slot.size} of WAL, and nothing reads it: start its reader, or {drop}"
+
+
+def _subscription_problem(name: str) -> str:
+    return (
+        f"the subscription {name} writes the changes of another database here: before servers do, drop it with"
+        f" DROP SUBSCRIPTION {name}"
+    )
