@@ -9,6 +9,7 @@ import pytest
 from service.config import DatabaseSettings, load
 from service.db.connections.engine import create_engine
 from service.db.operations.readiness import readiness_problem
+from service.db.tables import metadata
 from service.devtools.postgres_programs import find_bin_dir, major_version
 from tests.recoveries.data import contents, fill, migrate_database, placing_orders, seen
 from tests.recoveries.plan import UPGRADES_FROM
@@ -34,6 +35,11 @@ async def problem_of(url: str) -> str | None:
         return await readiness_problem(engine)
     finally:
         await engine.dispose()
+
+
+def test_every_table_has_a_key_by_which_changes_are_replicated() -> None:
+    # Without one, PostgreSQL would refuse changes as soon as the table is published.
+    assert all(table.primary_key.columns for table in metadata.tables.values())
 
 
 @pytest.mark.parametrize("major", UPGRADES_FROM)
