@@ -199,7 +199,8 @@ async def test_a_subscription_that_is_left_over_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, database_url: str, connection: asyncpg.Connection
 ) -> None:
     options = "connect = false, enabled = false, slot_name = NONE"
-    await connection.execute(f"CREATE SUBSCRIPTION upgrade CONNECTION 'dbname=old' PUBLICATION upgrade WITH ({options})")
+    create = "CREATE SUBSCRIPTION upgrade CONNECTION 'dbname=old' PUBLICATION upgrade"
+    await connection.execute(f"{create} WITH ({options})")
     try:
         report = await doctor(monkeypatch, database_url)
     finally:

@@ -61,7 +61,7 @@ async def test_a_new_broker_gets_all_events_and_the_old_relay_is_retired(
         await page.run("Retire the old relay", shell)
         assert await positions(connection) == {"new-broker"}
 
-        # From a moment on, they are published again: to one more broker, because a stream drops what it has just stored.
+        # Those from a moment on again: to one more broker, because a stream drops what it has just stored.
         moment = await connection.fetchval("SELECT clock_timestamp()::text")
         again = [(await clients.create_order(user.id)).id for _ in range(5)]
         async with running_block(start, shell):

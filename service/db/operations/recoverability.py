@@ -143,7 +143,7 @@ def _slot_problem(slot: Row[Any]) -> str:
     drop = f"drop the slot with SELECT pg_drop_replication_slot('{name}')"
     if slot.active:
         return f"the replication slot {name} holds back {slot.size} of WAL: its reader is too slow; or {drop}"
-    return f"the replication slot {name} holds back {slot.size} of WAL, and nothing reads it: start its reader, or {drop}"
+    return f"the replication slot {name} holds back {slot.size} of WAL, unread: start its reader, or {drop}"
 
 
 def _subscription_problem(name: str) -> str:
