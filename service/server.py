@@ -186,8 +186,8 @@ class Server:
         """Build all parts of the server and listen.
 
         Raises:
-            StartError: the policy or the database cannot be used, there is no signing key, or the address cannot be listened
-                on.
+            StartError: the policy or the database cannot be used, there is no signing key, or the address cannot be
+                listened on.
         """
         _require_fast_protobuf()
         self._find_endpoints()
@@ -324,8 +324,7 @@ class Server:
         self._transactions = TransactionInterceptor(
             self.database.unit_of_work,
             fast_path=dict.fromkeys(FAST_PATH_METHODS, self.database.fast_path) if self.settings.fast_path else {},
-            signing_key=signing_key,
-            accepted_keys=self._accepted_keys,
+            signing_keys=(signing_key, *self._accepted_keys),
             default_deadline=self.settings.default_deadline,
             read_preference=self.settings.read_preference,
             max_response_bytes=self.settings.max_response_bytes,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import asyncpg
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import grpc
 import pytest
@@ -13,6 +14,7 @@ from service.db.tables import metadata
 from service.devtools.postgres_programs import find_bin_dir, major_version
 from tests.recoveries.data import contents, fill, migrate_database, placing_orders, seen
 from tests.recoveries.plan import UPGRADES_FROM
+from tests.support.clients import Clients
 from tests.support.databases import NOT_DURABLE, create_database, driver_connection
 from tests.support.dumps import dsn
 from tests.support.failures import fails
@@ -40,6 +42,20 @@ async def problem_of(url: str) -> str | None:
 def test_every_table_has_a_key_by_which_changes_are_replicated() -> None:
     # Without one, PostgreSQL would refuse changes as soon as the table is published.
     assert all(table.primary_key.columns for table in metadata.tables.values())
+
+
+async def assert_goes_on(clients: Clients, connection: asyncpg.Connection, order_id: str, old_cursor: str) -> None:
+    """New events follow the old ones, and new orders have new numbers."""
+    await clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=order_id))
+    expected = await committed_event_ids(connection)
+    async with watch_orders(clients, cursor=old_cursor) as stream:
+        with fails(grpc.StatusCode.OUT_OF_RANGE, "CURSOR_EXPIRED"):
+            await stream.next()
+    async with watch_orders(clients, earliest=True) as stream:
+        assert ids(await stream.events(len(expected))) == expected
+    new_order = await clients.create_order((await clients.create_user()).id)
+    numbers = await connection.fetch("SELECT order_number FROM orders WHERE id <> $1", new_order.id)
+    assert new_order.order_number not in {number for (number,) in numbers}
 
 
 @pytest.mark.parametrize("major", UPGRADES_FROM)
@@ -86,16 +102,7 @@ async def test_a_newer_postgresql_takes_over_by_logical_replication(major: int, 
             assert await connection.fetchval("SELECT has_table_privilege('shop', 'users', 'SELECT')")
             assert await seen(clients) == visible
             assert {f"order {order_id}" for order_id in placed} <= {name.partition(" of")[0] for name in visible}
-            await clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=placed[0]))
-            expected = await committed_event_ids(connection)
-            async with watch_orders(clients, cursor=cursor) as stream:
-                with fails(grpc.StatusCode.OUT_OF_RANGE, "CURSOR_EXPIRED"):
-                    await stream.next()
-            async with watch_orders(clients, earliest=True) as stream:
-                assert ids(await stream.events(len(expected))) == expected
-            new_order = await clients.create_order((await clients.create_user()).id)
-            numbers = await connection.fetch("SELECT order_number FROM orders WHERE id <> $1", new_order.id)
-            assert new_order.order_number not in {number for (number,) in numbers}
+            await assert_goes_on(clients, connection, placed[0], cursor)
         await page.run("Back", shell)
         assert await problem_of(old.url) is None
         assert await contents(old.url) == stored

@@ -5,11 +5,13 @@ import os
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from service.devtools.postgres_programs import find_bin_dir
+from tests.support.copies import can_copy
 from tests.support.paths import ROOT
+from tests.support.shell_commands import commands_in_copies
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -21,9 +23,14 @@ class Shell:
     """Runs commands with bash, each time a new one, in one folder and with the same variables.
 
     PostgreSQL's programs are those of the embedded one, the newest.
+
+    Args:
+        folder: where commands run; it is created.
+        copies: whether `commerce` may be a copy of a process, which starts sooner.
     """
 
-    def __init__(self, folder: Path, **variables: str) -> None:
+    def __init__(self, folder: Path, *, copies: bool = True) -> None:
+        self._copies = copies and can_copy()
         self.folder = folder
         self.folder.mkdir(exist_ok=True)
         # Nothing of the caller's own settings for PostgreSQL and for the service.
@@ -31,7 +38,7 @@ class Shell:
             name: value for name, value in os.environ.items() if not name.startswith(("COMMERCE_", "PG", "DATABASE_"))
         }
         path = os.pathsep.join([str(find_bin_dir()), str(Path(sys.executable).parent), inherited["PATH"]])
-        self.environment = {**inherited, "PATH": path, **variables}
+        self.environment = {**inherited, "PATH": path}
 
     def set(self, **variables: str) -> None:
         """Set variables for all later commands."""
@@ -39,10 +46,16 @@ class Shell:
 
     async def run(self, commands: str) -> str:
         """Return what the commands print; all of them must succeed."""
+        if not self._copies:
+            return await self._run(commands, self.environment)
+        with commands_in_copies() as programs:
+            return await self._run(commands, {**self.environment, "PATH": f"{programs}:{self.environment['PATH']}"})
+
+    async def _run(self, commands: str, environment: Mapping[str, str]) -> str:
         process = await asyncio.create_subprocess_exec(
             *("bash", "-euo", "pipefail", "-c", commands),
             cwd=self.folder,
-            env=self.environment,
+            env=environment,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -51,7 +51,7 @@ def _stored_numbers() -> str:
     """Return a query of each sequence, and the greatest of its numbers that a table has."""
     queries = [f"SELECT CAST('{order_number_sequence.name}' AS regclass), {_LAST_ORDER_NUMBER}"]
     queries += [
-        f"SELECT CAST(pg_get_serial_sequence('{table.name}', '{column.name}') AS regclass),"
+        f"SELECT CAST(pg_get_serial_sequence('{table.name}', '{column.name}') AS regclass),"  # noqa: S608 - our own
         f" (SELECT max({column.name}) FROM {table.name})"
         for table in metadata.sorted_tables
         for column in table.columns
@@ -71,7 +71,7 @@ FROM known JOIN pg_sequence ON seqrelid = sequence
 WHERE stored >= CASE WHEN has_sequence_privilege(sequence, 'SELECT, USAGE')
     THEN coalesce(pg_sequence_last_value(sequence) + seqincrement, seqstart) END
 ORDER BY name
-""")  # noqa: S608 - the names of our own tables
+""")  # noqa: S608 - our own names
 
 
 def version_finding(version: int) -> Finding:

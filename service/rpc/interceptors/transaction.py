@@ -45,8 +45,8 @@ class TransactionInterceptor(Interceptor):
     Args:
         unit_of_work: opens transactional units of work.
         fast_path: for the path of each method that tries it first, what opens a unit of work of one statement.
-        signing_key: key for the digests of request bodies, which may contain passwords.
-        accepted_keys: other keys, of which stored digests may be.
+        signing_keys: keys for the digests of request bodies, which may contain passwords: the first for new digests,
+            the others for those that are stored already.
         default_deadline: seconds for a call without a deadline, and the maximum for any call.
         read_preference: `replica` or `primary`, for reads without `x-read-preference`.
         max_response_bytes: size of the largest response to send.
@@ -58,8 +58,7 @@ class TransactionInterceptor(Interceptor):
         unit_of_work: UnitOfWorkFactory,
         *,
         fast_path: Mapping[str, UnitOfWorkFactory],
-        signing_key: bytes,
-        accepted_keys: Sequence[bytes] = (),
+        signing_keys: Sequence[bytes],
         default_deadline: float,
         read_preference: str,
         max_response_bytes: int,
@@ -68,8 +67,8 @@ class TransactionInterceptor(Interceptor):
         self._unit_of_work = unit_of_work
         self._fast_path = fast_path
         # Copied for each body, because hashing the key takes longer than hashing a body.
-        self._digest = hmac.new(signing_key, digestmod=hashlib.sha256)
-        self._accepted_keys = accepted_keys
+        self._digest = hmac.new(signing_keys[0], digestmod=hashlib.sha256)
+        self._accepted_keys = signing_keys[1:]
         self._default_deadline = default_deadline
         self._read_preference = read_preference
         self._max_response_bytes = max_response_bytes
