@@ -53,7 +53,8 @@ class Shell:
 
     async def _run(self, commands: str, environment: Mapping[str, str]) -> str:
         process = await asyncio.create_subprocess_exec(
-            *("bash", "-euo", "pipefail", "-c", commands),
+            # The pages pause for a second before they look again.
+            *("bash", "-euo", "pipefail", "-c", f"sleep() {{ command sleep 0.05; }}\n{commands}"),
             cwd=self.folder,
             env=environment,
             stdin=asyncio.subprocess.DEVNULL,
