@@ -40,10 +40,15 @@ class Moment(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """What was created after that moment."""
+    """What was created after that moment.
+
+    Attributes:
+        number: the last one that the sequence of order numbers gave.
+    """
 
     order: Order
     cursor: str
+    number: int
 
 
 async def last_cursor(clients: Clients) -> str:
@@ -84,7 +89,8 @@ async def make_a_mistake(clients: Clients, postgres: OwnPostgres, moment: Moment
         order = await clients.create_order(moment.order.user_id)
         await connection.execute("UPDATE users SET full_name = ''")
         await connection.execute("DELETE FROM order_notes")
-    return Lost(order, cursor)
+        number = await connection.fetchval("SELECT last_value FROM order_number_seq")
+    return Lost(order, cursor, number)
 
 
 async def assert_goes_on(clients: Clients, postgres: OwnPostgres, moment: Moment, lost: Lost) -> None:
@@ -93,7 +99,7 @@ async def assert_goes_on(clients: Clients, postgres: OwnPostgres, moment: Moment
     assert found == without(moment.visible, moment.purged_id)
     assert not any(lost.order.id in name for name in found)
     new = await clients.create_order(moment.order.user_id)
-    assert int(new.order_number[4:]) > int(lost.order.order_number[4:])
+    assert int(new.order_number[4:]) > lost.number
     await clients.orders.ConfirmOrder(orders_pb.ConfirmOrderRequest(id=moment.order.id))
     async with driver_connection(postgres.url) as connection:
         all_ids = await committed_event_ids(connection)

@@ -1,5 +1,7 @@
 """docs/operations/postgresql-upgrade.md, played through: an older PostgreSQL is replaced while orders are placed."""
 
+import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import asyncpg
@@ -58,10 +60,16 @@ async def assert_goes_on(clients: Clients, connection: asyncpg.Connection, order
     assert new_order.order_number not in {number for (number,) in numbers}
 
 
+async def hold_back_events(url: str, until: AsyncExitStack) -> None:
+    """Let no event be written to a database until the stack is closed."""
+    connection = await until.enter_async_context(driver_connection(url))
+    await connection.execute("BEGIN; LOCK TABLE events IN SHARE MODE")
+
+
 @pytest.mark.parametrize("major", UPGRADES_FROM)
 async def test_a_newer_postgresql_takes_over_by_logical_replication(major: int, shell: Shell, tmp_path: Path) -> None:
     page = Page("docs/operations/postgresql-upgrade.md")
-    comparison = Page("docs/operations/dump-and-restore.md")
+    comparison, late = Page("docs/operations/dump-and-restore.md"), AsyncExitStack()
     with (
         own_postgres(tmp_path / "old", NOT_DURABLE, programs_of(major)) as old,
         own_postgres(tmp_path / "new", NOT_DURABLE) as new,
@@ -78,6 +86,8 @@ async def test_a_newer_postgresql_takes_over_by_logical_replication(major: int, 
             await page.run("2. Copy the schema", shell)
             async with placing_orders(clients) as placed:
                 await page.run("3. Copy the rows, and follow", shell)
+            await hold_back_events(new_url, late)
+            await clients.create_order((await clients.create_user()).id)
             visible = await seen(clients)
             async with watch_orders(clients, earliest=True) as stream:
                 await stream.events(1)
@@ -86,7 +96,11 @@ async def test_a_newer_postgresql_takes_over_by_logical_replication(major: int, 
         await page.run("4. Stop writing", shell)
         assert "read-only" in (await problem_of(old.url) or "")
         forgotten = await run_command("doctor", database_url=new_url)
-        await page.run("5. Wait for the last changes, and copy the sequences", shell)
+        waiting = asyncio.create_task(page.run("5. Wait for the last changes, and copy the sequences", shell))
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        await late.aclose()
+        await waiting
         assert await contents(new_url) == stored
         assert await comparison.run("Compare two databases", shell) == "the same data\n"
         checked = await page.run("6. Switch", shell)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -60,12 +61,14 @@ class Shell:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
         try:
             async with asyncio.timeout(_SECONDS):
                 stdout, stderr = await process.communicate()
         except TimeoutError:
-            process.kill()
+            # With all that it has started.
+            os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
             raise AssertionError(f"did not end in {_SECONDS} s: {commands}") from None
         assert process.returncode == 0, f"{commands}\n{stdout.decode()}{stderr.decode()}"
