@@ -261,7 +261,7 @@ PROMISES: dict[str, list[Promise]] = {
         Promise("those that have been running for 250 ms", 0.25, _STUCK_SECONDS),
         Promise("| requests of more than 4 KiB in flight", 4 * 1024, _COUNTED_ABOVE_BYTES),
         Promise("32 MiB together", 32 * 1024 * 1024, LimitSettings.model_fields["max_request_bytes_in_flight"].default),
-        Promise(": 16 MiB in all", 16 * 1024 * 1024, LimitSettings.model_fields["max_unread_response_bytes"].default),
+        Promise(": 12 MiB in all", 12 * 1024 * 1024, LimitSettings.model_fields["max_unread_response_bytes"].default),
         Promise("half of it for one caller", 0.5, MAX_PART),
         Promise(
             "so 32 MiB of requests", 32 * 1024 * 1024, LimitSettings.model_fields["max_request_bytes_in_flight"].default
