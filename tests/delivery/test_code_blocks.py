@@ -167,7 +167,6 @@ def test_the_tests_that_run_blocks_exist_and_run_some() -> None:
 
 def test_no_exception_is_left_over() -> None:
     assert {(block.document, block.language) for block in LEFT} >= NO_COMMANDS
-    assert {block.document for block in BLOCKS if not block.language} == INDENTED
 
 
 def test_wrong_commands_are_found() -> None:
