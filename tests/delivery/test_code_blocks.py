@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
 
+import asyncpg
 import pytest
 import yaml
 from google.protobuf.descriptor_pool import Default
@@ -131,6 +132,8 @@ def _parsed(parse: Callable[[str], object], errors: type[Exception]) -> Callable
 
 CHECKS: dict[str, Callable[[str], Iterator[str]]] = {
     "sh": problems_of,
+    # They are run below.
+    "sql": lambda _text: iter(()),
     "": problems_of,
     "python": _python,
     "go": _other_language,
@@ -148,6 +151,24 @@ def test_a_block_that_no_test_runs_is_right_as_far_as_it_can_be_checked(block: B
         return
     assert block.language in CHECKS, f"{block}: no test runs this block, and none checks the language {block.language}"
     assert [*CHECKS[block.language](block.text)] == [], block
+
+
+async def _run_queries(text: str, connection: asyncpg.Connection) -> None:
+    """Run the statements of a block, and undo what they have done."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute(text)
+    finally:
+        await transaction.rollback()
+
+
+async def test_queries_run(connection: asyncpg.Connection) -> None:
+    for block in LEFT:
+        if block.language == "sql":
+            await _run_queries(block.text, connection)
+    with pytest.raises(asyncpg.PostgresError):
+        await _run_queries("SELECT no_such_column FROM orders;", connection)
 
 
 def test_every_block_names_its_language() -> None:

@@ -22,15 +22,19 @@ OUTSIDE = {
     "find": "lists files",
     "envoy": "runs until it is stopped; tests/envoy runs it with the same configuration",
     "go": "another language",
+    "grep": "searches what it reads",
     "grpcurl": "tests/delivery/test_tour.py runs it where its package exists; the names of methods are checked here",
+    "kill": "sends a signal",
     "kind": "starts a cluster",
     "kubectl": "needs a cluster",
     "npm": "needs a registry; tests/clients packs and installs the package",
     "opentelemetry-instrument": "a program of OpenTelemetry",
     "pg_dump": "tests/db/operations restores dumps that it has made",
+    "promtool": "a program of Prometheus",
     "protoc": "needs the plugins of another language",
     "psql": "as pg_dump",
     "sed": "writes what it is given",
+    "sudo": "runs a command as another user",
 }
 _OURS: Mapping[str, click.Command] = {"commerce": commerce, "commercectl": commercectl}
 # Read from the environment, but no settings of the service.
