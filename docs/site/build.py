@@ -23,6 +23,7 @@ from docs.site.pages import ROOT, BrokenLinkError, write_pages
 from docs.site.reference import reference
 
 CONFIGURATION = Path(__file__).with_name("zensical.toml")
+STYLE = Path(__file__).with_name("style.css")
 # Names in the folder that the program reads.
 PAGES, SITE = "pages", "site"
 
@@ -67,8 +68,9 @@ def write_sources(folder: Path) -> None:
         path = pages / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
+    shutil.copy(STYLE, pages)
     project = tomllib.loads(CONFIGURATION.read_text("utf-8"))["project"]
-    project |= {"docs_dir": PAGES, "site_dir": SITE, "nav": complete(project["nav"], pages)}
+    project |= {"docs_dir": PAGES, "site_dir": SITE, "extra_css": [STYLE.name], "nav": complete(project["nav"], pages)}
     (folder / "zensical.toml").write_text(f"project = {_toml(project)}\n", "utf-8")
 
 

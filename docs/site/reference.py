@@ -111,7 +111,7 @@ class _Reference:
         return "\n\n".join(parts)
 
     def _facts(self, service: str, method: Mapping[str, Any]) -> str:
-        facts = [_KINDS[method["kind"]], "no side effects" if method["reads"] else "changes something"]
+        facts = [_KINDS[method["kind"]], "no side effects" if method["reads"] else "changes what is stored"]
         if method["permission"]:
             facts.append(f"needs [`{method['permission']}`](permissions.md)")
         options = {} if service == HEALTH else self._options(f"{service}.{method['name']}")
