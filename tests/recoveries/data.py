@@ -16,7 +16,7 @@ from service.db.operations import migrate
 from tests.recoveries.plan import ROWS
 from tests.support.clients import Clients, new_user
 from tests.support.databases import driver_connection
-from tests.support.methods import MUTATIONS, call
+from tests.support.methods import call
 from tests.support.passwords import PASSWORD
 from tests.support.requests import GOOD_REQUESTS
 from tests.support.servers import OwnServer
@@ -33,9 +33,9 @@ async def migrate_database(url: str) -> None:
 
 
 async def fill(clients: Clients) -> None:
-    """Call every method that writes, so that nearly all tables have rows, and create more users with orders."""
-    for method in MUTATIONS:
-        await call(clients.channel, method, await GOOD_REQUESTS[method](clients))
+    """Call every method, so that nearly all tables have rows, and create more users with orders."""
+    for method, request in GOOD_REQUESTS.items():
+        await call(clients.channel, method, await request(clients))
     request = users_pb.CreateUserRequest(user=new_user(), password=PASSWORD, request_id=str(uuid4()))
     await clients.users.CreateUser(request)
     for _ in range(ROWS):
@@ -51,7 +51,7 @@ async def placing_orders(clients: Clients) -> AsyncIterator[list[str]]:
         while not ends.is_set():
             placed.append((await clients.create_order(user_id)).id)
             # So that what is read afterwards, and compared, does not take longer than what is tested.
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
     placing = asyncio.create_task(place())
     try:
