@@ -34,8 +34,8 @@ async def migrate_database(url: str) -> None:
 
 async def fill(clients: Clients) -> None:
     """Call every method, so that nearly all tables have rows, and create more users with orders."""
-    for method, request in GOOD_REQUESTS.items():
-        await call(clients.channel, method, await request(clients))
+    for method, good_request in GOOD_REQUESTS.items():
+        await call(clients.channel, method, await good_request(clients))
     request = users_pb.CreateUserRequest(user=new_user(), password=PASSWORD, request_id=str(uuid4()))
     await clients.users.CreateUser(request)
     for _ in range(ROWS):
