@@ -8,6 +8,9 @@ Answer = Mapping[str, Any]
 
 # How many of the innermost functions of a stuck event loop are printed.
 _MOST_FUNCTIONS = 12
+# Less is printed as 0.00.
+_SHOWN_SECONDS = 0.005
+_LAST_CALL = "last_call_started_timestamp"
 
 
 def heading(process: Mapping[str, Any]) -> str:
@@ -62,7 +65,13 @@ def pool(answer: Answer) -> Iterator[str]:
     yield from _table(
         ("CONNECTION", "POOL", "FOR", "USE", "BY"),
         (
-            (used["connection"], used["pool"], _since(used["seconds"]), _use(used), _by(used["calls"], used["function"]))
+            (
+                used["connection"],
+                used["pool"],
+                _seconds(used["seconds"]),
+                _use(used),
+                _by(used["calls"], used["function"]),
+            )
             for used in answer["connections"]
         ),
     )
@@ -100,7 +109,7 @@ def channels(answer: Answer) -> Iterator[str]:
     for server in answer["servers"]:
         yield ""
         listens = ", ".join(server["listens_on"]) or "nothing"
-        yield f"gRPC server {server['id']} listens on {listens}: {_counts(server['calls'], 'calls', 'call')}"
+        yield f"gRPC server {server['id']} listens on {listens}: {_calls(server['calls'])}"
         if not server["connections"]:
             yield "no client is connected"
             continue
@@ -146,7 +155,7 @@ def profile(answer: Answer, top: int) -> Iterator[str]:
     yield f"{answer['looks']} looks in {_seconds(answer['seconds'])}; processor time by thread:"
     yield ""
     threads = sorted(answer["threads"].items(), key=lambda item: -item[1])
-    yield from _table(("SECONDS", "THREAD"), ((f"{used:.2f}", name) for name, used in threads if used >= 0.005))  # noqa: PLR2004 - is printed as 0.00
+    yield from _table(("SECONDS", "THREAD"), ((f"{used:.2f}", name) for name, used in threads if used >= _SHOWN_SECONDS))
     yield ""
     if not total:
         yield "no function of Python has used the processor"
@@ -226,14 +235,9 @@ def _by(calls: Sequence[Mapping[str, Any]], otherwise: str | None) -> str:
     return f"{_method(first['method']) or 'a call'} of {first['caller']} {age}, {first['x_request_id']}{more}"
 
 
-def _counts(data: Mapping[str, Any], many: str, one: str) -> str:
-    started, failed = data.get("calls_started", 0), data.get("calls_failed", 0)
-    last = data.get(f"last_{one}_started_timestamp")
-    return f"{started} {many}, {failed} of them failed" + (f", the last at {last}" if last else "")
-
-
-def _since(seconds: float | None) -> str:
-    return "" if seconds is None else _seconds(seconds)
+def _calls(data: Mapping[str, Any]) -> str:
+    started, failed, last = data.get("calls_started", 0), data.get("calls_failed", 0), data.get(_LAST_CALL)
+    return f"{started} calls, {failed} of them failed" + (f", the last at {last}" if last else "")
 
 
 def _seconds(seconds: float | None) -> str:

@@ -161,7 +161,7 @@ class _Clocks:
     def of_all_threads(self) -> dict[int, tuple[str, float]]:
         """Return the name of each thread, and the time that it has used so far, by the number that the kernel gives it.
 
-        gRPC's own threads run no Python. Threads whose names differ by a number, such as those of a pool, have one name.
+        gRPC's own threads run no Python. Threads whose names differ by a number, as in a pool, have one name.
         """
         python_names = {thread.native_id: thread.name for thread in threading.enumerate()}
         found = {}
