@@ -71,7 +71,7 @@ class Service:
 
 
 def has(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    return wanted.items() <= {key: value for key, value in found.items() if key in wanted}.items()
+    return all(found[key] == value for key, value in wanted.items())
 
 
 @pytest.fixture(scope="module")
