@@ -155,7 +155,8 @@ def profile(answer: Answer, top: int) -> Iterator[str]:
     yield f"{answer['looks']} looks in {_seconds(answer['seconds'])}; processor time by thread:"
     yield ""
     threads = sorted(answer["threads"].items(), key=lambda item: -item[1])
-    yield from _table(("SECONDS", "THREAD"), ((f"{used:.2f}", name) for name, used in threads if used >= _SHOWN_SECONDS))
+    shown = ((f"{used:.2f}", name) for name, used in threads if used >= _SHOWN_SECONDS)
+    yield from _table(("SECONDS", "THREAD"), shown)
     yield ""
     if not total:
         yield "no function of Python has used the processor"

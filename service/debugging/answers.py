@@ -136,15 +136,21 @@ class Debugging:
         through_pgbouncer = self._parts.through_pgbouncer
         for name, engine in servers.items():
             used = {each.pid: each for each in observed.connections if (each.pool == "replica") == (name == "replica")}
+            if not event_loop["answers"]:
+                answer["problems"][name] = "that needs the event loop, which is stuck"
+                continue
             try:
                 found = self._in_loop(sessions(engine, None if through_pgbouncer else used), _DATABASE_SECONDS)
             except TimeoutError:
-                answer["problems"][name] = "it does not answer, or the event loop does not"
+                answer["problems"][name] = "it does not answer"
             except StoreError as error:
                 answer["problems"][name] = describe_store_error(error)
             except Overloaded:
                 answer["problems"][name] = "the connection to ask it is in use"
             else:
+                if through_pgbouncer:
+                    # It gives connections numbers of its own.
+                    used = {}
                 answer["sessions"] += [self._session(name, each, used.get(each.pid)) for each in found]
         answer["sessions"].sort(key=lambda session: -(session["seconds"] or 0))
         return answer
@@ -251,7 +257,7 @@ class Debugging:
         return {
             "server": server,
             "connection": session.pid,
-            "is_ours": used is not None,
+            "is_ours": used is not None or self._parts.through_pgbouncer,
             "application": session.application,
             "user": session.user,
             "state": session.state,

@@ -17,11 +17,12 @@ from service.db.events.feed import PollingEventFeed
 from service.db.reads.snapshots import Snapshots
 from service.db.writes.transaction import LazyTransaction
 from service.debugging.await_chains import Chain, completed_by, context_of, follow
-from service.debugging.states import State, backend_of, connection_of, state_of
+from service.debugging.states import State, backend_of, connection_of, driver_connection, state_of
 from service.rpc.admission.admission import Admission
 from service.rpc.call_context import CallContext
 from service.rpc.interceptors.access_log import AccessLogInterceptor
 from service.rpc.interceptors.transaction import TransactionInterceptor
+from service.rpc.streams.exports import Exports
 from service.rpc.transport.accepting import AcceptingServer
 
 # How many tasks are looked at in one turn of the event loop.
@@ -148,7 +149,7 @@ def observe(
     followed = {task for call in calls for task in call.chain.tasks}
     others: list[tuple[Chain, State]] = []
     for number, task in enumerate(islice(_own(tasks - followed), _MOST_OTHERS)):
-        chain = follow(task, {})
+        chain = follow(task, completing)
         others.append((chain, _state(chain, names, transactions)))
         if number % _TASKS_IN_A_TURN == 0:
             yield
@@ -159,11 +160,23 @@ def observe(
 
 
 def _state(chain: Chain, names: Mapping[int, str], transactions: Mapping[Any, LazyTransaction]) -> State:
-    """Return what a task does, with the connection of its transaction if it is between two statements."""
+    """Return what a task does, with the connection of its transaction or export also while that runs no statement."""
     state = state_of(chain, names)
-    if state.connection is None and (transaction := next(filter(None, map(transactions.get, chain.tasks)), None)):
+    if state.connection is not None:
+        return state
+    if transaction := next(filter(None, map(transactions.get, chain.tasks)), None):
         return state._replace(connection=connection_of(transaction))
-    return state
+    return state._replace(connection=_connection_of_export(chain))
+
+
+def _connection_of_export(chain: Chain) -> Any:  # noqa: ANN401 - asyncpg has no types
+    """Return the connection of the snapshot that an export reads; None for anything else."""
+    for step in chain.steps:
+        if not step.frame or step.frame.f_code is not Exports.run.__code__:
+            continue
+        if opened := step.frame.f_locals.get("snapshot"):
+            return driver_connection(opened.users._reader._connection.sync_connection)
+    return None
 
 
 def _own(tasks: Iterable[asyncio.Task[Any]]) -> Iterator[asyncio.Task[Any]]:
@@ -204,7 +217,9 @@ def _connections(
     began_at: Mapping[LazyTransaction, float],
 ) -> Iterator[UsedConnection]:
     in_transactions = [(connection_of(transaction), began) for transaction, began in began_at.items()]
-    now = time.monotonic()
+    # Of tasks that wait for each other, the one that no other waits for tells the most.
+    others = sorted(others, key=lambda other: -len(other[0].tasks))
+    now, call_now = time.monotonic(), time.perf_counter()
     for pool, engine in parts.engines():
         lost = lost_connections(engine)
         for connection in list(lost._open_connections(idle=False)):
@@ -212,13 +227,17 @@ def _connections(
                 continue
             users = [call for call in calls if call.state.connection is connection]
             began = next((began for other, began in in_transactions if other is connection), None)
-            since = began
-            if began is None and (use := lost._uses.get(connection)):
-                since = use.since
+            seconds: float | None = None
+            if began is not None:
+                seconds = now - began
+            elif use := lost._uses.get(connection):
+                seconds = now - use.since
+            elif pool == "exports" and users and users[0].began is not None:
+                # Each has a connection of its own.
+                seconds = call_now - users[0].began
             user, state = next(
                 ((chain.steps[0].name, state) for chain, state in others if state.connection is connection), ("", None)
             )
             if users:
                 user, state = "", users[0].state
-            seconds = None if since is None else now - since
             yield UsedConnection(pid, pool, seconds, began is not None, state, users, user)

@@ -111,10 +111,11 @@ def backend_of(connection: Any) -> int | None:  # noqa: ANN401 - asyncpg has no 
 
 def connection_of(transaction: LazyTransaction) -> Any:  # noqa: ANN401 - as above
     """Return the connection of a transaction, which is asyncpg's; None while it has none."""
-    return _connection_of(transaction._connection.sync_connection if transaction._connection else None)
+    return driver_connection(transaction._connection.sync_connection if transaction._connection else None)
 
 
-def _connection_of(connection: Connection | None) -> Any:  # noqa: ANN401 - as above
+def driver_connection(connection: Connection | None) -> Any:  # noqa: ANN401 - as above
+    """Return the connection of asyncpg that one of SQLAlchemy has; None without one."""
     # Its public attribute would open another connection if this one is lost.
     pooled = None if connection is None else connection._dbapi_connection
     return None if pooled is None else pooled.driver_connection
@@ -128,7 +129,7 @@ def _state_in_statement(frame: FrameType, chain: Chain) -> State | None:
     if frame.f_globals.get("__name__") == _SQLALCHEMY:
         for value in frame.f_locals.values():
             if isinstance(value, ExecutionContext):
-                return State("in statement", statement_name(value), _connection_of(value.root_connection))
+                return State("in statement", statement_name(value), driver_connection(value.root_connection))
     if name := _ENDS.get(frame.f_code):
         return State("in statement", name, connection_of(frame.f_locals["self"]))
     return None
