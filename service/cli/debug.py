@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,9 @@ def _sent(connection: socket.socket, name: str, pid: int | None, question: Mappi
                 f"the server with process id {peer.pid} belongs to another user: run this as the user with id"
                 f" {peer.uid}, or as root"
             )
-        send_line(connection, question)
+        # One that refuses an answer may have said so, and have gone, already.
+        with suppress(BrokenPipeError):
+            send_line(connection, question)
     except OSError:
         return None
     return peer.pid

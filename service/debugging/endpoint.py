@@ -72,8 +72,9 @@ class Endpoint:
                 try:
                     connection, _ = listener.accept()
                 except OSError:
-                    # It was closed, or there is no file descriptor left.
-                    time.sleep(_PAUSE_SECONDS)
+                    # Unless it was closed, there is no file descriptor left.
+                    if self._listener:
+                        time.sleep(_PAUSE_SECONDS)
                     continue
                 connection.settimeout(_TRANSFER_SECONDS)
                 if refusal := self._refusal(peer := peer_of(connection)):

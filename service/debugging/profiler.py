@@ -139,7 +139,7 @@ class _Clocks:
     def seconds_since_last_look(self) -> dict[int, float]:
         """Return the time that each Python thread but this one has used since the last look, by its identifier."""
         used = {}
-        running = {thread.ident: thread.native_id for thread in threading.enumerate()}
+        running = {thread.ident: _native_id(thread) for thread in threading.enumerate()}
         for thread, native_id in running.items():
             if thread is None or native_id is None or thread == self._own:
                 continue
@@ -163,7 +163,7 @@ class _Clocks:
 
         gRPC's own threads run no Python. Threads whose names differ by a number, as in a pool, have one name.
         """
-        python_names = {thread.native_id: thread.name for thread in threading.enumerate()}
+        python_names = {_native_id(thread): thread.name for thread in threading.enumerate()}
         found = {}
         for native_id, name, seconds in self._all():
             known = _NUMBER.sub("", python_names.get(native_id, f"{name} (not Python)"))
@@ -196,3 +196,9 @@ class _Clocks:
         self._seconds.pop(thread, None)
         if (file := self._files.pop(thread, None)) is not None:
             os.close(file)
+
+
+def _native_id(thread: threading.Thread) -> int | None:
+    """Return the number that the kernel gives a thread; None before it runs."""
+    # Python 3.11 forgets to renew that of the main thread in a process that was forked.
+    return os.getpid() if thread is threading.main_thread() else thread.native_id

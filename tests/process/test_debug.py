@@ -15,9 +15,11 @@ from uuid import uuid4
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as users_pb
+import grpc
 import pytest
 from commerce.orders.v1.order_pb2 import Order
 from commerce.users.v1.user_import_pb2 import UserImportConfig
+from commerce.users.v1.user_service_pb2_grpc import UserServiceStub
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from tests.support.clients import Clients, connect, new_user
@@ -39,9 +41,10 @@ LOCK_ORDERS = "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"
 
 @dataclass(frozen=True)
 class Service:
-    """Two workers, their database, and a client on a connection to one of them."""
+    """Two workers, their address and database, and a client on a connection to one of them."""
 
     process: Process
+    address: str
     database_url: str
     clients: Clients
 
@@ -83,7 +86,7 @@ async def service(postgres_url: str, template_url: str) -> AsyncIterator[Service
     ):
         port = (await process.until_logged("serving with workers"))["port"]
         async with connect(port, own_connection=True) as clients:
-            yield Service(process, url, clients)
+            yield Service(process, f"127.0.0.1:{port}", url, clients)
 
 
 @asynccontextmanager
@@ -236,19 +239,25 @@ async def test_a_write_whose_client_has_gone_is_shown_as_long_as_it_uses_a_conne
 
 
 async def test_streams_are_shown_with_what_they_wait_for(service: Service) -> None:
-    await insert_users(service.database_url, 5000)
-    exporting = service.clients.users.ExportUsers(users_pb.ExportUsersRequest(), metadata=metadata("export"))
-    importing = service.clients.users.ImportUsers(metadata=metadata("import"))
-    async with watch_orders(service.clients) as watch, unfinished(exporting), unfinished(importing):
-        await watch.checkpoint()
-        await importing.write(users_pb.ImportUsersRequest(config=UserImportConfig()))
-        await exporting.read()
-        await service.call("export", state="streaming: waiting for its client to read")
-        await service.call("import", state="streaming: waiting for its client to send")
-        states = {call["method"].rpartition("/")[2]: call["state"] for call in await service.all("calls", ask="calls")}
-        assert states["WatchOrders"] == "streaming: waiting for events"
-        used = await service.all("connections", ask="pool")
-        assert "exports" in {each["pool"] for each in used}
+    await insert_users(service.database_url, 1000)
+    # It takes 64 KiB that nothing has read, and no more.
+    options = [("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(service.address, options=options) as channel:
+        users: Any = UserServiceStub(channel)
+        exporting = users.ExportUsers(users_pb.ExportUsersRequest(), metadata=metadata("export"))
+        importing = users.ImportUsers(metadata=metadata("import"))
+        async with watch_orders(service.clients, now=True) as watch, unfinished(exporting), unfinished(importing):
+            await watch.checkpoint()
+            await importing.write(users_pb.ImportUsersRequest(config=UserImportConfig()))
+            await service.call("import", state="streaming: waiting for its client to send")
+            export = await service.call("export", state="streaming: waiting for its client to read")
+            calls = await service.all("calls", ask="calls")
+            states = {call["method"].rpartition("/")[2]: call["state"] for call in calls}
+            assert states["WatchOrders"] == "streaming: waiting for events"
+            (used,) = [each for each in await service.all("connections", ask="pool") if each["pool"] == "exports"]
+            assert used["connection"] == export["connection"]
+            assert [call["x_request_id"] for call in used["calls"]] == ["export"]
+            assert used["seconds"] > 0
 
 
 async def test_nothing_that_callers_send_is_shown(service: Service) -> None:
@@ -265,7 +274,8 @@ async def test_nothing_that_callers_send_is_shown(service: Service) -> None:
 async def test_channelz_shows_the_connections_of_clients(service: Service) -> None:
     await service.clients.users.ListUsers(users_pb.ListUsersRequest(page_size=1))
     servers = await service.all("servers", ask="channels")
-    (connection,) = [each for server in servers for each in server["connections"]]
+    connections = [each for server in servers for each in server["connections"]]
+    connection = max(connections, key=lambda each: int(each["streams_started"]))
     assert connection["remote"].startswith("127.0.0.1:")
     assert connection["security"] == ""
     assert int(connection["streams_started"]) > 0
@@ -288,9 +298,11 @@ async def test_the_profile_of_a_busy_server_names_its_functions(service: Service
     stop.set()
     await asyncio.gather(*calling)
     assert finished.status == 0, finished
-    assert "service.rpc.interceptors.access_log:AccessLogInterceptor.wrap.log_call" in finished.stdout
+    assert re.search(r"%  +service\.\S+:\S+$", finished.stdout, re.MULTILINE), finished
+    assert "MainThread" in finished.stdout
     lines = file.read_text().splitlines()
-    assert any(line.startswith(("worker_1;", "worker_2;")) and "log_call" in line for line in lines)
+    function = "service.rpc.interceptors.access_log:AccessLogInterceptor.wrap.log_call"
+    assert any(line.startswith(("worker_1;", "worker_2;")) and function in line for line in lines)
     assert all(int(line.rpartition(" ")[2]) >= 0 for line in lines)
 
 
@@ -302,7 +314,8 @@ async def test_a_process_is_profiled_once_at_a_time_and_only_while_its_client_wa
         return error
 
     async with running_command("debug", "profile", "--seconds", "60", "--pid", str(worker)) as process:
-        assert await eventually(profiled) == "it is being profiled already: ask again later"
+        await eventually(lambda: process.pid in {line["pid"] for line in service.process.logged("debug question")})
+        assert await profiled() == "it is being profiled already: ask again later"
         process.kill()
 
     async def is_free() -> bool:

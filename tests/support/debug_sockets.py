@@ -4,7 +4,7 @@ import os
 import socket
 from asyncio import to_thread
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from service.debugging.endpoint import Answer, Endpoint
@@ -38,7 +38,9 @@ async def ask(name: str, question: Mapping[str, Any]) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(20)
             connection.connect(name)
-            send_line(connection, question)
+            # One that refuses an answer may have said so, and have gone, already.
+            with suppress(BrokenPipeError):
+                send_line(connection, question)
             return receive_line(connection, MAX_BYTES)
 
     return await to_thread(asked)
