@@ -524,9 +524,7 @@ class Server:
                 self._server,
                 through_pgbouncer=self.settings.pgbouncer_mode == "transaction",
             )
-            self._debugging = Debugging(
-                parts, port=self.port, worker=self._worker, is_draining=lambda: self.draining
-            )
+            self._debugging = Debugging(parts, port=self.port, worker=self._worker, is_draining=lambda: self.draining)
             self._debugging.start()
 
     async def wait_until_signalled(self, signals: StopSignals) -> ExitDeadline:

@@ -60,9 +60,7 @@ def channels(pid: int | None, *, as_json: bool) -> None:
     _print(_ask(pid, {"ask": "channels"}), tables.channels, as_json=as_json)
 
 
-def profile(
-    pid: int | None, *, as_json: bool, seconds: float, wall: bool, top: int, collapsed: str | None
-) -> None:
+def profile(pid: int | None, *, as_json: bool, seconds: float, wall: bool, top: int, collapsed: str | None) -> None:
     """Print which functions use the processor."""
     answers = _ask(pid, {"ask": "profile", "seconds": seconds, "wall": wall}, seconds=seconds)
     if collapsed is not None:
@@ -136,8 +134,8 @@ def _ask(pid: int | None, question: Mapping[str, Any], *, seconds: float = 0.0) 
             "; ".join(problems)
             or f"{which} runs on this machine, or in this container, or COMMERCE_DEBUG_SOCKET is off there"
         )
-    for problem in problems:
-        click.echo(f"Note: {problem}", err=True)
+    for line in problems:
+        click.echo(f"Note: {line}", err=True)
     return sorted(answers, key=lambda answer: (answer["process"]["worker"] or 0, answer["process"]["pid"]))
 
 

@@ -74,10 +74,9 @@ def completed_by(tasks: Iterable[_Task]) -> dict[_Future, _Task]:
     completing: dict[_Future, _Task] = {}
     for task in tasks:
         coroutine = task.get_coro()
-        if isinstance(coroutine, CoroutineType) and (futures := _COMPLETING.get(coroutine.cr_code)):
-            # None after it has ended.
-            if frame := coroutine.cr_frame:
-                completing.update(dict.fromkeys(futures(frame.f_locals), task))
+        frame = coroutine.cr_frame if isinstance(coroutine, CoroutineType) else None
+        if frame and (futures := _COMPLETING.get(frame.f_code)):
+            completing.update(dict.fromkeys(futures(frame.f_locals), task))
     return completing
 
 

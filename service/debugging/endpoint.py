@@ -44,6 +44,7 @@ class Endpoint:
         self._answer = answer
         self._free = threading.BoundedSemaphore(_MOST_QUESTIONS)
         self._listener: socket.socket | None = None
+        self._closed = threading.Event()
         self._logged_refusal: float | None = None
 
     def open(self) -> None:
@@ -61,6 +62,7 @@ class Endpoint:
 
     def close(self) -> None:
         """Stop listening; a question that is being answered then may get its answer."""
+        self._closed.set()
         listener, self._listener = self._listener, None
         if listener:
             # Wakes the thread, which closes it.
@@ -68,13 +70,12 @@ class Endpoint:
 
     def _accept(self, listener: socket.socket) -> None:
         with listener:
-            while self._listener:
+            while not self._closed.is_set():
                 try:
                     connection, _ = listener.accept()
                 except OSError:
                     # Unless it was closed, there is no file descriptor left.
-                    if self._listener:
-                        time.sleep(_PAUSE_SECONDS)
+                    self._closed.wait(_PAUSE_SECONDS)
                     continue
                 connection.settimeout(_TRANSFER_SECONDS)
                 if refusal := self._refusal(peer := peer_of(connection)):

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType
+from typing import Self
 
 # How long to wait between two looks, on average; the waits differ, so that they do not keep step with timers.
 _INTERVAL_SECONDS = 0.01
@@ -129,7 +130,7 @@ class _Clocks:
         self._seconds: dict[int, float] = {}
         self._own = threading.get_ident()
 
-    def __enter__(self) -> "_Clocks":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exception: object) -> None:

@@ -153,7 +153,7 @@ async def test_another_user_gets_no_answer(log: Log) -> None:
 
 @is_root
 async def test_another_network_does_not_reach_the_socket() -> None:
-    possible = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    possible = await asyncio.to_thread(subprocess.run, ["unshare", "--net", "true"], capture_output=True, check=False)
     if possible.returncode:
         pytest.skip("this system does not allow another network namespace")
     with listening(echoed) as name:

@@ -48,7 +48,9 @@ class Example:
 
 EXAMPLES = [
     Example(command, shown)
-    for command, shown in re.findall(r"^```sh\n(.*?)^```\n(?:.*?)^```text\n(.*?)^```$", DOCUMENT, re.DOTALL | re.M)
+    for command, shown in re.findall(
+        r"^```sh\n(.*?)^```\n(?:.*?)^```text\n(.*?)^```$", DOCUMENT, re.DOTALL | re.MULTILINE
+    )
 ]
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -263,12 +264,13 @@ async def test_streams_are_shown_with_what_they_wait_for(service: Service) -> No
 async def test_nothing_that_callers_send_is_shown(service: Service) -> None:
     email = f"{uuid4().hex}@example.com"
     request = users_pb.CreateUserRequest(user=new_user(email=email), password=PASSWORD)
-    async with holding(service.database_url, "LOCK TABLE users IN EXCLUSIVE MODE"):
-        async with unfinished(service.clients.users.CreateUser(request, metadata=metadata("secret"), timeout=60)):
-            await service.call("secret", state="in statement")
-            for question in ("calls", "pool", "statements", "channels"):
-                shown = json.dumps(await service.answers(ask=question, stacks=True))
-                assert not [secret for secret in (email, PASSWORD, "INSERT", "FROM users", "$1") if secret in shown]
+    lock = "LOCK TABLE users IN EXCLUSIVE MODE"
+    call = partial(service.clients.users.CreateUser, request, metadata=metadata("secret"), timeout=60)
+    async with holding(service.database_url, lock), unfinished(call()):
+        await service.call("secret", state="in statement")
+        for question in ("calls", "pool", "statements", "channels"):
+            shown = json.dumps(await service.answers(ask=question, stacks=True))
+            assert not [secret for secret in (email, PASSWORD, "INSERT", "FROM users", "$1") if secret in shown]
 
 
 async def test_channelz_shows_the_connections_of_clients(service: Service) -> None:
