@@ -34,7 +34,7 @@ async def released() -> AsyncIterator[asyncio.Event]:
 
 
 async def started(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    """Return a task that has come to where it waits."""
+    """Return a task that waits, or has ended."""
     task = asyncio.create_task(work)
     for _ in range(5):
         await asyncio.sleep(0)

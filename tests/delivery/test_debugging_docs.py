@@ -17,7 +17,7 @@ import pytest
 from commerce.orders.v1.order_pb2 import Order
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from service.debugging import states
+from service.debugging import answers, states
 from tests.support.clients import Clients, connect
 from tests.support.databases import cloned
 from tests.support.debug_sockets import ask_process
@@ -129,7 +129,8 @@ async def test_a_command_prints_what_the_page_shows(situation: Situation, exampl
     assert is_shown(alike(example.shown), alike(finished.stdout)), finished.stdout
 
 
-async def test_a_stuck_server_is_shown_as_on_the_page(database_url: str) -> None:
+async def test_a_stuck_server_is_shown_as_on_the_page(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "_LOOP_SECONDS", 0.2)
     (example,) = [example for example in EXAMPLES if STUCK in example.shown]
     async with running_server(database_url):
         command = [sys.executable, "-m", "service", *example.arguments, "--pid", str(os.getpid())]
