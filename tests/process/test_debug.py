@@ -96,7 +96,7 @@ async def unfinished(call: Any) -> AsyncIterator[None]:
 
 
 def metadata(x_request_id: str) -> tuple[tuple[str, str], ...]:
-    return (("x-request-id", x_request_id), ("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01"))
+    return (("x-request-id", x_request_id), ("traceparent", f"00-{TRACE}-00f067ca0be902c7-01"))
 
 
 def update(clients: Clients, order: Order, x_request_id: str) -> Any:
