@@ -283,24 +283,30 @@ async def test_channelz_shows_the_connections_of_clients(service: Service) -> No
 
 
 async def test_the_profile_of_a_busy_server_names_its_functions(service: Service, tmp_path: Path) -> None:
+    function = "service.rpc.interceptors.access_log:AccessLogInterceptor.wrap.log_call"
+    file = tmp_path / "stacks"
     stop = asyncio.Event()
 
     async def call() -> None:
         while not stop.is_set():
             await service.clients.users.ListUsers(users_pb.ListUsersRequest(page_size=50))
 
-    calling = [asyncio.create_task(call()) for _ in range(4)]
-    file = tmp_path / "stacks"
-    finished = await debug("profile", "--seconds", "0.5", "--collapsed", str(file))
-    stop.set()
-    await asyncio.gather(*calling)
-    assert finished.status == 0, finished
-    assert re.search(r"%  +service\.\S+:\S+$", finished.stdout, re.MULTILINE), finished
+    async def profiled() -> CommandResult | None:
+        finished = await debug("profile", "--seconds", "0.5", "--collapsed", str(file))
+        assert finished.status == 0, finished
+        # On a machine that is busy with other things, there are few looks.
+        return finished if function in file.read_text() else None
+
+    async with asyncio.TaskGroup() as calling:
+        for _ in range(4):
+            calling.create_task(call())
+        finished = await eventually(profiled)
+        stop.set()
+    assert re.search(r"%  +\w[\w.]*:\S+$", finished.stdout, re.MULTILINE), finished
     assert "MainThread" in finished.stdout
-    lines = file.read_text().splitlines()
-    function = "service.rpc.interceptors.access_log:AccessLogInterceptor.wrap.log_call"
-    assert any(line.startswith(("worker_1;", "worker_2;")) and function in line for line in lines)
-    assert all(int(line.rpartition(" ")[2]) >= 0 for line in lines)
+    stacks = [line.rpartition(" ") for line in file.read_text().splitlines()]
+    assert any(stack.startswith(("worker_1;", "worker_2;")) and function in stack for stack, _, _ in stacks)
+    assert all(int(microseconds) >= 0 for _, _, microseconds in stacks)
 
 
 async def test_a_process_is_profiled_once_at_a_time_and_only_while_its_client_waits(service: Service) -> None:
