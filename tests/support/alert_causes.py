@@ -56,7 +56,8 @@ VALUES ('events', 3, 1, 7, now() - interval '5 hours')
 """
 _OLD_EVENT = """
 INSERT INTO events (id, aggregate_type, aggregate_id, type, actor, create_time, changes, status)
-SELECT gen_random_uuid(), 'order', gen_random_uuid(), 'CREATED', 'test', now() - interval '90 seconds', '[]'::jsonb, 'PENDING'
+SELECT gen_random_uuid(), 'order', gen_random_uuid(), 'CREATED', 'test', now() - interval '90 seconds', '[]'::jsonb,
+    'PENDING'
 """
 # Anything that writes; until it ends, later events wait.
 _WRITE = "SELECT pg_current_xact_id()"
