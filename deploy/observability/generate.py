@@ -127,8 +127,8 @@ def _variables(further: Mapping[str, str]) -> Iterator[Json]:
             "datasource": _DATASOURCE,
             "definition": _expanded(query),
             "query": {"query": _expanded(query), "refId": name},
-            # Outside of Kubernetes, processes have no namespace. Jobs and instances are only those that were found: other
-            # programs have metrics of the process, too.
+            # Outside of Kubernetes, processes have no namespace. Jobs and instances are only those that were found:
+            # other programs have metrics of the process, too.
             "includeAll": True,
             **({} if name in {"job", "instance"} else {"allValue": ".*"}),
             "multi": True,

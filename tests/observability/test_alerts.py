@@ -117,7 +117,7 @@ async def until(condition: Any, seconds: float = 30) -> list[Any]:
     found: list[Any] = []
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            while found := await condition():
+            while found := await condition():  # noqa: ASYNC110 - only the other process knows
                 await asyncio.sleep(0.2)
     return found
 
@@ -220,7 +220,7 @@ def problems_of(query: Query, pages: list[Page]) -> list[str]:
 
 
 def test_a_query_for_what_does_not_exist_is_noticed() -> None:
-    page = Page('# TYPE commerce_ready gauge\ncommerce_ready 1\n# EOF\n', "application/openmetrics-text")
+    page = Page("# TYPE commerce_ready gauge\ncommerce_ready 1\n# EOF\n", "application/openmetrics-text")
     assert problems_of(Query("x", "commerce_ready"), [page]) == []
     assert problems_of(Query("x", "commerce_draining"), [page]) == ["x: commerce_draining"]
     assert problems_of(Query("x", 'commerce_ready{worker="7"}'), [page]) == ["x: worker=7"]
@@ -229,5 +229,5 @@ def test_a_query_for_what_does_not_exist_is_noticed() -> None:
         problems_of(Query("x", "sum by (grpc_code) (commerce_ready)"), [page])
     with pytest.raises(KeyError):
         problems_of(Query("x", "sum(commerce_redy)"), [page])
-    with pytest.raises(ValueError, match="parse|expect"):
+    with pytest.raises(ValueError, match=r"parse|expect"):
         problems_of(Query("x", "sum(commerce_ready"), [page])
