@@ -53,7 +53,8 @@ def prometheus_rule() -> str:
         "spec": {"groups": groups},
     }
     head = "# Generated from rules/ by `make dashboards`; do not edit.\n"
-    return head + yaml.dump(resource, Dumper=_Dumper, sort_keys=False, width=120)
+    written: str = yaml.dump(resource, Dumper=_Dumper, sort_keys=False, width=120)
+    return head + written
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc] # PyYAML has no types

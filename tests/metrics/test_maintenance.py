@@ -57,7 +57,7 @@ async def test_a_server_shows_whether_the_last_check_of_the_ledger_found_a_diffe
             )
     finished = await run_command("verify-ledger", "--record", database_url=database_url)
     assert finished.status == (0 if consistent else 1), finished
-    assert ("5 stored" in finished.stderr) is not consistent
+    assert ("5.0000 stored" in finished.stderr) is not consistent
     async with running_server(database_url, metrics_port=0) as server:
         page = await page_with(server, "commerce_ledger_consistent")
     assert page.values("commerce_ledger_consistent") == {(): int(consistent)}

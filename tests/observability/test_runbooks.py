@@ -59,8 +59,8 @@ def test_the_document_lists_every_alert() -> None:
 def test_commands_exist() -> None:
     assert isinstance(main, click.Group)
     text = "\n".join([*CODE, *BLOCKS])
-    # Not the namespace that kubectl is given.
-    commands = re.compile(r"(?:^|(?<!-n) |/)commerce ((?:[a-z][a-z-]*|--[a-z-]+)(?: --[a-z-]+)*)", re.MULTILINE)
+    # Not the namespace that kubectl is given, and not the service of Docker Compose.
+    commands = re.compile(r"(?:^|(?<!-n) |/)(?<!deployment/)commerce ([a-z][a-z-]*(?: --[a-z-]+)*)", re.MULTILINE)
     named = commands.findall(text)
     for command in named:
         name, *options = command.split()

@@ -39,7 +39,7 @@ from tests.support.waiting import eventually
 from tests.support.watching import watch_orders
 
 # The job of each cause: its alerts fire for it.
-HEALTHY, FRESH, FAILING, SLOW, FULL, FILES, CUT = "healthy", "fresh", "failing", "slow", "full", "files", "cut"
+HEALTHY, FAILING, SLOW, FULL, CUT = "healthy", "failing", "slow", "full", "cut"
 WORKERS, RELAY, STOPPED, UNREACHABLE = "workers", "relay", "stopped", "commerce"
 # Few connections, so that all together do not need more than PostgreSQL has.
 _SMALL: dict[str, Any] = {"metrics_port": 0, "db_pool_min_size": 0, "db_pool_size": 4}
@@ -83,8 +83,8 @@ class Causes:
         while True:
             await asyncio.gather(*(make() for make in self._rounds))
             # A defect that keeps the event loop from doing anything else.
-            time.sleep(0.25)  # noqa: ASYNC251
-            await asyncio.sleep(0.1)
+            time.sleep(0.2)  # noqa: ASYNC251
+            await asyncio.sleep(0.5)
 
     async def pages(self) -> dict[str, Page]:
         """Return the pages that can be read, by the names of the jobs."""
@@ -102,16 +102,14 @@ async def running_causes(postgres_url: str, template_url: str, folder: Path) -> 
         # Calls that wait for a lock are passed over otherwise, and those behind them run.
         patches.setattr(gate, "STUCK_SECONDS", 600)
         patches.setattr(gate, "_STILL_LOOKS", 100_000)
-        urls = [await stack.enter_async_context(cloned(postgres_url, template_url)) for _ in range(4)]
+        urls = [await stack.enter_async_context(cloned(postgres_url, template_url)) for _ in range(3)]
         together = [
+            _cut(causes, urls[1], folder),
             _healthy(causes, urls[0]),
-            _fresh(causes, urls[1]),
+            _workers(causes, urls[0]),
             _slow(causes, urls[2], folder),
-            _full(causes, urls[3]),
+            _full(causes, urls[1]),
             _failing(causes, postgres_url, template_url, folder),
-            _files(causes, urls[1], folder),
-            _cut(causes, urls[1]),
-            _workers(causes, urls[1]),
             _stopped(causes, urls[1]),
         ]
         for one in together:
@@ -122,28 +120,14 @@ async def running_causes(postgres_url: str, template_url: str, folder: Path) -> 
 @asynccontextmanager
 async def _healthy(causes: Causes, url: str) -> AsyncIterator[None]:
     """A server, in a process of its own, of which everything is as it should be."""
-    for command in (("gc",), ("verify-ledger", "--record")):
-        finished = await run_command(*command, database_url=url)
+    commands = (("gc",), ("verify-ledger", "--record"))
+    for finished in await asyncio.gather(*(run_command(*command, database_url=url) for command in commands)):
         assert finished.status == 0, finished
     async with serving(url, metrics_port=0) as process:
         causes.ports[HEALTHY] = process.logged("serving")[0]["metrics_port"]
         async with connect(await process.port()) as clients:
             causes.again(lambda: settled(*(_unknown_user(clients) for _ in range(5))))
             yield
-
-
-@asynccontextmanager
-async def _fresh(causes: Causes, url: str) -> AsyncIterator[None]:
-    """A server on a new database, where neither gc nor a check of the ledger has run, with one place for calls."""
-    async with (
-        running_server(url, **_SMALL, max_concurrent_calls=1) as server,
-        connect(server.port) as clients,
-        watch_orders(clients, now=True) as watch,
-    ):
-        await watch.checkpoint()
-        causes.ports[FRESH] = server.metrics_port
-        causes.again(lambda: settled(*(_unknown_user(clients) for _ in range(5))))
-        yield
 
 
 @asynccontextmanager
@@ -179,8 +163,13 @@ async def _slow(causes: Causes, url: str, folder: Path) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _full(causes: Causes, url: str) -> AsyncIterator[None]:
-    """A server whose writes all wait: two for a lock, with a connection each, and the others for a place."""
-    settings: dict[str, Any] = {"admission_queue_size": 8, "admission_queue_timeout": 600}
+    """A server on a new database, where neither gc nor a check of the ledger has run, all of whose places are taken.
+
+    Its writes wait for a lock, with all connections that writes may have, or for a place. There is no place for further
+    calls at all.
+    """
+    calls: list[asyncio.Future[Any]] = []
+    settings: dict[str, Any] = {"admission_queue_size": 8, "admission_queue_timeout": 600, "max_concurrent_calls": 7}
     # As long as the other causes need.
     settings |= {"default_deadline": 600, "db_statement_timeout": 600}
     async with (
@@ -188,14 +177,18 @@ async def _full(causes: Causes, url: str) -> AsyncIterator[None]:
         connect(server.port) as clients,
         observing(url) as observer,
     ):
-        users = [await clients.create_user() for _ in range(6)]
+        users = [await clients.create_user() for _ in range(7)]
         async with holding(url, "SELECT FROM users FOR UPDATE"):
-            calls = [
-                asyncio.ensure_future(clients.users.DeactivateUser(users_pb.DeactivateUserRequest(id=user.id)))
-                for user in users
-            ]
-            await observer.until_waiting(2)
+            # Methods have places of their own.
+            update = users_pb.UpdateUserRequest(user=User(id=users.pop().id, full_name="Ada"))
+            calls = [asyncio.ensure_future(clients.users.UpdateUser(update))]
+            await observer.until_waiting(1)
+            for user in users:
+                request = users_pb.DeactivateUserRequest(id=user.id)
+                calls.append(asyncio.ensure_future(clients.users.DeactivateUser(request)))
+            await observer.until_waiting(3)
             causes.ports[FULL] = server.metrics_port
+            causes.again(lambda: settled(*(_unknown_user(clients) for _ in range(5))))
             yield
         for call in calls:
             call.cancel()
@@ -234,31 +227,27 @@ def _of_failing(guarded: Guarded, shop: Clients, reader: Clients, user_id: str) 
 
 
 @asynccontextmanager
-async def _files(causes: Causes, url: str, folder: Path) -> AsyncIterator[None]:
-    """A server whose certificate expires tomorrow, whose next one cannot be used, and whose replica is none."""
-    place = folder / FILES
+async def _cut(causes: Causes, url: str, folder: Path) -> AsyncIterator[None]:
+    """A server whose database cannot be reached, and neither can its replica.
+
+    Its certificate expires tomorrow, and the next one cannot be used.
+    """
+    place = folder / CUT
     place.mkdir()
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     files = write_files(place, Authority().ca.issue_cert("127.0.0.1", not_after=tomorrow))
-    settings: dict[str, Any] = {
-        "tls_certificate_file": files.certificate,
-        "tls_key_file": files.key,
-        "tls_reload_interval": 0.2,
-        "READ_DATABASE_URL": url,
-    }
-    async with running_server(url, **_SMALL, **settings) as server:
-        replace(files.key, b"no key")
-        causes.ports[FILES] = server.metrics_port
-        yield
-
-
-@asynccontextmanager
-async def _cut(causes: Causes, url: str) -> AsyncIterator[None]:
-    """A server whose database cannot be reached."""
-    async with proxy_to(url) as proxy, running_server(proxy.url, **_SMALL) as server:
-        await proxy.refuse()
-        causes.ports[CUT] = server.metrics_port
-        yield
+    async with proxy_to(url) as proxy:
+        settings: dict[str, Any] = {
+            "tls_certificate_file": files.certificate,
+            "tls_key_file": files.key,
+            "tls_reload_interval": 0.2,
+            "READ_DATABASE_URL": proxy.url,
+        }
+        async with running_server(proxy.url, **_SMALL, **settings) as server:
+            replace(files.key, b"no key")
+            await proxy.refuse()
+            causes.ports[CUT] = server.metrics_port
+            yield
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """What a query of PromQL asks for: the metrics, their labels, and the labels of its result."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import promql_parser as promql
@@ -61,6 +62,7 @@ def _has_suffix(kind: str, suffix: str) -> bool:
     return suffix in {"counter": {"_total"}, "histogram": {"_bucket", "_sum", "_count"}, "gauge": {""}}[kind]
 
 
+@cache
 def _recorded() -> Mapping[str, Callable[[], set[str]]]:
     def labels(rule: Mapping[str, Any]) -> Callable[[], set[str]]:
         return lambda: result_labels(rule["expr"]) | rule.get("labels", {}).keys()
@@ -91,7 +93,7 @@ def _expressions(expression: Any) -> Iterator[Any]:
 def _labels(expression: Any) -> set[str]:
     match expression:
         case promql.VectorSelector():
-            return labels_of(expression.name)
+            return labels_of(expression.name or "")
         case promql.AggregateExpr():
             return _aggregated(expression)
         case promql.BinaryExpr():
