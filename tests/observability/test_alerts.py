@@ -120,7 +120,7 @@ def impatient_rules(folder: Path) -> list[Path]:
 async def until(condition: Callable[[], Awaitable[T]], seconds: float = 30) -> T:
     """Return what a condition that should be empty returns, as soon as it is, or after a time."""
     give_up = time.monotonic() + seconds
-    while (found := await condition()) and time.monotonic() < give_up:
+    while (found := await condition()) and time.monotonic() < give_up:  # noqa: ASYNC110 - other processes change it
         await asyncio.sleep(0.2)
     return found
 
@@ -242,6 +242,6 @@ def test_a_query_for_what_does_not_exist_is_noticed() -> None:
     with pytest.raises(AssertionError, match="grpc_code"):
         problems_of(Query("x", "sum by (grpc_code) (commerce_ready)"), page)
     with pytest.raises(KeyError):
-        problems_of(Query("x", "sum(commerce_redy)"), page)
+        problems_of(Query("x", "sum(commerce_missing)"), page)
     with pytest.raises(ValueError, match="parenthesis"):
         problems_of(Query("x", "sum(commerce_ready"), page)
