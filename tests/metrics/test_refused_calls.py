@@ -43,7 +43,7 @@ async def settled_page(server: Server) -> Page:
     return page
 
 
-async def page_with(server: Server, name: str, least: int = 1, **labels: str) -> Page:
+async def page_with(server: Server, name: str, least: int = 1, /, **labels: str) -> Page:
     async def found() -> Page | None:
         page = await read_page(server.metrics_port)
         return page if page.total(name, **labels) >= least else None
