@@ -260,6 +260,15 @@ dashboards: $(READY) ## Write the dashboards for Grafana, and the rules for the 
 console-screenshots: $(READY) ## Make the pictures of docs/console.md; needs Chromium
 	$(BIN)/python -m tests.console.screenshots
 
+.PHONY: site
+site: $(READY) ## Build the documentation as a site with search, in SITE=dist/site; needs no network
+	@$(BIN)/python -m docs.site.build $(SITE)
+
+SITE ?= dist/site
+
+# It takes a few seconds, and finds what is wrong with links and navigation.
+test: site
+
 .PHONY: descriptors
 descriptors: $(READY) ## Write the descriptors of the API, with comments, to DESCRIPTORS=dist/commerce.binpb
 	@mkdir -p $(dir $(DESCRIPTORS))

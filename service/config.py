@@ -389,7 +389,7 @@ class LimitSettings(Settings):
         json_schema_extra=EXPERT,
     )
     max_unread_response_bytes: Count = Field(
-        16 * 1024 * 1024,
+        12 * 1024 * 1024,
         description="maximum size of all responses above 4 KiB together that clients have not received yet, which are "
         "stored twice; one caller may have half of it. Further reads fail with RESOURCE_EXHAUSTED",
         json_schema_extra=EXPERT,

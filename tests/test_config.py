@@ -119,7 +119,7 @@ def test_a_database_is_all_that_is_needed() -> None:
         "max_request_bytes": 4 * 1024 * 1024,
         "max_response_bytes": 4 * 1024 * 1024,
         "max_request_bytes_in_flight": 32 * 1024 * 1024,
-        "max_unread_response_bytes": 16 * 1024 * 1024,
+        "max_unread_response_bytes": 12 * 1024 * 1024,
         "max_metadata_bytes": 16 * 1024,
         "max_connections": 4000,
         "handshake_timeout": 10,

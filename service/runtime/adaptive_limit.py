@@ -7,6 +7,8 @@ import math
 _WINDOW_SAMPLES, _WINDOW_SECONDS = 50, 0.1
 _FEW_SAMPLES, _LONG_WINDOW_SECONDS = 10, 0.5
 _BACK_OFF = 0.9
+# For how many windows at most the limit stays as it is before it grows again.
+_MOST_PATIENCE = 16
 # By how much of the difference the time of a quiet server grows with a window at the minimum.
 _GROWTH = 0.03
 
@@ -21,6 +23,8 @@ class AdaptiveLimit:
       would pass for the normal state, and the limit would grow.
     - More than half of the calls must be late, so single slow ones, such as those that wait for a lock, do not matter.
     - The limit neither grows nor shrinks while few calls run.
+    - Where a larger limit has just made calls late, it is tried more and more rarely. Otherwise calls would be late in
+      half of all windows of an overload.
 
     Args:
         start: the limit at the start.
@@ -44,6 +48,8 @@ class AdaptiveLimit:
         self._late_factor, self._late_seconds = late_factor, late_seconds
         # How long calls take on a quiet server, and from when on they are late.
         self._quiet = self._late_from = math.inf
+        # For how many windows the limit stays after it has shrunk, how many are left, and whether it grew in the last.
+        self._patience, self._waits, self._grew = 1, 0, False
         # In this window: the shortest time, how many calls have ended, and how many of them were late.
         self._shortest = math.inf
         self._samples = self._late = 0
@@ -74,8 +80,17 @@ class AdaptiveLimit:
     def _adjust(self, now: float) -> None:
         if self._late * 2 > self._samples:
             self.value = max(self._minimum, int(self.value * _BACK_OFF))
+            if self._grew:
+                self._patience = min(self._patience * 2, _MOST_PATIENCE)
+            self._waits, self._grew = self._patience, False
         elif self.reached:
-            self.value = min(self._maximum, self.value + math.ceil(math.sqrt(self.value) / 2))
+            if self._grew:
+                self._patience = max(1, self._patience // 2)
+            self._grew = self._waits == 0
+            if self._grew:
+                self.value = min(self._maximum, self.value + math.ceil(math.sqrt(self.value) / 2))
+            else:
+                self._waits -= 1
         if self._shortest < self._quiet:
             self._quiet = self._shortest
         elif self._shortest < math.inf:

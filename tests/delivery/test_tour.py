@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.documents import blocks_of
 from tests.support.paths import ROOT
 from tests.support.shown import is_shown
 
@@ -130,13 +131,12 @@ def test_the_python_examples_print_what_their_page_shows(
     document: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # Those in other languages have tests of their own, or need tools that this project does not.
-    found = [block for block in blocks(document) if block[0] in {"python", "text"}]
-    assert [language for language, _ in found] == ["python", "text"] * (len(found) // 2)
+    # The others have tests of their own, or are only parts of a program (test_code_blocks.py).
+    found = [block for block in blocks_of(document) if block.language == "python" and block.shown is not None]
     assert found
-    for (_, example), (_, shown) in zip(found[::2], found[1::2], strict=True):
-        printed = run_python(example, address)
-        assert is_shown(shown, printed), f"{example}\n{printed}"
+    for block in found:
+        printed = run_python(block.text, address)
+        assert is_shown(block.shown or "", printed), f"{block.text}\n{printed}"
 
 
 def run_python(example: str, address: str) -> str:
@@ -149,11 +149,10 @@ def run_python(example: str, address: str) -> str:
 
 @pytest.mark.usefixtures("outcomes")
 def test_the_example_on_the_front_page_of_the_client_runs(address: str) -> None:
-    ((language, example),) = blocks("client/README.md")
-    assert language == "python"
+    (example,) = (block.text for block in blocks_of("client/README.md") if block.language == "python")
     assert "ORD-" in run_python(example, address)
 
 
 def test_the_whole_program_of_a_caller_is_short() -> None:
-    (_, example), *_ = blocks("docs/calling.md")
+    example = next(block.text for block in blocks_of("docs/calling.md") if block.language == "python")
     assert sum(bool(line.strip()) for line in example.splitlines()) <= 25

@@ -46,6 +46,36 @@ def test_it_shrinks_by_a_tenth_while_calls_are_late() -> None:
     assert 12 <= server.limit.value <= 15
 
 
+def test_what_makes_calls_late_is_tried_more_and_more_rarely() -> None:
+    server = Simulated(limit(start=2, minimum=2), capacity=2)
+    # Calls are late from 45 ms on, so those of five that run.
+    server.quiet = 0.02
+    server.run(3, demand=2)
+
+    def windows_with_late_calls(windows: int) -> int:
+        late = 0
+        for _ in range(windows):
+            late += server.limit.value > 4
+            server.run(1, demand=10_000)
+        return late
+
+    assert windows_with_late_calls(20) >= 3
+    assert 4 <= windows_with_late_calls(100) <= 15
+    assert server.limit.value >= 4
+
+
+def test_it_grows_quickly_where_calls_are_no_longer_late() -> None:
+    server = Simulated(limit(start=2, minimum=2, maximum=30), capacity=2)
+    server.quiet = 0.02
+    server.run(3, demand=2)
+    server.run(100, demand=10_000)
+    assert server.limit.value <= 5
+    server.capacity = 1000
+    # The longest time between two attempts, and a window for each step.
+    server.run(16 + 25, demand=10_000)
+    assert server.limit.value == 30
+
+
 def test_it_does_not_change_while_few_calls_run() -> None:
     server = Simulated(limit(), capacity=20)
     server.run(100, demand=7)

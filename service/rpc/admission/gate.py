@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from heapq import heapify, heappop, heappush
 
 from service.application.ports.errors import DeadlineExceeded, Overloaded
 from service.runtime.adaptive_limit import AdaptiveLimit
@@ -21,6 +22,8 @@ _STILL_LOOKS = 5
 _NEARLY = 0.1
 # How much the time between two starts follows each of them.
 _SMOOTHING = 0.05
+# How many turns a caller saves up while it does not need them.
+_MOST_SAVED_TURNS = 8
 
 
 # What a call waits for, the time until which it waits, and what it gets then.
@@ -31,11 +34,14 @@ _overloaded = partial(Overloaded, "admission")
 class Gate:
     """Lets calls run while fewer than a limit are running.
 
-    Calls above the limit wait, in a queue for each caller, and the callers take turns. Each caller may fill half of the
-    places that the others leave free (Choudhury and Hahne, "Dynamic Queue Length Thresholds"), so a flood of one caller
-    leaves places to others. A call that would wait for too long, as quickly as calls start now, is refused when it
-    comes, and so is one that would not end by its deadline. A caller of which no call is running need not wait, within
-    a reserve.
+    Calls above the limit wait, in a queue for each caller, and the callers take turns (start-time fair queueing, Goyal,
+    Vin and Cheng 1996). A caller that needs fewer turns than others saves up some, so that its calls that come together
+    need not take turns with theirs.
+
+    Each caller may fill half of the places that the others leave free (Choudhury and Hahne, "Dynamic Queue Length
+    Thresholds"), so a flood of one caller leaves places to others. A call that would wait for too long, as quickly as
+    calls start now, is refused when it comes, and so is one that would not end by its deadline. A caller of which no
+    call is running need not wait, within a reserve.
 
     Calls that are stuck do not count, up to a number: they would keep out others that need not wait for the same lock.
     If no call ends any more, all may run: they wait for a lock or for a server that does not answer, not for this
@@ -81,8 +87,12 @@ class Gate:
         # The number of running calls by caller, and the queues of the callers that have one.
         self._of_caller: dict[str, int] = {}
         self._queues: dict[str, deque[_Waiting]] = {}
-        # The callers whose calls wait, the next one first.
-        self._turns: deque[str] = deque()
+        # The callers whose calls wait, as a heap: the next turn of each, and a number that orders those with the same.
+        self._turns: list[tuple[float, int, str]] = []
+        # The turn that callers have reached who always have calls, and the next one of each that took one lately.
+        self._turn = 0.0
+        self._next_turn: dict[str, float] = {}
+        self._arrivals = 0
         self._looking: asyncio.TimerHandle | None = None
 
     @property
@@ -92,8 +102,8 @@ class Gate:
 
     @property
     def callers(self) -> set[str]:
-        """The callers of which calls are running or waiting."""
-        return {*self._of_caller, *self._queues, *self._turns}
+        """The callers of which calls are running or waiting, and, while calls wait, of those that began lately."""
+        return {*self._of_caller, *self._queues, *(self._next_turn if self.waiting else ())}
 
     def enter(self, caller: str, now: float) -> int:
         """Let a call run if it need not wait; returns its ticket, with which it must `leave`, or 0."""
@@ -105,6 +115,8 @@ class Gate:
             return self._start(caller, now)
         self.limit.reached = True
         if running < self.limit.value + self._reserve and caller not in self._of_caller and caller not in self._queues:
+            if self.waiting:
+                self._take_turn(caller, self._turn_of(caller))
             return self._start(caller, now)
         if not self.waiting and self._pass_over_stuck(now):
             return self._start(caller, now)
@@ -129,14 +141,16 @@ class Gate:
             waiting: _Waiting = (turn, self._clock() + self._queue_seconds, _overloaded)
         else:
             waiting = (turn, self._clock() + seconds_left, DeadlineExceeded)
-        queue = self._queues.get(caller)
-        if queue is None:
-            queue = self._queues[caller] = deque()
-            self._turns.append(caller)
-        queue.append(waiting)
         if not self.waiting:
             self._last_start = self._clock()
             self._looks = 0
+            # Those that have calls running have saved up nothing.
+            self._turn, self._next_turn = 0.0, dict.fromkeys(self._of_caller, 0.0)
+        queue = self._queues.get(caller)
+        if queue is None:
+            queue = self._queues[caller] = deque()
+            self._line_up(caller, self._turn_of(caller))
+        queue.append(waiting)
         self.waiting += 1
         if self._looking is None:
             self._looking = loop.call_later(_LOOK_SECONDS, self._look)
@@ -187,6 +201,23 @@ class Gate:
         seconds = len(queue) * len(self._queues) * self._interval if queue else 0.0
         return seconds + self.limit.usual_seconds > seconds_left
 
+    def _turn_of(self, caller: str) -> float:
+        """Return the next turn of a caller that does not wait: earlier than now, if it has saved up turns."""
+        saved = self._turn - _MOST_SAVED_TURNS
+        return max(saved, self._next_turn.get(caller, saved))
+
+    def _take_turn(self, caller: str, turn: float) -> None:
+        # By a share, because turns that others have saved up would never end while new callers come.
+        self._turn = max(self._turn + 1 / len(self._queues), turn)
+        self._next_turn[caller] = turn + 1
+        if len(self._next_turn) > 2 * len(self._queues) + _MOST_STUCK:
+            saved = self._turn - _MOST_SAVED_TURNS
+            self._next_turn = {name: number for name, number in self._next_turn.items() if number > saved}
+
+    def _line_up(self, caller: str, turn: float) -> None:
+        self._arrivals += 1
+        heappush(self._turns, (turn, self._arrivals, caller))
+
     def _start(self, caller: str, now: float) -> int:
         self._last_ticket = ticket = self._last_ticket + 1
         self._began[ticket] = now
@@ -195,18 +226,14 @@ class Gate:
 
     def _start_waiting(self, now: float) -> None:
         while self._turns and len(self._began) < self.limit.value:
-            caller = self._turns.popleft()
+            number, _, caller = heappop(self._turns)
             queue = self._queues[caller]
             turn, until, error = queue.popleft()
             self.waiting -= 1
-            if queue:
-                self._turns.append(caller)
-            else:
-                del self._queues[caller]
             if turn.done():
                 # Its caller has gone in this moment.
-                continue
-            if until <= now:
+                pass
+            elif until <= now:
                 turn.set_exception(error())
             elif error is DeadlineExceeded and until - now < self.limit.usual_seconds:
                 # It would not end in time, and those behind it would be late because of it.
@@ -214,7 +241,13 @@ class Gate:
             else:
                 self._interval += (now - self._last_start - self._interval) * _SMOOTHING
                 self._last_start = now
+                self._take_turn(caller, number)
+                number += 1
                 turn.set_result(self._start(caller, now))
+            if queue:
+                self._line_up(caller, number)
+            else:
+                del self._queues[caller]
 
     def _pass_over_stuck(self, now: float) -> bool:
         """Stop counting stuck calls; returns whether another call may run."""
@@ -255,4 +288,5 @@ class Gate:
         self.waiting -= 1
         if not queue:
             del self._queues[caller]
-            self._turns.remove(caller)
+            self._turns = [entry for entry in self._turns if entry[2] != caller]
+            heapify(self._turns)

@@ -13,8 +13,9 @@ from service.rpc.methods import Context
 from service.rpc.signing.page_tokens import position
 from service.runtime.loop_turns import LoopTurns
 
-# Large enough that the overhead per message does not matter, and far below the 4 MiB that clients accept.
-MAX_BATCH_BYTES = 1 << 20
+# Large enough that the overhead per message does not matter. A client that does not read makes the server hold a
+# response four times: its messages, the response, its bytes, and the copy that gRPC has.
+MAX_BATCH_BYTES = 256 * 1024
 # The rate at which a client must read in the long run. Slower clients would keep the exports of others waiting.
 MIN_BYTES_PER_SECOND = 256 * 1024
 # How many messages are built in one turn of the event loop, for all exports together.

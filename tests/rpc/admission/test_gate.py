@@ -67,7 +67,7 @@ async def test_a_call_does_not_pass_those_that_wait_when_the_limit_grows() -> No
     calls = Calls(make_gate(1))
     _, first, second = await calls.started("a", "a", "a")
     calls.gate.limit.value = 2
-    (later,) = await calls.started("b")
+    (later,) = await calls.started("a")
     await asyncio.sleep(0)
     assert [call.done() for call in (first, second, later)] == [True, False, False]
     await calls.end_one()
@@ -81,6 +81,51 @@ async def test_callers_take_turns() -> None:
         await calls.end_one()
     # The first one ran before the others came.
     assert calls.begun == {"flood": 4, "polite": 2, "third": 1}
+
+
+async def test_calls_that_come_together_do_not_wait_for_as_many_of_another_caller() -> None:
+    calls = Calls(make_gate(1, queue_size=100))
+    await calls.started(*["flood"] * 40)
+    for _ in range(20):
+        await calls.end_one()
+    before = calls.begun["flood"]
+    await calls.started(*["polite"] * 6)
+    for _ in range(6):
+        await calls.end_one()
+    assert (calls.begun["polite"], calls.begun["flood"]) == (6, before)
+
+
+async def test_a_caller_that_always_has_calls_gets_no_more_turns_than_others() -> None:
+    calls = Calls(make_gate(1, reserve=1, queue_size=400))
+    await calls.started(*["flood"] * 150)
+    for _ in range(30):
+        await calls.end_one()
+    before = calls.begun["flood"]
+    for _ in range(60):
+        # It never waits with more than two, and its queue is often empty.
+        await calls.started(*["other"] * (2 - len([name for name, _ in calls.running if name == "other"])))
+        await calls.end_one()
+    flood, other = calls.begun["flood"] - before, calls.begun["other"]
+    # Eight turns that it had saved up, and one in the reserve.
+    assert other - flood <= 10, (flood, other)
+    assert flood >= 20
+
+
+async def test_many_callers_with_one_call_each_do_not_keep_another_one_waiting_for_ever() -> None:
+    calls = Calls(make_gate(1, queue_size=400))
+    await calls.started(*["steady"] * 100)
+    for number in range(150):
+        await calls.started(f"caller-{number}")
+        await calls.end_one()
+    # As many callers come as calls end, so each turn of it makes one more of them wait.
+    assert 10 <= calls.begun["steady"] <= 20
+    # What is known about callers does not grow with the number of those that have come.
+    assert len(calls.gate.callers) < 50 + calls.gate.waiting
+    while calls.running:
+        await calls.end_one()
+    assert not calls.gate.callers
+    await calls.started("a", "a")
+    assert calls.gate.callers == {"a"}
 
 
 async def test_a_flood_leaves_places_in_the_queue_to_others() -> None:
