@@ -81,7 +81,12 @@ RUN = (
     _run("docs/operations/*.md", "sh", "recoveries/"),
 )
 # Pictures made of characters, trees of folders, and lines of a file in a format of its own.
-NO_COMMANDS = {("docs/architecture.md", "text"), ("docs/kubernetes.md", "text")}
+NO_COMMANDS = {
+    ("docs/alerts.md", "text"),
+    ("docs/architecture.md", "text"),
+    ("docs/kubernetes.md", "text"),
+    ("docs/runbooks.md", "text"),
+}
 # Pages whose commands are indented blocks, without a language.
 INDENTED = {"docs/operations.md"}
 
