@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import click
 
+from service.cli.debug_commands import debug
+
 _file = click.Path(dir_okay=False, path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
@@ -394,6 +396,9 @@ def doctor() -> None:
 
     _interruptible()
     doctor()
+
+
+main.add_command(debug)
 
 
 @main.command()

@@ -75,6 +75,7 @@ RUN = (
     _run("docs/http.md", "sh", "http/test_page", only_shown=True),
     _run("docs/rest.md", "sh", "envoy/test_page", only_shown=True),
     _run("docs/kubernetes.md", "sh yaml", "delivery/test_kubernetes_docs"),
+    _run("docs/debugging.md", "sh", "delivery/test_debugging_docs", only_shown=True),
     _run("docs/errors/*.md", "json", "errors/test_catalogue"),
     _run("docs/security.md", "toml", "delivery/test_security_page"),
     _run("docs/operations/*.md", "sh", "recoveries/"),
