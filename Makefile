@@ -274,6 +274,10 @@ typescript:
 	@$(HAS_NODE) || exit 0; cd clients/typescript; \
 	[ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --silent --no-fund --no-audit
 
+.PHONY: dashboards
+dashboards: $(READY) ## Write the dashboards for Grafana, and the rules for the Prometheus operator, from their descriptions
+	$(BIN)/python -m deploy.observability.generate
+
 .PHONY: console-screenshots
 console-screenshots: $(READY) ## Make the pictures of docs/console.md; needs Chromium
 	$(BIN)/python -m tests.console.screenshots

@@ -555,6 +555,16 @@ class MetricsSettings(Settings):
     )
 
 
+class DebugSettings(Settings):
+    """Whether a server can be asked what it does."""
+
+    debug_socket: bool = Field(
+        default=True,
+        description="answer `commerce debug` of the same user or of root, on this machine and in this container "
+        "([Debugging](debugging.md)); only on Linux",
+    )
+
+
 def _listed(text: str | None) -> list[str]:
     return [element.strip() for element in (text or "").split(",") if element.strip()]
 
@@ -629,6 +639,7 @@ class ServerSettings(
     SignInSettings,
     HttpServerSettings,
     MetricsSettings,
+    DebugSettings,
     PolicySettings,
     AdmissionSettings,
     OptimizationSettings,

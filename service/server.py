@@ -12,12 +12,14 @@ Each optimization is an addition, switched on in one place here by `Optimization
 
 Admission is an addition too, switched on in `Server._interceptors` by `AdmissionSettings`. So are metrics, in
 `Server.__init__` by `MetricsSettings`: without, each part is given None instead of what counts.
+`commerce debug` looks at the parts from outside (`Server._start_debugging`, `DebugSettings`).
 
 Only the batched log lines are switched elsewhere, where logging is configured (`service.observability.logs`).
 """
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -39,6 +41,8 @@ from service.db.events.feed import PollingEventFeed
 from service.db.operations.recoverability import MISSING_KEY
 from service.db.reads.snapshots import Snapshots
 from service.db.writes.encoded_messages import MessageEncoders
+from service.debugging.answers import Debugging
+from service.debugging.observation import Parts as DebuggedParts
 from service.domain.sign_in import sign_in_delays
 from service.http.loading import HttpUnavailable, http_port
 from service.http.loading_metrics import MetricsUnavailable, listening_metrics_port
@@ -148,19 +152,27 @@ def new_event_loop(settings: OptimizationSettings) -> asyncio.AbstractEventLoop:
 class Server:
     """One serving process: `start`, then `wait_until_signalled`, or `stop` at any time.
 
+    Args:
+        settings: the settings.
+        worker: its number among several workers; None if it is none of several.
+
     Attributes:
         settings: the settings.
         http: the HTTP port; None without one.
         metrics: what is counted and measured; None if no metrics are wanted.
+        draining: whether it drains.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, worker: int | None = None) -> None:
         self.settings = settings
         # Tasks that run until the server closes.
         self._background: list[asyncio.Task[None]] = []
         self.http: HttpPort | None = None
         self.metrics = ServerMetrics() if settings.metrics_port is not None else None
         self._metrics_port: MetricsPort | None = None
+        self.draining = False
+        self._worker = worker
+        self._debugging: Debugging | None = None
 
     @property
     def port(self) -> int:
@@ -209,6 +221,7 @@ class Server:
         await self._server.start()
         await self._listen_for_http()
         await self._start_metrics()
+        self._start_debugging()
         self._start_background_tasks()
         if self.settings.frozen_garbage_collector:
             freeze_garbage_collector()
@@ -510,6 +523,20 @@ class Server:
                 await self.stop(grace=0)
                 raise StartError(str(error)) from error
 
+    def _start_debugging(self) -> None:
+        if self.settings.debug_socket and sys.platform == "linux":
+            parts = DebuggedParts(
+                self.database,
+                self._event_feed,
+                self._snapshots,
+                self.admission,
+                self._access_log,
+                self._server,
+                through_pgbouncer=self.settings.pgbouncer_mode == "transaction",
+            )
+            self._debugging = Debugging(parts, port=self.port, worker=self._worker, is_draining=lambda: self.draining)
+            self._debugging.start()
+
     async def wait_until_signalled(self, signals: StopSignals) -> ExitDeadline:
         """Serve until the first signal, then drain; a second signal ends the process without draining.
 
@@ -542,6 +569,7 @@ class Server:
         After that, or as soon as no client is connected, no new calls arrive, so `stop` refuses none. It takes at most
         the time that the log line `draining` states.
         """
+        self.draining = True
         if self.metrics:
             self.metrics.draining = True
         # First of all, so that none of the clients that leave comes back.
@@ -616,9 +644,11 @@ class Server:
             task.cancel()
         if self.metrics:
             self.metrics.stop()
-        # Late, so that it shows how the server drains.
+        # Both late, so that they show how the server drains.
         if self._metrics_port:
             await self._metrics_port.close()
+        if self._debugging:
+            self._debugging.close()
         if self._identities:
             await self._identities.close()
         self._passwords.close()

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -20,6 +20,7 @@ from service.db.connections.slots import Slots
 from service.db.database import Database
 from service.db.events.feed import PollingEventFeed
 from service.db.events.watcher import WatcherState
+from service.db.operations.maintenance_runs import LEDGER_CHECK, MaintenanceRuns
 from service.observability.logs import where_raised
 from service.observability.metrics import catalogue
 from service.observability.metrics.calls import Calls
@@ -35,10 +36,7 @@ from service.rpc.identity.identities import Identities
 from service.rpc.identity.policy_file import PolicyFile
 from service.rpc.transport.tls import ServerCertificates
 
-if TYPE_CHECKING:
-    from service.db.operations.maintenance_runs import MaintenanceRuns
-
-# How often it is read in the database what `commerce gc` has done.
+# How often it is read in the database what `commerce gc` and the check of the ledger have done.
 _MAINTENANCE_SECONDS = 15.0
 # The values of the label for the credential, by those of the log.
 _CREDENTIALS = {
@@ -130,11 +128,8 @@ class ServerMetrics:
             _add_events(snapshot, parts.feed)
             _add_identities(snapshot, parts)
             _add_passwords(snapshot, parts.passwords)
-        for part, successes, failures, handled, last_success in self._runs:
-            snapshot.add(catalogue.GC_RUNS, successes, part, "success")
-            snapshot.add(catalogue.GC_RUNS, failures, part, "failure")
-            snapshot.add(catalogue.GC_HANDLED, handled, part)
-            snapshot.add(catalogue.GC_LAST_SUCCESS, last_success, part)
+        for runs in self._runs:
+            _add_maintenance(snapshot, runs)
         return snapshot
 
     def status(self) -> dict[str, object]:
@@ -247,6 +242,17 @@ def _loaded(parts: Parts) -> Iterator[tuple[tuple[str, str], _Loaded]]:
         # The names of issuers are those of a file of the operator.
         key_sets: Mapping[str, _Loaded] = parts.identities.tokens.key_sets
         yield from ((("token_keys", issuer), key_set) for issuer, key_set in key_sets.items())
+
+
+def _add_maintenance(snapshot: Snapshot, runs: MaintenanceRuns) -> None:
+    if runs.part == LEDGER_CHECK:
+        snapshot.add(catalogue.LEDGER_CONSISTENT, int(runs.last_success > runs.last_failure))
+        snapshot.add(catalogue.LEDGER_CHECKED, max(runs.last_success, runs.last_failure))
+    else:
+        snapshot.add(catalogue.GC_RUNS, runs.successes, runs.part, "success")
+        snapshot.add(catalogue.GC_RUNS, runs.failures, runs.part, "failure")
+        snapshot.add(catalogue.GC_HANDLED, runs.handled, runs.part)
+        snapshot.add(catalogue.GC_LAST_SUCCESS, runs.last_success, runs.part)
 
 
 def _add_passwords(snapshot: Snapshot, passwords: Argon2Passwords) -> None:

@@ -112,6 +112,8 @@ def test_a_database_is_all_that_is_needed() -> None:
         "metrics_port": None,
         "metrics_host": "127.0.0.1",
         "metrics_open": False,
+        # Only for the same user on the same machine.
+        "debug_socket": True,
         "http_cors_origins": None,
         "http_max_request_bytes": 1024 * 1024,
         "http_max_connections": 1000,

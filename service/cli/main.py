@@ -14,6 +14,8 @@ from typing import TextIO, TypeVar
 
 import click
 
+from service.cli.debug_commands import debug
+
 _file = click.Path(dir_okay=False, path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
@@ -135,12 +137,17 @@ def collect() -> None:
 
 
 @main.command("verify-ledger")
-def verify_ledger() -> None:
-    """Compare every credit balance with the sum of its entries; print each difference and fail if there is one."""
+@click.option("--record", is_flag=True, help="Store whether there is a difference, for the metrics of servers.")
+def verify_ledger(*, record: bool) -> None:
+    """Compare every credit balance with the sum of its entries; print each difference and fail if there is one.
+
+    Reads the whole ledger in one statement: schedule it daily, with --record, and with a COMMERCE_DB_STATEMENT_TIMEOUT
+    that is long enough. Without --record, it changes nothing.
+    """
     from service.cli.maintain import verify_ledger
 
     _interruptible()
-    verify_ledger()
+    verify_ledger(record=record)
 
 
 @main.command("restore-events")
@@ -417,6 +424,9 @@ def doctor() -> None:
 
     _interruptible()
     doctor()
+
+
+main.add_command(debug)
 
 
 @main.command()

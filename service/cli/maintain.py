@@ -22,7 +22,7 @@ from service.cli.running import load_and_log, one_line_errors, run, single_conne
 from service.config import DatabaseSettings, GcSettings, load, warn_of_unknown_variables
 from service.db.database import Database
 from service.db.operations.ledger import ledger_differences
-from service.db.operations.maintenance_runs import record_run
+from service.db.operations.maintenance_runs import LEDGER_CHECK, record_run
 from service.db.operations.purged_users import PurgedUser, purged_users
 from service.db.operations.restored_events import restore_events as restore_stored_events
 from service.db.operations.retention import (
@@ -116,17 +116,27 @@ async def _gc(settings: GcSettings, failures: _Failures) -> list[str]:
     ]
 
 
-def verify_ledger() -> None:
+def verify_ledger(*, record: bool) -> None:
     """Compare every credit balance with the sum of its entries; print each difference and fail if there is one."""
     with one_line_errors():
         warn_of_unknown_variables()
         settings = load(DatabaseSettings)
+        if record:
+            run(check_schema(settings))
         differences = run(_ledger_differences(settings))
         for difference in differences:
             click.echo(difference, err=True)
+        # Only now, so that the differences are known even if they cannot be recorded.
+        if record:
+            run(_record_check(settings, succeeded=not differences))
         if differences:
             raise click.ClickException(f"the ledger has {len(differences)} differences")
         click.echo("every balance equals the sum of its entries")
+
+
+async def _record_check(settings: DatabaseSettings, *, succeeded: bool) -> None:
+    async with single_connection(settings) as engine:
+        await record_run(engine, LEDGER_CHECK, succeeded=succeeded, handled=0)
 
 
 async def _ledger_differences(settings: DatabaseSettings) -> Sequence[str]:

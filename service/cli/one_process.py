@@ -59,7 +59,7 @@ def work(number: int, descriptor: int) -> None:
             values = parent.task()
             configure_logging(load(LogSettings), call_id=x_request_id, worker=number)
             settings = load(ServerSettings, **values)
-            run(_work(settings, parent), partial(new_event_loop, settings))
+            run(_work(settings, parent, number), partial(new_event_loop, settings))
     except click.ClickException as error:
         if parent.is_told:
             raise
@@ -67,10 +67,10 @@ def work(number: int, descriptor: int) -> None:
         raise SystemExit(error.exit_code) from error
 
 
-async def _work(settings: ServerSettings, parent: ParentChannel) -> None:
+async def _work(settings: ServerSettings, parent: ParentChannel, number: int) -> None:
     # A service manager may send SIGTERM to all processes, and then the parent sends another.
     signals = StopSignals(repeatable=False)
-    server = Server(settings)
+    server = Server(settings, number)
     parent.stop_with_parent(server.exit_deadline, partial(_report, server, asyncio.get_running_loop()))
     if not await signals.unless_stopped(server.start()):
         log.info("stopped while starting")

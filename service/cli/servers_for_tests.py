@@ -24,6 +24,7 @@ _DEFAULTS: dict[str, object] = {
     "argon2_memory_kib": 8,
     "db_pool_min_size": 1,
     "db_pool_size": 5,
+    "debug_socket": False,
     "frozen_garbage_collector": False,
     "pending_accepts": 8,
     "scheduling": "normal",

@@ -163,7 +163,8 @@ maintenance_runs = Table(
     Column("failures", BigInteger, nullable=False, comment="Runs in which something failed."),
     Column("handled", BigInteger, nullable=False, comment="What all runs have deleted or updated."),
     Column("success_time", _Time, nullable=True, comment="When it last succeeded."),
-    comment="What each part of `commerce gc` has done so far; servers show it in their metrics.",
+    Column("failure_time", _Time, nullable=True, comment="When it last failed."),
+    comment="What the parts of `commerce gc` and the check of the ledger have done; servers show it in their metrics.",
 )
 
 user_profiles = Table(

@@ -34,6 +34,7 @@ def assert_one_line(finished: CommandResult, words: str) -> None:
 def test_the_commands_are_those_that_the_documents_name() -> None:
     assert sorted(main.commands) == [
         "config",
+        "debug",
         "doctor",
         "export-orders",
         "gc",
@@ -107,6 +108,7 @@ async def test_help_and_completion_import_no_implementation() -> None:
     assert {name for name in imported if name.startswith("service.")} <= {
         "service.__main__",
         "service.cli",
+        "service.cli.debug_commands",
         "service.cli.main",
     }
 

@@ -524,6 +524,7 @@ async def test_only_optional_columns_are_nullable(connection: asyncpg.Connection
         "orders.tracking_number",
         "orders.cancel_reason",
         "maintenance_runs.success_time",
+        "maintenance_runs.failure_time",
         "orders.credit_state",
         "orders.credit_user_id",
         "orders.credit_expire_time",

@@ -75,12 +75,18 @@ RUN = (
     _run("docs/http.md", "sh", "http/test_page", only_shown=True),
     _run("docs/rest.md", "sh", "envoy/test_page", only_shown=True),
     _run("docs/kubernetes.md", "sh yaml", "delivery/test_kubernetes_docs"),
+    _run("docs/debugging.md", "sh", "delivery/test_debugging_docs", only_shown=True),
     _run("docs/errors/*.md", "json", "errors/test_catalogue"),
     _run("docs/security.md", "toml", "delivery/test_security_page"),
     _run("docs/operations/*.md", "sh", "recoveries/"),
 )
 # Pictures made of characters, trees of folders, and lines of a file in a format of its own.
-NO_COMMANDS = {("docs/architecture.md", "text"), ("docs/kubernetes.md", "text")}
+NO_COMMANDS = {
+    ("docs/alerts.md", "text"),
+    ("docs/architecture.md", "text"),
+    ("docs/kubernetes.md", "text"),
+    ("docs/runbooks.md", "text"),
+}
 # Pages whose commands are indented blocks, without a language.
 INDENTED = {"docs/operations.md"}
 

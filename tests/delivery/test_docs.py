@@ -17,7 +17,8 @@ def test_the_page_about_errors_names_only_reasons_that_exist() -> None:
 
 def test_links_between_documents_lead_somewhere() -> None:
     readmes = [
-        ROOT / folder / "README.md" for folder in ("client", "clients/typescript", "deploy/envoy", "deploy/kubernetes")
+        ROOT / folder / "README.md"
+        for folder in ("client", "clients/typescript", "deploy/envoy", "deploy/kubernetes", "deploy/observability")
     ]
     for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *readmes):
         for target, heading in re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", document.read_text()):

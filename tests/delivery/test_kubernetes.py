@@ -49,7 +49,10 @@ def test_every_custom_resource_follows_its_schema(rendered: Rendered, manifests:
     assert {resource["kind"] for resource in custom} >= {"Certificate", "ClusterIssuer"}
     for resource in custom:
         assert not list(map(str, CUSTOM_RESOURCES.iter_errors(resource)))
-        misspelled = json.loads(json.dumps(resource).replace('"secretName"', '"secret"').replace('"port"', '"ports"'))
+        text = json.dumps(resource)
+        for name, wrong in (("secretName", "secret"), ("port", "ports"), ("expr", "expression")):
+            text = text.replace(f'"{name}"', f'"{wrong}"')
+        misspelled = json.loads(text)
         assert misspelled["spec"] == {"selfSigned": {}} or not CUSTOM_RESOURCES.is_valid(misspelled)
 
 

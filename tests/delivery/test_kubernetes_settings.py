@@ -30,6 +30,7 @@ SETTINGS: Mapping[str, type[Settings]] = {
     "serve": ServerSettings,
     "migrate": DatabaseSettings,
     "gc": GcSettings,
+    "verify-ledger": DatabaseSettings,
     "relay": RelaySettings,
 }
 # The names that grpc.health.v1.Health knows; the empty one is that of the server.

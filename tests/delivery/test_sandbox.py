@@ -50,6 +50,9 @@ async def test_a_server_that_can_write_nowhere_serves_and_drains(database_url: s
             assert (await clients.users.VerifyPassword(request)).user == user
             [exported] = [batch async for batch in clients.users.ExportUsers(users_pb.ExportUsersRequest())]
             assert list(exported.users) == [user]
+            asked = await run_confined(*COMMAND, "debug", "pool", "--pid", str(server.pid))
+            assert (asked.status, asked.stderr) == (0, "")
+            assert f"process {server.pid}, port" in asked.stdout
         ended = await server.terminate()
     assert ended.status == 0
     assert [line for line in ended.stderr.splitlines() if '"level":"info"' not in line] == []

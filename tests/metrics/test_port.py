@@ -74,9 +74,8 @@ async def test_readers_that_come_together_share_a_page(port: MetricsPort, taken:
 
 
 async def test_pages_take_a_bounded_part_of_the_time(monkeypatch: pytest.MonkeyPatch, taken: Taken) -> None:
-    async def encode(_snapshot: Snapshot, _accept: str) -> bytes:
-        time.sleep(0.01)  # noqa: ASYNC251 - work that takes this long
-        return b""
+    async def encode(_snapshot: Snapshot, _accept: str) -> tuple[bytes, float]:
+        return b"", 0.01
 
     monkeypatch.setattr(page, "encode", encode)
     writer = PageWriter(taken)
@@ -85,6 +84,26 @@ async def test_pages_take_a_bounded_part_of_the_time(monkeypatch: pytest.MonkeyP
         await writer.page(OPEN_METRICS)
     # Each but the last is followed by a rest of twenty times what it took.
     assert time.monotonic() - began > 0.4
+
+
+async def test_what_other_tasks_take_while_a_page_is_written_is_not_the_time_of_the_page() -> None:
+    snapshot = Snapshot()
+    for number in range(100):
+        snapshot.add(catalogue.STATEMENT_ROWS, number, f"statement_{number}")
+
+    async def keep_busy() -> None:
+        while True:
+            time.sleep(0.01)  # noqa: ASYNC251 - another task that blocks the event loop
+            await asyncio.sleep(0)
+
+    busy = asyncio.create_task(keep_busy())
+    began = time.monotonic()
+    text, seconds = await page.encode(snapshot, OPEN_METRICS)
+    busy.cancel()
+    assert text.count(b"{statement=") == 100
+    # Two children in each turn.
+    assert time.monotonic() - began > 0.5
+    assert 0 < seconds < 0.25
 
 
 async def test_clients_that_neither_send_nor_read_are_few_and_do_not_stay(

@@ -43,10 +43,10 @@ async def settled_page(server: Server) -> Page:
     return page
 
 
-async def page_with(server: Server, name: str, **labels: str) -> Page:
+async def page_with(server: Server, name: str, least: int = 1, /, **labels: str) -> Page:
     async def found() -> Page | None:
         page = await read_page(server.metrics_port)
-        return page if page.total(name, **labels) else None
+        return page if page.total(name, **labels) >= least else None
 
     page: Page = await eventually(found)
     return page
@@ -97,7 +97,7 @@ async def test_calls_that_are_refused_for_load_by_what_is_full(
             calls = [deactivate(clients, user.id) for user in users[:2]]
             await observer.until_waiting(2)
             calls += [deactivate(clients, user.id) for user in users[2:]]
-            page = await page_with(server, "commerce_admission_waiting", grpc_method="DeactivateUser")
+            page = await page_with(server, "commerce_admission_waiting", 4, grpc_method="DeactivateUser")
             assert page.total("commerce_calls_running", grpc_method="DeactivateUser") == 6
             assert page.total("commerce_db_pool_in_use", pool="transactions") == 2
             for _ in range(3):

@@ -1,6 +1,7 @@
 """The manifests of deploy/kubernetes, as `kubectl kustomize` renders them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +23,7 @@ DESCRIPTORS = Path("components", "envoy", "commerce.binpb")
 IMAGE = "commerce"
 
 # The resources that Kubernetes does not have itself, and what they may contain.
-CUSTOM_KINDS = {"Certificate", "ClusterIssuer", "ServiceMonitor"}
+CUSTOM_KINDS = {"Certificate", "ClusterIssuer", "PrometheusRule", "ServiceMonitor"}
 CUSTOM_RESOURCES = Draft202012Validator(
     json.loads((ROOT / "tests" / "delivery" / "custom_resources.schema.json").read_text())
 )
@@ -49,13 +50,18 @@ def parsed(text: str) -> list[Resource]:
 
 
 def copy_manifests(folder: Path) -> Path:
-    """Copy deploy/kubernetes into a folder, and write what `make descriptors` writes; returns the copy."""
+    """Copy deploy/kubernetes, and what it refers to, into a folder, and write what `make descriptors` writes.
+
+    Returns:
+        the copy of deploy/kubernetes.
+    """
     copied = folder / "kubernetes"
     for path in KUBERNETES.rglob("*"):
         if path.is_file() and path.name != DESCRIPTORS.name:
             target = copied / path.relative_to(KUBERNETES)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
+    shutil.copytree(ROOT / "deploy" / "observability", folder / "observability")
     (copied / DESCRIPTORS).write_bytes(compile_protos())
     return copied
 

@@ -98,3 +98,10 @@ def _name_of(compiled: Any) -> str:  # noqa: ANN401 - any statement, compiled
         return f"{action}_{statement.table.name}"
     table = next((element for element in visitors.iterate(statement) if isinstance(element, Table)), None)
     return _OTHER if table is None else f"select_{table.name}"
+
+
+def statement_name(context: Any) -> str:  # noqa: ANN401 - an execution context of SQLAlchemy's
+    """Return the name of the statement that an execution context of SQLAlchemy runs."""
+    if name := context.execution_options.get(STATEMENT_NAME):
+        return str(name)
+    return _OTHER if context.compiled is None else _name_of(context.compiled)

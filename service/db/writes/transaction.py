@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import event, text
@@ -53,6 +54,7 @@ class TransactionPool:
 
     Attributes:
         share: the connections that transactions may use.
+        begun: the transactions that have a connection, or wait for it to open.
     """
 
     def __init__(self, engine: AsyncEngine, executor: StatementExecutor) -> None:
@@ -61,6 +63,7 @@ class TransactionPool:
         self.statements = executor.statements
         self._connections = executor.slots
         self.share = Slots(_share(executor.slots.size), executor.slots.timeout)
+        self.begun: set[LazyTransaction] = set()
 
     async def take(self, time_left: TimeLeft) -> None:
         """Take the slots for a connection, and `give_back` them later; raises DeadlineExceeded and Overloaded."""
@@ -89,6 +92,10 @@ class LazyTransaction:
         events: collects the events of entities when the session is flushed.
         request: the request id to claim, if the call has one.
         time_left: how long the call may still take.
+
+    Attributes:
+        task: the task in which it has begun; None before that and after its end.
+        began: when it has, on the monotonic clock.
     """
 
     def __init__(
@@ -107,6 +114,8 @@ class LazyTransaction:
         self._connection: AsyncConnection | None = None
         self._has_slots = False
         self._giving_up: asyncio.TimerHandle | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.began = 0.0
 
     @property
     def has_begun(self) -> bool:
@@ -127,6 +136,8 @@ class LazyTransaction:
         self._require_time()
         await self._pool.take(self._time_left)
         self._has_slots = True
+        self._pool.begun.add(self)
+        self.task, self.began = asyncio.current_task(), time.monotonic()
         # Entities stay readable after the commit. A repository locks what it loads, so nothing needs a refresh.
         session = self._session = AsyncSession(self._pool.engine, expire_on_commit=False, autoflush=False)
         event.listen(session.sync_session, "before_flush", self._events.collect_from_session)
@@ -200,3 +211,6 @@ class LazyTransaction:
             if self._has_slots:
                 self._has_slots = False
                 self._pool.give_back()
+                self._pool.begun.discard(self)
+                # It refers to this.
+                self.task = None

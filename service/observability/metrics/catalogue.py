@@ -287,6 +287,20 @@ GC_LAST_SUCCESS = _family(
     "part",
     merge="max",
 )
+LEDGER_CONSISTENT = _family(
+    _p,
+    "commerce_ledger_consistent",
+    "gauge",
+    "1 if the last recorded check of the ledger (commerce verify-ledger --record) found no difference, else 0.",
+    merge="min",
+)
+LEDGER_CHECKED = _family(
+    _p,
+    "commerce_ledger_checked_timestamp_seconds",
+    "gauge",
+    "When the ledger was last checked, with any result.",
+    merge="max",
+)
 
 _p = _part("Identities and passwords")
 AUTHENTICATED = _family(

@@ -20,8 +20,9 @@ WORKER = "worker"
 # takes about a millisecond.
 _CHILDREN = 2
 _END = b"# EOF\n"
-# How long no other page is written after one, as a multiple of the time that it took: many readers together take at
-# most a twentieth of the time of the event loop.
+# How long no other page is written after one, as a multiple of the CPU time that it took: many readers together take at
+# most a twentieth of the time of the event loop. What other work takes in between does not count: the busier a server
+# is, the more its page is wanted.
 _REST = 20
 
 Child = tuple[Labels, Value]
@@ -46,13 +47,14 @@ def content_type(accept: str) -> str:
     return kind
 
 
-async def encode(snapshot: Snapshot, accept: str) -> bytes:
-    """Return the page of a snapshot for a header `Accept`; lets other tasks run in between.
+async def encode(snapshot: Snapshot, accept: str) -> tuple[bytes, float]:
+    """Return the page of a snapshot for a header `Accept`, and the CPU time it took; lets other tasks run in between.
 
     On the event loop and not in a thread: a thread that computes keeps the GIL for 5 ms each time.
     """
     encoder: _Encode = choose_encoder(accept)[0]
     parts = []
+    seconds, began = 0.0, time.thread_time()
     for family in FAMILIES.values():
         children = iter(snapshot.samples.get(family.name, {}).items())
         is_first = True
@@ -60,9 +62,11 @@ async def encode(snapshot: Snapshot, accept: str) -> bytes:
             text = encoder(_Part(_metric(family, some))).removesuffix(_END)
             parts.append(text if is_first else _without_head(text))
             is_first = False
+            seconds += time.thread_time() - began
             await asyncio.sleep(0)
+            began = time.thread_time()
     is_open_metrics = content_type(accept).startswith("application/openmetrics-text")
-    return b"".join(parts) + (_END if is_open_metrics else b"")
+    return b"".join(parts) + (_END if is_open_metrics else b""), seconds
 
 
 def _without_head(text: bytes) -> bytes:
@@ -130,9 +134,6 @@ class PageWriter:
         async with self._one:
             await asyncio.sleep(self._next_time - time.monotonic())
             snapshot = await self._take()
-            # Only from here on: to wait for the reports of workers is no work.
-            began = time.monotonic()
-            page = await encode(snapshot, accept)
-            ended = time.monotonic()
-            self._next_time = ended + _REST * (ended - began)
+            page, seconds = await encode(snapshot, accept)
+            self._next_time = time.monotonic() + _REST * seconds
         return page

@@ -36,13 +36,14 @@ class AccessLogInterceptor(Interceptor):
         calls: the counts of calls, for metrics; None counts nothing more.
 
     Attributes:
-        tasks: the tasks in which the methods of calls run, from the request to the response.
+        tasks: the tasks in which the methods of calls run, from the request to the response; each with the path of the
+            method, the time when the call began (`time.perf_counter`), and its context.
     """
 
     def __init__(self, calls: Calls | None = None) -> None:
         self._calls = calls
         self._running: dict[str, int] = {}
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: dict[asyncio.Task[Any], tuple[str, float, CallContext]] = {}
 
     def running_calls(self) -> dict[str, int]:
         """Return the number of running calls of each method that has any, except health and reflection."""
@@ -66,8 +67,8 @@ class AccessLogInterceptor(Interceptor):
             if counts is not None:
                 counts.begin()
             task = cast("asyncio.Task[Any]", asyncio.current_task())
-            tasks.add(task)
             call_context = CallContext(x_request_id, metadata)
+            tasks[task] = (path, started, call_context)
             token = enter(call_context)
             try:
                 response = await call(request, context)
@@ -82,7 +83,7 @@ class AccessLogInterceptor(Interceptor):
                 return response
             finally:
                 running[path] -= 1
-                tasks.discard(task)
+                tasks.pop(task, None)
                 seconds = time.perf_counter() - started
                 duration_ms = round(seconds * 1000, 2)
                 if counts is not None:

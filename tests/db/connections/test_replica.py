@@ -1,9 +1,11 @@
 """Reads from a real streaming replica: only if requested, within the maximum lag, with the primary as fallback."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import commerce.orders.v1.order_service_pb2 as orders_pb
 import commerce.users.v1.user_service_pb2 as pb
@@ -21,6 +23,7 @@ from service.db.operations.readiness import readiness_problem
 from service.devtools.embedded_postgres import embedded_postgres
 from tests.support.clients import Clients
 from tests.support.databases import cloned, driver_connection
+from tests.support.debug_sockets import ask, names_of
 from tests.support.failures import fails, settled
 from tests.support.passwords import PASSWORD
 from tests.support.replicas import Replica, copy_of, running_replica
@@ -385,3 +388,32 @@ async def test_a_standby_is_not_ready(template: str, replica: Replica) -> None:
         assert "the database is a standby" in str(await readiness_problem(engine))
     finally:
         await engine.dispose()
+
+
+async def test_what_the_replica_does_is_shown_to_who_debugs(
+    database_url: str, replica: Replica, logs: list[EventDict]
+) -> None:
+    before = names_of(os.getpid())
+    async with reading(database_url, replica, logs) as clients:
+        (name,) = names_of(os.getpid()) - before
+        async with driver_connection(database_url) as connection, driver_connection(database_url) as other:
+            transaction = connection.transaction()
+            await transaction.start()
+            # The replica takes this lock, too, when it replays it.
+            await connection.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+            # A commit writes the log up to here.
+            await other.execute("SELECT pg_logical_emit_message(true, 'test', '')")
+            await replica.until_replayed(database_url)
+            call = clients.users.ListUsers(pb.ListUsersRequest(), metadata=REPLICA)
+
+            async def waits() -> list[dict[str, Any]]:
+                sessions = (await ask(name, {"ask": "statements"}))["sessions"]
+                # What the server does is seen a moment before what PostgreSQL does.
+                return [each for each in sessions if each["waits_for"] == "Lock: relation" and each["statement"]]
+
+            (session,) = await eventually(waits)
+            assert (session["server"], session["statement"], session["is_ours"]) == ("replica", "list_users", True)
+            used = (await ask(name, {"ask": "pool"}))["connections"]
+            assert {each["pool"] for each in used if each["connection"] == session["connection"]} == {"replica"}
+            await transaction.rollback()
+            await call
