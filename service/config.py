@@ -1,5 +1,7 @@
 """The settings. No other module reads variables of the service from the environment."""
 
+import base64
+import binascii
 import logging
 import os
 import re
@@ -23,6 +25,10 @@ SecondsOrNone = Annotated[float, Field(ge=0, le=2_000_000, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 _PREFIX = "COMMERCE_"
+
+# What a signing key begins with that is not a text.
+_BASE64 = "base64:"
+_MIN_KEY_BYTES = 32
 
 # Marks a setting that is not for everyday operation; docs/settings.md lists such settings in a separate table.
 EXPERT: JsonDict = {"expert": True}
@@ -644,8 +650,21 @@ class ServerSettings(
     signing_key: SecretStr | None = Field(
         None,
         min_length=32,
-        description="secret that signs page tokens and digests of requests; by default one is stored in the database",
+        description="secret that signs page tokens, cursors and digests of requests; by default one is stored in the "
+        "database. After `base64:`, it is encoded in base64 ([Signing key](operations/signing-key.md))",
     )
+    accepted_signing_key: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="another such secret: what it has signed is accepted too, while the signing key is replaced",
+    )
+
+    @field_validator("signing_key", "accepted_signing_key")
+    @classmethod
+    def _decodable(cls, key: SecretStr | None) -> SecretStr | None:
+        if key and len(signing_key_bytes(key)) < _MIN_KEY_BYTES:
+            raise PydanticCustomError("signing_key", "after base64: it must have at least 32 bytes, encoded in base64")
+        return key
 
 
 class GcSettings(DatabaseSettings):
@@ -684,6 +703,21 @@ class DevelopmentSettings(Settings):
 
 class DevelopmentServerSettings(ServerSettings, DevelopmentSettings):
     """All settings of `commerce serve --dev`."""
+
+
+def signing_key_bytes(key: SecretStr) -> bytes:
+    """Return the bytes of a signing key; empty if it says that it is encoded in base64 and is not.
+
+    >>> signing_key_bytes(SecretStr("base64:a2V5"))
+    b'key'
+    """
+    text = key.get_secret_value()
+    if not text.startswith(_BASE64):
+        return text.encode()
+    try:
+        return base64.b64decode(text.removeprefix(_BASE64), validate=True)
+    except binascii.Error:
+        return b""
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)

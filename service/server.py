@@ -34,10 +34,11 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from service.application.ports.unit_of_work import TimeLeft
-from service.config import OptimizationSettings, ServerSettings
+from service.config import OptimizationSettings, ServerSettings, signing_key_bytes
 from service.db.connections.replica import Replica
 from service.db.database import Database
 from service.db.events.feed import PollingEventFeed
+from service.db.operations.recoverability import MISSING_KEY
 from service.db.reads.snapshots import Snapshots
 from service.db.writes.encoded_messages import MessageEncoders
 from service.debugging.answers import Debugging
@@ -197,7 +198,8 @@ class Server:
         """Build all parts of the server and listen.
 
         Raises:
-            StartError: the policy or the database cannot be used, or the address cannot be listened on.
+            StartError: the policy or the database cannot be used, there is no signing key, or the address cannot be
+                listened on.
         """
         _require_fast_protobuf()
         self._find_endpoints()
@@ -307,8 +309,16 @@ class Server:
 
     async def _signing_key(self) -> bytes:
         if configured := self.settings.signing_key:
-            return configured.get_secret_value().encode()
-        return await self.database.signing_key()
+            return signing_key_bytes(configured)
+        if stored := await self.database.signing_key():
+            return stored
+        await self._close()
+        raise StartError(MISSING_KEY)
+
+    @property
+    def _accepted_keys(self) -> Sequence[bytes]:
+        other = self.settings.accepted_signing_key
+        return (signing_key_bytes(other),) if other else ()
 
     def _interceptors(self, signing_key: bytes) -> InterceptedMethods:
         """Return the interceptor chain; the first interceptor is the outermost."""
@@ -327,7 +337,7 @@ class Server:
         self._transactions = TransactionInterceptor(
             self.database.unit_of_work,
             fast_path=dict.fromkeys(FAST_PATH_METHODS, self.database.fast_path) if self.settings.fast_path else {},
-            signing_key=signing_key,
+            signing_keys=(signing_key, *self._accepted_keys),
             default_deadline=self.settings.default_deadline,
             read_preference=self.settings.read_preference,
             max_response_bytes=self.settings.max_response_bytes,
@@ -376,7 +386,7 @@ class Server:
         return ("/grpc.health.", "/grpc.reflection.") if is_open else ("/grpc.health.",)
 
     def _add_services(self, methods: InterceptedMethods, signing_key: bytes) -> None:
-        page_tokens = PageTokens(signing_key, self.settings.max_response_bytes)
+        page_tokens = PageTokens(signing_key, self.settings.max_response_bytes, self._accepted_keys)
         exports = Exports(
             self._snapshots,
             stall_seconds=self.settings.export_stall_timeout,
@@ -395,10 +405,10 @@ class Server:
             self.database.credit_queries,
             self._passwords,
             page_tokens,
-            Watch(self._event_feed, Cursors(signing_key, USER_SERVICE), watch_users_response),
+            Watch(self._event_feed, Cursors(signing_key, USER_SERVICE, self._accepted_keys), watch_users_response),
             _now,
             sign_in_attempts=self.database.sign_in_attempts(signing_key, self._sign_in_delays()),
-            device_tokens=DeviceTokens(signing_key),
+            device_tokens=DeviceTokens(signing_key, self._accepted_keys),
             imports=self._imports,
             exports=exports,
             max_response_bytes=self.settings.max_response_bytes,
@@ -408,7 +418,7 @@ class Server:
             self.database.order_queries,
             self.database.note_queries,
             page_tokens,
-            Watch(self._event_feed, Cursors(signing_key, ORDER_SERVICE), watch_orders_response),
+            Watch(self._event_feed, Cursors(signing_key, ORDER_SERVICE, self._accepted_keys), watch_orders_response),
             _now,
             messages=self._order_messages,
             exports=exports,

@@ -55,7 +55,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Sche
 # Their tests start programs, and take seconds each.
 SLOW_FOLDERS = tuple(
     f"tests/{name}/"
-    for name in ("faults", "process", "delivery", "clients", "client", "commercectl", "console", "envoy")
+    for name in ("faults", "process", "delivery", "recoveries", "clients", "client", "commercectl", "console", "envoy")
 )
 
 

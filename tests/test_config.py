@@ -1,3 +1,4 @@
+import base64
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from service.config import (
     environment_name,
     is_secret,
     load,
+    signing_key_bytes,
     unknown_variables,
     warn_of_unknown_variables,
 )
@@ -142,6 +144,7 @@ def test_a_database_is_all_that_is_needed() -> None:
         "max_connection_age": 15,
         "shutdown_grace": 10,
         "signing_key": None,
+        "accepted_signing_key": None,
         "max_exports": 4,
         "export_stall_timeout": 60,
         "watch_poll_interval": 0.02,
@@ -255,6 +258,7 @@ def test_unknown_variables_with_our_prefix_are_named(
         (ServerSettings, "DATABASE_URL", "database_url"),
         (ServerSettings, "READ_DATABASE_URL", "read_database_url"),
         (ServerSettings, "COMMERCE_SIGNING_KEY", "signing_key"),
+        (ServerSettings, "COMMERCE_ACCEPTED_SIGNING_KEY", "accepted_signing_key"),
         (RelaySettings, "COMMERCE_NATS_URL", "nats_url"),
     ],
 )
@@ -409,6 +413,25 @@ def test_a_signing_key_of_32_characters_is_long_enough(environment: pytest.Monke
     key = load(ServerSettings).signing_key
     assert key is not None
     assert key.get_secret_value() == "k" * 32
+
+
+@pytest.mark.parametrize("encoded", ["a" * 43, "!" * 44, "YQ==" * 8, "YWFh" * 7])
+def test_a_signing_key_in_base64_must_have_32_bytes(environment: pytest.MonkeyPatch, encoded: str) -> None:
+    environment.setenv("COMMERCE_SIGNING_KEY", f"base64:{encoded}")
+    problem = "COMMERCE_SIGNING_KEY is wrong: after base64: it must have at least 32 bytes, encoded in base64"
+    assert refused() == problem
+
+
+def test_a_signing_key_is_a_text_or_bytes_in_base64(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("COMMERCE_SIGNING_KEY", "k" * 32)
+    assert signing_key_of(load(ServerSettings)) == b"k" * 32
+    environment.setenv("COMMERCE_SIGNING_KEY", f"base64:{base64.b64encode(bytes(range(32))).decode()}")
+    assert signing_key_of(load(ServerSettings)) == bytes(range(32))
+
+
+def signing_key_of(settings: ServerSettings) -> bytes:
+    assert settings.signing_key
+    return signing_key_bytes(settings.signing_key)
 
 
 def test_printed_settings_show_no_secret(environment: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,10 @@
-"""Periodic maintenance: expire credit holds, purge deleted users, and backfill encoded messages and search words.
+"""Maintenance: expire credit holds, purge users, and backfill encoded messages and search words.
 
 Each order, each user and each batch of a backfill is a unit of work, so that locks are held for a short time, and so
 that one that fails does not stop the others.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import TypeVar
@@ -92,6 +92,27 @@ async def purge_deleted_users(
         counts = await by_itself(f"users/{user_id}", purge, failed, otherwise=(0, 0))
         purged, in_use = purged + counts[0], in_use + counts[1]
     return purged, in_use
+
+
+async def purge_again(unit_of_work: OpenUnitOfWork, user_ids: Sequence[UUID], now: datetime, failed: Failed) -> int:
+    """Purge those of these users that a restored backup has brought back, and return their number.
+
+    A user is purged also if it has open orders or credit, because it was purged before.
+    """
+    purged = 0
+    for user_id in user_ids:
+
+        async def purge(user_id: UUID = user_id) -> bool:
+            try:
+                async with unit_of_work() as uow:
+                    await purge_user(uow, user_id, "", now, force=True)
+                    await uow.commit(b"")
+            except NotFound:
+                return False
+            return True
+
+        purged += await by_itself(f"users/{user_id}", purge, failed, otherwise=False)
+    return purged
 
 
 async def backfill_encoded_users(unit_of_work: OpenUnitOfWork) -> int:

@@ -7,7 +7,8 @@ import click
 from service.cli.file_checks import file_findings
 from service.cli.running import one_line_errors, run
 from service.config import LogSettings, ServerSettings, SettingsError, load, unknown_variables
-from service.db.operations.diagnosis import Finding, Grade, diagnose
+from service.db.operations.diagnosis import diagnose
+from service.db.operations.findings import Finding, Grade
 from service.observability.logs import configure_logging
 
 _COLORS = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 
 from service.config import ServerSettings
-from service.db.operations.diagnosis import Finding, Grade
+from service.db.operations.findings import Finding, Grade
 from service.rpc.identity.issuers import Issuer, IssuerFileError, read_issuers
 from service.rpc.identity.jwks import JwksError, KeySet
 from service.rpc.identity.key_file import KeyFileError, read_keys

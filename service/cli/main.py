@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import click
 
@@ -162,6 +162,33 @@ def restore_events() -> None:
 
     _interruptible()
     restore_events()
+
+
+@main.command("purged-users")
+def purged_users() -> None:
+    """Print the id of each purged user and the time, a line for each, as long as the events are stored.
+
+    Store the lines apart from backups, and append new ones at least every COMMERCE_EVENT_RETENTION_DAYS: a restored
+    backup brings back users that were purged after it was made, and `purge-again` purges them again.
+    """
+    from service.cli.maintain import print_purged_users
+
+    _interruptible()
+    print_purged_users()
+
+
+@main.command("purge-again")
+@click.argument("file", type=click.File())
+def purge_again(*, file: TextIO) -> None:
+    """Purge the users in FILE that a restored backup has brought back; - is standard input.
+
+    FILE has the lines of `purged-users`. A user is purged also if it has open orders or credit. Run it after each
+    restore, before the first server starts; users that are not in the database are no error.
+    """
+    from service.cli.maintain import purge_users_again
+
+    _interruptible()
+    purge_users_again(file)
 
 
 @main.command()
@@ -389,8 +416,9 @@ def doctor() -> None:
     """Check whether the service can run here, and say what to do if it cannot.
 
     Checks the settings, who may connect, the files of TLS, identities and policy, and the database: its schema, rights,
-    encoding, clock, limits of connections, durability, encryption and replica. Prints one line for each check, without
-    secrets, and changes nothing. The exit status is 1 if a check failed; warnings do not count.
+    encoding, clock, limits of connections, durability, encryption and replica; its version, the archive of its WAL,
+    left-over replication, sequences and the signing key. Prints one line for each check, without secrets, and changes
+    nothing. The exit status is 1 if a check failed; warnings do not count.
     """
     from service.cli.doctor import doctor
 

@@ -1,8 +1,9 @@
-"""The maintenance commands: `commerce gc`, `commerce verify-ledger` and `commerce restore-events`."""
+"""The maintenance commands: `gc`, `verify-ledger`, `restore-events`, `purged-users` and `purge-again`."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import click
 import structlog
@@ -12,6 +13,7 @@ from service.application.maintenance import (
     backfill_search_words,
     by_itself,
     expire_holds,
+    purge_again,
     purge_deleted_users,
 )
 from service.application.ports.unit_of_work import UnitOfWork
@@ -21,6 +23,7 @@ from service.config import DatabaseSettings, GcSettings, load, warn_of_unknown_v
 from service.db.database import Database
 from service.db.operations.ledger import ledger_differences
 from service.db.operations.maintenance_runs import LEDGER_CHECK, record_run
+from service.db.operations.purged_users import PurgedUser, purged_users
 from service.db.operations.restored_events import restore_events as restore_stored_events
 from service.db.operations.retention import (
     delete_expired_events,
@@ -29,6 +32,7 @@ from service.db.operations.retention import (
 )
 from service.domain.errors import DomainError
 from service.observability.logs import where_raised
+from service.runtime.errors import OperatorError
 from service.server import MESSAGE_ENCODERS
 
 # What a part of the maintenance has deleted or updated, and other numbers of it.
@@ -152,3 +156,55 @@ def restore_events() -> None:
 async def _restore_events(settings: DatabaseSettings) -> None:
     async with single_connection(settings) as engine:
         await restore_stored_events(engine)
+
+
+def print_purged_users() -> None:
+    """Print a line with the id and the time of each purge that the events tell of, the oldest first."""
+    with one_line_errors():
+        warn_of_unknown_variables()
+        settings = load(DatabaseSettings)
+        for user in run(_purged_users(settings)):
+            click.echo(f"{user.id} {user.purge_time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
+
+
+async def _purged_users(settings: DatabaseSettings) -> Sequence[PurgedUser]:
+    async with single_connection(settings) as engine:
+        return await purged_users(engine)
+
+
+def purge_users_again(lines: Iterable[str]) -> None:
+    """Purge the users in the lines of `print_purged_users` that a restored backup has brought back."""
+    with one_line_errors():
+        settings = load_and_log(DatabaseSettings)
+        user_ids = list(_user_ids(lines))
+        run(check_schema(settings))
+        failures = _Failures()
+        purged = run(_purge_again(settings, user_ids, failures))
+        click.echo(f"purged {purged} of {len(user_ids)} users again; the others are not in the database")
+        if failures.count:
+            raise click.ClickException(f"users that could not be purged: {failures.count}; the log names them")
+
+
+def _user_ids(lines: Iterable[str]) -> Sequence[UUID]:
+    """Return the ids at the beginning of lines, each once; raises OperatorError."""
+    user_ids: dict[UUID, None] = {}
+    for number, line in enumerate(lines, 1):
+        if not (words := line.split()):
+            continue
+        try:
+            user_ids[UUID(words[0])] = None
+        except ValueError:
+            raise OperatorError(f"line {number} does not begin with the id of a user; nothing was purged") from None
+    return list(user_ids)
+
+
+async def _purge_again(settings: DatabaseSettings, user_ids: Sequence[UUID], failures: _Failures) -> int:
+    database = Database(settings, MESSAGE_ENCODERS)
+
+    def unit_of_work() -> AbstractAsyncContextManager[UnitOfWork]:
+        return database.unit_of_work(actor="gc", request=None, time_left=lambda: settings.db_statement_timeout)
+
+    try:
+        return await purge_again(unit_of_work, user_ids, datetime.now(UTC), failures)
+    finally:
+        await database.close()

@@ -176,11 +176,11 @@ class Database:
         # Not of the pool of calls, which must not wait for it.
         return await recorded_runs(self._probe_engine)
 
-    async def signing_key(self) -> bytes:
-        """Return the signing key that all processes on this database share; raises StoreError."""
+    async def signing_key(self) -> bytes | None:
+        """Return the signing key that all processes on this database share, if it is there; raises StoreError."""
         with translated_errors():
             async with self.engine.connect() as connection:
-                key: bytes = (await connection.scalars(select(signing_keys.c.key))).one()
+                key: bytes | None = await connection.scalar(select(signing_keys.c.key))
         return key
 
     def sign_in_attempts(self, key: bytes, delays: Sequence[float]) -> SignInAttempts:

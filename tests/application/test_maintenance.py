@@ -14,7 +14,14 @@ from commerce.orders.v1.order_pb2 import OrderCreditState, OrderEventType
 from google.type.money_pb2 import Money
 
 from service.application.credit import grant_credit
-from service.application.maintenance import BATCH, backfill_encoded_users, by_itself, expire_holds, purge_deleted_users
+from service.application.maintenance import (
+    BATCH,
+    backfill_encoded_users,
+    by_itself,
+    expire_holds,
+    purge_again,
+    purge_deleted_users,
+)
 from service.application.orders import confirm_order, create_order
 from service.application.ports.errors import Contention, DatabaseUnavailable
 from service.application.ports.unit_of_work import UnitOfWork
@@ -123,6 +130,20 @@ async def test_users_deleted_long_ago_are_erased_unless_they_have_orders_or_cred
             await clients.users.GetUser(pb.GetUserRequest(id=gone.id))
         listed = await clients.users.ListUsers(pb.ListUsersRequest(show_deleted=True))
         assert {user.id for user in listed.users} == {kept.id, alive.id}
+
+
+async def test_users_are_purged_again_also_with_orders_and_credit_and_those_that_are_gone_do_not_count(
+    database_url: str,
+) -> None:
+    async with running_server(database_url) as server, connect(server.port) as clients:
+        user_id, _ = await place_with_credit(clients, 30)
+        alive = await clients.create_user()
+        unit_of_work = functools.partial(server.database.unit_of_work, actor="gc", request=None, time_left=lambda: 5)
+        ids = [uuid4(), UUID(user_id)]
+        assert await purge_again(unit_of_work, ids, datetime.now(UTC), unexpected) == 1
+        assert await purge_again(unit_of_work, ids, datetime.now(UTC), unexpected) == 0
+        listed = await clients.users.ListUsers(pb.ListUsersRequest(show_deleted=True))
+        assert [user.id for user in listed.users] == [alive.id]
 
 
 async def test_one_order_that_cannot_expire_stops_no_other(database_url: str) -> None:

@@ -43,6 +43,8 @@ def test_the_commands_are_those_that_the_documents_name() -> None:
         "keys",
         "migrate",
         "policy",
+        "purge-again",
+        "purged-users",
         "relay",
         "restore-events",
         "serve",

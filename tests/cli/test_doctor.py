@@ -1,5 +1,7 @@
 """`commerce doctor` against real databases, and files that are wrong."""
 
+import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -15,27 +17,53 @@ from service.cli.file_checks import file_findings
 from service.config import ServerSettings, load
 from service.db.connections.engine import async_url
 from service.db.operations import diagnosis
-from service.db.operations.diagnosis import Finding, connections_of_server
+from service.db.operations.diagnosis import connections_of_server
+from service.db.operations.findings import Finding
+from service.db.operations.readiness import TABLE_RIGHTS
+from service.db.operations.recoverability import version_finding
 from service.devtools.embedded_postgres import embedded_postgres
 from service.rpc.identity.key_file import format_keys, new_key
 from tests.support.certificates import Authority, write_files
 from tests.support.command import invoke_command
 from tests.support.databases import driver_connection, drop_database, migrated_template
 from tests.support.replicas import copy_of, running_replica
+from tests.support.servers import serving_clients
+from tests.support.waiting import eventually
 
 PASSWORD = "hunter2"  # noqa: S105 - what must not be shown
 
 
 @pytest.fixture(scope="module")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a server whose commits are durable, unlike those of the server that tests share."""
-    with embedded_postgres(tmp_path_factory.mktemp("durable")) as url:
+    """URL of a server whose commits are durable and whose WAL is archived, unlike with the server that tests share."""
+    with embedded_postgres(tmp_path_factory.mktemp("durable"), settings={"archive_mode": "on"}) as url:
         yield url
+
+
+async def archive_with(url: str, command: str) -> None:
+    """Let PostgreSQL archive its WAL with a command."""
+    async with driver_connection(url) as connection:
+        await connection.execute(f"ALTER SYSTEM SET archive_command = '{command}'")
+        await connection.execute("SELECT pg_reload_conf()")
+
+
+async def until_archiving(connection: asyncpg.Connection, *, fails: bool) -> None:
+    """Fill files of the WAL until the last one that PostgreSQL has tried to archive was archived, or was not."""
+
+    async def is_so() -> bool:
+        await connection.execute("SELECT pg_logical_emit_message(false, 'test', 'more WAL'), pg_switch_wal()")
+        # The archiver tries again after a second.
+        await asyncio.sleep(0.5)
+        has_failed = "SELECT coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false)"
+        return bool(await connection.fetchval(f"{has_failed} FROM pg_stat_archiver") == fails)
+
+    await eventually(is_so, 90)
 
 
 @pytest.fixture(scope="module")
 async def template_url(postgres_url: str) -> str:
     """URL of a migrated database on it."""
+    await archive_with(postgres_url, "true")
     return await migrated_template(postgres_url)
 
 
@@ -74,9 +102,10 @@ async def test_a_sound_database_passes_all_checks(monkeypatch: pytest.MonkeyPatc
     report = await doctor(monkeypatch, database_url, COMMERCE_WORKERS=2)
     assert (report.status, report.stderr) == (0, "")
     names = (
-        "settings exposure policy database writes encoding schema rights events durability encryption clock connections"
+        "settings exposure policy database version writes encoding schema rights events sequences durability archiving"
+        " replication encryption clock connections"
     )
-    assert report.checks.keys() == {*names.split(), "time limit"}
+    assert report.checks.keys() == {*names.split(), "time limit", "signing key"}
     assert report.not_ok == {}
     each = connections_of_server(load(ServerSettings))
     assert f"at most {2 * each} are needed, {each} for each process" in report.checks["connections"][1]
@@ -134,6 +163,85 @@ async def test_commits_that_can_be_lost_are_warned_of(
     report = await doctor(monkeypatch, database_url)
     assert (report.status, report.not_ok) == (0, {"durability": "warn"})
     assert "synchronous_commit is off" in report.checks["durability"][1]
+
+
+async def test_an_archive_that_fails_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, postgres_url: str, database_url: str, connection: asyncpg.Connection
+) -> None:
+    await archive_with(postgres_url, "false")
+    await until_archiving(connection, fails=True)
+    report = await doctor(monkeypatch, database_url)
+    assert (report.status, report.not_ok) == (0, {"archiving": "warn"})
+    assert "cannot be archived, and PostgreSQL stores all WAL until it can" in report.checks["archiving"][1]
+    await archive_with(postgres_url, "")
+    report = await doctor(monkeypatch, database_url)
+    assert report.not_ok == {"archiving": "warn"}
+    assert "archive_command is empty" in report.checks["archiving"][1]
+    await archive_with(postgres_url, "true")
+    # Also for the other tests.
+    await until_archiving(connection, fails=False)
+    assert (await doctor(monkeypatch, database_url)).not_ok == {}
+
+
+async def test_a_replication_slot_without_a_reader_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("SELECT pg_create_physical_replication_slot('left_behind', true)")
+    try:
+        report = await doctor(monkeypatch, database_url)
+    finally:
+        await connection.execute("SELECT pg_drop_replication_slot('left_behind')")
+    assert (report.status, report.not_ok) == (0, {"replication": "warn"})
+    assert re.match(r"the replication slot left_behind holds back \d+ \w+ of WAL", report.checks["replication"][1])
+
+
+async def test_a_subscription_that_is_left_over_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, connection: asyncpg.Connection
+) -> None:
+    options = "connect = false, enabled = false, slot_name = NONE"
+    create = "CREATE SUBSCRIPTION upgrade CONNECTION 'dbname=old' PUBLICATION upgrade"
+    await connection.execute(f"{create} WITH ({options})")
+    try:
+        report = await doctor(monkeypatch, database_url)
+    finally:
+        await connection.execute("DROP SUBSCRIPTION upgrade")
+    assert (report.status, report.not_ok) == (0, {"replication": "warn"})
+    assert "drop it with DROP SUBSCRIPTION upgrade" in report.checks["replication"][1]
+    assert (await doctor(monkeypatch, database_url)).not_ok == {}
+
+
+async def test_a_sequence_that_would_repeat_numbers_fails(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, connection: asyncpg.Connection, guest: str
+) -> None:
+    async with serving_clients(database_url) as clients:
+        await clients.create_order((await clients.create_user()).id)
+    for table, rights in TABLE_RIGHTS.items():
+        await connection.execute(f"GRANT {rights.replace(' ', ', ')} ON {table} TO {guest}")
+    await connection.execute(f"GRANT USAGE ON SEQUENCE order_number_seq TO {guest}")
+    # One that may not read the sequences of identity columns.
+    report = await doctor(monkeypatch, as_role(database_url, guest))
+    assert report.not_ok == {"connections": "warn"}
+    for restart in ("ALTER TABLE events ALTER position RESTART", "ALTER SEQUENCE order_number_seq RESTART"):
+        await connection.execute(restart)
+        report = await doctor(monkeypatch, database_url)
+        assert report.not_ok == {"sequences": "FAIL"}, restart
+        (statement,) = re.findall(r"run (SELECT setval\('\w+', \d+\))", report.checks["sequences"][1])
+        await connection.execute(statement)
+        assert (await doctor(monkeypatch, database_url)).not_ok == {}, statement
+
+
+@pytest.mark.parametrize(
+    ("number", "grade", "words"),
+    [
+        (140024, "warn", "PostgreSQL 14 is too old: PostgreSQL 15 to 18 are supported"),
+        (150018, "ok", "PostgreSQL 15 to 18 are supported"),
+        (180006, "ok", "PostgreSQL 15 to 18 are supported"),
+        (190000, "warn", "this release is not tested with PostgreSQL 19"),
+    ],
+)
+def test_a_version_that_is_not_supported_is_warned_of(number: int, grade: str, words: str) -> None:
+    finding = version_finding(number)
+    assert (finding.grade, finding.words[: len(words)]) == (grade, words)
 
 
 async def test_a_read_only_database_fails(

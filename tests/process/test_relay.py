@@ -1,9 +1,6 @@
 import asyncio
 import json
-import shutil
-import sys
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -14,63 +11,17 @@ from uuid import uuid4
 
 import asyncpg
 import commerce.orders.v1.order_service_pb2 as pb
-import nats
 import pytest
-from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
 
 from service.relay import cloud_event
+from tests.support.brokers import Broker, arrived, written
 from tests.support.clients import Clients
 from tests.support.metrics_pages import Page, read_page
-from tests.support.processes import PATIENCE_SECONDS, Process, free_port, run_command, running_command, running_program
+from tests.support.processes import Process, run_command, running_command
 from tests.support.proxies import proxy_to
 from tests.support.servers import serving_clients
 from tests.support.waiting import eventually
 from tests.support.watching import insert_events
-
-BROKER = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "nats-server"
-
-
-class Broker:
-    """A NATS server with JetStream; its data survives a restart."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"nats://127.0.0.1:{self.port}"
-        self._folder = folder
-
-    @asynccontextmanager
-    async def up(self) -> AsyncIterator[Process]:
-        arguments = ("-js", "-sd", str(self._folder), "-a", "127.0.0.1", "-p", str(self.port))
-        async with running_program(BROKER, *arguments) as process:
-            await process.until_written("Server is ready")
-            yield process
-
-    @asynccontextmanager
-    async def jetstream(self) -> AsyncIterator[JetStreamContext]:
-        client = await nats.connect(self.url, allow_reconnect=False)
-        try:
-            yield client.jetstream()
-        finally:
-            await client.close()
-
-    async def messages(self, count: int) -> list[Any]:
-        """Return the first messages of the stream, waiting for them."""
-        async with self.jetstream() as jetstream:
-            subscription = await eventually(lambda: _subscribed(jetstream))
-            return [await subscription.next_msg(timeout=PATIENCE_SECONDS) for _ in range(count)]
-
-    async def count(self) -> int:
-        async with self.jetstream() as jetstream:
-            return (await jetstream.stream_info("commerce")).state.messages
-
-
-async def _subscribed(jetstream: JetStreamContext) -> JetStreamContext.PushSubscription | None:
-    try:
-        return await jetstream.subscribe("commerce.>", ordered_consumer=True)
-    except NotFoundError:
-        # The relay has not created the stream yet.
-        return None
 
 
 @pytest.fixture
@@ -82,25 +33,6 @@ def broker(tmp_path: Path) -> Broker:
 async def relay(database_url: str, broker: Broker, **settings: Any) -> AsyncIterator[Process]:
     async with running_command("relay", "--nats-url", broker.url, database_url=database_url, **settings) as process:
         yield process
-
-
-async def written(connection: asyncpg.Connection) -> dict[str, list[str]]:
-    """Return the ids of all events for each aggregate, in their order."""
-    by_aggregate = defaultdict(list)
-    for row in await connection.fetch("SELECT aggregate_id, id FROM events ORDER BY xid, position"):
-        by_aggregate[str(row["aggregate_id"])].append(str(row["id"]))
-    return by_aggregate
-
-
-def arrived(messages: list[Any]) -> dict[str, list[str]]:
-    """Return the ids of the messages for each aggregate, in the order of their first arrival."""
-    by_aggregate: defaultdict[str, list[str]] = defaultdict(list)
-    for message in messages:
-        event = json.loads(message.data)
-        assert message.headers["Nats-Msg-Id"] == event["id"]
-        if event["id"] not in by_aggregate[event["partitionkey"]]:
-            by_aggregate[event["partitionkey"]].append(event["id"])
-    return by_aggregate
 
 
 async def published(port: int) -> Page | None:

@@ -23,6 +23,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
+from tests.support.paths import ROOT
+
 # A command imports few of them, and each command has a test that starts Python (`tests.support.processes.COMMAND`).
 _LOADED = ("doctor", "health", "keys", "maintain", "migrate", "one_process", "policy", "relay", "serve", "workers")
 # Arguments and environment of one command.
@@ -83,20 +85,20 @@ def start_copy(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs, Path(os.devnull).open("rb") as stdin:
         streams = [file.fileno() for file in (stdin, stdout, stderr, theirs)]
-        socket.send_fds(_server(folder, environment["PYTHONPATH"]), [request], streams)
+        socket.send_fds(_server(environment["PYTHONPATH"]), [request], streams)
     pid = ours.recv(100)
     assert pid, "the fork server has ended"
     return Copy(int(pid), ours)
 
 
 @cache
-def _server(folder: Path, python_path: str) -> socket.socket:
+def _server(python_path: str) -> socket.socket:
     """Start the fork server, which ends with this process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         server = subprocess.Popen(
             [sys.executable, "-m", __name__, str(theirs.fileno())],
-            cwd=folder,
+            cwd=ROOT,
             env={**os.environ, "PYTHONPATH": python_path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

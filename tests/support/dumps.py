@@ -10,16 +10,17 @@ from service.devtools.postgres_programs import find_bin_dir
 
 async def dump(url: str, file: Path, *options: str) -> None:
     """Write a dump of a database to a file, as a script for psql."""
-    await _run("pg_dump", *options, "--file", str(file), _dsn(url))
+    await _run("pg_dump", *options, "--file", str(file), dsn(url))
 
 
 async def restore(url: str, file: Path, *options: str, environment: Mapping[str, str] | None = None) -> None:
     """Restore a dump in one transaction, which the first error ends."""
     stop = ("--no-psqlrc", "--quiet", "--single-transaction", "--set", "ON_ERROR_STOP=1")
-    await _run("psql", *stop, *options, "--file", str(file), _dsn(url), environment=environment)
+    await _run("psql", *stop, *options, "--file", str(file), dsn(url), environment=environment)
 
 
-def _dsn(url: str) -> str:
+def dsn(url: str) -> str:
+    """Return the URL of a database as PostgreSQL's programs take it."""
     return async_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 

@@ -20,15 +20,17 @@ class OwnPostgres:
         url: of its database `postgres`, the same after every start.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str], bin_dir: Path | None = None) -> None:
         self.folder = folder
         self._settings = settings
+        self._bin_dir = bin_dir
         self._running = ExitStack()
         self.url = ""
 
     def start(self) -> None:
         """Start it, and return when it accepts connections."""
-        self.url = self._running.enter_context(embedded_postgres(self.folder, settings=self._settings))
+        running = embedded_postgres(self.folder, bin_dir=self._bin_dir, settings=self._settings)
+        self.url = self._running.enter_context(running)
 
     def stop(self) -> None:
         """Stop it in the regular way, or clean up after it was killed."""
@@ -92,9 +94,11 @@ class OwnPostgres:
 
 
 @contextmanager
-def own_postgres(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[OwnPostgres]:
-    """Run a PostgreSQL in a folder until the block ends. Call it from the main thread."""
-    postgres = OwnPostgres(folder, settings or {})
+def own_postgres(
+    folder: Path, settings: Mapping[str, str] | None = None, bin_dir: Path | None = None
+) -> Iterator[OwnPostgres]:
+    """Run a PostgreSQL, by default the embedded one, in a folder until the block ends. Call it from the main thread."""
+    postgres = OwnPostgres(folder, settings or {}, bin_dir)
     postgres.start()
     try:
         yield postgres

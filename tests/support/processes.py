@@ -139,7 +139,7 @@ async def running_program(
         return subprocess.Popen(
             command,
             cwd=tree,
-            env=_with_path(environment, tree),
+            env=with_path(environment, tree),
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
@@ -151,7 +151,8 @@ async def running_program(
         yield process
 
 
-def _with_path(environment: Mapping[str, str], tree: Path) -> dict[str, str]:
+def with_path(environment: Mapping[str, str], tree: Path) -> dict[str, str]:
+    """Return the environment of a program that imports the service and the client of a source tree."""
     return {**environment, "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'client'}"}
 
 
@@ -193,7 +194,7 @@ async def running_command(
     if program or variables or tree != ROOT or not can_copy():
         running = running_program(*(program or COMMAND), *arguments, environment=environment, tree=tree)
     else:
-        running = _running(partial(start_copy, arguments, ROOT, _with_path(environment, ROOT)))
+        running = _running(partial(start_copy, arguments, ROOT, with_path(environment, ROOT)))
     async with running as process:
         yield process
 

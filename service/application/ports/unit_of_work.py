@@ -17,12 +17,17 @@ from service.domain.users import User
 
 @dataclass(frozen=True, slots=True)
 class RequestKey:
-    """Identifies a repeated request (AIP-155): the caller, the method, the request id, and a digest of the body."""
+    """Identifies a repeated request (AIP-155): the caller, the method, the request id, and a digest of the body.
+
+    Attributes:
+        accepted_digests: of the same body with other keys; an earlier call may have stored one of them.
+    """
 
     caller: str
     method: str
     request_id: UUID
     body_digest: bytes
+    accepted_digests: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

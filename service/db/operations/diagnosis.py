@@ -1,9 +1,7 @@
 """Check everything about the database that the service needs, each by itself, for `commerce doctor`."""
 
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Row, text
@@ -15,6 +13,7 @@ from service.db.connections.engine import create_engine, for_single_statements, 
 from service.db.connections.replica import Replica
 from service.db.errors import translated_errors
 from service.db.operations import migrate
+from service.db.operations.findings import Finding, Findings, Grade, judged
 from service.db.operations.readiness import (
     database_state,
     describe_missing_right,
@@ -24,6 +23,7 @@ from service.db.operations.readiness import (
     rights_problem,
     write_problem,
 )
+from service.db.operations.recoverability import backup_findings, restore_findings, version_finding
 
 # How long the database may take to answer a question.
 _ANSWER_SECONDS = 10.0
@@ -34,7 +34,8 @@ _SKEW_SECONDS = 1.0
 _PROBE_CONNECTIONS, _FEED_CONNECTIONS, _REPLICA_PROBES = 1, 1, 1
 
 _SERVER = text("""
-SELECT current_setting('server_version') AS version, current_user AS role, inet_client_addr() IS NOT NULL AS is_tcp,
+SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_number,
+       current_user AS role, inet_client_addr() IS NOT NULL AS is_tcp,
        inet_client_addr() << '127.0.0.0/8' OR inet_client_addr() = '::1' AS is_loopback,
        (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()) AS is_encrypted,
        current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
@@ -50,36 +51,6 @@ FROM pg_roles r, pg_database d WHERE r.rolname = current_user AND d.datname = cu
 """)
 
 
-class Grade(StrEnum):
-    """The result of a check. Only FAIL means that the service cannot run."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "FAIL"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check.
-
-    Attributes:
-        name: of the check.
-        words: what was found and, unless it is fine, what to do: one line without secrets.
-    """
-
-    grade: Grade
-    name: str
-    words: str
-
-
-Findings = AsyncIterator[Finding]
-
-
-def judged(name: str, problem: str | None, fine: str) -> Finding:
-    """Return a failure with the problem, if there is one."""
-    return Finding(Grade.FAIL, name, problem) if problem else Finding(Grade.OK, name, fine)
-
-
 async def diagnose(settings: ServerSettings) -> list[Finding]:
     """Return a finding for each check. If the database cannot be used at all, there are no others."""
     engine = create_engine(settings, pool_size=1, answer_seconds=_ANSWER_SECONDS)
@@ -91,6 +62,7 @@ async def diagnose(settings: ServerSettings) -> list[Finding]:
                 server = (await connection.execute(_SERVER)).one()
                 words = f"PostgreSQL {server.version} at {address}, as {server.role}"
                 findings.append(Finding(Grade.OK, "database", words))
+                findings.append(version_finding(server.version_number))
                 for check in _CHECKS:
                     findings += [finding async for finding in check(connection, server, settings)]
     except StoreError as error:
@@ -112,13 +84,18 @@ async def _state(connection: AsyncConnection, _server: Row[Any], settings: Serve
     yield judged("time limit", limit_problem(state), fine)
 
 
-async def _schema(connection: AsyncConnection, _server: Row[Any], _settings: ServerSettings) -> Findings:
+async def _schema(connection: AsyncConnection, server: Row[Any], settings: ServerSettings) -> Findings:
     revision = await migrate.current(connection)
     problem = migrate.schema_problem(revision)
     yield judged("schema", problem, f"revision {revision}")
-    if problem is None:
-        yield judged("rights", await rights_problem(connection), "the user in DATABASE_URL has all that are needed")
-        yield judged("events", await event_problem(connection), "new events follow the stored ones")
+    if problem:
+        return
+    lacks = await rights_problem(connection)
+    yield judged("rights", lacks, "the user in DATABASE_URL has all that are needed")
+    yield judged("events", await event_problem(connection), "new events follow the stored ones")
+    if not lacks:
+        async for finding in restore_findings(connection, server, settings):
+            yield finding
 
 
 async def _durability(_connection: AsyncConnection, server: Row[Any], _settings: ServerSettings) -> Findings:
@@ -204,6 +181,7 @@ _CHECKS: tuple[Callable[[AsyncConnection, Row[Any], ServerSettings], Findings], 
     _state,
     _schema,
     _durability,
+    backup_findings,
     _encryption,
     _clock,
     _connections,

@@ -40,7 +40,7 @@ async def claim(session: AsyncSession, request: RequestKey) -> None:
     stored = (await session.execute(columns.where(*_has_key(request)))).first()
     if stored is None:
         raise Contention
-    if stored.body_digest != request.body_digest:
+    if stored.body_digest not in (request.body_digest, *request.accepted_digests):
         raise RequestIdReused.at("request_id", "was used with another request body")
     raise AlreadyAnswered(stored.response)
 

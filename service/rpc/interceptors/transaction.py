@@ -14,7 +14,7 @@ the time that the call has left, and the executor cancels any other statement so
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID
 
@@ -45,7 +45,8 @@ class TransactionInterceptor(Interceptor):
     Args:
         unit_of_work: opens transactional units of work.
         fast_path: for the path of each method that tries it first, what opens a unit of work of one statement.
-        signing_key: key for the digests of request bodies, which may contain passwords.
+        signing_keys: keys for the digests of request bodies, which may contain passwords: the first for new digests,
+            the others for those that are stored already.
         default_deadline: seconds for a call without a deadline, and the maximum for any call.
         read_preference: `replica` or `primary`, for reads without `x-read-preference`.
         max_response_bytes: size of the largest response to send.
@@ -57,7 +58,7 @@ class TransactionInterceptor(Interceptor):
         unit_of_work: UnitOfWorkFactory,
         *,
         fast_path: Mapping[str, UnitOfWorkFactory],
-        signing_key: bytes,
+        signing_keys: Sequence[bytes],
         default_deadline: float,
         read_preference: str,
         max_response_bytes: int,
@@ -66,7 +67,8 @@ class TransactionInterceptor(Interceptor):
         self._unit_of_work = unit_of_work
         self._fast_path = fast_path
         # Copied for each body, because hashing the key takes longer than hashing a body.
-        self._digest = hmac.new(signing_key, digestmod=hashlib.sha256)
+        self._digest = hmac.new(signing_keys[0], digestmod=hashlib.sha256)
+        self._accepted_keys = signing_keys[1:]
         self._default_deadline = default_deadline
         self._read_preference = read_preference
         self._max_response_bytes = max_response_bytes
@@ -196,10 +198,11 @@ class TransactionInterceptor(Interceptor):
             return None
         # Deterministic, because the order of a map's entries is not significant. With a key, because without one a
         # password could be guessed from the digest (ADR 3).
-        body = request.SerializeToString(deterministic=True)
+        body = method.path.encode() + b"\0" + request.SerializeToString(deterministic=True)
         digest = self._digest.copy()
-        digest.update(method.path.encode() + b"\0" + body)
-        return RequestKey(caller.scope, method.path, UUID(request_id), digest.digest())
+        digest.update(body)
+        accepted = tuple(hmac.digest(key, body, hashlib.sha256) for key in self._accepted_keys)
+        return RequestKey(caller.scope, method.path, UUID(request_id), digest.digest(), accepted)
 
 
 class _Attempts:

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import struct
+from collections.abc import Sequence
 
 from service.application.ports.events import EventPosition
 from service.domain.errors import InvalidCursor
@@ -21,10 +22,16 @@ class Cursors:
 
     A cursor is valid only for the caller to whom it was issued. Unlike page tokens, cursors do not depend on the
     filters of a request: a position refers to the whole event log.
+
+    Args:
+        key: the secret with which they are signed.
+        service: whose events they refer to.
+        accepted_keys: other secrets whose cursors are valid too.
     """
 
-    def __init__(self, key: bytes, service: str) -> None:
+    def __init__(self, key: bytes, service: str, accepted_keys: Sequence[bytes] = ()) -> None:
         self._key = key
+        self._keys = (key, *accepted_keys)
         self._service = f"cursor\0{service}".encode()
         # Those of callers without an identity are signed as in earlier releases.
         self._anonymous = hashlib.sha256(self._service).digest()
@@ -32,19 +39,19 @@ class Cursors:
     def write(self, position: EventPosition) -> str:
         """Return the cursor for a position."""
         payload = _POSITION.pack(*position)
-        return encode_base64url(self._mac(payload) + payload)
+        return encode_base64url(self._mac(self._key, payload) + payload)
 
     def read(self, cursor: str) -> EventPosition:
         """Return the position of a cursor; raises InvalidCursor."""
         data = decode_base64url(cursor)
         mac, payload = data[:_MAC_BYTES], data[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(payload)):
+        if not any(hmac.compare_digest(mac, self._mac(key, payload)) for key in self._keys):
             raise InvalidCursor.at("cursor", "was not issued by this service; send the cursor of a response unchanged")
         form = _XID_AND_POSITION if len(payload) == _XID_AND_POSITION.size else _POSITION
         return EventPosition(*form.unpack(payload))
 
-    def _mac(self, payload: bytes) -> bytes:
-        return hmac.digest(self._key, self._scope() + payload, hashlib.sha256)[:_MAC_BYTES]
+    def _mac(self, key: bytes, payload: bytes) -> bytes:
+        return hmac.digest(key, self._scope() + payload, hashlib.sha256)[:_MAC_BYTES]
 
     def _scope(self) -> bytes:
         # Has a fixed length, and differs from all input that page tokens sign with the same key.

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import os
 import struct
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from service.rpc.signing.base64url import decode_base64url, encode_base64url
@@ -23,10 +24,16 @@ _SCOPE = hashlib.sha256(b"device token").digest()
 
 
 class DeviceTokens:
-    """Writes and reads the tokens of devices, signed with a secret key; each is valid for one login."""
+    """Writes and reads the tokens of devices, signed with a secret key; each is valid for one login.
 
-    def __init__(self, key: bytes) -> None:
+    Args:
+        key: the secret with which they are signed.
+        accepted_keys: other secrets whose tokens are valid too.
+    """
+
+    def __init__(self, key: bytes, accepted_keys: Sequence[bytes] = ()) -> None:
         self._key = key
+        self._keys = (key, *accepted_keys)
 
     def write(self, device: bytes | None, login_kind: str, login: str, now: datetime) -> str:
         """Return a token.
@@ -38,19 +45,20 @@ class DeviceTokens:
             now: the time of issue.
         """
         payload = _PAYLOAD.pack(device or os.urandom(_DEVICE_BYTES), int(now.timestamp()))
-        return encode_base64url(self._mac(payload, login_kind, login) + payload)
+        return encode_base64url(_mac(self._key, payload, login_kind, login) + payload)
 
     def read(self, token: str, login_kind: str, login: str, now: datetime) -> bytes | None:
         """Return the id of the device; None without a token, and for one that is not valid for this login."""
         data = decode_base64url(token)
         mac, payload = data[:_MAC_BYTES], data[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(payload, login_kind, login)):
+        if not any(hmac.compare_digest(mac, _mac(key, payload, login_kind, login)) for key in self._keys):
             return None
         device: bytes
         device, issued = _PAYLOAD.unpack(payload)
         return device if now.timestamp() - issued <= VALIDITY.total_seconds() else None
 
-    def _mac(self, payload: bytes, login_kind: str, login: str) -> bytes:
-        # The digest has a fixed length, so the boundary between the two inputs cannot be moved.
-        subject = hashlib.sha256(f"{login_kind}\0{login}".encode()).digest()
-        return hmac.digest(self._key, _SCOPE + subject + payload, hashlib.sha256)[:_MAC_BYTES]
+
+def _mac(key: bytes, payload: bytes, login_kind: str, login: str) -> bytes:
+    # The digest has a fixed length, so the boundary between the two inputs cannot be moved.
+    subject = hashlib.sha256(f"{login_kind}\0{login}".encode()).digest()
+    return hmac.digest(key, _SCOPE + subject + payload, hashlib.sha256)[:_MAC_BYTES]

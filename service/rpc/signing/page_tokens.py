@@ -34,10 +34,14 @@ class PageTokens:
     Args:
         key: the secret with which they are signed.
         max_response_bytes: the maximum size of a response with a page.
+        accepted_keys: other secrets whose tokens are valid too.
     """
 
-    def __init__(self, key: bytes, max_response_bytes: int = MAX_PAGE_BYTES) -> None:
+    def __init__(
+        self, key: bytes, max_response_bytes: int = MAX_PAGE_BYTES, accepted_keys: Sequence[bytes] = ()
+    ) -> None:
         self._key = key
+        self._keys = (key, *accepted_keys)
         self._max_page_bytes = max_response_bytes - _OTHER_BYTES
 
     def page(self, request: Any) -> Page:  # noqa: ANN401 - any list request; messages share no class
@@ -56,34 +60,41 @@ class PageTokens:
             return ""
         last = position(found.rows[-1], keys)
         payload = orjson.dumps([_encode(key) for key in last])
-        return encode_base64url(self._mac(payload, request) + payload)
+        return encode_base64url(_mac(self._key, payload, _list_of(request)) + payload)
 
     def _read(self, token: str, request: Message) -> tuple[_Key, ...]:
         data = decode_base64url(token)
         mac, payload = data[:_MAC_BYTES], data[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(payload, request)):
+        listed = _list_of(request)
+        if not any(hmac.compare_digest(mac, _mac(key, payload, listed)) for key in self._keys):
             what = "was not issued for this list; send next_page_token unchanged, with all other arguments as before"
             raise InvalidPageToken.at("page_token", what)
         return tuple(_decode(key) for key in orjson.loads(payload))
-
-    def _mac(self, payload: bytes, request: Message) -> bytes:
-        # The token is valid only with the same arguments, except these two.
-        arguments = type(request)()
-        arguments.CopyFrom(request)
-        arguments.ClearField("page_size")
-        arguments.ClearField("page_token")
-        listed = f"{request.DESCRIPTOR.full_name}\0".encode() + arguments.SerializeToString(deterministic=True)
-        caller = current_caller()
-        if caller is not ANONYMOUS:
-            # The name of a message never begins like this, so a caller cannot choose arguments that give another's.
-            listed = b"caller\0" + hashlib.sha256(caller.scope.encode()).digest() + listed
-        # The digest has a fixed length, so the boundary between the two inputs cannot be moved.
-        return hmac.digest(self._key, hashlib.sha256(listed).digest() + payload, hashlib.sha256)[:_MAC_BYTES]
 
 
 def position(row: Row, keys: Sequence[str]) -> tuple[_Key, ...]:
     """Return the values of a row's attributes `keys`, with the types of the list's sort columns."""
     return tuple(time_of(getattr(row, key)) if key.endswith("_time") else getattr(row, key) for key in keys)
+
+
+def _list_of(request: Message) -> bytes:
+    """Return a digest of what a token is valid for: the caller, the method, and the arguments."""
+    # The token is valid only with the same arguments, except these two.
+    arguments = type(request)()
+    arguments.CopyFrom(request)
+    arguments.ClearField("page_size")
+    arguments.ClearField("page_token")
+    listed = f"{request.DESCRIPTOR.full_name}\0".encode() + arguments.SerializeToString(deterministic=True)
+    caller = current_caller()
+    if caller is not ANONYMOUS:
+        # The name of a message never begins like this, so a caller cannot choose arguments that give another's.
+        listed = b"caller\0" + hashlib.sha256(caller.scope.encode()).digest() + listed
+    return hashlib.sha256(listed).digest()
+
+
+def _mac(key: bytes, payload: bytes, listed: bytes) -> bytes:
+    # The digest has a fixed length, so the boundary between the two inputs cannot be moved.
+    return hmac.digest(key, listed + payload, hashlib.sha256)[:_MAC_BYTES]
 
 
 def _encode(key: _Key) -> list[str | int | float]:

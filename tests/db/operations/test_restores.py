@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 from tests.support.requests import GOOD_REQUESTS
 from tests.support.servers import OwnServer
 
-# What docs/operations.md says about a restore of the data alone.
+# What docs/operations/dump-and-restore.md says about a restore of the data alone.
 DATA_ONLY = ("--data-only", "--exclude-table=alembic_version")
 EMPTY = "TRUNCATE signing_keys, swept_events"
 PGOPTIONS = f"-c {MESSAGE_VERSION_SETTING}={MESSAGE_VERSION}"
@@ -84,6 +84,6 @@ async def test_every_function_finds_its_tables_with_any_search_path(filled: OwnS
 
 
 def test_the_commands_are_those_of_the_documentation() -> None:
-    text = (ROOT / "docs/operations.md").read_text()
+    text = (ROOT / "docs/operations/dump-and-restore.md").read_text()
     for part in (" ".join(DATA_ONLY), EMPTY, f"PGOPTIONS='{PGOPTIONS}'"):
         assert part in text

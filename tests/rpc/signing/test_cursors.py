@@ -39,6 +39,15 @@ def test_a_position_survives(position: EventPosition) -> None:
     assert CURSORS.read(CURSORS.write(position)) == position
 
 
+def test_a_cursor_of_an_accepted_key_is_valid_and_new_ones_have_the_own_key() -> None:
+    position = EventPosition(1, 2, 3, 4, 5)
+    both = Cursors(b"n" * 32, "commerce.orders.v1.OrderService", [b"o" * 32, b"k" * 32])
+    assert both.read(CURSORS.write(position)) == position
+    assert both.read(both.write(position)) == position
+    refused(both.write(position))
+    refused(Cursors(b"k" * 32, "commerce.users.v1.UserService").write(position), both)
+
+
 @thorough
 @given(positions, st.binary(max_size=40), st.text(max_size=40))
 def test_a_cursor_of_another_key_or_service_is_refused(position: EventPosition, key: bytes, service: str) -> None:

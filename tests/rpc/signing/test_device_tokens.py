@@ -35,6 +35,16 @@ def test_a_token_is_valid_for_its_login_its_key_and_its_time() -> None:
     assert TOKENS.read(token, "email", "ada@example.com", NOW + VALIDITY + timedelta(seconds=1)) is None
 
 
+def test_a_token_of_an_accepted_key_is_valid_and_new_ones_have_the_own_key() -> None:
+    both = DeviceTokens(b"n" * 32, [b"o" * 32, b"k" * 32])
+    token = TOKENS.write(b"d" * 12, "email", "ada@example.com", NOW)
+    assert both.read(token, "email", "ada@example.com", NOW) == b"d" * 12
+    assert both.read(token, "email", "joan@example.com", NOW) is None
+    own = both.write(b"d" * 12, "email", "ada@example.com", NOW)
+    assert both.read(own, "email", "ada@example.com", NOW) == b"d" * 12
+    assert TOKENS.read(own, "email", "ada@example.com", NOW) is None
+
+
 @given(st.text(max_size=MAX_LENGTH))
 def test_no_other_text_is_a_token(text: str) -> None:
     assert TOKENS.read(text, "email", "ada@example.com", NOW) is None

@@ -250,6 +250,15 @@ def test_a_token_made_with_another_key_is_refused(request: Any, position: tuple[
     refused(request, token_for(request, position, PageTokens(key)))
 
 
+def test_a_token_of_an_accepted_key_is_valid_and_new_ones_have_the_own_key() -> None:
+    request, both = ListOrdersRequest(), PageTokens(b"n" * 32, accepted_keys=[b"o" * 32, b"k" * 32])
+    assert both.page(with_token(request, token_for(request, (1,)))).after == (1,)
+    own = token_for(request, (1,), both)
+    assert both.page(with_token(request, own)).after == (1,)
+    refused(request, own)
+    refused(ListOrdersRequest(user_id=str(SOME_ID)), token_for(request, (1,)), both)
+
+
 def test_a_token_says_nothing_of_the_key_or_the_arguments() -> None:
     request = ListOrdersRequest(user_id=str(SOME_ID))
     short, long = token_for(ListOrdersRequest(), (1,)), token_for(request, (1,))
