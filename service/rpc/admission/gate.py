@@ -24,6 +24,8 @@ _NEARLY = 0.1
 _SMOOTHING = 0.05
 # How many turns a caller saves up while it does not need them.
 _MOST_SAVED_TURNS = 8
+# Of how many callers the next turn is known before those of which it is no longer needed are forgotten.
+_FEW_CALLERS = 32
 
 
 # What a call waits for, the time until which it waits, and what it gets then.
@@ -92,6 +94,7 @@ class Gate:
         # The turn that callers have reached who always have calls, and the next one of each that took one lately.
         self._turn = 0.0
         self._next_turn: dict[str, float] = {}
+        self._most_known = _FEW_CALLERS
         self._arrivals = 0
         self._looking: asyncio.TimerHandle | None = None
 
@@ -210,9 +213,11 @@ class Gate:
         # By a share, because turns that others have saved up would never end while new callers come.
         self._turn = max(self._turn + 1 / len(self._queues), turn)
         self._next_turn[caller] = turn + 1
-        if len(self._next_turn) > 2 * len(self._queues) + _MOST_STUCK:
+        if len(self._next_turn) > self._most_known:
             saved = self._turn - _MOST_SAVED_TURNS
             self._next_turn = {name: number for name, number in self._next_turn.items() if number > saved}
+            # Rarely enough that it takes little of each turn.
+            self._most_known = 2 * len(self._next_turn) + _FEW_CALLERS
 
     def _line_up(self, caller: str, turn: float) -> None:
         self._arrivals += 1
